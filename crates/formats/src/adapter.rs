@@ -1,0 +1,102 @@
+//! LoRA adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::{FormatError, ModelConfig, Result};
+
+/// What PEFT's `adapter_config.json` says, as far as it is supported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterConfig {
+    /// r: rank where `rank_pattern` does not say otherwise.
+    pub rank: usize,
+    /// α where `alpha_pattern` does not say otherwise.
+    pub alpha: f32,
+    /// Short names (`q_proj`) or, for modules not adapted in every layer, full names.
+    pub target_modules: Vec<String>,
+    /// Dropout probability on the input of A, in training.
+    pub dropout: f32,
+    /// Scale by α/√r instead of α/r.
+    pub use_rslora: bool,
+    /// Rank of the modules whose names end with the key (a regular expression).
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// α of the modules whose names end with the key (a regular expression).
+    pub alpha_pattern: BTreeMap<String, f32>,
+    /// The base model's name or path, as recorded.
+    pub base_model: Option<String>,
+}
+
+impl AdapterConfig {
+    /// A plain LoRA configuration: one rank, one α, no rsLoRA.
+    pub fn new(rank: usize, alpha: f32, target_modules: Vec<String>, dropout: f32) -> Self {
+        Self {
+            rank,
+            alpha,
+            target_modules,
+            dropout,
+            use_rslora: false,
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            base_model: None,
+        }
+    }
+
+    /// α/r, or α/√r with rsLoRA.
+    pub fn scaling(&self, rank: usize, alpha: f32) -> f32 {
+        if self.use_rslora {
+            alpha / (rank as f32).sqrt()
+        } else {
+            alpha / rank as f32
+        }
+    }
+}
+
+/// The two factors that adapt one linear module: `ΔW = scaling · B·A`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraPair {
+    /// Full module name, such as `model.layers.0.self_attn.q_proj`.
+    pub module: String,
+    /// r: rows of A, columns of B.
+    pub rank: usize,
+    /// α/r or α/√r.
+    pub scaling: f32,
+    /// Columns of A and of the base weight.
+    pub in_features: usize,
+    /// Rows of B and of the base weight.
+    pub out_features: usize,
+    /// A, row-major `[rank, in_features]`.
+    pub a: Vec<f32>,
+    /// B, row-major `[out_features, rank]`.
+    pub b: Vec<f32>,
+}
+
+/// A LoRA adapter: its configuration and its pairs, in layer order and [`crate::LINEAR_MODULES`] order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// The configuration.
+    pub config: AdapterConfig,
+    /// One pair for each adapted module.
+    pub pairs: Vec<LoraPair>,
+}
+
+impl Adapter {
+    /// Reads an adapter folder and checks it against the model it is meant for.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn load(dir: &Path, _model: &ModelConfig) -> Result<Self> {
+        Err(FormatError::unsupported(
+            dir.display().to_string(),
+            "an adapter",
+            "not written yet",
+        ))
+    }
+
+    /// Writes both files; a new folder appears complete or not at all.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        Err(FormatError::unsupported(
+            dir.display().to_string(),
+            "an adapter",
+            "not written yet",
+        ))
+    }
+}

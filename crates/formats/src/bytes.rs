@@ -1,0 +1,103 @@
+//! A cheaply clonable view of bytes that are either a memory map or an owned buffer.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+enum Owner {
+    Buffer(Vec<u8>),
+    #[cfg(not(target_arch = "wasm32"))]
+    Map(memmap2::Mmap),
+}
+
+impl Owner {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Buffer(buffer) => buffer,
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Map(map) => map,
+        }
+    }
+}
+
+/// A range of a memory map or of an owned buffer; cloning and slicing share the bytes.
+#[derive(Clone)]
+pub struct Bytes {
+    owner: Arc<Owner>,
+    range: Range<usize>,
+}
+
+impl Bytes {
+    /// Maps a file into memory; an empty file gives empty bytes.
+    ///
+    /// The file must not be shortened while the map lives: the operating system then ends the
+    /// process when the missing part is read. Files are replaced by rename, never in place, by
+    /// everything that writes through [`crate::write_atomic`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn map(path: &std::path::Path) -> crate::Result<Self> {
+        use crate::FormatError;
+        let file = std::fs::File::open(path).map_err(|e| FormatError::io("open", path, e))?;
+        let metadata = file
+            .metadata()
+            .map_err(|e| FormatError::io("read", path, e))?;
+        if metadata.is_dir() {
+            return Err(FormatError::malformed(
+                path.display().to_string(),
+                "is a folder where a file was expected",
+            ));
+        }
+        if metadata.len() == 0 {
+            return Ok(Self::from(Vec::new()));
+        }
+        // SAFETY: the map is read-only and private; the documentation above states the one
+        // requirement that cannot be checked, that nobody shortens the file meanwhile.
+        let map =
+            unsafe { memmap2::Mmap::map(&file) }.map_err(|e| FormatError::io("map", path, e))?;
+        let range = 0..map.len();
+        Ok(Self {
+            owner: Arc::new(Owner::Map(map)),
+            range,
+        })
+    }
+
+    /// The bytes `range` of this view, sharing the owner; `None` when out of range.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        if range.start > range.end || range.end > self.len() {
+            return None;
+        }
+        let start = self.range.start + range.start;
+        Some(Self {
+            owner: Arc::clone(&self.owner),
+            range: start..start + range.len(),
+        })
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.owner.as_slice()[self.range.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(buffer: Vec<u8>) -> Self {
+        let range = 0..buffer.len();
+        Self {
+            owner: Arc::new(Owner::Buffer(buffer)),
+            range,
+        }
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owner = match *self.owner {
+            Owner::Buffer(_) => "buffer",
+            #[cfg(not(target_arch = "wasm32"))]
+            Owner::Map(_) => "map",
+        };
+        write!(f, "Bytes({} bytes of a {owner})", self.range.len())
+    }
+}

@@ -1,0 +1,72 @@
+//! Writing files so that they are complete or absent, and hashing them.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::{FormatError, Result};
+
+/// Writes a file through a temporary one beside it: written, flushed to disk, renamed.
+///
+/// Readers see the old file or the whole new one, never a part, whatever happens meanwhile.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn write_atomic(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let fail = |e| FormatError::io("write", path, e);
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".bft-")
+        .tempfile_in(folder)
+        .map_err(fail)?;
+    {
+        let mut buffered = io::BufWriter::new(temporary.as_file_mut());
+        write(&mut buffered).map_err(fail)?;
+        buffered.flush().map_err(fail)?;
+    }
+    temporary.as_file().sync_all().map_err(fail)?;
+    temporary.persist(path).map_err(|e| fail(e.error))?;
+    sync_folder(folder).map_err(fail)
+}
+
+/// Flushes a folder's own entries to disk, so that a rename survives a power cut.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Only Unix can open a folder for this.
+    if cfg!(unix) {
+        std::fs::File::open(folder)?.sync_all()
+    } else {
+        Ok(())
+    }
+}
+
+/// Lower-case hexadecimal SHA-256 of a file.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn sha256_file(path: &Path) -> Result<String> {
+    use sha2::Digest;
+    let mut file = std::fs::File::open(path).map_err(|e| FormatError::io("open", path, e))?;
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n =
+            io::Read::read(&mut file, &mut buffer).map_err(|e| FormatError::io("read", path, e))?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Lower-case hexadecimal SHA-256 of bytes.
+pub fn sha256_bytes(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    hex(&sha2::Sha256::digest(bytes))
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|b| format!("{b:02x}")).collect()
+}
