@@ -1,1 +1,4 @@
 //! core
+
+pub mod cpu;
+pub mod real;
