@@ -1,4 +1,22 @@
-//! core
+//! Devices, operations with their gradients, the decoder and the losses of bft.
+//!
+//! Letters of dimensions, everywhere in this crate and its shaders:
+//!
+//! | letter | is |
+//! |---|---|
+//! | N | tokens of a micro-batch, whatever samples they belong to |
+//! | S | samples of a micro-batch |
+//! | R | trained positions of a micro-batch |
+//! | H | hidden_size |
+//! | F | intermediate_size |
+//! | V | vocab_size |
+//! | Q | num_attention_heads |
+//! | K | num_key_value_heads |
+//! | D | head_dim |
+//! | r | rank |
+//!
+//! Matrices are row-major; a weight `[out, in]` maps x `[N, in]` to x·Wᵀ `[N, out]`.
 
-pub mod cpu;
+pub mod device;
+pub mod ops;
 pub mod real;

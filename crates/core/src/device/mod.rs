@@ -1,0 +1,339 @@
+//! Where a recording runs: the CPU, or a GPU through wgpu.
+//!
+//! Everything here is synchronous but for opening a device and reading back. An error on the GPU side (lost,
+//! out of memory, a refused command) is kept by the device and returned by the next call that can fail.
+
+mod adapters;
+mod buffer;
+mod cpu;
+mod gpu;
+mod recording;
+pub mod regroup;
+
+use bft_formats::Tensor;
+use serde::Serialize;
+
+pub use adapters::{AdapterInfo, DeviceRequest, list_adapters};
+pub use buffer::{Buffer, Elem, Matrix, View, Weight};
+pub use cpu::{Call, CpuArg, CpuMatrix};
+pub use gpu::GpuCounters;
+pub use recording::{
+    Access, Arg, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d,
+};
+
+use buffer::WeightStorage;
+use cpu::Cpu;
+use gpu::Gpu;
+
+/// What can go wrong with a device.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DeviceError {
+    /// Not one of the accepted words.
+    #[error(
+        "device {0:?} is not known: use auto, cpu, gpu or gpu:N (bft devices lists the adapters)"
+    )]
+    UnknownRequest(String),
+    /// A GPU was asked for and there is none.
+    #[error(
+        "no GPU adapter was found through Vulkan, Metal or DX12: install a driver (on Debian, mesa-vulkan-drivers gives a software one) or use --device cpu"
+    )]
+    NoAdapter,
+    /// `gpu:N` beyond the list.
+    #[error("there is no adapter {index}: found {count} (bft devices lists them)")]
+    NoSuchAdapter {
+        /// The number asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The driver refused to open the device.
+    #[error(
+        "adapter {adapter} could not be opened: {reason}; update its driver or use --device cpu"
+    )]
+    Open {
+        /// Name of the adapter.
+        adapter: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The device has less memory than asked for.
+    #[error(
+        "the device ran out of memory at {what} ({bytes} bytes): use a smaller --batch-size or --max-length, or --checkpoint-activations on"
+    )]
+    OutOfMemory {
+        /// The buffer.
+        what: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A buffer larger than the device binds.
+    #[error(
+        "{what} needs {bytes} bytes in one buffer, this device binds at most {limit}: use a smaller batch or --device cpu"
+    )]
+    TooLarge {
+        /// The buffer.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The device's limit.
+        limit: u64,
+    },
+    /// The device stopped answering.
+    #[error("the GPU was lost ({0}): finished checkpoints are safe, continue with --resume")]
+    Lost(String),
+    /// The driver refused a command: a bug in bft or in the driver.
+    #[error("the GPU driver refused a command: {0}; this is a bug, --device cpu avoids it")]
+    Refused(String),
+    /// Buffers and kernels do not fit together: a bug in bft.
+    #[error("internal mistake: {0}")]
+    Misuse(String),
+}
+
+/// Which device a run uses and why.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeviceInfo {
+    /// `cpu` or `gpu`.
+    pub kind: &'static str,
+    /// Processor or adapter name.
+    pub name: String,
+    /// `Vulkan`, `Metal`, `Dx12`, `BrowserWebGpu`, or the number of threads on the CPU.
+    pub backend: String,
+    /// Why this one was taken.
+    pub reason: String,
+}
+
+#[derive(Debug)]
+enum Side {
+    Cpu(Cpu),
+    Gpu(Box<Gpu>),
+}
+
+/// A place where recordings run.
+#[derive(Debug)]
+pub struct Device {
+    side: Side,
+    info: DeviceInfo,
+}
+
+impl Device {
+    /// Opens the device that `request` names.
+    ///
+    /// # Errors
+    /// Where there is no such device or its driver refuses.
+    pub async fn open(request: &DeviceRequest) -> Result<Self, DeviceError> {
+        adapters::open(request).await
+    }
+
+    /// The CPU, in f32.
+    #[must_use]
+    pub fn cpu() -> Self {
+        Self::cpu_because("asked for")
+    }
+
+    fn cpu_because(reason: &str) -> Self {
+        let info = DeviceInfo {
+            kind: "cpu",
+            name: "CPU".into(),
+            backend: format!("{} threads", rayon::current_num_threads()),
+            reason: reason.into(),
+        };
+        Self {
+            side: Side::Cpu(Cpu { wide: false }),
+            info,
+        }
+    }
+
+    /// The CPU, in f64: slow, for gradient checks.
+    #[must_use]
+    pub fn cpu_f64() -> Self {
+        let mut device = Self::cpu_because("gradient checks");
+        device.side = Side::Cpu(Cpu { wide: true });
+        device
+    }
+
+    fn gpu_because(gpu: Gpu, reason: &str) -> Self {
+        let info = DeviceInfo {
+            kind: "gpu",
+            name: gpu.name().to_owned(),
+            backend: gpu.backend().to_owned(),
+            reason: reason.into(),
+        };
+        Self {
+            side: Side::Gpu(Box::new(gpu)),
+            info,
+        }
+    }
+
+    /// Which device this is and why it was taken.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Whether recordings run on a GPU (a software one included).
+    #[must_use]
+    pub fn is_gpu(&self) -> bool {
+        matches!(self.side, Side::Gpu(_))
+    }
+
+    /// Whether the adapter is a software driver: kernels for it differ from those for real cards.
+    #[must_use]
+    pub fn is_software(&self) -> bool {
+        matches!(&self.side, Side::Gpu(gpu) if gpu.is_software())
+    }
+
+    /// Bytes that one binding may span; unlimited on the CPU.
+    #[must_use]
+    pub fn max_binding_bytes(&self) -> u64 {
+        match &self.side {
+            Side::Cpu(_) => u64::MAX,
+            Side::Gpu(gpu) => gpu.max_binding_bytes(),
+        }
+    }
+
+    /// Dispatches, submits, readbacks and uploads since the device was opened; all zero on the CPU.
+    #[must_use]
+    pub fn counters(&self) -> GpuCounters {
+        match &self.side {
+            Side::Cpu(_) => GpuCounters::default(),
+            Side::Gpu(gpu) => gpu.counters(),
+        }
+    }
+
+    /// Allocates `len` zeros (at least one, so that it can be bound). `label` names it in messages.
+    ///
+    /// # Errors
+    /// Where the device has no room for it.
+    pub fn alloc(&self, label: &str, elem: Elem, len: usize) -> Result<Buffer, DeviceError> {
+        match &self.side {
+            Side::Cpu(cpu) => cpu.alloc(label, elem, len.max(1)),
+            Side::Gpu(gpu) => gpu.alloc(label, len.max(1)),
+        }
+    }
+
+    /// A new buffer holding `values`.
+    ///
+    /// # Errors
+    /// Where the device has no room for it.
+    pub fn upload_f32(&self, label: &str, values: &[f32]) -> Result<Buffer, DeviceError> {
+        let buffer = self.alloc(label, Elem::F32, values.len())?;
+        self.write_f32(&buffer.view().first(values.len()), values)?;
+        Ok(buffer)
+    }
+
+    /// Takes a frozen weight to the device, in its file's format: shared with the file on the CPU, regrouped on a GPU.
+    ///
+    /// # Errors
+    /// Where the device has no room for it.
+    pub fn upload_weight(&self, tensor: &Tensor) -> Result<Weight, DeviceError> {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let storage = match &self.side {
+            Side::Cpu(_) => WeightStorage::Cpu(tensor.data.clone()),
+            Side::Gpu(gpu) => {
+                gpu.upload_weight(&tensor.name, tensor.dtype, rows, cols, &tensor.data)?
+            }
+        };
+        Ok(Weight {
+            dtype: tensor.dtype,
+            rows,
+            cols,
+            storage: storage.into(),
+        })
+    }
+
+    /// Overwrites a view. Takes effect after every recording run before and before every one run after.
+    ///
+    /// # Errors
+    /// Where the device failed earlier.
+    ///
+    /// # Panics
+    /// Where the lengths differ: a mistake of the calling code.
+    pub fn write_f32(&self, view: &View, values: &[f32]) -> Result<(), DeviceError> {
+        assert_eq!(view.len(), values.len(), "write to {}", view.label());
+        match &self.side {
+            Side::Cpu(cpu) => cpu.write_f32(view, values),
+            Side::Gpu(gpu) => gpu.write(view, bytemuck::cast_slice(values)),
+        }
+    }
+
+    /// As [`Self::write_f32`], for ids.
+    ///
+    /// # Errors
+    /// Where the device failed earlier.
+    ///
+    /// # Panics
+    /// Where the lengths differ: a mistake of the calling code.
+    pub fn write_u32(&self, view: &View, values: &[u32]) -> Result<(), DeviceError> {
+        assert_eq!(view.len(), values.len(), "write to {}", view.label());
+        match &self.side {
+            Side::Cpu(cpu) => cpu.write_u32(view, values),
+            Side::Gpu(gpu) => gpu.write(view, bytemuck::cast_slice(values)),
+        }
+    }
+
+    /// Overwrites a view with f64 values, rounded where the device holds f32.
+    ///
+    /// # Errors
+    /// Where the device failed earlier.
+    pub fn write_f64(&self, view: &View, values: &[f64]) -> Result<(), DeviceError> {
+        match &self.side {
+            Side::Cpu(cpu) => cpu.write_f64(view, &mut values.iter().copied()),
+            Side::Gpu(_) => self.write_f32(
+                view,
+                &values.iter().map(|value| *value as f32).collect::<Vec<_>>(),
+            ),
+        }
+    }
+
+    /// Runs a recording. On a GPU the work is queued; reading back waits for it.
+    ///
+    /// # Errors
+    /// Where the device failed now or earlier.
+    pub fn run(&self, recording: &Recording) -> Result<(), DeviceError> {
+        match &self.side {
+            Side::Cpu(cpu) => cpu.run(recording),
+            Side::Gpu(gpu) => gpu.run(recording),
+        }
+    }
+
+    /// Waits for queued work and reads a view back.
+    ///
+    /// # Errors
+    /// Where the device failed now or earlier.
+    pub async fn read_f32(&self, view: &View) -> Result<Vec<f32>, DeviceError> {
+        match &self.side {
+            Side::Cpu(cpu) => cpu.read_f32(view),
+            Side::Gpu(gpu) => gpu.read(view).await,
+        }
+    }
+
+    /// As [`Self::read_f32`], without loss from the f64 device.
+    ///
+    /// # Errors
+    /// Where the device failed now or earlier.
+    pub async fn read_f64(&self, view: &View) -> Result<Vec<f64>, DeviceError> {
+        match &self.side {
+            Side::Cpu(cpu) => cpu.read_f64(view),
+            Side::Gpu(gpu) => Ok(gpu.read(view).await?.into_iter().map(f64::from).collect()),
+        }
+    }
+
+    /// Waits until all queued work is done.
+    ///
+    /// # Errors
+    /// Where the device failed now or earlier.
+    pub async fn wait(&self) -> Result<(), DeviceError> {
+        match &self.side {
+            Side::Cpu(_) => Ok(()),
+            Side::Gpu(gpu) => gpu.wait().await,
+        }
+    }
+
+    /// Loses the GPU on purpose, to test what happens then. Nothing on the CPU.
+    #[doc(hidden)]
+    pub fn destroy(&self) {
+        if let Side::Gpu(gpu) = &self.side {
+            gpu.destroy();
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Root-mean-square normalisation of rows (arXiv 1910.07467).
+//!
+//! With x, y, dy, dx `[rows, dim]`, weight w `[dim]` and s = 1/√(mean(x²) + eps), a row's
+//! - forward: y = x · s · w
+//! - backward: dx = s · (w·dy − x · s² · mean(w·dy·x)); w is frozen.
+//!
+//! Normalises hidden states (rows = N, dim = H) and Qwen3's heads (rows = N·Q or N·K, dim = D).
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::Op;
+use super::case::{Case, Fill};
+use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
+use crate::real::Real;
+
+/// What the shader's `Params` holds.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Params {
+    rows: u32,
+    dim: u32,
+    eps: f32,
+    accumulate: u32,
+}
+
+static FORWARD: Kernel = Kernel {
+    shader: "rms_norm",
+    entry: "forward",
+    bindings: &[
+        ("x", Access::Read),
+        ("weight", Access::Read),
+        ("y", Access::Write),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: forward_cpu,
+    cpu_f64: forward_cpu,
+};
+
+static BACKWARD: Kernel = Kernel {
+    shader: "rms_norm",
+    entry: "backward",
+    bindings: &[
+        ("x", Access::Read),
+        ("weight", Access::Read),
+        ("dy", Access::Read),
+        ("dx", Access::ReadWrite),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: backward_cpu,
+    cpu_f64: backward_cpu,
+};
+
+/// The registry's entry.
+pub static OP: Op = Op {
+    name: "rms_norm",
+    kernels: &[&FORWARD, &BACKWARD],
+    variants: &[&[]],
+    cases,
+};
+
+/// y = x · s · w; all views are `[rows, dim]` but weight `[dim]`.
+pub fn forward(rec: &mut Recording, x: &View, weight: &View, y: &View, dim: usize, eps: f32) {
+    let rows = x.len() / dim;
+    let params = Params {
+        rows: rows as u32,
+        dim: dim as u32,
+        eps,
+        accumulate: 0,
+    };
+    rec.dispatch(
+        &FORWARD,
+        &[],
+        &params,
+        vec![x.into(), weight.into(), y.into()],
+        grid_1d(rows),
+    );
+}
+
+/// dx = gradient of x, or dx += it where `accumulate`.
+pub fn backward(
+    rec: &mut Recording,
+    x: &View,
+    weight: &View,
+    dy: &View,
+    dx: &View,
+    dim: usize,
+    eps: f32,
+    accumulate: bool,
+) {
+    let rows = x.len() / dim;
+    let params = Params {
+        rows: rows as u32,
+        dim: dim as u32,
+        eps,
+        accumulate: accumulate.into(),
+    };
+    rec.dispatch(
+        &BACKWARD,
+        &[],
+        &params,
+        vec![x.into(), weight.into(), dy.into(), dx.into()],
+        grid_1d(rows),
+    );
+}
+
+fn scale<T: Real>(x: &[T], params: &Params) -> T {
+    let squares: T = x.iter().map(|value| *value * *value).sum();
+    T::ONE / (squares / T::from_f64(x.len() as f64) + T::from_f32(params.eps)).sqrt()
+}
+
+fn forward_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let dim = params.dim as usize;
+    let [x, weight, y] = call.args();
+    let (x, weight, y) = (x.read(), weight.read(), y.write());
+    y.par_chunks_exact_mut(dim)
+        .zip(x.par_chunks_exact(dim))
+        .with_min_len(16)
+        .for_each(|(y, x)| {
+            let scale = scale(x, &params);
+            for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+                *y = *x * scale * *weight;
+            }
+        });
+}
+
+fn backward_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let dim = params.dim as usize;
+    let [x, weight, dy, dx] = call.args();
+    let (x, weight, dy, dx) = (x.read(), weight.read(), dy.read(), dx.write());
+    let rows = dx
+        .par_chunks_exact_mut(dim)
+        .zip(x.par_chunks_exact(dim))
+        .zip(dy.par_chunks_exact(dim));
+    rows.with_min_len(16).for_each(|((dx, x), dy)| {
+        let scale = scale(x, &params);
+        let dot: T = x
+            .iter()
+            .zip(weight)
+            .zip(dy)
+            .map(|((x, weight), dy)| *x * *weight * *dy)
+            .sum();
+        let pull = dot * scale * scale / T::from_f64(dim as f64);
+        for (((dx, x), weight), dy) in dx.iter_mut().zip(x).zip(weight).zip(dy) {
+            let gradient = scale * (*weight * *dy - *x * pull);
+            *dx = if params.accumulate == 1 {
+                *dx + gradient
+            } else {
+                gradient
+            };
+        }
+    });
+}
+
+fn cases() -> Vec<Case> {
+    let eps = 1e-5;
+    let mut cases = Vec::new();
+    for (rows, dim) in [(1, 1), (3, 5), (2, 63), (5, 64), (7, 65), (33, 576)] {
+        cases.push(
+            Case::new(format!("{rows} rows of {dim}"), move |rec, t| {
+                forward(rec, t.view("x"), t.view("weight"), t.view("y"), dim, eps);
+            })
+            .input("x", &[rows, dim], Fill::Random(2.0))
+            .input("weight", &[dim], Fill::Between(0.5, 1.5))
+            .output("y", &[rows, dim])
+            .upstream("y", "dy", &[rows, dim])
+            .gradient("x", "dx", &[rows, dim])
+            .backward(move |rec, t| {
+                backward(
+                    rec,
+                    t.view("x"),
+                    t.view("weight"),
+                    t.view("dy"),
+                    t.view("dx"),
+                    dim,
+                    eps,
+                    false,
+                );
+            }),
+        );
+    }
+    cases.push(
+        Case::new("adds to dx", move |rec, t| {
+            backward(
+                rec,
+                t.view("x"),
+                t.view("weight"),
+                t.view("dy"),
+                t.view("dx"),
+                48,
+                eps,
+                true,
+            );
+        })
+        .input("x", &[9, 48], Fill::Random(2.0))
+        .input("weight", &[48], Fill::Random(1.0))
+        .input("dy", &[9, 48], Fill::Random(1.0))
+        .input("dx", &[9, 48], Fill::Random(1.0))
+        .updates("dx"),
+    );
+    cases
+}

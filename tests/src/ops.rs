@@ -1,0 +1,209 @@
+//! Runs the cases of the op registry: GPU against CPU, and CPU gradients against central differences in f64.
+
+use std::collections::BTreeMap;
+
+use bft_core::device::{Device, Elem, Recording};
+use bft_core::ops::case::{Bound, Case, Fill, Record, Spec, Tensors};
+use bft_formats::{DType, Tensor};
+use half::{bf16, f16};
+use pollster::block_on;
+
+use crate::random::Random;
+
+/// Contents of a case's tensors, the same for every device.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// Floats.
+    F32(Vec<f32>),
+    /// Ids.
+    U32(Vec<u32>),
+    /// A weight.
+    Weight(Tensor),
+}
+
+/// Fills the tensors of a case from its label.
+#[must_use]
+pub fn data(op: &str, case: &Case) -> BTreeMap<&'static str, Data> {
+    let fill = |spec: &Spec| {
+        let mut random = Random::from_text(&format!("{op} {} {}", case.label, spec.name));
+        let len: usize = spec.shape.iter().product();
+        match &spec.fill {
+            Fill::Random(scale) => Data::F32(random.floats(len, -scale, *scale)),
+            Fill::Between(low, high) => Data::F32(random.floats(len, *low, *high)),
+            Fill::Values(values) => Data::F32(values.clone()),
+            Fill::Ids(below) => Data::U32(
+                (0..len)
+                    .map(|_| random.below(*below as usize) as u32)
+                    .collect(),
+            ),
+            Fill::ExactIds(ids) => Data::U32(ids.clone()),
+            Fill::Weight(dtype) => Data::Weight(random_weight(&mut random, *dtype, &spec.shape)),
+            Fill::Poison => Data::F32(vec![f32::NAN; len]),
+        }
+    };
+    case.tensors
+        .iter()
+        .map(|spec| (spec.name, fill(spec)))
+        .collect()
+}
+
+/// A weight with random blocks whose values lie in about −1..1.
+#[must_use]
+pub fn random_weight(random: &mut Random, dtype: DType, shape: &[usize]) -> Tensor {
+    let len: usize = shape.iter().product();
+    let mut bytes = Vec::new();
+    let half = |value: f64| f16::from_f64(value).to_le_bytes();
+    for _ in 0..len / dtype.block_len() {
+        match dtype {
+            DType::F32 => bytes.extend((random.between(-1.0, 1.0) as f32).to_le_bytes()),
+            DType::F16 => bytes.extend(half(random.between(-1.0, 1.0))),
+            DType::BF16 => bytes.extend(bf16::from_f64(random.between(-1.0, 1.0)).to_le_bytes()),
+            DType::Q8_0 => {
+                bytes.extend(half(random.between(-1.0 / 127.0, 1.0 / 127.0)));
+                bytes.extend((0..32).map(|_| random.bits() as u8));
+            }
+            DType::Q4_0 => {
+                bytes.extend(half(random.between(-0.125, 0.125)));
+                bytes.extend((0..16).map(|_| random.bits() as u8));
+            }
+            DType::Q4_1 => {
+                bytes.extend(half(random.between(-0.13, 0.13)));
+                bytes.extend(half(random.between(-1.0, 1.0)));
+                bytes.extend((0..16).map(|_| random.bits() as u8));
+            }
+        }
+    }
+    Tensor::new("weight", dtype, shape.to_vec(), bytes.into()).unwrap()
+}
+
+/// Puts the data on a device.
+#[must_use]
+pub fn bind(device: &Device, data: &BTreeMap<&'static str, Data>) -> Tensors {
+    let bound = data.iter().map(|(name, data)| {
+        let bound = match data {
+            Data::F32(values) => Bound::View(device.upload_f32(name, values).unwrap().view()),
+            Data::U32(ids) => {
+                let view = device.alloc(name, Elem::U32, ids.len()).unwrap().view();
+                device.write_u32(&view.first(ids.len()), ids).unwrap();
+                Bound::View(view)
+            }
+            Data::Weight(tensor) => Bound::Weight(device.upload_weight(tensor).unwrap()),
+        };
+        (*name, bound)
+    });
+    Tensors(bound.collect())
+}
+
+fn run(device: &Device, record: &Record, tensors: &Tensors) {
+    let mut recording = Recording::new();
+    record(&mut recording, tensors);
+    device.run(&recording).unwrap();
+}
+
+fn read(device: &Device, tensors: &Tensors, name: &str) -> Vec<f64> {
+    block_on(device.read_f64(tensors.view(name))).unwrap()
+}
+
+/// Runs forward and backward and reads every output and gradient.
+#[must_use]
+pub fn results(
+    device: &Device,
+    case: &Case,
+    data: &BTreeMap<&'static str, Data>,
+) -> Vec<(&'static str, Vec<f64>)> {
+    let tensors = bind(device, data);
+    run(device, &case.forward, &tensors);
+    let mut results: Vec<_> = case
+        .outputs
+        .iter()
+        .map(|name| (*name, read(device, &tensors, name)))
+        .collect();
+    if let Some(backward) = &case.backward {
+        run(device, backward, &tensors);
+        results.extend(
+            case.gradients
+                .iter()
+                .map(|(_, name)| (*name, read(device, &tensors, name))),
+        );
+    }
+    results
+}
+
+/// Where two results differ by more than the tolerance, relative to the largest element: what and where.
+#[must_use]
+pub fn difference(
+    found: &[(&'static str, Vec<f64>)],
+    expected: &[(&'static str, Vec<f64>)],
+    tolerance: f64,
+) -> Option<String> {
+    for ((name, found), (_, expected)) in found.iter().zip(expected) {
+        let largest = expected
+            .iter()
+            .filter(|value| value.is_finite())
+            .fold(1e-6, |max: f64, value| max.max(value.abs()));
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let error = (found - expected).abs() / largest;
+            let same = found == expected || error <= tolerance;
+            if !same {
+                return Some(format!(
+                    "{name}[{i}] is {found}, expected {expected} (relative {error:.1e}, tolerance {tolerance:.1e})"
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// Compares the gradients of a case on the f64 CPU device with central differences of Σ upstream · output.
+///
+/// At most `probes` elements of each input are moved. Returns the worst mismatch above `tolerance`.
+#[must_use]
+pub fn gradient_mismatch(op: &str, case: &Case, probes: usize, tolerance: f64) -> Option<String> {
+    let backward = case.backward.as_ref()?;
+    let device = Device::cpu_f64();
+    let data = data(op, case);
+    let tensors = bind(&device, &data);
+    run(&device, &case.forward, &tensors);
+    run(&device, backward, &tensors);
+    let mut random = Random::from_text(&case.label);
+    for (input, gradient) in &case.gradients {
+        let analytic = read(&device, &tensors, gradient);
+        let Data::F32(base) = &data[input] else {
+            panic!("{input} is no float tensor")
+        };
+        let largest = analytic
+            .iter()
+            .fold(1e-6, |max: f64, value| max.max(value.abs()));
+        for probe in 0..probes.min(base.len()) {
+            let at = if probes >= base.len() {
+                probe
+            } else {
+                random.below(base.len())
+            };
+            let step = 1e-5;
+            let loss = |shift: f64| -> f64 {
+                let tensors = bind(&device, &data);
+                let mut moved: Vec<f64> = base.iter().map(|value| f64::from(*value)).collect();
+                moved[at] += shift;
+                device.write_f64(tensors.view(input), &moved).unwrap();
+                run(&device, &case.forward, &tensors);
+                let weighted = case.upstream.iter().map(|(output, upstream)| {
+                    let output = read(&device, &tensors, output);
+                    let upstream = read(&device, &tensors, upstream);
+                    output.iter().zip(upstream).map(|(a, b)| a * b).sum::<f64>()
+                });
+                weighted.sum()
+            };
+            let numeric = (loss(step) - loss(-step)) / (2.0 * step);
+            let error = (numeric - analytic[at]).abs() / largest;
+            let within = error <= tolerance;
+            if !within {
+                return Some(format!(
+                    "d {input}[{at}] is {}, central difference {numeric} (relative {error:.1e})",
+                    analytic[at]
+                ));
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,226 @@
+//! Every op of the registry: shaders that naga accepts, bindings that agree with the Rust side, gradients that
+//! match central differences, a GPU that matches the CPU.
+
+// A test that cannot go on stops with the reason.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use bft_core::device::{Access, Defines, Device, Kernel, Recording};
+use bft_core::ops::OPS;
+use bft_tests::ops::{bind, data, difference, gradient_mismatch, results};
+use naga::back::{hlsl, msl, spv};
+
+fn parse(kernel: &Kernel, defines: Defines) -> naga::Module {
+    let source = bft_shaders::source(kernel.shader, defines).unwrap();
+    naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| {
+        panic!(
+            "{} {defines:?}: {}",
+            kernel.shader,
+            error.emit_to_string(&source)
+        )
+    })
+}
+
+/// No capability beyond WebGPU's core: the same text must run in a browser.
+fn validate(module: &naga::Module) -> naga::valid::ModuleInfo {
+    let flags = naga::valid::ValidationFlags::all();
+    naga::valid::Validator::new(flags, naga::valid::Capabilities::empty())
+        .validate(module)
+        .unwrap()
+}
+
+/// Every kernel of every op under every variant of its shader.
+fn variants() -> impl Iterator<Item = (&'static Kernel, Defines)> {
+    let ops = OPS.iter();
+    ops.flat_map(|op| {
+        op.kernels
+            .iter()
+            .flat_map(|kernel| op.variants.iter().map(|defines| (*kernel, *defines)))
+    })
+}
+
+#[test]
+fn shaders_translate_to_every_backend() {
+    for (kernel, defines) in variants() {
+        let module = parse(kernel, defines);
+        let info = validate(&module);
+        spv::write_vec(&module, &info, &spv::Options::default(), None).expect(kernel.shader);
+        let options = msl::Options {
+            fake_missing_bindings: true,
+            ..Default::default()
+        };
+        msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
+            .expect(kernel.shader);
+        let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
+        let mut text = String::new();
+        hlsl::Writer::new(&mut text, &options, &pipeline)
+            .write(&module, &info, None)
+            .expect(kernel.shader);
+    }
+}
+
+/// (binding, name, writable) of the storage globals that an entry point uses, and the size of its uniform.
+fn reflect(module: &naga::Module, entry: &str) -> (Vec<(u32, String, bool)>, usize) {
+    let info = validate(module);
+    let index = module
+        .entry_points
+        .iter()
+        .position(|point| point.name == entry);
+    let uses = info.get_entry_point(index.unwrap_or_else(|| panic!("no entry point {entry}")));
+    let (mut storage, mut uniform) = (Vec::new(), 0);
+    for (handle, global) in module.global_variables.iter() {
+        let Some(binding) = &global.binding else {
+            continue;
+        };
+        if uses[handle].is_empty() {
+            continue;
+        }
+        match global.space {
+            naga::AddressSpace::Uniform => {
+                uniform = module.types[global.ty].inner.size(module.to_ctx()) as usize;
+            }
+            naga::AddressSpace::Storage { access } => {
+                let writable = access.contains(naga::StorageAccess::STORE);
+                storage.push((binding.binding, global.name.clone().unwrap(), writable));
+            }
+            _ => {}
+        }
+    }
+    storage.sort();
+    (storage, uniform)
+}
+
+#[test]
+fn bindings_and_parameters_equal_the_rust_side() {
+    for (kernel, defines) in variants() {
+        let what = format!("{}::{} {defines:?}", kernel.shader, kernel.entry);
+        let (storage, uniform) = reflect(&parse(kernel, defines), kernel.entry);
+        assert_eq!(uniform, kernel.params_size, "{what}: bytes of Params");
+        let mut expected = Vec::new();
+        for (name, access) in kernel.bindings {
+            let next = expected.len() as u32 + 1;
+            if *access == Access::Matrix {
+                expected.push((next, format!("{name}_quants"), false));
+                expected.push((next + 1, format!("{name}_scales"), false));
+            } else {
+                let writable = matches!(access, Access::Write | Access::ReadWrite);
+                expected.push((next, (*name).to_owned(), writable));
+            }
+        }
+        // A plain format has no scales: its shader need not read that binding.
+        expected.retain(|binding| storage.contains(binding) || !binding.1.ends_with("_scales"));
+        assert_eq!(storage, expected, "{what}: bindings");
+    }
+}
+
+#[test]
+fn gradients_match_central_differences() {
+    for op in OPS {
+        for case in (op.cases)() {
+            if let Some(mismatch) = gradient_mismatch(op.name, &case, 12, 1e-6) {
+                panic!("{} with {}: {mismatch}", op.name, case.label);
+            }
+        }
+    }
+}
+
+#[test]
+fn gpu_matches_cpu() {
+    let Some(gpu) = bft_tests::gpu() else { return };
+    let cpu = Device::cpu();
+    for op in OPS {
+        for case in (op.cases)() {
+            let data = data(op.name, &case);
+            let before = gpu.counters().dispatches;
+            let found = results(&gpu, &case, &data);
+            assert!(
+                gpu.counters().dispatches > before,
+                "{} ran nothing on the GPU",
+                op.name
+            );
+            let expected = results(&cpu, &case, &data);
+            if let Some(difference) = difference(&found, &expected, f64::from(case.tolerance)) {
+                panic!("{} with {}: {difference}", op.name, case.label);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kernel_is_run_by_a_case() {
+    for op in OPS {
+        let mut run = BTreeSet::new();
+        for case in (op.cases)() {
+            let tensors = bind(&Device::cpu(), &data(op.name, &case));
+            let mut recording = Recording::new();
+            (case.forward)(&mut recording, &tensors);
+            if let Some(backward) = &case.backward {
+                backward(&mut recording, &tensors);
+            }
+            run.extend(
+                recording
+                    .kernels()
+                    .map(|kernel| (kernel.shader, kernel.entry)),
+            );
+        }
+        for kernel in op.kernels {
+            let found = run.contains(&(kernel.shader, kernel.entry));
+            assert!(
+                found,
+                "no case of {} runs {}::{}",
+                op.name, kernel.shader, kernel.entry
+            );
+        }
+    }
+}
+
+/// The comparison sees one wrong element, and one that was never written.
+#[test]
+fn comparison_notices_one_broken_element() {
+    for op in OPS {
+        let case = &(op.cases)()[0];
+        let good = results(&Device::cpu(), case, &data(op.name, case));
+        assert_eq!(difference(&good, &good, 1e-5), None);
+        for tensor in 0..good.len() {
+            let last = good[tensor].1.len() - 1;
+            for (at, wrong) in [
+                (0, f64::NAN),
+                (last, f64::NAN),
+                (last, good[tensor].1[last] + 1e3),
+            ] {
+                let mut bad = good.clone();
+                bad[tensor].1[at] = wrong;
+                assert!(
+                    difference(&bad, &good, 1e-5).is_some(),
+                    "{wrong} went unnoticed"
+                );
+            }
+        }
+    }
+}
+
+/// The gradient check sees one element of one gradient set to zero.
+#[test]
+fn gradient_check_notices_one_broken_element() {
+    for op in OPS {
+        for mut case in (op.cases)()
+            .into_iter()
+            .filter(|case| case.backward.is_some())
+            .take(1)
+        {
+            let (_, gradient) = case.gradients[0];
+            let right = case.backward.take().unwrap();
+            case.backward = Some(Box::new(move |recording, tensors| {
+                right(recording, tensors);
+                recording.clear(&tensors.view(gradient).first(1));
+            }));
+            let mismatch = gradient_mismatch(op.name, &case, usize::MAX, 1e-6);
+            assert!(
+                mismatch.is_some(),
+                "a gradient of {} set to zero went unnoticed",
+                op.name
+            );
+        }
+    }
+}
