@@ -43,7 +43,11 @@ impl AdapterConfig {
 
     /// α/r, or α/√r with rsLoRA.
     pub fn scaling(&self, rank: usize, alpha: f32) -> f32 {
-        if self.use_rslora { alpha / (rank as f32).sqrt() } else { alpha / rank as f32 }
+        if self.use_rslora {
+            alpha / (rank as f32).sqrt()
+        } else {
+            alpha / rank as f32
+        }
     }
 }
 
@@ -79,12 +83,20 @@ impl Adapter {
     /// Reads an adapter folder and checks it against the model it is meant for.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn load(dir: &Path, _model: &ModelConfig) -> Result<Self> {
-        Err(FormatError::unsupported(dir.display().to_string(), "an adapter", "not written yet"))
+        Err(FormatError::unsupported(
+            dir.display().to_string(),
+            "an adapter",
+            "not written yet",
+        ))
     }
 
     /// Writes both files; a new folder appears complete or not at all.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn save(&self, dir: &Path) -> Result<()> {
-        Err(FormatError::unsupported(dir.display().to_string(), "an adapter", "not written yet"))
+        Err(FormatError::unsupported(
+            dir.display().to_string(),
+            "an adapter",
+            "not written yet",
+        ))
     }
 }

@@ -37,18 +37,27 @@ impl Bytes {
     pub fn map(path: &std::path::Path) -> crate::Result<Self> {
         use crate::FormatError;
         let file = std::fs::File::open(path).map_err(|e| FormatError::io("open", path, e))?;
-        let metadata = file.metadata().map_err(|e| FormatError::io("read", path, e))?;
+        let metadata = file
+            .metadata()
+            .map_err(|e| FormatError::io("read", path, e))?;
         if metadata.is_dir() {
-            return Err(FormatError::malformed(path.display().to_string(), "is a folder where a file was expected"));
+            return Err(FormatError::malformed(
+                path.display().to_string(),
+                "is a folder where a file was expected",
+            ));
         }
         if metadata.len() == 0 {
             return Ok(Self::from(Vec::new()));
         }
         // SAFETY: the map is read-only and private; the documentation above states the one
         // requirement that cannot be checked, that nobody shortens the file meanwhile.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| FormatError::io("map", path, e))?;
+        let map =
+            unsafe { memmap2::Mmap::map(&file) }.map_err(|e| FormatError::io("map", path, e))?;
         let range = 0..map.len();
-        Ok(Self { owner: Arc::new(Owner::Map(map)), range })
+        Ok(Self {
+            owner: Arc::new(Owner::Map(map)),
+            range,
+        })
     }
 
     /// The bytes `range` of this view, sharing the owner; `None` when out of range.
@@ -57,7 +66,10 @@ impl Bytes {
             return None;
         }
         let start = self.range.start + range.start;
-        Some(Self { owner: Arc::clone(&self.owner), range: start..start + range.len() })
+        Some(Self {
+            owner: Arc::clone(&self.owner),
+            range: start..start + range.len(),
+        })
     }
 }
 
@@ -72,7 +84,10 @@ impl Deref for Bytes {
 impl From<Vec<u8>> for Bytes {
     fn from(buffer: Vec<u8>) -> Self {
         let range = 0..buffer.len();
-        Self { owner: Arc::new(Owner::Buffer(buffer)), range }
+        Self {
+            owner: Arc::new(Owner::Buffer(buffer)),
+            range,
+        }
     }
 }
 

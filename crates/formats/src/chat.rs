@@ -14,7 +14,10 @@ pub struct Message {
 impl Message {
     /// A turn of `role` that says `content`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
+        Self {
+            role: role.into(),
+            content: content.into(),
+        }
     }
 }
 
@@ -27,7 +30,9 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Compiles a template; `bos_token` and `eos_token` are what the template's variables of that name hold.
     pub fn new(source: &str, _bos_token: Option<&str>, _eos_token: Option<&str>) -> Result<Self> {
-        Ok(Self { source: source.to_string() })
+        Ok(Self {
+            source: source.to_string(),
+        })
     }
 
     /// Text of a conversation; `add_generation_prompt` ends it with the opening of an assistant's turn.

@@ -104,7 +104,15 @@ pub struct ModelConfig {
 }
 
 /// The seven linear modules of a block, in the order in which a block uses them.
-pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+pub const LINEAR_MODULES: [&str; 7] = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+];
 
 impl ModelConfig {
     /// `[out, in]` of a linear module of every block, by its short name (`q_proj` … `down_proj`).
@@ -144,7 +152,12 @@ impl ModelConfig {
             RopeScaling::None => plain.collect(),
             RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
             RopeScaling::Divisors(divisors) => plain.zip(divisors).map(|(f, d)| f / d).collect(),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
                 let original = *original_max_position_embeddings as f32;
                 let (low, high) = (original / low_freq_factor, original / high_freq_factor);
                 plain
@@ -155,7 +168,8 @@ impl ModelConfig {
                         } else if wavelength < high {
                             f
                         } else {
-                            let smooth = (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                            let smooth = (original / wavelength - low_freq_factor)
+                                / (high_freq_factor - low_freq_factor);
                             (1.0 - smooth) * f / factor + smooth * f
                         }
                     })
@@ -167,7 +181,10 @@ impl ModelConfig {
     /// Name and shape of every tensor the model must have, in the order in which it is used.
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let h = self.hidden_size;
-        let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, h])];
+        let mut all = vec![(
+            "model.embed_tokens.weight".to_string(),
+            vec![self.vocab_size, h],
+        )];
         for layer in 0..self.num_hidden_layers {
             let block = format!("model.layers.{layer}");
             all.push((format!("{block}.input_layernorm.weight"), vec![h]));
@@ -190,8 +207,14 @@ impl ModelConfig {
                 }
             }
             if self.qk_norm {
-                all.push((format!("{block}.self_attn.q_norm.weight"), vec![self.head_dim]));
-                all.push((format!("{block}.self_attn.k_norm.weight"), vec![self.head_dim]));
+                all.push((
+                    format!("{block}.self_attn.q_norm.weight"),
+                    vec![self.head_dim],
+                ));
+                all.push((
+                    format!("{block}.self_attn.k_norm.weight"),
+                    vec![self.head_dim],
+                ));
             }
         }
         all.push(("model.norm.weight".to_string(), vec![h]));
@@ -203,6 +226,10 @@ impl ModelConfig {
 
     /// Reads `config.json`; `file` names it in messages.
     pub fn from_json(file: &str, _json: &[u8]) -> Result<Self> {
-        Err(FormatError::unsupported(file, "reading config.json", "not written yet"))
+        Err(FormatError::unsupported(
+            file,
+            "reading config.json",
+            "not written yet",
+        ))
     }
 }

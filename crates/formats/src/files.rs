@@ -9,13 +9,19 @@ use crate::{FormatError, Result};
 ///
 /// Readers see the old file or the whole new one, never a part, whatever happens meanwhile.
 #[cfg(not(target_arch = "wasm32"))]
-pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub fn write_atomic(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
     let fail = |e| FormatError::io("write", path, e);
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut temporary = tempfile::Builder::new().prefix(".bft-").tempfile_in(folder).map_err(fail)?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".bft-")
+        .tempfile_in(folder)
+        .map_err(fail)?;
     {
         let mut buffered = io::BufWriter::new(temporary.as_file_mut());
         write(&mut buffered).map_err(fail)?;
@@ -30,7 +36,11 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     // Only Unix can open a folder for this.
-    if cfg!(unix) { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) {
+        std::fs::File::open(folder)?.sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 /// Lower-case hexadecimal SHA-256 of a file.
@@ -41,7 +51,8 @@ pub fn sha256_file(path: &Path) -> Result<String> {
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let n = io::Read::read(&mut file, &mut buffer).map_err(|e| FormatError::io("read", path, e))?;
+        let n =
+            io::Read::read(&mut file, &mut buffer).map_err(|e| FormatError::io("read", path, e))?;
         if n == 0 {
             break;
         }

@@ -26,7 +26,11 @@ impl Model {
     /// Opens a folder (`config.json`, safetensors, `tokenizer.json`) or a `.gguf` file.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &Path) -> Result<Self> {
-        Err(FormatError::unsupported(path.display().to_string(), "a model", "not written yet"))
+        Err(FormatError::unsupported(
+            path.display().to_string(),
+            "a model",
+            "not written yet",
+        ))
     }
 
     /// Makes a model from parts, checking that every tensor the configuration asks for is there.
@@ -38,12 +42,23 @@ impl Model {
         chat_template: Option<ChatTemplate>,
     ) -> Result<Self> {
         let name = name.into();
-        Ok(Self { config, tensors, tokenizer, chat_template, path: PathBuf::from(&name), name })
+        Ok(Self {
+            config,
+            tensors,
+            tokenizer,
+            chat_template,
+            path: PathBuf::from(&name),
+            name,
+        })
     }
 
     /// Lower-case hexadecimal SHA-256 of the weights: of the file itself, or, for several weight
     /// files, of the lines `sha256sum` prints for them in name order. Computed once.
     pub fn sha256(&self) -> Result<String> {
-        Err(FormatError::unsupported(&self.name, "hashing", "not written yet"))
+        Err(FormatError::unsupported(
+            &self.name,
+            "hashing",
+            "not written yet",
+        ))
     }
 }

@@ -17,15 +17,37 @@ pub struct Tensor {
 
 impl Tensor {
     /// Makes a tensor, checking that `data` is exactly as long as shape and format say.
-    pub fn new(name: impl Into<String>, dtype: DType, shape: Vec<usize>, data: Bytes) -> Result<Self> {
+    pub fn new(
+        name: impl Into<String>,
+        dtype: DType,
+        shape: Vec<usize>,
+        data: Bytes,
+    ) -> Result<Self> {
         let name = name.into();
         let expected = byte_len(dtype, &shape).ok_or_else(|| {
-            FormatError::malformed(&name, format!("shape {shape:?} does not fit whole {dtype} blocks of {}", dtype.block_len()))
+            FormatError::malformed(
+                &name,
+                format!(
+                    "shape {shape:?} does not fit whole {dtype} blocks of {}",
+                    dtype.block_len()
+                ),
+            )
         })?;
         if data.len() != expected {
-            return Err(FormatError::malformed(&name, format!("{} bytes for {dtype} {shape:?}, expected {expected}", data.len())));
+            return Err(FormatError::malformed(
+                &name,
+                format!(
+                    "{} bytes for {dtype} {shape:?}, expected {expected}",
+                    data.len()
+                ),
+            ));
         }
-        Ok(Self { name, dtype, shape, data })
+        Ok(Self {
+            name,
+            dtype,
+            shape,
+            data,
+        })
     }
 
     /// Makes an F32 tensor from values; `values.len()` must be the product of `shape`.
@@ -66,5 +88,8 @@ impl Tensor {
 /// Bytes of a whole tensor, or `None` when the last dimension is not whole blocks or the product overflows.
 pub(crate) fn byte_len(dtype: DType, shape: &[usize]) -> Option<usize> {
     let (&cols, rows) = shape.split_last().unwrap_or((&1, &[]));
-    rows.iter().try_fold(dtype.checked_row_bytes(cols)?, |bytes, &n| bytes.checked_mul(n))
+    rows.iter()
+        .try_fold(dtype.checked_row_bytes(cols)?, |bytes, &n| {
+            bytes.checked_mul(n)
+        })
 }

@@ -11,21 +11,28 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads a `tokenizer.json`; `file` names it in messages.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
-        let inner =
-            tokenizers::Tokenizer::from_bytes(json).map_err(|e| FormatError::malformed(file, format!("is not a tokenizer: {e}")))?;
-        Ok(Self { inner: std::sync::Arc::new(inner) })
+        let inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|e| FormatError::malformed(file, format!("is not a tokenizer: {e}")))?;
+        Ok(Self {
+            inner: std::sync::Arc::new(inner),
+        })
     }
 
     /// Token ids of `text`; special tokens written in the text are recognised.
     /// `add_special` adds the beginning and end tokens that the tokenizer itself adds.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special).map_err(|e| FormatError::Tokenizer(e.to_string()))?;
+        let encoding = self
+            .inner
+            .encode_fast(text, add_special)
+            .map_err(|e| FormatError::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// Text of `ids`; `skip_special` leaves special tokens out.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|e| FormatError::Tokenizer(e.to_string()))
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|e| FormatError::Tokenizer(e.to_string()))
     }
 
     /// One more than the largest token id.
@@ -45,7 +52,10 @@ impl Tokenizer {
 
     /// True for control tokens, which text output leaves out.
     pub fn is_special(&self, id: u32) -> bool {
-        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+        self.inner
+            .get_added_tokens_decoder()
+            .get(&id)
+            .is_some_and(|t| t.special)
     }
 
     /// Token that begins a text, where the tokenizer has one.
@@ -60,7 +70,9 @@ impl Tokenizer {
 
     /// A decoder that takes tokens one by one and gives text as soon as it is whole; special tokens are left out.
     pub fn stream(&self) -> StreamDecoder {
-        StreamDecoder { tokenizer: self.clone() }
+        StreamDecoder {
+            tokenizer: self.clone(),
+        }
     }
 }
 
