@@ -7,6 +7,8 @@ mod random;
 mod rows;
 mod samples;
 mod schedule;
+#[cfg(test)]
+mod testing;
 mod text;
 
 pub use batches::{BatchBounds, BatchOptions, Cursor, Loader, StepBatches, groups, pack};

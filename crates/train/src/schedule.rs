@@ -38,6 +38,11 @@ impl Schedule {
         }
     }
 
+    /// Whether a rate before the last step depends on how many steps there are.
+    pub const fn depends_on_steps(self) -> bool {
+        !matches!(self, Self::Constant)
+    }
+
     /// Learning rate at `step`, rounded to f32 once.
     pub fn rate(self, peak: f32, step: u64, steps: u64, warmup: u64) -> f32 {
         (f64::from(peak) * self.factor(step, steps, warmup)) as f32
