@@ -65,7 +65,12 @@ pub struct Loader<'s> {
 impl<'s> Loader<'s> {
     /// A loader at `cursor`. `samples` must not be empty; a position at or past its end begins the next epoch.
     pub fn new(samples: &'s [Sample], options: BatchOptions, cursor: Cursor) -> Self {
-        let mut loader = Self { samples, options, cursor, order: Vec::new() };
+        let mut loader = Self {
+            samples,
+            options,
+            cursor,
+            order: Vec::new(),
+        };
         loader.sort();
         loader.wrap();
         loader
@@ -86,7 +91,10 @@ impl<'s> Loader<'s> {
 
     fn wrap(&mut self) {
         if self.cursor.position >= self.order.len() as u64 {
-            self.cursor = Cursor { epoch: self.cursor.epoch + 1, position: 0 };
+            self.cursor = Cursor {
+                epoch: self.cursor.epoch + 1,
+                position: 0,
+            };
             if self.options.shuffle.is_some() {
                 self.sort();
             }
@@ -96,14 +104,26 @@ impl<'s> Loader<'s> {
     /// The next step: the next samples of this epoch, fewer where the epoch ends.
     pub fn next_step(&mut self) -> StepBatches {
         let start = self.cursor.position as usize;
-        let end = start.saturating_add(self.options.samples_per_step()).min(self.order.len());
-        let chosen: Vec<&Sample> = self.order[start..end].iter().map(|&i| &self.samples[i as usize]).collect();
+        let end = start
+            .saturating_add(self.options.samples_per_step())
+            .min(self.order.len());
+        let chosen: Vec<&Sample> = self.order[start..end]
+            .iter()
+            .map(|&i| &self.samples[i as usize])
+            .collect();
         let batches: Vec<Batch> = chosen.chunks(self.options.batch_size).map(pack).collect();
-        let totals =
-            StepTotals { samples: chosen.len(), tokens: batches.iter().map(|b| b.trained.len()).sum() };
+        let totals = StepTotals {
+            samples: chosen.len(),
+            tokens: batches.iter().map(|b| b.trained.len()).sum(),
+        };
         self.cursor.position = end as u64;
         self.wrap();
-        StepBatches { tokens: batches.iter().map(|b| b.tokens.len()).sum(), batches, totals, next: self.cursor }
+        StepBatches {
+            tokens: batches.iter().map(|b| b.tokens.len()).sum(),
+            batches,
+            totals,
+            next: self.cursor,
+        }
     }
 }
 
@@ -158,7 +178,11 @@ impl BatchBounds {
                 .max()
                 .unwrap_or(0)
         };
-        Self { tokens: largest(|s| s.tokens.len()), trained: largest(Sample::trained), samples: size }
+        Self {
+            tokens: largest(|s| s.tokens.len()),
+            trained: largest(Sample::trained),
+            samples: size,
+        }
     }
 
     /// Bounds that hold for both.
@@ -172,12 +196,19 @@ impl BatchBounds {
 
     /// Bounds of one sample.
     pub fn of_sample(sample: &Sample) -> Self {
-        Self { tokens: sample.tokens.len(), trained: sample.trained(), samples: 1 }
+        Self {
+            tokens: sample.tokens.len(),
+            trained: sample.trained(),
+            samples: 1,
+        }
     }
 }
 
 /// Groups of consecutive samples, each as large as `bounds` allow; a sample that exceeds them goes alone.
-pub fn groups<'s>(samples: &'s [Sample], bounds: BatchBounds) -> impl Iterator<Item = &'s [Sample]> {
+pub fn groups<'s>(
+    samples: &'s [Sample],
+    bounds: BatchBounds,
+) -> impl Iterator<Item = &'s [Sample]> {
     let mut rest = samples;
     std::iter::from_fn(move || {
         let mut sum = BatchBounds::default();

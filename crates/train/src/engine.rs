@@ -7,23 +7,36 @@ use bft_formats::Adapter;
 pub type EngineError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Log-probabilities of a batch's labels.
+#[expect(
+    async_fn_in_trait,
+    reason = "callers are generic and never move a future to another thread"
+)]
 pub trait LogProbs {
     /// `[R]` log p of each trained token of `batch`, in order.
-    fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError>;
+    async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError>;
 }
 
-/// An adapter being tuned.
+/// An adapter being tuned. Only what reads back from the device is asynchronous.
+#[expect(
+    async_fn_in_trait,
+    reason = "callers are generic and never move a future to another thread"
+)]
 pub trait Engine: LogProbs {
     /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
-    fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError>;
+    fn accumulate(
+        &mut self,
+        batch: &Batch,
+        totals: StepTotals,
+        loss: &LossConfig,
+    ) -> Result<(), EngineError>;
     /// Norm, clip, AdamW, and a fresh gradient. A step that is not finite changes nothing.
     fn apply(&mut self, lr: f32, optimizer: &AdamW) -> Result<(), EngineError>;
     /// Metrics of every step since the last call, in order; waits for the device.
-    fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError>;
+    async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError>;
     /// The adapter as it is now.
-    fn adapter(&mut self) -> Result<Adapter, EngineError>;
+    async fn adapter(&mut self) -> Result<Adapter, EngineError>;
     /// AdamW's moments and step count.
-    fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
+    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
     /// Puts back what [`Engine::optimizer_state`] gave.
     fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError>;
 }

@@ -97,7 +97,9 @@ pub enum TrainError {
         problem: String,
     },
     /// `--resume` with other settings.
-    #[error("cannot resume from {path}: {differences}; give what that run was given, or choose another --output")]
+    #[error(
+        "cannot resume from {path}: {differences}; give what that run was given, or choose another --output"
+    )]
     Differs {
         /// The checkpoint.
         path: PathBuf,
@@ -105,7 +107,9 @@ pub enum TrainError {
         differences: String,
     },
     /// `--resume` with fewer steps than are done.
-    #[error("cannot resume from {path}: it holds step {done}, but the run is to have {steps}: raise --steps or --epochs")]
+    #[error(
+        "cannot resume from {path}: it holds step {done}, but the run is to have {steps}: raise --steps or --epochs"
+    )]
     AlreadyPast {
         /// The checkpoint.
         path: PathBuf,
@@ -125,8 +129,9 @@ impl From<DataError> for TrainError {
 impl TrainError {
     /// Tells an error of a running run which checkpoint is left.
     pub(crate) fn with_checkpoint(mut self, last: Option<PathBuf>) -> Self {
-        if let Self::Step { checkpoint, .. } | Self::NotFinite { checkpoint, .. } | Self::Write { checkpoint, .. } =
-            &mut self
+        if let Self::Step { checkpoint, .. }
+        | Self::NotFinite { checkpoint, .. }
+        | Self::Write { checkpoint, .. } = &mut self
         {
             *checkpoint = last;
         }
@@ -136,11 +141,16 @@ impl TrainError {
 
 fn last_checkpoint(checkpoint: Option<&PathBuf>) -> String {
     match checkpoint {
-        Some(path) => format!("the last checkpoint is {}: go on from it with --resume", path.display()),
+        Some(path) => format!(
+            "the last checkpoint is {}: go on from it with --resume",
+            path.display()
+        ),
         None => "no checkpoint was made yet".into(),
     }
 }
 
 fn after(checkpoint: Option<&PathBuf>) -> String {
-    checkpoint.map(|_| format!("; {}", last_checkpoint(checkpoint))).unwrap_or_default()
+    checkpoint
+        .map(|_| format!("; {}", last_checkpoint(checkpoint)))
+        .unwrap_or_default()
 }

@@ -24,7 +24,12 @@ pub(crate) struct RunFolder {
 
 /// Looks for what a new run would overwrite, before anything is read or made.
 pub(crate) fn check_free(output: &Path) -> Result<(), TrainError> {
-    let occupied = |what: String| Err(TrainError::Occupied { output: output.to_owned(), what });
+    let occupied = |what: String| {
+        Err(TrainError::Occupied {
+            output: output.to_owned(),
+            what,
+        })
+    };
     let checkpoints = Checkpoints::of(output);
     match checkpoints.list() {
         Ok(list) => {
@@ -34,12 +39,20 @@ pub(crate) fn check_free(output: &Path) -> Result<(), TrainError> {
         }
         Err(e) => return Err(write_error("use", output, e)),
     }
-    if output.join(ADAPTER_FILE).exists() { occupied("an adapter".into()) } else { Ok(()) }
+    if output.join(ADAPTER_FILE).exists() {
+        occupied("an adapter".into())
+    } else {
+        Ok(())
+    }
 }
 
 /// The checkpoint to go on from, found before anything is read or made.
 pub(crate) fn find_checkpoint(output: &Path) -> Result<(PathBuf, RunState), TrainError> {
-    Checkpoints::of(output).last()?.ok_or_else(|| TrainError::NothingToResume { output: output.to_owned() })
+    Checkpoints::of(output)
+        .last()?
+        .ok_or_else(|| TrainError::NothingToResume {
+            output: output.to_owned(),
+        })
 }
 
 impl RunFolder {
@@ -48,16 +61,27 @@ impl RunFolder {
         fs::create_dir_all(output).map_err(|e| write_error("make folder", output, e))?;
         let path = output.join(METRICS_FILE);
         let fail = |e| write_error("write", &path, e);
-        let mut metrics =
-            File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(fail)?;
+        let mut metrics = File::options()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(fail)?;
         // A file system without locks is no reason not to train.
         if let Err(TryLockError::WouldBlock) = metrics.try_lock() {
-            return Err(TrainError::Busy { output: output.to_owned() });
+            return Err(TrainError::Busy {
+                output: output.to_owned(),
+            });
         }
         let checkpoints = Checkpoints::of(output);
         checkpoints.prepare()?;
         cut_after(&mut metrics, step).map_err(fail)?;
-        Ok(Self { output: output.to_owned(), checkpoints, metrics })
+        Ok(Self {
+            output: output.to_owned(),
+            checkpoints,
+            metrics,
+        })
     }
 
     /// The run's checkpoints.
@@ -72,7 +96,8 @@ impl RunFolder {
             line.push(b'\n');
             file.write_all(&line)
         };
-        write(&mut self.metrics).map_err(|e| write_error("write", &self.output.join(METRICS_FILE), e))
+        write(&mut self.metrics)
+            .map_err(|e| write_error("write", &self.output.join(METRICS_FILE), e))
     }
 
     /// Flushes the metrics to disk; a checkpoint vouches for all rows up to its step.

@@ -36,13 +36,21 @@ impl Plan {
         config.validate()?;
         let options = config.samples();
         let train = make_samples(model, train, &options)?;
-        let eval = eval.map(|rows| make_samples(model, rows, &options)).transpose()?;
+        let eval = eval
+            .map(|rows| make_samples(model, rows, &options))
+            .transpose()?;
         let mut bounds = BatchBounds::of_training(&train.samples, &config.batches());
         for sample in eval.iter().flat_map(|e| &e.samples) {
             bounds = bounds.union(BatchBounds::of_sample(sample));
         }
         let steps = config.total_steps(train.samples.len());
-        Ok(Self { config, train, eval, steps, bounds })
+        Ok(Self {
+            config,
+            train,
+            eval,
+            steps,
+            bounds,
+        })
     }
 
     /// Reads the files that the settings name and plans a run.
@@ -64,7 +72,9 @@ impl Plan {
 
     /// Learning rate of `step`, from 1.
     pub fn rate(&self, step: u64) -> f32 {
-        self.config.schedule.rate(self.config.lr, step, self.steps, self.config.warmup_steps)
+        self.config
+            .schedule
+            .rate(self.config.lr, step, self.steps, self.config.warmup_steps)
     }
 
     /// Held-out samples in groups that the buffers of training hold.
@@ -75,15 +85,26 @@ impl Plan {
     /// What the user should know before the first step.
     pub fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
-        for report in std::iter::once(&self.train.report).chain(self.eval.as_ref().map(|e| &e.report)) {
+        for report in
+            std::iter::once(&self.train.report).chain(self.eval.as_ref().map(|e| &e.report))
+        {
             data_notes(report, &mut notes);
         }
         let config = &self.config;
         if matches!(config.loss, LossKind::Bft | LossKind::BftV3) {
             let of = self.train.samples.len();
-            let samples = self.train.samples.iter().filter(|s| s.trained() <= config.group_size).count();
+            let samples = self
+                .train
+                .samples
+                .iter()
+                .filter(|s| s.trained() <= config.group_size)
+                .count();
             if samples * 2 > of {
-                notes.push(Note::WholeAnswerWindow { group_size: config.group_size, samples, of });
+                notes.push(Note::WholeAnswerWindow {
+                    group_size: config.group_size,
+                    samples,
+                    of,
+                });
             }
         }
         if config.loss == LossKind::Bft && config.gamma == 0.0 {
@@ -99,17 +120,31 @@ impl Plan {
 fn data_notes(report: &DataReport, notes: &mut Vec<Note>) {
     const SHOWN: usize = 3;
     if let Some(first) = report.skipped.first() {
-        notes.push(Note::RowsSkipped { count: report.skipped.len(), first: first.to_string() });
+        notes.push(Note::RowsSkipped {
+            count: report.skipped.len(),
+            first: first.to_string(),
+        });
     }
     if !report.untrained.is_empty() {
         let count = report.untrained.len();
-        let mut first: Vec<String> = report.untrained.iter().take(SHOWN).map(ToString::to_string).collect();
+        let mut first: Vec<String> = report
+            .untrained
+            .iter()
+            .take(SHOWN)
+            .map(ToString::to_string)
+            .collect();
         if count > SHOWN {
             first.push("…".into());
         }
-        notes.push(Note::RowsUntrained { count, first: first.join(", ") });
+        notes.push(Note::RowsUntrained {
+            count,
+            first: first.join(", "),
+        });
     }
     if report.truncated > 0 {
-        notes.push(Note::Truncated { count: report.truncated, of: report.samples });
+        notes.push(Note::Truncated {
+            count: report.truncated,
+            of: report.samples,
+        });
     }
 }

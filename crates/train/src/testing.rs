@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bft_formats::{
-    Architecture, Bytes, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig, RopeScaling, Tensor,
-    Tokenizer,
+    Architecture, Bytes, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig,
+    RopeScaling, Tensor, Tokenizer,
 };
 use serde_json::{Value, json};
 
@@ -13,7 +13,13 @@ pub(crate) const CHATML: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m[
                                  {{ '<|im_start|>assistant\n' }}{%- endif -%}";
 
 /// Tokens after the 256 bytes: merges, then these.
-const MERGES: [(&str, &str); 5] = [("Ċ", "Ċ"), ("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "P")];
+const MERGES: [(&str, &str); 5] = [
+    ("Ċ", "Ċ"),
+    ("t", "h"),
+    ("th", "e"),
+    ("Ġ", "the"),
+    ("Ġ", "P"),
+];
 pub(crate) const SPECIALS: [&str; 4] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|bos|>"];
 pub(crate) const END_OF_TEXT: u32 = 261;
 pub(crate) const IM_END: u32 = 263;
@@ -31,7 +37,8 @@ pub(crate) enum Around {
 pub(crate) fn tokenizer(around: Around) -> Tokenizer {
     let mut vocab: Vec<String> = (0..=255u8).map(|b| byte_char(b).to_string()).collect();
     vocab.extend(MERGES.iter().map(|(a, b)| format!("{a}{b}")));
-    let vocab: BTreeMap<String, usize> = vocab.into_iter().enumerate().map(|(i, t)| (t, i)).collect();
+    let vocab: BTreeMap<String, usize> =
+        vocab.into_iter().enumerate().map(|(i, t)| (t, i)).collect();
     let special = |(i, content): (usize, &&str)| {
         json!({"id": 261 + i, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": true})
@@ -108,13 +115,23 @@ pub(crate) fn model_with(
     change(&mut config);
     let mut tensors = BTreeMap::new();
     let mut add = |name: String, shape: &[usize], value: &dyn Fn(usize) -> f32| {
-        let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(|i| value(i).to_le_bytes()).collect();
-        let tensor =
-            Tensor { name: name.clone(), dtype: DType::F32, shape: shape.to_vec(), data: Bytes::from(bytes) };
+        let bytes: Vec<u8> = (0..shape.iter().product())
+            .flat_map(|i| value(i).to_le_bytes())
+            .collect();
+        let tensor = Tensor {
+            name: name.clone(),
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            data: Bytes::from(bytes),
+        };
         tensors.insert(name, tensor);
     };
     let weight = |i: usize| (((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5) * 0.8;
-    add("model.embed_tokens.weight".into(), &[config.vocab_size, 8], &weight);
+    add(
+        "model.embed_tokens.weight".into(),
+        &[config.vocab_size, 8],
+        &weight,
+    );
     add("model.norm.weight".into(), &[8], &|_| 1.0);
     for name in ["input_layernorm", "post_attention_layernorm"] {
         add(format!("model.layers.0.{name}.weight"), &[8], &|_| 1.0);
@@ -126,12 +143,19 @@ pub(crate) fn model_with(
             "self_attn"
         };
         let shape = config.linear_shape(module).unwrap();
-        add(format!("model.layers.0.{part}.{module}.weight"), &shape, &weight);
+        add(
+            format!("model.layers.0.{part}.{module}.weight"),
+            &shape,
+            &weight,
+        );
     }
     Model::from_parts("tiny", config, tensors, tokenizer, template).unwrap()
 }
 
 /// Turns from `(role, content)` pairs.
 pub(crate) fn chat(turns: &[(&str, &str)]) -> Vec<Message> {
-    turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+    turns
+        .iter()
+        .map(|(role, content)| Message::new(*role, *content))
+        .collect()
 }

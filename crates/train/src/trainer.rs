@@ -68,7 +68,10 @@ impl<'m> Trainer<'m> {
                     return Err(TrainError::AlreadyPast { path, done, steps });
                 }
                 if state.steps != plan.steps && config.schedule.depends_on_steps() {
-                    notes.push(Note::ScheduleStretched { from: state.steps, to: plan.steps });
+                    notes.push(Note::ScheduleStretched {
+                        from: state.steps,
+                        to: plan.steps,
+                    });
                 }
                 if state.step == plan.steps {
                     notes.push(Note::AlreadyDone { steps: plan.steps });
@@ -90,7 +93,15 @@ impl<'m> Trainer<'m> {
                 adapter
             }
         };
-        Ok(Self { model, plan, adapter, resumed, notes, model_sha256, data_sha256 })
+        Ok(Self {
+            model,
+            plan,
+            adapter,
+            resumed,
+            notes,
+            model_sha256,
+            data_sha256,
+        })
     }
 
     /// What will be done.
@@ -107,7 +118,7 @@ impl<'m> Trainer<'m> {
     ///
     /// # Errors
     /// Whatever the device or the disk reports, with the checkpoint that is left.
-    pub fn run_with<E: Engine>(
+    pub async fn run_with<E: Engine>(
         self,
         device: &DeviceSummary,
         engine: impl FnOnce(Adapter, &Plan) -> Result<E, EngineError>,
@@ -116,11 +127,18 @@ impl<'m> Trainer<'m> {
     ) -> Result<Finished, TrainError> {
         let step = self.resumed.as_ref().map_or(0, |c| c.state.step);
         let folder = RunFolder::open(&self.plan.config.output, step)?;
-        let parameters = self.adapter.pairs.iter().map(|p| p.a.len() + p.b.len()).sum();
+        let parameters = self
+            .adapter
+            .pairs
+            .iter()
+            .map(|p| p.a.len() + p.b.len())
+            .sum();
         let mut engine = engine(self.adapter, &self.plan).map_err(TrainError::Engine)?;
         let (mut cursor, mut saved, mut notes) = (Cursor::default(), None, self.notes);
         if let Some(checkpoint) = &self.resumed {
-            engine.set_optimizer_state(&checkpoint.optimizer).map_err(TrainError::Engine)?;
+            engine
+                .set_optimizer_state(&checkpoint.optimizer)
+                .map_err(TrainError::Engine)?;
             cursor = checkpoint.state.cursor;
             saved = Some((checkpoint.state.step, checkpoint.path.clone()));
             if checkpoint.state.device != device.description {
@@ -151,7 +169,7 @@ impl<'m> Trainer<'m> {
             on_event,
         };
         run.announce(notes)?;
-        let result = run.steps();
+        let result = run.steps().await;
         // A run that breaks off still says what is left of it.
         result.map_err(|error| error.with_checkpoint(run.saved.map(|(_, path)| path)))
     }
@@ -226,10 +244,10 @@ impl<E: Engine> Run<'_, E> {
         Ok(())
     }
 
-    fn steps(&mut self) -> Result<Finished, TrainError> {
+    async fn steps(&mut self) -> Result<Finished, TrainError> {
         let config = &self.plan.config;
         if self.step == 0 {
-            self.evaluate()?;
+            self.evaluate().await?;
         }
         self.reported = Instant::now();
         while self.step < self.plan.steps && !self.stopping() {
@@ -239,16 +257,16 @@ impl<E: Engine> Run<'_, E> {
             let eval = self.step == self.plan.steps || config.eval_every.is_some_and(every);
             let save = last || every(config.save_every);
             if eval || save || self.reported.elapsed() >= REPORT_EVERY {
-                self.report()?;
+                self.report().await?;
             }
             if eval {
-                self.evaluate()?;
+                self.evaluate().await?;
             }
             if save {
-                self.save()?;
+                self.save().await?;
             }
         }
-        self.finish()
+        self.finish().await
     }
 
     fn stopping(&self) -> bool {
@@ -266,33 +284,64 @@ impl<E: Engine> Run<'_, E> {
             .iter()
             .try_for_each(|batch| engine.accumulate(batch, work.totals, &loss))
             .and_then(|()| engine.apply(lr, &optimizer))
-            .map_err(|source| TrainError::Step { step, source, checkpoint: None })?;
-        self.pending.push_back(Pending { step, lr, tokens: work.tokens });
+            .map_err(|source| TrainError::Step {
+                step,
+                source,
+                checkpoint: None,
+            })?;
+        self.pending.push_back(Pending {
+            step,
+            lr,
+            tokens: work.tokens,
+        });
         self.step = step;
         Ok(())
     }
 
     fn device_error(&self, source: EngineError) -> TrainError {
-        TrainError::Step { step: self.step, source, checkpoint: None }
+        TrainError::Step {
+            step: self.step,
+            source,
+            checkpoint: None,
+        }
     }
 
     /// Reads the metrics of the steps since the last look, writes and reports them.
-    fn report(&mut self) -> Result<(), TrainError> {
-        let metrics = self.engine.drain_metrics().map_err(|e| self.device_error(e))?;
+    async fn report(&mut self) -> Result<(), TrainError> {
+        let metrics = self
+            .engine
+            .drain_metrics()
+            .await
+            .map_err(|e| self.device_error(e))?;
         let tokens: usize = self.pending.iter().map(|p| p.tokens).sum();
         let seconds = self.reported.elapsed().as_secs_f64().max(1e-9);
         let tokens_per_second = (tokens as f64 / seconds * 10.0).round() / 10.0;
         for m in metrics {
-            let Some(Pending { step, lr, .. }) = self.pending.pop_front() else { break };
+            let Some(Pending { step, lr, .. }) = self.pending.pop_front() else {
+                break;
+            };
             self.totals.trained_tokens += m.tokens as u64;
             if m.skipped {
-                self.skipped(step, lr, m.tokens, m.bad_tensor.unwrap_or_else(|| "the loss".into()))?;
+                self.skipped(
+                    step,
+                    lr,
+                    m.tokens,
+                    m.bad_tensor.unwrap_or_else(|| "the loss".into()),
+                )?;
                 continue;
             }
             self.skipping = None;
             self.totals.nll = Some(m.nll);
             let (loss, nll, grad_norm, tokens) = (m.loss, m.nll, m.grad_norm, m.tokens);
-            let row = StepRow { step, loss, nll, lr, grad_norm, tokens, tokens_per_second };
+            let row = StepRow {
+                step,
+                loss,
+                nll,
+                lr,
+                grad_norm,
+                tokens,
+                tokens_per_second,
+            };
             self.folder.write_row(&row)?;
             (self.on_event)(Event::Step(row));
         }
@@ -300,28 +349,56 @@ impl<E: Engine> Run<'_, E> {
         Ok(())
     }
 
-    fn skipped(&mut self, step: u64, lr: f32, tokens: usize, tensor: String) -> Result<(), TrainError> {
+    fn skipped(
+        &mut self,
+        step: u64,
+        lr: f32,
+        tokens: usize,
+        tensor: String,
+    ) -> Result<(), TrainError> {
         self.totals.skipped += 1;
-        self.folder.write_row(&SkippedRow { step, skipped: true, tensor: &tensor, lr, tokens })?;
-        (self.on_event)(Event::Skipped { step, tensor: tensor.clone() });
-        let run = self.skipping.get_or_insert(Skipping { first: step, count: 0, tensor });
+        self.folder.write_row(&SkippedRow {
+            step,
+            skipped: true,
+            tensor: &tensor,
+            lr,
+            tokens,
+        })?;
+        (self.on_event)(Event::Skipped {
+            step,
+            tensor: tensor.clone(),
+        });
+        let run = self.skipping.get_or_insert(Skipping {
+            first: step,
+            count: 0,
+            tensor,
+        });
         run.count += 1;
         if run.count < MAX_SKIPPED {
             return Ok(());
         }
         let (count, first, tensor) = (run.count, run.first, run.tensor.clone());
-        Err(TrainError::NotFinite { count, first, last: step, tensor, checkpoint: None })
+        Err(TrainError::NotFinite {
+            count,
+            first,
+            last: step,
+            tensor,
+            checkpoint: None,
+        })
     }
 
     /// Evaluates the held-out rows, where there are any and nobody waits for the run to stop.
-    fn evaluate(&mut self) -> Result<(), TrainError> {
+    async fn evaluate(&mut self) -> Result<(), TrainError> {
         let loss = self.plan.config.loss();
         let mut tally = Tally::new(loss.group_size, loss.gamma);
         for group in self.plan.eval_groups() {
             if self.stopping() {
                 return Ok(());
             }
-            tally.add(&mut self.engine, group).map_err(|e| self.device_error(e))?;
+            tally
+                .add(&mut self.engine, group)
+                .await
+                .map_err(|e| self.device_error(e))?;
         }
         if tally.samples() > 0 {
             let report = tally.report();
@@ -338,12 +415,24 @@ impl<E: Engine> Run<'_, E> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<(), TrainError> {
-        if self.saved.as_ref().is_some_and(|(step, _)| *step == self.step) {
+    async fn save(&mut self) -> Result<(), TrainError> {
+        if self
+            .saved
+            .as_ref()
+            .is_some_and(|(step, _)| *step == self.step)
+        {
             return Ok(());
         }
-        let adapter = self.engine.adapter().map_err(|e| self.device_error(e))?;
-        let optimizer = self.engine.optimizer_state().map_err(|e| self.device_error(e))?;
+        let adapter = self
+            .engine
+            .adapter()
+            .await
+            .map_err(|e| self.device_error(e))?;
+        let optimizer = self
+            .engine
+            .optimizer_state()
+            .await
+            .map_err(|e| self.device_error(e))?;
         let state = RunState {
             layout: RunState::LAYOUT,
             step: self.step,
@@ -355,15 +444,25 @@ impl<E: Engine> Run<'_, E> {
             settings: self.plan.config.clone(),
         };
         self.folder.sync_metrics()?;
-        let path = self.folder.checkpoints().save(&state, &adapter, &optimizer)?;
+        let path = self
+            .folder
+            .checkpoints()
+            .save(&state, &adapter, &optimizer)?;
         self.saved = Some((self.step, path.clone()));
-        (self.on_event)(Event::Checkpoint { step: self.step, path });
+        (self.on_event)(Event::Checkpoint {
+            step: self.step,
+            path,
+        });
         self.reported = Instant::now();
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<Finished, TrainError> {
-        let adapter = self.engine.adapter().map_err(|e| self.device_error(e))?;
+    async fn finish(&mut self) -> Result<Finished, TrainError> {
+        let adapter = self
+            .engine
+            .adapter()
+            .await
+            .map_err(|e| self.device_error(e))?;
         self.folder.write_adapter(&adapter)?;
         let finished = Finished {
             steps: self.step,
@@ -383,7 +482,13 @@ impl<E: Engine> Run<'_, E> {
 
     /// `run.json`: what was run, on what, and how it ended.
     fn description(&self, finished: Option<&Finished>) -> serde_json::Value {
-        let Plan { config, train, eval, steps, .. } = self.plan;
+        let Plan {
+            config,
+            train,
+            eval,
+            steps,
+            ..
+        } = self.plan;
         let seconds_since_1970 = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_secs());

@@ -43,7 +43,9 @@ pub(crate) fn is_array(bytes: &[u8]) -> bool {
 }
 
 /// Records of a whole file: array elements where the file starts with `[`, lines that are not blank otherwise.
-pub(crate) fn records(bytes: &[u8]) -> Box<dyn Iterator<Item = Result<Record<'_>, SplitError>> + '_> {
+pub(crate) fn records(
+    bytes: &[u8],
+) -> Box<dyn Iterator<Item = Result<Record<'_>, SplitError>> + '_> {
     let bytes = strip_bom(bytes);
     if is_array(bytes) {
         Box::new(Elements::new(bytes))
@@ -56,7 +58,11 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = Record<'_>> {
     bytes
         .split(|&b| b == b'\n')
         .enumerate()
-        .map(|(i, line)| Record { line: i + 1, element: None, bytes: line.trim_ascii() })
+        .map(|(i, line)| Record {
+            line: i + 1,
+            element: None,
+            bytes: line.trim_ascii(),
+        })
         .filter(|record| !record.bytes.is_empty())
 }
 
@@ -79,7 +85,13 @@ struct Elements<'a> {
 
 impl<'a> Elements<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        let mut elements = Self { bytes, at: 0, line: 1, element: 0, walk: Walk::Elements };
+        let mut elements = Self {
+            bytes,
+            at: 0,
+            line: 1,
+            element: 0,
+            walk: Walk::Elements,
+        };
         elements.skip_space();
         elements.at += 1; // the `[` that `is_array` saw
         elements
@@ -136,12 +148,19 @@ impl<'a> Iterator for Elements<'a> {
                     self.walk = Walk::Done;
                     Some(Err(match next {
                         None => SplitError::Unclosed { line },
-                        Some(_) => SplitError::Truncated { line, element: self.element },
+                        Some(_) => SplitError::Truncated {
+                            line,
+                            element: self.element,
+                        },
                     }))
                 }
                 Some(end) => {
                     let bytes = self.bytes[start..self.at].trim_ascii();
-                    let record = Record { line, element: Some(self.element), bytes };
+                    let record = Record {
+                        line,
+                        element: Some(self.element),
+                        bytes,
+                    };
                     self.element += 1;
                     self.at += 1;
                     if end == b']' {
@@ -169,7 +188,11 @@ mod tests {
         let text = "\u{feff}{\"a\":1}\r\n\r\n  {\"b\":2}  \r\n{\"c\":3}";
         assert_eq!(
             cut(text),
-            [Ok((1, None, "{\"a\":1}")), Ok((3, None, "{\"b\":2}")), Ok((4, None, "{\"c\":3}"))]
+            [
+                Ok((1, None, "{\"a\":1}")),
+                Ok((3, None, "{\"b\":2}")),
+                Ok((4, None, "{\"c\":3}"))
+            ]
         );
     }
 
@@ -188,12 +211,30 @@ mod tests {
     #[test]
     fn a_damaged_array_says_where_it_stops() {
         assert_eq!(cut("[]"), []);
-        assert_eq!(cut("[\n{},\n{\"a\": "), [
-            Ok((2, Some(0), "{}")),
-            Err(SplitError::Truncated { line: 3, element: 1 })
-        ]);
-        assert_eq!(cut("[{},\n"), [Ok((1, Some(0), "{}")), Err(SplitError::Unclosed { line: 2 })]);
-        assert_eq!(cut("[{}]\n{}"), [Ok((1, Some(0), "{}")), Err(SplitError::Trailing { line: 2 })]);
+        assert_eq!(
+            cut("[\n{},\n{\"a\": "),
+            [
+                Ok((2, Some(0), "{}")),
+                Err(SplitError::Truncated {
+                    line: 3,
+                    element: 1
+                })
+            ]
+        );
+        assert_eq!(
+            cut("[{},\n"),
+            [
+                Ok((1, Some(0), "{}")),
+                Err(SplitError::Unclosed { line: 2 })
+            ]
+        );
+        assert_eq!(
+            cut("[{}]\n{}"),
+            [
+                Ok((1, Some(0), "{}")),
+                Err(SplitError::Trailing { line: 2 })
+            ]
+        );
         // A trailing comma leaves an empty element, which the parser refuses.
         assert_eq!(cut("[{},]"), [Ok((1, Some(0), "{}")), Ok((1, Some(1), ""))]);
     }
