@@ -11,22 +11,7 @@ macro_rules! files {
     };
 }
 
-files![
-    "adamw.wgsl",
-    "add.wgsl",
-    "embedding.wgsl",
-    "gather.wgsl",
-    "rms_norm.wgsl",
-    "rope.wgsl",
-    "swiglu.wgsl",
-    "shared/grid.wgsl",
-    "shared/weight_bf16.wgsl",
-    "shared/weight_f16.wgsl",
-    "shared/weight_f32.wgsl",
-    "shared/weight_q4_0.wgsl",
-    "shared/weight_q4_1.wgsl",
-    "shared/weight_q8_0.wgsl",
-];
+files!["rms_norm.wgsl", "shared/grid.wgsl",];
 
 /// Text of one file, or `None` where no such file is listed in [`FILES`].
 #[must_use]
