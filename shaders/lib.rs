@@ -11,7 +11,19 @@ macro_rules! files {
     };
 }
 
-files!["rms_norm.wgsl", "shared/grid.wgsl",];
+files![
+    "linear_nn.wgsl",
+    "linear_nt.wgsl",
+    "linear_tn.wgsl",
+    "rms_norm.wgsl",
+    "shared/grid.wgsl",
+    "shared/weight_bf16.wgsl",
+    "shared/weight_f16.wgsl",
+    "shared/weight_f32.wgsl",
+    "shared/weight_q4_0.wgsl",
+    "shared/weight_q4_1.wgsl",
+    "shared/weight_q8_0.wgsl",
+];
 
 /// Text of one file, or `None` where no such file is listed in [`FILES`].
 #[must_use]

@@ -171,9 +171,10 @@ pub fn gradient_mismatch(op: &str, case: &Case, probes: usize, tolerance: f64) -
         let Data::F32(base) = &data[input] else {
             panic!("{input} is no float tensor")
         };
+        // Below 1e-4 the rounding of the central difference itself would be judged.
         let largest = analytic
             .iter()
-            .fold(1e-6, |max: f64, value| max.max(value.abs()));
+            .fold(1e-4, |max: f64, value| max.max(value.abs()));
         for probe in 0..probes.min(base.len()) {
             let at = if probes >= base.len() {
                 probe

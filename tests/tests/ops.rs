@@ -22,10 +22,10 @@ fn parse(kernel: &Kernel, defines: Defines) -> naga::Module {
     })
 }
 
-/// No capability beyond WebGPU's core: the same text must run in a browser.
+/// No capability beyond WebGPU's core, which has `unpack2x16float`: the same text must run in a browser.
 fn validate(module: &naga::Module) -> naga::valid::ModuleInfo {
     let flags = naga::valid::ValidationFlags::all();
-    naga::valid::Validator::new(flags, naga::valid::Capabilities::empty())
+    naga::valid::Validator::new(flags, naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32)
         .validate(module)
         .unwrap()
 }

@@ -17,7 +17,7 @@
 //!
 //! Matrices are row-major; a weight `[out, in]` maps x `[N, in]` to x·Wᵀ `[N, out]`.
 
+pub mod cpu;
 pub mod device;
 pub mod ops;
 pub mod real;
-pub mod sample;

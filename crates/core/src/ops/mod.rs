@@ -5,6 +5,7 @@
 //! Tests loop over [`OPS`], so an op is tested the moment it is listed.
 
 pub mod case;
+pub mod linear;
 pub mod rms_norm;
 
 use crate::device::Kernel;
@@ -24,4 +25,4 @@ pub struct Op {
 }
 
 /// Every operation.
-pub static OPS: &[&Op] = &[&rms_norm::OP];
+pub static OPS: &[&Op] = &[&rms_norm::OP, &linear::OP, &linear::OP_GRADIENT];

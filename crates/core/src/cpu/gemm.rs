@@ -1,0 +1,115 @@
+//! Dense products: NT, NN and TN, named by which operand is read transposed.
+
+use super::Real;
+
+/// C`[m, n]` = α · A`[m, k]` · B`[n, k]`ᵀ + β · C
+pub fn gemm_nt<T: Real>(
+    a: &[T],
+    b: &[T],
+    c: &mut [T],
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: T,
+    beta: T,
+) {
+    assert_eq!(
+        (a.len(), b.len(), c.len()),
+        (m * k, n * k, m * n),
+        "gemm_nt lengths"
+    );
+    strided(m, n, k, a, (k, 1), b, (1, k), c, n, alpha, beta);
+}
+
+/// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C
+pub fn gemm_nn<T: Real>(
+    a: &[T],
+    b: &[T],
+    c: &mut [T],
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: T,
+    beta: T,
+) {
+    assert_eq!(
+        (a.len(), b.len(), c.len()),
+        (m * k, k * n, m * n),
+        "gemm_nn lengths"
+    );
+    strided(m, n, k, a, (k, 1), b, (n, 1), c, n, alpha, beta);
+}
+
+/// C`[m, n]` = α · A`[k, m]`ᵀ · B`[k, n]` + β · C, as in the gradient of a weight, where k counts tokens.
+pub fn gemm_tn<T: Real>(
+    a: &[T],
+    b: &[T],
+    c: &mut [T],
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: T,
+    beta: T,
+) {
+    assert_eq!(
+        (a.len(), b.len(), c.len()),
+        (k * m, k * n, m * n),
+        "gemm_tn lengths"
+    );
+    strided(m, n, k, a, (1, m), b, (n, 1), c, n, alpha, beta);
+}
+
+/// The product with (row, column) strides for A`[m, k]` and B`[k, n]`, and a row stride for C, through the crate `gemm`.
+pub(super) fn strided<T: Real>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &[T],
+    (a_row, a_col): (usize, usize),
+    b: &[T],
+    (b_row, b_col): (usize, usize),
+    c: &mut [T],
+    c_row: usize,
+    alpha: T,
+    beta: T,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    let last =
+        |rows: usize, row: usize, cols: usize, col: usize| (rows - 1) * row + (cols - 1) * col;
+    if k > 0 {
+        assert!(last(m, a_row, k, a_col) < a.len() && last(k, b_row, n, b_col) < b.len());
+    }
+    assert!(last(m, c_row, n, 1) < c.len() && c_row >= n);
+    let read_c = beta != T::ZERO;
+    // SAFETY: the assertions above keep every index the strides can make inside the slices; C's elements are distinct
+    // because its row stride is at least n; `gemm` scales C by its α (our β) and the product by its β (our α).
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            c_row as isize,
+            read_c,
+            a.as_ptr(),
+            a_col as isize,
+            a_row as isize,
+            b.as_ptr(),
+            b_col as isize,
+            b_row as isize,
+            beta,
+            alpha,
+            false,
+            false,
+            false,
+            if cfg!(target_arch = "wasm32") {
+                gemm::Parallelism::None
+            } else {
+                gemm::Parallelism::Rayon(0)
+            },
+        );
+    }
+}

@@ -1,0 +1,287 @@
+use super::{Random, assert_close, wide};
+use crate::cpu::{AttentionShape, attention_backward, attention_cached, attention_forward};
+use crate::real::Real;
+
+struct Case {
+    shape: AttentionShape,
+    segments: Vec<u32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    d_o: Vec<f32>,
+    scale: f32,
+}
+
+impl Case {
+    fn new(heads: usize, kv_heads: usize, head_dim: usize, lengths: &[usize]) -> Case {
+        let n: usize = lengths.iter().sum();
+        let mut random = Random::new((heads * 31 + head_dim * 7 + n) as u64);
+        let mut segments = vec![0];
+        segments.extend(lengths.iter().scan(0, |at, len| {
+            *at += *len as u32;
+            Some(*at)
+        }));
+        Case {
+            shape: AttentionShape {
+                heads,
+                kv_heads,
+                head_dim,
+            },
+            segments,
+            q: random
+                .vec(n * heads * head_dim)
+                .iter()
+                .map(|x| 3.0 * x)
+                .collect(),
+            k: random
+                .vec(n * kv_heads * head_dim)
+                .iter()
+                .map(|x| 3.0 * x)
+                .collect(),
+            v: random.vec(n * kv_heads * head_dim),
+            d_o: random.vec(n * heads * head_dim),
+            scale: 1.0 / (head_dim as f32).sqrt(),
+        }
+    }
+
+    fn tokens(&self) -> usize {
+        self.segments[self.segments.len() - 1] as usize
+    }
+}
+
+#[derive(PartialEq)]
+struct Output<T> {
+    o: Vec<T>,
+    lse: Vec<T>,
+    dq: Vec<T>,
+    dk: Vec<T>,
+    dv: Vec<T>,
+}
+
+fn cast<T: Real>(x: &[f32]) -> Vec<T> {
+    x.iter().map(|&x| T::from_f32(x)).collect()
+}
+
+fn run<T: Real>(case: &Case) -> Output<T> {
+    let (q, k, v, d_o) = (cast(&case.q), cast(&case.k), cast(&case.v), cast(&case.d_o));
+    // Outputs are poisoned: each must be written.
+    let nan = |len: usize| vec![T::ZERO / T::ZERO; len];
+    let (mut o, mut lse) = (nan(q.len()), nan(case.tokens() * case.shape.heads));
+    let scale = T::from_f32(case.scale);
+    attention_forward(
+        &q,
+        &k,
+        &v,
+        &case.segments,
+        case.shape,
+        scale,
+        &mut o,
+        &mut lse,
+    );
+    let (mut dq, mut dk, mut dv) = (nan(q.len()), nan(k.len()), nan(v.len()));
+    attention_backward(
+        &q,
+        &k,
+        &v,
+        &o,
+        &lse,
+        &d_o,
+        &case.segments,
+        case.shape,
+        scale,
+        &mut dq,
+        &mut dk,
+        &mut dv,
+    );
+    Output { o, lse, dq, dk, dv }
+}
+
+/// The whole [T, T] table of each head, from the definition alone.
+fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim: d,
+    } = case.shape;
+    let (mut o, mut lse) = (vec![0.0; case.q.len()], vec![0.0; case.tokens() * heads]);
+    for segment in case.segments.windows(2) {
+        for i in segment[0] as usize..segment[1] as usize {
+            for h in 0..heads {
+                let g = h * kv_heads / heads;
+                let keys = segment[0] as usize..i + 1;
+                let q = &wide(&case.q)[(i * heads + h) * d..][..d];
+                let weights: Vec<f64> = (keys.clone())
+                    .map(|j| {
+                        let k = &case.k[(j * kv_heads + g) * d..][..d];
+                        let dot: f64 = q.iter().zip(k).map(|(&q, &k)| q * f64::from(k)).sum();
+                        (dot * f64::from(case.scale)).exp()
+                    })
+                    .collect();
+                let sum: f64 = weights.iter().sum();
+                lse[i * heads + h] = sum.ln();
+                for (j, w) in keys.zip(&weights) {
+                    for c in 0..d {
+                        o[(i * heads + h) * d + c] +=
+                            w / sum * f64::from(case.v[(j * kv_heads + g) * d + c]);
+                    }
+                }
+            }
+        }
+    }
+    (o, lse)
+}
+
+#[test]
+fn the_reference_forward_is_the_definition() {
+    for case in [
+        Case::new(1, 1, 1, &[1]),
+        Case::new(4, 2, 8, &[3, 1, 7]),
+        Case::new(6, 1, 5, &[11]),
+    ] {
+        let (o, lse) = naive(&case);
+        let output = run::<f64>(&case);
+        for (a, b) in output.o.iter().zip(&o).chain(output.lse.iter().zip(&lse)) {
+            assert!((a - b).abs() < 1e-12, "{a} {b}");
+        }
+    }
+}
+
+/// Σ o ∘ d_o in f64, after moving one element of one input.
+fn objective(case: &Case, q: &[f64], k: &[f64], v: &[f64]) -> f64 {
+    let (mut o, mut lse) = (
+        vec![0.0; q.len()],
+        vec![0.0; case.tokens() * case.shape.heads],
+    );
+    attention_forward(
+        q,
+        k,
+        v,
+        &case.segments,
+        case.shape,
+        f64::from(case.scale),
+        &mut o,
+        &mut lse,
+    );
+    o.iter()
+        .zip(&case.d_o)
+        .map(|(o, &d)| o * f64::from(d))
+        .sum()
+}
+
+#[test]
+fn the_reference_backward_is_the_slope_of_the_forward() {
+    let case = Case::new(4, 2, 3, &[4, 1, 6]);
+    let output = run::<f64>(&case);
+    let inputs = [wide(&case.q), wide(&case.k), wide(&case.v)];
+    let h = 1e-5;
+    for (which, gradient) in [&output.dq, &output.dk, &output.dv].into_iter().enumerate() {
+        for (i, &gradient) in gradient.iter().enumerate() {
+            let at = |by: f64| {
+                let mut x = inputs.clone();
+                x[which][i] += by;
+                objective(&case, &x[0], &x[1], &x[2])
+            };
+            let slope = (at(h) - at(-h)) / (2.0 * h);
+            assert!(
+                (slope - gradient).abs() < 1e-8,
+                "input {which} element {i}: {gradient}, slope {slope}"
+            );
+        }
+    }
+}
+
+#[test]
+fn f32_matches_f64_at_every_edge() {
+    let tile = [31, 32, 33, 63, 64, 65, 127, 128, 129, 1, 2, 200];
+    for case in [
+        Case::new(1, 1, 1, &[1]),
+        Case::new(2, 1, 4, &[5, 9, 1]),
+        Case::new(3, 3, 20, &[66, 15]),
+        Case::new(9, 3, 64, &tile),
+        Case::new(8, 2, 128, &[70, 130]),
+        Case::new(4, 1, 96, &[150]),
+    ] {
+        let (a, b) = (run::<f32>(&case), run::<f64>(&case));
+        // A score of size s is rounded by some s · 2⁻²⁴, and by that part its probability is off.
+        let tolerance = 4e-7 * b.lse.iter().fold(2.0, |m, x| x.abs().max(m));
+        let at = format!("{:?} {:?}", case.shape, case.segments);
+        assert_close(&format!("o {at}"), &a.o, &b.o, tolerance);
+        assert_close(&format!("lse {at}"), &a.lse, &b.lse, 4e-7);
+        assert_close(&format!("dq {at}"), &a.dq, &b.dq, tolerance);
+        assert_close(&format!("dk {at}"), &a.dk, &b.dk, tolerance);
+        assert_close(&format!("dv {at}"), &a.dv, &b.dv, tolerance);
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let mut case = Case::new(2, 1, 16, &[40]);
+    case.q.iter_mut().for_each(|q| *q *= 400.0);
+    let (a, b) = (run::<f32>(&case), run::<f64>(&case));
+    assert_close("lse", &a.lse, &b.lse, 1e-6);
+    assert_close("o", &a.o, &b.o, 1e-3);
+    assert!(a.dq.iter().chain(&a.dk).chain(&a.dv).all(|x| x.is_finite()));
+}
+
+#[test]
+fn a_segment_does_not_see_its_neighbours() {
+    let case = Case::new(4, 2, 16, &[70, 33]);
+    let whole = run::<f32>(&case);
+    let (q, kv) = (4 * 16, 2 * 16);
+    let alone = Case {
+        segments: vec![0, 33],
+        q: case.q[70 * q..].to_vec(),
+        k: case.k[70 * kv..].to_vec(),
+        v: case.v[70 * kv..].to_vec(),
+        d_o: case.d_o[70 * q..].to_vec(),
+        ..case
+    };
+    let alone = run::<f32>(&alone);
+    assert!(whole.o[70 * q..] == alone.o[..] && whole.dq[70 * q..] == alone.dq[..]);
+    assert!(whole.dk[70 * kv..] == alone.dk[..] && whole.dv[70 * kv..] == alone.dv[..]);
+}
+
+#[test]
+fn attention_does_not_depend_on_the_number_of_threads() {
+    let case = Case::new(9, 3, 64, &[100, 37, 150]);
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| run::<f32>(&case))
+    };
+    let one = on(1);
+    assert!(on(2) == one && on(3) == one && on(1) == one);
+}
+
+#[test]
+fn a_cache_gives_what_the_whole_sequence_gives() {
+    let n = 83;
+    let case = Case::new(6, 2, 64, &[n]);
+    let whole = run::<f64>(&case);
+    let (q, kv) = (6 * 64, 2 * 64);
+    let (mut k, mut v) = (case.k.clone(), case.v.clone());
+    // A cache is longer than what it holds.
+    k.resize((n + 9) * kv, f32::NAN);
+    v.resize((n + 9) * kv, f32::NAN);
+    for (past, new) in [(0, n), (0, 1), (40, 43), (82, 1), (70, 2), (64, 5)] {
+        // Rows that are not yet there must not be read.
+        k[(past + new) * kv..].fill(f32::NAN);
+        v[(past + new) * kv..].fill(f32::NAN);
+        k[..(past + new) * kv].copy_from_slice(&case.k[..(past + new) * kv]);
+        v[..(past + new) * kv].copy_from_slice(&case.v[..(past + new) * kv]);
+        let rows = past * q..(past + new) * q;
+        let mut o = vec![f32::NAN; new * q];
+        attention_cached(
+            &case.q[rows.clone()],
+            &k,
+            &v,
+            past,
+            case.shape,
+            case.scale,
+            &mut o,
+        );
+        assert_close(&format!("{past} + {new}"), &o, &whole.o[rows], 4e-6);
+    }
+}

@@ -1,0 +1,76 @@
+//! Every kernel against the formula in f64, written without any of the kernels.
+
+mod attention;
+mod products;
+
+use bft_formats::DType;
+use half::{bf16, f16};
+
+/// Reproducible numbers.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// Uniform in −1..1.
+    pub(super) fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(super) fn vec(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.unit()).collect()
+    }
+
+    /// Bytes of a matrix with elements of about −1..1 in any format.
+    pub(super) fn weight(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..rows * cols / dtype.block_len() {
+            let x = self.unit();
+            match dtype {
+                DType::F32 => bytes.extend(x.to_le_bytes()),
+                DType::F16 => bytes.extend(f16::from_f32(x).to_le_bytes()),
+                DType::BF16 => bytes.extend(bf16::from_f32(x).to_le_bytes()),
+                DType::Q8_0 => bytes.extend(f16::from_f32(x / 127.0).to_le_bytes()),
+                DType::Q4_0 => bytes.extend(f16::from_f32(x / 8.0).to_le_bytes()),
+                DType::Q4_1 => {
+                    bytes.extend(f16::from_f32(x / 8.0).to_le_bytes());
+                    bytes.extend(f16::from_f32(-x).to_le_bytes());
+                }
+            }
+            let quants = match dtype {
+                DType::Q8_0 => 32,
+                DType::Q4_0 | DType::Q4_1 => 16,
+                _ => 0,
+            };
+            bytes.extend((0..quants).map(|_| (self.bits() >> 33) as u8));
+        }
+        bytes
+    }
+}
+
+/// The largest |a − b| may be `tolerance` of the largest |b|.
+#[track_caller]
+pub(super) fn assert_close(what: &str, a: &[f32], b: &[f64], tolerance: f64) {
+    assert_eq!(a.len(), b.len(), "{what}: lengths");
+    let size = b.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
+    for (i, (&a, &b)) in a.iter().zip(b).enumerate() {
+        let error = (f64::from(a) - b).abs() / size;
+        assert!(
+            error <= tolerance, // Also false for a NaN.
+            "{what}: element {i} is {a}, expected {b} (error {error:.2e} of the largest)"
+        );
+    }
+}
+
+pub(super) fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}

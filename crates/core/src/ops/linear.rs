@@ -1,0 +1,442 @@
+//! Products of a linear layer, with a frozen weight in its file's format or a dense one (LoRA's A and B).
+//!
+//! With x, dx `[M, K]`, y, dy `[M, N]` and w `[N, K]` (M tokens, N outputs, K inputs), α and β ∈ {0, 1}:
+//! - forward: y = α · x·wᵀ + β · y
+//! - backward: dx = α · dy·w + β · dx
+//! - gradient of a dense w: dw = α · dyᵀ·x + β · dw
+//!
+//! With β = 0 the result is written without being read. N and K are multiples of 4, K of 32 for block formats.
+//! A weight is decoded inside the product, on every device; no dense copy of it is ever made.
+
+use bft_formats::DType;
+use bytemuck::{Pod, Zeroable};
+
+use super::Op;
+use super::case::{Case, Fill};
+use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
+use crate::device::{Access, Call, CpuMatrix, Defines, Kernel, Matrix, Recording, View, grid_1d};
+use crate::real::Real;
+
+/// What the shaders' `Params` holds.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Params {
+    /// M, or the length of the sums of [`gradient`].
+    tokens: u32,
+    /// N, or the rows of [`gradient`]'s result.
+    rows: u32,
+    /// K, or the columns of [`gradient`]'s result.
+    cols: u32,
+    alpha: f32,
+    beta: f32,
+    pad: [u32; 3],
+}
+
+impl Params {
+    fn new(tokens: usize, rows: usize, cols: usize, alpha: f32, accumulate: bool) -> Self {
+        Self {
+            tokens: tokens as u32,
+            rows: rows as u32,
+            cols: cols as u32,
+            alpha,
+            beta: if accumulate { 1.0 } else { 0.0 },
+            pad: [0; 3],
+        }
+    }
+}
+
+static FORWARD: Kernel = Kernel {
+    shader: "linear_nt",
+    entry: "product",
+    bindings: &[
+        ("x", Access::Read),
+        ("w", Access::Matrix),
+        ("y", Access::ReadWrite),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: forward_cpu,
+    cpu_f64: forward_cpu,
+};
+
+static BACKWARD: Kernel = Kernel {
+    shader: "linear_nn",
+    entry: "product",
+    bindings: &[
+        ("dy", Access::Read),
+        ("w", Access::Matrix),
+        ("dx", Access::ReadWrite),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: backward_cpu,
+    cpu_f64: backward_cpu,
+};
+
+static GRADIENT: Kernel = Kernel {
+    shader: "linear_tn",
+    entry: "product",
+    bindings: &[
+        ("a", Access::Read),
+        ("b", Access::Read),
+        ("c", Access::ReadWrite),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: gradient_cpu,
+    cpu_f64: gradient_cpu,
+};
+
+/// The registry's entry for [`forward`] and [`backward`].
+pub static OP: Op = Op {
+    name: "linear",
+    kernels: &[&FORWARD, &BACKWARD],
+    variants: &[
+        defines(DType::F32),
+        defines(DType::F16),
+        defines(DType::BF16),
+        defines(DType::Q8_0),
+        defines(DType::Q4_0),
+        defines(DType::Q4_1),
+    ],
+    cases,
+};
+
+/// The registry's entry for [`gradient`].
+pub static OP_GRADIENT: Op = Op {
+    name: "linear_gradient",
+    kernels: &[&GRADIENT],
+    variants: &[&[]],
+    cases: gradient_cases,
+};
+
+/// The loader of a weight's format.
+const fn defines(dtype: DType) -> Defines {
+    match dtype {
+        DType::F32 => &[("WEIGHT", "f32")],
+        DType::F16 => &[("WEIGHT", "f16")],
+        DType::BF16 => &[("WEIGHT", "bf16")],
+        DType::Q8_0 => &[("WEIGHT", "q8_0")],
+        DType::Q4_0 => &[("WEIGHT", "q4_0")],
+        DType::Q4_1 => &[("WEIGHT", "q4_1")],
+    }
+}
+
+/// y `[M, N]` = α · x`[M, K]`·w`[N, K]`ᵀ, or y += it where `accumulate`.
+///
+/// # Panics
+/// Where the views' lengths do not fit w: a mistake of the calling code.
+pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, accumulate: bool) {
+    let (rows, cols) = w.shape();
+    let tokens = check("linear forward", x, y, rows, cols);
+    rec.dispatch(
+        &FORWARD,
+        defines(w.dtype()),
+        &Params::new(tokens, rows, cols, alpha, accumulate),
+        vec![x.into(), w.into(), y.into()],
+        tile_grid(tokens, rows),
+    );
+}
+
+/// dx `[M, K]` = α · dy`[M, N]`·w`[N, K]`, or dx += it where `accumulate`.
+///
+/// # Panics
+/// Where the views' lengths do not fit w: a mistake of the calling code.
+pub fn backward(
+    rec: &mut Recording,
+    dy: &View,
+    w: &Matrix,
+    dx: &View,
+    alpha: f32,
+    accumulate: bool,
+) {
+    let (rows, cols) = w.shape();
+    let tokens = check("linear backward", dx, dy, rows, cols);
+    rec.dispatch(
+        &BACKWARD,
+        defines(w.dtype()),
+        &Params::new(tokens, rows, cols, alpha, accumulate),
+        vec![dy.into(), w.into(), dx.into()],
+        tile_grid(tokens, cols),
+    );
+}
+
+/// c `[rows, cols]` = α · a`[T, rows]`ᵀ·b`[T, cols]`, or c += it where `accumulate`: with a = dy and b = x the
+/// gradient of a dense weight. Each element's sum runs over the T tokens in one fixed order.
+///
+/// # Panics
+/// Where the views' lengths do not fit: a mistake of the calling code.
+pub fn gradient(
+    rec: &mut Recording,
+    a: &View,
+    b: &View,
+    c: &View,
+    rows: usize,
+    cols: usize,
+    alpha: f32,
+    accumulate: bool,
+) {
+    let tokens = check("linear gradient", b, a, rows, cols);
+    assert_eq!(c.len(), rows * cols, "linear gradient: {}", c.label());
+    let tiles = rows.div_ceil(8) * cols.div_ceil(16);
+    rec.dispatch(
+        &GRADIENT,
+        &[],
+        &Params::new(tokens, rows, cols, alpha, accumulate),
+        vec![a.into(), b.into(), c.into()],
+        grid_1d(tiles.div_ceil(8)),
+    );
+}
+
+/// Number of tokens of `inputs [tokens, cols]` and `outputs [tokens, rows]`.
+fn check(what: &str, inputs: &View, outputs: &View, rows: usize, cols: usize) -> usize {
+    assert!(
+        rows.is_multiple_of(4) && cols.is_multiple_of(4) && rows > 0 && cols > 0,
+        "{what}: a matrix [{rows}, {cols}], both must be multiples of 4"
+    );
+    let tokens = inputs.len() / cols;
+    assert_eq!(
+        (inputs.len(), outputs.len()),
+        (tokens * cols, tokens * rows),
+        "{what}: {} and {} with a matrix [{rows}, {cols}]",
+        inputs.label(),
+        outputs.label()
+    );
+    tokens
+}
+
+/// Workgroups of 8 × 4 invocations with 8 tokens × 16 columns of the result each.
+fn tile_grid(tokens: usize, cols: usize) -> [u32; 3] {
+    [tokens.div_ceil(64) as u32, cols.div_ceil(64) as u32, 1]
+}
+
+fn forward_cpu<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let [x, w, y] = call.args();
+    let (x, y, tokens) = (x.read(), y.write(), p.tokens as usize);
+    let (alpha, beta) = (T::from_f32(p.alpha), T::from_f32(p.beta));
+    match w.matrix() {
+        CpuMatrix::Frozen {
+            dtype,
+            rows,
+            cols,
+            data,
+        } => {
+            let w = WeightRef {
+                dtype,
+                rows,
+                cols,
+                data,
+            };
+            linear_nt(x, w, y, tokens, alpha, beta);
+        }
+        CpuMatrix::Dense { rows, cols, data } => {
+            gemm_nt(x, data, y, tokens, rows, cols, alpha, beta)
+        }
+    }
+}
+
+fn backward_cpu<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let [dy, w, dx] = call.args();
+    let (dy, dx, tokens) = (dy.read(), dx.write(), p.tokens as usize);
+    let (alpha, beta) = (T::from_f32(p.alpha), T::from_f32(p.beta));
+    match w.matrix() {
+        CpuMatrix::Frozen {
+            dtype,
+            rows,
+            cols,
+            data,
+        } => {
+            let w = WeightRef {
+                dtype,
+                rows,
+                cols,
+                data,
+            };
+            linear_nn(dy, w, dx, tokens, alpha, beta);
+        }
+        CpuMatrix::Dense { rows, cols, data } => {
+            gemm_nn(dy, data, dx, tokens, cols, rows, alpha, beta)
+        }
+    }
+}
+
+fn gradient_cpu<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let (tokens, rows, cols) = (p.tokens as usize, p.rows as usize, p.cols as usize);
+    let [a, b, c] = call.args();
+    let (alpha, beta) = (T::from_f32(p.alpha), T::from_f32(p.beta));
+    gemm_tn(
+        a.read(),
+        b.read(),
+        c.write(),
+        rows,
+        cols,
+        tokens,
+        alpha,
+        beta,
+    );
+}
+
+const FORMATS: [DType; 6] = [
+    DType::F32,
+    DType::F16,
+    DType::BF16,
+    DType::Q8_0,
+    DType::Q4_0,
+    DType::Q4_1,
+];
+
+/// Forward and backward with a frozen weight `[rows, cols]`.
+fn frozen_case(dtype: DType, tokens: usize, rows: usize, cols: usize) -> Case {
+    let label = format!("{} {tokens} tokens, [{rows}, {cols}]", dtype.name());
+    Case::new(label, move |rec, t| {
+        forward(
+            rec,
+            t.view("x"),
+            &t.matrix("w", rows, cols),
+            t.view("y"),
+            1.0,
+            false,
+        );
+    })
+    .input("x", &[tokens, cols], Fill::Random(1.0))
+    .input("w", &[rows, cols], Fill::Weight(dtype))
+    .output("y", &[tokens, rows])
+    .upstream("y", "dy", &[tokens, rows])
+    .gradient("x", "dx", &[tokens, cols])
+    .backward(move |rec, t| {
+        backward(
+            rec,
+            t.view("dy"),
+            &t.matrix("w", rows, cols),
+            t.view("dx"),
+            1.0,
+            false,
+        );
+    })
+}
+
+/// The three products added to what is there: y and dx are inputs too.
+fn adding_case(dtype: DType, tokens: usize, rows: usize, cols: usize) -> Case {
+    let label = format!(
+        "{} {tokens} tokens, [{rows}, {cols}], half of it added",
+        dtype.name()
+    );
+    Case::new(label, move |rec, t| {
+        let w = t.matrix("w", rows, cols);
+        forward(rec, t.view("x"), &w, t.view("y"), 0.5, true);
+        backward(rec, t.view("dy"), &w, t.view("dx"), 0.5, true);
+    })
+    .input("x", &[tokens, cols], Fill::Random(1.0))
+    .input("w", &[rows, cols], Fill::Weight(dtype))
+    .input("y", &[tokens, rows], Fill::Random(1.0))
+    .input("dy", &[tokens, rows], Fill::Random(1.0))
+    .input("dx", &[tokens, cols], Fill::Random(1.0))
+    .updates("y")
+    .updates("dx")
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for dtype in FORMATS {
+        let unit = dtype.block_len().max(4);
+        // One block, odd numbers of blocks, just under and over a tile of 64 tokens and columns.
+        for (tokens, rows, cols) in [
+            (1, 4, unit),
+            (3, 36, 3 * unit),
+            (7, 12, 5 * unit),
+            (8, 64, unit),
+            (9, 68, 7 * unit),
+            (63, 60, 64),
+            (64, 64, 32),
+            (65, 132, 96),
+            (130, 20, 160),
+        ] {
+            cases.push(frozen_case(dtype, tokens, rows, cols));
+        }
+        cases.push(adding_case(dtype, 1, 8, unit));
+        cases.push(adding_case(dtype, 67, 68, 3 * unit));
+    }
+    // SmolLM2's query and key projections and a piece of its head.
+    cases.push(frozen_case(DType::Q4_1, 33, 576, 576));
+    cases.push(frozen_case(DType::Q4_1, 70, 192, 576));
+    cases.push(frozen_case(DType::Q8_0, 5, 1024, 576));
+    cases
+}
+
+/// A dense weight as LoRA has them, with all three products.
+fn dense_case(tokens: usize, rows: usize, cols: usize) -> Case {
+    Case::new(
+        format!("{tokens} tokens, [{rows}, {cols}]"),
+        move |rec, t| {
+            forward(
+                rec,
+                t.view("x"),
+                &t.matrix("w", rows, cols),
+                t.view("y"),
+                2.0,
+                false,
+            );
+        },
+    )
+    .input("x", &[tokens, cols], Fill::Random(1.0))
+    .input("w", &[rows, cols], Fill::Random(1.0))
+    .output("y", &[tokens, rows])
+    .upstream("y", "dy", &[tokens, rows])
+    .gradient("x", "dx", &[tokens, cols])
+    .gradient("w", "dw", &[rows, cols])
+    .backward(move |rec, t| {
+        backward(
+            rec,
+            t.view("dy"),
+            &t.matrix("w", rows, cols),
+            t.view("dx"),
+            2.0,
+            false,
+        );
+        gradient(
+            rec,
+            t.view("dy"),
+            t.view("x"),
+            t.view("dw"),
+            rows,
+            cols,
+            2.0,
+            false,
+        );
+    })
+}
+
+fn gradient_cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = [
+        (1, 4, 4),
+        (2, 4, 36),
+        (7, 12, 16),
+        (9, 16, 132),
+        (63, 132, 16),
+        (65, 68, 64),
+        (130, 8, 576),
+        (257, 576, 16),
+    ]
+    .into_iter()
+    .map(|(tokens, rows, cols)| dense_case(tokens, rows, cols))
+    .collect();
+    cases.push(
+        Case::new("half of it added", |rec, t| {
+            gradient(
+                rec,
+                t.view("a"),
+                t.view("b"),
+                t.view("c"),
+                16,
+                68,
+                0.5,
+                true,
+            );
+        })
+        .input("a", &[33, 16], Fill::Random(1.0))
+        .input("b", &[33, 68], Fill::Random(1.0))
+        .input("c", &[16, 68], Fill::Random(1.0))
+        .updates("c"),
+    );
+    cases
+}

@@ -1,0 +1,15 @@
+// Weights in F16, a chunk is four neighbours of one row, two to a word. `w_scales` is not used.
+@group(0) @binding(2) var<storage, read> w_quants: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
+
+const CHUNK: u32 = 4u;
+
+struct Chunk { halves: vec2<u32> }
+
+fn load_chunk(index: u32) -> Chunk {
+    return Chunk(w_quants[index]);
+}
+
+fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(chunk.halves.x), unpack2x16float(chunk.halves.y));
+}

@@ -1,0 +1,15 @@
+// Weights in F32, a chunk is four neighbours of one row. `w_scales` is not used.
+@group(0) @binding(2) var<storage, read> w_quants: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
+
+const CHUNK: u32 = 4u;
+
+struct Chunk { values: vec4<f32> }
+
+fn load_chunk(index: u32) -> Chunk {
+    return Chunk(w_quants[index]);
+}
+
+fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {
+    return chunk.values;
+}
