@@ -12,10 +12,16 @@ macro_rules! files {
 }
 
 files![
+    "adamw.wgsl",
+    "add.wgsl",
+    "embedding.wgsl",
+    "gather.wgsl",
     "linear_nn.wgsl",
     "linear_nt.wgsl",
     "linear_tn.wgsl",
     "rms_norm.wgsl",
+    "rope.wgsl",
+    "swiglu.wgsl",
     "shared/grid.wgsl",
     "shared/weight_bf16.wgsl",
     "shared/weight_f16.wgsl",

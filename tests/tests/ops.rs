@@ -25,7 +25,8 @@ fn parse(kernel: &Kernel, defines: Defines) -> naga::Module {
 /// No capability beyond WebGPU's core, which has `unpack2x16float`: the same text must run in a browser.
 fn validate(module: &naga::Module) -> naga::valid::ModuleInfo {
     let flags = naga::valid::ValidationFlags::all();
-    naga::valid::Validator::new(flags, naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+    let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    naga::valid::Validator::new(flags, capabilities)
         .validate(module)
         .unwrap()
 }

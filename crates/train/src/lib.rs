@@ -1,1 +1,72 @@
-//! train
+//! Rows to samples to packed batches to a trainer that emits typed events.
+//!
+//! | step | module |
+//! |---|---|
+//! | a file's bytes to rows | `rows` |
+//! | rows to token ids with labels | `text`, `samples` |
+//! | samples to packed micro-batches, in an order that a cursor continues | `batches`, `random` |
+//! | settings and data to a run with known sizes | `config`, `schedule`, `plan` |
+//! | a run on disk, with metrics, checkpoints and resume | `trainer`, `folder`, `checkpoint`, `resume` |
+//! | what the device side must offer | `engine` |
+//! | NLL and the four losses of a file | `evaluate` |
+//! | each token with its label and weights | `inspect` |
+//! | texts to vectors | `embed` |
+//!
+//! Nothing here names a device or a terminal. What touches files is left out on wasm32, where a page hands over bytes.
+
+mod adapter;
+mod batches;
+#[cfg(not(target_arch = "wasm32"))]
+mod checkpoint;
+mod config;
+mod core_api;
+mod embed;
+mod engine;
+mod error;
+mod evaluate;
+mod event;
+#[cfg(not(target_arch = "wasm32"))]
+mod folder;
+mod inspect;
+mod plan;
+mod random;
+#[cfg(not(target_arch = "wasm32"))]
+mod resume;
+mod rows;
+mod samples;
+mod schedule;
+#[cfg(test)]
+mod testing;
+mod text;
+#[cfg(not(target_arch = "wasm32"))]
+mod trainer;
+
+pub use adapter::new_adapter;
+pub use batches::{BatchBounds, BatchOptions, Cursor, Loader, StepBatches, groups, pack};
+#[cfg(not(target_arch = "wasm32"))]
+pub use checkpoint::{Checkpoint, Checkpoints, RunState};
+pub use config::{ConfigError, TrainConfig};
+pub use embed::{
+    EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows,
+};
+pub use engine::{Engine, EngineError, LogProbs};
+pub use error::TrainError;
+pub use evaluate::{EvalReport, Losses, Tally, evaluate};
+pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
+pub use inspect::{
+    InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens,
+};
+pub use plan::Plan;
+#[cfg(not(target_arch = "wasm32"))]
+pub use rows::read_rows;
+pub use rows::{
+    DataError, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, parse_rows,
+};
+pub use samples::{
+    DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens,
+    make_samples,
+};
+pub use schedule::{Schedule, UnknownSchedule};
+pub use text::{LabelledTokens, TextEncoder, TextError};
+#[cfg(not(target_arch = "wasm32"))]
+pub use trainer::{DeviceSummary, MAX_SKIPPED, Trainer};

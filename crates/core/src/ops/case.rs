@@ -189,6 +189,13 @@ impl Case {
         self.input(name, shape, Fill::Poison)
     }
 
+    /// Declares that `backward` turns the upstream gradient `name` into the gradient of `input`, in place.
+    #[must_use]
+    pub fn in_place_gradient(mut self, input: &'static str, name: &'static str) -> Self {
+        self.gradients.push((input, name));
+        self
+    }
+
     /// Sets the tolerance, with a reason in the caller's comment.
     #[must_use]
     pub fn tolerance(mut self, tolerance: f32) -> Self {

@@ -4,12 +4,53 @@
 //! [`Recording`](crate::device::Recording), its CPU twin in plain slices, and the cases its tests run.
 //! Tests loop over [`OPS`], so an op is tested the moment it is listed.
 
+pub mod adamw;
+pub mod add;
 pub mod case;
+pub mod embedding;
+pub mod gather;
 pub mod linear;
 pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
 
-use crate::device::Kernel;
+use bft_formats::DType;
+
+use crate::device::{Defines, Kernel, grid_1d};
 use case::Case;
+
+/// Invocations in a workgroup of the shaders that take an element, or a chunk of a row, each.
+const LANES: usize = 64;
+
+/// Elements that a thread of the CPU takes at a time where an op works element by element.
+const CPU_CHUNK: usize = 1 << 14;
+
+/// The grid of a shader that takes `len` items, one an invocation.
+fn groups(len: usize) -> [u32; 3] {
+    grid_1d(len.div_ceil(LANES))
+}
+
+/// One variant of a shader for each format of a frozen weight.
+const WEIGHT_VARIANTS: &[Defines] = &[
+    &[("WEIGHT", "f32")],
+    &[("WEIGHT", "f16")],
+    &[("WEIGHT", "bf16")],
+    &[("WEIGHT", "q8_0")],
+    &[("WEIGHT", "q4_0")],
+    &[("WEIGHT", "q4_1")],
+];
+
+/// The variant for one format.
+fn weight_defines(dtype: DType) -> Defines {
+    WEIGHT_VARIANTS[match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::BF16 => 2,
+        DType::Q8_0 => 3,
+        DType::Q4_0 => 4,
+        DType::Q4_1 => 5,
+    }]
+}
 
 /// One operation, as tests see it.
 #[derive(Debug)]
@@ -25,4 +66,14 @@ pub struct Op {
 }
 
 /// Every operation.
-pub static OPS: &[&Op] = &[&rms_norm::OP, &linear::OP, &linear::OP_GRADIENT];
+pub static OPS: &[&Op] = &[
+    &adamw::OP,
+    &add::OP,
+    &embedding::OP,
+    &gather::OP,
+    &linear::OP,
+    &linear::OP_GRADIENT,
+    &rms_norm::OP,
+    &rope::OP,
+    &swiglu::OP,
+];

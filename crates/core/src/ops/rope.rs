@@ -1,0 +1,170 @@
+//! Rotary position embedding (arXiv 2104.09864), in place, with the halves of a head rotated against each other.
+//!
+//! For x `[N, heads·D]`, position p and i < D/2, with angle p·inv_freq[i]:
+//! - forward: (x_i, x_{i+D/2}) ← (x_i cos − x_{i+D/2} sin, x_{i+D/2} cos + x_i sin)
+//! - backward: the same with −sin, for a rotation's transpose is its inverse.
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::case::{Case, Fill};
+use super::{Op, groups};
+use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::real::Real;
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Params {
+    tokens: u32,
+    heads: u32,
+    half: u32,
+    direction: f32,
+}
+
+static ROTATE: Kernel = Kernel {
+    shader: "rope",
+    entry: "rotate",
+    bindings: &[
+        ("positions", Access::Ids),
+        ("cos_sin", Access::Read),
+        ("x", Access::ReadWrite),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: rotate_cpu,
+    cpu_f64: rotate_cpu,
+};
+
+/// The registry's entry.
+pub static OP: Op = Op {
+    name: "rope",
+    kernels: &[&ROTATE],
+    variants: &[&[]],
+    cases,
+};
+
+/// Cosines and sines `[positions, D]`, D/2 of each in a row, from inv_freq `[D/2]`.
+///
+/// The angle is rounded to f32 as the reference implementations do; its cosine is taken in f64, because some
+/// drivers' own are wrong for large angles.
+#[must_use]
+pub fn table(inv_freq: &[f32], positions: usize) -> Vec<f32> {
+    let row = |position: usize| {
+        let angles = inv_freq
+            .iter()
+            .map(move |frequency| f64::from(position as f32 * frequency));
+        angles
+            .clone()
+            .map(|angle| angle.cos() as f32)
+            .chain(angles.map(|angle| angle.sin() as f32))
+    };
+    (0..positions).flat_map(row).collect()
+}
+
+/// Rotates x `[N, heads·D]` by positions `[N]`; cos_sin is [`table`].
+pub fn forward(rec: &mut Recording, positions: &View, cos_sin: &View, x: &View, head_dim: usize) {
+    record(rec, positions, cos_sin, x, head_dim, 1.0);
+}
+
+/// Rotates a gradient back.
+pub fn backward(rec: &mut Recording, positions: &View, cos_sin: &View, dx: &View, head_dim: usize) {
+    record(rec, positions, cos_sin, dx, head_dim, -1.0);
+}
+
+fn record(
+    rec: &mut Recording,
+    positions: &View,
+    cos_sin: &View,
+    x: &View,
+    head_dim: usize,
+    direction: f32,
+) {
+    let tokens = positions.len();
+    let heads = x.len() / tokens / head_dim;
+    let params = Params {
+        tokens: tokens as u32,
+        heads: heads as u32,
+        half: head_dim as u32 / 2,
+        direction,
+    };
+    let args = vec![positions.into(), cos_sin.into(), x.into()];
+    rec.dispatch(&ROTATE, &[], &params, args, groups(x.len() / 2));
+}
+
+fn rotate_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let (heads, half) = (params.heads as usize, params.half as usize);
+    let direction = T::from_f32(params.direction);
+    let [positions, cos_sin, x] = call.args();
+    let (positions, cos_sin, x) = (positions.ids(), cos_sin.read(), x.write());
+    let tokens = x
+        .par_chunks_exact_mut(heads * half * 2)
+        .zip(positions)
+        .with_min_len(16);
+    tokens.for_each(|(x, position)| {
+        let row = &cos_sin[*position as usize * 2 * half..][..2 * half];
+        let (cosines, sines) = row.split_at(half);
+        for head in x.chunks_exact_mut(2 * half) {
+            let (first, second) = head.split_at_mut(half);
+            for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                let sine = *sine * direction;
+                (*a, *b) = (*a * *cosine - *b * sine, *b * *cosine + *a * sine);
+            }
+        }
+    });
+}
+
+fn cases() -> Vec<Case> {
+    let sizes = [(1, 1, 2), (3, 1, 4), (5, 3, 12), (63, 2, 64), (130, 9, 64)];
+    let cases = sizes.into_iter().map(|(tokens, heads, head_dim)| {
+        let inv_freq: Vec<f32> = (0..head_dim / 2)
+            .map(|i| 10_000f32.powf(-2.0 * i as f32 / head_dim as f32))
+            .collect();
+        let shape = [tokens, heads * head_dim];
+        Case::new(
+            format!("{tokens} tokens, {heads} heads of {head_dim}"),
+            move |rec, t| {
+                forward(
+                    rec,
+                    t.view("positions"),
+                    t.view("cos_sin"),
+                    t.view("x"),
+                    head_dim,
+                );
+            },
+        )
+        .input("positions", &[tokens], Fill::Ids(500))
+        .input(
+            "cos_sin",
+            &[500, head_dim],
+            Fill::Values(table(&inv_freq, 500)),
+        )
+        .input("x", &shape, Fill::Random(1.0))
+        .updates("x")
+        // In place, the upstream gradient becomes the input's.
+        .upstream("x", "dx", &shape)
+        .in_place_gradient("x", "dx")
+        .backward(move |rec, t| {
+            backward(
+                rec,
+                t.view("positions"),
+                t.view("cos_sin"),
+                t.view("dx"),
+                head_dim,
+            );
+        })
+    });
+    cases.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_holds_cosines_then_sines() {
+        let table = table(&[1.0, 0.5], 3);
+        let expected = [2f64.cos(), 1f64.cos(), 2f64.sin(), 1f64.sin()].map(|value| value as f32);
+        assert_eq!(table[8..], expected);
+        assert_eq!(table[..4], [1.0, 1.0, 0.0, 0.0]);
+    }
+}

@@ -1,0 +1,156 @@
+//! The gated activation of Llama-like blocks (arXiv 2002.05202).
+//!
+//! With gate g, up u `[N, F]`, σ the logistic function:
+//! - forward: y = g·σ(g)·u
+//! - backward: dg = dy·u·σ(g)·(1 + g·(1 − σ(g))), du = dy·g·σ(g)
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::case::{Case, Fill};
+use super::{CPU_CHUNK, Op, groups};
+use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::real::Real;
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Params {
+    len: u32,
+    pad: [u32; 3],
+}
+
+static FORWARD: Kernel = Kernel {
+    shader: "swiglu",
+    entry: "forward",
+    bindings: &[
+        ("gate", Access::Read),
+        ("up", Access::Read),
+        ("y", Access::Write),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: forward_cpu,
+    cpu_f64: forward_cpu,
+};
+
+static BACKWARD: Kernel = Kernel {
+    shader: "swiglu",
+    entry: "backward",
+    bindings: &[
+        ("gate", Access::Read),
+        ("up", Access::Read),
+        ("dy", Access::Read),
+        ("dgate", Access::Write),
+        ("dup", Access::Write),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: backward_cpu,
+    cpu_f64: backward_cpu,
+};
+
+/// The registry's entry.
+pub static OP: Op = Op {
+    name: "swiglu",
+    kernels: &[&FORWARD, &BACKWARD],
+    variants: &[&[]],
+    cases,
+};
+
+/// y = silu(gate) · up, element by element.
+pub fn forward(rec: &mut Recording, gate: &View, up: &View, y: &View) {
+    let params = Params {
+        len: gate.len() as u32,
+        pad: [0; 3],
+    };
+    rec.dispatch(
+        &FORWARD,
+        &[],
+        &params,
+        vec![gate.into(), up.into(), y.into()],
+        groups(gate.len()),
+    );
+}
+
+/// Gradients of gate and up.
+pub fn backward(rec: &mut Recording, gate: &View, up: &View, dy: &View, dgate: &View, dup: &View) {
+    let params = Params {
+        len: gate.len() as u32,
+        pad: [0; 3],
+    };
+    let args = vec![gate.into(), up.into(), dy.into(), dgate.into(), dup.into()];
+    rec.dispatch(&BACKWARD, &[], &params, args, groups(gate.len()));
+}
+
+fn sigmoid<T: Real>(x: T) -> T {
+    // exp of a negative number alone, so that nothing overflows.
+    let e = (-x.abs()).exp();
+    (if x >= T::ZERO { T::ONE } else { e }) / (T::ONE + e)
+}
+
+fn forward_cpu<T: Real>(call: Call<'_, T>) {
+    let [gate, up, y] = call.args();
+    let (gate, up, y) = (gate.read(), up.read(), y.write());
+    let inputs = gate.par_chunks(CPU_CHUNK).zip(up.par_chunks(CPU_CHUNK));
+    y.par_chunks_mut(CPU_CHUNK)
+        .zip(inputs)
+        .for_each(|(y, (gate, up))| {
+            for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+                *y = *gate * sigmoid(*gate) * *up;
+            }
+        });
+}
+
+fn backward_cpu<T: Real>(call: Call<'_, T>) {
+    let [gate, up, dy, dgate, dup] = call.args();
+    let (gate, up, dy) = (gate.read(), up.read(), dy.read());
+    let inputs = gate
+        .par_chunks(CPU_CHUNK)
+        .zip(up.par_chunks(CPU_CHUNK))
+        .zip(dy.par_chunks(CPU_CHUNK));
+    let outputs = dgate
+        .write()
+        .par_chunks_mut(CPU_CHUNK)
+        .zip(dup.write().par_chunks_mut(CPU_CHUNK));
+    outputs
+        .zip(inputs)
+        .for_each(|((dgate, dup), ((gate, up), dy))| {
+            for ((((dgate, dup), gate), up), dy) in
+                dgate.iter_mut().zip(dup).zip(gate).zip(up).zip(dy)
+            {
+                let s = sigmoid(*gate);
+                *dgate = *dy * *up * s * (T::ONE + *gate * (T::ONE - s));
+                *dup = *dy * *gate * s;
+            }
+        });
+}
+
+fn cases() -> Vec<Case> {
+    let case = |len: usize, scale: f32| {
+        Case::new(format!("{len} elements up to {scale}"), |rec, t| {
+            forward(rec, t.view("gate"), t.view("up"), t.view("y"));
+        })
+        .input("gate", &[len], Fill::Random(scale))
+        .input("up", &[len], Fill::Random(2.0))
+        .output("y", &[len])
+        .upstream("y", "dy", &[len])
+        .gradient("gate", "dgate", &[len])
+        .gradient("up", "dup", &[len])
+        .backward(|rec, t| {
+            backward(
+                rec,
+                t.view("gate"),
+                t.view("up"),
+                t.view("dy"),
+                t.view("dgate"),
+                t.view("dup"),
+            );
+        })
+    };
+    vec![
+        case(1, 3.0),
+        case(63, 3.0),
+        case(64, 3.0),
+        case(65, 3.0),
+        case(5, 200.0),
+        case(70_001, 3.0),
+    ]
+}

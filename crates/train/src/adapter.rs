@@ -1,0 +1,122 @@
+//! A new adapter's first values.
+
+use bft_formats::{Adapter, AdapterConfig, LoraPair, ModelConfig};
+
+use crate::config::{ConfigError, TrainConfig};
+use crate::random::{Random, Stream};
+
+/// Full name of a block's linear module, such as `model.layers.0.mlp.up_proj`.
+fn module_name(layer: usize, module: &str) -> String {
+    let part = if matches!(module, "gate_proj" | "up_proj" | "down_proj") {
+        "mlp"
+    } else {
+        "self_attn"
+    };
+    format!("model.layers.{layer}.{part}.{module}")
+}
+
+/// A new adapter: A uniform in ±1/√in, B zero, so that it changes nothing yet. The values depend on the seed alone.
+///
+/// # Errors
+/// [`ConfigError::TargetModule`] where a module's name is unknown.
+pub fn new_adapter(
+    model: &ModelConfig,
+    base_model: &str,
+    settings: &TrainConfig,
+) -> Result<Adapter, ConfigError> {
+    let modules = settings.modules()?;
+    let (rank, alpha) = (settings.rank, settings.alpha());
+    let mut config = AdapterConfig::new(rank, alpha, modules.clone(), settings.lora_dropout);
+    config.base_model = Some(base_model.to_owned());
+    let scaling = config.scaling(rank, alpha);
+    let mut pairs = Vec::with_capacity(model.num_hidden_layers * modules.len());
+    for layer in 0..model.num_hidden_layers {
+        for module in &modules {
+            let Some([out_features, in_features]) = model.linear_shape(module) else {
+                return Err(ConfigError::TargetModule {
+                    found: module.clone(),
+                    hint: String::new(),
+                });
+            };
+            let random = Random::new(
+                settings.seed,
+                Stream::LoraInit {
+                    pair: pairs.len() as u64,
+                },
+            );
+            let bound = 1.0 / (in_features as f32).sqrt();
+            let a = (0..(rank * in_features) as u64)
+                .map(|i| random.symmetric(i) * bound)
+                .collect();
+            let b = vec![0.0; out_features * rank];
+            let module = module_name(layer, module);
+            pairs.push(LoraPair {
+                module,
+                rank,
+                scaling,
+                in_features,
+                out_features,
+                a,
+                b,
+            });
+        }
+    }
+    Ok(Adapter { config, pairs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::model;
+
+    fn settings() -> TrainConfig {
+        TrainConfig {
+            rank: 4,
+            ..TrainConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_is_uniform_below_one_over_root_in_and_b_is_zero() {
+        let model = model(None, None);
+        let adapter = new_adapter(&model.config, "tiny", &settings()).unwrap();
+        assert_eq!(adapter.pairs.len(), 7);
+        for pair in &adapter.pairs {
+            let bound = 1.0 / (pair.in_features as f32).sqrt();
+            assert_eq!(
+                (pair.a.len(), pair.b.len()),
+                (4 * pair.in_features, 4 * pair.out_features)
+            );
+            assert!(pair.b.iter().all(|b| *b == 0.0));
+            let largest = pair.a.iter().fold(0f32, |m, a| m.max(a.abs()));
+            assert!(
+                largest <= bound && largest > 0.8 * bound,
+                "{}: {largest} of {bound}",
+                pair.module
+            );
+            assert_eq!(pair.scaling, 2.0);
+        }
+        let names: Vec<&str> = adapter.pairs.iter().map(|p| p.module.as_str()).collect();
+        assert_eq!(
+            [names[0], names[6]],
+            [
+                "model.layers.0.self_attn.q_proj",
+                "model.layers.0.mlp.down_proj"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_seed_alone_decides() {
+        let model = model(None, None);
+        let make =
+            |seed| new_adapter(&model.config, "tiny", &TrainConfig { seed, ..settings() }).unwrap();
+        assert_eq!(make(1), make(1));
+        assert_ne!(make(1).pairs[0].a, make(2).pairs[0].a);
+        assert_ne!(
+            make(1).pairs[0].a,
+            make(1).pairs[3].a,
+            "two modules of one shape start apart"
+        );
+    }
+}

@@ -1,0 +1,326 @@
+//! Checkpoints: a folder a step, complete or not there.
+//!
+//! ```text
+//! checkpoints/step-000100/
+//!   adapter_config.json, adapter_model.safetensors   the adapter, in PEFT's layout: usable as it is
+//!   optimizer.safetensors                            AdamW's moments, flat, in the order of the adapter's pairs
+//!   state.json                                       step, data cursor, settings, hashes
+//! ```
+//! A folder is written under another name, flushed to disk and renamed, so whatever kills the process leaves the ones
+//! before it whole. Order of the samples and dropout are functions of seed and step, so there is no generator to save.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::core_api::OptimizerState;
+use bft_formats::{Adapter, FormatError, ModelConfig, write_atomic};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::batches::Cursor;
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+
+/// Version of the layout above.
+const LAYOUT: u32 = 1;
+/// Complete checkpoints that are kept.
+const KEPT: usize = 2;
+const PREFIX: &str = "step-";
+const INCOMPLETE: &str = ".incomplete-";
+const STATE_FILE: &str = "state.json";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+
+/// What a checkpoint says about the run besides its tensors.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunState {
+    /// Version of the layout.
+    pub layout: u32,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Optimizer steps of the whole run, as planned then.
+    pub steps: u64,
+    /// Where in the data the next step begins.
+    pub cursor: Cursor,
+    /// The device, in words.
+    pub device: String,
+    /// SHA-256 of the model's weights.
+    pub model_sha256: String,
+    /// SHA-256 of the data file.
+    pub data_sha256: String,
+    /// Every setting.
+    pub settings: TrainConfig,
+}
+
+impl RunState {
+    /// The version of the layout that this crate writes.
+    pub const LAYOUT: u32 = LAYOUT;
+}
+
+/// A checkpoint, read.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Step, cursor, settings.
+    pub state: RunState,
+    /// The adapter.
+    pub adapter: Adapter,
+    /// AdamW's moments.
+    pub optimizer: OptimizerState,
+}
+
+/// The folder that holds a run's checkpoints.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+impl Checkpoints {
+    /// The checkpoints of the run that writes to `output`. Touches nothing.
+    pub fn of(output: &Path) -> Self {
+        Self {
+            folder: output.join("checkpoints"),
+        }
+    }
+
+    /// Complete checkpoints, oldest first, with their steps. None where the folder is not there.
+    pub fn list(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let step = name
+                .to_str()
+                .and_then(|n| n.strip_prefix(PREFIX))
+                .and_then(|n| n.parse().ok());
+            if let Some(step) = step {
+                found.push((step, entry.path()));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Makes the folder and removes what a killed run left half written.
+    pub fn prepare(&self) -> Result<(), TrainError> {
+        fs::create_dir_all(&self.folder)
+            .map_err(|e| write_error("make folder", &self.folder, e))?;
+        self.clean()
+            .map_err(|e| write_error("clean", &self.folder, e))
+    }
+
+    fn clean(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .to_str()
+                .is_some_and(|n| n.starts_with(INCOMPLETE))
+            {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint; then drops all but the last two. Returns its folder.
+    pub fn save(
+        &self,
+        state: &RunState,
+        adapter: &Adapter,
+        optimizer: &OptimizerState,
+    ) -> Result<PathBuf, TrainError> {
+        let name = format!("{PREFIX}{:06}", state.step);
+        let temporary = self.folder.join(format!("{INCOMPLETE}{name}"));
+        let path = self.folder.join(name);
+        let written = write_parts(&temporary, state, adapter, optimizer).and_then(|()| {
+            fs::rename(&temporary, &path).map_err(|e| write_error("rename to", &path, e))?;
+            sync_folder(&self.folder).map_err(|e| write_error("write", &self.folder, e))
+        });
+        if let Err(error) = written {
+            // The half-written one only takes space that may be what is lacking; the error above is what matters.
+            let _ = fs::remove_dir_all(&temporary);
+            return Err(error);
+        }
+        self.prune()
+            .map_err(|e| write_error("clean", &self.folder, e))?;
+        Ok(path)
+    }
+
+    fn prune(&self) -> io::Result<()> {
+        let mut complete = self.list()?;
+        complete.truncate(complete.len().saturating_sub(KEPT));
+        for (_, old) in complete {
+            // Renamed first, so that a half-deleted one is never taken for a checkpoint.
+            let name = old
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let doomed = self.folder.join(format!("{INCOMPLETE}{name}"));
+            fs::rename(&old, &doomed)?;
+            fs::remove_dir_all(&doomed)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the last checkpoint says about its run, without its tensors.
+    pub fn last(&self) -> Result<Option<(PathBuf, RunState)>, TrainError> {
+        let list = self
+            .list()
+            .map_err(|e| bad(&self.folder, format!("cannot be listed: {e}")))?;
+        list.into_iter()
+            .next_back()
+            .map(|(_, path)| read_state(&path).map(|state| (path, state)))
+            .transpose()
+    }
+}
+
+impl Checkpoint {
+    /// Reads the tensors of a checkpoint whose state is known.
+    pub fn load(path: PathBuf, state: RunState, model: &ModelConfig) -> Result<Self, TrainError> {
+        let adapter = Adapter::load(&path, model).map_err(|e| bad(&path, e.to_string()))?;
+        let optimizer = read_optimizer(&path)?;
+        Ok(Self {
+            path,
+            state,
+            adapter,
+            optimizer,
+        })
+    }
+}
+
+fn write_parts(
+    folder: &Path,
+    state: &RunState,
+    adapter: &Adapter,
+    optimizer: &OptimizerState,
+) -> Result<(), TrainError> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|e| write_error("replace", folder, e))?;
+    }
+    fs::create_dir_all(folder).map_err(|e| write_error("make folder", folder, e))?;
+    adapter.save(folder).map_err(format_error)?;
+    let path = folder.join(OPTIMIZER_FILE);
+    write_optimizer(&path, optimizer).map_err(|e| write_error("write", &path, e))?;
+    write_atomic(&folder.join(STATE_FILE), |out| {
+        Ok(serde_json::to_writer_pretty(out, state)?)
+    })
+    .map_err(format_error)?;
+    sync_folder(folder).map_err(|e| write_error("write", folder, e))
+}
+
+fn write_optimizer(path: &Path, state: &OptimizerState) -> io::Result<()> {
+    // Safetensors are little-endian, as every machine this runs on.
+    fn view(values: &[f32]) -> io::Result<TensorView<'_>> {
+        TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values))
+            .map_err(io::Error::other)
+    }
+    let metadata = HashMap::from([("step".to_owned(), state.step.to_string())]);
+    let tensors = [
+        ("first_moment", view(&state.first_moment)?),
+        ("second_moment", view(&state.second_moment)?),
+    ];
+    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| match e {
+        safetensors::SafeTensorError::IoError(e) => e,
+        other => io::Error::other(other),
+    })?;
+    File::options().write(true).open(path)?.sync_all()
+}
+
+fn read_optimizer(folder: &Path) -> Result<OptimizerState, TrainError> {
+    let path = folder.join(OPTIMIZER_FILE);
+    let problem = |what: String| bad(folder, format!("{OPTIMIZER_FILE}: {what}"));
+    let bytes = fs::read(&path).map_err(|e| problem(e.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| problem(e.to_string()))?;
+    let step = header
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get("step"))
+        .and_then(|s| s.parse().ok());
+    let step = step.ok_or_else(|| problem("no step is recorded".into()))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| problem(e.to_string()))?;
+    let values = |name: &str| -> Result<Vec<f32>, TrainError> {
+        let tensor = tensors.tensor(name).map_err(|e| problem(e.to_string()))?;
+        if tensor.dtype() != Dtype::F32 {
+            return Err(problem(format!(
+                "{name} is {:?}, expected F32",
+                tensor.dtype()
+            )));
+        }
+        let (words, _) = tensor.data().as_chunks::<4>();
+        Ok(words.iter().map(|w| f32::from_le_bytes(*w)).collect())
+    };
+    Ok(OptimizerState {
+        step,
+        first_moment: values("first_moment")?,
+        second_moment: values("second_moment")?,
+    })
+}
+
+fn read_state(folder: &Path) -> Result<RunState, TrainError> {
+    let problem = |what: String| bad(folder, format!("{STATE_FILE}: {what}"));
+    let bytes = fs::read(folder.join(STATE_FILE)).map_err(|e| problem(e.to_string()))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|e| problem(e.to_string()))?;
+    let layout = value.get("layout").and_then(serde_json::Value::as_u64);
+    if layout != Some(u64::from(LAYOUT)) {
+        let found = layout.map_or("none".into(), |l| l.to_string());
+        return Err(problem(format!(
+            "layout is {found}, expected {LAYOUT}: another version of bft made it"
+        )));
+    }
+    serde_json::from_value(value).map_err(|e| problem(e.to_string()))
+}
+
+fn bad(path: &Path, problem: String) -> TrainError {
+    TrainError::BadCheckpoint {
+        path: path.to_owned(),
+        problem,
+    }
+}
+
+pub(crate) fn write_error(action: &'static str, path: &Path, source: io::Error) -> TrainError {
+    TrainError::Write {
+        action,
+        path: path.to_owned(),
+        source,
+        checkpoint: None,
+    }
+}
+
+/// An I/O error of bft-formats becomes one of ours, which knows about checkpoints.
+pub(crate) fn format_error(error: FormatError) -> TrainError {
+    match error {
+        FormatError::Io {
+            action,
+            path,
+            source,
+        } => TrainError::Write {
+            action,
+            path,
+            source,
+            checkpoint: None,
+        },
+        other => TrainError::Format(other),
+    }
+}
+
+/// Flushes a folder's entries, so that a rename survives a power cut. Only Unix can.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint/tests.rs"]
+mod tests;

@@ -1,0 +1,406 @@
+//! Texts to vectors, a packed batch at a time: whatever the file's size, memory holds one batch.
+
+use std::io::{self, BufRead};
+use std::sync::Arc;
+
+use bft_formats::Model;
+use serde_json::Value;
+
+use crate::engine::EngineError;
+use crate::rows::{Origin, RowError, RowProblem, parse_object, token_ids, utf8};
+use crate::text::{TextEncoder, TextError};
+
+/// Hidden states of whole samples, pooled as the engine was told.
+#[expect(
+    async_fn_in_trait,
+    reason = "callers are generic and never move a future to another thread"
+)]
+pub trait Embedder {
+    /// `[S, H]` vectors of the S samples in `tokens`; `segments` `[S+1]` holds where each starts, and the end.
+    async fn embed(&mut self, tokens: &[u32], segments: &[u32]) -> Result<Vec<f32>, EngineError>;
+}
+
+/// What is to be embedded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EmbedContent {
+    /// A text, for the model's tokenizer.
+    Text(String),
+    /// Token ids.
+    Tokens(Vec<u32>),
+}
+
+/// One row of input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbedRow {
+    /// What is to be embedded.
+    pub content: EmbedContent,
+    /// The row's `id`, whatever JSON it is.
+    pub id: Option<Value>,
+    /// Where it was.
+    pub origin: Origin,
+}
+
+/// How an input file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InputKind {
+    Lines,
+    Rows,
+}
+
+/// Why an input cannot be embedded.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// The input cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Read {
+        /// The file.
+        file: Arc<str>,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing in it.
+    #[error("{file} is empty: expected lines of text, or JSON rows with \"text\" or \"input_ids\"")]
+    Empty {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// One JSON array instead of rows.
+    #[error("{file} is a JSON array: expected lines of text, or one JSON row a line")]
+    Array {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// A row that cannot be read, or is too long.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// The model cannot take texts.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The device.
+    #[error(transparent)]
+    Engine(EngineError),
+    /// What becomes of the vectors.
+    #[error("cannot write embeddings: {0}")]
+    Write(io::Error),
+}
+
+/// Reads rows one by one.
+///
+/// A name that ends in `.jsonl` or `.json`, or a first line that is a JSON object, makes the lines JSON rows with
+/// `text` or `input_ids` and an optional `id`; everything else is a text a line.
+#[derive(Debug)]
+pub struct EmbedInput<R> {
+    reader: R,
+    file: Arc<str>,
+    kind: Option<InputKind>,
+    line: usize,
+    /// A blank line of text that only matters if text follows.
+    blank: Option<usize>,
+    buffer: Vec<u8>,
+}
+
+impl<R: BufRead> EmbedInput<R> {
+    /// Reads from `reader`; `file` is its name.
+    pub fn new(file: &str, reader: R) -> Self {
+        let named_rows = [".jsonl", ".json"]
+            .iter()
+            .any(|end| file.to_ascii_lowercase().ends_with(end));
+        let kind = named_rows.then_some(InputKind::Rows);
+        Self {
+            reader,
+            file: file.into(),
+            kind,
+            line: 0,
+            blank: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    fn origin(&self, line: usize) -> Origin {
+        Origin {
+            file: self.file.clone(),
+            line,
+            element: None,
+        }
+    }
+
+    fn row_error(&self, line: usize, problem: RowProblem) -> EmbedError {
+        EmbedError::Row(RowError {
+            origin: self.origin(line),
+            problem: Box::new(problem),
+        })
+    }
+
+    /// Reads the next line into the buffer, without its end; `false` at the end of the input.
+    fn read_line(&mut self) -> Result<bool, EmbedError> {
+        self.buffer.clear();
+        let read = self.reader.read_until(b'\n', &mut self.buffer);
+        let read = read.map_err(|source| EmbedError::Read {
+            file: self.file.clone(),
+            source,
+        })?;
+        self.line += 1;
+        if self.line == 1 && self.buffer.starts_with(b"\xef\xbb\xbf") {
+            self.buffer.drain(..3);
+        }
+        while matches!(self.buffer.last(), Some(b'\n' | b'\r')) {
+            self.buffer.pop();
+        }
+        Ok(read > 0)
+    }
+
+    fn parse(&mut self) -> Result<EmbedRow, EmbedError> {
+        let line = self.line;
+        let kind = match self.kind {
+            Some(kind) => kind,
+            None => *self
+                .kind
+                .insert(match parse_object(self.buffer.trim_ascii()) {
+                    Ok(_) => InputKind::Rows,
+                    Err(_) => InputKind::Lines,
+                }),
+        };
+        let parsed = match kind {
+            InputKind::Rows => {
+                if self.buffer.trim_ascii_start().first() == Some(&b'[') {
+                    return Err(EmbedError::Array {
+                        file: self.file.clone(),
+                    });
+                }
+                parse_row(&self.buffer)
+            }
+            InputKind::Lines => {
+                utf8(&self.buffer).map(|text| (EmbedContent::Text(text.to_owned()), None))
+            }
+        };
+        let (content, id) = parsed.map_err(|problem| self.row_error(line, problem))?;
+        Ok(EmbedRow {
+            content,
+            id,
+            origin: self.origin(line),
+        })
+    }
+}
+
+impl<R: BufRead> Iterator for EmbedInput<R> {
+    type Item = Result<EmbedRow, EmbedError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.read_line() {
+                Err(error) => return Some(Err(error)),
+                Ok(false) if self.kind.is_none() => {
+                    // Nothing but blank lines.
+                    self.kind = Some(InputKind::Lines);
+                    return Some(Err(EmbedError::Empty {
+                        file: self.file.clone(),
+                    }));
+                }
+                Ok(false) => return None,
+                Ok(true) => {}
+            }
+            if !self.buffer.trim_ascii().is_empty() {
+                if let Some(blank) = self.blank.take() {
+                    // Vectors are told apart by their place, so a line must not go missing silently.
+                    let path = "the line".into();
+                    return Some(Err(self.row_error(blank, RowProblem::Empty { path })));
+                }
+                return Some(self.parse());
+            }
+            if self.kind == Some(InputKind::Lines) {
+                self.blank.get_or_insert(self.line);
+            }
+        }
+    }
+}
+
+fn parse_row(bytes: &[u8]) -> Result<(EmbedContent, Option<Value>), RowProblem> {
+    let mut row = parse_object(bytes.trim_ascii())?;
+    let content = match (row.get("input_ids"), row.get("text")) {
+        (Some(ids), _) => EmbedContent::Tokens(token_ids(ids, "input_ids")?),
+        (None, Some(Value::String(text))) => EmbedContent::Text(text.clone()),
+        (None, Some(_)) => {
+            let (path, found) = ("text".into(), "no string".into());
+            return Err(RowProblem::Type {
+                path,
+                found,
+                expected: "a string",
+            });
+        }
+        (None, None) => {
+            let names: Vec<String> = row.keys().take(8).map(|k| format!("\"{k}\"")).collect();
+            let found = if names.is_empty() {
+                "no keys".into()
+            } else {
+                format!("keys {}", names.join(", "))
+            };
+            return Err(RowProblem::Sample(format!(
+                "found {found}; expected \"text\" or \"input_ids\""
+            )));
+        }
+    };
+    Ok((content, row.remove("id")))
+}
+
+/// How rows are embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbedOptions {
+    /// Most tokens in a packed batch; a longer row goes alone.
+    pub batch_tokens: usize,
+    /// Most rows in a packed batch.
+    pub batch_rows: usize,
+    /// Longest row in tokens, at most the model's context.
+    pub max_length: usize,
+    /// Cut longer rows instead of stopping.
+    pub truncate: bool,
+    /// Scale every vector to length 1.
+    pub normalize: bool,
+}
+
+/// Counts of an embedding run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EmbedReport {
+    /// Rows embedded.
+    pub rows: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Rows that were cut.
+    pub truncated: usize,
+}
+
+/// Embeds every row, in order; `sink` gets each row with its vector, `[H]`.
+pub async fn embed_rows(
+    model: &Model,
+    engine: &mut impl Embedder,
+    rows: impl Iterator<Item = Result<EmbedRow, EmbedError>>,
+    options: &EmbedOptions,
+    mut sink: impl FnMut(&EmbedRow, &[f32]) -> io::Result<()>,
+) -> Result<EmbedReport, EmbedError> {
+    let text = TextEncoder::new(model);
+    let mut report = EmbedReport::default();
+    let mut batch = EmbedBatch::default();
+    for row in rows {
+        let row = row?;
+        let mut ids = row_ids(&text, &row)?;
+        let problem = |problem| RowError {
+            origin: row.origin.clone(),
+            problem: Box::new(problem),
+        };
+        if ids.is_empty() {
+            return Err(problem(RowProblem::Empty {
+                path: "the text".into(),
+            })
+            .into());
+        }
+        if ids.len() > options.max_length {
+            if !options.truncate {
+                let (found, most) = (ids.len(), options.max_length);
+                let words = format!(
+                    "the text has {found} tokens, at most {most} are allowed: cut it with --truncate"
+                );
+                return Err(problem(RowProblem::Sample(words)).into());
+            }
+            ids.truncate(options.max_length);
+            report.truncated += 1;
+        }
+        let full = batch.tokens.len() + ids.len() > options.batch_tokens
+            || batch.rows.len() >= options.batch_rows;
+        if full && !batch.rows.is_empty() {
+            batch
+                .run(engine, options.normalize, &mut report, &mut sink)
+                .await?;
+        }
+        batch.push(row, &ids);
+    }
+    if !batch.rows.is_empty() {
+        batch
+            .run(engine, options.normalize, &mut report, &mut sink)
+            .await?;
+    }
+    Ok(report)
+}
+
+fn row_ids(text: &TextEncoder<'_>, row: &EmbedRow) -> Result<Vec<u32>, EmbedError> {
+    let ids = match &row.content {
+        EmbedContent::Text(words) => text.whole_text(words),
+        EmbedContent::Tokens(ids) => text
+            .check_ids("input_ids", ids.iter().copied().enumerate())
+            .map(|()| ids.clone()),
+    };
+    ids.map_err(|error| {
+        if !error.is_about_the_row() {
+            return EmbedError::Text(error);
+        }
+        let problem = Box::new(RowProblem::Sample(error.to_string()));
+        EmbedError::Row(RowError {
+            origin: row.origin.clone(),
+            problem,
+        })
+    })
+}
+
+#[derive(Default)]
+struct EmbedBatch {
+    rows: Vec<EmbedRow>,
+    tokens: Vec<u32>,
+    segments: Vec<u32>,
+}
+
+impl EmbedBatch {
+    fn push(&mut self, row: EmbedRow, ids: &[u32]) {
+        self.segments.push(self.tokens.len() as u32);
+        self.tokens.extend_from_slice(ids);
+        self.rows.push(row);
+    }
+
+    async fn run(
+        &mut self,
+        engine: &mut impl Embedder,
+        normalize: bool,
+        report: &mut EmbedReport,
+        sink: &mut impl FnMut(&EmbedRow, &[f32]) -> io::Result<()>,
+    ) -> Result<(), EmbedError> {
+        self.segments.push(self.tokens.len() as u32);
+        let mut vectors = engine
+            .embed(&self.tokens, &self.segments)
+            .await
+            .map_err(EmbedError::Engine)?;
+        let width = vectors.len() / self.rows.len();
+        if width == 0 || vectors.len() != width * self.rows.len() {
+            let words = format!(
+                "the device gave {} values for {} rows",
+                vectors.len(),
+                self.rows.len()
+            );
+            return Err(EmbedError::Engine(words.into()));
+        }
+        for (row, vector) in self.rows.iter().zip(vectors.chunks_exact_mut(width)) {
+            if normalize {
+                scale_to_one(vector);
+            }
+            sink(row, vector).map_err(EmbedError::Write)?;
+        }
+        report.rows += self.rows.len();
+        report.tokens += self.tokens.len();
+        *self = Self::default();
+        Ok(())
+    }
+}
+
+/// Scales a vector to length 1; a zero vector stays.
+fn scale_to_one(vector: &mut [f32]) {
+    let norm = vector
+        .iter()
+        .map(|x| f64::from(*x).powi(2))
+        .sum::<f64>()
+        .sqrt();
+    if norm > 0.0 {
+        vector
+            .iter_mut()
+            .for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    }
+}
+
+#[cfg(test)]
+#[path = "embed/tests.rs"]
+mod tests;

@@ -1,0 +1,42 @@
+//! What a training run asks of the device side: core's `Tuner`, or a test's stand-in that fails on purpose.
+
+use crate::core_api::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
+use bft_formats::Adapter;
+
+/// Whatever a device can report: lost, out of memory, a shader that does not compile.
+pub type EngineError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Log-probabilities of a batch's labels.
+#[expect(
+    async_fn_in_trait,
+    reason = "callers are generic and never move a future to another thread"
+)]
+pub trait LogProbs {
+    /// `[R]` log p of each trained token of `batch`, in order.
+    async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError>;
+}
+
+/// An adapter being tuned. Only what reads back from the device is asynchronous.
+#[expect(
+    async_fn_in_trait,
+    reason = "callers are generic and never move a future to another thread"
+)]
+pub trait Engine: LogProbs {
+    /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
+    fn accumulate(
+        &mut self,
+        batch: &Batch,
+        totals: StepTotals,
+        loss: &LossConfig,
+    ) -> Result<(), EngineError>;
+    /// Norm, clip, AdamW, and a fresh gradient. A step that is not finite changes nothing.
+    fn apply(&mut self, lr: f32, optimizer: &AdamW) -> Result<(), EngineError>;
+    /// Metrics of every step since the last call, in order; waits for the device.
+    async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError>;
+    /// The adapter as it is now.
+    async fn adapter(&mut self) -> Result<Adapter, EngineError>;
+    /// AdamW's moments and step count.
+    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
+    /// Puts back what [`Engine::optimizer_state`] gave.
+    fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError>;
+}

@@ -1,0 +1,156 @@
+//! Why a run cannot start, or stopped.
+
+use std::path::PathBuf;
+
+use bft_formats::FormatError;
+
+use crate::config::ConfigError;
+use crate::engine::EngineError;
+use crate::rows::DataError;
+use crate::samples::SamplesError;
+use crate::text::TextError;
+
+/// Whatever can stop a run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data.
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
+    /// The tokenizer or chat template.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A model or adapter file.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The device, before the first step.
+    #[error(transparent)]
+    Engine(EngineError),
+    /// The device, in the middle of a run.
+    #[error("step {step} failed: {source}; {}", last_checkpoint(checkpoint.as_ref()))]
+    Step {
+        /// The step that failed, from 1.
+        step: u64,
+        /// What the device says.
+        source: EngineError,
+        /// What is left of the run.
+        checkpoint: Option<PathBuf>,
+    },
+    /// Step after step without a finite gradient.
+    #[error(
+        "{count} steps in a row, {first} to {last}, had a gradient that is not finite, at first in {tensor}: lower --lr, or check the model and the data; {}",
+        last_checkpoint(checkpoint.as_ref())
+    )]
+    NotFinite {
+        /// How many.
+        count: u64,
+        /// The first of them.
+        first: u64,
+        /// The last of them.
+        last: u64,
+        /// The first tensor with a value that is not finite.
+        tensor: String,
+        /// What is left of the run.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The output folder cannot be written.
+    #[error("cannot {action} {path}: {source}{}", after(checkpoint.as_ref()))]
+    Write {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+        /// What is left of the run.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The output folder belongs to another run.
+    #[error("{output} already holds {what}: go on with --resume, or choose another --output")]
+    Occupied {
+        /// The folder.
+        output: PathBuf,
+        /// What was found there.
+        what: String,
+    },
+    /// Another process writes to the output folder.
+    #[error("another run is writing to {output}: wait for it, or choose another --output")]
+    Busy {
+        /// The folder.
+        output: PathBuf,
+    },
+    /// `--resume` where nothing was saved.
+    #[error("{output} holds no checkpoint to resume from: run without --resume")]
+    NothingToResume {
+        /// The folder.
+        output: PathBuf,
+    },
+    /// A checkpoint that cannot be read.
+    #[error("checkpoint {path}: {problem}")]
+    BadCheckpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// `--resume` with other settings.
+    #[error(
+        "cannot resume from {path}: {differences}; give what that run was given, or choose another --output"
+    )]
+    Differs {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Each setting with both values, ready to read.
+        differences: String,
+    },
+    /// `--resume` with fewer steps than are done.
+    #[error(
+        "cannot resume from {path}: it holds step {done}, but the run is to have {steps}: raise --steps or --epochs"
+    )]
+    AlreadyPast {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Its step.
+        done: u64,
+        /// Steps asked for.
+        steps: u64,
+    },
+}
+
+impl From<DataError> for TrainError {
+    fn from(error: DataError) -> Self {
+        Self::Samples(error.into())
+    }
+}
+
+impl TrainError {
+    /// Tells an error of a running run which checkpoint is left.
+    pub(crate) fn with_checkpoint(mut self, last: Option<PathBuf>) -> Self {
+        if let Self::Step { checkpoint, .. }
+        | Self::NotFinite { checkpoint, .. }
+        | Self::Write { checkpoint, .. } = &mut self
+        {
+            *checkpoint = last;
+        }
+        self
+    }
+}
+
+fn last_checkpoint(checkpoint: Option<&PathBuf>) -> String {
+    match checkpoint {
+        Some(path) => format!(
+            "the last checkpoint is {}: go on from it with --resume",
+            path.display()
+        ),
+        None => "no checkpoint was made yet".into(),
+    }
+}
+
+fn after(checkpoint: Option<&PathBuf>) -> String {
+    checkpoint
+        .map(|_| format!("; {}", last_checkpoint(checkpoint)))
+        .unwrap_or_default()
+}

@@ -1,0 +1,158 @@
+//! NLL, perplexity and all four losses of a file, from the log-probability of every trained token.
+
+use crate::core_api::{LossKind, loss};
+
+use crate::batches::{BatchBounds, groups, pack};
+use crate::engine::{EngineError, LogProbs};
+use crate::samples::Sample;
+
+/// The four losses of one set of rows, as one batch.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Losses {
+    /// Σ ℓ / N.
+    pub sft: f64,
+    /// Σ p ℓ / N.
+    pub dft: f64,
+    /// Mean over samples of s · Σ p ℓ / n.
+    pub bft: f64,
+    /// The same with version 3's weights.
+    #[serde(rename = "bft-v3")]
+    pub bft_v3: f64,
+}
+
+impl Losses {
+    /// The loss of that kind.
+    pub fn of(&self, kind: LossKind) -> f64 {
+        match kind {
+            LossKind::Sft => self.sft,
+            LossKind::Dft => self.dft,
+            LossKind::Bft => self.bft,
+            LossKind::BftV3 => self.bft_v3,
+        }
+    }
+}
+
+/// What an evaluation finds; serialises to the object that `eval --json` prints.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct EvalReport {
+    /// Mean −log p of the trained tokens.
+    pub nll: f64,
+    /// exp(nll).
+    pub perplexity: f64,
+    /// Trained tokens.
+    pub tokens: usize,
+    /// Samples.
+    pub samples: usize,
+    /// The four losses.
+    pub loss: Losses,
+}
+
+/// Sums up an evaluation, sample by sample, in f64 and in file order.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    group_size: usize,
+    gamma: f32,
+    samples: usize,
+    tokens: usize,
+    /// Σ over tokens for sft and dft, Σ over samples for bft and bft-v3.
+    sums: Losses,
+}
+
+impl Tally {
+    /// Nothing yet.
+    pub fn new(group_size: usize, gamma: f32) -> Self {
+        let sums = Losses {
+            sft: 0.0,
+            dft: 0.0,
+            bft: 0.0,
+            bft_v3: 0.0,
+        };
+        Self {
+            group_size,
+            gamma,
+            samples: 0,
+            tokens: 0,
+            sums,
+        }
+    }
+
+    /// Samples so far.
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// Runs a group of samples as one packed batch and adds it.
+    pub async fn add(
+        &mut self,
+        engine: &mut impl LogProbs,
+        group: &[Sample],
+    ) -> Result<(), EngineError> {
+        let batch = pack(&group.iter().collect::<Vec<_>>());
+        let log_probs = engine.log_probs(&batch).await?;
+        if log_probs.len() != batch.trained.len() {
+            let (found, expected) = (log_probs.len(), batch.trained.len());
+            return Err(
+                format!("the device gave {found} log-probabilities, expected {expected}").into(),
+            );
+        }
+        for range in batch.trained_segments.windows(2) {
+            let of_sample = &log_probs[range[0] as usize..range[1] as usize];
+            self.add_sample(&of_sample.iter().map(|l| f64::from(*l)).collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    /// Adds one sample by the log-probabilities of its trained tokens.
+    pub fn add_sample(&mut self, log_probs: &[f64]) {
+        self.samples += 1;
+        self.tokens += log_probs.len();
+        let weighted = |kind: LossKind| -> f64 {
+            let weights = loss::token_weights(kind, log_probs, self.group_size);
+            weights.iter().zip(log_probs).map(|(w, l)| -w * l).sum()
+        };
+        let weight =
+            |kind| loss::sample_weight(kind, log_probs, self.group_size, self.gamma.into());
+        let n = log_probs.len().max(1) as f64;
+        let (dft, v3) = (weighted(LossKind::Dft), weighted(LossKind::BftV3));
+        self.sums.sft += weighted(LossKind::Sft);
+        self.sums.dft += dft;
+        self.sums.bft += weight(LossKind::Bft) * dft / n;
+        self.sums.bft_v3 += weight(LossKind::BftV3) * v3 / (n + 1e-8);
+    }
+
+    /// The means; zeros where nothing was added.
+    pub fn report(&self) -> EvalReport {
+        let (tokens, samples) = (self.tokens.max(1) as f64, self.samples.max(1) as f64);
+        let nll = self.sums.sft / tokens;
+        let loss = Losses {
+            sft: nll,
+            dft: self.sums.dft / tokens,
+            bft: self.sums.bft / samples,
+            bft_v3: self.sums.bft_v3 / samples,
+        };
+        EvalReport {
+            nll,
+            perplexity: nll.exp(),
+            tokens: self.tokens,
+            samples: self.samples,
+            loss,
+        }
+    }
+}
+
+/// Evaluates samples in groups that fit `bounds`; `on_group` hears how many are done.
+pub async fn evaluate(
+    engine: &mut impl LogProbs,
+    samples: &[Sample],
+    bounds: BatchBounds,
+    group_size: usize,
+    gamma: f32,
+    mut on_group: impl FnMut(usize),
+) -> Result<EvalReport, EngineError> {
+    let mut tally = Tally::new(group_size, gamma);
+    for group in groups(samples, bounds) {
+        tally.add(engine, group).await?;
+        on_group(tally.samples());
+    }
+    Ok(tally.report())
+}

@@ -1,0 +1,225 @@
+//! What a run reports while it runs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::samples::DataReport;
+
+/// Something that happened in a training run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Everything is loaded and the first step is about to run.
+    Started(Box<Started>),
+    /// Something the user should know; comes right after `Started`, or later.
+    Note(Note),
+    /// An optimizer step is done.
+    Step(StepRow),
+    /// An optimizer step was left out because its gradient was not finite.
+    Skipped {
+        /// The step, from 1.
+        step: u64,
+        /// The first tensor with a value that is not finite.
+        tensor: String,
+    },
+    /// The held-out rows were evaluated.
+    Eval(EvalRow),
+    /// A checkpoint is complete on disk.
+    Checkpoint {
+        /// The step it holds.
+        step: u64,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// The run is over.
+    Finished(Finished),
+}
+
+/// What a run is about to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Started {
+    /// The model's name.
+    pub model: String,
+    /// The device in words, and why it was chosen.
+    pub device: String,
+    /// The training rows.
+    pub data: DataReport,
+    /// The held-out rows.
+    pub eval: Option<DataReport>,
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// Optimizer steps already done by an earlier run.
+    pub resumed_from: u64,
+    /// Optimizer steps in one pass over the data.
+    pub steps_per_epoch: u64,
+    /// Values that are trained.
+    pub parameters: usize,
+    /// Memory the run needs, in bytes, as estimated before it.
+    pub memory_bytes: u64,
+}
+
+/// One optimizer step, as a line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct StepRow {
+    /// The step, from 1.
+    pub step: u64,
+    /// The loss that is optimised, before this step's update.
+    pub loss: f32,
+    /// Mean −log p of the trained tokens.
+    pub nll: f32,
+    /// Learning rate.
+    pub lr: f32,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f32,
+    /// Trained tokens, the N of the losses.
+    pub tokens: usize,
+    /// All tokens of the steps since the last report, masked ones too, by the time they took.
+    pub tokens_per_second: f64,
+}
+
+/// A step that was left out, as a line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub(crate) struct SkippedRow<'a> {
+    pub step: u64,
+    pub skipped: bool,
+    pub tensor: &'a str,
+    pub lr: f32,
+    pub tokens: usize,
+}
+
+/// One evaluation, as a line of `metrics.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct EvalRow {
+    /// Optimizer steps done; 0 is before the first.
+    pub step: u64,
+    /// Mean −log p of the held-out trained tokens.
+    pub eval_nll: f64,
+    /// The loss that is optimised, over the held-out rows as one batch.
+    pub eval_loss: f64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Finished {
+    /// Optimizer steps done, those of earlier runs included.
+    pub steps: u64,
+    /// Whether it was stopped before its last step.
+    pub stopped: bool,
+    /// Steps left out in this run because their gradient was not finite.
+    pub skipped_steps: u64,
+    /// Trained tokens of this run.
+    pub tokens: u64,
+    /// Wall-clock seconds of this run.
+    pub seconds: f64,
+    /// NLL of the last step that counted.
+    pub nll: Option<f32>,
+    /// The last evaluation.
+    pub eval: Option<EvalRow>,
+    /// Folder of the adapter.
+    pub adapter: PathBuf,
+    /// The last checkpoint.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Something worth knowing that is no error.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Note {
+    /// Bad rows were left out.
+    RowsSkipped {
+        /// How many.
+        count: usize,
+        /// The first, with its reason.
+        first: String,
+    },
+    /// Rows without a trained token were left out.
+    RowsUntrained {
+        /// How many.
+        count: usize,
+        /// Where the first few are.
+        first: String,
+    },
+    /// Samples were cut.
+    Truncated {
+        /// How many.
+        count: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// The confidence window is the whole answer.
+    WholeAnswerWindow {
+        /// g.
+        group_size: usize,
+        /// Samples with at most g trained tokens.
+        samples: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// `bft` with γ = 0.
+    GammaZero,
+    /// The schedule gives a rate of 0 at every step.
+    RateAlwaysZero,
+    /// A resumed run has another number of steps, and its schedule depends on it.
+    ScheduleStretched {
+        /// Steps before.
+        from: u64,
+        /// Steps now.
+        to: u64,
+    },
+    /// A resumed run is on another device, so it does not continue bit for bit.
+    DeviceChanged {
+        /// Device before.
+        from: String,
+        /// Device now.
+        to: String,
+    },
+    /// A given adapter's shape holds, not the settings'.
+    InitAdapter {
+        /// Its rank.
+        rank: usize,
+        /// Its α.
+        alpha: f32,
+        /// Its modules.
+        modules: Vec<String>,
+    },
+    /// A resumed run had nothing left to do.
+    AlreadyDone {
+        /// Steps done.
+        steps: u64,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RowsSkipped { count, first } => write!(f, "{count} bad rows left out, the first: {first}"),
+            Self::RowsUntrained { count, first } => {
+                write!(f, "{count} rows with nothing to train on left out: {first}")
+            }
+            Self::Truncated { count, of } => write!(f, "{count} of {of} samples cut to max-length"),
+            Self::WholeAnswerWindow { group_size, samples, of } => write!(
+                f,
+                "at g = {group_size} the window is the whole answer for {samples} of {of} samples: see --group-size"
+            ),
+            Self::GammaZero => {
+                f.write_str("gamma = 0 weighs every sample 0, so nothing is learnt: nearly surely a mistake")
+            }
+            Self::RateAlwaysZero => f.write_str(
+                "the schedule reaches 0 at the last step, and this run has no other: use --schedule constant",
+            ),
+            Self::ScheduleStretched { from, to } => {
+                write!(f, "the schedule now runs to step {to} instead of {from}: the rate jumps here")
+            }
+            Self::DeviceChanged { from, to } => {
+                write!(f, "the checkpoint was made on {from}, this is {to}: results differ by rounding")
+            }
+            Self::InitAdapter { rank, alpha, modules } => write!(
+                f,
+                "the given adapter's shape holds: rank {rank}, alpha {alpha}, modules {}",
+                modules.join(", ")
+            ),
+            Self::AlreadyDone { steps } => {
+                write!(f, "all {steps} steps are done: raise --steps or --epochs to go on")
+            }
+        }
+    }
+}

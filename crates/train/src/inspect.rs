@@ -1,0 +1,126 @@
+//! A data file under a model, token by token: what is trained, how likely it is, and what each loss makes of it.
+
+use crate::core_api::{LossKind, loss};
+use bft_formats::Tokenizer;
+
+use crate::batches::pack;
+use crate::engine::{EngineError, LogProbs};
+use crate::rows::{MASKED, Origin};
+use crate::samples::Sample;
+
+/// One sample, ready to be drawn.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct InspectedSample {
+    /// `file:line` of the row.
+    pub origin: String,
+    /// Every token, in order.
+    pub tokens: Vec<InspectedToken>,
+    /// n_b: trained tokens.
+    pub trained: usize,
+    /// Mean −log p of the trained tokens; `None` without a model's probabilities.
+    pub nll: Option<f64>,
+    /// s_b of the losses that weigh samples; `None` without a model's probabilities.
+    pub sample_weight: Option<SampleWeights>,
+}
+
+/// s_b: how much a sample counts.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct SampleWeights {
+    /// One minus the confidence of the least likely window.
+    pub bft: f64,
+    /// One minus the smallest mean of p.
+    #[serde(rename = "bft-v3")]
+    pub bft_v3: f64,
+}
+
+/// One token of a sample.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct InspectedToken {
+    /// Token id.
+    pub id: u32,
+    /// Readable text; `<17>` where there is no tokenizer.
+    pub text: String,
+    /// What the position before it is to predict, or −100.
+    pub label: i32,
+    /// Whether it is trained: it has a label, and a position before it.
+    pub trained: bool,
+    /// Probability and weights, for trained tokens under a model.
+    pub scores: Option<TokenScores>,
+}
+
+/// What a model and the four losses make of a trained token.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct TokenScores {
+    /// Probability of the right token.
+    pub p: f64,
+    /// Weight under sft, always 1.
+    pub sft: f64,
+    /// Weight under dft.
+    pub dft: f64,
+    /// Weight under bft, without the sample's.
+    pub bft: f64,
+    /// Weight under bft-v3, without the sample's.
+    #[serde(rename = "bft-v3")]
+    pub bft_v3: f64,
+}
+
+/// Splits a sample into tokens with text and labels, without a model.
+pub fn inspect_tokens(tokenizer: Option<&Tokenizer>, sample: &Sample) -> InspectedSample {
+    let token = |(t, (&id, &label)): (usize, (&u32, &i32))| InspectedToken {
+        id,
+        text: tokenizer.map_or_else(|| format!("<{id}>"), |tokenizer| tokenizer.piece(id)),
+        label,
+        trained: t > 0 && label != MASKED,
+        scores: None,
+    };
+    InspectedSample {
+        origin: Origin::to_string(&sample.origin),
+        tokens: sample
+            .tokens
+            .iter()
+            .zip(&sample.labels)
+            .enumerate()
+            .map(token)
+            .collect(),
+        trained: sample.trained(),
+        nll: None,
+        sample_weight: None,
+    }
+}
+
+/// Adds what the model and the losses say. `group_size` and `gamma` are those of the losses.
+pub async fn inspect_sample(
+    engine: &mut impl LogProbs,
+    tokenizer: Option<&Tokenizer>,
+    sample: &Sample,
+    group_size: usize,
+    gamma: f32,
+) -> Result<InspectedSample, EngineError> {
+    let mut inspected = inspect_tokens(tokenizer, sample);
+    if inspected.trained == 0 {
+        return Ok(inspected);
+    }
+    let log_probs = engine.log_probs(&pack(&[sample])).await?;
+    let log_probs: Vec<f64> = log_probs.iter().map(|l| f64::from(*l)).collect();
+    let weights = |kind| loss::token_weights(kind, &log_probs, group_size);
+    let (sft, dft) = (weights(LossKind::Sft), weights(LossKind::Dft));
+    let (bft, bft_v3) = (weights(LossKind::Bft), weights(LossKind::BftV3));
+    let trained = inspected.tokens.iter_mut().filter(|t| t.trained);
+    for (i, (token, log_p)) in trained.zip(&log_probs).enumerate() {
+        let scores = TokenScores {
+            p: log_p.exp(),
+            sft: sft[i],
+            dft: dft[i],
+            bft: bft[i],
+            bft_v3: bft_v3[i],
+        };
+        token.scores = Some(scores);
+    }
+    let weight = |kind| loss::sample_weight(kind, &log_probs, group_size, gamma.into());
+    inspected.nll = Some(-log_probs.iter().sum::<f64>() / log_probs.len().max(1) as f64);
+    inspected.sample_weight = Some(SampleWeights {
+        bft: weight(LossKind::Bft),
+        bft_v3: weight(LossKind::BftV3),
+    });
+    Ok(inspected)
+}

@@ -1,0 +1,150 @@
+//! A run before it touches a device: settings checked, rows read, samples made, sizes and steps known.
+
+use crate::core_api::LossKind;
+use bft_formats::Model;
+
+use crate::batches::{BatchBounds, BatchOptions, groups};
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::event::Note;
+use crate::rows::Rows;
+use crate::samples::{DataReport, Sample, Samples, make_samples};
+
+/// Everything about a run that the device does not decide.
+#[derive(Debug)]
+pub struct Plan {
+    /// The settings.
+    pub config: TrainConfig,
+    /// Training samples.
+    pub train: Samples,
+    /// Held-out samples.
+    pub eval: Option<Samples>,
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// The largest micro-batch, of training or evaluation.
+    pub bounds: BatchBounds,
+}
+
+impl Plan {
+    /// Plans a run over rows already read.
+    pub fn new(
+        config: TrainConfig,
+        model: &Model,
+        train: Rows,
+        eval: Option<Rows>,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        let options = config.samples();
+        let train = make_samples(model, train, &options)?;
+        let eval = eval
+            .map(|rows| make_samples(model, rows, &options))
+            .transpose()?;
+        let mut bounds = BatchBounds::of_training(&train.samples, &config.batches());
+        for sample in eval.iter().flat_map(|e| &e.samples) {
+            bounds = bounds.union(BatchBounds::of_sample(sample));
+        }
+        let steps = config.total_steps(train.samples.len());
+        Ok(Self {
+            config,
+            train,
+            eval,
+            steps,
+            bounds,
+        })
+    }
+
+    /// Reads the files that the settings name and plans a run.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read(config: TrainConfig, model: &Model) -> Result<Self, TrainError> {
+        config.validate()?;
+        let read = |path: &std::path::Path| {
+            crate::rows::read_rows(path, config.skip_bad_rows).map_err(TrainError::from)
+        };
+        let train = read(&config.data)?;
+        let eval = config.eval_data.as_deref().map(read).transpose()?;
+        Self::new(config, model, train, eval)
+    }
+
+    /// How samples are grouped and ordered.
+    pub fn batches(&self) -> BatchOptions {
+        self.config.batches()
+    }
+
+    /// Learning rate of `step`, from 1.
+    pub fn rate(&self, step: u64) -> f32 {
+        self.config
+            .schedule
+            .rate(self.config.lr, step, self.steps, self.config.warmup_steps)
+    }
+
+    /// Held-out samples in groups that the buffers of training hold.
+    pub fn eval_groups(&self) -> impl Iterator<Item = &[Sample]> {
+        groups(self.eval.as_ref().map_or(&[], |e| &e.samples), self.bounds)
+    }
+
+    /// What the user should know before the first step.
+    pub fn notes(&self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        for report in
+            std::iter::once(&self.train.report).chain(self.eval.as_ref().map(|e| &e.report))
+        {
+            data_notes(report, &mut notes);
+        }
+        let config = &self.config;
+        if matches!(config.loss, LossKind::Bft | LossKind::BftV3) {
+            let of = self.train.samples.len();
+            let samples = self
+                .train
+                .samples
+                .iter()
+                .filter(|s| s.trained() <= config.group_size)
+                .count();
+            if samples * 2 > of {
+                notes.push(Note::WholeAnswerWindow {
+                    group_size: config.group_size,
+                    samples,
+                    of,
+                });
+            }
+        }
+        if config.loss == LossKind::Bft && config.gamma == 0.0 {
+            notes.push(Note::GammaZero);
+        }
+        if (1..=self.steps.min(2)).all(|step| self.rate(step) == 0.0) {
+            notes.push(Note::RateAlwaysZero);
+        }
+        notes
+    }
+}
+
+fn data_notes(report: &DataReport, notes: &mut Vec<Note>) {
+    const SHOWN: usize = 3;
+    if let Some(first) = report.skipped.first() {
+        notes.push(Note::RowsSkipped {
+            count: report.skipped.len(),
+            first: first.to_string(),
+        });
+    }
+    if !report.untrained.is_empty() {
+        let count = report.untrained.len();
+        let mut first: Vec<String> = report
+            .untrained
+            .iter()
+            .take(SHOWN)
+            .map(ToString::to_string)
+            .collect();
+        if count > SHOWN {
+            first.push("…".into());
+        }
+        notes.push(Note::RowsUntrained {
+            count,
+            first: first.join(", "),
+        });
+    }
+    if report.truncated > 0 {
+        notes.push(Note::Truncated {
+            count: report.truncated,
+            of: report.samples,
+        });
+    }
+}

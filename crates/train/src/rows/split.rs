@@ -1,0 +1,241 @@
+//! Cuts a data file's bytes into records without parsing them: lines of JSONL, or the elements of one JSON array.
+//!
+//! Cutting first keeps a line number with every record, so that a record that does not parse is named exactly and the
+//! next one can still be read.
+
+/// One record's bytes and where they start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    /// Line of the file that the record starts on, from 1.
+    pub line: usize,
+    /// Index in the array, from 0; `None` for a line of JSONL.
+    pub element: Option<usize>,
+    /// The record, without the white space around it.
+    pub bytes: &'a [u8],
+}
+
+/// Why a file cannot be cut further.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SplitError {
+    /// The file ends inside an array element.
+    Truncated { line: usize, element: usize },
+    /// The file ends after an element, with no `]`.
+    Unclosed { line: usize },
+    /// Something follows the closing `]`.
+    Trailing { line: usize },
+}
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Drops the byte-order mark that some editors write before UTF-8.
+pub(crate) fn strip_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BOM).unwrap_or(bytes)
+}
+
+/// Whether the bytes start with a UTF-16 byte-order mark.
+pub(crate) fn is_utf16(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")
+}
+
+/// Whether the first thing in the file is a `[`.
+pub(crate) fn is_array(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'[')
+}
+
+/// Records of a whole file: array elements where the file starts with `[`, lines that are not blank otherwise.
+pub(crate) fn records(
+    bytes: &[u8],
+) -> Box<dyn Iterator<Item = Result<Record<'_>, SplitError>> + '_> {
+    let bytes = strip_bom(bytes);
+    if is_array(bytes) {
+        Box::new(Elements::new(bytes))
+    } else {
+        Box::new(lines(bytes).map(Ok))
+    }
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = Record<'_>> {
+    bytes
+        .split(|&b| b == b'\n')
+        .enumerate()
+        .map(|(i, line)| Record {
+            line: i + 1,
+            element: None,
+            bytes: line.trim_ascii(),
+        })
+        .filter(|record| !record.bytes.is_empty())
+}
+
+/// Where the walk through an array is.
+#[derive(PartialEq, Eq)]
+enum Walk {
+    Elements,
+    AfterBracket,
+    Done,
+}
+
+/// Walks the elements of a JSON array by counting brackets outside strings.
+struct Elements<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: usize,
+    element: usize,
+    walk: Walk,
+}
+
+impl<'a> Elements<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let mut elements = Self {
+            bytes,
+            at: 0,
+            line: 1,
+            element: 0,
+            walk: Walk::Elements,
+        };
+        elements.skip_space();
+        elements.at += 1; // the `[` that `is_array` saw
+        elements
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b) = self.bytes.get(self.at).filter(|b| b.is_ascii_whitespace()) {
+            self.line += usize::from(*b == b'\n');
+            self.at += 1;
+        }
+    }
+
+    /// Moves to the `,` or `]` that ends the element at hand and returns it; `None` at the end of the file.
+    fn skip_element(&mut self) -> Option<u8> {
+        let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+        while let Some(&b) = self.bytes.get(self.at) {
+            match b {
+                _ if escaped => escaped = false,
+                b'\\' if in_string => escaped = true,
+                b'"' => in_string = !in_string,
+                _ if in_string => {}
+                b',' | b']' if depth == 0 => return Some(b),
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            self.line += usize::from(b == b'\n');
+            self.at += 1;
+        }
+        None
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Result<Record<'a>, SplitError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.skip_space();
+        let (start, line) = (self.at, self.line);
+        let next = self.bytes.get(start).copied();
+        if self.walk == Walk::Elements && self.element == 0 && next == Some(b']') {
+            self.at += 1;
+            self.walk = Walk::AfterBracket;
+            return self.next();
+        }
+        match self.walk {
+            Walk::Done => None,
+            Walk::AfterBracket => {
+                self.walk = Walk::Done;
+                next.map(|_| Err(SplitError::Trailing { line }))
+            }
+            Walk::Elements => match self.skip_element() {
+                None => {
+                    self.walk = Walk::Done;
+                    Some(Err(match next {
+                        None => SplitError::Unclosed { line },
+                        Some(_) => SplitError::Truncated {
+                            line,
+                            element: self.element,
+                        },
+                    }))
+                }
+                Some(end) => {
+                    let bytes = self.bytes[start..self.at].trim_ascii();
+                    let record = Record {
+                        line,
+                        element: Some(self.element),
+                        bytes,
+                    };
+                    self.element += 1;
+                    self.at += 1;
+                    if end == b']' {
+                        self.walk = Walk::AfterBracket;
+                    }
+                    Some(Ok(record))
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(text: &str) -> Vec<Result<(usize, Option<usize>, &str), SplitError>> {
+        records(text.as_bytes())
+            .map(|r| r.map(|r| (r.line, r.element, std::str::from_utf8(r.bytes).unwrap())))
+            .collect()
+    }
+
+    #[test]
+    fn lines_keep_their_numbers_past_blank_lines_crlf_and_a_bom() {
+        let text = "\u{feff}{\"a\":1}\r\n\r\n  {\"b\":2}  \r\n{\"c\":3}";
+        assert_eq!(
+            cut(text),
+            [
+                Ok((1, None, "{\"a\":1}")),
+                Ok((3, None, "{\"b\":2}")),
+                Ok((4, None, "{\"c\":3}"))
+            ]
+        );
+    }
+
+    #[test]
+    fn array_elements_keep_index_and_line_whatever_their_strings_hold() {
+        let text = "\n[\n {\"a\": \"],}\\\"[\"},\n\n {\"b\": [1, {\"c\": []}],\n \"d\": 2}\n]\n";
+        assert_eq!(
+            cut(text),
+            [
+                Ok((3, Some(0), "{\"a\": \"],}\\\"[\"}")),
+                Ok((5, Some(1), "{\"b\": [1, {\"c\": []}],\n \"d\": 2}")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_damaged_array_says_where_it_stops() {
+        assert_eq!(cut("[]"), []);
+        assert_eq!(
+            cut("[\n{},\n{\"a\": "),
+            [
+                Ok((2, Some(0), "{}")),
+                Err(SplitError::Truncated {
+                    line: 3,
+                    element: 1
+                })
+            ]
+        );
+        assert_eq!(
+            cut("[{},\n"),
+            [
+                Ok((1, Some(0), "{}")),
+                Err(SplitError::Unclosed { line: 2 })
+            ]
+        );
+        assert_eq!(
+            cut("[{}]\n{}"),
+            [
+                Ok((1, Some(0), "{}")),
+                Err(SplitError::Trailing { line: 2 })
+            ]
+        );
+        // A trailing comma leaves an empty element, which the parser refuses.
+        assert_eq!(cut("[{},]"), [Ok((1, Some(0), "{}")), Ok((1, Some(1), ""))]);
+    }
+}

@@ -1,0 +1,161 @@
+//! What the tests share: a byte-level tokenizer, a ChatML template and a tiny model, all made here.
+
+use std::collections::BTreeMap;
+
+use bft_formats::{
+    Architecture, Bytes, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig,
+    RopeScaling, Tensor, Tokenizer,
+};
+use serde_json::{Value, json};
+
+pub(crate) const CHATML: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + \
+                                 '<|im_end|>' + '\n' }}{%- endfor -%}{%- if add_generation_prompt -%}\
+                                 {{ '<|im_start|>assistant\n' }}{%- endif -%}";
+
+/// Tokens after the 256 bytes: merges, then these.
+const MERGES: [(&str, &str); 5] = [
+    ("Ċ", "Ċ"),
+    ("t", "h"),
+    ("th", "e"),
+    ("Ġ", "the"),
+    ("Ġ", "P"),
+];
+pub(crate) const SPECIALS: [&str; 4] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|bos|>"];
+pub(crate) const END_OF_TEXT: u32 = 261;
+pub(crate) const IM_END: u32 = 263;
+pub(crate) const BOS: u32 = 264;
+pub(crate) const VOCAB: usize = 265;
+
+/// What the tokenizer itself puts around a text.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Around {
+    Nothing,
+    Bos,
+    BosAndEnd,
+}
+
+pub(crate) fn tokenizer(around: Around) -> Tokenizer {
+    let mut vocab: Vec<String> = (0..=255u8).map(|b| byte_char(b).to_string()).collect();
+    vocab.extend(MERGES.iter().map(|(a, b)| format!("{a}{b}")));
+    let vocab: BTreeMap<String, usize> =
+        vocab.into_iter().enumerate().map(|(i, t)| (t, i)).collect();
+    let special = |(i, content): (usize, &&str)| {
+        json!({"id": 261 + i, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": true})
+    };
+    let added: Vec<Value> = SPECIALS.iter().enumerate().map(special).collect();
+    let mut single = vec![json!({"Sequence": {"id": "A", "type_id": 0}})];
+    if around != Around::Nothing {
+        single.insert(0, json!({"SpecialToken": {"id": "<|bos|>", "type_id": 0}}));
+    }
+    if around == Around::BosAndEnd {
+        single.push(json!({"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}));
+    }
+    let post = json!({"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {
+        "<|bos|>": {"id": "<|bos|>", "ids": [BOS], "tokens": ["<|bos|>"]},
+        "<|endoftext|>": {"id": "<|endoftext|>", "ids": [END_OF_TEXT], "tokens": ["<|endoftext|>"]},
+    }});
+    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let merges: Vec<String> = MERGES.iter().map(|(a, b)| format!("{a} {b}")).collect();
+    let file = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": level, "post_processor": if around == Around::Nothing { Value::Null } else { post },
+        "decoder": level,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                  "vocab": vocab, "merges": merges},
+    });
+    Tokenizer::from_json("tokenizer.json", file.to_string().as_bytes()).unwrap()
+}
+
+/// The printable stand-in that byte-level tokenizers use for a byte.
+fn byte_char(byte: u8) -> char {
+    let printable = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
+    if printable(byte) {
+        return byte as char;
+    }
+    let before = (0..byte).filter(|b| !printable(*b)).count();
+    char::from_u32(256 + before as u32).unwrap()
+}
+
+pub(crate) fn template(source: &str) -> ChatTemplate {
+    ChatTemplate::new(source, Some("<|bos|>"), Some("<|im_end|>")).unwrap()
+}
+
+/// One block of width 8, with small weights that depend on nothing but their place.
+pub(crate) fn model(tokenizer: Option<Tokenizer>, template: Option<ChatTemplate>) -> Model {
+    model_with(tokenizer, template, |_| {})
+}
+
+pub(crate) fn model_with(
+    tokenizer: Option<Tokenizer>,
+    template: Option<ChatTemplate>,
+    change: impl FnOnce(&mut ModelConfig),
+) -> Model {
+    let mut config = ModelConfig {
+        architecture: Architecture::Llama,
+        hidden_size: 8,
+        intermediate_size: 12,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 4,
+        vocab_size: VOCAB,
+        max_position_embeddings: 64,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        tie_word_embeddings: true,
+        attention_bias: false,
+        attention_output_bias: false,
+        qk_norm: false,
+        bos_token_id: None,
+        eos_token_ids: vec![END_OF_TEXT, IM_END],
+    };
+    change(&mut config);
+    let mut tensors = BTreeMap::new();
+    let mut add = |name: String, shape: &[usize], value: &dyn Fn(usize) -> f32| {
+        let bytes: Vec<u8> = (0..shape.iter().product())
+            .flat_map(|i| value(i).to_le_bytes())
+            .collect();
+        let tensor = Tensor {
+            name: name.clone(),
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            data: Bytes::from(bytes),
+        };
+        tensors.insert(name, tensor);
+    };
+    let weight = |i: usize| (((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5) * 0.8;
+    add(
+        "model.embed_tokens.weight".into(),
+        &[config.vocab_size, 8],
+        &weight,
+    );
+    add("model.norm.weight".into(), &[8], &|_| 1.0);
+    for name in ["input_layernorm", "post_attention_layernorm"] {
+        add(format!("model.layers.0.{name}.weight"), &[8], &|_| 1.0);
+    }
+    for module in LINEAR_MODULES {
+        let part = if module.contains("gate") || module.contains("up") || module.contains("down") {
+            "mlp"
+        } else {
+            "self_attn"
+        };
+        let shape = config.linear_shape(module).unwrap();
+        add(
+            format!("model.layers.0.{part}.{module}.weight"),
+            &shape,
+            &weight,
+        );
+    }
+    Model::from_parts("tiny", config, tensors, tokenizer, template).unwrap()
+}
+
+/// Turns from `(role, content)` pairs.
+pub(crate) fn chat(turns: &[(&str, &str)]) -> Vec<Message> {
+    turns
+        .iter()
+        .map(|(role, content)| Message::new(*role, *content))
+        .collect()
+}

@@ -1,0 +1,40 @@
+// Rows of a frozen matrix, picked by id and decoded. One invocation a chunk of a row.
+//!include shared/grid.wgsl
+//!include shared/weight_{WEIGHT}.wgsl
+
+struct Params {
+    tokens: u32,
+    cols: u32,
+    first: u32, // id of the matrix's first row: ids outside of the bound rows are left alone
+    rows: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> ids: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+const LANES = 64u;
+
+@compute @workgroup_size(LANES)
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row_chunks = params.cols / CHUNK;
+    let index = flat_group(group, groups) * LANES + lane;
+    let token = index / row_chunks;
+    if token >= params.tokens {
+        return;
+    }
+    let row = ids[token] - params.first;
+    if ids[token] < params.first || row >= params.rows {
+        return;
+    }
+    let column = index % row_chunks;
+    let chunk = load_chunk(row * row_chunks + column);
+    let base = (token * row_chunks + column) * (CHUNK / 4u);
+    for (var i = 0u; i < CHUNK / 4u; i++) {
+        y[base + i] = weight4(chunk, i);
+    }
+}

@@ -1,0 +1,46 @@
+// Picks rows, and puts gradients of picked rows back. One invocation an element.
+//!include shared/grid.wgsl
+
+struct Params {
+    picked: u32,
+    cols: u32,
+    pad0: u32,
+    pad1: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> rows: array<u32>;
+@group(0) @binding(2) var<storage, read> x: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+@group(0) @binding(2) var<storage, read> dy: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+
+const LANES = 64u;
+
+@compute @workgroup_size(LANES)
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_group(group, groups) * LANES + lane;
+    let row = i / params.cols;
+    if row < params.picked {
+        y[i] = x[rows[row] * params.cols + i % params.cols];
+    }
+}
+
+// No two picked rows are the same one, so that no two invocations write the same element.
+@compute @workgroup_size(LANES)
+fn backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_group(group, groups) * LANES + lane;
+    let row = i / params.cols;
+    if row < params.picked {
+        dx[rows[row] * params.cols + i % params.cols] = dy[i];
+    }
+}

@@ -1,0 +1,40 @@
+// Rotary position embedding, in place: halves of a head are rotated against each other. One invocation a pair.
+//!include shared/grid.wgsl
+
+struct Params {
+    tokens: u32,
+    heads: u32,
+    half: u32,      // D / 2
+    direction: f32, // 1 forward, -1 backward
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> positions: array<u32>;
+@group(0) @binding(2) var<storage, read> cos_sin: array<f32>;
+@group(0) @binding(3) var<storage, read_write> x: array<f32>;
+
+const LANES = 64u;
+
+@compute @workgroup_size(LANES)
+fn rotate(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = flat_group(group, groups) * LANES + lane;
+    let head = index / params.half;
+    let token = head / params.heads;
+    if token >= params.tokens {
+        return;
+    }
+    let i = index % params.half;
+    let table = positions[token] * 2u * params.half;
+    let cosine = cos_sin[table + i];
+    let sine = params.direction * cos_sin[table + params.half + i];
+    let first = head * 2u * params.half + i;
+    let second = first + params.half;
+    let a = x[first];
+    let b = x[second];
+    x[first] = a * cosine - b * sine;
+    x[second] = b * cosine + a * sine;
+}
