@@ -1,1 +1,46 @@
-fn main() {}
+//! `bft`: Balanced Fine-Tuning of language models on any machine.
+//!
+//! Flags become a configuration, the configuration a run, the run an exit code.
+
+mod bench;
+mod chat;
+mod command_line;
+mod config_file;
+mod devices;
+mod embed;
+mod embed_input;
+mod embed_output;
+mod error;
+mod estimate;
+mod eval;
+mod flags;
+mod generate;
+mod heat;
+mod inspect;
+mod open;
+mod runtime_dir;
+mod suggest;
+mod train;
+mod ui;
+
+use std::process::ExitCode;
+
+use command_line::Request;
+use error::CliError;
+
+fn main() -> ExitCode {
+    runtime_dir::provide();
+    let done = command_line::parse(command_line::arguments()).and_then(|request| match request {
+        Request::Run(verb) => verb.run(),
+        Request::Show(text) => ui::result(text.ansi().to_string().trim_end()),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, CliError::ClosedPipe) {
+                ui::error(&error.to_string());
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

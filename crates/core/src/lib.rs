@@ -21,3 +21,4 @@ pub mod cpu;
 pub mod device;
 pub mod ops;
 pub mod real;
+pub mod sample;

@@ -1,1 +1,94 @@
-fn main() {}
+//! `cargo xtask TASK`: what a contributor or CI would otherwise keep in shell scripts.
+
+mod bench;
+mod curve;
+mod demo;
+mod model;
+mod neighbours;
+mod shell;
+mod system;
+mod test;
+
+use std::process::ExitCode;
+
+/// One task: its name, what it does, and how.
+struct Task {
+    name: &'static str,
+    does: &'static str,
+    run: fn(&[String]) -> Result<(), String>,
+}
+
+const TASKS: [Task; 4] = [
+    Task {
+        name: "demo",
+        does: "tunes SmolLM2 on gene facts and shows what changed (10 minutes on 2 cores)",
+        run: demo::run,
+    },
+    Task {
+        name: "test",
+        does: "installs what the tests need (Debian) and runs format, lints and every test",
+        run: test::run,
+    },
+    Task {
+        name: "bench",
+        does: "times bft and PyTorch in turn and prints the table of docs/benchmarks.md",
+        run: bench::run,
+    },
+    Task {
+        name: "model",
+        does: "gets the model of the demo and the tests into the cache and prints its path",
+        run: model::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (name, rest) = match arguments.split_first() {
+        None => return list("which task?"),
+        Some((name, _)) if matches!(name.as_str(), "help" | "--help" | "-h") => {
+            print!("{}", tasks());
+            return ExitCode::SUCCESS;
+        }
+        Some((name, rest)) => (name, rest),
+    };
+    let Some(task) = TASKS.iter().find(|task| task.name == *name) else {
+        let nearest = TASKS
+            .iter()
+            .max_by(|a, b| strsim::jaro(name, a.name).total_cmp(&strsim::jaro(name, b.name)))
+            .filter(|task| strsim::jaro(name, task.name) > 0.6);
+        let guess = nearest.map_or_else(String::new, |task| {
+            format!("; did you mean `cargo xtask {}`?", task.name)
+        });
+        return list(&format!("there is no task `{name}`{guess}"));
+    };
+    match (task.run)(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("\nerror: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list(problem: &str) -> ExitCode {
+    eprint!("error: {problem}\n\n{}", tasks());
+    ExitCode::from(2)
+}
+
+fn tasks() -> String {
+    let mut text = "cargo xtask TASK\n\n".to_owned();
+    for task in &TASKS {
+        text.push_str(&format!("  {:<6} {}\n", task.name, task.does));
+    }
+    text
+}
+
+/// Refuses what a task does not take.
+fn no_arguments(rest: &[String], task: &str) -> Result<(), String> {
+    match rest.first() {
+        None => Ok(()),
+        Some(found) => Err(format!(
+            "`cargo xtask {task}` takes no arguments, found `{found}`"
+        )),
+    }
+}

@@ -1,0 +1,367 @@
+//! The command line: verbs, help, and errors in one line with the nearest known word.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config_file;
+use crate::error::CliError;
+use crate::suggest::{did_you_mean, nearest};
+use crate::{bench, chat, devices, embed, estimate, eval, generate, inspect, train};
+
+/// Balanced Fine-Tuning of language models, on any machine
+#[derive(Debug, Parser)]
+#[command(name = "bft", version, max_term_width = 110)]
+#[command(disable_help_subcommand = true, disable_help_flag = true)]
+#[command(after_help = "\
+Example:
+  bft train --model SmolLM2-135M-Instruct.Q4_1.gguf --data train.jsonl --output tuned
+  bft generate --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter tuned --prompt 'What does TP53 do?'
+
+`bft VERB --help` shows a verb's flags and examples.")]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Print this help
+    #[arg(long, short = 'h', global = true, action = ArgAction::HelpShort, help_heading = "Run")]
+    pub help: Option<bool>,
+}
+
+/// One variant per verb; each verb's flags and work live in the file of its name.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Train(Box<train::TrainFlags>),
+    Eval(eval::EvalFlags),
+    Generate(generate::GenerateFlags),
+    Chat(chat::ChatFlags),
+    Embed(embed::EmbedFlags),
+    Inspect(inspect::InspectFlags),
+    Estimate(estimate::EstimateFlags),
+    Devices(devices::DevicesFlags),
+    Bench(bench::BenchFlags),
+}
+
+impl Verb {
+    /// Does what was asked.
+    pub fn run(self) -> Result<(), CliError> {
+        match self {
+            Verb::Train(flags) => train::run(&flags),
+            Verb::Eval(flags) => eval::run(&flags),
+            Verb::Generate(flags) => generate::run(&flags),
+            Verb::Chat(flags) => chat::run(&flags),
+            Verb::Embed(flags) => embed::run(&flags),
+            Verb::Inspect(flags) => inspect::run(&flags),
+            Verb::Estimate(flags) => estimate::run(&flags),
+            Verb::Devices(flags) => devices::run(&flags),
+            Verb::Bench(flags) => bench::run(&flags),
+        }
+    }
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// A verb with its flags.
+    Run(Verb),
+    /// Text to show (`--help`, `--version`), colours included.
+    Show(clap::builder::StyledStr),
+}
+
+/// Reads the command line and the file its `--config` names.
+///
+/// # Errors
+/// [`CliError::Usage`] for anything that is no such verb, flag or value; one line, with the nearest known word.
+pub fn parse(mut argv: Vec<OsString>) -> Result<Request, CliError> {
+    let command = CommandLine::command();
+    let verb = argv.get(1).and_then(|word| word.to_str()).unwrap_or("");
+    if let Some(verb_command) = command.find_subcommand(verb) {
+        // Requirements are looked at once the files have had their say.
+        let relaxed = command
+            .clone()
+            .mut_subcommand(verb, |verb| verb.mut_args(|arg| arg.required(false)));
+        let matches = match relaxed.try_get_matches_from(&argv) {
+            Ok(matches) => matches,
+            // The strict definition prints the better help: it shows which flags must be there.
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+                return finish(&command, argv, &[]);
+            }
+            Err(error) => return explain(&command, &argv, error, &[]),
+        };
+        let Some((_, given)) = matches.subcommand() else {
+            return Err(CliError::usage("no verb was given; see bft --help"));
+        };
+        let mut from_files = config_file::flags(verb_command, given)?;
+        argv.append(&mut from_files.arguments);
+        return finish(&command, argv, &from_files.origins);
+    }
+    finish(&command, argv, &[])
+}
+
+fn finish(
+    command: &Command,
+    argv: Vec<OsString>,
+    origins: &[(String, String)],
+) -> Result<Request, CliError> {
+    let parsed = command
+        .clone()
+        .try_get_matches_from(&argv)
+        .and_then(|matches: ArgMatches| CommandLine::from_arg_matches(&matches));
+    match parsed {
+        Ok(line) => Ok(Request::Run(line.verb)),
+        Err(error) => explain(command, &argv, error, origins),
+    }
+}
+
+/// Turns clap's many-line reports into one line; help and version are no errors.
+/// `origins` names the file a flag came from.
+fn explain(
+    command: &Command,
+    argv: &[OsString],
+    error: clap::Error,
+    origins: &[(String, String)],
+) -> Result<Request, CliError> {
+    let verb = argv
+        .get(1)
+        .and_then(|word| word.to_str())
+        .and_then(|word| command.find_subcommand(word));
+    let text = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(list)) => list.join(", "),
+        _ => String::new(),
+    };
+    let help = match verb {
+        Some(verb) => format!("bft {} --help", verb.get_name()),
+        None => "bft --help".to_owned(),
+    };
+    let flag = text(ContextKind::InvalidArg);
+    let name = flag.split([' ', '=']).next().unwrap_or("").to_owned();
+    let value = text(ContextKind::InvalidValue);
+    let origin = origins
+        .iter()
+        .find(|(from_file, _)| *from_file == name)
+        .map_or_else(String::new, |(_, file)| format!("{file}: "));
+    let message = match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            if argv.len() > 1 =>
+        {
+            return Ok(Request::Show(error.render()));
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            format!(
+                "no verb was given: use one of {}; see {help}",
+                verbs(command)
+            )
+        }
+        ErrorKind::InvalidSubcommand => {
+            unknown_verb(command, &text(ContextKind::InvalidSubcommand))
+        }
+        ErrorKind::UnknownArgument => unknown_argument(command, verb, &flag, &help),
+        ErrorKind::InvalidValue if value.is_empty() => {
+            format!("{origin}{name} needs a value: {flag}; see {help}")
+        }
+        ErrorKind::InvalidValue => {
+            let known = match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(list)) => list.clone(),
+                _ => Vec::new(),
+            };
+            let guess = did_you_mean(&value, known.iter().map(String::as_str), str::to_owned);
+            format!(
+                "{origin}{name}: found '{value}', expected {}{guess}",
+                one_of(&known)
+            )
+        }
+        ErrorKind::ValueValidation => {
+            let reason = std::error::Error::source(&error).map(ToString::to_string);
+            let reason = reason.unwrap_or_else(|| "not a value of this flag".to_owned());
+            format!("{origin}{name}: found '{value}': {reason}; see {help}")
+        }
+        ErrorKind::MissingRequiredArgument => {
+            format!("{flag} is missing; see {help}")
+        }
+        ErrorKind::ArgumentConflict => {
+            let other = text(ContextKind::PriorArg);
+            if other.is_empty() || other.split(' ').next() == Some(name.as_str()) {
+                format!("{name} was given twice; give it once")
+            } else {
+                format!("{flag} cannot be used with {other}; give one of them")
+            }
+        }
+        ErrorKind::InvalidUtf8 => "a flag or value is not valid UTF-8; give it as UTF-8".to_owned(),
+        _ => {
+            let report = error.to_string();
+            let first = report.lines().next().unwrap_or("bad command line");
+            format!("{}; see {help}", first.trim_start_matches("error: "))
+        }
+    };
+    Err(CliError::usage(message))
+}
+
+fn unknown_verb(command: &Command, word: &str) -> String {
+    let names = command.get_subcommands().map(Command::get_name);
+    let guess = did_you_mean(word, names, |name| format!("bft {name}"));
+    format!(
+        "bft has no verb '{word}'{guess}{} verbs: {}",
+        if guess.is_empty() { ";" } else { "" },
+        verbs(command)
+    )
+}
+
+fn unknown_argument(command: &Command, verb: Option<&Command>, flag: &str, help: &str) -> String {
+    let Some(verb) = verb else {
+        let names = command.get_subcommands().map(Command::get_name);
+        let guess = did_you_mean(flag, names, |name| format!("bft {name}"));
+        return format!("bft takes a verb before {flag}{guess}; see {help}");
+    };
+    let name = verb.get_name();
+    if !flag.starts_with('-') {
+        let guess = did_you_mean(flag, long_flags(verb), |flag| format!("--{flag}"));
+        return format!("bft {name} takes flags only, found '{flag}'{guess}; see {help}");
+    }
+    let guess = nearest(flag, long_flags(verb));
+    // The flag may belong to another verb.
+    let elsewhere = command.get_subcommands().find(|other| {
+        other.get_name() != name && long_flags(other).any(|known| format!("--{known}") == flag)
+    });
+    let hint = match (guess, elsewhere) {
+        (Some(found), _) => format!("; did you mean --{found}?"),
+        (None, Some(other)) => format!("; it belongs to bft {}", other.get_name()),
+        (None, None) => String::new(),
+    };
+    format!("bft {name} has no flag {flag}{hint}; see {help}")
+}
+
+/// The long flags of a verb, without dashes.
+pub fn long_flags(verb: &Command) -> impl Iterator<Item = &str> {
+    verb.get_arguments().filter_map(clap::Arg::get_long)
+}
+
+fn verbs(command: &Command) -> String {
+    let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    names.join(", ")
+}
+
+fn one_of(values: &[String]) -> String {
+    match values {
+        [] => "another value".to_owned(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// The process's arguments; the program's own name is kept, as clap expects.
+pub fn arguments() -> Vec<OsString> {
+    let mut argv: Vec<OsString> = std::env::args_os().collect();
+    if argv.is_empty() {
+        argv.push(OsStr::new("bft").to_owned());
+    }
+    argv
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(line: &str) -> String {
+        let argv = line.split(' ').map(OsString::from).collect();
+        match parse(argv) {
+            Err(error @ CliError::Usage(_)) => error.to_string(),
+            other => panic!("{line}: expected a usage error, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_definition() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example_and_every_flag_a_help_text() {
+        for verb in CommandLine::command().get_subcommands() {
+            let name = verb.get_name();
+            let after = verb
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                after.contains(&format!("bft {name}")),
+                "{name} has no example"
+            );
+            assert!(verb.get_about().is_some(), "{name} says not what it does");
+            for arg in verb.get_arguments() {
+                assert!(
+                    arg.get_help().is_some(),
+                    "{name}: {} has no help",
+                    arg.get_id()
+                );
+                assert!(arg.get_short().is_none() || arg.get_id() == "help");
+            }
+        }
+    }
+
+    #[test]
+    fn a_typo_anywhere_names_the_nearest() {
+        let cases = [
+            ("bft trian --model m", "did you mean bft train?"),
+            ("bft train --modle m", "did you mean --model?"),
+            ("bft train --learning-rate 1", "did you mean --lr?"),
+            (
+                "bft train --model m --data d --output o --loss btf",
+                "did you mean bft?",
+            ),
+            (
+                "bft train --model m --data d --output o --schedule cosin",
+                "did you mean cosine?",
+            ),
+            (
+                "bft train --model m --data d --output o --target-modules q_porj",
+                "did you mean q_proj?",
+            ),
+            (
+                "bft train --model m --data d --output o --device gpuu",
+                "did you mean gpu?",
+            ),
+            (
+                "bft train --model m --data d --output o --checkpoint-activations atuo",
+                "did you mean auto?",
+            ),
+            (
+                "bft embed --model m --input i --output o --pooling men",
+                "did you mean mean?",
+            ),
+            ("bft train model", "did you mean --model?"),
+            ("bft --model m", "bft takes a verb before --model"),
+            ("bft devices --rank 4", "it belongs to bft train"),
+        ];
+        for (line, expected) in cases {
+            let message = complaint(line);
+            assert!(message.contains(expected), "{line}: {message}");
+            assert!(!message.contains('\n'), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn bad_values_name_the_flag_and_what_was_found() {
+        let cases = [
+            ("bft train --rank 0", "--rank: found '0'"),
+            ("bft train --rank ten", "--rank: found 'ten'"),
+            ("bft train --lr nan", "--lr: found 'nan'"),
+            ("bft train --rank", "--rank needs a value"),
+            ("bft train --rank 1 --rank 2", "--rank was given twice"),
+            ("bft train --model m --data d", "--output <DIR> is missing"),
+            (
+                "bft train --model m --data d --output o --steps 1 --epochs 1",
+                "cannot be used with",
+            ),
+            ("bft", "no verb was given"),
+        ];
+        for (line, expected) in cases {
+            let message = complaint(line);
+            assert!(message.contains(expected), "{line}: {message}");
+            assert!(!message.contains('\n'), "{line}: {message}");
+        }
+    }
+}

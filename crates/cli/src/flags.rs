@@ -1,0 +1,199 @@
+//! Flags that several verbs share, and the parsers of their values.
+
+use std::path::PathBuf;
+
+use bft_core::device::DeviceRequest;
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::suggest::did_you_mean;
+
+/// Where a verb runs, and the file that may hold its flags.
+#[derive(Debug, Clone, Args)]
+pub struct RunFlags {
+    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device, help_heading = "Run")]
+    pub device: DeviceRequest,
+    /// A TOML file with flags of this verb (rank = 16); the command line wins
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub config: Option<PathBuf>,
+}
+
+/// How rows become samples.
+#[derive(Debug, Clone, Args)]
+pub struct DataFlags {
+    /// Longest sample in tokens [default: 2048, or the model's context if that is shorter]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Data")]
+    pub max_length: Option<usize>,
+    /// Cut samples longer than --max-length instead of stopping
+    #[arg(long, help_heading = "Data")]
+    pub truncate: bool,
+    /// Leave out rows that cannot be read, and count them, instead of stopping
+    #[arg(long, help_heading = "Data")]
+    pub skip_bad_rows: bool,
+}
+
+/// The two numbers of the BFT losses.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct GroupFlags {
+    /// Tokens in a confidence window of bft and bft-v3
+    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(1), help_heading = "Loss")]
+    pub group_size: usize,
+    /// Exponent on a sample's confidence in bft
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0, value_parser = not_negative, help_heading = "Loss")]
+    pub gamma: f32,
+}
+
+/// The shape of the LoRA adapter.
+#[derive(Debug, Clone, Args)]
+pub struct LoraFlags {
+    /// Rank of the LoRA matrices
+    #[arg(long, value_name = "RANK", default_value_t = 16, value_parser = at_least(1), help_heading = "Adapter")]
+    pub rank: usize,
+    /// LoRA's alpha; the adapter is scaled by alpha / rank [default: 2 * rank]
+    #[arg(long, value_name = "NUMBER", value_parser = positive, help_heading = "Adapter")]
+    pub alpha: Option<f32>,
+    /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+    #[arg(long, value_name = "MODULES", default_value = "all-linear", value_delimiter = ',', value_parser = target_module, help_heading = "Adapter")]
+    pub target_modules: Vec<String>,
+    /// Chance that LoRA's input is dropped in training
+    #[arg(long, value_name = "CHANCE", default_value_t = 0.0, value_parser = chance, help_heading = "Adapter")]
+    pub lora_dropout: f32,
+}
+
+/// Every module a LoRA adapter can sit on, in the decoder's order.
+pub const LINEAR_MODULES: [&str; 7] = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+];
+
+impl LoraFlags {
+    /// The chosen modules' names, `all-linear` written out.
+    pub fn modules(&self) -> Vec<String> {
+        if self.target_modules.iter().any(|name| name == "all-linear") {
+            LINEAR_MODULES.map(str::to_owned).to_vec()
+        } else {
+            self.target_modules.clone()
+        }
+    }
+
+    /// `--alpha`, or twice the rank.
+    pub fn alpha(&self) -> f32 {
+        self.alpha.unwrap_or(2.0 * self.rank as f32)
+    }
+}
+
+/// `--loss`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// cross-entropy, every token alike
+    Sft,
+    /// each token weighted by its own probability
+    Dft,
+    /// balanced: tokens by probability, samples by one minus their least confident window
+    Bft,
+    /// balanced, third version: tokens by probability over their window's mean
+    BftV3,
+}
+
+impl Loss {
+    /// All four, in the order they are printed.
+    pub const ALL: [Loss; 4] = [Loss::Sft, Loss::Dft, Loss::Bft, Loss::BftV3];
+}
+
+/// A whole number no smaller than `least`.
+pub fn at_least(least: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least..)
+}
+
+fn number(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(_) => Err("expected a finite number".to_owned()),
+        Err(_) => Err("expected a number such as 0.1 or 2e-4".to_owned()),
+    }
+}
+
+/// A finite number above 0.
+pub fn positive(text: &str) -> Result<f32, String> {
+    match number(text)? {
+        value if value > 0.0 => Ok(value),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+/// A finite number, 0 or above.
+pub fn not_negative(text: &str) -> Result<f32, String> {
+    match number(text)? {
+        value if value >= 0.0 => Ok(value),
+        _ => Err("expected 0 or a number above".to_owned()),
+    }
+}
+
+/// A number from 0 up to, not including, 1.
+pub fn chance(text: &str) -> Result<f32, String> {
+    match number(text)? {
+        value if (0.0..1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0 up to, not including, 1".to_owned()),
+    }
+}
+
+/// A number above 0 and at most 1.
+pub fn share(text: &str) -> Result<f32, String> {
+    match number(text)? {
+        value if value > 0.0 && value <= 1.0 => Ok(value),
+        _ => Err("expected a number above 0 and at most 1".to_owned()),
+    }
+}
+
+fn target_module(text: &str) -> Result<String, String> {
+    let known = || LINEAR_MODULES.into_iter().chain(["all-linear"]);
+    let name = text.trim();
+    if known().any(|module| module == name) {
+        Ok(name.to_owned())
+    } else {
+        let guess = did_you_mean(name, known(), str::to_owned);
+        Err(format!(
+            "no such module{guess} (known: all-linear, {})",
+            LINEAR_MODULES.join(", ")
+        ))
+    }
+}
+
+fn device(text: &str) -> Result<DeviceRequest, String> {
+    text.parse::<DeviceRequest>().map_err(|_| {
+        let guess = did_you_mean(text, ["auto", "cpu", "gpu", "gpu:0"], str::to_owned);
+        format!("expected auto, cpu, gpu or gpu:N{guess}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_outside_their_range_are_refused() {
+        assert!(positive("0").is_err());
+        assert!(positive("nan").is_err());
+        assert!(positive("inf").is_err());
+        assert!(not_negative("-1").is_err());
+        assert_eq!(not_negative("0"), Ok(0.0));
+        assert!(chance("1").is_err());
+        assert_eq!(chance("0.5"), Ok(0.5));
+        assert!(share("0").is_err());
+        assert_eq!(share("1"), Ok(1.0));
+    }
+
+    #[test]
+    fn a_mistyped_module_names_the_nearest() {
+        let error = target_module("q_porj").expect_err("no such module");
+        assert!(error.contains("did you mean q_proj?"), "{error}");
+    }
+}

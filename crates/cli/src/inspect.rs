@@ -1,0 +1,78 @@
+//! `bft inspect`: what is in a model, an adapter or a data file.
+
+mod adapter;
+mod model;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::error::CliError;
+use crate::flags::{DataFlags, GroupFlags, RunFlags, at_least};
+use crate::open;
+
+/// Look into a model, an adapter or a data file
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  bft inspect --model SmolLM2-135M-Instruct.Q4_1.gguf
+  bft inspect --adapter tuned
+  bft inspect --model ./Qwen3-0.6B --data train.jsonl --rows 3 --group-size 32
+  bft inspect --model ./Qwen3-0.6B --adapter tuned --data train.jsonl --json
+
+With --data, every token is shown with its mask and with the weight that SFT, DFT, BFT and
+BFT-v3 give it under the model: as heat on a terminal, as a table elsewhere.")]
+pub struct InspectFlags {
+    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+    #[arg(
+        long,
+        value_name = "PATH",
+        required_unless_present = "adapter",
+        help_heading = "Model and data"
+    )]
+    pub model: Option<PathBuf>,
+    /// LoRA adapter folder (PEFT layout)
+    #[arg(long, value_name = "DIR", help_heading = "Model and data")]
+    pub adapter: Option<PathBuf>,
+    /// Rows, JSONL or a JSON array; needs --model
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "model",
+        help_heading = "Model and data"
+    )]
+    pub data: Option<PathBuf>,
+    /// Show this many rows of --data
+    #[arg(long, value_name = "ROWS", default_value_t = 3, value_parser = at_least(1), help_heading = "Model and data")]
+    pub rows: usize,
+    /// Show rows of --data from this one on, counted from 1
+    #[arg(long, value_name = "ROW", default_value_t = 1, value_parser = at_least(1), help_heading = "Model and data")]
+    pub first_row: usize,
+    #[command(flatten)]
+    pub data_flags: DataFlags,
+    #[command(flatten)]
+    pub group: GroupFlags,
+    /// List every tensor, not one line a kind
+    #[arg(long, help_heading = "Run")]
+    pub all_tensors: bool,
+    /// Show tokens as a table on a terminal too
+    #[arg(long, help_heading = "Run")]
+    pub table: bool,
+    /// Print JSON: one object, or with --data one object a row
+    #[arg(long, help_heading = "Run")]
+    pub json: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Runs `bft inspect`.
+pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
+    let model = flags.model.as_deref().map(open::model).transpose()?;
+    match (&model, &flags.adapter, &flags.data) {
+        (model, Some(folder), None) => {
+            adapter::show(folder, model.as_ref(), flags.all_tensors, flags.json)
+        }
+        (Some(model), None, None) => model::show(model, flags.all_tensors, flags.json),
+        _ => Err(CliError::failed("not wired yet")),
+    }
+}

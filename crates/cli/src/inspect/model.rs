@@ -1,0 +1,221 @@
+//! What is in a model file: architecture, sizes, tensors and their formats.
+
+use std::collections::BTreeMap;
+
+use bft_formats::{DType, Model, RopeScaling};
+use serde_json::{Value, json};
+
+use crate::error::CliError;
+use crate::ui::{self, BOLD, bytes, table, thousands};
+
+/// Prints the model: one line a kind of tensor, or every tensor with `all`.
+pub fn show(model: &Model, all: bool, as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        return ui::json(&as_value(model));
+    }
+    let config = &model.config;
+    let elements: usize = model.tensors.values().map(|tensor| tensor.elements()).sum();
+    let size: usize = model.tensors.values().map(|tensor| tensor.data.len()).sum();
+    let heads = format!(
+        "{} query, {} key and value, of {}",
+        config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    );
+    let facts = [
+        ("architecture", config.architecture.to_string()),
+        ("parameters", thousands(elements as u64)),
+        ("size", bytes(size as u64)),
+        ("layers", config.num_hidden_layers.to_string()),
+        ("hidden size", config.hidden_size.to_string()),
+        ("feed-forward size", config.intermediate_size.to_string()),
+        ("heads", heads),
+        ("vocabulary", thousands(config.vocab_size as u64)),
+        (
+            "context",
+            format!(
+                "{} tokens",
+                thousands(config.max_position_embeddings as u64)
+            ),
+        ),
+        ("rope", rope(model)),
+        (
+            "head",
+            if config.tie_word_embeddings {
+                "tied to the embedding".to_owned()
+            } else {
+                "its own".to_owned()
+            },
+        ),
+        ("biases", biases(model)),
+        ("q and k norms", yes(config.qk_norm).to_owned()),
+        ("tokenizer", tokenizer(model)),
+        (
+            "chat template",
+            yes(model.chat_template.is_some()).to_owned(),
+        ),
+    ];
+    ui::result(&format!("{BOLD}{}{BOLD:#}", model.name))?;
+    for (name, value) in facts {
+        ui::result(&format!("  {name:<18} {value}"))?;
+    }
+    ui::result("")?;
+    ui::result(&table(&if all {
+        every_tensor(model)
+    } else {
+        kinds(model)
+    }))
+}
+
+fn yes(truth: bool) -> &'static str {
+    if truth { "yes" } else { "no" }
+}
+
+fn rope(model: &Model) -> String {
+    let theta = model.config.rope_theta;
+    match &model.config.rope_scaling {
+        RopeScaling::None => format!("theta {theta}"),
+        RopeScaling::Linear { factor } => format!("theta {theta}, linear scaling by {factor}"),
+        RopeScaling::Llama3 { factor, .. } => format!("theta {theta}, llama3 scaling by {factor}"),
+        RopeScaling::Divisors(_) => format!("theta {theta}, a divisor for each frequency"),
+    }
+}
+
+fn biases(model: &Model) -> String {
+    match (
+        model.config.attention_bias,
+        model.config.attention_output_bias,
+    ) {
+        (false, false) => "none".to_owned(),
+        (true, false) => "q, k, v".to_owned(),
+        (false, true) => "o".to_owned(),
+        (true, true) => "q, k, v, o".to_owned(),
+    }
+}
+
+fn tokenizer(model: &Model) -> String {
+    match &model.tokenizer {
+        Some(tokenizer) => format!("{} tokens", thousands(tokenizer.vocab_size() as u64)),
+        None => "none".to_owned(),
+    }
+}
+
+/// `576×576`.
+fn shape_text(shape: &[usize]) -> String {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    sizes.join("×")
+}
+
+fn head_row(count: &str) -> Vec<String> {
+    ["tensor", "shape", "format", count, "bytes"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn every_tensor(model: &Model) -> Vec<Vec<String>> {
+    let mut rows = vec![head_row("parameters")];
+    rows.extend(model.tensors.values().map(|tensor| {
+        vec![
+            tensor.name.clone(),
+            shape_text(&tensor.shape),
+            tensor.dtype.to_string(),
+            thousands(tensor.elements() as u64),
+            thousands(tensor.data.len() as u64),
+        ]
+    }));
+    rows
+}
+
+/// Tensors of all layers that are alike, as one row.
+fn kinds(model: &Model) -> Vec<Vec<String>> {
+    let mut kinds: BTreeMap<(String, Vec<usize>, DType), (usize, usize)> = BTreeMap::new();
+    for tensor in model.tensors.values() {
+        let key = (
+            without_layer(&tensor.name),
+            tensor.shape.clone(),
+            tensor.dtype,
+        );
+        let entry = kinds.entry(key).or_default();
+        entry.0 += 1;
+        entry.1 += tensor.data.len();
+    }
+    let mut rows = vec![head_row("tensors")];
+    rows.extend(
+        kinds
+            .into_iter()
+            .map(|((name, shape, dtype), (count, size))| {
+                vec![
+                    name,
+                    shape_text(&shape),
+                    dtype.to_string(),
+                    count.to_string(),
+                    thousands(size as u64),
+                ]
+            }),
+    );
+    rows
+}
+
+/// `model.layers.12.mlp.up_proj.weight` as `model.layers.*.mlp.up_proj.weight`.
+pub(super) fn without_layer(name: &str) -> String {
+    let parts: Vec<&str> = name
+        .split('.')
+        .map(|part| {
+            if part.parse::<usize>().is_ok() {
+                "*"
+            } else {
+                part
+            }
+        })
+        .collect();
+    parts.join(".")
+}
+
+fn as_value(model: &Model) -> Value {
+    let config = &model.config;
+    let tensors: Vec<Value> = model
+        .tensors
+        .values()
+        .map(|tensor| {
+            json!({
+                "name": tensor.name,
+                "shape": tensor.shape,
+                "dtype": tensor.dtype.name(),
+                "bytes": tensor.data.len(),
+            })
+        })
+        .collect();
+    json!({
+        "kind": "model",
+        "name": model.name,
+        "architecture": config.architecture.name(),
+        "parameters": model.tensors.values().map(|tensor| tensor.elements()).sum::<usize>(),
+        "bytes": model.tensors.values().map(|tensor| tensor.data.len()).sum::<usize>(),
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "eos_token_ids": config.eos_token_ids,
+        "tokenizer": model.tokenizer.is_some(),
+        "chat_template": model.chat_template.is_some(),
+        "tensors": tensors,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_fold_into_one_kind() {
+        assert_eq!(
+            without_layer("model.layers.12.mlp.up_proj.weight"),
+            "model.layers.*.mlp.up_proj.weight"
+        );
+        assert_eq!(without_layer("model.norm.weight"), "model.norm.weight");
+        assert_eq!(shape_text(&[49152, 576]), "49152×576");
+    }
+}

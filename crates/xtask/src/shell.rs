@@ -1,0 +1,116 @@
+//! Running other programs, and saying so.
+
+use std::ffi::OsStr;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// The workspace's root folder.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}
+
+/// The cargo that runs this task.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// A heading.
+pub fn heading(text: &str) {
+    println!("\n{}", bold(text));
+}
+
+/// Bold on a terminal, plain elsewhere and under `NO_COLOR`.
+pub fn bold(text: &str) -> String {
+    styled(text, "1")
+}
+
+/// Green on a terminal.
+pub fn green(text: &str) -> String {
+    styled(text, "32")
+}
+
+/// Dim on a terminal.
+pub fn dim(text: &str) -> String {
+    styled(text, "2")
+}
+
+fn styled(text: &str, code: &str) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if plain || !std::io::stdout().is_terminal() {
+        text.to_owned()
+    } else {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+/// Runs a command with its output on this terminal; shows the command and how long it took.
+pub fn run(command: &mut Command) -> Result<(), String> {
+    let shown = show(command);
+    println!("{}", dim(&format!("$ {shown}")));
+    let started = Instant::now();
+    let status = command
+        .status()
+        .map_err(|error| format!("`{shown}` could not be started: {error}"))?;
+    if status.success() {
+        println!(
+            "{}",
+            dim(&format!("  ok, {:.0} s", started.elapsed().as_secs_f64()))
+        );
+        Ok(())
+    } else {
+        Err(format!("`{shown}` failed ({status})"))
+    }
+}
+
+/// Runs a command and returns its standard output; its standard error goes to this terminal.
+pub fn output(command: &mut Command) -> Result<String, String> {
+    let shown = show(command);
+    let done = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("`{shown}` could not be started: {error}"))?;
+    if !done.status.success() {
+        return Err(format!("`{shown}` failed ({})", done.status));
+    }
+    String::from_utf8(done.stdout).map_err(|_| format!("`{shown}` printed no valid text"))
+}
+
+/// Runs a command for its last line of standard output, a JSON value.
+pub fn json(command: &mut Command) -> Result<serde_json::Value, String> {
+    let text = output(command)?;
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line)
+        .map_err(|error| format!("`{}` printed no JSON: {error}: {line}", show(command)))
+}
+
+/// Whether a program runs at all, quietly.
+pub fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The command as one would type it.
+pub fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(OsStr::new("?"));
+    let mut text = name.to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        let argument = argument.to_string_lossy();
+        text.push(' ');
+        if argument.is_empty() || argument.contains([' ', '\'', '"', '$', '*', '?']) {
+            text.push_str(&format!("'{}'", argument.replace('\'', "'\\''")));
+        } else {
+            text.push_str(&argument);
+        }
+    }
+    text
+}

@@ -1,0 +1,103 @@
+//! What the tests and the demo need of the machine, and how a Debian machine gets it.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::shell::{run, succeeds};
+
+/// A Vulkan loader and at least one driver, so that the shaders' tests have something to run on.
+pub fn vulkan() -> Result<(), String> {
+    if !cfg!(target_os = "linux") {
+        println!("graphics: this system's own (Metal or DX12)");
+        return Ok(());
+    }
+    if let Some(driver) = vulkan_driver() {
+        println!("Vulkan: driver {driver}");
+        return Ok(());
+    }
+    println!("Vulkan: no loader or driver was found; installing the software driver");
+    install(&["mesa-vulkan-drivers", "libvulkan1"])
+}
+
+fn vulkan_driver() -> Option<String> {
+    const LIBRARIES: [&str; 6] = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/lib",
+        "/lib",
+    ];
+    const DRIVERS: [&str; 3] = [
+        "/usr/share/vulkan/icd.d",
+        "/etc/vulkan/icd.d",
+        "/usr/local/share/vulkan/icd.d",
+    ];
+    let loader = LIBRARIES
+        .iter()
+        .any(|folder| Path::new(folder).join("libvulkan.so.1").exists());
+    if !loader {
+        return None;
+    }
+    for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+        if let Ok(named) = std::env::var(variable) {
+            return Some(named);
+        }
+    }
+    DRIVERS
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .find(|name| name.ends_with(".json"))
+}
+
+/// Python with pip, which fetches the model.
+pub fn pip() -> Result<(), String> {
+    let found = || succeeds(Command::new("python3").args(["-m", "pip", "--version"]));
+    if found() {
+        return Ok(());
+    }
+    println!("python3 with pip was not found; installing it");
+    install(&["python3-pip"])?;
+    if found() {
+        Ok(())
+    } else {
+        Err(
+            "`python3 -m pip` still does not run; install Python 3 with pip and try again"
+                .to_owned(),
+        )
+    }
+}
+
+/// Installs Debian packages, as root or through sudo where that asks for no password.
+fn install(packages: &[&str]) -> Result<(), String> {
+    let advice = format!(
+        "install {} with your system's package manager",
+        packages.join(" and ")
+    );
+    if !succeeds(Command::new("apt-get").arg("--version")) {
+        return Err(format!(
+            "this is not a Debian machine (no apt-get): {advice}"
+        ));
+    }
+    let root = succeeds(Command::new("sh").args(["-c", "test $(id -u) = 0"]));
+    let as_root = || -> Result<Command, String> {
+        if root {
+            return Ok(Command::new("apt-get"));
+        }
+        if succeeds(Command::new("sudo").args(["-n", "true"])) {
+            let mut command = Command::new("sudo");
+            command.args(["-n", "apt-get"]);
+            return Ok(command);
+        }
+        Err(format!(
+            "not root, and sudo would ask for a password: {advice}"
+        ))
+    };
+    run(as_root()?.args(["-q", "update"]))?;
+    run(as_root()?
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-q", "install", "-y", "--no-install-recommends"])
+        .args(packages))
+}

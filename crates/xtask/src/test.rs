@@ -1,0 +1,38 @@
+//! `cargo xtask test`: what CI runs, and what a contributor runs before pushing.
+
+use std::time::Instant;
+
+use crate::shell::{self, cargo, heading};
+use crate::{model, system};
+
+/// Installs what is missing, then the quick checks before the slow ones; stops at the first that fails.
+pub fn run(rest: &[String]) -> Result<(), String> {
+    crate::no_arguments(rest, "test")?;
+    let started = Instant::now();
+    heading("Format");
+    shell::run(cargo().args(["fmt", "--all", "--check"]))?;
+    heading("What the tests need");
+    system::vulkan()?;
+    let model = model::get()?;
+    heading("Lints");
+    shell::run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    heading("Tests");
+    shell::run(
+        cargo()
+            .args(["test", "--workspace", "--quiet"])
+            .env("BFT_CACHE", model.parent().unwrap_or(&model)),
+    )?;
+    println!(
+        "\nall passed in {:.0} minutes",
+        started.elapsed().as_secs_f64() / 60.0
+    );
+    Ok(())
+}
