@@ -7,7 +7,7 @@ use bft_formats::Model;
 use serde_json::Value;
 
 use crate::engine::EngineError;
-use crate::rows::{Origin, RowError, RowProblem, parse_object, token_ids, utf8};
+use crate::rows::{Origin, RowError, RowProblem, kind, parse_object, token_ids, utf8};
 use crate::text::{TextEncoder, TextError};
 
 /// Hidden states of whole samples, pooled as the engine was told.
@@ -219,8 +219,8 @@ fn parse_row(bytes: &[u8]) -> Result<(EmbedContent, Option<Value>), RowProblem> 
     let content = match (row.get("input_ids"), row.get("text")) {
         (Some(ids), _) => EmbedContent::Tokens(token_ids(ids, "input_ids")?),
         (None, Some(Value::String(text))) => EmbedContent::Text(text.clone()),
-        (None, Some(_)) => {
-            let (path, found) = ("text".into(), "no string".into());
+        (None, Some(other)) => {
+            let (path, found) = ("text".into(), kind(other).into());
             return Err(RowProblem::Type {
                 path,
                 found,

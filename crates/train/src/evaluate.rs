@@ -156,3 +156,7 @@ pub async fn evaluate(
     }
     Ok(tally.report())
 }
+
+#[cfg(test)]
+#[path = "evaluate/tests.rs"]
+mod tests;

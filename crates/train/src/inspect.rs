@@ -124,3 +124,58 @@ pub async fn inspect_sample(
     });
     Ok(inspected)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core_api::Batch;
+    use crate::testing::{Around, model, tokenizer};
+    use crate::text::TextEncoder;
+
+    /// Every trained token has half the probability of the one before it.
+    struct Halving;
+
+    impl LogProbs for Halving {
+        async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+            Ok((1..=batch.trained.len()).map(|i| i as f32 * 0.5f32.ln()).collect())
+        }
+    }
+
+    fn sample() -> Sample {
+        let model = model(Some(tokenizer(Around::Nothing)), None);
+        let labelled = TextEncoder::new(&model).completion_sample("the", " Pr").unwrap();
+        let origin = Origin { file: "d".into(), line: 4, element: None };
+        Sample { tokens: labelled.tokens, labels: labelled.labels, origin }
+    }
+
+    #[test]
+    fn tokens_show_their_text_label_and_mask() {
+        let inspected = inspect_tokens(Some(&tokenizer(Around::Nothing)), &sample());
+        let seen: Vec<(&str, bool)> = inspected.tokens.iter().map(|t| (t.text.as_str(), t.trained)).collect();
+        assert_eq!(seen, [("the", false), (" P", true), ("r", true), ("<|endoftext|>", true)]);
+        assert_eq!((inspected.origin.as_str(), inspected.trained), ("d:4", 3));
+        assert_eq!(inspected.tokens[0].label, MASKED);
+        assert_eq!(inspect_tokens(None, &sample()).tokens[3].text, "<261>");
+    }
+
+    #[test]
+    fn weights_are_those_of_the_four_losses_by_hand() {
+        let tokenizer = tokenizer(Around::Nothing);
+        let inspected = pollster::block_on(inspect_sample(&mut Halving, Some(&tokenizer), &sample(), 2, 1.0));
+        let inspected = inspected.unwrap();
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "found {a}, expected {b}");
+        assert_eq!(inspected.tokens[0].scores, None);
+        // p = ½, ¼, ⅛. Windows of bft-v3 at g = 2 are {½}, {½, ¼}, {¼, ⅛}.
+        let expected = [(0.5, 1.0), (0.25, 0.25 / 0.375), (0.125, 0.125 / 0.1875)];
+        for (token, (p, v3)) in inspected.tokens[1..].iter().zip(expected) {
+            let scores = token.scores.unwrap();
+            close(scores.p, p);
+            assert_eq!((scores.sft, scores.dft, scores.bft), (1.0, scores.p, scores.p));
+            close(scores.bft_v3, v3);
+        }
+        let weight = inspected.sample_weight.unwrap();
+        close(weight.bft, 1.0 - (0.25f64 * 0.125).sqrt());
+        close(weight.bft_v3, 1.0 - 0.1875);
+        close(inspected.nll.unwrap(), 2.0 * std::f64::consts::LN_2);
+    }
+}

@@ -6,7 +6,7 @@
 //! | rows to token ids with labels | `text`, `samples` |
 //! | samples to packed micro-batches, in an order that a cursor continues | `batches`, `random` |
 //! | settings and data to a run with known sizes | `config`, `schedule`, `plan` |
-//! | a run on disk, with metrics, checkpoints and resume | `trainer`, `folder`, `checkpoint`, `resume` |
+//! | a run on disk, with metrics, checkpoints and resume | `trainer`, `run`, `folder`, `checkpoint`, `resume` |
 //! | what the device side must offer | `engine` |
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
@@ -33,6 +33,8 @@ mod random;
 #[cfg(not(target_arch = "wasm32"))]
 mod resume;
 mod rows;
+#[cfg(not(target_arch = "wasm32"))]
+mod run;
 mod samples;
 mod schedule;
 #[cfg(test)]
@@ -62,6 +64,8 @@ pub use rows::read_rows;
 pub use rows::{
     DataError, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, parse_rows,
 };
+#[cfg(not(target_arch = "wasm32"))]
+pub use run::MAX_SKIPPED;
 pub use samples::{
     DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens,
     make_samples,
@@ -69,4 +73,4 @@ pub use samples::{
 pub use schedule::{Schedule, UnknownSchedule};
 pub use text::{LabelledTokens, TextEncoder, TextError};
 #[cfg(not(target_arch = "wasm32"))]
-pub use trainer::{DeviceSummary, MAX_SKIPPED, Trainer};
+pub use trainer::{DeviceSummary, Trainer};

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bft_formats::Message;
 
-pub(crate) use fields::token_ids;
+pub(crate) use fields::{kind, token_ids};
 use split::{Record, SplitError};
 
 /// Where a row came from, for messages.
@@ -449,7 +449,7 @@ pub(crate) fn parse_object(
     match serde_json::from_str(text) {
         Ok(serde_json::Value::Object(object)) => Ok(object),
         Ok(other) => Err(RowProblem::NotObject {
-            found: fields::kind(&other),
+            found: kind(&other),
         }),
         Err(e) if e.is_eof() && !text.is_empty() => Err(RowProblem::Truncated),
         Err(e) => {

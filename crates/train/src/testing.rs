@@ -1,12 +1,16 @@
-//! What the tests share: a byte-level tokenizer, a ChatML template and a tiny model, all made here.
+//! What the tests share, all made here: a byte-level tokenizer, a ChatML template, a tiny model, and an engine that
+//! fails on purpose.
 
 use std::collections::BTreeMap;
 
 use bft_formats::{
-    Architecture, Bytes, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig,
+    Adapter, Architecture, Bytes, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig,
     RopeScaling, Tensor, Tokenizer,
 };
 use serde_json::{Value, json};
+
+use crate::core_api::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
+use crate::engine::{Engine, EngineError, LogProbs};
 
 pub(crate) const CHATML: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + \
                                  '<|im_end|>' + '\n' }}{%- endfor -%}{%- if add_generation_prompt -%}\
@@ -158,4 +162,145 @@ pub(crate) fn chat(turns: &[(&str, &str)]) -> Vec<Message> {
         .iter()
         .map(|(role, content)| Message::new(*role, *content))
         .collect()
+}
+
+/// What goes wrong in a [`Toy`].
+#[derive(Clone, Default)]
+pub(crate) struct Faults {
+    /// The device is lost in this step.
+    pub lost_at: Option<u64>,
+    /// Gradients of these steps are not finite.
+    pub not_finite: std::ops::Range<u64>,
+    /// Somebody presses Ctrl-C in this step.
+    pub stop_at: Option<u64>,
+    pub stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// An engine without a model: its gradient pulls every value of the adapter towards a number that the batch's labels
+/// give, so that a wrong batch, order, rate or moment shows in the adapter's bytes.
+pub(crate) struct Toy {
+    adapter: Adapter,
+    state: OptimizerState,
+    gradient: Vec<f32>,
+    loss: f32,
+    tokens: usize,
+    metrics: Vec<StepMetrics>,
+    faults: Faults,
+}
+
+impl Toy {
+    pub(crate) fn new(adapter: Adapter, faults: Faults) -> Self {
+        let len = adapter.pairs.iter().map(|p| p.a.len() + p.b.len()).sum();
+        let zeros = vec![0.0; len];
+        let state = OptimizerState {
+            step: 0,
+            first_moment: zeros.clone(),
+            second_moment: zeros.clone(),
+        };
+        Self {
+            adapter,
+            state,
+            gradient: zeros,
+            loss: 0.0,
+            tokens: 0,
+            metrics: Vec::new(),
+            faults,
+        }
+    }
+
+    fn values(&mut self) -> impl Iterator<Item = &mut f32> {
+        self.adapter
+            .pairs
+            .iter_mut()
+            .flat_map(|p| p.a.iter_mut().chain(&mut p.b))
+    }
+
+    /// −log p, from the adapter and the label alone.
+    fn nll(&self, label: u32) -> f32 {
+        let value = self.adapter.pairs[0].a[0];
+        0.1 + (value - (label % 7) as f32 * 0.1).abs()
+    }
+}
+
+impl LogProbs for Toy {
+    async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        Ok(batch.labels.iter().map(|label| -self.nll(*label)).collect())
+    }
+}
+
+impl Engine for Toy {
+    fn accumulate(
+        &mut self,
+        batch: &Batch,
+        totals: StepTotals,
+        _: &LossConfig,
+    ) -> Result<(), EngineError> {
+        if self.faults.lost_at == Some(self.state.step + 1) {
+            return Err("device lost".into());
+        }
+        for (t, label) in batch.trained.iter().zip(&batch.labels) {
+            let target = (label % 7) as f32 * 0.1 + *t as f32 * 0.001;
+            let share = 1.0 / totals.tokens as f32;
+            let mut gradient = std::mem::take(&mut self.gradient);
+            gradient
+                .iter_mut()
+                .zip(self.values())
+                .for_each(|(g, v)| *g += (*v - target) * share);
+            self.gradient = gradient;
+            self.loss += self.nll(*label) * share;
+        }
+        self.tokens = totals.tokens;
+        Ok(())
+    }
+
+    fn apply(&mut self, lr: f32, optimizer: &AdamW) -> Result<(), EngineError> {
+        let step = self.state.step + 1;
+        let skipped = self.faults.not_finite.contains(&step);
+        if !skipped {
+            let mut state = self.state.clone();
+            let moments = state.first_moment.iter_mut().zip(&mut state.second_moment);
+            let gradient = self.gradient.clone();
+            for ((value, g), (m, v)) in self.values().zip(gradient).zip(moments) {
+                *m = optimizer.beta1 * *m + (1.0 - optimizer.beta1) * g;
+                *v = optimizer.beta2 * *v + (1.0 - optimizer.beta2) * g * g;
+                *value -= lr * *m / (v.sqrt() + 1e-3);
+            }
+            self.state = state;
+        }
+        self.state.step = step;
+        let nll = if skipped { f32::NAN } else { self.loss };
+        self.metrics.push(StepMetrics {
+            loss: nll,
+            nll,
+            grad_norm: self.gradient.iter().map(|g| g * g).sum::<f32>().sqrt(),
+            tokens: self.tokens,
+            skipped,
+            bad_tensor: skipped.then(|| "model.layers.0.mlp.up_proj.lora_A".into()),
+        });
+        self.gradient.fill(0.0);
+        self.loss = 0.0;
+        if self.faults.stop_at == Some(step) {
+            self.faults
+                .stop
+                .store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError> {
+        Ok(std::mem::take(&mut self.metrics))
+    }
+
+    async fn adapter(&mut self) -> Result<Adapter, EngineError> {
+        Ok(self.adapter.clone())
+    }
+
+    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError> {
+        Ok(self.state.clone())
+    }
+
+    fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError> {
+        self.state = state.clone();
+        Ok(())
+    }
 }

@@ -36,7 +36,7 @@ pub(super) fn content(row: &Map<String, Value>) -> Result<(RowFormat, RowContent
 }
 
 /// A readable name of a JSON value's type.
-pub(super) fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -1,0 +1,424 @@
+//! A run in progress: steps, metrics, evaluations, checkpoints, and how it ends.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bft_formats::Model;
+
+use crate::batches::{Cursor, Loader};
+use crate::checkpoint::RunState;
+use crate::engine::{Engine, EngineError};
+use crate::error::TrainError;
+use crate::evaluate::Tally;
+use crate::event::{EvalRow, Event, Finished, Note, SkippedRow, Started, StepRow};
+use crate::folder::RunFolder;
+use crate::plan::Plan;
+use crate::samples::DataReport;
+use crate::trainer::DeviceSummary;
+
+/// Steps in a row whose gradient is not finite before a run gives up.
+pub const MAX_SKIPPED: u64 = 20;
+/// Longest time between two looks at the metrics, which cost a wait for the device.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// A step that the device has, or may still be working on.
+struct Pending {
+    step: u64,
+    lr: f32,
+    /// All tokens, masked ones too.
+    tokens: usize,
+}
+
+#[derive(Default)]
+struct Totals {
+    skipped: u64,
+    trained_tokens: u64,
+    nll: Option<f32>,
+    eval: Option<EvalRow>,
+}
+
+/// Steps in a row without a finite gradient.
+struct Skipping {
+    first: u64,
+    count: u64,
+    tensor: String,
+}
+
+/// What a run says about itself in `run.json` and in its checkpoints.
+pub(crate) struct Facts<'r> {
+    pub model: &'r Model,
+    pub device: &'r DeviceSummary,
+    pub model_sha256: &'r str,
+    pub data_sha256: &'r str,
+    /// Values that are trained.
+    pub parameters: usize,
+}
+
+/// Where a run begins.
+#[derive(Default)]
+pub(crate) struct Start {
+    /// Steps done.
+    pub step: u64,
+    pub cursor: Cursor,
+    /// The checkpoint that it goes on from.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// A run in progress.
+pub(crate) struct Run<'r, E> {
+    plan: &'r Plan,
+    facts: Facts<'r>,
+    folder: RunFolder,
+    engine: E,
+    loader: Loader<'r>,
+    /// Steps done.
+    step: u64,
+    /// Steps done before this run.
+    first: u64,
+    /// The last checkpoint and its step.
+    saved: Option<(u64, PathBuf)>,
+    pending: VecDeque<Pending>,
+    started: Instant,
+    reported: Instant,
+    skipping: Option<Skipping>,
+    totals: Totals,
+    stop: &'r AtomicBool,
+    on_event: &'r mut dyn FnMut(Event),
+}
+
+impl<'r, E: Engine> Run<'r, E> {
+    pub fn new(
+        plan: &'r Plan,
+        facts: Facts<'r>,
+        folder: RunFolder,
+        engine: E,
+        start: Start,
+        stop: &'r AtomicBool,
+        on_event: &'r mut dyn FnMut(Event),
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            plan,
+            facts,
+            folder,
+            engine,
+            loader: Loader::new(&plan.train.samples, plan.batches(), start.cursor),
+            step: start.step,
+            first: start.step,
+            saved: start.checkpoint.map(|path| (start.step, path)),
+            pending: VecDeque::new(),
+            started: now,
+            reported: now,
+            skipping: None,
+            totals: Totals::default(),
+            stop,
+            on_event,
+        }
+    }
+
+    /// Runs to the last step, or to where it is stopped.
+    pub async fn go(mut self, notes: Vec<Note>) -> Result<Finished, TrainError> {
+        self.announce(notes)?;
+        let result = self.steps().await;
+        // A run that breaks off still says what is left of it.
+        result.map_err(|error| error.with_checkpoint(self.saved.map(|(_, path)| path)))
+    }
+
+    fn announce(&mut self, notes: Vec<Note>) -> Result<(), TrainError> {
+        self.folder.write_run(&self.description(None))?;
+        let samples = self.plan.train.samples.len();
+        (self.on_event)(Event::Started(Box::new(Started {
+            model: self.facts.model.name.clone(),
+            device: self.facts.device.description.clone(),
+            data: self.plan.train.report.clone(),
+            eval: self.plan.eval.as_ref().map(|e| e.report.clone()),
+            steps: self.plan.steps,
+            resumed_from: self.first,
+            steps_per_epoch: self.plan.batches().steps_per_epoch(samples),
+            parameters: self.facts.parameters,
+            memory_bytes: self.facts.device.memory_bytes,
+        })));
+        for note in notes {
+            (self.on_event)(Event::Note(note));
+        }
+        Ok(())
+    }
+
+    async fn steps(&mut self) -> Result<Finished, TrainError> {
+        let config = &self.plan.config;
+        if self.step == 0 {
+            self.evaluate().await?;
+        }
+        self.reported = Instant::now();
+        while self.step < self.plan.steps && !self.stopping() {
+            self.optimizer_step()?;
+            let last = self.step == self.plan.steps || self.stopping();
+            let every = |n: u64| self.step.is_multiple_of(n);
+            let eval = self.step == self.plan.steps || config.eval_every.is_some_and(every);
+            let save = last || every(config.save_every);
+            if eval || save || self.reported.elapsed() >= REPORT_EVERY {
+                self.report().await?;
+            }
+            if eval {
+                self.evaluate().await?;
+            }
+            if save {
+                self.save().await?;
+            }
+        }
+        self.finish().await
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Forward and backward of every micro-batch, then the update.
+    fn optimizer_step(&mut self) -> Result<(), TrainError> {
+        let step = self.step + 1;
+        let (loss, optimizer) = (self.plan.config.loss(), self.plan.config.optimizer());
+        let lr = self.plan.rate(step);
+        let work = self.loader.next_step();
+        let engine = &mut self.engine;
+        work.batches
+            .iter()
+            .try_for_each(|batch| engine.accumulate(batch, work.totals, &loss))
+            .and_then(|()| engine.apply(lr, &optimizer))
+            .map_err(|source| TrainError::Step {
+                step,
+                source,
+                checkpoint: None,
+            })?;
+        self.pending.push_back(Pending {
+            step,
+            lr,
+            tokens: work.tokens,
+        });
+        self.step = step;
+        Ok(())
+    }
+
+    fn device_error(&self, source: EngineError) -> TrainError {
+        TrainError::Step {
+            step: self.step,
+            source,
+            checkpoint: None,
+        }
+    }
+
+    /// Reads the metrics of the steps since the last look, writes and reports them.
+    async fn report(&mut self) -> Result<(), TrainError> {
+        let metrics = self
+            .engine
+            .drain_metrics()
+            .await
+            .map_err(|e| self.device_error(e))?;
+        let tokens: usize = self.pending.iter().map(|p| p.tokens).sum();
+        let seconds = self.reported.elapsed().as_secs_f64().max(1e-9);
+        let tokens_per_second = (tokens as f64 / seconds * 10.0).round() / 10.0;
+        for m in metrics {
+            let Some(Pending { step, lr, .. }) = self.pending.pop_front() else {
+                break;
+            };
+            self.totals.trained_tokens += m.tokens as u64;
+            if m.skipped {
+                self.skipped(
+                    step,
+                    lr,
+                    m.tokens,
+                    m.bad_tensor.unwrap_or_else(|| "the loss".into()),
+                )?;
+                continue;
+            }
+            self.skipping = None;
+            self.totals.nll = Some(m.nll);
+            let (loss, nll, grad_norm, tokens) = (m.loss, m.nll, m.grad_norm, m.tokens);
+            let row = StepRow {
+                step,
+                loss,
+                nll,
+                lr,
+                grad_norm,
+                tokens,
+                tokens_per_second,
+            };
+            self.folder.write_row(&row)?;
+            (self.on_event)(Event::Step(row));
+        }
+        self.reported = Instant::now();
+        Ok(())
+    }
+
+    fn skipped(
+        &mut self,
+        step: u64,
+        lr: f32,
+        tokens: usize,
+        tensor: String,
+    ) -> Result<(), TrainError> {
+        self.totals.skipped += 1;
+        self.folder.write_row(&SkippedRow {
+            step,
+            skipped: true,
+            tensor: &tensor,
+            lr,
+            tokens,
+        })?;
+        (self.on_event)(Event::Skipped {
+            step,
+            tensor: tensor.clone(),
+        });
+        let run = self.skipping.get_or_insert(Skipping {
+            first: step,
+            count: 0,
+            tensor,
+        });
+        run.count += 1;
+        if run.count < MAX_SKIPPED {
+            return Ok(());
+        }
+        let (count, first, tensor) = (run.count, run.first, run.tensor.clone());
+        Err(TrainError::NotFinite {
+            count,
+            first,
+            last: step,
+            tensor,
+            checkpoint: None,
+        })
+    }
+
+    /// Evaluates the held-out rows, where there are any and nobody waits for the run to stop.
+    async fn evaluate(&mut self) -> Result<(), TrainError> {
+        let loss = self.plan.config.loss();
+        let mut tally = Tally::new(loss.group_size, loss.gamma);
+        for group in self.plan.eval_groups() {
+            if self.stopping() {
+                return Ok(());
+            }
+            tally
+                .add(&mut self.engine, group)
+                .await
+                .map_err(|e| self.device_error(e))?;
+        }
+        if tally.samples() > 0 {
+            let report = tally.report();
+            let row = EvalRow {
+                step: self.step,
+                eval_nll: report.nll,
+                eval_loss: report.loss.of(loss.kind),
+            };
+            self.totals.eval = Some(row);
+            self.folder.write_row(&row)?;
+            (self.on_event)(Event::Eval(row));
+        }
+        self.reported = Instant::now();
+        Ok(())
+    }
+
+    async fn save(&mut self) -> Result<(), TrainError> {
+        if self
+            .saved
+            .as_ref()
+            .is_some_and(|(step, _)| *step == self.step)
+        {
+            return Ok(());
+        }
+        let adapter = self
+            .engine
+            .adapter()
+            .await
+            .map_err(|e| self.device_error(e))?;
+        let optimizer = self
+            .engine
+            .optimizer_state()
+            .await
+            .map_err(|e| self.device_error(e))?;
+        let state = RunState {
+            layout: RunState::LAYOUT,
+            step: self.step,
+            steps: self.plan.steps,
+            cursor: self.loader.cursor(),
+            device: self.facts.device.description.clone(),
+            model_sha256: self.facts.model_sha256.into(),
+            data_sha256: self.facts.data_sha256.into(),
+            settings: self.plan.config.clone(),
+        };
+        self.folder.sync_metrics()?;
+        let path = self
+            .folder
+            .checkpoints()
+            .save(&state, &adapter, &optimizer)?;
+        self.saved = Some((self.step, path.clone()));
+        (self.on_event)(Event::Checkpoint {
+            step: self.step,
+            path,
+        });
+        self.reported = Instant::now();
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<Finished, TrainError> {
+        let adapter = self
+            .engine
+            .adapter()
+            .await
+            .map_err(|e| self.device_error(e))?;
+        self.folder.write_adapter(&adapter)?;
+        let finished = Finished {
+            steps: self.step,
+            stopped: self.step < self.plan.steps,
+            skipped_steps: self.totals.skipped,
+            tokens: self.totals.trained_tokens,
+            seconds: self.started.elapsed().as_secs_f64(),
+            nll: self.totals.nll,
+            eval: self.totals.eval,
+            adapter: self.plan.config.output.clone(),
+            checkpoint: self.saved.as_ref().map(|(_, path)| path.clone()),
+        };
+        self.folder.write_run(&self.description(Some(&finished)))?;
+        (self.on_event)(Event::Finished(finished.clone()));
+        Ok(finished)
+    }
+
+    /// `run.json`: what was run, on what, and how it ended.
+    fn description(&self, finished: Option<&Finished>) -> serde_json::Value {
+        let Plan {
+            config,
+            train,
+            eval,
+            steps,
+            ..
+        } = self.plan;
+        let seconds_since_1970 = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
+        let data = |report: &DataReport| {
+            serde_json::json!({
+                "file": report.file, "format": report.format, "rows": report.rows, "samples": report.samples,
+                "skipped": report.skipped.len(), "untrained": report.untrained.len(),
+                "truncated": report.truncated, "tokens": report.tokens, "trained_tokens": report.trained_tokens,
+            })
+        };
+        let mut training = data(&train.report);
+        training["sha256"] = self.facts.data_sha256.into();
+        serde_json::json!({
+            "bft": env!("CARGO_PKG_VERSION"),
+            "written_at_unix": seconds_since_1970,
+            "model": {
+                "name": self.facts.model.name, "path": self.facts.model.path, "sha256": self.facts.model_sha256,
+                "architecture": self.facts.model.config.architecture.to_string(),
+            },
+            "data": training,
+            "eval_data": eval.as_ref().map(|e| data(&e.report)),
+            "device": self.facts.device.description,
+            "seed": config.seed,
+            "parameters": self.facts.parameters,
+            "steps": steps,
+            "resumed_from": self.first,
+            "settings": config,
+            "finished": finished,
+        })
+    }
+}
