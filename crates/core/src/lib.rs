@@ -19,6 +19,9 @@
 
 pub mod cpu;
 pub mod device;
+pub mod loss;
 pub mod ops;
 pub mod real;
 pub mod sample;
+
+pub use loss::{LossConfig, LossKind, StepTotals};
