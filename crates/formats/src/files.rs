@@ -18,10 +18,9 @@ pub fn write_atomic(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".bft-")
-        .tempfile_in(folder)
-        .map_err(fail)?;
+    let mut builder = tempfile::Builder::new();
+    temporary_settings(&mut builder, 0o666);
+    let mut temporary = builder.tempfile_in(folder).map_err(fail)?;
     {
         let mut buffered = io::BufWriter::new(temporary.as_file_mut());
         write(&mut buffered).map_err(fail)?;
@@ -30,6 +29,17 @@ pub fn write_atomic(
     temporary.as_file().sync_all().map_err(fail)?;
     temporary.persist(path).map_err(|e| fail(e.error))?;
     sync_folder(folder).map_err(fail)
+}
+
+/// Temporary files and folders are private by default; the finished ones are ordinary, with `mode`
+/// less the process's mask.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn temporary_settings(builder: &mut tempfile::Builder<'_, '_>, mode: u32) {
+    builder.prefix(".bft-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
 }
 
 /// Flushes a folder's own entries to disk, so that a rename survives a power cut.

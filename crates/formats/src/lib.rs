@@ -7,7 +7,11 @@ mod config;
 mod dtype;
 mod error;
 mod files;
+mod folder;
+pub mod gguf;
+mod json;
 mod model;
+mod safetensors;
 mod tensor;
 mod tokenizer;
 

@@ -1,9 +1,16 @@
 //! A model, whatever files it comes in.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
-use crate::{ChatTemplate, FormatError, ModelConfig, Result, Tensor, Tokenizer};
+use crate::folder::Folder;
+use crate::gguf::{self, Header, HeaderError, Value};
+use crate::{
+    Bytes, ChatTemplate, DType, FormatError, ModelConfig, Result, Tensor, Tokenizer, sha256_bytes,
+};
 
 /// An opened model: every tensor its configuration asks for is there with the right shape.
 #[derive(Clone, Debug)]
@@ -18,19 +25,52 @@ pub struct Model {
     pub chat_template: Option<ChatTemplate>,
     /// Short name for people: the folder's or file's.
     pub name: String,
-    /// Where it was opened.
+    /// Where it was opened; the name for a model that came from memory.
     pub path: PathBuf,
+    weight_files: Vec<(String, Bytes)>,
+    sha256: Arc<OnceLock<String>>,
 }
 
 impl Model {
     /// Opens a folder (`config.json`, safetensors, `tokenizer.json`) or a `.gguf` file.
+    ///
+    /// Files are mapped, not read: weights cost memory when they are used.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &Path) -> Result<Self> {
-        Err(FormatError::unsupported(
-            path.display().to_string(),
-            "a model",
-            "not written yet",
-        ))
+        let metadata = std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
+        let shown = path.display().to_string();
+        // The last part of the path as it really is, so that "." has a name too.
+        let full = path
+            .canonicalize()
+            .map_err(|e| FormatError::io("open", path, e))?;
+        let name = full
+            .file_name()
+            .map_or(shown.clone(), |n| n.to_string_lossy().into_owned());
+        let mut model = if metadata.is_dir() {
+            crate::folder::load(&name, &Folder::on_disk(path))?
+        } else {
+            let bytes = Bytes::map(path)?;
+            if !Header::is_gguf(&bytes) {
+                return Err(FormatError::unsupported(
+                    shown,
+                    "a model in a single file that is not GGUF",
+                    "give a .gguf file, or the folder that holds config.json and *.safetensors",
+                ));
+            }
+            Self::load_gguf(&shown, &name, bytes)?
+        };
+        model.path = path.to_path_buf();
+        Ok(model)
+    }
+
+    /// Makes a model from the whole contents of a GGUF file; `name` names it in messages.
+    pub fn from_gguf_bytes(name: &str, bytes: Bytes) -> Result<Self> {
+        Self::load_gguf(name, name, bytes)
+    }
+
+    /// Makes a model from the contents of the files of a folder, by file name.
+    pub fn from_folder_bytes(name: &str, files: BTreeMap<String, Bytes>) -> Result<Self> {
+        crate::folder::load(name, &Folder::in_memory(name, files))
     }
 
     /// Makes a model from parts, checking that every tensor the configuration asks for is there.
@@ -42,23 +82,230 @@ impl Model {
         chat_template: Option<ChatTemplate>,
     ) -> Result<Self> {
         let name = name.into();
+        config.validate(&name)?;
+        check_tensors(&name, &config, &tensors)?;
+        if let Some(tokenizer) = &tokenizer {
+            check_vocabulary(&name, tokenizer, config.vocab_size)?;
+        }
+        let path = PathBuf::from(&name);
+        let weight_files = Vec::new();
+        let sha256 = Arc::default();
         Ok(Self {
             config,
             tensors,
             tokenizer,
             chat_template,
-            path: PathBuf::from(&name),
             name,
+            path,
+            weight_files,
+            sha256,
         })
     }
 
-    /// Lower-case hexadecimal SHA-256 of the weights: of the file itself, or, for several weight
-    /// files, of the lines `sha256sum` prints for them in name order. Computed once.
-    pub fn sha256(&self) -> Result<String> {
-        Err(FormatError::unsupported(
-            &self.name,
-            "hashing",
-            "not written yet",
+    /// As `from_parts`, for parts whose tensors are checked already.
+    pub(crate) fn assemble(
+        name: &str,
+        config: ModelConfig,
+        tensors: BTreeMap<String, Tensor>,
+        tokenizer: Option<Tokenizer>,
+        chat_template: Option<ChatTemplate>,
+        weight_files: Vec<(String, Bytes)>,
+    ) -> Self {
+        let (name, path) = (name.to_string(), PathBuf::from(name));
+        let sha256 = Arc::default();
+        Self {
+            config,
+            tensors,
+            tokenizer,
+            chat_template,
+            name,
+            path,
+            weight_files,
+            sha256,
+        }
+    }
+
+    fn load_gguf(file: &str, name: &str, bytes: Bytes) -> Result<Self> {
+        let header = Header::parse(&bytes).map_err(|e| match e {
+            HeaderError::NeedMoreBytes { total } => FormatError::malformed(
+                file,
+                format!(
+                    "is truncated or lies about itself: the header goes on to byte {total} at least, \
+                     the file has {}; download it again",
+                    bytes.len()
+                ),
+            ),
+            HeaderError::Invalid(problem) => FormatError::malformed(file, problem),
+        })?;
+        if let Some(parts) = header
+            .get("split.count")
+            .and_then(Value::as_u64)
+            .filter(|&n| n > 1)
+        {
+            return Err(FormatError::unsupported(
+                file,
+                format!("a GGUF split into {parts} files"),
+                "merge them with llama.cpp's llama-gguf-split --merge",
+            ));
+        }
+        let config = gguf::model_config(file, &header, &bytes)?;
+        let tensors = gguf::load_tensors(file, &header, &bytes, &config)?;
+        let tokenizer = Tokenizer::from_gguf(file, &header)?;
+        if let Some(tokenizer) = &tokenizer {
+            check_vocabulary(file, tokenizer, config.vocab_size)?;
+        }
+        let chat_template = match header
+            .get("tokenizer.chat_template")
+            .and_then(Value::as_str)
+        {
+            None => None,
+            Some(source) => {
+                let token =
+                    |token: fn(&Tokenizer) -> Option<&str>| tokenizer.as_ref().and_then(token);
+                let (bos, eos) = (token(Tokenizer::bos_token), token(Tokenizer::eos_token));
+                Some(ChatTemplate::new(source, bos, eos)?)
+            }
+        };
+        let files = vec![(name.to_string(), bytes)];
+        Ok(Self::assemble(
+            name,
+            config,
+            tensors,
+            tokenizer,
+            chat_template,
+            files,
         ))
     }
+
+    /// A tensor by its Hugging Face name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(Tensor::elements).sum()
+    }
+
+    /// How many tensors and bytes there are in each storage format.
+    pub fn formats(&self) -> BTreeMap<DType, (usize, usize)> {
+        let mut formats = BTreeMap::new();
+        for tensor in self.tensors.values() {
+            let (count, bytes) = formats.entry(tensor.dtype).or_insert((0, 0));
+            *count += 1;
+            *bytes += tensor.data.len();
+        }
+        formats
+    }
+
+    /// The tokenizer, or an error that says where one would come from.
+    pub fn require_tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            FormatError::missing(
+                self.path.display().to_string(),
+                "a tokenizer",
+                "put the model's tokenizer.json into its folder (AutoTokenizer.from_pretrained(…).save_pretrained(…) \
+                 in Python writes it), or use pre-tokenised rows (input_ids)",
+            )
+        })
+    }
+
+    /// The chat template, or an error that says where one would come from.
+    pub fn require_chat_template(&self) -> Result<&ChatTemplate> {
+        self.chat_template.as_ref().ok_or_else(|| {
+            FormatError::missing(
+                self.path.display().to_string(),
+                "a chat template",
+                "this is a base model without one: use prompt/completion or text rows, or put the template into \
+                 chat_template.jinja in the model's folder",
+            )
+        })
+    }
+
+    /// Lower-case hexadecimal SHA-256 of the weights, computed once: of the file itself, or, for
+    /// several weight files, of the lines `sha256sum` prints for them in name order; for a model
+    /// made from parts, of the tensors' data in name order.
+    pub fn sha256(&self) -> Result<String> {
+        let compute = || match &self.weight_files[..] {
+            [] => {
+                let lines: String = self
+                    .tensors
+                    .values()
+                    .map(|t| format!("{}  {}\n", sha256_bytes(&t.data), t.name))
+                    .collect();
+                sha256_bytes(lines.as_bytes())
+            }
+            [(_, bytes)] => sha256_bytes(bytes),
+            files => {
+                let lines: String = files
+                    .iter()
+                    .map(|(name, bytes)| format!("{}  {name}\n", sha256_bytes(bytes)))
+                    .collect();
+                sha256_bytes(lines.as_bytes())
+            }
+        };
+        Ok(self.sha256.get_or_init(compute).clone())
+    }
+}
+
+/// Checks that the tensors are exactly those the configuration asks for, in shape too.
+pub(crate) fn check_tensors(
+    file: &str,
+    config: &ModelConfig,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    let mut expected = 0;
+    for (name, shape) in config.tensor_shapes() {
+        let Some(tensor) = tensors.get(&name) else {
+            return Err(FormatError::missing(
+                file,
+                format!("tensor {name} {shape:?}"),
+                "the weights are incomplete, or belong to another configuration",
+            ));
+        };
+        if tensor.shape != shape {
+            return Err(FormatError::Mismatch {
+                file: file.to_string(),
+                what: format!("shape of tensor {name}"),
+                found: format!("{:?}", tensor.shape),
+                expected: format!("{shape:?}"),
+                advice: "the weights belong to another configuration".to_string(),
+            });
+        }
+        expected += 1;
+    }
+    if tensors.len() > expected {
+        let known: std::collections::BTreeSet<String> = config
+            .tensor_shapes()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        if let Some(extra) = tensors.keys().find(|name| !known.contains(*name)) {
+            return Err(FormatError::unsupported(
+                file,
+                format!("tensor {extra}"),
+                format!(
+                    "a {} model of this configuration has no place for it",
+                    config.architecture
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that every token has a row in the embedding.
+pub(crate) fn check_vocabulary(file: &str, tokenizer: &Tokenizer, rows: usize) -> Result<()> {
+    if tokenizer.vocab_size() <= rows {
+        return Ok(());
+    }
+    let last = (tokenizer.vocab_size() - 1) as u32;
+    Err(FormatError::Mismatch {
+        file: file.to_string(),
+        what: "the tokenizer's largest token id".to_string(),
+        found: format!("{last} ({:?})", tokenizer.piece(last)),
+        expected: format!("below the embedding's {rows} rows"),
+        advice: "the tokenizer belongs to another model; use the one that came with the weights"
+            .to_string(),
+    })
 }

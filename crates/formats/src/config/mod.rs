@@ -1,6 +1,13 @@
 //! What a model is: sizes, rotary embedding, and the few switches between the architectures.
 
+mod json;
+
 use crate::{FormatError, Result};
+
+/// Largest dimension accepted: element indices within a row or column fit 31 bits.
+const MAX_SIZE: usize = i32::MAX as usize;
+/// Far above any decoder there is.
+const MAX_LAYERS: usize = 10_000;
 
 /// A decoder family; what differs between them is spelled out in [`ModelConfig`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,12 +231,86 @@ impl ModelConfig {
         all
     }
 
-    /// Reads `config.json`; `file` names it in messages.
-    pub fn from_json(file: &str, _json: &[u8]) -> Result<Self> {
-        Err(FormatError::unsupported(
-            file,
-            "reading config.json",
-            "not written yet",
-        ))
+    /// Checks that the sizes make sense together and fit what the products need; `file` names the
+    /// configuration in messages.
+    pub fn validate(&self, file: &str) -> Result<()> {
+        let fail = |problem: String| Err(FormatError::malformed(file, problem));
+        let sizes = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        for (name, size) in sizes {
+            // Indices are 32-bit on the device; a layer count beyond the limit is a lie, and would
+            // make a list of names as long.
+            let limit = if name == "num_hidden_layers" {
+                MAX_LAYERS
+            } else {
+                MAX_SIZE
+            };
+            if size == 0 || size > limit {
+                return fail(format!("{name} is {size}, expected 1 to {limit}"));
+            }
+        }
+        let (q, k, d) = (
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.head_dim,
+        );
+        if !q.is_multiple_of(k) {
+            return fail(format!(
+                "num_attention_heads {q} is not a multiple of num_key_value_heads {k}"
+            ));
+        }
+        if !d.is_multiple_of(2) {
+            return fail(format!("head_dim {d} is odd, expected pairs to rotate"));
+        }
+        let widths = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_attention_heads × head_dim", q.saturating_mul(d)),
+            ("num_key_value_heads × head_dim", k.saturating_mul(d)),
+        ];
+        for (name, width) in widths {
+            if width > MAX_SIZE {
+                return fail(format!("{name} is {width}, expected at most {MAX_SIZE}"));
+            }
+            if !width.is_multiple_of(4) {
+                return Err(FormatError::unsupported(
+                    file,
+                    format!("{name} {width}"),
+                    "products take four weights at a time: a multiple of 4 is needed",
+                ));
+            }
+        }
+        if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps < 1.0) {
+            return fail(format!(
+                "rms_norm_eps is {}, expected 0 to 1",
+                self.rms_norm_eps
+            ));
+        }
+        if let RopeScaling::Divisors(divisors) = &self.rope_scaling
+            && (divisors.len() != d / 2 || divisors.iter().any(|&x| !(x > 0.0 && x.is_finite())))
+        {
+            return fail(format!(
+                "{} rope divisors, expected {} positive numbers",
+                divisors.len(),
+                d / 2
+            ));
+        }
+        for &id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
+            if id as usize >= self.vocab_size {
+                return fail(format!(
+                    "token id {id} (beginning or end of text) is outside the vocabulary of {}",
+                    self.vocab_size
+                ));
+            }
+        }
+        Ok(())
     }
 }

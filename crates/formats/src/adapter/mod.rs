@@ -1,9 +1,17 @@
 //! LoRA adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod config;
+mod read;
+mod write;
 
-use crate::{FormatError, ModelConfig, Result};
+use std::collections::BTreeMap;
+
+/// File names of PEFT's layout.
+pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
+pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+/// What stands before the module's own name in PEFT's tensor names.
+const PREFIX: &str = "base_model.model.";
 
 /// What PEFT's `adapter_config.json` says, as far as it is supported.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,33 +78,12 @@ pub struct LoraPair {
     pub b: Vec<f32>,
 }
 
-/// A LoRA adapter: its configuration and its pairs, in layer order and [`crate::LINEAR_MODULES`] order.
+/// A LoRA adapter: its configuration and its pairs, in layer order and then in the order of
+/// [`LINEAR_MODULES`](crate::LINEAR_MODULES).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// The configuration.
     pub config: AdapterConfig,
     /// One pair for each adapted module.
     pub pairs: Vec<LoraPair>,
-}
-
-impl Adapter {
-    /// Reads an adapter folder and checks it against the model it is meant for.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn load(dir: &Path, _model: &ModelConfig) -> Result<Self> {
-        Err(FormatError::unsupported(
-            dir.display().to_string(),
-            "an adapter",
-            "not written yet",
-        ))
-    }
-
-    /// Writes both files; a new folder appears complete or not at all.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn save(&self, dir: &Path) -> Result<()> {
-        Err(FormatError::unsupported(
-            dir.display().to_string(),
-            "an adapter",
-            "not written yet",
-        ))
-    }
 }

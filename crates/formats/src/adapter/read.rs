@@ -1,0 +1,298 @@
+//! Reading an adapter and checking it against the model it is meant for.
+
+use std::collections::BTreeMap;
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::Path;
+
+use regex::Regex;
+
+use super::config::Targets;
+use super::{Adapter, AdapterConfig, CONFIG_FILE, LoraPair, PREFIX, WEIGHTS_FILE, config};
+use crate::folder::Folder;
+use crate::{Bytes, FormatError, LINEAR_MODULES, ModelConfig, Result, Tensor, safetensors};
+
+impl Adapter {
+    /// Reads an adapter folder and checks it against the model it is meant for.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn load(dir: &Path, model: &ModelConfig) -> Result<Self> {
+        if !dir.is_dir() {
+            let found = std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "no such folder; an adapter is a folder with adapter_config.json and adapter_model.safetensors",
+            );
+            return Err(FormatError::io("open", dir, found));
+        }
+        load(&Folder::on_disk(dir), model)
+    }
+
+    /// Reads an adapter from the contents of its files, by file name.
+    pub fn from_folder_bytes(
+        name: &str,
+        files: BTreeMap<String, Bytes>,
+        model: &ModelConfig,
+    ) -> Result<Self> {
+        load(&Folder::in_memory(name, files), model)
+    }
+}
+
+fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
+    let json = folder.require(
+        CONFIG_FILE,
+        "give the folder that PEFT or `bft train` wrote",
+    )?;
+    let config_file = folder.file(CONFIG_FILE);
+    let (mut config, targets) = config::read(&config_file, &json)?;
+    let Some(bytes) = folder.get(WEIGHTS_FILE)? else {
+        let advice = if folder.get("adapter_model.bin")?.is_some() {
+            "adapter_model.bin is a Python pickle; load it in PEFT and save it with safe_serialization=True"
+        } else {
+            "the adapter is incomplete"
+        };
+        return Err(FormatError::missing(folder.shown(), WEIGHTS_FILE, advice));
+    };
+    let file = folder.file(WEIGHTS_FILE);
+    let mut halves = collect_halves(&file, &safetensors::read(&file, &bytes)?)?;
+
+    let ranks = Patterns::new(&config_file, "rank_pattern", &config.rank_pattern)?;
+    let alphas = Patterns::new(&config_file, "alpha_pattern", &config.alpha_pattern)?;
+    let mut pairs = Vec::new();
+    for layer in 0..model.num_hidden_layers {
+        for short in LINEAR_MODULES {
+            let module = ModelConfig::linear_name(layer, short);
+            let expected = matches_targets(&targets, &module);
+            match (halves.remove(&module), expected) {
+                (Some(half), Some(true) | None) => {
+                    let rank = ranks.get(&module).unwrap_or(config.rank);
+                    let alpha = alphas.get(&module).unwrap_or(config.alpha);
+                    let scaling = config.scaling(rank, alpha);
+                    pairs.push(half.into_pair(&file, model, module, short, rank, scaling)?);
+                }
+                (Some(_), Some(false)) => {
+                    return Err(FormatError::malformed(
+                        &file,
+                        format!(
+                            "holds tensors for {module}, which target_modules in {CONFIG_FILE} does not name; \
+                             the two files belong to different adapters"
+                        ),
+                    ));
+                }
+                (None, Some(true)) if must_be_everywhere(&targets) => {
+                    return Err(FormatError::missing(
+                        &file,
+                        format!("the pair of {module}"),
+                        "the file is incomplete, or belongs to a model with fewer layers",
+                    ));
+                }
+                (None, _) => {}
+            }
+        }
+    }
+    if let Some(module) = halves.keys().next() {
+        return Err(not_in_model(&file, module, model));
+    }
+    if pairs.is_empty() {
+        return Err(FormatError::missing(
+            &file,
+            "any LoRA tensor",
+            "the adapter is empty",
+        ));
+    }
+    config.target_modules = target_modules(&pairs, model.num_hidden_layers);
+    Ok(Adapter { config, pairs })
+}
+
+/// A and B of one module, as far as they have been found.
+#[derive(Default)]
+struct Halves {
+    a: Option<Tensor>,
+    b: Option<Tensor>,
+}
+
+impl Halves {
+    fn into_pair(
+        self,
+        file: &str,
+        model: &ModelConfig,
+        module: String,
+        short: &str,
+        rank: usize,
+        scaling: f32,
+    ) -> Result<LoraPair> {
+        let (Some(a), Some(b)) = (self.a, self.b) else {
+            return Err(FormatError::missing(
+                file,
+                format!("one of lora_A and lora_B of {module}"),
+                "the file is incomplete",
+            ));
+        };
+        let Some([out_features, in_features]) = model.linear_shape(short) else {
+            return Err(not_in_model(file, &module, model));
+        };
+        // The rank first: where it alone is off, the configuration is wrong rather than the model.
+        if a.shape.first() != Some(&rank) || b.shape.get(1) != Some(&rank) {
+            return Err(FormatError::Mismatch {
+                file: file.to_string(),
+                what: format!("rank of {module}"),
+                found: format!("lora_A {:?} and lora_B {:?}", a.shape, b.shape),
+                expected: format!("rank {rank}"),
+                advice: format!("r or rank_pattern in {CONFIG_FILE} belongs to another adapter"),
+            });
+        }
+        for (name, tensor, shape) in [
+            ("lora_A", &a, [rank, in_features]),
+            ("lora_B", &b, [out_features, rank]),
+        ] {
+            if tensor.shape != shape {
+                return Err(FormatError::Mismatch {
+                    file: file.to_string(),
+                    what: format!("shape of {name} of {module}"),
+                    found: format!("{:?}", tensor.shape),
+                    expected: format!("{shape:?}"),
+                    advice: "the adapter was trained for another model".to_string(),
+                });
+            }
+        }
+        let (a, b) = (a.to_f32(), b.to_f32());
+        Ok(LoraPair {
+            module,
+            rank,
+            scaling,
+            in_features,
+            out_features,
+            a,
+            b,
+        })
+    }
+}
+
+/// Sorts tensors by module; every name must be one of a LoRA pair's.
+fn collect_halves(
+    file: &str,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, Halves>> {
+    let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let module = name.strip_prefix(PREFIX).unwrap_or(name);
+        if let Some(module) = module.strip_suffix(".lora_A.weight") {
+            halves.entry(module.to_string()).or_default().a = Some(tensor.clone());
+        } else if let Some(module) = module.strip_suffix(".lora_B.weight") {
+            halves.entry(module.to_string()).or_default().b = Some(tensor.clone());
+        } else {
+            return Err(FormatError::unsupported(
+                file,
+                format!("tensor {name}"),
+                "only lora_A.weight and lora_B.weight of linear modules are",
+            ));
+        }
+    }
+    Ok(halves)
+}
+
+/// Whether a list of target modules names this one; `None` where only the tensors tell.
+fn matches_targets(targets: &Targets, module: &str) -> Option<bool> {
+    match targets {
+        Targets::FromTensors => None,
+        Targets::Names { names, .. } => {
+            let ends = |name: &String| {
+                module
+                    .strip_suffix(name.as_str())
+                    .is_some_and(|r| r.is_empty() || r.ends_with('.'))
+            };
+            Some(names.iter().any(ends))
+        }
+    }
+}
+
+fn must_be_everywhere(targets: &Targets) -> bool {
+    matches!(
+        targets,
+        Targets::Names {
+            every_layer: true,
+            ..
+        }
+    )
+}
+
+fn not_in_model(file: &str, module: &str, model: &ModelConfig) -> FormatError {
+    let known = module
+        .rsplit('.')
+        .next()
+        .is_some_and(|short| LINEAR_MODULES.contains(&short));
+    if !known {
+        return FormatError::unsupported(
+            file,
+            format!("an adapter on {module}"),
+            format!("only {} are", LINEAR_MODULES.join(", ")),
+        );
+    }
+    FormatError::Mismatch {
+        file: file.to_string(),
+        what: "the modules adapted".to_string(),
+        found: module.to_string(),
+        expected: format!(
+            "modules of a {} model with {} layers",
+            model.architecture, model.num_hidden_layers
+        ),
+        advice: "the adapter was trained for another model".to_string(),
+    }
+}
+
+/// Short names of the modules adapted in every layer, full names of the others.
+fn target_modules(pairs: &[LoraPair], layers: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    for short in LINEAR_MODULES {
+        let suffix = format!(".{short}");
+        let of_kind: Vec<&LoraPair> = pairs
+            .iter()
+            .filter(|p| p.module.ends_with(&suffix))
+            .collect();
+        if of_kind.len() == layers {
+            names.push(short.to_string());
+        } else {
+            names.extend(of_kind.iter().map(|p| p.module.clone()));
+        }
+    }
+    names
+}
+
+/// `rank_pattern` or `alpha_pattern`: the value of the first key that matches a module's name.
+struct Patterns<T> {
+    patterns: Vec<(Regex, T)>,
+}
+
+impl<T: Copy> Patterns<T> {
+    fn new(file: &str, key: &str, patterns: &BTreeMap<String, T>) -> Result<Self> {
+        let compile = |(pattern, value): (&String, &T)| {
+            // PEFT's own wrapping: the key may be the end of the name, from a dot on.
+            match Regex::new(&format!(r"^(?:(?:.*\.)?(?:{pattern}))$")) {
+                Ok(regex) => Ok((regex, *value)),
+                Err(_) => Err(FormatError::malformed(
+                    file,
+                    format!(
+                        "{key} has the key {pattern:?}, which is no regular expression that can be used"
+                    ),
+                )),
+            }
+        };
+        Ok(Self {
+            patterns: patterns.iter().map(compile).collect::<Result<_>>()?,
+        })
+    }
+
+    fn get(&self, module: &str) -> Option<T> {
+        self.patterns
+            .iter()
+            .find(|(regex, _)| regex.is_match(module))
+            .map(|(_, value)| *value)
+    }
+}
+
+impl AdapterConfig {
+    /// Rank and scaling of a module by its full name, with the patterns applied.
+    pub fn rank_and_scaling(&self, module: &str) -> Result<(usize, f32)> {
+        let rank = Patterns::new(CONFIG_FILE, "rank_pattern", &self.rank_pattern)?.get(module);
+        let alpha = Patterns::new(CONFIG_FILE, "alpha_pattern", &self.alpha_pattern)?.get(module);
+        let rank = rank.unwrap_or(self.rank);
+        Ok((rank, self.scaling(rank, alpha.unwrap_or(self.alpha))))
+    }
+}

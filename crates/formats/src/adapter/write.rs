@@ -1,0 +1,102 @@
+//! Writing an adapter so that PEFT reads it, complete or not at all.
+
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::Path;
+
+use ::safetensors::tensor::{Dtype, TensorView};
+
+use super::{Adapter, LoraPair, PREFIX, config};
+#[cfg(not(target_arch = "wasm32"))]
+use super::{CONFIG_FILE, WEIGHTS_FILE};
+use crate::{FormatError, Result};
+
+impl Adapter {
+    /// Contents of `adapter_config.json`.
+    pub fn config_json(&self) -> String {
+        config::write(&self.config)
+    }
+
+    /// Contents of `adapter_model.safetensors`: every A and B in f32.
+    pub fn weights(&self) -> Result<Vec<u8>> {
+        let mut tensors = Vec::new();
+        for pair in &self.pairs {
+            check(pair)?;
+            let name = |half: &str| format!("{PREFIX}{}.{half}.weight", pair.module);
+            tensors.push((
+                name("lora_A"),
+                [pair.rank, pair.in_features],
+                to_bytes(&pair.a),
+            ));
+            tensors.push((
+                name("lora_B"),
+                [pair.out_features, pair.rank],
+                to_bytes(&pair.b),
+            ));
+        }
+        let views = tensors
+            .iter()
+            .map(|(name, shape, data)| {
+                Ok((
+                    name.as_str(),
+                    TensorView::new(Dtype::F32, shape.to_vec(), data)?,
+                ))
+            })
+            .collect::<std::result::Result<Vec<_>, ::safetensors::SafeTensorError>>();
+        // PyTorch's readers look for this entry.
+        let metadata = [("format".to_string(), "pt".to_string())]
+            .into_iter()
+            .collect();
+        views
+            .and_then(|views| ::safetensors::serialize(views, Some(metadata)))
+            .map_err(|e| FormatError::malformed("adapter", format!("cannot be written: {e}")))
+    }
+
+    /// Writes both files, flushed to disk.
+    ///
+    /// A new folder appears complete or not at all. In a folder that exists (a training run's own
+    /// output) each file is replaced whole, the weights first.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let weights = self.weights()?;
+        let json = self.config_json();
+        let fail = |e| FormatError::io("write", dir, e);
+        if dir.exists() {
+            crate::write_atomic(&dir.join(WEIGHTS_FILE), |w| w.write_all(&weights))?;
+            return crate::write_atomic(&dir.join(CONFIG_FILE), |w| w.write_all(json.as_bytes()));
+        }
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(parent).map_err(fail)?;
+        let mut builder = tempfile::Builder::new();
+        crate::files::temporary_settings(&mut builder, 0o777);
+        let temporary = builder.tempdir_in(parent).map_err(fail)?;
+        let inside = temporary.path();
+        crate::write_atomic(&inside.join(WEIGHTS_FILE), |w| w.write_all(&weights))?;
+        crate::write_atomic(&inside.join(CONFIG_FILE), |w| w.write_all(json.as_bytes()))?;
+        std::fs::rename(inside, dir).map_err(fail)?;
+        // Renamed away: there is nothing left to delete.
+        let _ = temporary.keep();
+        crate::files::sync_folder(parent).map_err(fail)
+    }
+}
+
+/// Lengths that disagree with the stated shape would make a file that PEFT refuses.
+fn check(pair: &LoraPair) -> Result<()> {
+    let expected = (pair.rank * pair.in_features, pair.out_features * pair.rank);
+    if (pair.a.len(), pair.b.len()) == expected {
+        return Ok(());
+    }
+    Err(FormatError::Mismatch {
+        file: "adapter".to_string(),
+        what: format!("elements of A and B of {}", pair.module),
+        found: format!("{} and {}", pair.a.len(), pair.b.len()),
+        expected: format!("{} and {}", expected.0, expected.1),
+        advice: "this is a mistake in the program; report it".to_string(),
+    })
+}
+
+fn to_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}

@@ -1,0 +1,187 @@
+//! A model in a folder of files, as transformers saves it.
+
+use std::collections::BTreeMap;
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::{Path, PathBuf};
+
+use crate::model::{check_tensors, check_vocabulary};
+use crate::{
+    Bytes, ChatTemplate, FormatError, Model, ModelConfig, Result, Tensor, Tokenizer, safetensors,
+};
+
+/// Where files come from: a folder on disk, or contents already in memory.
+pub(crate) enum Folder {
+    #[cfg(not(target_arch = "wasm32"))]
+    Disk(PathBuf),
+    Memory {
+        name: String,
+        files: BTreeMap<String, Bytes>,
+    },
+}
+
+impl Folder {
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn on_disk(path: &Path) -> Self {
+        Self::Disk(path.to_path_buf())
+    }
+
+    pub fn in_memory(name: &str, files: BTreeMap<String, Bytes>) -> Self {
+        Self::Memory {
+            name: name.to_string(),
+            files,
+        }
+    }
+
+    /// How the folder is named in messages.
+    pub fn shown(&self) -> String {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => path.display().to_string(),
+            Self::Memory { name, .. } => name.clone(),
+        }
+    }
+
+    /// How a file of the folder is named in messages.
+    pub fn file(&self, name: &str) -> String {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => path.join(name).display().to_string(),
+            Self::Memory { name: folder, .. } => format!("{folder}/{name}"),
+        }
+    }
+
+    /// A file's contents, where it is there.
+    pub fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => {
+                let path = path.join(name);
+                if path.exists() {
+                    Bytes::map(&path).map(Some)
+                } else {
+                    Ok(None)
+                }
+            }
+            Self::Memory { files, .. } => Ok(files.get(name).cloned()),
+        }
+    }
+
+    /// A file's contents, or an error that says what to do about its absence.
+    pub fn require(&self, name: &str, advice: &str) -> Result<Bytes> {
+        self.get(name)?
+            .ok_or_else(|| FormatError::missing(self.shown(), name, advice))
+    }
+
+    /// Names of the files in the folder, sorted.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => {
+                let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+                let mut names: Vec<String> = entries
+                    .filter_map(|e| e.file_name().into_string().ok())
+                    .collect();
+                names.sort_unstable();
+                names
+            }
+            Self::Memory { files, .. } => files.keys().cloned().collect(),
+        }
+    }
+}
+
+/// Loads a model from `config.json`, safetensors and, where they are there, tokenizer and template.
+pub(crate) fn load(name: &str, folder: &Folder) -> Result<Model> {
+    let json = folder.require("config.json", &no_config_advice(folder))?;
+    let mut config = ModelConfig::from_json(&folder.file("config.json"), &json)?;
+    if let Some(json) = folder.get("generation_config.json")? {
+        config.add_generation_config(&folder.file("generation_config.json"), &json)?;
+    }
+    let (mut tensors, weight_files) = load_weights(folder)?;
+    tensors.retain(|name, _| !is_derivable(name, &config));
+    check_tensors(&folder.shown(), &config, &tensors)?;
+
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    if let Some(tokenizer) = &tokenizer {
+        check_vocabulary(&folder.file("tokenizer.json"), tokenizer, config.vocab_size)?;
+        // The tokenizer's own end token is the one that texts were trained to end with.
+        if let Some(eos) = tokenizer.eos_token_id() {
+            config.eos_token_ids.retain(|&id| id != eos);
+            config.eos_token_ids.insert(0, eos);
+        }
+    }
+    config.validate(&folder.file("config.json"))?;
+    let chat_template = ChatTemplate::from_folder(folder, tokenizer.as_ref())?;
+    Ok(Model::assemble(
+        name,
+        config,
+        tensors,
+        tokenizer,
+        chat_template,
+        weight_files,
+    ))
+}
+
+fn no_config_advice(folder: &Folder) -> String {
+    match folder.names().iter().find(|n| n.ends_with(".gguf")) {
+        Some(file) => format!("to use {file} give its own path"),
+        None => "give a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file"
+            .to_string(),
+    }
+}
+
+/// Tensors that some files carry and that follow from the others.
+fn is_derivable(name: &str, config: &ModelConfig) -> bool {
+    name.ends_with(".self_attn.rotary_emb.inv_freq")
+        || (name == "lm_head.weight" && config.tie_word_embeddings)
+}
+
+type Weights = (BTreeMap<String, Tensor>, Vec<(String, Bytes)>);
+
+fn load_weights(folder: &Folder) -> Result<Weights> {
+    const SINGLE: &str = "model.safetensors";
+    const INDEX: &str = "model.safetensors.index.json";
+    if let Some(bytes) = folder.get(SINGLE)? {
+        let tensors = safetensors::read(&folder.file(SINGLE), &bytes)?;
+        return Ok((tensors, vec![(SINGLE.to_string(), bytes)]));
+    }
+    let Some(json) = folder.get(INDEX)? else {
+        let advice = match folder
+            .names()
+            .iter()
+            .find(|n| n.ends_with(".bin") || n.ends_with(".pth"))
+        {
+            Some(file) => format!(
+                "{file} is a Python pickle; save the model again with safe_serialization=True"
+            ),
+            None => "give a folder with model.safetensors, or shards and their index".to_string(),
+        };
+        return Err(FormatError::missing(folder.shown(), SINGLE, advice));
+    };
+    let index = folder.file(INDEX);
+    let shard_of = safetensors::read_index(&index, &json)?;
+    let mut weight_files: BTreeMap<String, Bytes> = BTreeMap::new();
+    let mut tensors = BTreeMap::new();
+    for shard in shard_of.values() {
+        if weight_files.contains_key(shard) {
+            continue;
+        }
+        let bytes = folder.require(shard, "the index names it; download the missing file")?;
+        for (name, tensor) in safetensors::read(&folder.file(shard), &bytes)? {
+            if shard_of.get(&name) == Some(shard) {
+                tensors.insert(name, tensor);
+            }
+        }
+        weight_files.insert(shard.clone(), bytes);
+    }
+    if let Some((name, shard)) = shard_of
+        .iter()
+        .find(|(name, _)| !tensors.contains_key(*name))
+    {
+        return Err(FormatError::missing(
+            folder.file(shard),
+            format!("tensor {name}"),
+            "the index says it is there; shards and index belong to different versions, download both again",
+        ));
+    }
+    Ok((tensors, weight_files.into_iter().collect()))
+}

@@ -1,0 +1,162 @@
+//! Weights in safetensors files, single or sharded through `model.safetensors.index.json`.
+
+use std::collections::BTreeMap;
+
+use ::safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde_json::Value;
+
+use crate::json::{Object, parse_object};
+use crate::{Bytes, DType, FormatError, Result, Tensor};
+
+/// The supported formats, for messages.
+const ADVICE: &str =
+    "F32, F16 and BF16 are; save the model in one of them, or use a GGUF in Q8_0, Q4_0 or Q4_1";
+
+/// Longest header the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// All tensors of one file; names, shapes and data are checked, formats must be plain floats.
+pub(crate) fn read(file: &str, bytes: &Bytes) -> Result<BTreeMap<String, Tensor>> {
+    check_length(file, bytes)?;
+    let (header, metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|e| explain(file, bytes, e))?;
+    let start = 8 + header;
+    let mut tensors = BTreeMap::new();
+    for (name, info) in metadata.tensors() {
+        let dtype = match info.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            other => return Err(unsupported(file, &name, &format!("{other:?}"))),
+        };
+        let (from, to) = info.data_offsets;
+        let data = bytes.slice(start + from..start + to).ok_or_else(|| {
+            FormatError::malformed(file, format!("tensor {name} lies outside the file"))
+        })?;
+        let tensor = Tensor::new(&name, dtype, info.shape.clone(), data)
+            .map_err(|e| FormatError::malformed(file, e.to_string()))?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+fn unsupported(file: &str, tensor: &str, dtype: &str) -> FormatError {
+    FormatError::unsupported(file, format!("tensor type {dtype} (of {tensor})"), ADVICE)
+}
+
+/// The two lies a download most often tells, before anything is parsed.
+fn check_length(file: &str, bytes: &Bytes) -> Result<()> {
+    let have = bytes.len() as u64;
+    let Some(length) = bytes
+        .get(..8)
+        .and_then(|b| b.try_into().ok())
+        .map(u64::from_le_bytes)
+    else {
+        let problem = format!("has {have} bytes, which is no safetensors file; download it again");
+        return Err(FormatError::malformed(file, problem));
+    };
+    if length > MAX_HEADER {
+        let problem = format!(
+            "says its header has {length} bytes, more than the format allows: this is no safetensors file \
+             (a Git LFS pointer, or a web page?); download it again"
+        );
+        return Err(FormatError::malformed(file, problem));
+    }
+    if length + 8 > have {
+        let problem = format!(
+            "is truncated: the header needs {} bytes, the file has {have}; download it again",
+            length + 8
+        );
+        return Err(FormatError::malformed(file, problem));
+    }
+    Ok(())
+}
+
+/// Puts the parser's errors into words that say what to do, finding the culprit where it can.
+fn explain(file: &str, bytes: &Bytes, error: SafeTensorError) -> FormatError {
+    let length = bytes
+        .get(..8)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_le_bytes);
+    let end = usize::try_from(length)
+        .unwrap_or(usize::MAX)
+        .saturating_add(8);
+    let header: Option<Value> = bytes
+        .get(8..end)
+        .and_then(|b| serde_json::from_slice(b).ok());
+    let problem = match error {
+        SafeTensorError::InvalidHeaderDeserialization(e) => {
+            if let Some((name, dtype)) = header.as_ref().and_then(unknown_dtype) {
+                return unsupported(file, name, dtype);
+            }
+            format!("has a header that is no safetensors header: {e}")
+        }
+        SafeTensorError::InvalidHeader(_) => "has a header that is not UTF-8 text".to_string(),
+        SafeTensorError::MetadataIncompleteBuffer => {
+            let stated = header.as_ref().map_or(0, data_end);
+            let expected = stated.saturating_add(length).saturating_add(8);
+            let what = if (bytes.len() as u64) < expected {
+                "is truncated"
+            } else {
+                "is longer than it says"
+            };
+            format!(
+                "{what}: the header describes {expected} bytes, the file has {}",
+                bytes.len()
+            )
+        }
+        SafeTensorError::TensorInvalidInfo => {
+            "has a tensor whose shape and data length disagree".to_string()
+        }
+        SafeTensorError::InvalidOffset(name) => {
+            format!("has a tensor {name} whose data overlap another's or leave a gap")
+        }
+        SafeTensorError::ValidationOverflow => {
+            "has a tensor with more elements than can be counted".to_string()
+        }
+        other => format!("is no valid safetensors file: {other}"),
+    };
+    FormatError::malformed(file, format!("{problem}; download it again"))
+}
+
+/// The first tensor whose format the parser has never heard of.
+fn unknown_dtype(header: &Value) -> Option<(&str, &str)> {
+    header.as_object()?.iter().find_map(|(name, info)| {
+        let dtype = info.get("dtype")?;
+        let known = serde_json::from_value::<Dtype>(dtype.clone()).is_ok();
+        (!known).then_some((name.as_str(), dtype.as_str().unwrap_or("of no name")))
+    })
+}
+
+/// Where the last tensor's data end, counted from the end of the header.
+fn data_end(header: &Value) -> u64 {
+    let tensors = header.as_object().into_iter().flat_map(|map| map.values());
+    tensors
+        .filter_map(|info| info.get("data_offsets")?.get(1)?.as_u64())
+        .max()
+        .unwrap_or(0)
+}
+
+/// Shard file of every tensor, by tensor name.
+pub(crate) fn read_index(file: &str, json: &[u8]) -> Result<BTreeMap<String, String>> {
+    let map = parse_object(file, json)?;
+    let object = Object::new(file, &map);
+    let weight_map = object.required("weight_map", object.object("weight_map")?)?;
+    let mut shards = BTreeMap::new();
+    for (tensor, shard) in weight_map.map {
+        let name = shard.as_str().filter(|name| is_plain_file_name(name));
+        let Some(name) = name else {
+            return Err(FormatError::malformed(
+                file,
+                format!("puts tensor {tensor} in {shard}, expected the name of a file beside it"),
+            ));
+        };
+        shards.insert(tensor.clone(), name.to_string());
+    }
+    Ok(shards)
+}
+
+/// True for a name that stays in its folder.
+fn is_plain_file_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', ':', '\0'])
+}

@@ -1,0 +1,189 @@
+//! Text to token ids and back, with the model's own tokenizer.
+
+mod bytes;
+mod folder;
+mod gguf;
+mod stream;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use stream::StreamDecoder;
+use tokenizers::Tokenizer as Inner;
+
+use crate::{FormatError, Result};
+
+/// What is put around a text when special tokens are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// Whatever `tokenizer.json`'s own post-processor does.
+    PostProcessor,
+    /// The beginning and end tokens, as a configuration says.
+    Explicit { bos: bool, eos: bool },
+}
+
+#[derive(Debug)]
+struct Parts {
+    inner: Inner,
+    /// One more than the largest id.
+    vocab_size: usize,
+    special: BTreeSet<u32>,
+    bos: Option<(String, u32)>,
+    eos: Option<(String, u32)>,
+    ends: Ends,
+    /// Tokens are written in GPT-2's alphabet of 256 characters, one for each byte.
+    byte_level: bool,
+}
+
+/// A model's own tokenizer; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    parts: Arc<Parts>,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`; `file` names it in messages.
+    ///
+    /// Beginning and end tokens are unknown without `tokenizer_config.json`; opening a model's
+    /// folder reads both.
+    pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
+        Ok(Self::new(
+            folder::parse(file, json)?,
+            None,
+            None,
+            Ends::PostProcessor,
+        ))
+    }
+
+    fn new(inner: Inner, bos: Option<&str>, eos: Option<&str>, ends: Ends) -> Self {
+        let largest = inner.get_vocab(true).into_values().max();
+        let known = |token: Option<&str>| {
+            token.and_then(|t| inner.token_to_id(t).map(|id| (t.to_string(), id)))
+        };
+        let (bos, eos) = (known(bos), known(eos));
+        let added = inner.get_added_tokens_decoder();
+        let special = added
+            .into_iter()
+            .filter(|(_, t)| t.special)
+            .map(|(id, _)| id)
+            .collect();
+        let vocab_size = largest.map_or(0, |id| id as usize + 1);
+        let byte_level = bytes::is_byte_level(&inner);
+        Self {
+            parts: Arc::new(Parts {
+                inner,
+                vocab_size,
+                special,
+                bos,
+                eos,
+                ends,
+                byte_level,
+            }),
+        }
+    }
+
+    /// Token ids of `text`; special tokens written in the text are recognised.
+    ///
+    /// `add_special` adds the beginning and end tokens that this tokenizer adds to a whole text. Text
+    /// from a chat template has its own already.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let p = &*self.parts;
+        let inner_adds = add_special && p.ends == Ends::PostProcessor;
+        let encoding = p
+            .inner
+            .encode_fast(text, inner_adds)
+            .map_err(|e| FormatError::Tokenizer(format!("cannot encode the text: {e}")))?;
+        let ids = encoding.get_ids();
+        let Ends::Explicit { bos, eos } = p.ends else {
+            return Ok(ids.to_vec());
+        };
+        let first = p
+            .bos
+            .as_ref()
+            .filter(|_| add_special && bos)
+            .map(|(_, id)| *id);
+        let last = p
+            .eos
+            .as_ref()
+            .filter(|_| add_special && eos)
+            .map(|(_, id)| *id);
+        Ok(first
+            .into_iter()
+            .chain(ids.iter().copied())
+            .chain(last)
+            .collect())
+    }
+
+    /// Text of `ids`; `skip_special` leaves special tokens out.
+    ///
+    /// Ids without a token (padding rows of the embedding) give no text; broken bytes give U+FFFD.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.parts
+            .inner
+            .decode(ids, skip_special)
+            .map_err(|e| FormatError::Tokenizer(format!("cannot decode {} tokens: {e}", ids.len())))
+    }
+
+    /// One more than the largest token id.
+    pub fn vocab_size(&self) -> usize {
+        self.parts.vocab_size
+    }
+
+    /// Id of a token by its exact vocabulary entry, such as `<|im_end|>`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.parts.inner.token_to_id(token)
+    }
+
+    /// Readable text of one token; bytes that are no text by themselves are shown as `<0xE2>`.
+    pub fn piece(&self, id: u32) -> String {
+        let Some(token) = self.parts.inner.id_to_token(id) else {
+            return format!("<no token {id}>");
+        };
+        if self.is_special(id) {
+            return token;
+        }
+        if !self.parts.byte_level {
+            return token.replace('▁', " ");
+        }
+        match bytes::token_bytes(&token).map(String::from_utf8) {
+            None => token,
+            Some(Ok(text)) => text,
+            Some(Err(e)) => e
+                .as_bytes()
+                .iter()
+                .map(|b| format!("<0x{b:02X}>"))
+                .collect(),
+        }
+    }
+
+    /// True for control tokens, which decoding can leave out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.parts.special.contains(&id)
+    }
+
+    /// Token that begins a text, where the tokenizer has one.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.parts.bos.as_ref().map(|(token, _)| token.as_str())
+    }
+
+    /// Token that ends a text or turn, where the tokenizer has one.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.parts.eos.as_ref().map(|(token, _)| token.as_str())
+    }
+
+    /// Id of [`Self::bos_token`].
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.parts.bos.as_ref().map(|(_, id)| *id)
+    }
+
+    /// Id of [`Self::eos_token`].
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.parts.eos.as_ref().map(|(_, id)| *id)
+    }
+
+    /// A decoder that takes tokens one by one and gives text as soon as it is whole; special tokens
+    /// are left out.
+    pub fn stream(&self) -> StreamDecoder {
+        StreamDecoder::new(self.clone())
+    }
+}
