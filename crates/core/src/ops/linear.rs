@@ -11,10 +11,10 @@
 use bft_formats::DType;
 use bytemuck::{Pod, Zeroable};
 
-use super::Op;
 use super::case::{Case, Fill};
+use super::{Op, WEIGHT_VARIANTS, weight_defines};
 use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
-use crate::device::{Access, Call, CpuMatrix, Defines, Kernel, Matrix, Recording, View, grid_1d};
+use crate::device::{Access, Call, CpuMatrix, Kernel, Matrix, Recording, View, grid_1d};
 use crate::real::Real;
 
 /// What the shaders' `Params` holds.
@@ -88,14 +88,7 @@ static GRADIENT: Kernel = Kernel {
 pub static OP: Op = Op {
     name: "linear",
     kernels: &[&FORWARD, &BACKWARD],
-    variants: &[
-        defines(DType::F32),
-        defines(DType::F16),
-        defines(DType::BF16),
-        defines(DType::Q8_0),
-        defines(DType::Q4_0),
-        defines(DType::Q4_1),
-    ],
+    variants: WEIGHT_VARIANTS,
     cases,
 };
 
@@ -107,18 +100,6 @@ pub static OP_GRADIENT: Op = Op {
     cases: gradient_cases,
 };
 
-/// The loader of a weight's format.
-const fn defines(dtype: DType) -> Defines {
-    match dtype {
-        DType::F32 => &[("WEIGHT", "f32")],
-        DType::F16 => &[("WEIGHT", "f16")],
-        DType::BF16 => &[("WEIGHT", "bf16")],
-        DType::Q8_0 => &[("WEIGHT", "q8_0")],
-        DType::Q4_0 => &[("WEIGHT", "q4_0")],
-        DType::Q4_1 => &[("WEIGHT", "q4_1")],
-    }
-}
-
 /// y `[M, N]` = α · x`[M, K]`·w`[N, K]`ᵀ, or y += it where `accumulate`.
 ///
 /// # Panics
@@ -128,7 +109,7 @@ pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, 
     let tokens = check("linear forward", x, y, rows, cols);
     rec.dispatch(
         &FORWARD,
-        defines(w.dtype()),
+        weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
         vec![x.into(), w.into(), y.into()],
         tile_grid(tokens, rows),
@@ -151,7 +132,7 @@ pub fn backward(
     let tokens = check("linear backward", dx, dy, rows, cols);
     rec.dispatch(
         &BACKWARD,
-        defines(w.dtype()),
+        weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
         vec![dy.into(), w.into(), dx.into()],
         tile_grid(tokens, cols),
