@@ -1,6 +1,8 @@
 //! Dense products: NT, NN and TN, named by which operand is read transposed.
 
-use super::Real;
+use super::pack::Right;
+use super::product::{Left, product};
+use super::{Real, WeightRef, f32s, f32s_mut, small};
 
 /// C`[m, n]` = α · A`[m, k]` · B`[n, k]`ᵀ + β · C
 pub fn gemm_nt<T: Real>(
@@ -13,11 +15,16 @@ pub fn gemm_nt<T: Real>(
     alpha: T,
     beta: T,
 ) {
-    assert_eq!(
-        (a.len(), b.len(), c.len()),
-        (m * k, n * k, m * n),
-        "gemm_nt lengths"
-    );
+    let lengths = (a.len(), b.len(), c.len());
+    assert_eq!(lengths, (m * k, n * k, m * n), "gemm_nt lengths");
+    if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
+        let b = WeightRef::dense(b, n, k);
+        if m <= small::MAX_ROWS {
+            return small::product(a, b, c, m, alpha.to_f32(), beta.to_f32());
+        }
+        let (a, b) = (Left::Rows(a, k), Right::Columns(b));
+        return product((m, n, k), a, b, c, n, alpha.to_f32(), beta.to_f32());
+    }
     strided(m, n, k, a, (k, 1), b, (1, k), c, n, alpha, beta);
 }
 
@@ -32,11 +39,12 @@ pub fn gemm_nn<T: Real>(
     alpha: T,
     beta: T,
 ) {
-    assert_eq!(
-        (a.len(), b.len(), c.len()),
-        (m * k, k * n, m * n),
-        "gemm_nn lengths"
-    );
+    let lengths = (a.len(), b.len(), c.len());
+    assert_eq!(lengths, (m * k, k * n, m * n), "gemm_nn lengths");
+    if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
+        let (a, b) = (Left::Rows(a, k), Right::Rows(WeightRef::dense(b, k, n)));
+        return product((m, n, k), a, b, c, n, alpha.to_f32(), beta.to_f32());
+    }
     strided(m, n, k, a, (k, 1), b, (n, 1), c, n, alpha, beta);
 }
 
@@ -51,15 +59,16 @@ pub fn gemm_tn<T: Real>(
     alpha: T,
     beta: T,
 ) {
-    assert_eq!(
-        (a.len(), b.len(), c.len()),
-        (k * m, k * n, m * n),
-        "gemm_tn lengths"
-    );
+    let lengths = (a.len(), b.len(), c.len());
+    assert_eq!(lengths, (k * m, k * n, m * n), "gemm_tn lengths");
+    if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
+        let (a, b) = (Left::Columns(a, m), Right::Rows(WeightRef::dense(b, k, n)));
+        return product((m, n, k), a, b, c, n, alpha.to_f32(), beta.to_f32());
+    }
     strided(m, n, k, a, (1, m), b, (n, 1), c, n, alpha, beta);
 }
 
-/// The product with (row, column) strides for A`[m, k]` and B`[k, n]`, and a row stride for C, through the crate `gemm`.
+/// The product with (row, column) strides for A`[m, k]` and B`[k, n]`, and a row stride for C, by the crate `gemm`.
 pub(super) fn strided<T: Real>(
     m: usize,
     n: usize,
@@ -82,9 +91,8 @@ pub(super) fn strided<T: Real>(
         assert!(last(m, a_row, k, a_col) < a.len() && last(k, b_row, n, b_col) < b.len());
     }
     assert!(last(m, c_row, n, 1) < c.len() && c_row >= n);
-    let read_c = beta != T::ZERO;
     // SAFETY: the assertions above keep every index the strides can make inside the slices; C's elements are distinct
-    // because its row stride is at least n; `gemm` scales C by its α (our β) and the product by its β (our α).
+    // because its row stride is at least n. `gemm` calls C's factor α and the product's β.
     unsafe {
         gemm::gemm(
             m,
@@ -93,7 +101,7 @@ pub(super) fn strided<T: Real>(
             c.as_mut_ptr(),
             1,
             c_row as isize,
-            read_c,
+            beta != T::ZERO,
             a.as_ptr(),
             a_col as isize,
             a_row as isize,
@@ -105,11 +113,7 @@ pub(super) fn strided<T: Real>(
             false,
             false,
             false,
-            if cfg!(target_arch = "wasm32") {
-                gemm::Parallelism::None
-            } else {
-                gemm::Parallelism::Rayon(0)
-            },
+            gemm::Parallelism::None,
         );
     }
 }

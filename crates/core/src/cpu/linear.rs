@@ -1,8 +1,12 @@
 //! Products with a frozen weight, dequantised a few rows at a time inside the product.
 
-use super::{Real, WeightRef, gemm};
+use bft_formats::dequantize_row;
 
-/// Rows of the weight that are dense at a time.
+use super::pack::Right;
+use super::product::{Left, product};
+use super::{Real, WeightRef, f32s, f32s_mut, gemm, small};
+
+/// Rows of the weight that are dense at a time on the slow road.
 const ROWS: usize = 64;
 
 /// Y`[m, rows]` = α · X`[m, cols]` · W`[rows, cols]`ᵀ + β · Y: forward.
@@ -13,13 +17,17 @@ pub fn linear_nt<T: Real>(x: &[T], w: WeightRef<'_>, y: &mut [T], m: usize, alph
         (m * w.cols, m * w.rows),
         "linear_nt lengths"
     );
-    if m == 0 {
-        return;
+    if let (Some(x), Some(y)) = (f32s(x), f32s_mut(y)) {
+        let (alpha, beta) = (alpha.to_f32(), beta.to_f32());
+        if m <= small::MAX_ROWS {
+            return small::product(x, w, y, m, alpha, beta);
+        }
+        let (x, w_t) = (Left::Rows(x, w.cols), Right::Columns(w));
+        return product((m, w.rows, w.cols), x, w_t, y, w.rows, alpha, beta);
     }
-    let mut dense = Vec::new();
     for row in (0..w.rows).step_by(ROWS) {
         let count = ROWS.min(w.rows - row);
-        dense_rows(w, row, count, &mut dense);
+        let dense = dense_rows(w.rows(row, count));
         gemm::strided(
             m,
             count,
@@ -44,13 +52,22 @@ pub fn linear_nn<T: Real>(dy: &[T], w: WeightRef<'_>, dx: &mut [T], m: usize, al
         (m * w.rows, m * w.cols),
         "linear_nn lengths"
     );
-    if m == 0 {
-        return;
+    if let (Some(dy), Some(dx)) = (f32s(dy), f32s_mut(dx)) {
+        let (dy, w_rows) = (Left::Rows(dy, w.rows), Right::Rows(w));
+        return product(
+            (m, w.cols, w.rows),
+            dy,
+            w_rows,
+            dx,
+            w.cols,
+            alpha.to_f32(),
+            beta.to_f32(),
+        );
     }
-    let (mut dense, mut beta) = (Vec::new(), beta);
+    let mut beta = beta;
     for row in (0..w.rows).step_by(ROWS) {
         let count = ROWS.min(w.rows - row);
-        dense_rows(w, row, count, &mut dense);
+        let dense = dense_rows(w.rows(row, count));
         gemm::strided(
             m,
             w.cols,
@@ -68,11 +85,8 @@ pub fn linear_nn<T: Real>(dy: &[T], w: WeightRef<'_>, dx: &mut [T], m: usize, al
     }
 }
 
-fn dense_rows<T: Real>(w: WeightRef<'_>, start: usize, count: usize, dense: &mut Vec<T>) {
-    let mut row = vec![0.0; w.cols];
-    dense.clear();
-    for r in start..start + count {
-        w.dequantize(r, 0, &mut row);
-        dense.extend(row.iter().map(|&x| T::from_f32(x)));
-    }
+fn dense_rows<T: Real>(w: WeightRef<'_>) -> Vec<T> {
+    let mut dense = vec![0.0; w.rows * w.cols];
+    dequantize_row(w.dtype, w.data, &mut dense);
+    dense.into_iter().map(T::from_f32).collect()
 }

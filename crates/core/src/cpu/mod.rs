@@ -10,8 +10,14 @@
 //! Lengths are asserted: a wrong one is a bug in the calling op, not something a file or a flag can cause.
 
 mod attention;
+mod dequantize;
 mod gemm;
 mod linear;
+mod pack;
+mod product;
+mod scratch;
+mod simd;
+mod small;
 mod weight;
 
 pub use attention::{AttentionShape, attention_backward, attention_cached, attention_forward};
@@ -19,7 +25,23 @@ pub use gemm::{gemm_nn, gemm_nt, gemm_tn};
 pub use linear::{linear_nn, linear_nt};
 pub use weight::WeightRef;
 
+use std::any::TypeId;
+
 use crate::real::Real;
+
+/// `x` as f32, if that is what T is.
+fn f32s<T: Real>(x: &[T]) -> Option<&[f32]> {
+    // SAFETY: T is f32.
+    (TypeId::of::<T>() == TypeId::of::<f32>())
+        .then(|| unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) })
+}
+
+/// As [`f32s`].
+fn f32s_mut<T: Real>(x: &mut [T]) -> Option<&mut [f32]> {
+    (TypeId::of::<T>() == TypeId::of::<f32>())
+        // SAFETY: T is f32.
+        .then(|| unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) })
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! A frozen matrix in its file's format.
 
-use bft_formats::{DType, Tensor, dequantize_row};
+use std::ops::Range;
+
+use bft_formats::{DType, Tensor};
 
 /// A frozen matrix `[rows, cols]` in its file's format: `rows` outputs, `cols` inputs, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -11,16 +13,17 @@ pub struct WeightRef<'a> {
     pub rows: usize,
     /// Inputs: a multiple of the format's block length.
     pub cols: usize,
-    /// `rows · dtype.row_bytes(cols)` bytes.
+    /// `rows · dtype.row_bytes(cols)` bytes, little-endian, of any alignment.
     pub data: &'a [u8],
 }
 
 impl<'a> From<&'a Tensor> for WeightRef<'a> {
     fn from(tensor: &'a Tensor) -> Self {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
         WeightRef {
             dtype: tensor.dtype,
-            rows: tensor.rows(),
-            cols: tensor.cols(),
+            rows,
+            cols,
             data: &tensor.data,
         }
     }
@@ -30,34 +33,46 @@ impl<'a> WeightRef<'a> {
     /// The rows `start..start + count`, such as a chunk of the vocabulary.
     pub fn rows(self, start: usize, count: usize) -> WeightRef<'a> {
         let stride = self.dtype.row_bytes(self.cols);
+        let data = &self.data[start * stride..(start + count) * stride];
         WeightRef {
             rows: count,
-            data: &self.data[start * stride..(start + count) * stride],
+            data,
             ..self
         }
     }
 
+    /// A dense matrix.
+    pub(super) fn dense(values: &'a [f32], rows: usize, cols: usize) -> WeightRef<'a> {
+        WeightRef {
+            dtype: DType::F32,
+            rows,
+            cols,
+            data: bytemuck::cast_slice(values),
+        }
+    }
+
     pub(super) fn check(&self) {
-        assert_eq!(
-            self.cols % self.dtype.block_len(),
-            0,
-            "a row of {:?} is whole blocks",
-            self.dtype
-        );
+        let Some(row_bytes) = self.dtype.checked_row_bytes(self.cols) else {
+            panic!(
+                "{} columns are not whole blocks of {}",
+                self.cols, self.dtype
+            );
+        };
         assert_eq!(
             self.data.len(),
-            self.rows * self.dtype.row_bytes(self.cols),
-            "weight bytes"
+            self.rows * row_bytes,
+            "bytes of {} [{}, {}]",
+            self.dtype,
+            self.rows,
+            self.cols
         );
     }
 
-    /// Elements `col..col + out.len()` of one row; both ends on block borders.
-    pub(super) fn dequantize(&self, row: usize, col: usize, out: &mut [f32]) {
-        let start = row * self.dtype.row_bytes(self.cols) + self.dtype.row_bytes(col);
-        dequantize_row(
-            self.dtype,
-            &self.data[start..start + self.dtype.row_bytes(out.len())],
-            out,
-        );
+    /// The bytes of some columns of one row; both ends on block borders.
+    #[inline(always)]
+    pub(super) fn blocks(&self, row: usize, cols: Range<usize>) -> &'a [u8] {
+        let (len, bytes) = (self.dtype.block_len(), self.dtype.block_bytes());
+        let start = (row * self.cols + cols.start) / len * bytes;
+        &self.data[start..start + cols.len() / len * bytes]
     }
 }

@@ -74,3 +74,23 @@ pub(super) fn assert_close(what: &str, a: &[f32], b: &[f64], tolerance: f64) {
 pub(super) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
+
+/// This program again, held to each lesser instruction set of this processor.
+#[test]
+fn lesser_instruction_sets_pass_the_same_tests() {
+    if std::env::var_os("BFT_SIMD").is_some() {
+        return;
+    }
+    for level in ["avx2", "portable"] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .arg("cpu::tests::")
+            .env("BFT_SIMD", level)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && !text.contains("running 0 tests"),
+            "{level}:\n{text}"
+        );
+    }
+}

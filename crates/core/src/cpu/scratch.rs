@@ -1,0 +1,48 @@
+//! Memory that the tasks of a kernel share or reuse.
+
+use std::cell::RefCell;
+
+/// Where an output begins whose parts are written by several tasks at once.
+#[derive(Clone, Copy)]
+pub(super) struct Output(pub *mut f32);
+
+// SAFETY: the kernels give every task its own elements, and nobody reads them before all tasks are done.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+/// A cache line, so that panels are aligned.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+/// This thread's scratch, borrowed until dropped. (Not a closure: that would not be compiled for the instruction set.)
+pub(super) struct Scratch(Vec<Line>);
+
+impl Scratch {
+    /// At least `len` f32, of any value.
+    pub(super) fn take(len: usize) -> Scratch {
+        let mut lines = SCRATCH.take();
+        if lines.len() * 16 < len {
+            lines.resize(len.div_ceil(16), Line([0.0; 16]));
+        }
+        Scratch(lines)
+    }
+
+    pub(super) fn floats(&mut self) -> &mut [f32] {
+        // SAFETY: a Line is sixteen f32 and nothing else.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast::<f32>(), self.0.len() * 16)
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        SCRATCH.set(std::mem::take(&mut self.0));
+    }
+}

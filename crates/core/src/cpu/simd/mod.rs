@@ -1,0 +1,203 @@
+//! The instruction sets, behind one trait, and the one place that chooses among them.
+//!
+//! A kernel is written once over [`Simd`]; [`dispatch`] compiles it for each instruction set (everything it calls must be
+//! `#[inline(always)]`) and runs the best one this processor has. The environment variable `BFT_SIMD` (`avx512`, `avx2`,
+//! `portable`) asks for a lesser one, to find out whether a kernel or an instruction set is at fault.
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// A vector of f32 and what the kernels do with it. A value of an implementing type is the proof that the processor has
+/// the instructions: only [`dispatch`] makes one.
+pub(in crate::cpu) trait Simd: Copy {
+    /// f32 in a vector.
+    const LANES: usize;
+    /// Rows of the product tile that fits the registers.
+    const ROWS: usize;
+    /// Vectors across the product tile.
+    const VECTORS: usize;
+    /// A vector.
+    type V: Copy;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// # Safety
+    /// `LANES` readable f32 at `p`.
+    unsafe fn load(self, p: *const f32) -> Self::V;
+    /// # Safety
+    /// `LANES` writable f32 at `p`.
+    unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// The first `n <= LANES`, then zeros.
+    /// # Safety
+    /// `n` readable f32 at `p`.
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::V;
+    /// # Safety
+    /// `n <= LANES` writable f32 at `p`.
+    unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a · b + c, rounded once where the instruction set can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The sum over the lanes, in a fixed order.
+    fn sum(self, v: Self::V) -> f32;
+
+    /// Two IEEE halves that stand one after the other, each in every lane.
+    /// # Safety
+    /// Four readable bytes at `p`.
+    #[inline(always)]
+    unsafe fn splat_f16_pair(self, p: *const u8) -> (Self::V, Self::V) {
+        // SAFETY: the caller vouches for the bytes.
+        let [a, b] = unsafe { p.cast::<[u16; 2]>().read_unaligned() };
+        (self.splat(half_to_f32(a)), self.splat(half_to_f32(b)))
+    }
+    /// LANES IEEE halves.
+    /// # Safety
+    /// `2 · LANES` readable bytes at `p`.
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> Self::V {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { self.load_each(|i| half_to_f32(p.cast::<u16>().add(i).read_unaligned())) }
+    }
+    /// LANES upper halves of f32.
+    /// # Safety
+    /// `2 · LANES` readable bytes at `p`.
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> Self::V {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe {
+            self.load_each(|i| {
+                f32::from_bits(u32::from(p.cast::<u16>().add(i).read_unaligned()) << 16)
+            })
+        }
+    }
+    /// LANES i8.
+    /// # Safety
+    /// `LANES` readable bytes at `p`.
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> Self::V {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { self.load_each(|i| f32::from(*p.add(i) as i8)) }
+    }
+    /// d · q + m for the low and for the high four bits q of LANES bytes, each operation rounded.
+    /// # Safety
+    /// `LANES` readable bytes at `p`.
+    #[inline(always)]
+    unsafe fn load_nibbles(self, p: *const u8, d: Self::V, m: Self::V) -> (Self::V, Self::V) {
+        // SAFETY: the caller vouches for the bytes.
+        let (low, high) = unsafe {
+            (
+                self.load_each(|i| f32::from(*p.add(i) & 15)),
+                self.load_each(|i| f32::from(*p.add(i) >> 4)),
+            )
+        };
+        (
+            self.add(self.mul(d, low), m),
+            self.add(self.mul(d, high), m),
+        )
+    }
+    /// A vector of `f(0), f(1), …`
+    #[inline(always)]
+    fn load_each(self, f: impl Fn(usize) -> f32) -> Self::V {
+        let mut lanes = [0.0; 16];
+        for (i, x) in lanes.iter_mut().enumerate().take(Self::LANES) {
+            *x = f(i);
+        }
+        // SAFETY: no instruction set here has more than sixteen lanes.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
+}
+
+/// Halves move into place and are scaled by 2¹¹², which is exact for subnormal ones too; infinities and NaN keep theirs.
+#[inline(always)]
+pub(in crate::cpu) fn half_to_f32(bits: u16) -> f32 {
+    let bits = u32::from(bits);
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+    let special = if bits & 0x7c00 == 0x7c00 {
+        0x7f80_0000
+    } else {
+        0
+    };
+    f32::from_bits(magnitude.to_bits() | special | (bits & 0x8000) << 16)
+}
+
+/// A computation that any instruction set can do.
+pub(in crate::cpu) trait Kernel {
+    type Output;
+    /// Must be `#[inline(always)]`, as all that it calls in inner loops.
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// Instruction sets of this architecture, the best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
+}
+
+fn level() -> Level {
+    static LEVEL: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let asked = std::env::var("BFT_SIMD").unwrap_or_default();
+        detect(&asked)
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect(asked: &str) -> Level {
+    if asked == "portable" || !x86::has_avx2() {
+        Level::Portable
+    } else if asked == "avx2" || !x86::has_avx512() {
+        Level::Avx2
+    } else {
+        Level::Avx512
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn detect(asked: &str) -> Level {
+    if asked == "portable" {
+        Level::Portable
+    } else {
+        Level::Neon
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn detect(asked: &str) -> Level {
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    if asked != "portable" {
+        return Level::Simd128;
+    }
+    let _ = asked;
+    Level::Portable
+}
+
+/// Runs a kernel with the best instruction set there is.
+#[inline]
+pub(in crate::cpu) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    match level() {
+        Level::Portable => kernel.run(portable::Portable::new()),
+        // SAFETY: `detect` gives these levels only where the processor has their instructions.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::run_avx2(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { x86::run_avx512(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => kernel.run(neon::Neon::new()),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Level::Simd128 => kernel.run(wasm::Simd128::new()),
+    }
+}

@@ -1,0 +1,102 @@
+//! NEON, which every 64-bit Arm processor has.
+
+use std::arch::aarch64::*;
+
+use super::Simd;
+
+#[derive(Clone, Copy)]
+pub(super) struct Neon(());
+
+impl Neon {
+    pub(super) fn new() -> Self {
+        Neon(())
+    }
+}
+
+/// Four bytes in the low half of a vector.
+#[inline(always)]
+unsafe fn load_bytes(p: *const u8) -> uint8x8_t {
+    // SAFETY: the caller vouches for four bytes.
+    unsafe { vcreate_u8(u64::from(p.cast::<u32>().read_unaligned())) }
+}
+
+// SAFETY (of every block below): NEON is part of the architecture; addresses are the caller's word.
+#[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
+impl Simd for Neon {
+    const LANES: usize = 4;
+    const ROWS: usize = 8;
+    const VECTORS: usize = 3;
+    type V = float32x4_t;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        unsafe { vdupq_n_f32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::V {
+        unsafe { vld1q_f32(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::V) {
+        unsafe { vst1q_f32(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::V {
+        let mut lanes = [0.0; 4];
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            vld1q_f32(lanes.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize) {
+        let mut lanes = [0.0; 4];
+        unsafe {
+            vst1q_f32(lanes.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { vaddq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { vmaxq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        unsafe { vaddvq_f32(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> Self::V {
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p.cast()), 16)) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> Self::V {
+        unsafe {
+            let wide = vmovl_s8(vreinterpret_s8_u8(load_bytes(p)));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(self, p: *const u8, d: Self::V, m: Self::V) -> (Self::V, Self::V) {
+        unsafe {
+            let bytes = vmovl_u16(vget_low_u16(vmovl_u8(load_bytes(p))));
+            let low = vcvtq_f32_u32(vandq_u32(bytes, vdupq_n_u32(15)));
+            let high = vcvtq_f32_u32(vshrq_n_u32(bytes, 4));
+            (
+                self.add(self.mul(d, low), m),
+                self.add(self.mul(d, high), m),
+            )
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Four lanes in an array: any processor, and what the compiler makes of it.
+
+use super::Simd;
+
+#[derive(Clone, Copy)]
+pub(super) struct Portable(());
+
+impl Portable {
+    pub(super) fn new() -> Self {
+        Portable(())
+    }
+}
+
+#[inline(always)]
+fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+}
+
+impl Simd for Portable {
+    const LANES: usize = 4;
+    const ROWS: usize = 4;
+    const VECTORS: usize = 2;
+    type V = [f32; 4];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::V {
+        // SAFETY: the caller vouches for four f32.
+        unsafe { p.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::V) {
+        // SAFETY: the caller vouches for four f32.
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::V {
+        // SAFETY: i < n, which the caller vouches for.
+        std::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize) {
+        for (i, x) in v.into_iter().enumerate().take(n) {
+            // SAFETY: i < n, which the caller vouches for.
+            unsafe { *p.add(i) = x };
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.add(self.mul(a, b), c)
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        (v[0] + v[2]) + (v[1] + v[3])
+    }
+}

@@ -1,0 +1,98 @@
+//! WebAssembly's 128-bit SIMD.
+
+use std::arch::wasm32::*;
+
+use super::Simd;
+
+#[derive(Clone, Copy)]
+pub(super) struct Simd128(());
+
+impl Simd128 {
+    pub(super) fn new() -> Self {
+        Simd128(())
+    }
+}
+
+// SAFETY (of every block below): the module is compiled with simd128; addresses are the caller's word.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Simd128 {
+    const LANES: usize = 4;
+    const ROWS: usize = 4;
+    const VECTORS: usize = 2;
+    type V = v128;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        f32x4_splat(x)
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::V {
+        unsafe { v128_load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::V) {
+        unsafe { v128_store(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::V {
+        let mut lanes = [0.0f32; 4];
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            v128_load(lanes.as_ptr().cast())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize) {
+        let mut lanes = [0.0f32; 4];
+        unsafe {
+            v128_store(lanes.as_mut_ptr().cast(), v);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        f32x4_add(a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        f32x4_mul(a, b)
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        f32x4_pmax(a, b)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // The fused one is in relaxed SIMD, whose result may differ from browser to browser.
+        f32x4_add(f32x4_mul(a, b), c)
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        (f32x4_extract_lane::<0>(v) + f32x4_extract_lane::<2>(v))
+            + (f32x4_extract_lane::<1>(v) + f32x4_extract_lane::<3>(v))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> Self::V {
+        unsafe { u32x4_shl(u32x4_load_extend_u16x4(p.cast()), 16) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> Self::V {
+        unsafe {
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(
+                v128_load32_zero(p.cast()),
+            )))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(self, p: *const u8, d: Self::V, m: Self::V) -> (Self::V, Self::V) {
+        unsafe {
+            let bytes = u32x4_extend_low_u16x8(u16x8_extend_low_u8x16(v128_load32_zero(p.cast())));
+            let low = f32x4_convert_u32x4(v128_and(bytes, u32x4_splat(15)));
+            let high = f32x4_convert_u32x4(u32x4_shr(bytes, 4));
+            (
+                self.add(self.mul(d, low), m),
+                self.add(self.mul(d, high), m),
+            )
+        }
+    }
+}

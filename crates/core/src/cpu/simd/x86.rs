@@ -1,0 +1,240 @@
+//! AVX-512 and AVX2.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+
+pub(super) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+pub(super) fn has_avx512() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+/// # Safety
+/// [`has_avx2`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
+
+/// # Safety
+/// [`has_avx512`].
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512(()))
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+/// The low `n` of 16 lanes.
+#[inline(always)]
+fn first16(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+// SAFETY (of every block below): the token proves that the instructions are there; addresses are the caller's word.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    const ROWS: usize = 8;
+    const VECTORS: usize = 3;
+    type V = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> __m512 {
+        unsafe { _mm512_maskz_loadu_ps(first16(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: __m512, n: usize) {
+        unsafe { _mm512_mask_storeu_ps(p, first16(n), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16_pair(self, p: *const u8) -> (__m512, __m512) {
+        unsafe {
+            let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned()));
+            (
+                _mm512_broadcastss_ps(pair),
+                _mm512_broadcastss_ps(_mm_movehdup_ps(pair)),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> __m512 {
+        unsafe {
+            _mm512_castsi512_ps(_mm512_slli_epi32(
+                _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())),
+                16,
+            ))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(self, p: *const u8, d: __m512, m: __m512) -> (__m512, __m512) {
+        unsafe {
+            // All sixteen values a nibble can have; the permutation looks at four bits of each index only.
+            let q = _mm512_setr_ps(
+                0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.,
+            );
+            let values = _mm512_add_ps(_mm512_mul_ps(d, q), m);
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let high = _mm512_srli_epi32(bytes, 4);
+            (
+                _mm512_permutexvar_ps(bytes, values),
+                _mm512_permutexvar_ps(high, values),
+            )
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
+
+/// The low `n` of 8 lanes.
+#[inline(always)]
+unsafe fn first8(n: usize) -> __m256i {
+    static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    debug_assert!(n <= 8);
+    // SAFETY: eight of the sixteen entries from 8 − n on.
+    unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - n).cast()) }
+}
+
+// SAFETY (of every block below): the token proves that the instructions are there; addresses are the caller's word.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    const ROWS: usize = 4;
+    const VECTORS: usize = 3;
+    type V = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m256) {
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> __m256 {
+        unsafe { _mm256_maskload_ps(p, first8(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: __m256, n: usize) {
+        unsafe { _mm256_maskstore_ps(p, first8(n), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn sum(self, v: __m256) -> f32 {
+        unsafe {
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16_pair(self, p: *const u8) -> (__m256, __m256) {
+        unsafe {
+            let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned()));
+            (
+                _mm256_broadcastss_ps(pair),
+                _mm256_broadcastss_ps(_mm_movehdup_ps(pair)),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> __m256 {
+        unsafe {
+            _mm256_castsi256_ps(_mm256_slli_epi32(
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())),
+                16,
+            ))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(self, p: *const u8, d: __m256, m: __m256) -> (__m256, __m256) {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+            let low = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
+            let high = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
+            (
+                _mm256_add_ps(_mm256_mul_ps(d, low), m),
+                _mm256_add_ps(_mm256_mul_ps(d, high), m),
+            )
+        }
+    }
+}
