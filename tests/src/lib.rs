@@ -3,6 +3,7 @@
 // A harness speaks to developers: where something is wrong it stops the test with the reason.
 #![allow(clippy::unwrap_used)]
 
+pub mod fixture;
 pub mod ops;
 pub mod random;
 

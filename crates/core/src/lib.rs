@@ -20,8 +20,14 @@
 pub mod cpu;
 pub mod device;
 pub mod loss;
+pub mod model;
 pub mod ops;
 pub mod real;
 pub mod sample;
 
 pub use loss::{LossConfig, LossKind, StepTotals};
+pub use model::ModelError;
+pub use model::batch::{Batch, Capacity};
+pub use model::runner::{Generation, Pooling, Runner, RunnerOptions};
+pub use model::tuner::{Checkpoint, OptimizerState, StepMetrics, Tuner, TunerOptions};
+pub use ops::adamw::AdamW;

@@ -25,6 +25,8 @@ pub(crate) enum CpuData {
 
 #[derive(Debug)]
 pub(crate) enum Storage {
+    /// Of a planning device.
+    Planned,
     Cpu(RwLock<CpuData>),
     Gpu {
         buffer: wgpu::Buffer,

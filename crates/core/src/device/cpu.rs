@@ -297,7 +297,9 @@ fn misuse(view: &View, what: &str) -> DeviceError {
 fn storage(view: &View) -> Result<&std::sync::RwLock<CpuData>, DeviceError> {
     match &view.buffer.0.storage {
         Storage::Cpu(data) => Ok(data),
-        Storage::Gpu { .. } => Err(misuse(view, "on a GPU, used by the CPU device")),
+        Storage::Gpu { .. } | Storage::Planned => {
+            Err(misuse(view, "of another device, used by the CPU device"))
+        }
     }
 }
 

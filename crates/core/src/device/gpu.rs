@@ -646,8 +646,8 @@ impl Gpu {
 fn wgpu_buffer(buffer: &Buffer) -> Result<&wgpu::Buffer, DeviceError> {
     match &buffer.0.storage {
         Storage::Gpu { buffer, .. } => Ok(buffer),
-        Storage::Cpu(_) => Err(DeviceError::Misuse(format!(
-            "buffer {} is on the CPU, used by a GPU",
+        Storage::Cpu(_) | Storage::Planned => Err(DeviceError::Misuse(format!(
+            "buffer {} is of another device, used by a GPU",
             buffer.0.label
         ))),
     }

@@ -21,7 +21,9 @@ pub use recording::{
     Access, Arg, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d,
 };
 
-use buffer::WeightStorage;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use buffer::{Storage, WeightStorage};
 use cpu::Cpu;
 use gpu::Gpu;
 
@@ -106,6 +108,8 @@ pub struct DeviceInfo {
 enum Side {
     Cpu(Cpu),
     Gpu(Box<Gpu>),
+    /// Counts bytes and holds nothing.
+    Planning(AtomicU64),
 }
 
 /// A place where recordings run.
@@ -151,6 +155,23 @@ impl Device {
         device
     }
 
+    /// A device that holds nothing and counts the bytes it is asked for: what a run will need, before it starts.
+    #[must_use]
+    pub fn planning() -> Self {
+        let mut device = Self::cpu_because("planning");
+        device.side = Side::Planning(AtomicU64::new(0));
+        device
+    }
+
+    /// Bytes asked of a planning device so far; 0 on others.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> u64 {
+        match &self.side {
+            Side::Planning(bytes) => bytes.load(Ordering::Relaxed),
+            Side::Cpu(_) | Side::Gpu(_) => 0,
+        }
+    }
+
     fn gpu_because(gpu: Gpu, reason: &str) -> Self {
         let info = DeviceInfo {
             kind: "gpu",
@@ -186,7 +207,7 @@ impl Device {
     #[must_use]
     pub fn max_binding_bytes(&self) -> u64 {
         match &self.side {
-            Side::Cpu(_) => u64::MAX,
+            Side::Cpu(_) | Side::Planning(_) => u64::MAX,
             Side::Gpu(gpu) => gpu.max_binding_bytes(),
         }
     }
@@ -195,7 +216,7 @@ impl Device {
     #[must_use]
     pub fn counters(&self) -> GpuCounters {
         match &self.side {
-            Side::Cpu(_) => GpuCounters::default(),
+            Side::Cpu(_) | Side::Planning(_) => GpuCounters::default(),
             Side::Gpu(gpu) => gpu.counters(),
         }
     }
@@ -208,6 +229,10 @@ impl Device {
         match &self.side {
             Side::Cpu(cpu) => cpu.alloc(label, elem, len.max(1)),
             Side::Gpu(gpu) => gpu.alloc(label, len.max(1)),
+            Side::Planning(bytes) => {
+                bytes.fetch_add(len.max(1) as u64 * 4, Ordering::Relaxed);
+                Ok(Buffer::new(label, len.max(1), Storage::Planned))
+            }
         }
     }
 
@@ -229,6 +254,10 @@ impl Device {
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let storage = match &self.side {
             Side::Cpu(_) => WeightStorage::Cpu(tensor.data.clone()),
+            Side::Planning(bytes) => {
+                bytes.fetch_add(tensor.data.len() as u64, Ordering::Relaxed);
+                WeightStorage::Cpu(tensor.data.clone())
+            }
             Side::Gpu(gpu) => {
                 gpu.upload_weight(&tensor.name, tensor.dtype, rows, cols, &tensor.data)?
             }
@@ -253,6 +282,7 @@ impl Device {
         match &self.side {
             Side::Cpu(cpu) => cpu.write_f32(view, values),
             Side::Gpu(gpu) => gpu.write(view, bytemuck::cast_slice(values)),
+            Side::Planning(_) => Ok(()),
         }
     }
 
@@ -268,6 +298,7 @@ impl Device {
         match &self.side {
             Side::Cpu(cpu) => cpu.write_u32(view, values),
             Side::Gpu(gpu) => gpu.write(view, bytemuck::cast_slice(values)),
+            Side::Planning(_) => Ok(()),
         }
     }
 
@@ -278,7 +309,7 @@ impl Device {
     pub fn write_f64(&self, view: &View, values: &[f64]) -> Result<(), DeviceError> {
         match &self.side {
             Side::Cpu(cpu) => cpu.write_f64(view, &mut values.iter().copied()),
-            Side::Gpu(_) => self.write_f32(
+            Side::Gpu(_) | Side::Planning(_) => self.write_f32(
                 view,
                 &values.iter().map(|value| *value as f32).collect::<Vec<_>>(),
             ),
@@ -293,6 +324,7 @@ impl Device {
         match &self.side {
             Side::Cpu(cpu) => cpu.run(recording),
             Side::Gpu(gpu) => gpu.run(recording),
+            Side::Planning(_) => Ok(()),
         }
     }
 
@@ -304,6 +336,7 @@ impl Device {
         match &self.side {
             Side::Cpu(cpu) => cpu.read_f32(view),
             Side::Gpu(gpu) => gpu.read(view).await,
+            Side::Planning(_) => Ok(vec![0.0; view.len()]),
         }
     }
 
@@ -315,6 +348,7 @@ impl Device {
         match &self.side {
             Side::Cpu(cpu) => cpu.read_f64(view),
             Side::Gpu(gpu) => Ok(gpu.read(view).await?.into_iter().map(f64::from).collect()),
+            Side::Planning(_) => Ok(vec![0.0; view.len()]),
         }
     }
 
@@ -324,7 +358,7 @@ impl Device {
     /// Where the device failed now or earlier.
     pub async fn wait(&self) -> Result<(), DeviceError> {
         match &self.side {
-            Side::Cpu(_) => Ok(()),
+            Side::Cpu(_) | Side::Planning(_) => Ok(()),
             Side::Gpu(gpu) => gpu.wait().await,
         }
     }

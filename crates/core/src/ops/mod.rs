@@ -6,10 +6,14 @@
 
 pub mod adamw;
 pub mod add;
+pub mod attention;
 pub mod case;
+pub mod dropout;
 pub mod embedding;
 pub mod gather;
+pub mod head;
 pub mod linear;
+pub mod loss_weights;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;

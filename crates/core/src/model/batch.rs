@@ -1,0 +1,176 @@
+//! One micro-batch of packed samples, on the host and on the device.
+
+use super::ModelError;
+use crate::device::{Device, DeviceError, Elem, View};
+
+/// One micro-batch: samples one after another, no padding.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// `[N]` token ids of all samples.
+    pub tokens: Vec<u32>,
+    /// `[S + 1]` where each sample starts in `tokens`; the last entry is N.
+    pub segments: Vec<u32>,
+    /// `[R]` positions t whose next token is trained, ascending.
+    pub trained: Vec<u32>,
+    /// `[R]` those next tokens.
+    pub labels: Vec<u32>,
+    /// `[S + 1]` where each sample starts in `trained`; the last entry is R.
+    pub trained_segments: Vec<u32>,
+}
+
+/// The largest micro-batch that buffers are planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Largest N.
+    pub tokens: usize,
+    /// Largest R.
+    pub trained: usize,
+    /// Largest S.
+    pub samples: usize,
+}
+
+impl Batch {
+    /// A batch without trained positions, for embedding: every sample's tokens in order.
+    #[must_use]
+    pub fn untrained(tokens: Vec<u32>, segments: Vec<u32>) -> Self {
+        let trained_segments = vec![0; segments.len()];
+        Self {
+            tokens,
+            segments,
+            trained_segments,
+            ..Self::default()
+        }
+    }
+
+    /// Checks that the parts hang together, fit the plan, and name tokens of the vocabulary.
+    ///
+    /// # Errors
+    /// Says what does not.
+    pub fn check(&self, capacity: Capacity, vocab_size: usize) -> Result<(), ModelError> {
+        let refuse = |what: String| Err(ModelError::Batch(what));
+        let (tokens, trained) = (self.tokens.len(), self.trained.len());
+        for (name, bounds, last) in [
+            ("segments", &self.segments, tokens),
+            ("trained_segments", &self.trained_segments, trained),
+        ] {
+            let ordered = bounds.windows(2).all(|pair| pair[0] <= pair[1]);
+            if bounds.first() != Some(&0) || bounds.last() != Some(&(last as u32)) || !ordered {
+                return refuse(format!("{name} must rise from 0 to {last}"));
+            }
+        }
+        if self.segments.len() != self.trained_segments.len() || self.labels.len() != trained {
+            return refuse("tokens, segments, trained and labels disagree in length".into());
+        }
+        for (name, found, most) in [
+            ("tokens", tokens, capacity.tokens),
+            ("trained tokens", trained, capacity.trained),
+            ("samples", self.segments.len() - 1, capacity.samples),
+        ] {
+            if found > most {
+                return refuse(format!("{found} {name}, the run was planned for {most}"));
+            }
+        }
+        if tokens == 0 {
+            return refuse("it holds no tokens".into());
+        }
+        if let Some(id) = self
+            .tokens
+            .iter()
+            .chain(&self.labels)
+            .find(|id| **id as usize >= vocab_size)
+        {
+            return refuse(format!(
+                "token id {id}, the model's vocabulary has {vocab_size}"
+            ));
+        }
+        let samples = self
+            .segments
+            .windows(2)
+            .zip(self.trained_segments.windows(2));
+        for (tokens, trained) in samples {
+            let positions = &self.trained[trained[0] as usize..trained[1] as usize];
+            let rising = positions.windows(2).all(|pair| pair[0] < pair[1]);
+            let inside = positions
+                .iter()
+                .all(|position| (tokens[0]..tokens[1].saturating_sub(1)).contains(position));
+            if !rising || !inside {
+                return refuse(
+                    "a trained position lies outside of its sample, or is its last".into(),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A batch's ids on the device.
+#[derive(Debug)]
+pub(crate) struct BatchBuffers {
+    tokens: View,
+    positions: View,
+    spans: View,
+    trained: View,
+    labels: View,
+    trained_segments: View,
+}
+
+/// Views of exactly one batch's ids.
+#[derive(Debug, Clone)]
+pub(crate) struct BatchViews {
+    /// `[N]`
+    pub tokens: View,
+    /// `[N]` place of each token in its sample.
+    pub positions: View,
+    /// `[N, 2]` first token of its sample, one past its last.
+    pub spans: View,
+    /// `[R]`
+    pub trained: View,
+    /// `[R]`
+    pub labels: View,
+    /// `[S + 1]`
+    pub trained_segments: View,
+}
+
+impl BatchBuffers {
+    pub fn new(device: &Device, capacity: Capacity) -> Result<Self, DeviceError> {
+        let ids = |label: &str, len: usize| {
+            Ok::<_, DeviceError>(device.alloc(label, Elem::U32, len)?.view())
+        };
+        Ok(Self {
+            tokens: ids("tokens", capacity.tokens)?,
+            positions: ids("positions", capacity.tokens)?,
+            spans: ids("spans", capacity.tokens * 2)?,
+            trained: ids("trained", capacity.trained)?,
+            labels: ids("labels", capacity.trained)?,
+            trained_segments: ids("trained segments", capacity.samples + 1)?,
+        })
+    }
+
+    /// The id of one row, for a head that sees it alone.
+    pub fn trained_row(&self, device: &Device, row: u32) -> Result<View, DeviceError> {
+        let view = self.trained.first(1);
+        device.write_u32(&view, &[row])?;
+        Ok(view)
+    }
+
+    pub fn upload(&self, device: &Device, batch: &Batch) -> Result<BatchViews, DeviceError> {
+        let (mut positions, mut spans) = (Vec::new(), Vec::new());
+        for bounds in batch.segments.windows(2) {
+            positions.extend(0..bounds[1] - bounds[0]);
+            spans.extend((bounds[0]..bounds[1]).flat_map(|_| [bounds[0], bounds[1]]));
+        }
+        let put = |view: &View, ids: &[u32]| {
+            let view = view.first(ids.len());
+            device.write_u32(&view, ids)?;
+            Ok::<_, DeviceError>(view)
+        };
+        Ok(BatchViews {
+            tokens: put(&self.tokens, &batch.tokens)?,
+            positions: put(&self.positions, &positions)?,
+            spans: put(&self.spans, &spans)?,
+            trained: put(&self.trained, &batch.trained)?,
+            labels: put(&self.labels, &batch.labels)?,
+            trained_segments: put(&self.trained_segments, &batch.trained_segments)?,
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! The head: from the residual stream to log-probabilities of the right tokens, and the loss back to the stream.
+//!
+//! Only trained positions reach it, and their logits are made a chunk of the vocabulary at a time and used up at once:
+//! `[R, V]` never exists. One sweep suffices also for the gradient, because the weight of a token is a factor of its
+//! whole row: Σ_v p_v·W_v is gathered beside the sum of exponentials, as attention gathers its values, and scaled when
+//! the weights are known.
+
+use super::batch::{BatchViews, Capacity};
+use super::weights::Weights;
+use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
+use crate::loss::{LossConfig, StepTotals};
+use crate::ops::{embedding, gather, head, linear, loss_weights, rms_norm};
+
+/// Elements of a chunk of logits: 16 MiB, so that it stays in a large cache.
+const CHUNK_ELEMENTS: usize = 4 << 20;
+
+/// Buffers of the head.
+#[derive(Debug)]
+pub(crate) struct HeadBuffers {
+    /// `[R, C]` a chunk of logits.
+    logits: View,
+    /// `[R, H]` trained rows of the residual stream.
+    picked: View,
+    /// `[R, H]` those normalised.
+    hidden: View,
+    /// `[R, 4]` of [`head::online_softmax`].
+    state: View,
+    /// `[R]`
+    pub log_p: View,
+    /// Only where gradients are taken.
+    backward: Option<HeadBackward>,
+}
+
+#[derive(Debug)]
+struct HeadBackward {
+    /// `[R, H]` Σ_v e_v·W_v
+    acc: View,
+    /// `[R, H]` W of the right tokens.
+    targets: View,
+    /// `[R, H]` gradient of the normalised rows.
+    d_hidden: View,
+    /// `[R, H]` gradient of the picked rows.
+    d_picked: View,
+    /// `[R]` weight of each token's gradient.
+    coefficients: View,
+    /// `[S, 2]`
+    sample_terms: View,
+}
+
+impl HeadBuffers {
+    pub fn new(
+        device: &Device,
+        weights: &Weights,
+        capacity: Capacity,
+        train: bool,
+    ) -> Result<Self, DeviceError> {
+        let (r, h) = (capacity.trained.max(1), weights.config.hidden_size);
+        let zeros = |label: &str, len: usize| {
+            Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view())
+        };
+        let backward = || {
+            Ok::<_, DeviceError>(HeadBackward {
+                acc: zeros("weighted head rows", r * h)?,
+                targets: zeros("right head rows", r * h)?,
+                d_hidden: zeros("gradient of the head's input", r * h)?,
+                d_picked: zeros("gradient of trained rows", r * h)?,
+                coefficients: zeros("token weights", r)?,
+                sample_terms: zeros("sample terms", capacity.samples * 2)?,
+            })
+        };
+        let chunk = chunk_rows(&weights.head, weights.head_rows, r);
+        Ok(Self {
+            logits: zeros("logits", r * chunk)?,
+            picked: zeros("trained rows", r * h)?,
+            hidden: zeros("normalised trained rows", r * h)?,
+            state: zeros("softmax state", r * 4)?,
+            log_p: zeros("log-probabilities", r)?,
+            backward: train.then(backward).transpose()?,
+        })
+    }
+}
+
+impl HeadBuffers {
+    /// Room for one row `[1, H]` before and after the final norm.
+    pub fn last_rows(&self, hidden_size: usize) -> (View, View) {
+        (
+            self.picked.first(hidden_size),
+            self.hidden.first(hidden_size),
+        )
+    }
+}
+
+/// Vocabulary rows in a chunk for R trained positions.
+fn chunk_rows(head: &Weight, bound: usize, trained: usize) -> usize {
+    let rows = (CHUNK_ELEMENTS / trained.max(1)).max(Weight::ROW_ALIGN) / Weight::ROW_ALIGN
+        * Weight::ROW_ALIGN;
+    rows.min(bound).min(head.rows())
+}
+
+/// Records log p of every trained token of the batch from the last block's output `[N, H]`. With `gradient`, also what
+/// [`backward`] needs.
+pub(crate) fn forward(
+    rec: &mut Recording,
+    weights: &Weights,
+    buffers: &HeadBuffers,
+    ids: &BatchViews,
+    x: &View,
+    gradient: bool,
+) {
+    let config = &weights.config;
+    let (r, h) = (ids.trained.len(), config.hidden_size);
+    let (picked, hidden) = (buffers.picked.first(r * h), buffers.hidden.first(r * h));
+    gather::forward(rec, &ids.trained, x, &picked, h);
+    rms_norm::forward(rec, &picked, &weights.norm, &hidden, h, config.rms_norm_eps);
+    let state = buffers.state.first(r * 4);
+    head::begin(rec, &state);
+    let acc = buffers
+        .backward
+        .as_ref()
+        .filter(|_| gradient)
+        .map(|backward| backward.acc.first(r * h));
+    if let Some(acc) = &acc {
+        rec.clear(acc);
+    }
+    let chunk = chunk_rows(&weights.head, weights.head_rows, r).min(buffers.logits.len() / r);
+    for first in (0..weights.head.rows()).step_by(chunk) {
+        let rows = chunk.min(weights.head.rows() - first);
+        let matrix = Matrix::rows_of(&weights.head, first, rows);
+        let logits = buffers.logits.first(r * rows);
+        linear::forward(rec, &hidden, &matrix, &logits, 1.0, false);
+        head::online_softmax(rec, &logits, &ids.labels, &state, first);
+        if let Some(acc) = &acc {
+            head::rescale(rec, acc, &state, h);
+            linear::backward(rec, &logits, &matrix, acc, 1.0, true);
+        }
+    }
+    head::log_prob(rec, &state, &buffers.log_p.first(r));
+}
+
+/// Records the loss and its gradient: adds to `totals` and writes d `[N, H]`, the gradient of the last block's output.
+pub(crate) fn backward(
+    rec: &mut Recording,
+    weights: &Weights,
+    buffers: &HeadBuffers,
+    ids: &BatchViews,
+    totals: &View,
+    d: &View,
+    loss: &LossConfig,
+    step: StepTotals,
+) {
+    let Some(b) = &buffers.backward else { return };
+    let config = &weights.config;
+    let (r, h) = (ids.trained.len(), config.hidden_size);
+    let coefficients = b.coefficients.first(r);
+    let terms = b.sample_terms.first((ids.trained_segments.len() - 1) * 2);
+    loss_weights::forward(
+        rec,
+        &buffers.log_p.first(r),
+        &ids.trained_segments,
+        &coefficients,
+        &terms,
+        totals,
+        loss,
+        step,
+    );
+    let (targets, d_hidden, d_picked) = (
+        b.targets.first(r * h),
+        b.d_hidden.first(r * h),
+        b.d_picked.first(r * h),
+    );
+    embedding::forward(rec, &ids.labels, &weights.head, &targets, weights.head_rows);
+    head::gradient(
+        rec,
+        &b.acc.first(r * h),
+        &buffers.state.first(r * 4),
+        &coefficients,
+        &targets,
+        &d_hidden,
+        h,
+    );
+    // hidden = norm(picked), picked = x[trained]
+    let picked = buffers.picked.first(r * h);
+    rms_norm::backward(
+        rec,
+        &picked,
+        &weights.norm,
+        &d_hidden,
+        &d_picked,
+        h,
+        config.rms_norm_eps,
+        false,
+    );
+    rec.clear(d);
+    gather::backward(rec, &ids.trained, &d_picked, d, h);
+}

@@ -1,0 +1,35 @@
+//! The decoder of Llama-like models: weights, LoRA, forward and backward, tuning and inference.
+//!
+//! Files, in the order in which data flows: [`weights`] and [`lora`] put parameters on a device, [`workspace`] plans
+//! every activation before the first step, [`block`] and [`head`] record forward and backward passes over them,
+//! [`tuner`] trains, [`runner`] embeds, scores and generates.
+
+pub mod batch;
+pub mod block;
+pub mod head;
+pub mod lora;
+pub mod runner;
+pub mod tuner;
+pub mod weights;
+pub mod workspace;
+
+use bft_formats::FormatError;
+
+use crate::device::DeviceError;
+
+/// What can go wrong with a model on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A file does not hold what it should.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A batch does not fit what was planned or does not hang together.
+    #[error("batch refused: {0}")]
+    Batch(String),
+    /// A state that belongs to another adapter.
+    #[error("optimizer state refused: {0}")]
+    State(String),
+}

@@ -1,0 +1,319 @@
+//! Inference: embeddings, log-probabilities and generation with a KV cache.
+
+use bft_formats::{Adapter, Model};
+use serde::{Deserialize, Serialize};
+
+use super::ModelError;
+use super::batch::{Batch, BatchBuffers, Capacity};
+use super::block::{Cache, Pass};
+use super::head::{self, HeadBuffers};
+use super::lora::Lora;
+use super::weights::Weights;
+use super::workspace::{Keep, Workspace};
+use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View};
+use crate::ops::{embedding, gather, linear, rms_norm};
+
+/// How a text's hidden states become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Mean over its tokens.
+    #[default]
+    Mean,
+    /// Its last token's.
+    Last,
+}
+
+/// What a runner is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunnerOptions {
+    /// The largest batch; for generation, `tokens` is the longest piece of a prompt taken at once.
+    pub capacity: Capacity,
+    /// The longest text, prompt and answer together.
+    pub max_length: usize,
+}
+
+/// A model, with an adapter or without, ready to run.
+#[derive(Debug)]
+pub struct Runner<'a> {
+    device: &'a Device,
+    weights: Weights,
+    lora: Option<Lora>,
+    workspace: Workspace,
+    head: HeadBuffers,
+    ids: BatchBuffers,
+    options: RunnerOptions,
+    /// `[tokens, H]`
+    normed: View,
+}
+
+impl<'a> Runner<'a> {
+    /// Takes the model, and the adapter where there is one, to the device.
+    ///
+    /// # Errors
+    /// Where the device has no room, or the adapter's factors do not fit their ranks.
+    pub fn new(
+        device: &'a Device,
+        model: &Model,
+        adapter: Option<&Adapter>,
+        options: RunnerOptions,
+    ) -> Result<Self, ModelError> {
+        let weights = Weights::load(device, model)?;
+        let lora = adapter
+            .map(|adapter| Lora::load(device, adapter, &model.config))
+            .transpose()?;
+        let layout = lora.as_ref().map(|lora| &lora.layout);
+        let workspace = Workspace::new(
+            device,
+            &model.config,
+            layout,
+            options.capacity,
+            options.max_length,
+            Keep::Nothing,
+            false,
+        )?;
+        let h = model.config.hidden_size;
+        Ok(Self {
+            head: HeadBuffers::new(device, &weights, options.capacity, false)?,
+            ids: BatchBuffers::new(device, options.capacity)?,
+            normed: device
+                .alloc("final norm", Elem::F32, options.capacity.tokens * h)?
+                .view(),
+            device,
+            weights,
+            lora,
+            workspace,
+            options,
+        })
+    }
+
+    fn pass<'b>(&'b self, ids: &'b super::batch::BatchViews) -> Pass<'b> {
+        Pass {
+            weights: &self.weights,
+            lora: self.lora.as_ref(),
+            gradients: None,
+            workspace: &self.workspace,
+            ids,
+            dropout: None,
+        }
+    }
+
+    /// `[R]` log p of each trained token of a batch.
+    ///
+    /// # Errors
+    /// Where the batch does not fit the plan or the device fails.
+    pub async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        batch.check(self.options.capacity, self.weights.config.vocab_size)?;
+        if batch.trained.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = self.ids.upload(self.device, batch)?;
+        let mut rec = Recording::new();
+        let out = self.pass(&ids).forward_all(&mut rec);
+        head::forward(&mut rec, &self.weights, &self.head, &ids, &out, false);
+        self.device.run(&rec)?;
+        Ok(self
+            .device
+            .read_f32(&self.head.log_p.first(batch.trained.len()))
+            .await?)
+    }
+
+    /// `[N, H]` hidden states after the final norm.
+    ///
+    /// # Errors
+    /// Where the batch does not fit the plan or the device fails.
+    pub async fn hidden_states(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        batch.check(self.options.capacity, self.weights.config.vocab_size)?;
+        let ids = self.ids.upload(self.device, batch)?;
+        let config = &self.weights.config;
+        let mut rec = Recording::new();
+        let out = self.pass(&ids).forward_all(&mut rec);
+        let normed = self.normed.first(out.len());
+        rms_norm::forward(
+            &mut rec,
+            &out,
+            &self.weights.norm,
+            &normed,
+            config.hidden_size,
+            config.rms_norm_eps,
+        );
+        self.device.run(&rec)?;
+        Ok(self.device.read_f32(&normed).await?)
+    }
+
+    /// `[S, H]` a vector for each sample of a batch, from the hidden states after the final norm.
+    ///
+    /// # Errors
+    /// Where the batch does not fit the plan, a sample has no token, or the device fails.
+    pub async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, ModelError> {
+        if batch
+            .segments
+            .windows(2)
+            .any(|bounds| bounds[0] == bounds[1])
+        {
+            return Err(ModelError::Batch(
+                "a text without tokens has no vector".into(),
+            ));
+        }
+        let hidden = self.hidden_states(batch).await?;
+        let h = self.weights.config.hidden_size;
+        let mut vectors = Vec::with_capacity((batch.segments.len() - 1) * h);
+        for bounds in batch.segments.windows(2) {
+            let rows = &hidden[bounds[0] as usize * h..bounds[1] as usize * h];
+            match pooling {
+                Pooling::Last => vectors.extend_from_slice(&rows[rows.len() - h..]),
+                Pooling::Mean => {
+                    let mut sums = vec![0f64; h];
+                    for row in rows.chunks_exact(h) {
+                        sums.iter_mut()
+                            .zip(row)
+                            .for_each(|(sum, value)| *sum += f64::from(*value));
+                    }
+                    let count = f64::from(bounds[1] - bounds[0]);
+                    vectors.extend(sums.into_iter().map(|sum| (sum / count) as f32));
+                }
+            }
+        }
+        Ok(vectors)
+    }
+
+    /// Starts a text.
+    ///
+    /// # Errors
+    /// Where the device has no room for the cache.
+    pub fn generation(&self) -> Result<Generation<'_, 'a>, ModelError> {
+        let config = &self.weights.config;
+        let len = self.options.max_length * config.num_key_value_heads * config.head_dim;
+        let cache = || {
+            let zeros = |label: &str| {
+                Ok::<_, DeviceError>(self.device.alloc(label, Elem::F32, len)?.view())
+            };
+            Ok::<_, DeviceError>(Cache {
+                keys: zeros("key cache")?,
+                values: zeros("value cache")?,
+            })
+        };
+        let caches = (0..config.num_hidden_layers)
+            .map(|_| cache())
+            .collect::<Result<Vec<_>, _>>()?;
+        let logits = self
+            .device
+            .alloc("next logits", Elem::F32, self.weights.head.rows())?
+            .view();
+        Ok(Generation {
+            runner: self,
+            caches,
+            logits,
+            past: 0,
+        })
+    }
+}
+
+/// One text being written: its tokens so far live in a KV cache.
+#[derive(Debug)]
+pub struct Generation<'r, 'a> {
+    runner: &'r Runner<'a>,
+    caches: Vec<Cache>,
+    logits: View,
+    past: usize,
+}
+
+impl Generation<'_, '_> {
+    /// Tokens so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.past
+    }
+
+    /// Whether no token was taken yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.past == 0
+    }
+
+    /// Takes the next tokens, a prompt or one drawn token, and gives the logits `[V]` of the token after them.
+    ///
+    /// # Errors
+    /// Where the text would outgrow the plan, an id is not in the vocabulary, or the device fails.
+    pub async fn next(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let runner = self.runner;
+        let max_length = runner.options.max_length;
+        if self.past + tokens.len() > max_length {
+            return Err(ModelError::Batch(format!(
+                "{} tokens after {}, the text was planned for {max_length}",
+                tokens.len(),
+                self.past
+            )));
+        }
+        if tokens.is_empty() {
+            return Err(ModelError::Batch("it holds no tokens".into()));
+        }
+        for piece in tokens.chunks(runner.options.capacity.tokens) {
+            self.extend(piece)?;
+        }
+        Ok(runner.device.read_f32(&self.logits).await?)
+    }
+
+    fn extend(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
+        let runner = self.runner;
+        let (device, weights, config) = (runner.device, &runner.weights, &runner.weights.config);
+        let last = tokens.len() as u32 - 1;
+        // The head sees the piece's last token alone.
+        let batch = Batch {
+            tokens: tokens.to_vec(),
+            segments: vec![0, tokens.len() as u32],
+            trained: Vec::new(),
+            labels: Vec::new(),
+            trained_segments: vec![0, 0],
+        };
+        batch.check(runner.options.capacity, config.vocab_size)?;
+        let mut ids = runner.ids.upload(device, &batch)?;
+        let positions: Vec<u32> = (0..=last).map(|i| self.past as u32 + i).collect();
+        device.write_u32(&ids.positions, &positions)?;
+        ids.trained = runner.ids.trained_row(device, last)?;
+
+        let h = config.hidden_size;
+        let pass = runner.pass(&ids);
+        let mut rec = Recording::new();
+        let x = runner.workspace.input(0).first(tokens.len() * h);
+        embedding::forward(
+            &mut rec,
+            &ids.tokens,
+            &weights.embedding,
+            &x,
+            weights.embedding_rows,
+        );
+        for (layer, cache) in self.caches.iter().enumerate() {
+            pass.forward_cached(&mut rec, layer, cache, self.past);
+        }
+        let out = runner
+            .workspace
+            .input(weights.blocks.len())
+            .first(tokens.len() * h);
+        let (picked, hidden) = runner.head.last_rows(h);
+        gather::forward(&mut rec, &ids.trained, &out, &picked, h);
+        rms_norm::forward(
+            &mut rec,
+            &picked,
+            &weights.norm,
+            &hidden,
+            h,
+            config.rms_norm_eps,
+        );
+        for first in (0..weights.head.rows()).step_by(weights.head_rows) {
+            let rows = weights.head_rows.min(weights.head.rows() - first);
+            let matrix = Matrix::rows_of(&weights.head, first, rows);
+            linear::forward(
+                &mut rec,
+                &hidden,
+                &matrix,
+                &self.logits.slice(first..first + rows),
+                1.0,
+                false,
+            );
+        }
+        device.run(&rec)?;
+        self.past += tokens.len();
+        Ok(())
+    }
+}

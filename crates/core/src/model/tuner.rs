@@ -1,0 +1,428 @@
+//! Tuning: micro-batches to gradients to optimizer steps, all on the device.
+
+use bft_formats::{Adapter, AdapterConfig, Model};
+use serde::{Deserialize, Serialize};
+
+use super::ModelError;
+use super::batch::{Batch, BatchBuffers, Capacity};
+use super::block::{Dropout, Pass};
+use super::head::{self, HeadBuffers};
+use super::lora::{Lora, Moments};
+use super::weights::Weights;
+use super::workspace::{Keep, Workspace};
+use crate::device::{Device, DeviceError, Elem, Recording, View};
+use crate::loss::{LossConfig, StepTotals};
+use crate::ops::adamw::{self, AdamW, BLOCK, STATE};
+use crate::ops::embedding;
+
+/// Whether blocks are computed again in the backward pass, to save memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checkpoint {
+    /// On where saving every block's activations would take more than [`AUTO_CHECKPOINT_BYTES`].
+    #[default]
+    Auto,
+    /// Only each block's input is kept; a third more work.
+    On,
+    /// Everything is kept.
+    Off,
+}
+
+/// Saved activations above which [`Checkpoint::Auto`] computes blocks again.
+pub const AUTO_CHECKPOINT_BYTES: u64 = 3 << 29;
+
+/// What a tuner is planned for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TunerOptions {
+    /// The largest micro-batch.
+    pub capacity: Capacity,
+    /// The longest sample, in tokens.
+    pub max_length: usize,
+    /// Activation checkpointing.
+    pub checkpoint: Checkpoint,
+    /// Seed of LoRA dropout.
+    pub seed: u64,
+}
+
+/// One optimizer step as the device saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepMetrics {
+    /// The optimized loss of the whole step.
+    pub loss: f64,
+    /// Mean negative log-likelihood of its trained tokens.
+    pub nll: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Trained tokens.
+    pub tokens: usize,
+    /// The loss or the gradient was not finite, and the step changed nothing.
+    pub skipped: bool,
+    /// The first tensor whose gradient was not finite.
+    pub bad_tensor: Option<String>,
+}
+
+/// AdamW's state, laid out as this adapter's factors are on the device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptimizerState {
+    /// Steps applied; skipped ones do not count.
+    pub step: u64,
+    /// Micro-batches seen, which LoRA dropout draws by.
+    pub passes: u32,
+    /// Bias corrections and step count as the device keeps them.
+    pub control: Vec<f32>,
+    /// m
+    pub first_moment: Vec<f32>,
+    /// v
+    pub second_moment: Vec<f32>,
+}
+
+/// Elements between two rows of metrics: a view's alignment.
+const ROW: usize = View::ALIGN;
+/// Steps in one buffer of metrics.
+const ROWS: usize = 64;
+
+/// An adapter being tuned on a frozen model.
+#[derive(Debug)]
+pub struct Tuner<'a> {
+    device: &'a Device,
+    weights: Weights,
+    lora: Lora,
+    config: AdapterConfig,
+    moments: Moments,
+    workspace: Workspace,
+    head: HeadBuffers,
+    ids: BatchBuffers,
+    optimizer: adamw::Buffers,
+    metrics: Vec<View>,
+    pending: usize,
+    options: TunerOptions,
+    keep: Keep,
+    passes: u32,
+}
+
+impl<'a> Tuner<'a> {
+    /// Takes the model and the adapter to the device and plans every buffer.
+    ///
+    /// # Errors
+    /// Where the device has no room, or the adapter's factors do not fit their ranks.
+    pub fn new(
+        device: &'a Device,
+        model: &Model,
+        adapter: &Adapter,
+        options: TunerOptions,
+    ) -> Result<Self, ModelError> {
+        let weights = Weights::load(device, model)?;
+        let lora = Lora::load(device, adapter, &model.config)?;
+        let dropout = adapter.config.dropout > 0.0;
+        let plan = |device: &Device, keep: Keep| {
+            let Capacity { .. } = options.capacity;
+            Workspace::new(
+                device,
+                &model.config,
+                Some(&lora.layout),
+                options.capacity,
+                options.max_length,
+                keep,
+                dropout,
+            )
+        };
+        let keep = match options.checkpoint {
+            Checkpoint::On => Keep::Inputs,
+            Checkpoint::Off => Keep::Everything,
+            Checkpoint::Auto => {
+                let dry = Device::planning();
+                plan(&dry, Keep::Everything)?;
+                if dry.allocated_bytes() > AUTO_CHECKPOINT_BYTES {
+                    Keep::Inputs
+                } else {
+                    Keep::Everything
+                }
+            }
+        };
+        let workspace = plan(device, keep)?;
+        let moments = Moments::new(device, lora.layout.len)?;
+        let zeros = |label: &str, len: usize| {
+            Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view())
+        };
+        let optimizer = adamw::Buffers {
+            parameters: lora.parameters.clone(),
+            gradients: moments.gradients.clone(),
+            first_moment: moments.first.clone(),
+            second_moment: moments.second.clone(),
+            partial: zeros("norm of blocks", lora.layout.len.div_ceil(BLOCK) * 2)?,
+            totals: zeros("loss totals", 4)?,
+            state: zeros("optimizer state", STATE)?,
+        };
+        Ok(Self {
+            head: HeadBuffers::new(device, &weights, options.capacity, true)?,
+            ids: BatchBuffers::new(device, options.capacity)?,
+            config: adapter.config.clone(),
+            metrics: Vec::new(),
+            pending: 0,
+            passes: 0,
+            device,
+            weights,
+            lora,
+            moments,
+            workspace,
+            optimizer,
+            options,
+            keep,
+        })
+    }
+
+    /// Whether blocks are computed again in the backward pass.
+    #[must_use]
+    pub fn checkpoints_activations(&self) -> bool {
+        self.keep == Keep::Inputs
+    }
+
+    /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
+    ///
+    /// # Errors
+    /// Where the batch does not fit the plan or the device fails.
+    pub fn accumulate(
+        &mut self,
+        batch: &Batch,
+        step: StepTotals,
+        loss: &LossConfig,
+    ) -> Result<(), ModelError> {
+        batch.check(self.options.capacity, self.weights.config.vocab_size)?;
+        if batch.trained.is_empty() {
+            return Ok(());
+        }
+        let ids = self.ids.upload(self.device, batch)?;
+        let dropout = Dropout {
+            p: self.config.dropout,
+            seed: self.options.seed,
+            pass: self.passes,
+        };
+        self.passes = self.passes.wrapping_add(1);
+        let pass = Pass {
+            weights: &self.weights,
+            lora: Some(&self.lora),
+            gradients: Some(&self.moments.gradients),
+            workspace: &self.workspace,
+            ids: &ids,
+            dropout: (dropout.p > 0.0).then_some(dropout),
+        };
+        let mut rec = Recording::new();
+        let out = pass.forward_all(&mut rec);
+        head::forward(&mut rec, &self.weights, &self.head, &ids, &out, true);
+        if let Some(scratch) = &self.workspace.scratch.backward {
+            let d = scratch.d.first(out.len());
+            head::backward(
+                &mut rec,
+                &self.weights,
+                &self.head,
+                &ids,
+                &self.optimizer.totals,
+                &d,
+                loss,
+                step,
+            );
+        }
+        for layer in (0..self.weights.blocks.len()).rev() {
+            if self.keep == Keep::Inputs {
+                pass.forward(&mut rec, layer);
+            }
+            pass.backward(&mut rec, layer);
+        }
+        self.device.run(&rec)?;
+        Ok(())
+    }
+
+    /// One optimizer step with learning rate `lr`; the gradient is zero after it. A step whose loss or gradient is not
+    /// finite changes nothing and is counted in the metrics.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), ModelError> {
+        if self.pending == self.metrics.len() * ROWS {
+            self.metrics
+                .push(self.device.alloc("metrics", Elem::F32, ROWS * ROW)?.view());
+        }
+        let row = self.pending % ROWS * ROW;
+        let metrics = self.metrics[self.pending / ROWS].slice(row..row + STATE);
+        let mut rec = Recording::new();
+        adamw::step(&mut rec, &self.optimizer, &metrics, lr, optimizer);
+        self.device.run(&rec)?;
+        self.pending += 1;
+        Ok(())
+    }
+
+    /// Metrics of every step since the last call, in order; waits for the device.
+    ///
+    /// # Errors
+    /// Where the device failed.
+    pub async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, ModelError> {
+        let mut rows = Vec::new();
+        for (index, buffer) in self.metrics.iter().enumerate() {
+            let count = self.pending.saturating_sub(index * ROWS).min(ROWS);
+            if count > 0 {
+                let values = self.device.read_f32(&buffer.first(count * ROW)).await?;
+                rows.extend(values.chunks_exact(ROW).map(|row| self.step_metrics(row)));
+            }
+        }
+        self.pending = 0;
+        self.metrics.truncate(1);
+        Ok(rows)
+    }
+
+    fn step_metrics(&self, row: &[f32]) -> StepMetrics {
+        let tokens = f64::from(row[2]);
+        let bad = (row[6] >= 0.0).then(|| row[6] as usize * BLOCK + row[7] as usize);
+        StepMetrics {
+            loss: f64::from(row[0]),
+            nll: f64::from(row[1]) / tokens.max(1.0),
+            grad_norm: f64::from(row[4]),
+            tokens: tokens as usize,
+            skipped: row[5] == 1.0,
+            bad_tensor: bad.and_then(|at| self.lora.layout.tensor_at(at)),
+        }
+    }
+
+    /// `[R]` log p of each trained token of a batch under the adapter as it is.
+    ///
+    /// # Errors
+    /// Where the batch does not fit the plan or the device fails.
+    pub async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        batch.check(self.options.capacity, self.weights.config.vocab_size)?;
+        if batch.trained.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = self.ids.upload(self.device, batch)?;
+        let pass = Pass {
+            weights: &self.weights,
+            lora: Some(&self.lora),
+            gradients: None,
+            workspace: &self.workspace,
+            ids: &ids,
+            dropout: None,
+        };
+        let mut rec = Recording::new();
+        let out = pass.forward_all(&mut rec);
+        head::forward(&mut rec, &self.weights, &self.head, &ids, &out, false);
+        self.device.run(&rec)?;
+        Ok(self
+            .device
+            .read_f32(&self.head.log_p.first(batch.trained.len()))
+            .await?)
+    }
+
+    /// The adapter as it is now.
+    ///
+    /// # Errors
+    /// Where the device failed.
+    pub async fn adapter(&self) -> Result<Adapter, ModelError> {
+        let flat = self.device.read_f32(&self.lora.parameters).await?;
+        Ok(Adapter {
+            config: self.config.clone(),
+            pairs: self.lora.layout.pairs(&flat),
+        })
+    }
+
+    /// The gradient gathered so far, by the adapter's tensors.
+    ///
+    /// # Errors
+    /// Where the device failed.
+    pub async fn gradients(&self) -> Result<Adapter, ModelError> {
+        let flat = self.device.read_f32(&self.moments.gradients).await?;
+        Ok(Adapter {
+            config: self.config.clone(),
+            pairs: self.lora.layout.pairs(&flat),
+        })
+    }
+
+    /// As [`Self::gradients`], flat and without loss from the f64 device.
+    #[doc(hidden)]
+    pub async fn flat_gradients(&self) -> Result<Vec<f64>, ModelError> {
+        Ok(self.device.read_f64(&self.moments.gradients).await?)
+    }
+
+    /// Overwrites the parameters, flat as the gradients are.
+    #[doc(hidden)]
+    pub async fn flat_parameters(&self) -> Result<Vec<f64>, ModelError> {
+        Ok(self.device.read_f64(&self.lora.parameters).await?)
+    }
+
+    /// Overwrites the parameters, flat as the gradients are.
+    #[doc(hidden)]
+    pub fn set_flat_parameters(&mut self, values: &[f64]) -> Result<(), ModelError> {
+        Ok(self.device.write_f64(&self.lora.parameters, values)?)
+    }
+
+    /// Loss and summed NLL of the step so far.
+    #[doc(hidden)]
+    pub async fn totals(&self) -> Result<Vec<f64>, ModelError> {
+        Ok(self.device.read_f64(&self.optimizer.totals).await?)
+    }
+
+    /// AdamW's moments and counters.
+    ///
+    /// # Errors
+    /// Where the device failed.
+    pub async fn optimizer_state(&self) -> Result<OptimizerState, ModelError> {
+        let control = self.device.read_f32(&self.optimizer.state).await?;
+        Ok(OptimizerState {
+            step: control[2] as u64,
+            passes: self.passes,
+            control,
+            first_moment: self.device.read_f32(&self.moments.first).await?,
+            second_moment: self.device.read_f32(&self.moments.second).await?,
+        })
+    }
+
+    /// Puts back what [`Self::optimizer_state`] gave.
+    ///
+    /// # Errors
+    /// Where it belongs to another adapter, or the device fails.
+    pub fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), ModelError> {
+        for (name, found, expected) in [
+            ("control", state.control.len(), STATE),
+            (
+                "first_moment",
+                state.first_moment.len(),
+                self.lora.layout.len,
+            ),
+            (
+                "second_moment",
+                state.second_moment.len(),
+                self.lora.layout.len,
+            ),
+        ] {
+            if found != expected {
+                return Err(ModelError::State(format!(
+                    "{name} holds {found} numbers, this adapter needs {expected}"
+                )));
+            }
+        }
+        self.device
+            .write_f32(&self.optimizer.state, &state.control)?;
+        self.device
+            .write_f32(&self.moments.first, &state.first_moment)?;
+        self.device
+            .write_f32(&self.moments.second, &state.second_moment)?;
+        self.passes = state.passes;
+        Ok(())
+    }
+}
+
+impl Pass<'_> {
+    /// Records embedding and every block; the last one's output `[N, H]`.
+    pub(crate) fn forward_all(&self, rec: &mut Recording) -> View {
+        let len = self.ids.tokens.len() * self.weights.config.hidden_size;
+        let x = self.workspace.input(0).first(len);
+        embedding::forward(
+            rec,
+            &self.ids.tokens,
+            &self.weights.embedding,
+            &x,
+            self.weights.embedding_rows,
+        );
+        for layer in 0..self.weights.blocks.len() {
+            self.forward(rec, layer);
+        }
+        self.workspace.input(self.weights.blocks.len()).first(len)
+    }
+}
