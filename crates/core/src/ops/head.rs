@@ -14,8 +14,8 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::Op;
 use super::case::{Case, Fill};
+use super::{Op, groups};
 use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
 use crate::real::Real;
 
@@ -28,9 +28,6 @@ struct Params {
     first: u32,
     unused: u32,
 }
-
-/// Invocations of a workgroup.
-const LANES: usize = 64;
 
 /// Numbers of a row's state: m, s, l_y, exp(m_old − m).
 pub const STATE: usize = 4;
@@ -118,7 +115,7 @@ pub fn begin(rec: &mut Recording, state: &View) {
         &[],
         &params(rows, 0, 0),
         vec![state.into()],
-        grid_1d(rows.div_ceil(LANES)),
+        groups(rows),
     );
 }
 
@@ -149,7 +146,7 @@ pub fn rescale(rec: &mut Recording, acc: &View, state: &View, hidden: usize) {
         &[],
         &params(rows, hidden, 0),
         vec![state.into(), acc.into()],
-        grid_1d((rows * hidden).div_ceil(LANES)),
+        groups(rows * hidden),
     );
 }
 
@@ -161,7 +158,7 @@ pub fn log_prob(rec: &mut Recording, state: &View, log_p: &View) {
         &[],
         &params(rows, 0, 0),
         vec![state.into(), log_p.into()],
-        grid_1d(rows.div_ceil(LANES)),
+        groups(rows),
     );
 }
 
@@ -187,7 +184,7 @@ pub fn gradient(
             targets.into(),
             dh.into(),
         ],
-        grid_1d((rows * hidden).div_ceil(LANES)),
+        groups(rows * hidden),
     );
 }
 
