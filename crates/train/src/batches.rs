@@ -205,10 +205,7 @@ impl BatchBounds {
 }
 
 /// Groups of consecutive samples, each as large as `bounds` allow; a sample that exceeds them goes alone.
-pub fn groups<'s>(
-    samples: &'s [Sample],
-    bounds: BatchBounds,
-) -> impl Iterator<Item = &'s [Sample]> {
+pub fn groups(samples: &[Sample], bounds: BatchBounds) -> impl Iterator<Item = &[Sample]> {
     let mut rest = samples;
     std::iter::from_fn(move || {
         let mut sum = BatchBounds::default();

@@ -18,58 +18,15 @@ use crate::core_api::OptimizerState;
 use bft_formats::{Adapter, FormatError, ModelConfig, write_atomic};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::batches::Cursor;
-use crate::config::TrainConfig;
 use crate::error::TrainError;
+use crate::state::{Checkpoint, RunState};
 
-/// Version of the layout above.
-const LAYOUT: u32 = 1;
 /// Complete checkpoints that are kept.
 const KEPT: usize = 2;
 const PREFIX: &str = "step-";
 const INCOMPLETE: &str = ".incomplete-";
 const STATE_FILE: &str = "state.json";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-
-/// What a checkpoint says about the run besides its tensors.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunState {
-    /// Version of the layout.
-    pub layout: u32,
-    /// Optimizer steps done.
-    pub step: u64,
-    /// Optimizer steps of the whole run, as planned then.
-    pub steps: u64,
-    /// Where in the data the next step begins.
-    pub cursor: Cursor,
-    /// The device, in words.
-    pub device: String,
-    /// SHA-256 of the model's weights.
-    pub model_sha256: String,
-    /// SHA-256 of the data file.
-    pub data_sha256: String,
-    /// Every setting.
-    pub settings: TrainConfig,
-}
-
-impl RunState {
-    /// The version of the layout that this crate writes.
-    pub const LAYOUT: u32 = LAYOUT;
-}
-
-/// A checkpoint, read.
-#[derive(Debug)]
-pub struct Checkpoint {
-    /// Its folder.
-    pub path: PathBuf,
-    /// Step, cursor, settings.
-    pub state: RunState,
-    /// The adapter.
-    pub adapter: Adapter,
-    /// AdamW's moments.
-    pub optimizer: OptimizerState,
-}
 
 /// The folder that holds a run's checkpoints.
 #[derive(Debug, Clone)]
@@ -182,18 +139,20 @@ impl Checkpoints {
     }
 }
 
-impl Checkpoint {
-    /// Reads the tensors of a checkpoint whose state is known.
-    pub fn load(path: PathBuf, state: RunState, model: &ModelConfig) -> Result<Self, TrainError> {
-        let adapter = Adapter::load(&path, model).map_err(|e| bad(&path, e.to_string()))?;
-        let optimizer = read_optimizer(&path)?;
-        Ok(Self {
-            path,
-            state,
-            adapter,
-            optimizer,
-        })
-    }
+/// Reads the tensors of a checkpoint whose state is known.
+pub(crate) fn load_checkpoint(
+    path: PathBuf,
+    state: RunState,
+    model: &ModelConfig,
+) -> Result<Checkpoint, TrainError> {
+    let adapter = Adapter::load(&path, model).map_err(|e| bad(&path, e.to_string()))?;
+    let optimizer = read_optimizer(&path)?;
+    Ok(Checkpoint {
+        path,
+        state,
+        adapter,
+        optimizer,
+    })
 }
 
 fn write_parts(
@@ -270,10 +229,11 @@ fn read_state(folder: &Path) -> Result<RunState, TrainError> {
     let value: serde_json::Value =
         serde_json::from_slice(&bytes).map_err(|e| problem(e.to_string()))?;
     let layout = value.get("layout").and_then(serde_json::Value::as_u64);
-    if layout != Some(u64::from(LAYOUT)) {
+    if layout != Some(u64::from(RunState::LAYOUT)) {
         let found = layout.map_or("none".into(), |l| l.to_string());
         return Err(problem(format!(
-            "layout is {found}, expected {LAYOUT}: another version of bft made it"
+            "layout is {found}, expected {}: another version of bft made it",
+            RunState::LAYOUT
         )));
     }
     serde_json::from_value(value).map_err(|e| problem(e.to_string()))
@@ -308,7 +268,7 @@ pub(crate) fn format_error(error: FormatError) -> TrainError {
             source,
             checkpoint: None,
         },
-        other => TrainError::Format(other),
+        other => other.into(),
     }
 }
 

@@ -371,8 +371,11 @@ mod tests {
 
     #[test]
     fn modules_come_in_block_order_and_a_typo_names_the_nearest() {
-        let mut config = TrainConfig::default();
-        config.target_modules = ["down_proj", "q_proj", "q_proj"].map(String::from).to_vec();
+        let target_modules = ["down_proj", "q_proj", "q_proj"].map(String::from).to_vec();
+        let config = TrainConfig {
+            target_modules,
+            ..TrainConfig::default()
+        };
         assert_eq!(config.modules().unwrap(), ["q_proj", "down_proj"]);
         let error = refused(|c| c.target_modules = vec!["q_porj".into()]);
         assert!(

@@ -25,7 +25,7 @@ pub enum TrainError {
     Text(#[from] TextError),
     /// A model or adapter file.
     #[error(transparent)]
-    Format(#[from] FormatError),
+    Format(Box<FormatError>),
     /// The device, before the first step.
     #[error(transparent)]
     Engine(EngineError),
@@ -118,6 +118,12 @@ pub enum TrainError {
         /// Steps asked for.
         steps: u64,
     },
+}
+
+impl From<FormatError> for TrainError {
+    fn from(error: FormatError) -> Self {
+        Self::Format(Box::new(error))
+    }
 }
 
 impl From<DataError> for TrainError {

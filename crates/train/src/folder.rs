@@ -3,11 +3,14 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bft_formats::{Adapter, write_atomic};
 
-use crate::checkpoint::{Checkpoints, RunState, format_error, write_error};
+use crate::checkpoint::{Checkpoints, format_error, write_error};
+use crate::core_api::OptimizerState;
 use crate::error::TrainError;
+use crate::state::{RunState, Store};
 
 const METRICS_FILE: &str = "metrics.jsonl";
 const RUN_FILE: &str = "run.json";
@@ -20,6 +23,9 @@ pub(crate) struct RunFolder {
     checkpoints: Checkpoints,
     /// Also carries the lock, which ends with the process however it ends.
     metrics: File,
+    opened: Instant,
+    /// Seconds since 1970 at `opened`.
+    opened_at: f64,
 }
 
 /// Looks for what a new run would overwrite, before anything is read or made.
@@ -77,31 +83,20 @@ impl RunFolder {
         let checkpoints = Checkpoints::of(output);
         checkpoints.prepare()?;
         cut_after(&mut metrics, step).map_err(fail)?;
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Ok(Self {
             output: output.to_owned(),
             checkpoints,
             metrics,
+            opened: Instant::now(),
+            opened_at: since_1970.as_secs_f64(),
         })
     }
 
-    /// The run's checkpoints.
-    pub fn checkpoints(&self) -> &Checkpoints {
-        &self.checkpoints
-    }
-
-    /// Appends one line to the metrics.
-    pub fn write_row(&mut self, row: &impl serde::Serialize) -> Result<(), TrainError> {
-        let write = |file: &mut File| -> io::Result<()> {
-            let mut line = serde_json::to_vec(row)?;
-            line.push(b'\n');
-            file.write_all(&line)
-        };
-        write(&mut self.metrics)
-            .map_err(|e| write_error("write", &self.output.join(METRICS_FILE), e))
-    }
-
     /// Flushes the metrics to disk; a checkpoint vouches for all rows up to its step.
-    pub fn sync_metrics(&self) -> Result<(), TrainError> {
+    fn sync_metrics(&self) -> Result<(), TrainError> {
         match self.metrics.sync_data() {
             // A device file in its place cannot be flushed and need not be.
             Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
@@ -110,18 +105,35 @@ impl RunFolder {
             _ => Ok(()),
         }
     }
+}
 
-    /// Writes `run.json`.
-    pub fn write_run(&self, run: &serde_json::Value) -> Result<(), TrainError> {
-        write_atomic(&self.output.join(RUN_FILE), |out| {
-            serde_json::to_writer_pretty(&mut *out, run)?;
-            out.write_all(b"\n")
-        })
-        .map_err(format_error)
+impl Store for RunFolder {
+    fn seconds(&self) -> f64 {
+        self.opened_at + self.opened.elapsed().as_secs_f64()
     }
 
-    /// Writes the run's adapter: the old one or the new one is there, never a part.
-    pub fn write_adapter(&self, adapter: &Adapter) -> Result<(), TrainError> {
+    fn write_row(&mut self, row: &str) -> Result<(), TrainError> {
+        // One call a line: what is there after a crash is whole lines, and at most one half.
+        let written = self.metrics.write_all(format!("{row}\n").as_bytes());
+        written.map_err(|e| write_error("write", &self.output.join(METRICS_FILE), e))
+    }
+
+    async fn write_run(&mut self, run: &str) -> Result<(), TrainError> {
+        write_atomic(&self.output.join(RUN_FILE), |out| writeln!(out, "{run}"))
+            .map_err(format_error)
+    }
+
+    async fn save(
+        &mut self,
+        state: &RunState,
+        adapter: &Adapter,
+        optimizer: &OptimizerState,
+    ) -> Result<PathBuf, TrainError> {
+        self.sync_metrics()?;
+        self.checkpoints.save(state, adapter, optimizer)
+    }
+
+    async fn write_adapter(&mut self, adapter: &Adapter) -> Result<(), TrainError> {
         adapter.save(&self.output).map_err(format_error)
     }
 }

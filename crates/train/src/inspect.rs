@@ -137,22 +137,46 @@ mod tests {
 
     impl LogProbs for Halving {
         async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
-            Ok((1..=batch.trained.len()).map(|i| i as f32 * 0.5f32.ln()).collect())
+            Ok((1..=batch.trained.len())
+                .map(|i| i as f32 * 0.5f32.ln())
+                .collect())
         }
     }
 
     fn sample() -> Sample {
         let model = model(Some(tokenizer(Around::Nothing)), None);
-        let labelled = TextEncoder::new(&model).completion_sample("the", " Pr").unwrap();
-        let origin = Origin { file: "d".into(), line: 4, element: None };
-        Sample { tokens: labelled.tokens, labels: labelled.labels, origin }
+        let labelled = TextEncoder::new(&model)
+            .completion_sample("the", " Pr")
+            .unwrap();
+        let origin = Origin {
+            file: "d".into(),
+            line: 4,
+            element: None,
+        };
+        Sample {
+            tokens: labelled.tokens,
+            labels: labelled.labels,
+            origin,
+        }
     }
 
     #[test]
     fn tokens_show_their_text_label_and_mask() {
         let inspected = inspect_tokens(Some(&tokenizer(Around::Nothing)), &sample());
-        let seen: Vec<(&str, bool)> = inspected.tokens.iter().map(|t| (t.text.as_str(), t.trained)).collect();
-        assert_eq!(seen, [("the", false), (" P", true), ("r", true), ("<|endoftext|>", true)]);
+        let seen: Vec<(&str, bool)> = inspected
+            .tokens
+            .iter()
+            .map(|t| (t.text.as_str(), t.trained))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("the", false),
+                (" P", true),
+                ("r", true),
+                ("<|endoftext|>", true)
+            ]
+        );
         assert_eq!((inspected.origin.as_str(), inspected.trained), ("d:4", 3));
         assert_eq!(inspected.tokens[0].label, MASKED);
         assert_eq!(inspect_tokens(None, &sample()).tokens[3].text, "<261>");
@@ -161,7 +185,13 @@ mod tests {
     #[test]
     fn weights_are_those_of_the_four_losses_by_hand() {
         let tokenizer = tokenizer(Around::Nothing);
-        let inspected = pollster::block_on(inspect_sample(&mut Halving, Some(&tokenizer), &sample(), 2, 1.0));
+        let inspected = pollster::block_on(inspect_sample(
+            &mut Halving,
+            Some(&tokenizer),
+            &sample(),
+            2,
+            1.0,
+        ));
         let inspected = inspected.unwrap();
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "found {a}, expected {b}");
         assert_eq!(inspected.tokens[0].scores, None);
@@ -170,7 +200,10 @@ mod tests {
         for (token, (p, v3)) in inspected.tokens[1..].iter().zip(expected) {
             let scores = token.scores.unwrap();
             close(scores.p, p);
-            assert_eq!((scores.sft, scores.dft, scores.bft), (1.0, scores.p, scores.p));
+            assert_eq!(
+                (scores.sft, scores.dft, scores.bft),
+                (1.0, scores.p, scores.p)
+            );
             close(scores.bft_v3, v3);
         }
         let weight = inspected.sample_weight.unwrap();

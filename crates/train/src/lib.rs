@@ -6,7 +6,8 @@
 //! | rows to token ids with labels | `text`, `samples` |
 //! | samples to packed micro-batches, in an order that a cursor continues | `batches`, `random` |
 //! | settings and data to a run with known sizes | `config`, `schedule`, `plan` |
-//! | a run on disk, with metrics, checkpoints and resume | `trainer`, `run`, `folder`, `checkpoint`, `resume` |
+//! | a run: steps, metrics, evaluations, checkpoints | `trainer`, `run`, `state` |
+//! | its folder on disk, and going on from it | `folder`, `checkpoint`, `resume` |
 //! | what the device side must offer | `engine` |
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
@@ -33,20 +34,19 @@ mod random;
 #[cfg(not(target_arch = "wasm32"))]
 mod resume;
 mod rows;
-#[cfg(not(target_arch = "wasm32"))]
 mod run;
 mod samples;
 mod schedule;
+mod state;
 #[cfg(test)]
 mod testing;
 mod text;
-#[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
 pub use adapter::new_adapter;
 pub use batches::{BatchBounds, BatchOptions, Cursor, Loader, StepBatches, groups, pack};
 #[cfg(not(target_arch = "wasm32"))]
-pub use checkpoint::{Checkpoint, Checkpoints, RunState};
+pub use checkpoint::Checkpoints;
 pub use config::{ConfigError, TrainConfig};
 pub use embed::{
     EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows,
@@ -64,13 +64,12 @@ pub use rows::read_rows;
 pub use rows::{
     DataError, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, parse_rows,
 };
-#[cfg(not(target_arch = "wasm32"))]
 pub use run::MAX_SKIPPED;
 pub use samples::{
     DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens,
     make_samples,
 };
 pub use schedule::{Schedule, UnknownSchedule};
+pub use state::{Checkpoint, RunState, Store};
 pub use text::{LabelledTokens, TextEncoder, TextError};
-#[cfg(not(target_arch = "wasm32"))]
 pub use trainer::{DeviceSummary, Trainer};

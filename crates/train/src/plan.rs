@@ -165,31 +165,79 @@ mod tests {
 
     fn notes(config: TrainConfig) -> String {
         let plan = Plan::new(config, &model(None, None), rows(ROWS), None).unwrap();
-        plan.notes().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        plan.notes()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]
     fn what_was_left_out_or_is_surely_a_mistake_is_said() {
-        let usual = notes(TrainConfig { steps: Some(5), ..TrainConfig::default() });
-        assert!(usual.contains("1 bad rows left out, the first: d:2: text is a number"), "{usual}");
-        assert!(usual.contains("1 rows with nothing to train on left out: d:4"), "{usual}");
-        assert!(usual.contains("at g = 256 the window is the whole answer for 2 of 2 samples"), "{usual}");
-        let cut = notes(TrainConfig { group_size: 1, max_length: Some(2), truncate: true, ..TrainConfig::default() });
+        let usual = notes(TrainConfig {
+            steps: Some(5),
+            ..TrainConfig::default()
+        });
+        assert!(
+            usual.contains("1 bad rows left out, the first: d:2: text is a number"),
+            "{usual}"
+        );
+        assert!(
+            usual.contains("1 rows with nothing to train on left out: d:4"),
+            "{usual}"
+        );
+        assert!(
+            usual.contains("at g = 256 the window is the whole answer for 2 of 2 samples"),
+            "{usual}"
+        );
+        let cut = notes(TrainConfig {
+            group_size: 1,
+            max_length: Some(2),
+            truncate: true,
+            ..TrainConfig::default()
+        });
         assert!(cut.contains("2 of 2 samples cut to max-length"), "{cut}");
-        let odd = notes(TrainConfig { gamma: 0.0, group_size: 1, steps: Some(1), ..TrainConfig::default() });
+        let odd = notes(TrainConfig {
+            gamma: 0.0,
+            group_size: 1,
+            steps: Some(1),
+            ..TrainConfig::default()
+        });
         assert!(odd.contains("gamma = 0 weighs every sample 0"), "{odd}");
-        assert!(odd.contains("use --schedule constant") && !odd.contains("window"), "{odd}");
+        assert!(
+            odd.contains("use --schedule constant") && !odd.contains("window"),
+            "{odd}"
+        );
     }
 
     #[test]
     fn the_largest_batch_of_training_or_evaluation_is_known() {
-        let held = rows("{\"input_ids\": [1, 1, 1, 1, 1, 1, 1, 1, 1], \"labels\": [1, 1, -100, 1, 1, 1, 1, 1, 1]}");
+        let held = rows(
+            "{\"input_ids\": [1, 1, 1, 1, 1, 1, 1, 1, 1], \"labels\": [1, 1, -100, 1, 1, 1, 1, 1, 1]}",
+        );
         let plan = |batch_size| {
-            let config = TrainConfig { batch_size, ..TrainConfig::default() };
+            let config = TrainConfig {
+                batch_size,
+                ..TrainConfig::default()
+            };
             Plan::new(config, &model(None, None), rows(ROWS), Some(held.clone())).unwrap()
         };
-        assert_eq!(plan(2).bounds, BatchBounds { tokens: 9, trained: 7, samples: 2 });
-        assert_eq!(plan(1).bounds, BatchBounds { tokens: 9, trained: 7, samples: 1 });
+        assert_eq!(
+            plan(2).bounds,
+            BatchBounds {
+                tokens: 9,
+                trained: 7,
+                samples: 2
+            }
+        );
+        assert_eq!(
+            plan(1).bounds,
+            BatchBounds {
+                tokens: 9,
+                trained: 7,
+                samples: 1
+            }
+        );
         assert_eq!(plan(2).eval_groups().count(), 1);
         assert_eq!((plan(2).steps, plan(1).steps), (1, 2));
     }

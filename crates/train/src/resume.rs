@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::checkpoint::RunState;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
+use crate::state::RunState;
 
 /// Settings that may change: where files lie (their hashes are compared), how long the run is, what is looked at
 /// and kept on the way, and where it runs.

@@ -3,25 +3,25 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use bft_formats::Model;
 
 use crate::batches::{Cursor, Loader};
-use crate::checkpoint::RunState;
+use crate::config::TrainConfig;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
 use crate::evaluate::Tally;
 use crate::event::{EvalRow, Event, Finished, Note, SkippedRow, Started, StepRow};
-use crate::folder::RunFolder;
 use crate::plan::Plan;
+use crate::rows::RowFormat;
 use crate::samples::DataReport;
+use crate::state::{RunState, Store};
 use crate::trainer::DeviceSummary;
 
 /// Steps in a row whose gradient is not finite before a run gives up.
 pub const MAX_SKIPPED: u64 = 20;
-/// Longest time between two looks at the metrics, which cost a wait for the device.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Most seconds between two looks at the metrics, which cost a wait for the device.
+const REPORT_EVERY: f64 = 1.0;
 
 /// A step that the device has, or may still be working on.
 struct Pending {
@@ -67,10 +67,10 @@ pub(crate) struct Start {
 }
 
 /// A run in progress.
-pub(crate) struct Run<'r, E> {
+pub(crate) struct Run<'r, E, S> {
     plan: &'r Plan,
     facts: Facts<'r>,
-    folder: RunFolder,
+    store: S,
     engine: E,
     loader: Loader<'r>,
     /// Steps done.
@@ -80,29 +80,30 @@ pub(crate) struct Run<'r, E> {
     /// The last checkpoint and its step.
     saved: Option<(u64, PathBuf)>,
     pending: VecDeque<Pending>,
-    started: Instant,
-    reported: Instant,
+    /// Seconds since 1970.
+    started: f64,
+    reported: f64,
     skipping: Option<Skipping>,
     totals: Totals,
     stop: &'r AtomicBool,
     on_event: &'r mut dyn FnMut(Event),
 }
 
-impl<'r, E: Engine> Run<'r, E> {
+impl<'r, E: Engine, S: Store> Run<'r, E, S> {
     pub fn new(
         plan: &'r Plan,
         facts: Facts<'r>,
-        folder: RunFolder,
+        store: S,
         engine: E,
         start: Start,
         stop: &'r AtomicBool,
         on_event: &'r mut dyn FnMut(Event),
     ) -> Self {
-        let now = Instant::now();
+        let now = store.seconds();
         Self {
             plan,
             facts,
-            folder,
+            store,
             engine,
             loader: Loader::new(&plan.train.samples, plan.batches(), start.cursor),
             step: start.step,
@@ -120,14 +121,15 @@ impl<'r, E: Engine> Run<'r, E> {
 
     /// Runs to the last step, or to where it is stopped.
     pub async fn go(mut self, notes: Vec<Note>) -> Result<Finished, TrainError> {
-        self.announce(notes)?;
+        self.announce(notes).await?;
         let result = self.steps().await;
         // A run that breaks off still says what is left of it.
         result.map_err(|error| error.with_checkpoint(self.saved.map(|(_, path)| path)))
     }
 
-    fn announce(&mut self, notes: Vec<Note>) -> Result<(), TrainError> {
-        self.folder.write_run(&self.description(None))?;
+    async fn announce(&mut self, notes: Vec<Note>) -> Result<(), TrainError> {
+        let run = self.description(None);
+        self.store.write_run(&run).await?;
         let samples = self.plan.train.samples.len();
         (self.on_event)(Event::Started(Box::new(Started {
             model: self.facts.model.name.clone(),
@@ -151,14 +153,14 @@ impl<'r, E: Engine> Run<'r, E> {
         if self.step == 0 {
             self.evaluate().await?;
         }
-        self.reported = Instant::now();
+        self.reported = self.store.seconds();
         while self.step < self.plan.steps && !self.stopping() {
             self.optimizer_step()?;
             let last = self.step == self.plan.steps || self.stopping();
             let every = |n: u64| self.step.is_multiple_of(n);
             let eval = self.step == self.plan.steps || config.eval_every.is_some_and(every);
             let save = last || every(config.save_every);
-            if eval || save || self.reported.elapsed() >= REPORT_EVERY {
+            if eval || save || self.store.seconds() - self.reported >= REPORT_EVERY {
                 self.report().await?;
             }
             if eval {
@@ -168,6 +170,11 @@ impl<'r, E: Engine> Run<'r, E> {
                 self.save().await?;
             }
         }
+        // Whoever stops a run may do so between any two lines above.
+        if !self.pending.is_empty() {
+            self.report().await?;
+        }
+        self.save().await?;
         self.finish().await
     }
 
@@ -216,7 +223,7 @@ impl<'r, E: Engine> Run<'r, E> {
             .await
             .map_err(|e| self.device_error(e))?;
         let tokens: usize = self.pending.iter().map(|p| p.tokens).sum();
-        let seconds = self.reported.elapsed().as_secs_f64().max(1e-9);
+        let seconds = (self.store.seconds() - self.reported).max(1e-9);
         let tokens_per_second = (tokens as f64 / seconds * 10.0).round() / 10.0;
         for m in metrics {
             let Some(Pending { step, lr, .. }) = self.pending.pop_front() else {
@@ -244,10 +251,10 @@ impl<'r, E: Engine> Run<'r, E> {
                 tokens,
                 tokens_per_second,
             };
-            self.folder.write_row(&row)?;
+            self.store.write_row(&json(&row))?;
             (self.on_event)(Event::Step(row));
         }
-        self.reported = Instant::now();
+        self.reported = self.store.seconds();
         Ok(())
     }
 
@@ -259,13 +266,13 @@ impl<'r, E: Engine> Run<'r, E> {
         tensor: String,
     ) -> Result<(), TrainError> {
         self.totals.skipped += 1;
-        self.folder.write_row(&SkippedRow {
+        self.store.write_row(&json(&SkippedRow {
             step,
             skipped: true,
             tensor: &tensor,
             lr,
             tokens,
-        })?;
+        }))?;
         (self.on_event)(Event::Skipped {
             step,
             tensor: tensor.clone(),
@@ -310,10 +317,10 @@ impl<'r, E: Engine> Run<'r, E> {
                 eval_loss: report.loss.of(loss.kind),
             };
             self.totals.eval = Some(row);
-            self.folder.write_row(&row)?;
+            self.store.write_row(&json(&row))?;
             (self.on_event)(Event::Eval(row));
         }
-        self.reported = Instant::now();
+        self.reported = self.store.seconds();
         Ok(())
     }
 
@@ -345,17 +352,13 @@ impl<'r, E: Engine> Run<'r, E> {
             data_sha256: self.facts.data_sha256.into(),
             settings: self.plan.config.clone(),
         };
-        self.folder.sync_metrics()?;
-        let path = self
-            .folder
-            .checkpoints()
-            .save(&state, &adapter, &optimizer)?;
+        let path = self.store.save(&state, &adapter, &optimizer).await?;
         self.saved = Some((self.step, path.clone()));
         (self.on_event)(Event::Checkpoint {
             step: self.step,
             path,
         });
-        self.reported = Instant::now();
+        self.reported = self.store.seconds();
         Ok(())
     }
 
@@ -365,25 +368,26 @@ impl<'r, E: Engine> Run<'r, E> {
             .adapter()
             .await
             .map_err(|e| self.device_error(e))?;
-        self.folder.write_adapter(&adapter)?;
+        self.store.write_adapter(&adapter).await?;
         let finished = Finished {
             steps: self.step,
             stopped: self.step < self.plan.steps,
             skipped_steps: self.totals.skipped,
             tokens: self.totals.trained_tokens,
-            seconds: self.started.elapsed().as_secs_f64(),
+            seconds: self.store.seconds() - self.started,
             nll: self.totals.nll,
             eval: self.totals.eval,
             adapter: self.plan.config.output.clone(),
             checkpoint: self.saved.as_ref().map(|(_, path)| path.clone()),
         };
-        self.folder.write_run(&self.description(Some(&finished)))?;
+        let run = self.description(Some(&finished));
+        self.store.write_run(&run).await?;
         (self.on_event)(Event::Finished(finished.clone()));
         Ok(finished)
     }
 
     /// `run.json`: what was run, on what, and how it ended.
-    fn description(&self, finished: Option<&Finished>) -> serde_json::Value {
+    fn description(&self, finished: Option<&Finished>) -> String {
         let Plan {
             config,
             train,
@@ -391,34 +395,92 @@ impl<'r, E: Engine> Run<'r, E> {
             steps,
             ..
         } = self.plan;
-        let seconds_since_1970 = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
-        let data = |report: &DataReport| {
-            serde_json::json!({
-                "file": report.file, "format": report.format, "rows": report.rows, "samples": report.samples,
-                "skipped": report.skipped.len(), "untrained": report.untrained.len(),
-                "truncated": report.truncated, "tokens": report.tokens, "trained_tokens": report.trained_tokens,
-            })
-        };
-        let mut training = data(&train.report);
-        training["sha256"] = self.facts.data_sha256.into();
-        serde_json::json!({
-            "bft": env!("CARGO_PKG_VERSION"),
-            "written_at_unix": seconds_since_1970,
-            "model": {
-                "name": self.facts.model.name, "path": self.facts.model.path, "sha256": self.facts.model_sha256,
-                "architecture": self.facts.model.config.architecture.to_string(),
+        let description = RunDescription {
+            bft: env!("CARGO_PKG_VERSION"),
+            written_at_unix: self.store.seconds() as u64,
+            model: ModelDescription {
+                name: &self.facts.model.name,
+                path: self.facts.model.path.display().to_string(),
+                architecture: self.facts.model.config.architecture.to_string(),
+                sha256: self.facts.model_sha256,
             },
-            "data": training,
-            "eval_data": eval.as_ref().map(|e| data(&e.report)),
-            "device": self.facts.device.description,
-            "seed": config.seed,
-            "parameters": self.facts.parameters,
-            "steps": steps,
-            "resumed_from": self.first,
-            "settings": config,
-            "finished": finished,
-        })
+            data: DataDescription::new(&train.report, Some(self.facts.data_sha256)),
+            eval_data: eval.as_ref().map(|e| DataDescription::new(&e.report, None)),
+            device: &self.facts.device.description,
+            seed: config.seed,
+            parameters: self.facts.parameters,
+            steps: *steps,
+            resumed_from: self.first,
+            settings: config,
+            finished,
+        };
+        serde_json::to_string_pretty(&description).unwrap_or_default()
     }
+}
+
+/// `run.json`.
+#[derive(serde::Serialize)]
+struct RunDescription<'a> {
+    /// Version of this program.
+    bft: &'static str,
+    written_at_unix: u64,
+    model: ModelDescription<'a>,
+    data: DataDescription<'a>,
+    eval_data: Option<DataDescription<'a>>,
+    device: &'a str,
+    seed: u64,
+    /// Values that are trained.
+    parameters: usize,
+    /// Optimizer steps of the whole run.
+    steps: u64,
+    resumed_from: u64,
+    settings: &'a TrainConfig,
+    /// Null while the run goes on, and where it broke off.
+    finished: Option<&'a Finished>,
+}
+
+#[derive(serde::Serialize)]
+struct ModelDescription<'a> {
+    name: &'a str,
+    path: String,
+    architecture: String,
+    sha256: &'a str,
+}
+
+#[derive(serde::Serialize)]
+struct DataDescription<'a> {
+    file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<&'a str>,
+    format: RowFormat,
+    rows: usize,
+    samples: usize,
+    skipped: usize,
+    untrained: usize,
+    truncated: usize,
+    tokens: usize,
+    trained_tokens: usize,
+}
+
+impl<'a> DataDescription<'a> {
+    fn new(report: &'a DataReport, sha256: Option<&'a str>) -> Self {
+        Self {
+            file: &report.file,
+            sha256,
+            format: report.format,
+            rows: report.rows,
+            samples: report.samples,
+            skipped: report.skipped.len(),
+            untrained: report.untrained.len(),
+            truncated: report.truncated,
+            tokens: report.tokens,
+            trained_tokens: report.trained_tokens,
+        }
+    }
+}
+
+/// A row as JSON; numbers that are not finite become null.
+fn json(row: &impl serde::Serialize) -> String {
+    // Rows are structs of numbers and words, which always serialise.
+    serde_json::to_string(row).unwrap_or_default()
 }

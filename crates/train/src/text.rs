@@ -44,18 +44,6 @@ pub enum TextError {
         /// The model's name.
         model: String,
     },
-    /// The tokenizer makes ids that the embedding lacks.
-    #[error(
-        "the tokenizer of model {model} made token {id}, but the model's vocabulary has {vocab_size} tokens: they belong to different models"
-    )]
-    Vocabulary {
-        /// The model's name.
-        model: String,
-        /// The first id that is too large.
-        id: u32,
-        /// Rows of the embedding.
-        vocab_size: usize,
-    },
     /// Pre-tokenised ids that the embedding lacks.
     #[error(
         "{path} is {id}, but the vocabulary of model {model} has {vocab_size} tokens: tokenise with its own tokenizer"
@@ -72,7 +60,7 @@ pub enum TextError {
     },
     /// The tokenizer or the template refused.
     #[error(transparent)]
-    Format(#[from] FormatError),
+    Format(Box<FormatError>),
     /// The beginning of a chat is not rendered as the beginning of the whole chat.
     #[error(
         "the chat template of {model} renders the messages before and with answer [{turn}] unlike the whole chat (they part at \"{found}\" against \"{expected}\"), so the answer cannot be told apart: end each row with its only answer, or use prompt/completion rows"
@@ -87,6 +75,12 @@ pub enum TextError {
         /// The rendered chat, from there.
         expected: String,
     },
+}
+
+impl From<FormatError> for TextError {
+    fn from(error: FormatError) -> Self {
+        Self::Format(Box::new(error))
+    }
 }
 
 impl TextError {
@@ -147,25 +141,10 @@ impl<'m> TextEncoder<'m> {
     }
 
     fn end_of_text(&self) -> Result<u32, TextError> {
-        let id = *self
-            .end_tokens
-            .first()
-            .ok_or_else(|| TextError::NoEndOfText {
-                model: self.model.into(),
-            })?;
-        self.check(&[id])?;
-        Ok(id)
-    }
-
-    fn check(&self, ids: &[u32]) -> Result<(), TextError> {
-        match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            None => Ok(()),
-            Some(&id) => Err(TextError::Vocabulary {
-                model: self.model.into(),
-                id,
-                vocab_size: self.vocab_size,
-            }),
-        }
+        let end = self.end_tokens.first().copied();
+        end.ok_or_else(|| TextError::NoEndOfText {
+            model: self.model.into(),
+        })
     }
 
     /// Checks pre-tokenised ids against the model's vocabulary.
@@ -189,9 +168,8 @@ impl<'m> TextEncoder<'m> {
     }
 
     fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
-        let ids = self.tokenizer()?.encode(text, add_special)?;
-        self.check(&ids)?;
-        Ok(ids)
+        // Opening the model has checked that the tokenizer makes no id beyond the vocabulary.
+        Ok(self.tokenizer()?.encode(text, add_special)?)
     }
 
     /// Ids of a text to embed: just what the tokenizer makes of it, its own beginning and end tokens included.
@@ -314,10 +292,10 @@ impl<'m> TextEncoder<'m> {
     fn answer_length(&self, ids: &[u32]) -> Result<usize, TextError> {
         let tokenizer = self.tokenizer()?;
         let ends = |id: &u32| self.end_tokens.contains(id) || tokenizer.is_special(*id);
-        if let Some(last) = ids.iter().rposition(ends) {
-            if tokenizer.decode(&ids[last + 1..], false)?.trim().is_empty() {
-                return Ok(last + 1);
-            }
+        if let Some(last) = ids.iter().rposition(ends)
+            && tokenizer.decode(&ids[last + 1..], false)?.trim().is_empty()
+        {
+            return Ok(last + 1);
         }
         Ok(ids.len())
     }

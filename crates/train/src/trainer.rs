@@ -1,21 +1,18 @@
-//! Preparing a training run on disk: files read and checked, a fresh start or a checkpoint to go on from.
+//! Preparing a training run: a fresh start or a checkpoint to go on from, a device, and where to keep what is made.
 
 use std::sync::atomic::AtomicBool;
 
-use bft_formats::{Adapter, Model, sha256_file};
+use bft_formats::{Adapter, Model};
 
 use crate::adapter::new_adapter;
-use crate::checkpoint::Checkpoint;
-use crate::config::TrainConfig;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
 use crate::event::{Event, Finished, Note};
-use crate::folder::{RunFolder, check_free, find_checkpoint};
 use crate::plan::Plan;
-use crate::resume::check_settings;
 use crate::run::{Facts, Run, Start};
+use crate::state::{Checkpoint, Store};
 
-/// A run that is ready to start: files read and checked, nothing written yet.
+/// A run that is ready to start: everything read and checked, nothing written yet.
 #[derive(Debug)]
 pub struct Trainer<'m> {
     model: &'m Model,
@@ -37,45 +34,18 @@ pub struct DeviceSummary {
 }
 
 impl<'m> Trainer<'m> {
-    /// Reads and checks everything that `config` names. Writes nothing.
-    pub fn new(config: TrainConfig, model: &'m Model) -> Result<Self, TrainError> {
-        config.validate()?;
-        let last = if config.resume {
-            Some(find_checkpoint(&config.output)?)
-        } else {
-            check_free(&config.output)?;
-            None
-        };
-        let plan = Plan::read(config, model)?;
-        let config = &plan.config;
-        let (model_sha256, data_sha256) = (model.sha256()?, sha256_file(&config.data)?);
+    /// A fresh start, from the given adapter or a new one.
+    pub fn fresh(
+        model: &'m Model,
+        plan: Plan,
+        init: Option<Adapter>,
+        data_sha256: String,
+    ) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
-        let resumed = match last {
-            None => None,
-            Some((path, state)) => {
-                check_settings(&path, &state, config, &model_sha256, &data_sha256)?;
-                if state.step > plan.steps {
-                    let (done, steps) = (state.step, plan.steps);
-                    return Err(TrainError::AlreadyPast { path, done, steps });
-                }
-                if state.steps != plan.steps && config.schedule.depends_on_steps() {
-                    notes.push(Note::ScheduleStretched {
-                        from: state.steps,
-                        to: plan.steps,
-                    });
-                }
-                if state.step == plan.steps {
-                    notes.push(Note::AlreadyDone { steps: plan.steps });
-                }
-                Some(Checkpoint::load(path, state, &model.config)?)
-            }
-        };
-        let adapter = match (&resumed, &config.init_adapter) {
-            (Some(checkpoint), _) => checkpoint.adapter.clone(),
-            (None, None) => new_adapter(&model.config, &model.name, config)?,
-            (None, Some(folder)) => {
-                let mut adapter = Adapter::load(folder, &model.config)?;
-                adapter.config.dropout = config.lora_dropout;
+        let adapter = match init {
+            None => new_adapter(&model.config, &model.name, &plan.config)?,
+            Some(mut adapter) => {
+                adapter.config.dropout = plan.config.lora_dropout;
                 notes.push(Note::InitAdapter {
                     rank: adapter.config.rank,
                     alpha: adapter.config.alpha,
@@ -84,14 +54,50 @@ impl<'m> Trainer<'m> {
                 adapter
             }
         };
+        let model_sha256 = model.sha256()?;
         Ok(Self {
             model,
             plan,
             adapter,
-            resumed,
+            resumed: None,
             notes,
             model_sha256,
             data_sha256,
+        })
+    }
+
+    /// Goes on from a checkpoint that belongs to this model, data and settings.
+    ///
+    /// # Errors
+    /// [`TrainError::AlreadyPast`] where the checkpoint has more steps than the plan.
+    pub fn resume(
+        model: &'m Model,
+        plan: Plan,
+        checkpoint: Checkpoint,
+    ) -> Result<Self, TrainError> {
+        let mut notes = plan.notes();
+        let state = &checkpoint.state;
+        if state.step > plan.steps {
+            let (path, done, steps) = (checkpoint.path, state.step, plan.steps);
+            return Err(TrainError::AlreadyPast { path, done, steps });
+        }
+        if state.steps != plan.steps && plan.config.schedule.depends_on_steps() {
+            notes.push(Note::ScheduleStretched {
+                from: state.steps,
+                to: plan.steps,
+            });
+        }
+        if state.step == plan.steps {
+            notes.push(Note::AlreadyDone { steps: plan.steps });
+        }
+        Ok(Self {
+            model,
+            plan,
+            adapter: checkpoint.adapter.clone(),
+            model_sha256: state.model_sha256.clone(),
+            data_sha256: state.data_sha256.clone(),
+            resumed: Some(checkpoint),
+            notes,
         })
     }
 
@@ -105,14 +111,16 @@ impl<'m> Trainer<'m> {
         &self.adapter
     }
 
-    /// Trains. `engine` starts from the given adapter; `stop` ends the run after the step at hand, with a checkpoint.
+    /// Trains. `engine` starts from the given adapter; `store` is opened at the given step; `stop` ends the run after
+    /// the step at hand, with a checkpoint.
     ///
     /// # Errors
-    /// Whatever the device or the disk reports, with the checkpoint that is left.
-    pub async fn run_with<E: Engine>(
+    /// Whatever the device or the store reports, with the checkpoint that is left.
+    pub async fn run_in<E: Engine, S: Store>(
         self,
         device: &DeviceSummary,
         engine: impl FnOnce(Adapter, &Plan) -> Result<E, EngineError>,
+        store: impl FnOnce(&Plan, u64) -> Result<S, TrainError>,
         stop: &AtomicBool,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Finished, TrainError> {
@@ -142,8 +150,8 @@ impl<'m> Trainer<'m> {
                 }
             }
         };
-        // The folder is touched last: whatever fails above leaves it as it was.
-        let folder = RunFolder::open(&self.plan.config.output, start.step)?;
+        // The store is touched last: whatever fails above leaves it as it was.
+        let store = store(&self.plan, start.step)?;
         let facts = Facts {
             model: self.model,
             device,
@@ -151,9 +159,60 @@ impl<'m> Trainer<'m> {
             data_sha256: &self.data_sha256,
             parameters,
         };
-        Run::new(&self.plan, facts, folder, engine, start, stop, on_event)
+        Run::new(&self.plan, facts, store, engine, start, stop, on_event)
             .go(notes)
             .await
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod native {
+    use std::sync::atomic::AtomicBool;
+
+    use bft_formats::{Adapter, Model, sha256_file};
+
+    use super::{DeviceSummary, Trainer};
+    use crate::checkpoint::load_checkpoint;
+    use crate::config::TrainConfig;
+    use crate::engine::{Engine, EngineError};
+    use crate::error::TrainError;
+    use crate::event::{Event, Finished};
+    use crate::folder::{RunFolder, check_free, find_checkpoint};
+    use crate::plan::Plan;
+    use crate::resume::check_settings;
+
+    impl<'m> Trainer<'m> {
+        /// Reads and checks everything that `config` names, a checkpoint to go on from included. Writes nothing.
+        pub fn open(config: TrainConfig, model: &'m Model) -> Result<Self, TrainError> {
+            config.validate()?;
+            if !config.resume {
+                check_free(&config.output)?;
+                let plan = Plan::read(config, model)?;
+                let folder = plan.config.init_adapter.as_deref();
+                let init = folder
+                    .map(|folder| Adapter::load(folder, &model.config))
+                    .transpose()?;
+                let data_sha256 = sha256_file(&plan.config.data)?;
+                return Self::fresh(model, plan, init, data_sha256);
+            }
+            let (path, state) = find_checkpoint(&config.output)?;
+            let plan = Plan::read(config, model)?;
+            let data_sha256 = sha256_file(&plan.config.data)?;
+            check_settings(&path, &state, &plan.config, &model.sha256()?, &data_sha256)?;
+            Self::resume(model, plan, load_checkpoint(path, state, &model.config)?)
+        }
+
+        /// Trains into the output folder. See [`Trainer::run_in`].
+        pub async fn run<E: Engine>(
+            self,
+            device: &DeviceSummary,
+            engine: impl FnOnce(Adapter, &Plan) -> Result<E, EngineError>,
+            stop: &AtomicBool,
+            on_event: &mut dyn FnMut(Event),
+        ) -> Result<Finished, TrainError> {
+            let folder = |plan: &Plan, step| RunFolder::open(&plan.config.output, step);
+            self.run_in(device, engine, folder, stop, on_event).await
+        }
     }
 }
 

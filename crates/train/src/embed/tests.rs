@@ -33,10 +33,10 @@ const OPTIONS: EmbedOptions = EmbedOptions {
     normalize: false,
 };
 
-fn embed(
-    text: &[u8],
-    options: EmbedOptions,
-) -> Result<(Vec<Vec<f32>>, EmbedReport, Vec<usize>), EmbedError> {
+/// Vectors, counts, rows of each batch.
+type Embedded = (Vec<Vec<f32>>, EmbedReport, Vec<usize>);
+
+fn embed(text: &[u8], options: EmbedOptions) -> Result<Embedded, EmbedError> {
     let model = model(Some(tokenizer(Around::Nothing)), None);
     let mut toy = Toy {
         batches: Vec::new(),

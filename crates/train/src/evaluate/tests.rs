@@ -30,7 +30,10 @@ impl Recorded {
         let bytes = std::fs::read(fixtures().join("expected.safetensors")).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let (words, _) = tensors.tensor("log_prob").unwrap().data().as_chunks::<4>();
-        Self { log_probs: words.iter().map(|w| f32::from_le_bytes(*w)).collect(), at: 0 }
+        Self {
+            log_probs: words.iter().map(|w| f32::from_le_bytes(*w)).collect(),
+            at: 0,
+        }
     }
 }
 
@@ -45,16 +48,31 @@ impl LogProbs for Recorded {
 #[test]
 fn the_four_losses_are_those_of_pytorch_however_the_rows_are_grouped() {
     let samples = fixture_samples().samples;
-    let expected: Value = serde_json::from_slice(&std::fs::read(fixtures().join("expected.json")).unwrap()).unwrap();
-    let all = BatchBounds { tokens: 1000, trained: 1000, samples: 100 };
-    let few = BatchBounds { tokens: 50, trained: 40, samples: 3 };
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(fixtures().join("expected.json")).unwrap()).unwrap();
+    let all = BatchBounds {
+        tokens: 1000,
+        trained: 1000,
+        samples: 100,
+    };
+    let few = BatchBounds {
+        tokens: 50,
+        trained: 40,
+        samples: 3,
+    };
     for bounds in [all, few] {
         for case in expected["losses"].as_array().unwrap() {
             let kind: LossKind = serde_json::from_value(case["loss"].clone()).unwrap();
             let group_size = case["group_size"].as_u64().unwrap() as usize;
             let gamma = case["gamma"].as_f64().unwrap() as f32;
-            let report =
-                pollster::block_on(evaluate(&mut Recorded::open(), &samples, bounds, group_size, gamma, |_| {}));
+            let report = pollster::block_on(evaluate(
+                &mut Recorded::open(),
+                &samples,
+                bounds,
+                group_size,
+                gamma,
+                |_| {},
+            ));
             let report = report.unwrap();
             let (found, value) = (report.loss.of(kind), case["value"].as_f64().unwrap());
             // PyTorch's log-probabilities are stored as f32, its losses as f64.
@@ -84,8 +102,16 @@ fn extreme_probabilities_and_empty_samples_never_make_a_nan() {
         tally.add_sample(log_probs);
     }
     let report = tally.report();
-    let Losses { sft, dft, bft, bft_v3 } = report.loss;
-    assert!([sft, dft, bft, bft_v3].iter().all(|x| x.is_finite()), "{report:?}");
+    let Losses {
+        sft,
+        dft,
+        bft,
+        bft_v3,
+    } = report.loss;
+    assert!(
+        [sft, dft, bft, bft_v3].iter().all(|x| x.is_finite()),
+        "{report:?}"
+    );
     assert_eq!((report.samples, report.tokens), (4, 6));
     assert!(Tally::new(1, 1.0).report().nll.is_finite());
 }
@@ -99,7 +125,15 @@ fn a_device_that_gives_too_few_numbers_is_refused() {
         }
     }
     let samples = fixture_samples().samples;
-    let bounds = BatchBounds { tokens: 1000, trained: 1000, samples: 100 };
-    let error = pollster::block_on(evaluate(&mut Short, &samples, bounds, 4, 1.0, |_| {})).unwrap_err();
-    assert_eq!(error.to_string(), "the device gave 1 log-probabilities, expected 86");
+    let bounds = BatchBounds {
+        tokens: 1000,
+        trained: 1000,
+        samples: 100,
+    };
+    let error =
+        pollster::block_on(evaluate(&mut Short, &samples, bounds, 4, 1.0, |_| {})).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the device gave 1 log-probabilities, expected 86"
+    );
 }

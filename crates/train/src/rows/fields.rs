@@ -52,7 +52,7 @@ fn format(row: &Map<String, Value>) -> Result<RowFormat, RowProblem> {
     let has = |key: &&str| row.contains_key(*key);
     if let Some(format) = RowFormat::ALL
         .into_iter()
-        .find(|f| f.required_keys().iter().all(|k| has(k)))
+        .find(|f| f.required_keys().iter().all(&has))
     {
         for expected in format.optional_keys().iter().filter(|k| !has(k)) {
             let near = |key: &&String| !is_known(key) && distance(key, expected) == 1;

@@ -177,7 +177,10 @@ impl<'a> Iterator for Elements<'a> {
 mod tests {
     use super::*;
 
-    fn cut(text: &str) -> Vec<Result<(usize, Option<usize>, &str), SplitError>> {
+    /// Line, element, text.
+    type Cut<'a> = (usize, Option<usize>, &'a str);
+
+    fn cut(text: &str) -> Vec<Result<Cut<'_>, SplitError>> {
         records(text.as_bytes())
             .map(|r| r.map(|r| (r.line, r.element, std::str::from_utf8(r.bytes).unwrap())))
             .collect()

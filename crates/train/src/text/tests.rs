@@ -235,31 +235,3 @@ fn what_the_model_lacks_is_named() {
         "{error}"
     );
 }
-
-#[test]
-fn ids_beyond_the_vocabulary_are_refused() {
-    let small = model_with(
-        Some(tokenizer(Around::Nothing)),
-        Some(template(CHATML)),
-        |c| {
-            (c.vocab_size, c.eos_token_ids) = (100, vec![3]);
-        },
-    );
-    let error = TextEncoder::new(&small)
-        .text_sample("zz\u{e9}")
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            TextError::Vocabulary {
-                vocab_size: 100,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(
-        error.to_string().contains("belong to different models"),
-        "{error}"
-    );
-}

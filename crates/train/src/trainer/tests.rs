@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use super::*;
 use crate::MAX_SKIPPED;
+use crate::TrainConfig;
 use crate::checkpoint::Checkpoints;
 use crate::event::StepRow;
+use crate::folder::RunFolder;
 use crate::schedule::Schedule;
 use crate::testing::{Faults, Toy, model};
 
@@ -110,9 +112,9 @@ impl Place {
             memory_bytes: 1,
         };
         let stop = faults.stop.clone();
-        let result = Trainer::new(config, &self.model).and_then(|trainer| {
+        let result = Trainer::open(config, &self.model).and_then(|trainer| {
             let engine = |adapter, _: &Plan| Ok(Toy::new(adapter, faults));
-            pollster::block_on(trainer.run_with(&device, engine, &stop, &mut |e| events.push(e)))
+            pollster::block_on(trainer.run(&device, engine, &stop, &mut |e| events.push(e)))
         });
         Outcome { events, result }
     }
@@ -620,9 +622,9 @@ fn a_disk_that_fails_leaves_the_last_checkpoint() {
         description: "toy".into(),
         memory_bytes: 1,
     };
-    let trainer = Trainer::new(place.config("out", 6), &place.model).unwrap();
+    let trainer = Trainer::open(place.config("out", 6), &place.model).unwrap();
     let engine = |adapter, _: &Plan| Ok(Toy::new(adapter, Faults::default()));
-    let result = pollster::block_on(trainer.run_with(&device, engine, &stop, &mut |event| {
+    let result = pollster::block_on(trainer.run(&device, engine, &stop, &mut |event| {
         if matches!(event, Event::Checkpoint { step: 2, .. }) {
             fs::write(&blocked, "").unwrap();
         }
@@ -684,7 +686,7 @@ fn settings_and_data_are_checked_before_anything_is_written() {
             .message()
             .starts_with("cannot read data file ")
     );
-    let trainer = Trainer::new(place.config("out", 2), &place.model).unwrap();
+    let trainer = Trainer::open(place.config("out", 2), &place.model).unwrap();
     let device = DeviceSummary {
         description: "toy".into(),
         memory_bytes: 1,
@@ -692,7 +694,7 @@ fn settings_and_data_are_checked_before_anything_is_written() {
     let engine =
         |_, _: &Plan| Err::<Toy, EngineError>("out of memory: 3 GiB asked, 1 GiB free".into());
     let stop = AtomicBool::new(false);
-    let result = pollster::block_on(trainer.run_with(&device, engine, &stop, &mut |_| {}));
+    let result = pollster::block_on(trainer.run(&device, engine, &stop, &mut |_| {}));
     assert_eq!(
         result.unwrap_err().to_string(),
         "out of memory: 3 GiB asked, 1 GiB free"
