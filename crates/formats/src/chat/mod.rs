@@ -93,12 +93,15 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let turn = |m: &Message| Value::from_pairs([("role", &*m.role), ("content", &*m.content)]);
         let turns: Vec<Value> = messages.iter().map(turn).collect();
+        // A token the model lacks is undefined, which prints as nothing, rather than none.
+        let defined =
+            |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
         let render = || {
             self.environment.get_template(NAME)?.render(context! {
                 messages => &turns,
                 add_generation_prompt => add_generation_prompt,
-                bos_token => self.bos_token.as_deref(),
-                eos_token => self.eos_token.as_deref(),
+                bos_token => defined(&self.bos_token),
+                eos_token => defined(&self.eos_token),
             })
         };
         render().map_err(|e| {

@@ -136,7 +136,7 @@ pub(crate) fn model_config(file: &str, header: &Header, bytes: &Bytes) -> Result
         None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
     };
     for key in ["attention.value_length", "rope.dimension_count"] {
-        if let Some(other) = keys.usize(key)?.filter(|&n| n != head_dim) {
+        if let Some(other) = keys.usize(key)?.filter(|&n| n != head_dim && head_dim > 0) {
             return Err(FormatError::unsupported(
                 file,
                 format!("{name}.{key} {other} with heads of {head_dim}"),
