@@ -1,6 +1,6 @@
 //! Samples to packed micro-batches, in an order that a cursor of two numbers continues.
 
-use crate::core_api::{Batch, StepTotals};
+use bft_core::{Batch, StepTotals};
 
 use crate::random::shuffled;
 use crate::rows::MASKED;

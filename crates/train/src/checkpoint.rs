@@ -3,18 +3,17 @@
 //! ```text
 //! checkpoints/step-000100/
 //!   adapter_config.json, adapter_model.safetensors   the adapter, in PEFT's layout: usable as it is
-//!   optimizer.safetensors                            AdamW's moments, flat, in the order of the adapter's pairs
+//!   optimizer.safetensors                            AdamW's moments and counters, as core keeps them
 //!   state.json                                       step, data cursor, settings, hashes
 //! ```
 //! A folder is written under another name, flushed to disk and renamed, so whatever kills the process leaves the ones
 //! before it whole. Order of the samples and dropout are functions of seed and step, so there is no generator to save.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::core_api::OptimizerState;
+use bft_core::OptimizerState;
 use bft_formats::{Adapter, FormatError, ModelConfig, write_atomic};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -181,12 +180,19 @@ fn write_optimizer(path: &Path, state: &OptimizerState) -> io::Result<()> {
         TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values))
             .map_err(io::Error::other)
     }
-    let metadata = HashMap::from([("step".to_owned(), state.step.to_string())]);
+    // As a tensor, not as metadata, whose order in the file changes from run to run.
+    let counters: Vec<u8> = [state.step, u64::from(state.passes)]
+        .iter()
+        .flat_map(|c| c.to_le_bytes())
+        .collect();
+    let counters = TensorView::new(Dtype::U64, vec![2], &counters).map_err(io::Error::other)?;
     let tensors = [
+        ("counters", counters),
+        ("control", view(&state.control)?),
         ("first_moment", view(&state.first_moment)?),
         ("second_moment", view(&state.second_moment)?),
     ];
-    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| match e {
+    safetensors::serialize_to_file(tensors, None, path).map_err(|e| match e {
         safetensors::SafeTensorError::IoError(e) => e,
         other => io::Error::other(other),
     })?;
@@ -197,27 +203,34 @@ fn read_optimizer(folder: &Path) -> Result<OptimizerState, TrainError> {
     let path = folder.join(OPTIMIZER_FILE);
     let problem = |what: String| bad(folder, format!("{OPTIMIZER_FILE}: {what}"));
     let bytes = fs::read(&path).map_err(|e| problem(e.to_string()))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| problem(e.to_string()))?;
-    let step = header
-        .metadata()
-        .as_ref()
-        .and_then(|m| m.get("step"))
-        .and_then(|s| s.parse().ok());
-    let step = step.ok_or_else(|| problem("no step is recorded".into()))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| problem(e.to_string()))?;
-    let values = |name: &str| -> Result<Vec<f32>, TrainError> {
+    let data = |name: &str, dtype: Dtype| {
         let tensor = tensors.tensor(name).map_err(|e| problem(e.to_string()))?;
-        if tensor.dtype() != Dtype::F32 {
+        if tensor.dtype() != dtype {
             return Err(problem(format!(
-                "{name} is {:?}, expected F32",
+                "{name} is {:?}, expected {dtype:?}",
                 tensor.dtype()
             )));
         }
-        let (words, _) = tensor.data().as_chunks::<4>();
+        Ok(tensor.data())
+    };
+    let values = |name: &str| -> Result<Vec<f32>, TrainError> {
+        let (words, _) = data(name, Dtype::F32)?.as_chunks::<4>();
         Ok(words.iter().map(|w| f32::from_le_bytes(*w)).collect())
     };
+    let (counters, _) = data("counters", Dtype::U64)?.as_chunks::<8>();
+    let [step, passes] = *counters else {
+        return Err(problem(format!(
+            "counters holds {} numbers, expected 2",
+            counters.len()
+        )));
+    };
+    let passes = u64::from_le_bytes(passes);
     Ok(OptimizerState {
-        step,
+        step: u64::from_le_bytes(step),
+        passes: u32::try_from(passes)
+            .map_err(|_| problem(format!("passes is {passes}, too many")))?,
+        control: values("control")?,
         first_moment: values("first_moment")?,
         second_moment: values("second_moment")?,
     })

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::core_api::{AdamW, Checkpoint, LossConfig, LossKind};
+use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
 use bft_formats::LINEAR_MODULES;
 
 use crate::batches::BatchOptions;
@@ -38,15 +38,15 @@ pub struct TrainConfig {
     /// Chance that an input of A is dropped, in training.
     pub lora_dropout: f32,
     /// Peak learning rate.
-    pub lr: f32,
+    pub lr: f64,
     /// How it goes after the warmup.
     pub schedule: Schedule,
     /// Steps over which it rises.
     pub warmup_steps: u64,
     /// Decoupled weight decay.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// The gradient is scaled down to this norm; 0 is off.
-    pub max_grad_norm: f32,
+    pub max_grad_norm: f64,
     /// Samples in a micro-batch.
     pub batch_size: usize,
     /// Micro-batches in an optimizer step.
@@ -161,8 +161,8 @@ impl TrainConfig {
             }
         };
         let at_least_1 = "a whole number from 1";
-        let positive = |x: f32| x > 0.0 && x.is_finite();
-        let not_negative = |x: f32| x >= 0.0 && x.is_finite();
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let not_negative = |x: f64| x >= 0.0 && x.is_finite();
         range(
             self.group_size >= 1,
             "group-size",
@@ -170,14 +170,14 @@ impl TrainConfig {
             at_least_1,
         )?;
         range(
-            not_negative(self.gamma),
+            not_negative(self.gamma.into()),
             "gamma",
             &self.gamma,
             "a number from 0",
         )?;
         range(self.rank >= 1, "rank", &self.rank, at_least_1)?;
         range(
-            positive(self.alpha()),
+            positive(self.alpha().into()),
             "alpha",
             &self.alpha(),
             "a number above 0",
@@ -283,11 +283,9 @@ impl TrainConfig {
     /// The optimizer and its numbers.
     pub fn optimizer(&self) -> AdamW {
         AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,
+            ..AdamW::default()
         }
     }
 
@@ -347,7 +345,7 @@ mod tests {
             "rank is 0, expected a whole number from 1"
         );
         assert_eq!(
-            refused(|c| c.lr = f32::NAN),
+            refused(|c| c.lr = f64::NAN),
             "lr is NaN, expected a number above 0"
         );
         assert_eq!(

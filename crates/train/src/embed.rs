@@ -3,6 +3,7 @@
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
+use bft_core::{Batch, Pooling, Runner};
 use bft_formats::Model;
 use serde_json::Value;
 
@@ -10,14 +11,22 @@ use crate::engine::EngineError;
 use crate::rows::{Origin, RowError, RowProblem, kind, parse_object, token_ids, utf8};
 use crate::text::{TextEncoder, TextError};
 
-/// Hidden states of whole samples, pooled as the engine was told.
+/// What gives whole samples vectors: core's `Runner`.
 #[expect(
     async_fn_in_trait,
     reason = "callers are generic and never move a future to another thread"
 )]
 pub trait Embedder {
-    /// `[S, H]` vectors of the S samples in `tokens`; `segments` `[S+1]` holds where each starts, and the end.
-    async fn embed(&mut self, tokens: &[u32], segments: &[u32]) -> Result<Vec<f32>, EngineError>;
+    /// `[S, H]` vectors of a batch's samples.
+    async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError>;
+}
+
+impl Embedder for Runner<'_> {
+    async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError> {
+        Runner::embed(self, batch, pooling)
+            .await
+            .map_err(Into::into)
+    }
 }
 
 /// What is to be embedded.
@@ -253,6 +262,8 @@ pub struct EmbedOptions {
     pub max_length: usize,
     /// Cut longer rows instead of stopping.
     pub truncate: bool,
+    /// How a text's hidden states become one vector.
+    pub pooling: Pooling,
     /// Scale every vector to length 1.
     pub normalize: bool,
 }
@@ -306,16 +317,12 @@ pub async fn embed_rows(
         let full = batch.tokens.len() + ids.len() > options.batch_tokens
             || batch.rows.len() >= options.batch_rows;
         if full && !batch.rows.is_empty() {
-            batch
-                .run(engine, options.normalize, &mut report, &mut sink)
-                .await?;
+            batch.run(engine, options, &mut report, &mut sink).await?;
         }
         batch.push(row, &ids);
     }
     if !batch.rows.is_empty() {
-        batch
-            .run(engine, options.normalize, &mut report, &mut sink)
-            .await?;
+        batch.run(engine, options, &mut report, &mut sink).await?;
     }
     Ok(report)
 }
@@ -356,13 +363,19 @@ impl EmbedBatch {
     async fn run(
         &mut self,
         engine: &mut impl Embedder,
-        normalize: bool,
+        options: &EmbedOptions,
         report: &mut EmbedReport,
         sink: &mut impl FnMut(&EmbedRow, &[f32]) -> io::Result<()>,
     ) -> Result<(), EmbedError> {
         self.segments.push(self.tokens.len() as u32);
+        let (tokens, segments) = (
+            std::mem::take(&mut self.tokens),
+            std::mem::take(&mut self.segments),
+        );
+        report.tokens += tokens.len();
+        let batch = Batch::untrained(tokens, segments);
         let mut vectors = engine
-            .embed(&self.tokens, &self.segments)
+            .embed(&batch, options.pooling)
             .await
             .map_err(EmbedError::Engine)?;
         let width = vectors.len() / self.rows.len();
@@ -375,13 +388,12 @@ impl EmbedBatch {
             return Err(EmbedError::Engine(words.into()));
         }
         for (row, vector) in self.rows.iter().zip(vectors.chunks_exact_mut(width)) {
-            if normalize {
+            if options.normalize {
                 scale_to_one(vector);
             }
             sink(row, vector).map_err(EmbedError::Write)?;
         }
         report.rows += self.rows.len();
-        report.tokens += self.tokens.len();
         *self = Self::default();
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! What a training run asks of the device side: core's `Tuner`, or a test's stand-in that fails on purpose.
 
-use crate::core_api::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
+use bft_core::{
+    AdamW, Batch, LossConfig, ModelError, OptimizerState, Runner, StepMetrics, StepTotals, Tuner,
+};
 use bft_formats::Adapter;
 
 /// Whatever a device can report: lost, out of memory, a shader that does not compile.
@@ -30,7 +32,7 @@ pub trait Engine: LogProbs {
         loss: &LossConfig,
     ) -> Result<(), EngineError>;
     /// Norm, clip, AdamW, and a fresh gradient. A step that is not finite changes nothing.
-    fn apply(&mut self, lr: f32, optimizer: &AdamW) -> Result<(), EngineError>;
+    fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError>;
     /// Metrics of every step since the last call, in order; waits for the device.
     async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError>;
     /// The adapter as it is now.
@@ -39,4 +41,51 @@ pub trait Engine: LogProbs {
     async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
     /// Puts back what [`Engine::optimizer_state`] gave.
     fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError>;
+}
+
+fn boxed(error: ModelError) -> EngineError {
+    Box::new(error)
+}
+
+impl LogProbs for Runner<'_> {
+    async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        Runner::log_probs(self, batch).await.map_err(boxed)
+    }
+}
+
+impl LogProbs for Tuner<'_> {
+    async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        Tuner::log_probs(self, batch).await.map_err(boxed)
+    }
+}
+
+impl Engine for Tuner<'_> {
+    fn accumulate(
+        &mut self,
+        batch: &Batch,
+        totals: StepTotals,
+        loss: &LossConfig,
+    ) -> Result<(), EngineError> {
+        Tuner::accumulate(self, batch, totals, loss).map_err(boxed)
+    }
+
+    fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
+        Tuner::apply(self, lr, optimizer).map_err(boxed)
+    }
+
+    async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError> {
+        Tuner::drain_metrics(self).await.map_err(boxed)
+    }
+
+    async fn adapter(&mut self) -> Result<Adapter, EngineError> {
+        Tuner::adapter(self).await.map_err(boxed)
+    }
+
+    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError> {
+        Tuner::optimizer_state(self).await.map_err(boxed)
+    }
+
+    fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError> {
+        Tuner::set_optimizer_state(self, state).map_err(boxed)
+    }
 }

@@ -133,6 +133,11 @@ impl From<DataError> for TrainError {
 }
 
 impl TrainError {
+    /// An error of core before the first step.
+    pub(crate) fn model(error: bft_core::ModelError) -> Self {
+        Self::Engine(error.into())
+    }
+
     /// Tells an error of a running run which checkpoint is left.
     pub(crate) fn with_checkpoint(mut self, last: Option<PathBuf>) -> Self {
         if let Self::Step { checkpoint, .. }

@@ -1,6 +1,6 @@
 //! NLL, perplexity and all four losses of a file, from the log-probability of every trained token.
 
-use crate::core_api::{LossKind, loss};
+use bft_core::{LossConfig, LossKind, StepTotals, loss};
 
 use crate::batches::{BatchBounds, groups, pack};
 use crate::engine::{EngineError, LogProbs};
@@ -50,17 +50,15 @@ pub struct EvalReport {
 /// Sums up an evaluation, sample by sample, in f64 and in file order.
 #[derive(Debug, Clone)]
 pub struct Tally {
-    group_size: usize,
-    gamma: f32,
-    samples: usize,
-    tokens: usize,
+    loss: LossConfig,
+    totals: StepTotals,
     /// Σ over tokens for sft and dft, Σ over samples for bft and bft-v3.
     sums: Losses,
 }
 
 impl Tally {
-    /// Nothing yet.
-    pub fn new(group_size: usize, gamma: f32) -> Self {
+    /// Nothing yet. Of `loss`, only the group size and γ matter.
+    pub fn new(loss: LossConfig) -> Self {
         let sums = Losses {
             sft: 0.0,
             dft: 0.0,
@@ -68,17 +66,15 @@ impl Tally {
             bft_v3: 0.0,
         };
         Self {
-            group_size,
-            gamma,
-            samples: 0,
-            tokens: 0,
+            loss,
+            totals: StepTotals::default(),
             sums,
         }
     }
 
     /// Samples so far.
     pub fn samples(&self) -> usize {
-        self.samples
+        self.totals.samples
     }
 
     /// Runs a group of samples as one packed batch and adds it.
@@ -97,59 +93,58 @@ impl Tally {
         }
         for range in batch.trained_segments.windows(2) {
             let of_sample = &log_probs[range[0] as usize..range[1] as usize];
-            self.add_sample(&of_sample.iter().map(|l| f64::from(*l)).collect::<Vec<_>>());
+            self.add_sample(of_sample.iter().map(|l| f64::from(*l)).collect::<Vec<_>>());
         }
         Ok(())
     }
 
     /// Adds one sample by the log-probabilities of its trained tokens.
-    pub fn add_sample(&mut self, log_probs: &[f64]) {
-        self.samples += 1;
-        self.tokens += log_probs.len();
-        let weighted = |kind: LossKind| -> f64 {
-            let weights = loss::token_weights(kind, log_probs, self.group_size);
-            weights.iter().zip(log_probs).map(|(w, l)| -w * l).sum()
+    pub fn add_sample(&mut self, log_probs: Vec<f64>) {
+        self.totals.samples += 1;
+        self.totals.tokens += log_probs.len();
+        let one = StepTotals {
+            samples: 1,
+            tokens: 1,
         };
-        let weight =
-            |kind| loss::sample_weight(kind, log_probs, self.group_size, self.gamma.into());
-        let n = log_probs.len().max(1) as f64;
-        let (dft, v3) = (weighted(LossKind::Dft), weighted(LossKind::BftV3));
-        self.sums.sft += weighted(LossKind::Sft);
-        self.sums.dft += dft;
-        self.sums.bft += weight(LossKind::Bft) * dft / n;
-        self.sums.bft_v3 += weight(LossKind::BftV3) * v3 / (n + 1e-8);
+        let sample = [log_probs];
+        let sum = |kind| loss::loss(&sample, &LossConfig { kind, ..self.loss }, one);
+        self.sums.sft += sum(LossKind::Sft);
+        self.sums.dft += sum(LossKind::Dft);
+        self.sums.bft += sum(LossKind::Bft);
+        self.sums.bft_v3 += sum(LossKind::BftV3);
     }
 
     /// The means; zeros where nothing was added.
     pub fn report(&self) -> EvalReport {
-        let (tokens, samples) = (self.tokens.max(1) as f64, self.samples.max(1) as f64);
-        let nll = self.sums.sft / tokens;
+        let StepTotals { samples, tokens } = self.totals;
+        let (by_sample, by_token) = (samples.max(1) as f64, tokens.max(1) as f64);
+        let nll = self.sums.sft / by_token;
         let loss = Losses {
             sft: nll,
-            dft: self.sums.dft / tokens,
-            bft: self.sums.bft / samples,
-            bft_v3: self.sums.bft_v3 / samples,
+            dft: self.sums.dft / by_token,
+            bft: self.sums.bft / by_sample,
+            bft_v3: self.sums.bft_v3 / by_sample,
         };
         EvalReport {
             nll,
             perplexity: nll.exp(),
-            tokens: self.tokens,
-            samples: self.samples,
+            tokens,
+            samples,
             loss,
         }
     }
 }
 
-/// Evaluates samples in groups that fit `bounds`; `on_group` hears how many are done.
+/// Evaluates samples in groups that fit `bounds`; `on_group` hears how many are done. Of `loss`, only the group size
+/// and γ matter.
 pub async fn evaluate(
     engine: &mut impl LogProbs,
     samples: &[Sample],
     bounds: BatchBounds,
-    group_size: usize,
-    gamma: f32,
+    loss: LossConfig,
     mut on_group: impl FnMut(usize),
 ) -> Result<EvalReport, EngineError> {
-    let mut tally = Tally::new(group_size, gamma);
+    let mut tally = Tally::new(loss);
     for group in groups(samples, bounds) {
         tally.add(engine, group).await?;
         on_group(tally.samples());

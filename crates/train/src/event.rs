@@ -63,17 +63,25 @@ pub struct StepRow {
     /// The step, from 1.
     pub step: u64,
     /// The loss that is optimised, before this step's update.
-    pub loss: f32,
+    #[serde(serialize_with = "as_f32")]
+    pub loss: f64,
     /// Mean −log p of the trained tokens.
-    pub nll: f32,
+    #[serde(serialize_with = "as_f32")]
+    pub nll: f64,
     /// Learning rate.
-    pub lr: f32,
+    pub lr: f64,
     /// Norm of the gradient before clipping.
-    pub grad_norm: f32,
+    #[serde(serialize_with = "as_f32")]
+    pub grad_norm: f64,
     /// Trained tokens, the N of the losses.
     pub tokens: usize,
     /// All tokens of the steps since the last report, masked ones too, by the time they took.
     pub tokens_per_second: f64,
+}
+
+/// Devices count in f32: more digits than it holds would only be noise.
+fn as_f32<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f32(*value as f32)
 }
 
 /// A step that was left out, as a line of `metrics.jsonl`.
@@ -82,7 +90,7 @@ pub(crate) struct SkippedRow<'a> {
     pub step: u64,
     pub skipped: bool,
     pub tensor: &'a str,
-    pub lr: f32,
+    pub lr: f64,
     pub tokens: usize,
 }
 
@@ -111,7 +119,7 @@ pub struct Finished {
     /// Wall-clock seconds of this run.
     pub seconds: f64,
     /// NLL of the last step that counted.
-    pub nll: Option<f32>,
+    pub nll: Option<f64>,
     /// The last evaluation.
     pub eval: Option<EvalRow>,
     /// Folder of the adapter.

@@ -8,9 +8,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bft_formats::{Adapter, write_atomic};
 
 use crate::checkpoint::{Checkpoints, format_error, write_error};
-use crate::core_api::OptimizerState;
 use crate::error::TrainError;
 use crate::state::{RunState, Store};
+use bft_core::OptimizerState;
 
 const METRICS_FILE: &str = "metrics.jsonl";
 const RUN_FILE: &str = "run.json";

@@ -1,6 +1,7 @@
 //! A data file under a model, token by token: what is trained, how likely it is, and what each loss makes of it.
 
-use crate::core_api::{LossKind, loss};
+use bft_core::loss::{sample_weight, token_weights};
+use bft_core::{LossConfig, LossKind};
 use bft_formats::Tokenizer;
 
 use crate::batches::pack;
@@ -88,13 +89,12 @@ pub fn inspect_tokens(tokenizer: Option<&Tokenizer>, sample: &Sample) -> Inspect
     }
 }
 
-/// Adds what the model and the losses say. `group_size` and `gamma` are those of the losses.
+/// Adds what the model and the losses say. Of `loss`, only the group size and γ matter.
 pub async fn inspect_sample(
     engine: &mut impl LogProbs,
     tokenizer: Option<&Tokenizer>,
     sample: &Sample,
-    group_size: usize,
-    gamma: f32,
+    loss: LossConfig,
 ) -> Result<InspectedSample, EngineError> {
     let mut inspected = inspect_tokens(tokenizer, sample);
     if inspected.trained == 0 {
@@ -102,7 +102,7 @@ pub async fn inspect_sample(
     }
     let log_probs = engine.log_probs(&pack(&[sample])).await?;
     let log_probs: Vec<f64> = log_probs.iter().map(|l| f64::from(*l)).collect();
-    let weights = |kind| loss::token_weights(kind, &log_probs, group_size);
+    let weights = |kind| token_weights(&log_probs, &LossConfig { kind, ..loss });
     let (sft, dft) = (weights(LossKind::Sft), weights(LossKind::Dft));
     let (bft, bft_v3) = (weights(LossKind::Bft), weights(LossKind::BftV3));
     let trained = inspected.tokens.iter_mut().filter(|t| t.trained);
@@ -116,7 +116,7 @@ pub async fn inspect_sample(
         };
         token.scores = Some(scores);
     }
-    let weight = |kind| loss::sample_weight(kind, &log_probs, group_size, gamma.into());
+    let weight = |kind| sample_weight(&log_probs, &LossConfig { kind, ..loss });
     inspected.nll = Some(-log_probs.iter().sum::<f64>() / log_probs.len().max(1) as f64);
     inspected.sample_weight = Some(SampleWeights {
         bft: weight(LossKind::Bft),
@@ -128,9 +128,9 @@ pub async fn inspect_sample(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core_api::Batch;
     use crate::testing::{Around, model, tokenizer};
     use crate::text::TextEncoder;
+    use bft_core::Batch;
 
     /// Every trained token has half the probability of the one before it.
     struct Halving;
@@ -189,8 +189,10 @@ mod tests {
             &mut Halving,
             Some(&tokenizer),
             &sample(),
-            2,
-            1.0,
+            LossConfig {
+                group_size: 2,
+                ..LossConfig::default()
+            },
         ));
         let inspected = inspected.unwrap();
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "found {a}, expected {b}");

@@ -8,7 +8,7 @@
 //! | settings and data to a run with known sizes | `config`, `schedule`, `plan` |
 //! | a run: steps, metrics, evaluations, checkpoints | `trainer`, `run`, `state` |
 //! | its folder on disk, and going on from it | `folder`, `checkpoint`, `resume` |
-//! | what the device side must offer | `engine` |
+//! | what the device side must offer, what it will need | `engine`, `memory` |
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors | `embed` |
@@ -20,7 +20,6 @@ mod batches;
 #[cfg(not(target_arch = "wasm32"))]
 mod checkpoint;
 mod config;
-mod core_api;
 mod embed;
 mod engine;
 mod error;
@@ -29,6 +28,7 @@ mod event;
 #[cfg(not(target_arch = "wasm32"))]
 mod folder;
 mod inspect;
+mod memory;
 mod plan;
 mod random;
 #[cfg(not(target_arch = "wasm32"))]
@@ -58,6 +58,7 @@ pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
 pub use inspect::{
     InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens,
 };
+pub use memory::{MemoryEstimate, estimate_memory};
 pub use plan::Plan;
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;

@@ -1,6 +1,6 @@
 //! A run before it touches a device: settings checked, rows read, samples made, sizes and steps known.
 
-use crate::core_api::LossKind;
+use bft_core::LossKind;
 use bft_formats::Model;
 
 use crate::batches::{BatchBounds, BatchOptions, groups};
@@ -71,7 +71,7 @@ impl Plan {
     }
 
     /// Learning rate of `step`, from 1.
-    pub fn rate(&self, step: u64) -> f32 {
+    pub fn rate(&self, step: u64) -> f64 {
         self.config
             .schedule
             .rate(self.config.lr, step, self.steps, self.config.warmup_steps)

@@ -82,7 +82,7 @@ fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
-/// Numbers as they were typed: settings are f32, JSON's are f64.
+/// Numbers as they were typed: some settings are f32, all of JSON's are f64.
 fn show(value: &Value) -> String {
     match value {
         Value::Number(n) if n.is_f64() => n

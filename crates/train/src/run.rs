@@ -26,7 +26,7 @@ const REPORT_EVERY: f64 = 1.0;
 /// A step that the device has, or may still be working on.
 struct Pending {
     step: u64,
-    lr: f32,
+    lr: f64,
     /// All tokens, masked ones too.
     tokens: usize,
 }
@@ -35,7 +35,7 @@ struct Pending {
 struct Totals {
     skipped: u64,
     trained_tokens: u64,
-    nll: Option<f32>,
+    nll: Option<f64>,
     eval: Option<EvalRow>,
 }
 
@@ -261,7 +261,7 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
     fn skipped(
         &mut self,
         step: u64,
-        lr: f32,
+        lr: f64,
         tokens: usize,
         tensor: String,
     ) -> Result<(), TrainError> {
@@ -299,7 +299,7 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
     /// Evaluates the held-out rows, where there are any and nobody waits for the run to stop.
     async fn evaluate(&mut self) -> Result<(), TrainError> {
         let loss = self.plan.config.loss();
-        let mut tally = Tally::new(loss.group_size, loss.gamma);
+        let mut tally = Tally::new(loss);
         for group in self.plan.eval_groups() {
             if self.stopping() {
                 return Ok(());

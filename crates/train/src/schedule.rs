@@ -43,9 +43,9 @@ impl Schedule {
         !matches!(self, Self::Constant)
     }
 
-    /// Learning rate at `step`, rounded to f32 once.
-    pub fn rate(self, peak: f32, step: u64, steps: u64, warmup: u64) -> f32 {
-        (f64::from(peak) * self.factor(step, steps, warmup)) as f32
+    /// Learning rate at `step`.
+    pub fn rate(self, peak: f64, step: u64, steps: u64, warmup: u64) -> f64 {
+        peak * self.factor(step, steps, warmup)
     }
 }
 

@@ -6,8 +6,8 @@ use bft_formats::Adapter;
 
 use crate::batches::Cursor;
 use crate::config::TrainConfig;
-use crate::core_api::OptimizerState;
 use crate::error::TrainError;
+use bft_core::OptimizerState;
 
 /// What a checkpoint says about the run besides its tensors.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

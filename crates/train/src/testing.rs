@@ -9,8 +9,8 @@ use bft_formats::{
 };
 use serde_json::{Value, json};
 
-use crate::core_api::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
 use crate::engine::{Engine, EngineError, LogProbs};
+use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
 
 pub(crate) const CHATML: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + \
                                  '<|im_end|>' + '\n' }}{%- endfor -%}{%- if add_generation_prompt -%}\
@@ -194,6 +194,8 @@ impl Toy {
         let zeros = vec![0.0; len];
         let state = OptimizerState {
             step: 0,
+            passes: 0,
+            control: vec![1.0],
             first_moment: zeros.clone(),
             second_moment: zeros.clone(),
         };
@@ -253,26 +255,32 @@ impl Engine for Toy {
         Ok(())
     }
 
-    fn apply(&mut self, lr: f32, optimizer: &AdamW) -> Result<(), EngineError> {
+    fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
         let step = self.state.step + 1;
         let skipped = self.faults.not_finite.contains(&step);
         if !skipped {
             let mut state = self.state.clone();
             let moments = state.first_moment.iter_mut().zip(&mut state.second_moment);
             let gradient = self.gradient.clone();
+            let (beta1, beta2) = (optimizer.beta1 as f32, optimizer.beta2 as f32);
             for ((value, g), (m, v)) in self.values().zip(gradient).zip(moments) {
-                *m = optimizer.beta1 * *m + (1.0 - optimizer.beta1) * g;
-                *v = optimizer.beta2 * *v + (1.0 - optimizer.beta2) * g * g;
-                *value -= lr * *m / (v.sqrt() + 1e-3);
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                *value -= lr as f32 * *m / (v.sqrt() + 1e-3);
             }
             self.state = state;
         }
         self.state.step = step;
-        let nll = if skipped { f32::NAN } else { self.loss };
+        let nll = if skipped { f64::NAN } else { self.loss.into() };
         self.metrics.push(StepMetrics {
             loss: nll,
             nll,
-            grad_norm: self.gradient.iter().map(|g| g * g).sum::<f32>().sqrt(),
+            grad_norm: self
+                .gradient
+                .iter()
+                .map(|g| f64::from(g * g))
+                .sum::<f64>()
+                .sqrt(),
             tokens: self.tokens,
             skipped,
             bad_tensor: skipped.then(|| "model.layers.0.mlp.up_proj.lora_A".into()),

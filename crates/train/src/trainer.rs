@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use bft_core::device::DeviceInfo;
 use bft_formats::{Adapter, Model};
 
 use crate::adapter::new_adapter;
@@ -27,10 +28,21 @@ pub struct Trainer<'m> {
 /// The device that a run takes place on, as far as a run cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceSummary {
-    /// Name, kind and reason in words.
+    /// Its name and backend; a checkpoint from another one does not continue bit for bit.
     pub description: String,
     /// Memory the run will need, in bytes.
     pub memory_bytes: u64,
+}
+
+impl DeviceSummary {
+    /// A device in words.
+    pub fn new(info: &DeviceInfo, memory_bytes: u64) -> Self {
+        let DeviceInfo { name, backend, .. } = info;
+        Self {
+            description: format!("{name} ({backend})"),
+            memory_bytes,
+        }
+    }
 }
 
 impl<'m> Trainer<'m> {
@@ -169,6 +181,8 @@ impl<'m> Trainer<'m> {
 mod native {
     use std::sync::atomic::AtomicBool;
 
+    use bft_core::Tuner;
+    use bft_core::device::Device;
     use bft_formats::{Adapter, Model, sha256_file};
 
     use super::{DeviceSummary, Trainer};
@@ -212,6 +226,28 @@ mod native {
         ) -> Result<Finished, TrainError> {
             let folder = |plan: &Plan, step| RunFolder::open(&plan.config.output, step);
             self.run_in(device, engine, folder, stop, on_event).await
+        }
+
+        /// Trains on `device` into the output folder.
+        ///
+        /// # Errors
+        /// Whatever the device or the disk reports, with the checkpoint that is left.
+        pub async fn tune(
+            self,
+            device: &Device,
+            stop: &AtomicBool,
+            on_event: &mut dyn FnMut(Event),
+        ) -> Result<Finished, TrainError> {
+            let model = self.model;
+            let memory = self
+                .plan
+                .memory(model, &self.adapter)
+                .map_err(TrainError::model)?;
+            let summary = DeviceSummary::new(device.info(), memory.total_bytes);
+            let tuner = |adapter, plan: &Plan| {
+                Tuner::new(device, model, &adapter, plan.tuner_options()).map_err(EngineError::from)
+            };
+            self.run(&summary, tuner, stop, on_event).await
         }
     }
 }

@@ -33,13 +33,16 @@ fn moments_come_back_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let state = OptimizerState {
         step: 12,
+        passes: 30,
+        control: vec![0.5, 1.0 / 3.0],
         first_moment: vec![1.0, -0.0, f32::MIN_POSITIVE / 2.0, 0.1],
         second_moment: vec![3.5e-38, 2.0, 0.0, f32::MAX],
     };
     write_optimizer(&folder.path().join(OPTIMIZER_FILE), &state).unwrap();
     let read = read_optimizer(folder.path()).unwrap();
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert_eq!(read.step, 12);
+    assert_eq!((read.step, read.passes), (12, 30));
+    assert_eq!(bits(&read.control), bits(&state.control));
     assert_eq!(bits(&read.first_moment), bits(&state.first_moment));
     assert_eq!(bits(&read.second_moment), bits(&state.second_moment));
 }

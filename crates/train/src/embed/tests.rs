@@ -15,7 +15,8 @@ struct Toy {
 }
 
 impl Embedder for Toy {
-    async fn embed(&mut self, tokens: &[u32], segments: &[u32]) -> Result<Vec<f32>, EngineError> {
+    async fn embed(&mut self, batch: &Batch, _: Pooling) -> Result<Vec<f32>, EngineError> {
+        let (tokens, segments) = (&batch.tokens, &batch.segments);
         assert_eq!(*segments.last().unwrap() as usize, tokens.len());
         self.batches.push(segments.len() - 1);
         Ok(segments
@@ -30,6 +31,7 @@ const OPTIONS: EmbedOptions = EmbedOptions {
     batch_rows: 3,
     max_length: 10,
     truncate: false,
+    pooling: Pooling::Mean,
     normalize: false,
 };
 

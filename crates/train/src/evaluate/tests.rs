@@ -3,10 +3,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::*;
-use crate::core_api::Batch;
 use crate::rows::read_rows;
 use crate::samples::{SampleOptions, Samples, make_samples};
 use crate::testing::model_with;
+use bft_core::Batch;
 
 /// PyTorch's numbers for a small model; see the README beside them.
 fn fixtures() -> PathBuf {
@@ -65,12 +65,16 @@ fn the_four_losses_are_those_of_pytorch_however_the_rows_are_grouped() {
             let kind: LossKind = serde_json::from_value(case["loss"].clone()).unwrap();
             let group_size = case["group_size"].as_u64().unwrap() as usize;
             let gamma = case["gamma"].as_f64().unwrap() as f32;
+            let loss = LossConfig {
+                kind,
+                group_size,
+                gamma,
+            };
             let report = pollster::block_on(evaluate(
                 &mut Recorded::open(),
                 &samples,
                 bounds,
-                group_size,
-                gamma,
+                loss,
                 |_| {},
             ));
             let report = report.unwrap();
@@ -86,8 +90,8 @@ fn the_four_losses_are_those_of_pytorch_however_the_rows_are_grouped() {
 
 #[test]
 fn an_evaluation_serialises_to_what_the_command_line_promises() {
-    let mut tally = Tally::new(256, 1.0);
-    tally.add_sample(&[-0.5, -1.5]);
+    let mut tally = Tally::new(LossConfig::default());
+    tally.add_sample(vec![-0.5, -1.5]);
     let json = serde_json::to_value(tally.report()).unwrap();
     assert_eq!(json["nll"], 1.0);
     assert_eq!((&json["tokens"], &json["samples"]), (&2.into(), &1.into()));
@@ -97,9 +101,13 @@ fn an_evaluation_serialises_to_what_the_command_line_promises() {
 
 #[test]
 fn extreme_probabilities_and_empty_samples_never_make_a_nan() {
-    let mut tally = Tally::new(2, 0.5);
+    let mut tally = Tally::new(LossConfig {
+        group_size: 2,
+        gamma: 0.5,
+        ..LossConfig::default()
+    });
     for log_probs in [&[0.0, 0.0, 0.0][..], &[-1e4, -1e4], &[], &[-0.0]] {
-        tally.add_sample(log_probs);
+        tally.add_sample(log_probs.to_vec());
     }
     let report = tally.report();
     let Losses {
@@ -113,7 +121,7 @@ fn extreme_probabilities_and_empty_samples_never_make_a_nan() {
         "{report:?}"
     );
     assert_eq!((report.samples, report.tokens), (4, 6));
-    assert!(Tally::new(1, 1.0).report().nll.is_finite());
+    assert!(Tally::new(LossConfig::default()).report().nll.is_finite());
 }
 
 #[test]
@@ -130,8 +138,14 @@ fn a_device_that_gives_too_few_numbers_is_refused() {
         trained: 1000,
         samples: 100,
     };
-    let error =
-        pollster::block_on(evaluate(&mut Short, &samples, bounds, 4, 1.0, |_| {})).unwrap_err();
+    let error = pollster::block_on(evaluate(
+        &mut Short,
+        &samples,
+        bounds,
+        LossConfig::default(),
+        |_| {},
+    ))
+    .unwrap_err();
     assert_eq!(
         error.to_string(),
         "the device gave 1 log-probabilities, expected 86"

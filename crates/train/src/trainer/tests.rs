@@ -2,6 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use bft_formats::sha256_file;
 use serde_json::Value;
 
 use super::*;
@@ -128,14 +129,14 @@ impl Place {
     }
 
     /// Everything that must be equal after N + N and after 2N steps.
-    fn traces(&self, output: &str) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
+    fn traces(&self, output: &str) -> (String, String, Vec<Value>) {
         let output = self.path(output);
         let (_, last) = Checkpoints::of(&output).list().unwrap().pop().unwrap();
         let mut metrics = self.metrics(output.file_name().unwrap().to_str().unwrap());
         metrics.iter_mut().for_each(|row| {
             row.as_object_mut().unwrap().remove("tokens_per_second");
         });
-        let read = |path: PathBuf| fs::read(path).unwrap();
+        let read = |path: PathBuf| sha256_file(&path).unwrap();
         (
             read(output.join("adapter_model.safetensors")),
             read(last.join("optimizer.safetensors")),
@@ -248,7 +249,7 @@ fn rates_and_token_counts_are_those_of_each_step() {
     let place = Place::new();
     let outcome = place.run(place.config("out", 6), Faults::default());
     let rows = outcome.steps();
-    let rates: Vec<f32> = (1..=6)
+    let rates: Vec<f64> = (1..=6)
         .map(|k| Schedule::Cosine.rate(0.05, k, 6, 2))
         .collect();
     assert_eq!(rows.iter().map(|r| r.lr).collect::<Vec<_>>(), rates);
