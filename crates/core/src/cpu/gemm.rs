@@ -1,7 +1,8 @@
 //! Dense products: NT, NN and TN, named by which operand is read transposed.
 
 use super::pack::Right;
-use super::product::{Left, product};
+use super::product::product;
+use super::tile::Left;
 use super::{Real, WeightRef, f32s, f32s_mut, small};
 
 /// C`[m, n]` = α · A`[m, k]` · B`[n, k]`ᵀ + β · C

@@ -3,7 +3,8 @@
 use bft_formats::dequantize_row;
 
 use super::pack::Right;
-use super::product::{Left, product};
+use super::product::product;
+use super::tile::Left;
 use super::{Real, WeightRef, f32s, f32s_mut, gemm, small};
 
 /// Rows of the weight that are dense at a time on the slow road.

@@ -13,16 +13,19 @@ mod attention;
 mod dequantize;
 mod gemm;
 mod linear;
+mod math;
 mod pack;
 mod product;
 mod scratch;
 mod simd;
 mod small;
+mod tile;
 mod weight;
 
 pub use attention::{AttentionShape, attention_backward, attention_cached, attention_forward};
 pub use gemm::{gemm_nn, gemm_nt, gemm_tn};
 pub use linear::{linear_nn, linear_nt};
+pub use math::{dot, exp_sub_sum, max, silu_mul, silu_mul_backward, sum_exp_sub};
 pub use weight::WeightRef;
 
 use std::any::TypeId;

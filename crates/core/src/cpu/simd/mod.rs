@@ -40,7 +40,14 @@ pub(in crate::cpu) trait Simd: Copy {
     unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize);
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The larger; a NaN where b is one.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller; a NaN where b is one.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// v · 2ⁿ for whole n in −252..=254.
+    fn scale(self, v: Self::V, n: Self::V) -> Self::V;
     /// a · b + c, rounded once where the instruction set can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The sum over the lanes, in a fixed order.

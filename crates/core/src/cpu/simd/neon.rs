@@ -65,8 +65,34 @@ impl Simd for Neon {
         unsafe { vmulq_f32(a, b) }
     }
     #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { vsubq_f32(a, b) }
+    }
+    #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         unsafe { vmaxq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { vminq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { vdivq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn scale(self, v: Self::V, n: Self::V) -> Self::V {
+        unsafe {
+            // In two steps, since one would leave the exponent's range.
+            let n = vcvtq_s32_f32(n);
+            let (half, bias) = (vshrq_n_s32(n, 1), vdupq_n_s32(127));
+            let first = vshlq_n_s32(vaddq_s32(half, bias), 23);
+            let second = vshlq_n_s32(vaddq_s32(vsubq_s32(n, half), bias), 23);
+            vmulq_f32(
+                vmulq_f32(v, vreinterpretq_f32_s32(first)),
+                vreinterpretq_f32_s32(second),
+            )
+        }
     }
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {

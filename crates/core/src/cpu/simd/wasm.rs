@@ -58,8 +58,29 @@ impl Simd for Simd128 {
         f32x4_mul(a, b)
     }
     #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        f32x4_sub(a, b)
+    }
+    #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_pmax(a, b)
+        f32x4_max(a, b)
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        f32x4_min(a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        f32x4_div(a, b)
+    }
+    #[inline(always)]
+    fn scale(self, v: Self::V, n: Self::V) -> Self::V {
+        // In two steps, since one would leave the exponent's range.
+        let n = i32x4_trunc_sat_f32x4(n);
+        let (half, bias) = (i32x4_shr(n, 1), i32x4_splat(127));
+        let first = i32x4_shl(i32x4_add(half, bias), 23);
+        let second = i32x4_shl(i32x4_add(i32x4_sub(n, half), bias), 23);
+        f32x4_mul(f32x4_mul(v, first), second)
     }
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {

@@ -1,0 +1,332 @@
+//! Sums, maxima, exponentials and what is made of them, over whole rows.
+//!
+//! In f32 they run on vectors; the exponential is within 2 units in the last place of the true one. A sum has one fixed
+//! order for one length and instruction set.
+
+use super::simd::{Kernel, Simd, dispatch};
+use super::{Real, f32s, f32s_mut};
+
+/// Σ aᵢ · bᵢ
+pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    assert_eq!(a.len(), b.len(), "dot lengths");
+    match (f32s(a), f32s(b)) {
+        (Some(a), Some(b)) => T::from_f32(dispatch(Dot { a, b })),
+        _ => a.iter().zip(b).map(|(&a, &b)| a * b).sum(),
+    }
+}
+
+/// The largest element, −∞ of none. NaN are passed over.
+pub fn max<T: Real>(x: &[T]) -> T {
+    match f32s(x) {
+        Some(x) => T::from_f32(dispatch(Max { x })),
+        None => x.iter().copied().fold(T::NEG_INFINITY, T::max),
+    }
+}
+
+/// x becomes exp(x − max); the sum of that.
+pub fn exp_sub_sum<T: Real>(x: &mut [T], max: T) -> T {
+    if let Some(x) = f32s_mut(x) {
+        return T::from_f32(dispatch(ExpSub {
+            x,
+            max: max.to_f32(),
+        }));
+    }
+    x.iter_mut()
+        .map(|x| {
+            *x = (*x - max).exp();
+            *x
+        })
+        .sum()
+}
+
+/// Σ exp(x − max), leaving x as it is.
+pub fn sum_exp_sub<T: Real>(x: &[T], max: T) -> T {
+    match f32s(x) {
+        Some(x) => T::from_f32(dispatch(SumExpSub {
+            x,
+            max: max.to_f32(),
+        })),
+        None => x.iter().map(|&x| (x - max).exp()).sum(),
+    }
+}
+
+/// y = gate · σ(gate) · up, σ the logistic function.
+pub fn silu_mul<T: Real>(gate: &[T], up: &[T], y: &mut [T]) {
+    assert_eq!(
+        (gate.len(), up.len()),
+        (y.len(), y.len()),
+        "silu_mul lengths"
+    );
+    if let (Some(gate), Some(up), Some(y)) = (f32s(gate), f32s(up), f32s_mut(y)) {
+        return dispatch(SiluMul { gate, up, y });
+    }
+    for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+        *y = gate * logistic(gate) * up;
+    }
+}
+
+/// Of y = gate · σ(gate) · up: d_gate = dy · up · σ · (1 + gate · (1 − σ)), d_up = dy · gate · σ.
+pub fn silu_mul_backward<T: Real>(
+    gate: &[T],
+    up: &[T],
+    dy: &[T],
+    d_gate: &mut [T],
+    d_up: &mut [T],
+) {
+    let n = gate.len();
+    assert!(
+        [up.len(), dy.len(), d_gate.len(), d_up.len()] == [n; 4],
+        "silu_mul_backward lengths"
+    );
+    if let (Some(gate), Some(up), Some(dy), Some(d_gate), Some(d_up)) = (
+        f32s(gate),
+        f32s(up),
+        f32s(dy),
+        f32s_mut(d_gate),
+        f32s_mut(d_up),
+    ) {
+        return dispatch(SiluMulBackward {
+            gate,
+            up,
+            dy,
+            d_gate,
+            d_up,
+        });
+    }
+    for i in 0..n {
+        let s = logistic(gate[i]);
+        d_gate[i] = dy[i] * up[i] * s * (T::ONE + gate[i] * (T::ONE - s));
+        d_up[i] = dy[i] * gate[i] * s;
+    }
+}
+
+fn logistic<T: Real>(x: T) -> T {
+    T::ONE / (T::ONE + (-x).exp())
+}
+
+/// eˣ: 0 far below, ∞ far above, NaN of NaN.
+#[inline(always)]
+pub(super) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    // Beyond these the result is 0 or ∞ anyway, and 2ⁿ stays in reach of `scale`.
+    let x = s.min(s.splat(90.0), s.max(s.splat(-105.0), x));
+    // Adding 1.5 · 2²³ rounds to a whole number.
+    let round = s.splat(12_582_912.0);
+    let n = s.sub(
+        s.mul_add(x, s.splat(std::f32::consts::LOG2_E), round),
+        round,
+    );
+    // r = x − n · ln 2 in −0.35..0.35; the first part of ln 2 has so few bits that its product is exact.
+    let r = s.mul_add(n, s.splat(-0.693_359_4), x);
+    let r = s.mul_add(n, s.splat(2.121_944_4e-4), r);
+    let mut p = s.splat(1.987_569_1e-4);
+    for c in [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        5e-1,
+    ] {
+        p = s.mul_add(p, r, s.splat(c));
+    }
+    let p = s.add(s.mul_add(s.mul(r, r), p, r), s.splat(1.0));
+    s.scale(p, n)
+}
+
+/// Runs `body(at, n)` for each vector of a slice of `len`; n < LANES in the last one alone.
+macro_rules! vectors {
+    ($s:ty, $len:expr, |$at:ident, $n:ident| $body:block) => {
+        let len = $len;
+        let mut $at = 0;
+        while $at < len {
+            let $n = (len - $at).min(<$s>::LANES);
+            $body
+            $at += <$s>::LANES;
+        }
+    };
+}
+
+/// LANES of x from `at` on, of which `n` are there; the others are 0.
+#[inline(always)]
+fn get<S: Simd>(s: S, x: &[f32], at: usize, n: usize) -> S::V {
+    debug_assert!(at + n <= x.len());
+    // SAFETY: n elements from `at` on are inside.
+    unsafe {
+        if n == S::LANES {
+            s.load(x.as_ptr().add(at))
+        } else {
+            s.load_first(x.as_ptr().add(at), n)
+        }
+    }
+}
+
+#[inline(always)]
+fn put<S: Simd>(s: S, x: &mut [f32], at: usize, n: usize, v: S::V) {
+    debug_assert!(at + n <= x.len());
+    // SAFETY: n elements from `at` on are inside.
+    unsafe {
+        if n == S::LANES {
+            s.store(x.as_mut_ptr().add(at), v);
+        } else {
+            s.store_first(x.as_mut_ptr().add(at), v, n);
+        }
+    }
+}
+
+struct Dot<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+}
+
+impl Kernel for Dot<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        // Four sums, so that one addition need not wait for the last.
+        let mut sums = [s.splat(0.0); 4];
+        let whole = self.a.len() / (4 * S::LANES) * (4 * S::LANES);
+        for at in (0..whole).step_by(4 * S::LANES) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let at = at + i * S::LANES;
+                *sum = s.mul_add(
+                    get(s, self.a, at, S::LANES),
+                    get(s, self.b, at, S::LANES),
+                    *sum,
+                );
+            }
+        }
+        let (a, b) = (&self.a[whole..], &self.b[whole..]);
+        vectors!(S, a.len(), |at, n| {
+            sums[0] = s.mul_add(get(s, a, at, n), get(s, b, at, n), sums[0]);
+        });
+        s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
+    }
+}
+
+struct Max<'a> {
+    x: &'a [f32],
+}
+
+impl Kernel for Max<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let mut largest = s.splat(f32::NEG_INFINITY);
+        let whole = self.x.len() / S::LANES * S::LANES;
+        for at in (0..whole).step_by(S::LANES) {
+            // The second operand is what stays where the first is NaN.
+            largest = s.max(get(s, self.x, at, S::LANES), largest);
+        }
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        put(s, &mut lanes, 0, S::LANES, largest);
+        lanes
+            .iter()
+            .chain(&self.x[whole..])
+            .fold(f32::NEG_INFINITY, |m, &x| m.max(x))
+    }
+}
+
+struct ExpSub<'a> {
+    x: &'a mut [f32],
+    max: f32,
+}
+
+impl Kernel for ExpSub<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (mut sum, max) = (s.splat(0.0), s.splat(self.max));
+        let whole = self.x.len() / S::LANES * S::LANES;
+        for at in (0..whole).step_by(S::LANES) {
+            let e = exp(s, s.sub(get(s, self.x, at, S::LANES), max));
+            put(s, self.x, at, S::LANES, e);
+            sum = s.add(sum, e);
+        }
+        let rest = &mut self.x[whole..];
+        let e = exp(s, s.sub(get(s, rest, 0, rest.len()), max));
+        put(s, rest, 0, rest.len(), e);
+        s.sum(sum) + rest.iter().sum::<f32>()
+    }
+}
+
+struct SumExpSub<'a> {
+    x: &'a [f32],
+    max: f32,
+}
+
+impl Kernel for SumExpSub<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (mut sum, max) = (s.splat(0.0), s.splat(self.max));
+        let whole = self.x.len() / S::LANES * S::LANES;
+        for at in (0..whole).step_by(S::LANES) {
+            sum = s.add(sum, exp(s, s.sub(get(s, self.x, at, S::LANES), max)));
+        }
+        let rest = &self.x[whole..];
+        let mut lanes = [0.0; 16];
+        put(
+            s,
+            &mut lanes,
+            0,
+            rest.len(),
+            exp(s, s.sub(get(s, rest, 0, rest.len()), max)),
+        );
+        s.sum(sum) + lanes[..rest.len()].iter().sum::<f32>()
+    }
+}
+
+#[inline(always)]
+fn vector_logistic<S: Simd>(s: S, x: S::V) -> S::V {
+    let one = s.splat(1.0);
+    s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
+}
+
+struct SiluMul<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for SiluMul<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        vectors!(S, self.y.len(), |at, n| {
+            let gate = get(s, self.gate, at, n);
+            let y = s.mul(
+                s.mul(gate, vector_logistic(s, gate)),
+                get(s, self.up, at, n),
+            );
+            put(s, self.y, at, n, y);
+        });
+    }
+}
+
+struct SiluMulBackward<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    dy: &'a [f32],
+    d_gate: &'a mut [f32],
+    d_up: &'a mut [f32],
+}
+
+impl Kernel for SiluMulBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let one = s.splat(1.0);
+        vectors!(S, self.gate.len(), |at, n| {
+            let (gate, dy) = (get(s, self.gate, at, n), get(s, self.dy, at, n));
+            let sigma = vector_logistic(s, gate);
+            let slope = s.mul(sigma, s.mul_add(gate, s.sub(one, sigma), one));
+            put(
+                s,
+                self.d_gate,
+                at,
+                n,
+                s.mul(s.mul(dy, get(s, self.up, at, n)), slope),
+            );
+            put(s, self.d_up, at, n, s.mul(s.mul(dy, gate), sigma));
+        });
+    }
+}

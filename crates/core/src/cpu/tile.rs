@@ -1,0 +1,256 @@
+//! Products with packed panels, tile by tile: what stays in registers.
+
+use std::ops::Range;
+
+use super::pack::Right;
+use super::simd::{Kernel, Simd};
+
+/// How A`[m, k]` lies in memory, with its stride.
+#[derive(Clone, Copy)]
+pub(super) enum Left<'a> {
+    /// Row i starts at i · stride.
+    Rows(&'a [f32], usize),
+    /// Column k starts at k · stride: A is given transposed.
+    Columns(&'a [f32], usize),
+}
+
+impl<'a> Left<'a> {
+    /// A from (row, k) on.
+    #[inline(always)]
+    pub(super) fn at(self, row: usize, k: usize) -> Left<'a> {
+        match self {
+            Left::Rows(a, stride) => Left::Rows(&a[(row * stride + k).min(a.len())..], stride),
+            Left::Columns(a, stride) => {
+                Left::Columns(&a[(k * stride + row).min(a.len())..], stride)
+            }
+        }
+    }
+
+    /// Panics unless there are `m` rows and `k` columns.
+    #[inline(always)]
+    pub(super) fn check(self, m: usize, k: usize) {
+        let (a, last) = match self {
+            _ if m == 0 || k == 0 => return,
+            Left::Rows(a, stride) => (a, (m - 1) * stride + k),
+            Left::Columns(a, stride) => (a, (k - 1) * stride + m),
+        };
+        assert!(
+            last <= a.len(),
+            "A of {m} rows and {k} columns in {} elements",
+            a.len()
+        );
+    }
+}
+
+/// B`[k, n]` as packed panels, which divide its columns as evenly as whole vectors allow.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<'a> {
+    k: usize,
+    n: usize,
+    panels: &'a [f32],
+}
+
+/// f32 that packing `k` terms of `n` columns needs, on any instruction set.
+pub(super) const fn packed_len(k: usize, n: usize) -> usize {
+    k * n.next_multiple_of(16)
+}
+
+/// The width of a full panel.
+#[inline(always)]
+fn panel_width<S: Simd>(_: S, n: usize) -> usize {
+    let panels = n.div_ceil(S::VECTORS * S::LANES).max(1);
+    n.div_ceil(panels).next_multiple_of(S::LANES).max(S::LANES)
+}
+
+/// B[k, n] of the ranges, packed into `out`, which holds [`packed_len`].
+pub(super) struct Pack<'a> {
+    pub b: Right<'a>,
+    pub k: Range<usize>,
+    pub n: Range<usize>,
+    pub out: &'a mut [f32],
+}
+
+impl<'a> Kernel for Pack<'a> {
+    type Output = Packed<'a>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Packed<'a> {
+        let Pack { b, k, n, out } = self;
+        let width = panel_width(s, n.len());
+        let mut free = &mut out[..];
+        let mut start = n.start;
+        while start < n.end {
+            let end = n.end.min(start + width);
+            let width = (end - start).next_multiple_of(S::LANES);
+            let (panel, rest) = free.split_at_mut(width * k.len());
+            b.pack(s, k.clone(), start..end, width, panel);
+            (free, start) = (rest, end);
+        }
+        Packed {
+            k: k.len(),
+            n: n.len(),
+            panels: out,
+        }
+    }
+}
+
+/// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C, of which only the first `columns` are made, with the first `k` terms.
+pub(super) struct Multiply<'a> {
+    pub m: usize,
+    pub columns: usize,
+    pub k: usize,
+    pub a: Left<'a>,
+    pub b: Packed<'a>,
+    pub c: *mut f32,
+    pub c_stride: usize,
+    pub alpha: f32,
+    pub beta: f32,
+}
+
+impl Multiply<'_> {
+    /// # Safety
+    /// `c` holds m rows of `columns`, which are this call's alone.
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd>(&self, s: S) {
+        self.a.check(self.m, self.k);
+        assert!(
+            self.k <= self.b.k && self.columns <= self.b.n,
+            "B holds what is multiplied"
+        );
+        let width = panel_width(s, self.b.n);
+        for row in (0..self.m).step_by(S::ROWS) {
+            let rows = S::ROWS.min(self.m - row);
+            let (a, row_step, k_step) = match self.a {
+                Left::Rows(a, stride) => (&a[row * stride..], stride, 1),
+                Left::Columns(a, stride) => (&a[row..], 1, stride),
+            };
+            for column in (0..self.columns).step_by(width) {
+                let vectors = width.min(self.b.n - column).div_ceil(S::LANES);
+                let tile = Tile {
+                    k: self.k,
+                    a: a.as_ptr(),
+                    row_step,
+                    k_step,
+                    b: self.b.panels[column * self.b.k..].as_ptr(),
+                    // SAFETY: row and column are in C.
+                    c: unsafe { self.c.add(row * self.c_stride + column) },
+                    c_stride: self.c_stride,
+                    rows,
+                    columns: width.min(self.columns - column),
+                    alpha: self.alpha,
+                    beta: self.beta,
+                };
+                // SAFETY: `check` saw the rows and columns of A; a panel of that many vectors was packed here; C's part
+                // is the caller's word.
+                unsafe {
+                    match (S::ROWS, vectors) {
+                        (8, 3) => tile.run::<S, 8, 3>(s),
+                        (8, 2) => tile.run::<S, 8, 2>(s),
+                        (8, _) => tile.run::<S, 8, 1>(s),
+                        (_, 3) => tile.run::<S, 4, 3>(s),
+                        (_, 2) => tile.run::<S, 4, 2>(s),
+                        (_, _) => tile.run::<S, 4, 1>(s),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One tile of C, of which `rows` and `columns` count.
+struct Tile {
+    k: usize,
+    a: *const f32,
+    row_step: usize,
+    k_step: usize,
+    b: *const f32,
+    c: *mut f32,
+    c_stride: usize,
+    rows: usize,
+    columns: usize,
+    alpha: f32,
+    beta: f32,
+}
+
+impl Tile {
+    /// # Safety
+    /// A readable for `rows`, B for k rows of V vectors, C writable for `rows` and `columns`.
+    #[inline(always)]
+    unsafe fn run<S: Simd, const R: usize, const V: usize>(&self, s: S) {
+        let mut sums = [[s.splat(0.0); V]; R];
+        // Rows that are not there are the last one again; what comes of them is not stored.
+        let mut left = [self.a; R];
+        for (i, left) in left.iter_mut().enumerate() {
+            // SAFETY: a row that is there.
+            *left = unsafe { self.a.add(i.min(self.rows - 1) * self.row_step) };
+        }
+        let (mut b, mut at) = (self.b, 0);
+        for _ in 0..self.k {
+            let mut right = [s.splat(0.0); V];
+            for (j, right) in right.iter_mut().enumerate() {
+                // SAFETY: a row of the panel.
+                *right = unsafe { s.load(b.add(j * S::LANES)) };
+            }
+            for (left, sums) in left.iter().zip(&mut sums) {
+                // SAFETY: a column of A.
+                let left = s.splat(unsafe { *left.add(at) });
+                for (sum, &right) in sums.iter_mut().zip(&right) {
+                    *sum = s.mul_add(left, right, *sum);
+                }
+            }
+            // SAFETY: at most one past the panel.
+            b = unsafe { b.add(V * S::LANES) };
+            at += self.k_step;
+        }
+        // A whole tile goes to C directly, a part of one through a buffer: conditions between the stores would keep the
+        // sums out of registers.
+        let alpha = s.splat(self.alpha);
+        if self.rows < R || self.columns < V * S::LANES {
+            let mut buffer = std::mem::MaybeUninit::<[f32; 8 * 3 * 16]>::uninit();
+            let to = buffer.as_mut_ptr().cast::<f32>();
+            for (i, sums) in sums.iter().enumerate() {
+                for (j, &sum) in sums.iter().enumerate() {
+                    // SAFETY: no instruction set has a larger tile than the buffer.
+                    unsafe { s.store(to.add((i * V + j) * S::LANES), s.mul(alpha, sum)) };
+                }
+            }
+            // SAFETY: the tile was just written; C is the caller's word.
+            return unsafe { self.merge(s, to, V * S::LANES) };
+        }
+        let beta = s.splat(self.beta);
+        for (i, sums) in sums.iter().enumerate() {
+            for (j, &sum) in sums.iter().enumerate() {
+                // SAFETY: the tile is all inside C.
+                unsafe {
+                    let c = self.c.add(i * self.c_stride + j * S::LANES);
+                    if self.beta == 0.0 {
+                        s.store(c, s.mul(alpha, sum));
+                    } else {
+                        s.store(c, s.mul_add(beta, s.load(c), s.mul(alpha, sum)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the rows and columns that count to C.
+    /// # Safety
+    /// C writable for `rows` and `columns`; as many rows of whole vectors in `from`.
+    #[inline(always)]
+    unsafe fn merge<S: Simd>(&self, s: S, from: *const f32, stride: usize) {
+        let beta = s.splat(self.beta);
+        for i in 0..self.rows {
+            for j in (0..self.columns).step_by(S::LANES) {
+                let n = S::LANES.min(self.columns - j);
+                // SAFETY: the caller's word.
+                unsafe {
+                    let mut y = s.load(from.add(i * stride + j));
+                    let c = self.c.add(i * self.c_stride + j);
+                    if self.beta != 0.0 {
+                        y = s.mul_add(beta, s.load_first(c, n), y);
+                    }
+                    s.store_first(c, y, n);
+                }
+            }
+        }
+    }
+}
