@@ -1,0 +1,389 @@
+//! Whole runs on the CPU with real, tiny models: against PyTorch + PEFT, against themselves resumed, evaluated.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bft_core::device::Device;
+use bft_core::{LossConfig, Runner, RunnerOptions};
+use bft_formats::{Adapter, Model, sha256_file};
+use bft_train::{
+    BatchBounds, Checkpoints, Event, Finished, Plan, Schedule, TrainConfig, TrainError, Trainer,
+    evaluate,
+};
+use serde_json::Value;
+
+fn fixture(model: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(model)
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Trains to the end, or until `stop_after` steps are done.
+fn train(
+    config: TrainConfig,
+    model: &Model,
+    stop_after: Option<u64>,
+) -> Result<Finished, TrainError> {
+    let device = Device::cpu();
+    let stop = AtomicBool::new(false);
+    pollster::block_on(
+        Trainer::open(config, model)?.tune(&device, &stop, &mut |event| {
+            if let (Event::Checkpoint { step, .. }, Some(last)) = (event, stop_after) {
+                stop.store(step >= last, Ordering::Relaxed);
+            }
+        }),
+    )
+}
+
+fn rows(output: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(output.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn close(what: &str, found: &Value, expected: &Value, tolerance: f64) {
+    let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
+    let error = (found - expected).abs() / expected.abs().max(1e-12);
+    assert!(
+        found == expected || error < tolerance,
+        "{what}: found {found}, expected {expected}"
+    );
+}
+
+/// The settings of a run in `expected.json`.
+fn recorded(folder: &Path, run: &Value, output: PathBuf) -> TrainConfig {
+    let number = |key: &str| run[key].as_f64().unwrap();
+    let count = |key: &str| run[key].as_u64().unwrap();
+    TrainConfig {
+        model: folder.into(),
+        data: folder.join("rows.jsonl"),
+        init_adapter: Some(folder.join("adapter")),
+        output,
+        loss: run["loss"].as_str().unwrap().parse().unwrap(),
+        group_size: count("group_size") as usize,
+        gamma: number("gamma") as f32,
+        batch_size: count("batch_size") as usize,
+        grad_accum: count("grad_accum") as usize,
+        steps: Some(count("steps")),
+        lr: number("learning_rate"),
+        weight_decay: number("weight_decay"),
+        max_grad_norm: number("max_grad_norm"),
+        schedule: run["schedule"].as_str().unwrap().parse().unwrap(),
+        warmup_steps: count("warmup_steps"),
+        no_shuffle: true,
+        ..TrainConfig::default()
+    }
+}
+
+/// ‖found − expected‖ / ‖expected‖ over all tensors of the adapter.
+fn relative_error(adapter: &Adapter, expected: &[u8], prefix: &str) -> f64 {
+    let tensors = safetensors::SafeTensors::deserialize(expected).unwrap();
+    let (mut difference, mut norm) = (0.0, 0.0);
+    for pair in &adapter.pairs {
+        for (letter, values) in [("A", &pair.a), ("B", &pair.b)] {
+            let name = format!(
+                "{prefix}base_model.model.{}.lora_{letter}.weight",
+                pair.module
+            );
+            let (words, _) = tensors.tensor(&name).unwrap().data().as_chunks::<4>();
+            assert_eq!(words.len(), values.len(), "{name}");
+            for (word, value) in words.iter().zip(values) {
+                let word = f64::from(f32::from_le_bytes(*word));
+                difference += (word - f64::from(*value)).powi(2);
+                norm += word.powi(2);
+            }
+        }
+    }
+    (difference / norm).sqrt()
+}
+
+#[test]
+fn five_steps_are_those_of_pytorch_and_peft() {
+    let folder = fixture("llama");
+    let model = Model::open(&folder).unwrap();
+    let expected = json(&folder.join("expected.json"));
+    let tensors = fs::read(folder.join("expected.safetensors")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    for run in expected["training"].as_array().unwrap() {
+        let schedule = run["schedule"].as_str().unwrap();
+        let output = place.path().join(schedule);
+        train(recorded(&folder, run, output.clone()), &model, None).unwrap();
+        let found = rows(&output);
+        let expected = run["steps_done"].as_array().unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(
+                (&found["step"], &found["tokens"]),
+                (&expected["step"], &expected["tokens"])
+            );
+            let what = |key: &str| format!("{schedule}, step {}, {key}", found["step"]);
+            for (key, tolerance) in [
+                ("loss", 1e-4),
+                ("nll", 1e-5),
+                ("lr", 1e-12),
+                ("grad_norm", 1e-4),
+            ] {
+                close(&what(key), &found[key], &expected[key], tolerance);
+            }
+        }
+        let adapter = Adapter::load(&output, &model.config).unwrap();
+        let error = relative_error(&adapter, &tensors, &format!("trained.{schedule}."));
+        assert!(error < 1e-4, "{schedule}: the adapter is off by {error}");
+    }
+}
+
+/// Shuffled, ragged, accumulated, with dropout and evaluations: everything a cursor and a counter must carry on.
+fn long_run(output: &Path, resume: bool) -> TrainConfig {
+    let folder = fixture("llama");
+    TrainConfig {
+        data: folder.join("rows.jsonl"),
+        eval_data: Some(folder.join("rows.jsonl")),
+        eval_every: Some(3),
+        output: output.into(),
+        resume,
+        rank: 4,
+        lora_dropout: 0.0,
+        lr: 5e-3,
+        group_size: 4,
+        batch_size: 2,
+        grad_accum: 2,
+        steps: Some(8),
+        warmup_steps: 2,
+        save_every: 2,
+        seed: 7,
+        max_length: Some(40),
+        ..TrainConfig::default()
+    }
+}
+
+/// Hashes of what a run leaves, and its metrics without their speed.
+fn traces(output: &Path) -> (Vec<String>, Vec<Value>) {
+    let (_, last) = Checkpoints::of(output).list().unwrap().pop().unwrap();
+    let files = [
+        output.join("adapter_model.safetensors"),
+        output.join("adapter_config.json"),
+        last.join("optimizer.safetensors"),
+    ];
+    let mut rows = rows(output);
+    rows.iter_mut().for_each(|row| {
+        row.as_object_mut().unwrap().remove("tokens_per_second");
+    });
+    (
+        files
+            .iter()
+            .map(|file| sha256_file(file).unwrap())
+            .collect(),
+        rows,
+    )
+}
+
+#[test]
+fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
+    let model = Model::open(&fixture("llama")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
+    train(long_run(&whole, false), &model, None).unwrap();
+    let stopped = train(long_run(&parts, false), &model, Some(4)).unwrap();
+    assert_eq!((stopped.steps, stopped.stopped), (4, true));
+    assert_eq!(
+        train(long_run(&parts, true), &model, None).unwrap().steps,
+        8
+    );
+    assert_eq!(traces(&whole), traces(&parts));
+}
+
+#[test]
+fn one_seed_gives_the_same_bytes_and_another_does_not() {
+    let model = Model::open(&fixture("qwen3")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let run = |name: &str, seed| {
+        let output = place.path().join(name);
+        let data = fixture("qwen3").join("rows.jsonl");
+        let eval_data = Some(data.clone());
+        train(
+            TrainConfig {
+                data,
+                eval_data,
+                seed,
+                ..long_run(&output, false)
+            },
+            &model,
+            None,
+        )
+        .unwrap();
+        traces(&output)
+    };
+    assert_eq!(run("a", 1), run("b", 1));
+    assert_ne!(run("c", 2).0, run("d", 1).0);
+}
+
+#[test]
+fn an_evaluation_in_training_is_that_of_a_runner_with_the_saved_adapter() {
+    let folder = fixture("llama");
+    let model = Model::open(&folder).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let config = TrainConfig {
+        schedule: Schedule::Constant,
+        ..long_run(place.path(), false)
+    };
+    let finished = train(config.clone(), &model, None).unwrap();
+    let trained = finished.eval.unwrap();
+    assert_eq!(trained.step, 8);
+    assert!(
+        trained.eval_nll < rows(place.path())[0]["eval_nll"].as_f64().unwrap(),
+        "something was learnt"
+    );
+
+    let adapter = Adapter::load(place.path(), &model.config).unwrap();
+    let plan = Plan::read(config, &model).unwrap();
+    let bounds = BatchBounds {
+        tokens: 60,
+        trained: 60,
+        samples: 2,
+    };
+    let options = RunnerOptions {
+        capacity: bounds.into(),
+        max_length: 40,
+    };
+    let device = Device::cpu();
+    let mut runner = Runner::new(&device, &model, Some(&adapter), options).unwrap();
+    let loss = LossConfig {
+        group_size: 4,
+        ..LossConfig::default()
+    };
+    let report = evaluate(
+        &mut runner,
+        &plan.eval.as_ref().unwrap().samples,
+        bounds,
+        loss,
+        |_| {},
+    );
+    let report = pollster::block_on(report).unwrap();
+    assert!(
+        (report.nll / trained.eval_nll - 1.0).abs() < 1e-6,
+        "{} {}",
+        report.nll,
+        trained.eval_nll
+    );
+    assert!(
+        (report.loss.bft / trained.eval_loss - 1.0).abs() < 1e-5,
+        "{report:?} {trained:?}"
+    );
+}
+
+#[test]
+fn the_estimate_knows_its_parts_and_falls_with_checkpointing() {
+    let model = Model::open(&fixture("llama")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let memory = |checkpoint_activations| {
+        let config = TrainConfig {
+            checkpoint_activations,
+            ..long_run(place.path(), false)
+        };
+        let trainer = Trainer::open(config, &model).unwrap();
+        trainer.plan().memory(&model, trainer.adapter()).unwrap()
+    };
+    let (kept, again) = (
+        memory(bft_core::Checkpoint::Off),
+        memory(bft_core::Checkpoint::On),
+    );
+    assert_eq!(
+        kept.total_bytes,
+        kept.model_bytes + kept.adapter_bytes + kept.activation_bytes
+    );
+    assert!(
+        kept.adapter_bytes > 0 && kept.model_bytes > 0 && kept.activation_bytes > 0,
+        "{kept:?}"
+    );
+    assert!(
+        again.activation_bytes < kept.activation_bytes,
+        "{again:?} {kept:?}"
+    );
+    assert!(again.checkpoints_activations && !kept.checkpoints_activations);
+}
+
+#[test]
+fn a_model_whose_numbers_are_broken_is_given_up_after_twenty_steps() {
+    let folder = fixture("llama");
+    let mut model = Model::open(&folder).unwrap();
+    let norm = model
+        .tensors
+        .get_mut("model.layers.0.input_layernorm.weight")
+        .unwrap();
+    let nan: Vec<u8> = (0..norm.data.len() / 4)
+        .flat_map(|_| f32::NAN.to_le_bytes())
+        .collect();
+    norm.data = nan.into();
+    let place = tempfile::tempdir().unwrap();
+    let config = TrainConfig {
+        eval_data: None,
+        eval_every: None,
+        steps: Some(40),
+        ..long_run(place.path(), false)
+    };
+    let message = train(config, &model, None).unwrap_err().to_string();
+    assert!(
+        message.starts_with(
+            "20 steps in a row, 1 to 20, had a gradient that is not finite, at first in "
+        ),
+        "{message}"
+    );
+}
+
+const KILLED_OUTPUT: &str = "BFT_TEST_KILLED_OUTPUT";
+
+/// A run that the test below kills; nothing by itself.
+#[test]
+fn killed_run() {
+    let Some(output) = std::env::var_os(KILLED_OUTPUT).map(PathBuf::from) else {
+        return;
+    };
+    let model = Model::open(&fixture("llama")).unwrap();
+    let resume = !Checkpoints::of(&output).list().unwrap().is_empty();
+    train(many_checkpoints(&output, resume), &model, None).unwrap();
+}
+
+fn many_checkpoints(output: &Path, resume: bool) -> TrainConfig {
+    TrainConfig {
+        steps: Some(60),
+        save_every: 1,
+        ..long_run(output, resume)
+    }
+}
+
+#[test]
+fn a_run_killed_again_and_again_ends_as_if_nothing_had_happened() {
+    let model = Model::open(&fixture("llama")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let [whole, killed] = ["whole", "killed"].map(|name| place.path().join(name));
+    train(many_checkpoints(&whole, false), &model, None).unwrap();
+    let mut kills = 0;
+    // Whatever the machine's speed, some of these moments fall inside a checkpoint.
+    for milliseconds in (30..).step_by(23) {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["killed_run", "--exact"])
+            .env(KILLED_OUTPUT, &killed)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(
+        kills > 2,
+        "the run ended after {kills} kills: too few to show anything"
+    );
+    assert_eq!(traces(&whole), traces(&killed));
+}
