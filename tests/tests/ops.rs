@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use bft_core::device::{Access, Defines, Device, Kernel, Recording};
+use bft_core::device::{Access, Defines, Device, Kernel, KernelPreference, Recording};
 use bft_core::ops::OPS;
 use bft_tests::ops::{bind, data, difference, gradient_mismatch, results};
 use naga::back::{hlsl, msl, spv};
@@ -133,16 +133,22 @@ fn gpu_matches_cpu() {
     for op in OPS {
         for case in (op.cases)() {
             let data = data(op.name, &case);
-            let before = gpu.counters().dispatches;
-            let found = results(&gpu, &case, &data);
-            assert!(
-                gpu.counters().dispatches > before,
-                "{} ran nothing on the GPU",
-                op.name
-            );
             let expected = results(&cpu, &case, &data);
-            if let Some(difference) = difference(&found, &expected, f64::from(case.tolerance)) {
-                panic!("{} with {}: {difference}", op.name, case.label);
+            for preference in [KernelPreference::First, KernelPreference::Last] {
+                gpu.prefer_kernels(preference);
+                let before = gpu.counters().dispatches;
+                let found = results(&gpu, &case, &data);
+                assert!(
+                    gpu.counters().dispatches > before,
+                    "{} ran nothing on the GPU",
+                    op.name
+                );
+                if let Some(difference) = difference(&found, &expected, f64::from(case.tolerance)) {
+                    panic!(
+                        "{} with {}, {preference:?} kernels: {difference}",
+                        op.name, case.label
+                    );
+                }
             }
         }
     }

@@ -154,7 +154,7 @@ macro_rules! lane {
                 }
             }
             fn call(dispatch: &Dispatch, args: Vec<CpuArg<'_, Self>>) {
-                (dispatch.kernel.$function)(Call {
+                (dispatch.kernel().$function)(Call {
                     params: &dispatch.params,
                     args,
                 });
@@ -316,7 +316,7 @@ fn write_lock(view: &View) -> Result<RwLockWriteGuard<'_, CpuData>, DeviceError>
 }
 
 fn run_dispatch<T: Lane>(dispatch: &Dispatch) -> Result<(), DeviceError> {
-    let bindings = dispatch.kernel.bindings;
+    let bindings = dispatch.kernel().bindings;
     let mut guards = Vec::with_capacity(bindings.len());
     for (arg, (_, access)) in dispatch.args.iter().zip(bindings) {
         guards.push(match (arg, access) {
@@ -333,7 +333,7 @@ fn run_dispatch<T: Lane>(dispatch: &Dispatch) -> Result<(), DeviceError> {
         let kind = || {
             DeviceError::Misuse(format!(
                 "{}: binding {name} holds another kind of number",
-                dispatch.kernel.shader
+                dispatch.kernel().shader
             ))
         };
         args.push(match (guard, arg) {

@@ -8,6 +8,7 @@ use bft_formats::DType;
 
 use super::adapters::is_software;
 use super::buffer::{Buffer, Inner, Matrix, Storage, View, WeightStorage};
+use super::choices::Choices;
 use super::recording::{Access, Arg, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording};
 use super::{DeviceError, regroup};
 
@@ -75,10 +76,11 @@ pub(crate) struct Gpu {
     failure: Arc<Mutex<Option<DeviceError>>>,
     dummy: Buffer,
     counters: Counters,
+    pub(super) choices: Choices,
 }
 
 /// A poisoned lock only says that another thread panicked while it held it; the data are caches and stay usable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -153,6 +155,7 @@ impl Gpu {
             max_binding_bytes: offered
                 .max_storage_buffer_binding_size
                 .min(offered.max_buffer_size),
+            choices: Choices::new(is_software(&info)),
             info,
             cache: Mutex::default(),
             graveyard,
@@ -294,11 +297,7 @@ impl Gpu {
         self.check()?;
         let mut cache = lock(&self.cache);
         self.bury(&mut cache);
-        let dispatches = recording
-            .commands
-            .iter()
-            .filter(|command| matches!(command, Command::Dispatch(_)))
-            .count();
+        let dispatches = recording.dispatches().count();
         let (uniforms_id, uniforms) = self.upload_params(&mut cache, recording, dispatches);
         let mut offset = 0;
         for commands in recording.commands.chunks(COMMANDS_PER_SUBMIT) {
@@ -332,7 +331,9 @@ impl Gpu {
                         let mut pass =
                             encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                         while let Some(Command::Dispatch(dispatch)) = rest.first() {
-                            let pipeline = self.pipeline(&mut cache, dispatch)?;
+                            let choice = self.choices.pick(dispatch);
+                            let pipeline =
+                                self.pipeline(&mut cache, choice.kernel, dispatch.defines)?;
                             let key = (pipeline.id, self.binding_key(uniforms_id, dispatch)?);
                             let group = match cache.groups.get(&key) {
                                 Some(group) => group,
@@ -343,7 +344,7 @@ impl Gpu {
                             };
                             pass.set_pipeline(&pipeline.pipeline);
                             pass.set_bind_group(0, group, &[offset]);
-                            let [x, y, z] = dispatch.grid;
+                            let [x, y, z] = choice.grid;
                             pass.dispatch_workgroups(x, y, z);
                             offset += UNIFORM_STRIDE as u32;
                             rest = &rest[1..];
@@ -378,11 +379,9 @@ impl Gpu {
         dispatches: usize,
     ) -> (u64, wgpu::Buffer) {
         let mut bytes = Vec::with_capacity(dispatches * UNIFORM_STRIDE);
-        for command in &recording.commands {
-            if let Command::Dispatch(dispatch) = command {
-                bytes.extend_from_slice(&dispatch.params);
-                bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE), 0);
-            }
+        for dispatch in recording.dispatches() {
+            bytes.extend_from_slice(&dispatch.params);
+            bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE), 0);
         }
         let needed = bytes.len().max(UNIFORM_STRIDE) as u64;
         if cache
@@ -414,13 +413,14 @@ impl Gpu {
     fn pipeline(
         &self,
         cache: &mut Cache,
-        dispatch: &Dispatch,
+        kernel: &'static Kernel,
+        defines: Defines,
     ) -> Result<Arc<Pipeline>, DeviceError> {
-        let key = (std::ptr::from_ref(dispatch.kernel), dispatch.defines);
+        let key = (std::ptr::from_ref(kernel), defines);
         if let Some(pipeline) = cache.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
-        let pipeline = Arc::new(self.build(dispatch.kernel, dispatch.defines)?);
+        let pipeline = Arc::new(self.build(kernel, defines)?);
         cache.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
     }
@@ -433,7 +433,12 @@ impl Gpu {
             label: Some(&label),
             source: wgpu::ShaderSource::Wgsl(source.into()),
         };
-        let module = self.device.create_shader_module(descriptor);
+        // A counter in every loop, which naga adds to stop endless ones, would keep drivers from unrolling.
+        let mut checks = wgpu::ShaderRuntimeChecks::checked();
+        checks.force_loop_bounding = false;
+        // SAFETY: the shaders are this crate's own, and each of their loops counts up to a bound. Memory accesses
+        // stay checked.
+        let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
@@ -531,7 +536,7 @@ impl Gpu {
             }
         })?;
         let descriptor = wgpu::BindGroupDescriptor {
-            label: Some(dispatch.kernel.shader),
+            label: Some(dispatch.kernel().shader),
             layout: &pipeline.layout,
             entries: &entries,
         };

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod buffer;
+mod choices;
 mod cpu;
 mod gpu;
 mod recording;
@@ -15,10 +16,11 @@ use serde::Serialize;
 
 pub use adapters::{AdapterInfo, DeviceRequest, list_adapters};
 pub use buffer::{Buffer, Elem, Matrix, View, Weight};
+pub use choices::{KernelPreference, MeasuredChoice};
 pub use cpu::{Call, CpuArg, CpuMatrix};
 pub use gpu::GpuCounters;
 pub use recording::{
-    Access, Arg, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d,
+    Access, Arg, Choice, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d,
 };
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -361,6 +363,40 @@ impl Device {
             Side::Cpu(_) | Side::Planning(_) => Ok(()),
             Side::Gpu(gpu) => gpu.wait().await,
         }
+    }
+
+    /// Which kernels to take where several can do a call; the CPU has one way each.
+    pub fn prefer_kernels(&self, preference: KernelPreference) {
+        if let Side::Gpu(gpu) = &self.side {
+            gpu.choices.prefer(preference);
+        }
+    }
+
+    /// Measured choices, in a fixed order, to be remembered with the adapter and driver they were measured on.
+    #[must_use]
+    pub fn measured_choices(&self) -> Vec<MeasuredChoice> {
+        match &self.side {
+            Side::Gpu(gpu) => gpu.choices.measured(),
+            Side::Cpu(_) | Side::Planning(_) => Vec::new(),
+        }
+    }
+
+    /// Takes over remembered choices. A stale one, naming a kernel that is no longer there, is never used.
+    pub fn remember_choices(&self, choices: &[MeasuredChoice]) {
+        if let Side::Gpu(gpu) = &self.side {
+            gpu.choices.remember(choices);
+        }
+    }
+
+    /// Times the kernels that a recording's calls can choose from, on its own operands and a scratch result, where a
+    /// class of calls was not measured before. Changes no buffer of the recording. Nothing on the CPU.
+    ///
+    /// Kernels differ in rounding, so a run measures before its first step or not at all.
+    ///
+    /// # Errors
+    /// Where the device failed now or earlier.
+    pub async fn measure_choices(&self, recording: &Recording) -> Result<(), DeviceError> {
+        choices::measure(self, recording).await
     }
 
     /// Loses the GPU on purpose, to test what happens then. Nothing on the CPU.

@@ -64,14 +64,32 @@ impl From<&Matrix> for Arg {
 /// Largest parameter struct, in bytes.
 pub const MAX_PARAMS: usize = 64;
 
+/// One of the kernels that can do a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// Its number of workgroups.
+    pub grid: [u32; 3],
+}
+
 /// One kernel call.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    pub(crate) kernel: &'static Kernel,
+    /// At least one, all computing the same: from the best on software drivers to the best on real cards.
+    pub(crate) choices: Vec<Choice>,
+    /// What decides between the choices; calls of one class are measured once.
+    pub(crate) class: [u32; 3],
     pub(crate) defines: Defines,
     pub(crate) args: Vec<Arg>,
     pub(crate) params: [u8; MAX_PARAMS],
-    pub(crate) grid: [u32; 3],
+}
+
+impl Dispatch {
+    /// The first choice, whose CPU twin and bindings are those of all.
+    pub(crate) fn kernel(&self) -> &'static Kernel {
+        self.choices[0].kernel
+    }
 }
 
 /// One step of a recording.
@@ -115,12 +133,18 @@ impl Recording {
         self.commands.is_empty()
     }
 
-    /// The kernels of its calls, in order.
-    pub fn kernels(&self) -> impl Iterator<Item = &'static Kernel> + '_ {
+    /// Its kernel calls, in order.
+    pub(crate) fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.commands.iter().filter_map(|command| match command {
-            Command::Dispatch(dispatch) => Some(dispatch.kernel),
+            Command::Dispatch(dispatch) => Some(dispatch),
             Command::Clear(_) | Command::Copy { .. } => None,
         })
+    }
+
+    /// The kernels of its calls, in order, with all that a device may choose from.
+    pub fn kernels(&self) -> impl Iterator<Item = &'static Kernel> + '_ {
+        self.dispatches()
+            .flat_map(|dispatch| dispatch.choices.iter().map(|choice| choice.kernel))
     }
 
     /// Appends a kernel call. `grid` is the number of workgroups; an empty grid appends nothing.
@@ -135,39 +159,49 @@ impl Recording {
         args: Vec<Arg>,
         grid: [u32; 3],
     ) {
-        assert_eq!(
-            args.len(),
-            kernel.bindings.len(),
-            "arguments of {}::{}",
-            kernel.shader,
-            kernel.entry
-        );
-        assert_eq!(
-            size_of::<P>(),
-            kernel.params_size,
-            "parameters of {}::{}",
-            kernel.shader,
-            kernel.entry
-        );
-        for (arg, (name, access)) in args.iter().zip(kernel.bindings) {
+        self.choose(vec![Choice { kernel, grid }], [0; 3], defines, params, args);
+    }
+
+    /// Appends a kernel call that several kernels can do; the device picks. They have the same bindings and parameters
+    /// and come in order, from the best on software drivers to the best on real cards. A measured choice holds for all
+    /// calls of its `class`.
+    ///
+    /// # Panics
+    /// Where arguments and bindings do not agree: a mistake of the calling op.
+    pub fn choose<P: Pod>(
+        &mut self,
+        choices: Vec<Choice>,
+        class: [u32; 3],
+        defines: Defines,
+        params: &P,
+        args: Vec<Arg>,
+    ) {
+        let first = choices[0].kernel;
+        for Choice { kernel, .. } in &choices {
+            let what = format!("{}::{}", kernel.shader, kernel.entry);
+            assert_eq!(kernel.bindings, first.bindings, "bindings of {what}");
+            assert_eq!(args.len(), kernel.bindings.len(), "arguments of {what}");
+            assert_eq!(size_of::<P>(), kernel.params_size, "parameters of {what}");
+        }
+        for (arg, (name, access)) in args.iter().zip(first.bindings) {
             let fits = matches!(arg, Arg::Matrix(_)) == (*access == Access::Matrix);
             assert!(
                 fits,
                 "{}::{}: binding {name} takes {access:?}",
-                kernel.shader, kernel.entry
+                first.shader, first.entry
             );
         }
-        if grid.contains(&0) {
+        if choices.iter().any(|choice| choice.grid.contains(&0)) {
             return;
         }
         let mut bytes = [0; MAX_PARAMS];
         bytes[..size_of::<P>()].copy_from_slice(bytemuck::bytes_of(params));
         self.commands.push(Command::Dispatch(Dispatch {
-            kernel,
+            choices,
+            class,
             defines,
             args,
             params: bytes,
-            grid,
         }));
     }
 

@@ -14,7 +14,7 @@ use bytemuck::{Pod, Zeroable};
 use super::case::{Case, Fill};
 use super::{Op, WEIGHT_VARIANTS, weight_defines};
 use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
-use crate::device::{Access, Call, CpuMatrix, Kernel, Matrix, Recording, View, grid_1d};
+use crate::device::{Access, Call, Choice, CpuMatrix, Kernel, Matrix, Recording, View, grid_1d};
 use crate::real::Real;
 
 /// What the shaders' `Params` holds.
@@ -45,49 +45,92 @@ impl Params {
     }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "linear_nt",
-    entry: "product",
-    bindings: &[
-        ("x", Access::Read),
-        ("w", Access::Matrix),
-        ("y", Access::ReadWrite),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
+/// A kernel of this family: shader, names of what it reads, multiplies with and writes, and its CPU twin.
+macro_rules! product {
+    ($shader:literal, [$($binding:expr),*], $cpu:ident) => {
+        Kernel {
+            shader: $shader,
+            entry: "product",
+            bindings: &[$($binding),*],
+            params_size: size_of::<Params>(),
+            cpu_f32: $cpu,
+            cpu_f64: $cpu,
+        }
+    };
+}
 
-static BACKWARD: Kernel = Kernel {
-    shader: "linear_nn",
-    entry: "product",
-    bindings: &[
-        ("dy", Access::Read),
-        ("w", Access::Matrix),
-        ("dx", Access::ReadWrite),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+macro_rules! forward_kernel {
+    ($shader:literal) => {
+        product!(
+            $shader,
+            [
+                ("x", Access::Read),
+                ("w", Access::Matrix),
+                ("y", Access::ReadWrite)
+            ],
+            forward_cpu
+        )
+    };
+}
 
-static GRADIENT: Kernel = Kernel {
-    shader: "linear_tn",
-    entry: "product",
-    bindings: &[
-        ("a", Access::Read),
-        ("b", Access::Read),
-        ("c", Access::ReadWrite),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: gradient_cpu,
-    cpu_f64: gradient_cpu,
-};
+macro_rules! backward_kernel {
+    ($shader:literal) => {
+        product!(
+            $shader,
+            [
+                ("dy", Access::Read),
+                ("w", Access::Matrix),
+                ("dx", Access::ReadWrite)
+            ],
+            backward_cpu
+        )
+    };
+}
+
+macro_rules! gradient_kernel {
+    ($shader:literal) => {
+        product!(
+            $shader,
+            [
+                ("a", Access::Read),
+                ("b", Access::Read),
+                ("c", Access::ReadWrite)
+            ],
+            gradient_cpu
+        )
+    };
+}
+
+// Without a suffix: in registers alone, for software drivers. Tile: in workgroup memory, for real cards. Narrow: the same
+// where a side of the result is short. Vector: for few tokens, on every device.
+static FORWARD: Kernel = forward_kernel!("linear_nt");
+static FORWARD_TILE: Kernel = forward_kernel!("linear_nt_tile");
+static FORWARD_NARROW: Kernel = forward_kernel!("linear_nt_narrow");
+static FORWARD_VECTOR: Kernel = forward_kernel!("linear_nt_vector");
+static BACKWARD: Kernel = backward_kernel!("linear_nn");
+static BACKWARD_TILE: Kernel = backward_kernel!("linear_nn_tile");
+static BACKWARD_NARROW: Kernel = backward_kernel!("linear_nn_narrow");
+static GRADIENT: Kernel = gradient_kernel!("linear_tn");
+static GRADIENT_NARROW: Kernel = gradient_kernel!("linear_tn_narrow");
+
+/// Up to here a weight is read for each token anew, eight lanes a row: beyond, a tile of tokens is as fast.
+const VECTOR_TOKENS: usize = 8;
+
+/// Up to here a tile of 64 columns would be half idle, and too few tiles there are for a card.
+const NARROW: usize = 32;
 
 /// The registry's entry for [`forward`] and [`backward`].
 pub static OP: Op = Op {
     name: "linear",
-    kernels: &[&FORWARD, &BACKWARD],
+    kernels: &[
+        &FORWARD,
+        &FORWARD_TILE,
+        &FORWARD_NARROW,
+        &FORWARD_VECTOR,
+        &BACKWARD,
+        &BACKWARD_TILE,
+        &BACKWARD_NARROW,
+    ],
     variants: WEIGHT_VARIANTS,
     cases,
 };
@@ -95,7 +138,7 @@ pub static OP: Op = Op {
 /// The registry's entry for [`gradient`].
 pub static OP_GRADIENT: Op = Op {
     name: "linear_gradient",
-    kernels: &[&GRADIENT],
+    kernels: &[&GRADIENT, &GRADIENT_NARROW],
     variants: &[&[]],
     cases: gradient_cases,
 };
@@ -107,12 +150,20 @@ pub static OP_GRADIENT: Op = Op {
 pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, accumulate: bool) {
     let (rows, cols) = w.shape();
     let tokens = check("linear forward", x, y, rows, cols);
-    rec.dispatch(
-        &FORWARD,
+    let choices = if tokens <= VECTOR_TOKENS {
+        vec![Choice {
+            kernel: &FORWARD_VECTOR,
+            grid: [rows.div_ceil(32) as u32, tokens as u32, 1],
+        }]
+    } else {
+        tiles(&FORWARD, &FORWARD_TILE, &FORWARD_NARROW, tokens, rows)
+    };
+    rec.choose(
+        choices,
+        class(tokens, rows, cols),
         weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
         vec![x.into(), w.into(), y.into()],
-        tile_grid(tokens, rows),
     );
 }
 
@@ -130,12 +181,12 @@ pub fn backward(
 ) {
     let (rows, cols) = w.shape();
     let tokens = check("linear backward", dx, dy, rows, cols);
-    rec.dispatch(
-        &BACKWARD,
+    rec.choose(
+        tiles(&BACKWARD, &BACKWARD_TILE, &BACKWARD_NARROW, tokens, cols),
+        class(tokens, rows, cols),
         weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
         vec![dy.into(), w.into(), dx.into()],
-        tile_grid(tokens, cols),
     );
 }
 
@@ -156,13 +207,23 @@ pub fn gradient(
 ) {
     let tokens = check("linear gradient", b, a, rows, cols);
     assert_eq!(c.len(), rows * cols, "linear gradient: {}", c.label());
-    let tiles = rows.div_ceil(8) * cols.div_ceil(16);
-    rec.dispatch(
-        &GRADIENT,
+    let blocks = rows.div_ceil(8) * cols.div_ceil(16);
+    let choices = vec![
+        Choice {
+            kernel: &GRADIENT,
+            grid: grid_1d(blocks.div_ceil(8)),
+        },
+        Choice {
+            kernel: &GRADIENT_NARROW,
+            grid: grid_2d(16, cols, rows),
+        },
+    ];
+    rec.choose(
+        choices,
+        class(tokens, rows, cols),
         &[],
         &Params::new(tokens, rows, cols, alpha, accumulate),
         vec![a.into(), b.into(), c.into()],
-        grid_1d(tiles.div_ceil(8)),
     );
 }
 
@@ -183,9 +244,41 @@ fn check(what: &str, inputs: &View, outputs: &View, rows: usize, cols: usize) ->
     tokens
 }
 
-/// Workgroups of 8 × 4 invocations with 8 tokens × 16 columns of the result each.
-fn tile_grid(tokens: usize, cols: usize) -> [u32; 3] {
-    [tokens.div_ceil(64) as u32, cols.div_ceil(64) as u32, 1]
+/// Workgroups of `side` × `side` results; `x` and `y` are what the grid's axes count.
+fn grid_2d(side: usize, x: usize, y: usize) -> [u32; 3] {
+    [x.div_ceil(side) as u32, y.div_ceil(side) as u32, 1]
+}
+
+/// The kernels that can make a result of `tokens` × `cols`.
+fn tiles(
+    registers: &'static Kernel,
+    tile: &'static Kernel,
+    narrow: &'static Kernel,
+    tokens: usize,
+    cols: usize,
+) -> Vec<Choice> {
+    // In registers, 8 × 4 invocations have 8 tokens × 16 columns each.
+    let first = Choice {
+        kernel: registers,
+        grid: grid_2d(64, tokens, cols),
+    };
+    let last = if cols <= NARROW {
+        Choice {
+            kernel: narrow,
+            grid: grid_2d(16, tokens, cols),
+        }
+    } else {
+        Choice {
+            kernel: tile,
+            grid: grid_2d(64, tokens, cols),
+        }
+    };
+    vec![first, last]
+}
+
+/// Calls of one class have the same matrix and about the same number of tokens.
+fn class(tokens: usize, rows: usize, cols: usize) -> [u32; 3] {
+    [tokens.max(1).ilog2(), rows as u32, cols as u32]
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {

@@ -1,0 +1,49 @@
+// linear_tn for real cards: a workgroup makes 16 × 16 of c, its lanes share out the tokens. One side of c is LoRA's rank,
+// so that whole tiles would be few; here a 16 × 576 gradient has 36 workgroups of 256.
+//!include shared/slices.wgsl
+
+struct Params {
+    tokens: u32, // T
+    rows: u32,   // P, a multiple of 4
+    cols: u32,   // Q, a multiple of 4
+    alpha: f32,
+    beta: f32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
+
+@compute @workgroup_size(256)
+fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    // Cells side by side: sixteen lanes fetch the neighbours of one token.
+    let slice = lane / 16u;
+    let row = lane / 4u % 4u * 4u;
+    let column4 = lane % 4u;
+    let rows4 = params.rows / 4u;
+    let cols4 = params.cols / 4u;
+    let a0 = min(group.y * 4u + row / 4u, rows4 - 1u);
+    let b0 = min(group.x * 4u + column4, cols4 - 1u);
+    var sums: mat4x4<f32>;
+    for (var t = slice; t < params.tokens; t += SLICES) {
+        let left = a[t * rows4 + a0];
+        let right = b[t * cols4 + b0];
+        sums += mat4x4<f32>(left.x * right, left.y * right, left.z * right, left.w * right);
+    }
+    let total = sum_slices(lane, slice, row, column4, sums);
+    let to_row = group.y * SIDE + lane / 4u;
+    let to_col4 = group.x * 4u + lane % 4u;
+    if lane >= 64u || to_row >= params.rows || to_col4 >= cols4 {
+        return;
+    }
+    let to = to_row * cols4 + to_col4;
+    var value = params.alpha * total;
+    if params.beta != 0.0 {
+        value += params.beta * c[to];
+    }
+    c[to] = value;
+}
