@@ -14,6 +14,9 @@ macro_rules! files {
 files![
     "adamw.wgsl",
     "add.wgsl",
+    "attention.wgsl",
+    "attention_backward.wgsl",
+    "attention_decode.wgsl",
     "embedding.wgsl",
     "gather.wgsl",
     "head.wgsl",
@@ -30,6 +33,7 @@ files![
     "rms_norm.wgsl",
     "rope.wgsl",
     "swiglu.wgsl",
+    "shared/attention.wgsl",
     "shared/grid.wgsl",
     "shared/precise.wgsl",
     "shared/reduce.wgsl",

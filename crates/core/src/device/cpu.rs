@@ -38,9 +38,9 @@ pub enum CpuMatrix<'a, T> {
 /// One argument of a CPU twin.
 #[derive(Debug)]
 pub enum CpuArg<'a, T> {
-    /// For [`Access::Read`].
+    /// For [`Access::Read`] and [`Access::CpuRead`].
     Read(&'a [T]),
-    /// For [`Access::Write`] and [`Access::ReadWrite`].
+    /// For [`Access::Write`], [`Access::ReadWrite`] and [`Access::CpuWrite`].
     Write(&'a mut [T]),
     /// For [`Access::Ids`].
     Ids(&'a [u32]),
@@ -322,7 +322,7 @@ fn run_dispatch<T: Lane>(dispatch: &Dispatch) -> Result<(), DeviceError> {
         guards.push(match (arg, access) {
             (
                 Arg::View(view) | Arg::Matrix(Matrix::Dense { view, .. }),
-                Access::Read | Access::Ids | Access::Matrix,
+                Access::Read | Access::CpuRead | Access::Ids | Access::Matrix,
             ) => Guard::Shared(read_lock(view)?),
             (Arg::View(view), _) => Guard::Exclusive(write_lock(view)?),
             (Arg::Matrix(_), _) => Guard::None,

@@ -450,7 +450,7 @@ impl Gpu {
             count: None,
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
-        for (_, access) in kernel.bindings {
+        for (_, access) in kernel.bindings.iter().filter(|(_, access)| access.on_gpu()) {
             let read_only = !matches!(access, Access::Write | Access::ReadWrite);
             let count = if *access == Access::Matrix { 2 } else { 1 };
             for _ in 0..count {
@@ -549,8 +549,9 @@ impl Gpu {
         dispatch: &'a Dispatch,
         mut each: impl FnMut(&'a Inner, usize, usize),
     ) -> Result<(), DeviceError> {
-        for arg in &dispatch.args {
+        for (arg, (_, access)) in dispatch.args.iter().zip(dispatch.kernel.bindings) {
             match arg {
+                _ if !access.on_gpu() => {}
                 Arg::View(view) => each(&view.buffer.0, view.offset, view.len.max(1)),
                 Arg::Matrix(Matrix::Dense { view, .. }) => {
                     each(&view.buffer.0, view.offset, view.len.max(1));

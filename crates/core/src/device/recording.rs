@@ -16,8 +16,19 @@ pub enum Access {
     ReadWrite,
     /// u32 read.
     Ids,
+    /// f32 read by the CPU twin alone: no binding on a GPU.
+    CpuRead,
+    /// f32 written by the CPU twin alone: no binding on a GPU.
+    CpuWrite,
     /// A matrix in any format: two bindings on a GPU, quants (or values) and scales.
     Matrix,
+}
+
+impl Access {
+    /// Whether a GPU binds it.
+    pub(crate) fn on_gpu(self) -> bool {
+        !matches!(self, Self::CpuRead | Self::CpuWrite)
+    }
 }
 
 /// One entry point of a shader and its CPU twin, with the bindings they share.

@@ -456,7 +456,7 @@ impl<'a> Pass<'a> {
             self.rows(&s.dk, kv_dim),
             self.rows(&s.dv, kv_dim),
         );
-        let delta = self.rows(&s.delta, config.num_attention_heads);
+        let stats = self.rows(&s.stats, config.num_attention_heads * 2);
         let Saved {
             q, k, v, o, lse, ..
         } = &saved;
@@ -469,7 +469,7 @@ impl<'a> Pass<'a> {
             o,
             lse,
             &d_o,
-            &delta,
+            &stats,
             &dq,
             &dk,
             &dv,

@@ -66,8 +66,8 @@ pub(crate) struct BackwardScratch {
     pub dk: View,
     pub dk_raw: Option<View>,
     pub dv: View,
-    /// `[N, Q]`
-    pub delta: View,
+    /// `[N, Q, 2]` of attention
+    pub stats: View,
     /// `[N, r]`
     pub dxa: View,
     /// `[N, max in]` gradient of a dropped-out input, where there is dropout.
@@ -161,7 +161,7 @@ impl Workspace {
                 dk: zeros("gradient of keys", n * kv_dim)?,
                 dk_raw: raw("gradient of raw keys", n * kv_dim)?,
                 dv: zeros("gradient of values", n * kv_dim)?,
-                delta: zeros("attention delta", n * config.num_attention_heads)?,
+                stats: zeros("attention statistics", n * config.num_attention_heads * 2)?,
                 dxa: zeros(
                     "gradient of x·A",
                     n * layout.map_or(0, |layout| layout.max_rank),

@@ -1,141 +1,207 @@
-//! Stand-in until the op with its shader lands: the CPU twin alone. (ops helper: replace this file with yours.)
-#![allow(missing_docs)]
-use crate::cpu::{AttentionShape, attention_backward, attention_cached, attention_forward};
-use crate::device::*;
-use crate::real::Real;
+//! Causal attention with grouped key and value heads, over packed samples or a cache, never making `[N, N]` scores.
+//!
+//! q, o `[N, Q·D]`, k, v `[N, K·D]`; query head h reads key head ⌊h / (Q/K)⌋. For a query i and the keys j it sees,
+//! with s_j = q_i·k_j / √D:
+//! - forward: lse_i = ln Σ_j exp s_j, p_j = exp(s_j − lse_i), o_i = Σ_j p_j·v_j
+//! - backward: with Δ_i = do_i·o_i and ds_j = p_j·(do_i·v_j − Δ_i) / √D:
+//!   dq_i = Σ_j ds_j·k_j, dk_j = Σ_i ds_j·q_i, dv_j = Σ_i p_j·do_i (sums over j's readers, all heads of its group)
+//!
+//! Query i of packed samples sees its own sample's tokens up to i. The backward makes p again from lse, so that only o
+//! and lse are kept.
+
 use bytemuck::{Pod, Zeroable};
-#[derive(Debug, Clone, Copy)]
+
+use super::case::{Case, Fill};
+use super::{Op, groups};
+use crate::cpu::{AttentionShape, attention_backward, attention_cached, attention_forward};
+use crate::device::{Access, Arg, Call, Kernel, Recording, View, grid_1d};
+use crate::real::Real;
+
+/// How the columns of q, k and v divide into heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
+    /// Q, a multiple of `kv_heads`.
     pub heads: usize,
+    /// K.
     pub kv_heads: usize,
+    /// D, a multiple of 4, at most [`Shape::MAX_HEAD_DIM`].
     pub head_dim: usize,
 }
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    h: u32,
-    k: u32,
-    d: u32,
-    past: u32,
-}
-fn sh(p: &Params) -> AttentionShape {
-    AttentionShape {
-        heads: p.h as usize,
-        kv_heads: p.k as usize,
-        head_dim: p.d as usize,
-    }
-}
-fn segs(spans: &[u32]) -> Vec<u32> {
-    let mut s = vec![];
-    for c in spans.chunks(2) {
-        if s.last() != Some(&c[0]) {
-            s.push(c[0]);
+
+impl Shape {
+    /// The widest head that the shaders' workgroups can hold.
+    pub const MAX_HEAD_DIM: usize = 256;
+
+    fn params(self, tokens: usize, past: usize) -> Params {
+        // 64 invocations take 8 rows x 4 numbers of the head each, and rows · cols scores in all.
+        let rows = match self.head_dim {
+            0..=64 => 32,
+            65..=128 => 16,
+            _ => 8,
+        };
+        Params {
+            tokens: tokens as u32,
+            heads: self.heads as u32,
+            kv_heads: self.kv_heads as u32,
+            width: (self.head_dim / 4) as u32,
+            rows,
+            cols: 2048 / rows,
+            past: past as u32,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
         }
     }
-    s.push(spans.len() as u32 / 2);
-    s
 }
-fn f<T: Real>(c: Call<'_, T>) {
-    let p: Params = c.params();
-    let [q, k, v, s, o, l] = c.args();
-    attention_forward(
-        q.read(),
-        k.read(),
-        v.read(),
-        &segs(s.ids()),
-        sh(&p),
-        T::ONE / T::from_f64(f64::from(p.d)).sqrt(),
-        o.write(),
-        l.write(),
-    );
+
+/// What the shaders' `Params` holds.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Params {
+    tokens: u32,
+    heads: u32,
+    kv_heads: u32,
+    width: u32,
+    rows: u32,
+    cols: u32,
+    past: u32,
+    scale: f32,
 }
-fn b<T: Real>(c: Call<'_, T>) {
-    let p: Params = c.params();
-    let [q, k, v, s, o, l, d_o, _dl, dq, dk, dv] = c.args();
-    attention_backward(
-        q.read(),
-        k.read(),
-        v.read(),
-        o.read(),
-        l.read(),
-        d_o.read(),
-        &segs(s.ids()),
-        sh(&p),
-        T::ONE / T::from_f64(f64::from(p.d)).sqrt(),
-        dq.write(),
-        dk.write(),
-        dv.write(),
-    );
+
+impl Params {
+    fn shape(&self) -> AttentionShape {
+        AttentionShape {
+            heads: self.heads as usize,
+            kv_heads: self.kv_heads as usize,
+            head_dim: self.width as usize * 4,
+        }
+    }
+
+    /// 1/√D to the precision of the device.
+    fn scale<T: Real>(&self) -> T {
+        T::ONE / T::from_f64(f64::from(self.width * 4)).sqrt()
+    }
+
+    /// One workgroup for each block of rows of each of `heads` heads.
+    fn grid(&self, heads: u32) -> [u32; 3] {
+        grid_1d(self.tokens.div_ceil(self.rows) as usize * heads as usize)
+    }
 }
-fn ca<T: Real>(c: Call<'_, T>) {
-    let p: Params = c.params();
-    let [q, k, v, o] = c.args();
-    attention_cached(
-        q.read(),
-        k.read(),
-        v.read(),
-        p.past as usize,
-        sh(&p),
-        T::ONE / T::from_f64(f64::from(p.d)).sqrt(),
-        o.write(),
-    );
-}
-static F: Kernel = Kernel {
+
+static FORWARD: Kernel = Kernel {
     shader: "attention",
     entry: "forward",
     bindings: &[
         ("q", Access::Read),
         ("k", Access::Read),
         ("v", Access::Read),
-        ("spans", Access::Ids),
         ("o", Access::Write),
+        ("spans", Access::Ids),
         ("lse", Access::Write),
     ],
-    params_size: 16,
-    cpu_f32: f,
-    cpu_f64: f,
+    params_size: size_of::<Params>(),
+    cpu_f32: forward_cpu,
+    cpu_f64: forward_cpu,
 };
-static B: Kernel = Kernel {
-    shader: "attention",
-    entry: "backward",
+
+static GATHER_STATS: Kernel = Kernel {
+    shader: "attention_backward",
+    entry: "gather_stats",
     bindings: &[
+        ("d_o", Access::Read),
+        ("stats", Access::Write),
+        ("o", Access::Read),
+        ("lse", Access::Read),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: done_by_backward_kv,
+    cpu_f64: done_by_backward_kv,
+};
+
+static BACKWARD_Q: Kernel = Kernel {
+    shader: "attention_backward",
+    entry: "backward_q",
+    bindings: &[
+        ("d_o", Access::Read),
+        ("stats_read", Access::Read),
         ("q", Access::Read),
         ("k", Access::Read),
         ("v", Access::Read),
         ("spans", Access::Ids),
-        ("o", Access::Read),
-        ("lse", Access::Read),
-        ("d_o", Access::Read),
-        ("delta", Access::Write),
         ("dq", Access::Write),
-        ("dk", Access::Write),
-        ("dv", Access::Write),
     ],
-    params_size: 16,
-    cpu_f32: b,
-    cpu_f64: b,
+    params_size: size_of::<Params>(),
+    cpu_f32: done_by_backward_kv,
+    cpu_f64: done_by_backward_kv,
 };
-static C: Kernel = Kernel {
-    shader: "attention",
-    entry: "cached",
+
+/// On the CPU this one makes all three gradients in one pass, which spares it making p twice.
+static BACKWARD_KV: Kernel = Kernel {
+    shader: "attention_backward",
+    entry: "backward_kv",
     bindings: &[
+        ("d_o", Access::Read),
+        ("stats_read", Access::Read),
         ("q", Access::Read),
         ("k", Access::Read),
         ("v", Access::Read),
-        ("o", Access::Write),
+        ("spans", Access::Ids),
+        ("dk", Access::Write),
+        ("dv", Access::Write),
+        ("o", Access::CpuRead),
+        ("lse", Access::CpuRead),
+        ("dq", Access::CpuWrite),
     ],
-    params_size: 16,
-    cpu_f32: ca,
-    cpu_f64: ca,
+    params_size: size_of::<Params>(),
+    cpu_f32: backward_cpu,
+    cpu_f64: backward_cpu,
 };
-fn p(s: Shape, past: usize) -> Params {
-    Params {
-        h: s.heads as u32,
-        k: s.kv_heads as u32,
-        d: s.head_dim as u32,
-        past: past as u32,
-    }
-}
+
+/// Many new tokens over a cache.
+static PREFILL: Kernel = Kernel {
+    shader: "attention",
+    entry: "prefill",
+    bindings: CACHED_BINDINGS,
+    params_size: size_of::<Params>(),
+    cpu_f32: cached_cpu,
+    cpu_f64: cached_cpu,
+};
+
+/// Few new tokens over a cache.
+static DECODE: Kernel = Kernel {
+    shader: "attention_decode",
+    entry: "decode",
+    bindings: CACHED_BINDINGS,
+    params_size: size_of::<Params>(),
+    cpu_f32: cached_cpu,
+    cpu_f64: cached_cpu,
+};
+
+const CACHED_BINDINGS: &[(&str, Access)] = &[
+    ("q", Access::Read),
+    ("k", Access::Read),
+    ("v", Access::Read),
+    ("o", Access::Write),
+];
+
+/// New tokens from which on a block of queries is taken together.
+const PREFILL_FROM: usize = 6;
+
+/// The registry's entry.
+pub static OP: Op = Op {
+    name: "attention",
+    kernels: &[
+        &FORWARD,
+        &GATHER_STATS,
+        &BACKWARD_Q,
+        &BACKWARD_KV,
+        &PREFILL,
+        &DECODE,
+    ],
+    variants: &[&[]],
+    cases,
+};
+
+/// Writes o `[N, Q·D]` and lse `[N, Q]` of packed samples. `spans` `[N, 2]` holds, for each token, the first token of
+/// its sample and one past the last; samples lie one after the other.
 pub fn forward(
     rec: &mut Recording,
     q: &View,
@@ -144,23 +210,27 @@ pub fn forward(
     spans: &View,
     o: &View,
     lse: &View,
-    s: Shape,
+    shape: Shape,
 ) {
+    let params = shape.params(spans.len() / 2, 0);
     rec.dispatch(
-        &F,
+        &FORWARD,
         &[],
-        &p(s, 0),
+        &params,
         vec![
             q.into(),
             k.into(),
             v.into(),
-            spans.into(),
             o.into(),
+            spans.into(),
             lse.into(),
         ],
-        [1, 1, 1],
+        params.grid(params.heads),
     );
 }
+
+/// Writes dq `[N, Q·D]`, dk and dv `[N, K·D]` from what [`forward`] read and wrote and the gradient d_o of o.
+/// `stats` `[N, Q, 2]` is scratch.
 pub fn backward(
     rec: &mut Recording,
     q: &View,
@@ -170,38 +240,267 @@ pub fn backward(
     o: &View,
     lse: &View,
     d_o: &View,
-    delta: &View,
+    stats: &View,
     dq: &View,
     dk: &View,
     dv: &View,
-    s: Shape,
+    shape: Shape,
 ) {
+    let params = shape.params(spans.len() / 2, 0);
     rec.dispatch(
-        &B,
+        &GATHER_STATS,
         &[],
-        &p(s, 0),
-        vec![
-            q.into(),
-            k.into(),
-            v.into(),
-            spans.into(),
-            o.into(),
-            lse.into(),
-            d_o.into(),
-            delta.into(),
-            dq.into(),
-            dk.into(),
-            dv.into(),
-        ],
-        [1, 1, 1],
+        &params,
+        vec![d_o.into(), stats.into(), o.into(), lse.into()],
+        groups((params.tokens * params.heads) as usize),
+    );
+    let inputs = [d_o, stats, q, k, v, spans];
+    let args = |outputs: &[&View]| {
+        [&inputs, outputs]
+            .concat()
+            .into_iter()
+            .map(Arg::from)
+            .collect()
+    };
+    rec.dispatch(
+        &BACKWARD_Q,
+        &[],
+        &params,
+        args(&[dq]),
+        params.grid(params.heads),
+    );
+    rec.dispatch(
+        &BACKWARD_KV,
+        &[],
+        &params,
+        args(&[dk, dv, o, lse, dq]),
+        params.grid(params.kv_heads),
     );
 }
-pub fn cached(rec: &mut Recording, q: &View, k: &View, v: &View, o: &View, past: usize, s: Shape) {
+
+/// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and `values`
+/// `[capacity, K·D]`, which hold the new tokens' own too. Rows beyond those are not read.
+pub fn cached(
+    rec: &mut Recording,
+    q: &View,
+    keys: &View,
+    values: &View,
+    o: &View,
+    past: usize,
+    shape: Shape,
+) {
+    let tokens = q.len() / (shape.heads * shape.head_dim);
+    let params = shape.params(tokens, past);
+    let (kernel, grid) = if tokens < PREFILL_FROM {
+        (&DECODE, grid_1d(tokens * shape.heads))
+    } else {
+        (&PREFILL, params.grid(params.heads))
+    };
     rec.dispatch(
-        &C,
+        kernel,
         &[],
-        &p(s, past),
-        vec![q.into(), k.into(), v.into(), o.into()],
-        [1, 1, 1],
+        &params,
+        vec![q.into(), keys.into(), values.into(), o.into()],
+        grid,
     );
+}
+
+/// Starts of the samples and, last, N.
+fn segments(spans: &[u32]) -> Vec<u32> {
+    let tokens = spans.len() as u32 / 2;
+    let mut starts = vec![0];
+    while let Some(span) = spans.chunks_exact(2).nth(starts[starts.len() - 1] as usize) {
+        starts.push(span[1].clamp(starts[starts.len() - 1] + 1, tokens));
+    }
+    starts
+}
+
+fn forward_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let [q, k, v, o, spans, lse] = call.args();
+    attention_forward(
+        q.read(),
+        k.read(),
+        v.read(),
+        &segments(spans.ids()),
+        params.shape(),
+        params.scale(),
+        o.write(),
+        lse.write(),
+    );
+}
+
+fn done_by_backward_kv<T: Real>(_call: Call<'_, T>) {}
+
+fn backward_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let [d_o, _stats, q, k, v, spans, dk, dv, o, lse, dq] = call.args();
+    attention_backward(
+        q.read(),
+        k.read(),
+        v.read(),
+        o.read(),
+        lse.read(),
+        d_o.read(),
+        &segments(spans.ids()),
+        params.shape(),
+        params.scale(),
+        dq.write(),
+        dk.write(),
+        dv.write(),
+    );
+}
+
+fn cached_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let [q, keys, values, o] = call.args();
+    attention_cached(
+        q.read(),
+        keys.read(),
+        values.read(),
+        params.past as usize,
+        params.shape(),
+        params.scale(),
+        o.write(),
+    );
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (lengths, heads, kv_heads, head_dim) in [
+        (&[3, 1, 5][..], 2, 1, 12),
+        (&[1], 1, 1, 4),
+        (&[31, 2], 3, 3, 16),
+        (&[33], 4, 2, 64),
+        (&[70, 64, 1, 130], 9, 3, 64),
+        (&[40, 3], 2, 1, 128),
+        (&[10, 11], 2, 2, 80),
+        (&[19, 1], 1, 1, 256),
+        (&[65, 200, 7], 4, 1, 8),
+    ] {
+        cases.push(packed(
+            lengths,
+            Shape {
+                heads,
+                kv_heads,
+                head_dim,
+            },
+        ));
+    }
+    for (tokens, past, heads, kv_heads, head_dim) in [
+        (1, 0, 1, 1, 4),
+        (1, 5, 2, 1, 12),
+        (1, 255, 2, 1, 16),
+        (1, 256, 9, 3, 64),
+        (1, 700, 2, 1, 256),
+        (5, 61, 4, 2, 128),
+        (6, 0, 2, 1, 16),
+        (40, 0, 9, 3, 64),
+        (33, 70, 4, 2, 128),
+        (9, 300, 1, 1, 256),
+    ] {
+        let shape = Shape {
+            heads,
+            kv_heads,
+            head_dim,
+        };
+        cases.push(over_cache(tokens, past, shape));
+    }
+    cases
+}
+
+fn packed(lengths: &[usize], shape: Shape) -> Case {
+    let tokens: usize = lengths.iter().sum();
+    let (q, kv) = (
+        shape.heads * shape.head_dim,
+        shape.kv_heads * shape.head_dim,
+    );
+    let mut spans = Vec::new();
+    let mut start = 0;
+    for length in lengths {
+        let end = start + *length as u32;
+        spans.extend((start..end).flat_map(|_| [start, end]));
+        start = end;
+    }
+    Case::new(
+        format!("samples of {lengths:?}, {shape:?}"),
+        move |rec, t| {
+            forward(
+                rec,
+                t.view("q"),
+                t.view("k"),
+                t.view("v"),
+                t.view("spans"),
+                t.view("o"),
+                t.view("lse"),
+                shape,
+            );
+        },
+    )
+    .input("q", &[tokens, q], Fill::Random(2.0))
+    .input("k", &[tokens, kv], Fill::Random(2.0))
+    .input("v", &[tokens, kv], Fill::Random(1.0))
+    .input("spans", &[tokens, 2], Fill::ExactIds(spans))
+    .output("o", &[tokens, q])
+    .output("lse", &[tokens, shape.heads])
+    .upstream("o", "d_o", &[tokens, q])
+    .input("stats", &[tokens, shape.heads, 2], Fill::Poison)
+    // The first query of a sample sees one key, so its gradient is 0 whatever happens: dq is no good first check.
+    .gradient("v", "dv", &[tokens, kv])
+    .gradient("k", "dk", &[tokens, kv])
+    .gradient("q", "dq", &[tokens, q])
+    .backward(move |rec, t| {
+        backward(
+            rec,
+            t.view("q"),
+            t.view("k"),
+            t.view("v"),
+            t.view("spans"),
+            t.view("o"),
+            t.view("lse"),
+            t.view("d_o"),
+            t.view("stats"),
+            t.view("dq"),
+            t.view("dk"),
+            t.view("dv"),
+            shape,
+        );
+    })
+}
+
+fn over_cache(tokens: usize, past: usize, shape: Shape) -> Case {
+    let (q, kv) = (
+        shape.heads * shape.head_dim,
+        shape.kv_heads * shape.head_dim,
+    );
+    let (used, capacity) = (past + tokens, past + tokens + 3);
+    // What lies beyond the tokens so far must not be read.
+    let fill = |frequency: f32| {
+        let values = (0..capacity * kv).map(|i| {
+            if i < used * kv {
+                (i as f32 * frequency).sin()
+            } else {
+                f32::NAN
+            }
+        });
+        Fill::Values(values.collect())
+    };
+    Case::new(
+        format!("{tokens} tokens after {past}, {shape:?}"),
+        move |rec, t| {
+            cached(
+                rec,
+                t.view("q"),
+                t.view("keys"),
+                t.view("values"),
+                t.view("o"),
+                past,
+                shape,
+            );
+        },
+    )
+    .input("q", &[tokens, q], Fill::Random(2.0))
+    .input("keys", &[capacity, kv], fill(0.7))
+    .input("values", &[capacity, kv], fill(1.3))
+    .output("o", &[tokens, q])
 }

@@ -73,6 +73,7 @@ pub struct Op {
 pub static OPS: &[&Op] = &[
     &adamw::OP,
     &add::OP,
+    &attention::OP,
     &embedding::OP,
     &gather::OP,
     &head::OP,

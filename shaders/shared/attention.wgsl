@@ -1,0 +1,59 @@
+// What the tiled attention kernels share. A workgroup holds a tile of `rows` x `cols` scores: rows are what it writes,
+// columns are what it runs over. rows · cols = 2,048, and rows · D <= 2,048, so that 64 invocations take
+// - 4 rows x 8 columns of scores each, and
+// - 8 rows x one chunk of four of the head's D numbers each, when the scores are multiplied with another matrix.
+// Each load then serves 16 or 32 products, and the few barriers lie far apart, which suits software drivers too.
+
+struct Params {
+    tokens: u32,   // rows of q
+    heads: u32,    // Q
+    kv_heads: u32, // K
+    width: u32,    // D / 4
+    rows: u32,     // a multiple of 8, at most 32
+    cols: u32,
+    past: u32,     // keys before the first query
+    scale: f32,
+}
+
+const LANES = 64u;
+const MAX_ROWS = 32u;
+
+// Stands for a score that does not count.
+const NONE = -1e30;
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// rows x (cols / 4 + 1): the odd stride keeps rows apart in memory banks.
+var<workgroup> tile: array<vec4<f32>, 544>;
+
+fn tile_stride() -> u32 {
+    return params.cols / 4u + 1u;
+}
+
+// Eight consecutive columns of a row.
+fn keep(row: u32, col: u32, low: vec4<f32>, high: vec4<f32>) {
+    let at = row * tile_stride() + col / 4u;
+    tile[at] = low;
+    tile[at + 1u] = high;
+}
+
+// Four columns of four rows, a row each.
+fn fetch(row: u32, chunk: u32) -> mat4x4<f32> {
+    let stride = tile_stride();
+    let at = row * stride + chunk;
+    return mat4x4<f32>(tile[at], tile[at + stride], tile[at + 2u * stride], tile[at + 3u * stride]);
+}
+
+// Four consecutive numbers that end at `last`.
+fn up_to(first: u32, last: u32) -> vec4<u32> {
+    return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(last));
+}
+
+// Where a head of these tokens starts, in chunks of four.
+fn q_at(tokens: vec4<u32>, head: u32) -> vec4<u32> {
+    return (tokens * params.heads + head) * params.width;
+}
+
+fn kv_at(tokens: vec4<u32>, head: u32) -> vec4<u32> {
+    return (tokens * params.kv_heads + head) * params.width;
+}
