@@ -72,6 +72,27 @@ pub(crate) fn tokenizer(around: Around) -> Tokenizer {
     Tokenizer::from_json("tokenizer.json", file.to_string().as_bytes()).unwrap()
 }
 
+/// A tokenizer in the manner of Llama 2: a mark in place of every space, and one before every text.
+pub(crate) fn marked_tokenizer() -> Tokenizer {
+    let letters = "▁abcdefghijklmnopqrstuvwxyz[]/:";
+    let vocab: BTreeMap<String, usize> = letters
+        .chars()
+        .enumerate()
+        .map(|(i, c)| (c.to_string(), i))
+        .collect();
+    let mark = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false});
+    let end = json!({"id": 31, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+                     "normalized": false, "special": true});
+    let file = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [end], "normalizer": null,
+        "pre_tokenizer": mark, "post_processor": null, "decoder": mark,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                  "vocab": vocab, "merges": Vec::<String>::new()},
+    });
+    Tokenizer::from_json("tokenizer.json", file.to_string().as_bytes()).unwrap()
+}
+
 /// The printable stand-in that byte-level tokenizers use for a byte.
 fn byte_char(byte: u8) -> char {
     let printable = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);

@@ -1,7 +1,8 @@
 use super::*;
 use crate::MASKED;
 use crate::testing::{
-    Around, BOS, CHATML, END_OF_TEXT, IM_END, chat, model, model_with, template, tokenizer,
+    Around, BOS, CHATML, END_OF_TEXT, IM_END, chat, marked_tokenizer, model, model_with, template,
+    tokenizer,
 };
 
 fn chatml() -> Model {
@@ -233,5 +234,39 @@ fn what_the_model_lacks_is_named() {
     assert!(
         matches!(error, TextError::NoEndOfText { .. }) && !error.is_about_the_row(),
         "{error}"
+    );
+}
+
+#[test]
+fn a_tokenizer_that_marks_the_beginning_of_a_text_marks_no_answer() {
+    let source = "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{{ '[' + m['content'] + ']' }}\
+                  {%- else -%}{{ ' ' + m['content'] + '</s>' }}{%- endif -%}{%- endfor -%}";
+    let change = |c: &mut bft_formats::ModelConfig| c.eos_token_ids = vec![31];
+    let model = model_with(Some(marked_tokenizer()), Some(template(source)), change);
+    let tokenizer = model.tokenizer.as_ref().unwrap();
+    let text = TextEncoder::new(&model);
+    let pieces = |sample: &LabelledTokens| -> Vec<String> {
+        let trained = sample.labels.iter().filter(|label| **label != MASKED);
+        trained.map(|id| tokenizer.piece(*id as u32)).collect()
+    };
+    let sample = text
+        .chat_sample(&chat(&[("user", "ab"), ("assistant", "cd")]))
+        .unwrap();
+    assert_eq!(
+        sample.tokens,
+        tokenizer.encode("[ab] cd</s>", false).unwrap()
+    );
+    assert_eq!(
+        pieces(&sample).len(),
+        4,
+        "one mark, two letters and the end: {:?}",
+        pieces(&sample)
+    );
+    let sample = text.completion_sample("ab", "cd").unwrap();
+    assert_eq!(
+        pieces(&sample).len(),
+        3,
+        "two letters and the end: {:?}",
+        pieces(&sample)
     );
 }
