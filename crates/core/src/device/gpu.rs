@@ -549,7 +549,7 @@ impl Gpu {
         dispatch: &'a Dispatch,
         mut each: impl FnMut(&'a Inner, usize, usize),
     ) -> Result<(), DeviceError> {
-        for (arg, (_, access)) in dispatch.args.iter().zip(dispatch.kernel.bindings) {
+        for (arg, (_, access)) in dispatch.args.iter().zip(dispatch.kernel().bindings) {
             match arg {
                 _ if !access.on_gpu() => {}
                 Arg::View(view) => each(&view.buffer.0, view.offset, view.len.max(1)),
