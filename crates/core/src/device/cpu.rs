@@ -1,6 +1,8 @@
 //! The CPU device: runs a recording with each kernel's CPU twin.
 
-use std::sync::{RwLockReadGuard, RwLockWriteGuard};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use bft_formats::DType;
 use bytemuck::Pod;
@@ -171,6 +173,8 @@ lane!(f64, F64, cpu_f64);
 pub(crate) struct Cpu {
     /// f64 instead of f32: slow, for gradient checks.
     pub wide: bool,
+    /// Calls and seconds of each kernel.
+    pub times: Mutex<BTreeMap<(&'static str, &'static str), (u64, f64)>>,
 }
 
 impl Cpu {
@@ -197,8 +201,19 @@ impl Cpu {
     pub fn run(&self, recording: &Recording) -> Result<(), DeviceError> {
         for command in &recording.commands {
             match command {
-                Command::Dispatch(dispatch) if self.wide => run_dispatch::<f64>(dispatch)?,
-                Command::Dispatch(dispatch) => run_dispatch::<f32>(dispatch)?,
+                Command::Dispatch(dispatch) => {
+                    let start = Instant::now();
+                    if self.wide {
+                        run_dispatch::<f64>(dispatch)?;
+                    } else {
+                        run_dispatch::<f32>(dispatch)?;
+                    }
+                    let kernel = (dispatch.kernel.shader, dispatch.kernel.entry);
+                    if let Ok(mut times) = self.times.lock() {
+                        let time = times.entry(kernel).or_default();
+                        *time = (time.0 + 1, time.1 + start.elapsed().as_secs_f64());
+                    }
+                }
                 Command::Clear(view) => match &mut *write_lock(view)? {
                     CpuData::F32(values) => values[range(view)].fill(0.0),
                     CpuData::F64(values) => values[range(view)].fill(0.0),

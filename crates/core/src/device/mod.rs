@@ -23,6 +23,7 @@ pub use recording::{
     Access, Arg, Choice, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d,
 };
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use buffer::{Storage, WeightStorage};
@@ -144,7 +145,10 @@ impl Device {
             reason: reason.into(),
         };
         Self {
-            side: Side::Cpu(Cpu { wide: false }),
+            side: Side::Cpu(Cpu {
+                wide: false,
+                times: Mutex::default(),
+            }),
             info,
         }
     }
@@ -153,7 +157,10 @@ impl Device {
     #[must_use]
     pub fn cpu_f64() -> Self {
         let mut device = Self::cpu_because("gradient checks");
-        device.side = Side::Cpu(Cpu { wide: true });
+        device.side = Side::Cpu(Cpu {
+            wide: true,
+            times: Mutex::default(),
+        });
         device
     }
 
@@ -220,6 +227,25 @@ impl Device {
         match &self.side {
             Side::Cpu(_) | Side::Planning(_) => GpuCounters::default(),
             Side::Gpu(gpu) => gpu.counters(),
+        }
+    }
+
+    /// Calls and seconds of each kernel (shader, entry point) on the CPU since the device was opened; empty on a GPU.
+    #[must_use]
+    pub fn kernel_times(&self) -> Vec<(&'static str, &'static str, u64, f64)> {
+        match &self.side {
+            Side::Cpu(cpu) => cpu.times.lock().map_or_else(
+                |_| Vec::new(),
+                |times| {
+                    times
+                        .iter()
+                        .map(|((shader, entry), (calls, seconds))| {
+                            (*shader, *entry, *calls, *seconds)
+                        })
+                        .collect()
+                },
+            ),
+            Side::Gpu(_) | Side::Planning(_) => Vec::new(),
         }
     }
 
