@@ -208,7 +208,7 @@ impl Cpu {
                     } else {
                         run_dispatch::<f32>(dispatch)?;
                     }
-                    let kernel = (dispatch.kernel.shader, dispatch.kernel.entry);
+                    let kernel = (dispatch.kernel().shader, dispatch.kernel().entry);
                     if let Ok(mut times) = self.times.lock() {
                         let time = times.entry(kernel).or_default();
                         *time = (time.0 + 1, time.1 + start.elapsed().as_secs_f64());
