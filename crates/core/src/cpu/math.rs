@@ -147,7 +147,7 @@ macro_rules! vectors {
 
 /// LANES of x from `at` on, of which `n` are there; the others are 0.
 #[inline(always)]
-fn get<S: Simd>(s: S, x: &[f32], at: usize, n: usize) -> S::V {
+pub(super) fn get<S: Simd>(s: S, x: &[f32], at: usize, n: usize) -> S::V {
     debug_assert!(at + n <= x.len());
     // SAFETY: n elements from `at` on are inside.
     unsafe {
@@ -160,7 +160,7 @@ fn get<S: Simd>(s: S, x: &[f32], at: usize, n: usize) -> S::V {
 }
 
 #[inline(always)]
-fn put<S: Simd>(s: S, x: &mut [f32], at: usize, n: usize, v: S::V) {
+pub(super) fn put<S: Simd>(s: S, x: &mut [f32], at: usize, n: usize, v: S::V) {
     debug_assert!(at + n <= x.len());
     // SAFETY: n elements from `at` on are inside.
     unsafe {
@@ -172,9 +172,9 @@ fn put<S: Simd>(s: S, x: &mut [f32], at: usize, n: usize, v: S::V) {
     }
 }
 
-struct Dot<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
+pub(super) struct Dot<'a> {
+    pub a: &'a [f32],
+    pub b: &'a [f32],
 }
 
 impl Kernel for Dot<'_> {
@@ -202,8 +202,8 @@ impl Kernel for Dot<'_> {
     }
 }
 
-struct Max<'a> {
-    x: &'a [f32],
+pub(super) struct Max<'a> {
+    pub x: &'a [f32],
 }
 
 impl Kernel for Max<'_> {
@@ -225,9 +225,9 @@ impl Kernel for Max<'_> {
     }
 }
 
-struct ExpSub<'a> {
-    x: &'a mut [f32],
-    max: f32,
+pub(super) struct ExpSub<'a> {
+    pub x: &'a mut [f32],
+    pub max: f32,
 }
 
 impl Kernel for ExpSub<'_> {

@@ -117,7 +117,7 @@ impl Kernel for Task<'_> {
                     alpha: self.alpha,
                     beta,
                 }
-                .run(s);
+                .on(s);
             }
             beta = 1.0;
         }

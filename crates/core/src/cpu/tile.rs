@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pack::Right;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, dispatch};
 
 /// How A`[m, k]` lies in memory, with its stride.
 #[derive(Clone, Copy)]
@@ -110,7 +110,7 @@ impl Multiply<'_> {
     /// # Safety
     /// `c` holds m rows of `columns`, which are this call's alone.
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd>(&self, s: S) {
+    pub(super) unsafe fn on<S: Simd>(&self, s: S) {
         self.a.check(self.m, self.k);
         assert!(
             self.k <= self.b.k && self.columns <= self.b.n,
@@ -154,6 +154,41 @@ impl Multiply<'_> {
             }
         }
     }
+}
+
+impl Kernel for Multiply<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: [`multiply`], which alone dispatches this, has its caller's word.
+        unsafe { self.on(s) };
+    }
+}
+
+/// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C, of the first (m, n, k) there are.
+///
+/// # Safety
+/// `c` holds m rows of n, `c_stride` apart, which are this call's alone.
+pub(super) unsafe fn multiply(
+    (m, columns, k): (usize, usize, usize),
+    a: Left<'_>,
+    b: Packed<'_>,
+    c: *mut f32,
+    c_stride: usize,
+    alpha: f32,
+    beta: f32,
+) {
+    dispatch(Multiply {
+        m,
+        columns,
+        k,
+        a,
+        b,
+        c,
+        c_stride,
+        alpha,
+        beta,
+    });
 }
 
 /// One tile of C, of which `rows` and `columns` count.

@@ -1,8 +1,12 @@
 //! Causal attention with grouped key/value heads over packed segments, forward and backward, and against a cache.
 
+mod backward;
+mod cached;
+mod forward;
 mod reference;
 
-use super::Real;
+use super::scratch::Output;
+use super::{Real, f32s, f32s_mut};
 
 /// How the columns of q, k and v divide into heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,21 @@ pub fn attention_forward<T: Real>(
         (q.len(), n * shape.heads),
         "attention output lengths"
     );
+    if let (Some(q), Some(k), Some(v), Some(o), Some(lse)) =
+        (f32s(q), f32s(k), f32s(v), f32s_mut(o), f32s_mut(lse))
+    {
+        let (o, lse) = (Output(o.as_mut_ptr()), Output(lse.as_mut_ptr()));
+        let call = forward::Forward {
+            q,
+            k,
+            v,
+            shape,
+            scale: scale.to_f32(),
+            o,
+            lse,
+        };
+        return forward::forward(call, segments);
+    }
     reference::forward(q, k, v, segments, shape, scale, o, lse);
 }
 
@@ -103,6 +122,22 @@ pub fn attention_backward<T: Real>(
         (k.len(), k.len(), n * shape.heads),
         "attention gradient lengths"
     );
+    if let (Some(q), Some(k), Some(v), Some(o), Some(lse), Some(d_o)) =
+        (f32s(q), f32s(k), f32s(v), f32s(o), f32s(lse), f32s(d_o))
+        && let (Some(dq), Some(dk), Some(dv)) = (f32s_mut(dq), f32s_mut(dk), f32s_mut(dv))
+    {
+        let call = backward::Backward {
+            q,
+            k,
+            v,
+            o,
+            lse,
+            d_o,
+            shape,
+            scale: scale.to_f32(),
+        };
+        return backward::backward(call, segments, dq, dk, dv);
+    }
     reference::backward(q, k, v, o, lse, d_o, segments, shape, scale, dq, dk, dv);
 }
 
@@ -130,5 +165,8 @@ pub fn attention_cached<T: Real>(
         "a cache for {} tokens",
         past + n_new
     );
+    if let (Some(q), Some(k), Some(v), Some(o)) = (f32s(q), f32s(k), f32s(v), f32s_mut(o)) {
+        return cached::cached(q, &k[..used], &v[..used], past, shape, scale.to_f32(), o);
+    }
     reference::cached(q, &k[..used], &v[..used], past, shape, scale, o);
 }
