@@ -7,7 +7,7 @@ struct Params {
     rows: u32,
     cols: u32,  // online_softmax: columns of the chunk; rescale and gradient: hidden size
     first: u32, // online_softmax: vocabulary id of column 0
-    unused: u32,
+    vocab: u32, // online_softmax: columns from this id on only pad the chunk
 }
 
 // Stands for no logit seen so far: exp of any distance to it is 0, and no distance to it is infinite.
@@ -57,9 +57,10 @@ fn online_softmax(
     // Wraps to a large number where the label lies before the chunk.
     let label = labels[row] - params.first;
     let old = state[row];
+    let columns = min(params.cols, params.vocab - params.first);
 
     var largest = old.x;
-    for (var i = lane; i < params.cols; i += LANES) {
+    for (var i = lane; i < columns; i += LANES) {
         largest = max(largest, logits[base + i]);
     }
     let m = max_lanes(lane, largest);
@@ -69,7 +70,9 @@ fn online_softmax(
     for (var i = lane; i < params.cols; i += LANES) {
         let logit = logits[base + i];
         var e = exp(logit - m);
-        if i == label {
+        if i >= columns {
+            e = 0.0;
+        } else if i == label {
             l_y = logit;
             e = 0.0;
         }

@@ -103,7 +103,7 @@ impl Problem {
             let columns = first..(first + chunk).min(self.vocabulary);
             let logits = upload(&self.logits(columns.clone()));
             run(&|rec| {
-                head::online_softmax(rec, &logits, &labels, &state, first);
+                head::online_softmax(rec, &logits, &labels, &state, first, self.vocabulary);
                 head::rescale(rec, &acc, &state, hidden);
             });
             let weights = block_on(device.read_f64(&logits)).unwrap();

@@ -397,3 +397,52 @@ fn whole_model_gradient_matches_central_differences() {
         }
     }
 }
+
+/// A vocabulary that is no multiple of four, such as one with a few tokens added: the same model with rows cut off
+/// its head gives on every device what the host's softmax over the remaining logits gives.
+#[test]
+fn vocabulary_of_any_size() {
+    let fixture = Fixture::load("llama");
+    let mut model = fixture.model.clone();
+    let vocab = model.config.vocab_size - 3;
+    model.config.vocab_size = vocab;
+    let tensor = &model.tensors["model.embed_tokens.weight"];
+    let cut = tensor.to_f32()[..vocab * tensor.cols()].to_vec();
+    let cut = bft_formats::Tensor::from_f32(
+        "model.embed_tokens.weight",
+        vec![vocab, tensor.cols()],
+        &cut,
+    )
+    .unwrap();
+    model.tensors.insert(cut.name.clone(), cut);
+    let tokens: Vec<u32> = vec![3, 77, vocab as u32 - 1, 12, 9];
+    let batch = Batch {
+        segments: vec![0, 5],
+        trained: vec![0, 1, 2, 3],
+        labels: tokens[1..].to_vec(),
+        trained_segments: vec![0, 4],
+        tokens,
+    };
+    for device in [Some(Device::cpu()), bft_tests::gpu()]
+        .into_iter()
+        .flatten()
+    {
+        let options = RunnerOptions {
+            capacity: capacity(&batch),
+            max_length: 8,
+        };
+        let mut runner = Runner::new(&device, &model, None, options).unwrap();
+        let found = block_on(runner.log_probs(&batch)).unwrap();
+        let mut text = runner.generation().unwrap();
+        for (at, log_p) in found.iter().enumerate() {
+            let logits = block_on(text.next(&batch.tokens[at..=at])).unwrap();
+            assert_eq!(logits.len(), vocab);
+            let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+            let expected = f64::from(logits[batch.labels[at] as usize]) - sum.ln();
+            assert!(
+                (f64::from(*log_p) - expected).abs() < 1e-5,
+                "{log_p} against {expected}"
+            );
+        }
+    }
+}

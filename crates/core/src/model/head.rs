@@ -128,7 +128,7 @@ pub(crate) fn forward(
         let matrix = Matrix::rows_of(&weights.head, first, rows);
         let logits = buffers.logits.first(r * rows);
         linear::forward(rec, &hidden, &matrix, &logits, 1.0, false);
-        head::online_softmax(rec, &logits, &ids.labels, &state, first);
+        head::online_softmax(rec, &logits, &ids.labels, &state, first, config.vocab_size);
         if let Some(acc) = &acc {
             head::rescale(rec, acc, &state, h);
             linear::backward(rec, &logits, &matrix, acc, 1.0, true);

@@ -251,7 +251,8 @@ impl Generation<'_, '_> {
         for piece in tokens.chunks(runner.options.capacity.tokens) {
             self.extend(piece)?;
         }
-        Ok(runner.device.read_f32(&self.logits).await?)
+        let vocab = runner.weights.config.vocab_size;
+        Ok(runner.device.read_f32(&self.logits.first(vocab)).await?)
     }
 
     fn extend(&mut self, tokens: &[u32]) -> Result<(), ModelError> {

@@ -106,11 +106,24 @@ impl Weights {
             })
         });
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-        let embedding = matrix("model.embed_tokens.weight")?;
+        // Products make four outputs at a time: a vocabulary that is no multiple of four gets rows of zeros, which the
+        // softmax leaves out.
+        let vocabulary = |name: &str| {
+            let tensor = tensor(name)?;
+            let rows = tensor.rows().next_multiple_of(4);
+            if rows == tensor.rows() {
+                return Ok::<_, ModelError>(device.upload_weight(tensor)?);
+            }
+            let mut bytes = tensor.data.to_vec();
+            bytes.resize(rows * tensor.dtype.row_bytes(tensor.cols()), 0);
+            let padded = Tensor::new(name, tensor.dtype, vec![rows, tensor.cols()], bytes.into())?;
+            Ok(device.upload_weight(&padded)?)
+        };
+        let embedding = vocabulary("model.embed_tokens.weight")?;
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
-            matrix("lm_head.weight")?
+            vocabulary("lm_head.weight")?
         };
         Ok(Self {
             embedding_rows: rows_per_binding(device, &embedding),

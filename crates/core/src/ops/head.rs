@@ -26,7 +26,7 @@ struct Params {
     rows: u32,
     cols: u32,
     first: u32,
-    unused: u32,
+    vocab: u32,
 }
 
 /// Numbers of a row's state: m, s, l_y, exp(m_old − m).
@@ -98,12 +98,12 @@ pub static OP: Op = Op {
     cases,
 };
 
-fn params(rows: usize, cols: usize, first: usize) -> Params {
+fn params(rows: usize, cols: usize, first: usize, vocab: usize) -> Params {
     Params {
         rows: rows as u32,
         cols: cols as u32,
         first: first as u32,
-        unused: 0,
+        vocab: vocab as u32,
     }
 }
 
@@ -113,26 +113,27 @@ pub fn begin(rec: &mut Recording, state: &View) {
     rec.dispatch(
         &BEGIN,
         &[],
-        &params(rows, 0, 0),
+        &params(rows, 0, 0, 0),
         vec![state.into()],
         groups(rows),
     );
 }
 
 /// Takes the logits `[R, C]` of vocabulary columns `first..first + C` into the state `[R, 4]`, and turns them into
-/// exp(l − m), 0 in the label's column. `labels` `[R]` are ids in the whole vocabulary.
+/// exp(l − m), 0 in the label's column and in those from `vocab` on, which only pad the last chunk. `labels` `[R]` are ids in the whole vocabulary.
 pub fn online_softmax(
     rec: &mut Recording,
     logits: &View,
     labels: &View,
     state: &View,
     first: usize,
+    vocab: usize,
 ) {
     let rows = labels.len();
     rec.dispatch(
         &ONLINE_SOFTMAX,
         &[],
-        &params(rows, logits.len() / rows.max(1), first),
+        &params(rows, logits.len() / rows.max(1), first, vocab),
         vec![state.into(), logits.into(), labels.into()],
         grid_1d(rows),
     );
@@ -144,7 +145,7 @@ pub fn rescale(rec: &mut Recording, acc: &View, state: &View, hidden: usize) {
     rec.dispatch(
         &RESCALE,
         &[],
-        &params(rows, hidden, 0),
+        &params(rows, hidden, 0, 0),
         vec![state.into(), acc.into()],
         groups(rows * hidden),
     );
@@ -156,7 +157,7 @@ pub fn log_prob(rec: &mut Recording, state: &View, log_p: &View) {
     rec.dispatch(
         &LOG_PROB,
         &[],
-        &params(rows, 0, 0),
+        &params(rows, 0, 0, 0),
         vec![state.into(), log_p.into()],
         groups(rows),
     );
@@ -176,7 +177,7 @@ pub fn gradient(
     rec.dispatch(
         &GRADIENT,
         &[],
-        &params(rows, hidden, 0),
+        &params(rows, hidden, 0, 0),
         vec![
             state.into(),
             acc.into(),
@@ -207,7 +208,10 @@ fn online_softmax_cpu<T: Real>(call: Call<'_, T>) {
     rows.for_each(|((state, logits), label)| {
         let label = label
             .checked_sub(params.first)
-            .filter(|label| *label < params.cols);
+            .filter(|label| *label < params.cols.min(params.vocab - params.first));
+        let columns = params.cols.min(params.vocab - params.first) as usize;
+        let (logits, padding) = logits.split_at_mut(columns);
+        padding.fill(T::ZERO);
         if let Some(label) = label {
             state[2] = logits[label as usize];
         }
@@ -292,8 +296,8 @@ fn cases() -> Vec<Case> {
             Case::new(label, move |rec, t| {
                 let (state, labels) = (t.view("state"), t.view("labels"));
                 begin(rec, state);
-                online_softmax(rec, t.view("one"), labels, state, 0);
-                online_softmax(rec, t.view("two"), labels, state, cols);
+                online_softmax(rec, t.view("one"), labels, state, 0, 2 * cols);
+                online_softmax(rec, t.view("two"), labels, state, cols, 2 * cols);
                 log_prob(rec, state, t.view("log_p"));
             })
             .input("one", &[rows, cols], Fill::Random(scale))
@@ -306,12 +310,22 @@ fn cases() -> Vec<Case> {
         );
     }
     cases.push(
-        Case::new("a label that no chunk holds", |rec, t| {
-            begin(rec, t.view("state"));
-            online_softmax(rec, t.view("logits"), t.view("labels"), t.view("state"), 10);
-        })
+        Case::new(
+            "labels that no chunk holds, and a padded chunk",
+            |rec, t| {
+                begin(rec, t.view("state"));
+                online_softmax(
+                    rec,
+                    t.view("logits"),
+                    t.view("labels"),
+                    t.view("state"),
+                    10,
+                    13,
+                );
+            },
+        )
         .input("logits", &[4, 5], Fill::Random(2.0))
-        .input("labels", &[4], Fill::ExactIds(vec![0, 9, 15, 12]))
+        .input("labels", &[4], Fill::ExactIds(vec![0, 9, 13, 12]))
         .input("state", &[4, STATE], Fill::Poison)
         .updates("logits"),
     );
