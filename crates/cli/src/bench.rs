@@ -1,12 +1,25 @@
 //! `bft bench`: how fast this machine trains, embeds and generates.
 
-use std::path::PathBuf;
+mod flops;
+mod kernels;
+mod memory;
+mod text;
+mod work;
 
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bft_core::device::Device;
+use bft_formats::{Model, ModelConfig};
 use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
-use crate::flags::{GroupFlags, LoraFlags, Loss, RunFlags, at_least, share};
+use crate::flags::{DataFlags, GroupFlags, LoraFlags, Loss, RunFlags, at_least, share};
+use crate::open;
 use crate::train::CheckpointFlag;
+use crate::ui::{self, Progress, bytes};
+use work::{Done, Work};
 
 /// Measure tokens per second, GFLOP/s and peak memory
 #[derive(Debug, Clone, Args)]
@@ -35,7 +48,7 @@ pub struct BenchFlags {
     /// Samples in a step
     #[arg(long, value_name = "SAMPLES", default_value_t = 4, value_parser = at_least(1), help_heading = "What")]
     pub batch_size: usize,
-    /// Tokens in each sample; for generate, tokens made
+    /// Tokens in each sample; for generate, tokens made; for kernels, a sample's share of the tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(2), help_heading = "What")]
     pub length: usize,
     /// Tokens in each sample, one number a sample, instead of --batch-size and --length
@@ -43,7 +56,12 @@ pub struct BenchFlags {
     pub lengths: Vec<usize>,
     /// Share of each sample that is trained, at its end
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, help_heading = "What")]
-    pub trained_share: f32,
+    pub trained_share: f64,
+    /// Train on these rows, --batch-size of them a step, instead of on a text of bft's own
+    #[arg(long, value_name = "FILE", help_heading = "What")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub data_flags: DataFlags,
     /// What is optimised
     #[arg(long, value_enum, default_value_t = Loss::Bft, help_heading = "Loss")]
     pub loss: Loss,
@@ -80,7 +98,251 @@ pub enum Task {
     Kernels,
 }
 
+impl Task {
+    fn name(self) -> &'static str {
+        match self {
+            Task::Train => "train",
+            Task::Embed => "embed",
+            Task::Generate => "generate",
+            Task::Kernels => "kernels",
+        }
+    }
+}
+
+impl BenchFlags {
+    /// Tokens of each sample of a step.
+    fn lengths(&self) -> Vec<usize> {
+        if self.lengths.is_empty() {
+            vec![self.length; self.batch_size]
+        } else {
+            self.lengths.clone()
+        }
+    }
+}
+
 /// Runs `bft bench`.
-pub fn run(_flags: &BenchFlags) -> Result<(), CliError> {
-    Err(CliError::failed("not wired yet"))
+pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
+    let started = Instant::now();
+    let model = flags.model.as_deref().map(open::model).transpose()?;
+    if flags.task == Task::Kernels {
+        let device = open::device(&flags.run.device)?;
+        return kernels(&device, model.as_ref().map(|model| &model.config), flags);
+    }
+    let Some(model) = model else {
+        return Err(CliError::usage(
+            "--model <PATH> is missing; see bft bench --help",
+        ));
+    };
+    let rows = match &flags.data {
+        Some(path) => Some(open::samples("--data", path, &model, &flags.data_flags)?.samples),
+        None => None,
+    };
+    let device = open::device(&flags.run.device)?;
+    let mut work = Work::prepare(&device, &model, rows, flags)?;
+    let bench = Bench {
+        device: &device,
+        about: about(&model, &device, flags, started.elapsed()),
+    };
+    if flags.serve {
+        bench.serve(&mut work)
+    } else {
+        bench.measure(&mut work, flags)
+    }
+}
+
+/// What every answer says about the run.
+fn about(
+    model: &Model,
+    device: &Device,
+    flags: &BenchFlags,
+    ready: Duration,
+) -> Map<String, Value> {
+    let mut about = Map::new();
+    let mut add = |key: &str, value: Value| about.insert(key.to_owned(), value);
+    add("tool", json!("bft"));
+    add("task", json!(flags.task.name()));
+    add("model", json!(model.name));
+    add("device", json!(open::describe(device)));
+    add("lengths", json!(flags.lengths()));
+    if flags.task == Task::Train {
+        add("rank", json!(flags.lora.rank));
+        add("loss", json!(flags.loss.kind().to_string()));
+        add("group_size", json!(flags.group.group_size));
+    }
+    // From the start of the program to the first step: the model opened and on its device.
+    add("ready_seconds", json!(ready.as_secs_f64()));
+    about
+}
+
+/// A piece of work on a device, being measured.
+struct Bench<'d> {
+    device: &'d Device,
+    about: Map<String, Value>,
+}
+
+/// One step.
+#[derive(Clone, Copy)]
+struct Timed {
+    done: Done,
+    seconds: f64,
+    dispatches: u64,
+    submits: u64,
+    readbacks: u64,
+}
+
+impl Timed {
+    fn tokens_per_second(&self) -> f64 {
+        self.done.tokens as f64 / self.seconds.max(1e-12)
+    }
+
+    fn as_map(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        let mut add = |key: &str, value: Value| map.insert(key.to_owned(), value);
+        add("seconds", json!(self.seconds));
+        add("tokens", json!(self.done.tokens));
+        if let Some(trained) = self.done.trained_tokens {
+            add("trained_tokens", json!(trained));
+        }
+        if let Some(loss) = self.done.loss {
+            add("loss", json!(loss));
+        }
+        add("tokens_per_second", json!(self.tokens_per_second()));
+        add(
+            "gflops",
+            json!(self.done.flops / self.seconds.max(1e-12) / 1e9),
+        );
+        add("dispatches", json!(self.dispatches));
+        add("submits", json!(self.submits));
+        add("readbacks", json!(self.readbacks));
+        add("peak_rss_bytes", json!(memory::peak_bytes()));
+        map
+    }
+}
+
+impl Bench<'_> {
+    fn step(&self, work: &mut Work) -> Result<Timed, CliError> {
+        let before = self.device.counters();
+        let started = Instant::now();
+        let done = work.step()?;
+        let seconds = started.elapsed().as_secs_f64();
+        let after = self.device.counters();
+        Ok(Timed {
+            done,
+            seconds,
+            dispatches: after.dispatches - before.dispatches,
+            submits: after.submits - before.submits,
+            readbacks: after.readbacks - before.readbacks,
+        })
+    }
+
+    /// A line in, a step, a line of JSON out; the first line says that all is ready.
+    fn serve(&self, work: &mut Work) -> Result<(), CliError> {
+        work.step()?;
+        let mut ready = self.about.clone();
+        ready.insert("ready".to_owned(), json!(true));
+        ui::json(&Value::Object(ready))?;
+        for line in std::io::stdin().lines() {
+            line.map_err(|error| {
+                CliError::failed(format!("standard input cannot be read: {error}"))
+            })?;
+            ui::json(&Value::Object(self.step(work)?.as_map()))?;
+        }
+        Ok(())
+    }
+
+    fn measure(&self, work: &mut Work, flags: &BenchFlags) -> Result<(), CliError> {
+        let mut progress = Progress::new("measuring", "steps", flags.steps as u64 + 1, 0);
+        // Not counted: it compiles kernels and warms caches up.
+        work.step()?;
+        let mut steps = Vec::with_capacity(flags.steps);
+        for step in 0..flags.steps {
+            progress.at(step as u64 + 1, "");
+            steps.push(self.step(work)?);
+        }
+        progress.finish();
+        let speed = median(
+            &mut steps
+                .iter()
+                .map(Timed::tokens_per_second)
+                .collect::<Vec<_>>(),
+        );
+        let gflops = median(
+            &mut steps
+                .iter()
+                .map(|it| it.done.flops / it.seconds / 1e9)
+                .collect::<Vec<_>>(),
+        );
+        let last = steps[steps.len() - 1];
+        if flags.json {
+            let mut answer = self.about.clone();
+            let mut step = last.as_map();
+            // There, `loss` says which one it is.
+            step.remove("loss");
+            answer.extend(step);
+            answer.insert("steps".to_owned(), json!(flags.steps));
+            let seconds: Vec<f64> = steps.iter().map(|step| step.seconds).collect();
+            let losses: Vec<f64> = steps.iter().filter_map(|step| step.done.loss).collect();
+            if !losses.is_empty() {
+                answer.insert("losses".to_owned(), json!(losses));
+            }
+            answer.insert("seconds".to_owned(), json!(seconds));
+            answer.insert("tokens_per_second".to_owned(), json!(speed));
+            answer.insert("gflops".to_owned(), json!(gflops));
+            return ui::json(&Value::Object(answer));
+        }
+        let peak = memory::peak_bytes().map_or_else(|| "unknown".to_owned(), bytes);
+        for (name, value) in [
+            ("tokens a second", format!("{speed:.1}")),
+            ("GFLOP/s", format!("{gflops:.1}")),
+            ("peak memory", peak),
+            ("dispatches a step", last.dispatches.to_string()),
+            ("submits a step", last.submits.to_string()),
+            ("readbacks a step", last.readbacks.to_string()),
+        ] {
+            ui::result(&format!("{name:<18} {value}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn kernels(
+    device: &Device,
+    model: Option<&ModelConfig>,
+    flags: &BenchFlags,
+) -> Result<(), CliError> {
+    let tokens = flags.lengths().iter().sum();
+    let mut list = Vec::new();
+    if !flags.json {
+        ui::result(&format!(
+            "{:<15} {:<6} {:>22} {:>10} {:>10}",
+            "kernel", "format", "tokens × out × in", "ms", "GFLOP/s"
+        ))?;
+    }
+    kernels::measure(device, model, tokens, flags.steps, |it| {
+        if flags.json {
+            list.push(it.as_value());
+            return Ok(());
+        }
+        let [tokens, rows, cols] = it.size;
+        ui::result(&format!(
+            "{:<15} {:<6} {:>22} {:>10.3} {:>10.1}",
+            it.kernel,
+            it.dtype.name(),
+            format!("{tokens} × {rows} × {cols}"),
+            it.seconds * 1e3,
+            it.gflops()
+        ))
+    })?;
+    if flags.json {
+        ui::json(
+            &json!({"tool": "bft", "task": "kernels", "device": open::describe(device), "kernels": list}),
+        )?;
+    }
+    Ok(())
+}
+
+/// The middle value; NaN of none.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

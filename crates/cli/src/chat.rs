@@ -1,12 +1,18 @@
 //! `bft chat`: a conversation on the terminal.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use bft_formats::Message;
+use bft_train::TextEncoder;
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::RunFlags;
-use crate::generate::SamplingFlags;
+use crate::flags::{RunFlags, at_least};
+use crate::generate::{SamplingFlags, as_value, chat_tokens, messages};
+use crate::open;
+use crate::ui::{self, DIM};
+use crate::writer::TextWriter;
 
 /// Talk with a model
 #[derive(Debug, Clone, Args)]
@@ -32,6 +38,9 @@ pub struct ChatFlags {
         help_heading = "Text"
     )]
     pub system: Option<String>,
+    /// Longest conversation in tokens [default: 2048, or the model's context if that is shorter]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Text")]
+    pub max_length: Option<usize>,
     #[command(flatten)]
     pub sampling: SamplingFlags,
     /// Print each answer as one JSON object
@@ -42,6 +51,86 @@ pub struct ChatFlags {
 }
 
 /// Runs `bft chat`.
-pub fn run(_flags: &ChatFlags) -> Result<(), CliError> {
-    Err(CliError::failed("not wired yet"))
+pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
+    let model = open::model(&flags.model)?;
+    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let text = TextEncoder::new(&model);
+    let tokenizer = text.tokenizer().map_err(CliError::failed)?;
+    let max_length = open::max_length(flags.max_length, &model)?;
+    // Says at once if there is no template.
+    chat_tokens(
+        &model,
+        &text,
+        &messages(flags.system.as_deref(), "Hello".to_owned()),
+    )?;
+    let device = open::device(&flags.run.device)?;
+    let runner = open::runner(
+        &device,
+        &model,
+        adapter.as_ref(),
+        PROMPT_PIECE.min(max_length),
+        max_length,
+    )?;
+    let mut writer = TextWriter::new(&runner, &model, tokenizer, &flags.sampling, max_length)?;
+
+    let interactive = io::stdin().is_terminal();
+    if interactive {
+        ui::note(&format!(
+            "{DIM}/reset forgets the conversation; /quit or Ctrl-D ends it{DIM:#}"
+        ));
+    }
+    let mut conversation: Vec<Message> = Vec::new();
+    let mut lines = io::stdin().lines();
+    loop {
+        if interactive {
+            ui::ask("> ");
+        }
+        let Some(line) = lines.next() else { break };
+        let line = line
+            .map_err(|error| CliError::failed(format!("standard input cannot be read: {error}")))?;
+        match line.trim() {
+            "" => continue,
+            "/quit" | "/exit" => break,
+            "/reset" => {
+                conversation.clear();
+                continue;
+            }
+            _ => {}
+        }
+        if conversation.is_empty() {
+            conversation = messages(flags.system.as_deref(), line);
+        } else {
+            conversation.push(Message::new("user", line));
+        }
+        let prompt = chat_tokens(&model, &text, &conversation)?;
+        if prompt.len() >= max_length {
+            let problem = format!(
+                "the conversation has {} tokens, --max-length is {max_length}: /reset begins a new one",
+                prompt.len()
+            );
+            if !interactive {
+                return Err(CliError::failed(problem));
+            }
+            ui::warn(&problem);
+            conversation.pop();
+            continue;
+        }
+        let written = writer.go_on(&prompt, |piece| {
+            if flags.json {
+                Ok(())
+            } else {
+                ui::result_piece(piece)
+            }
+        })?;
+        if flags.json {
+            ui::json(&as_value(&written))?;
+        } else {
+            ui::result("")?;
+        }
+        conversation.push(Message::new("assistant", written.text));
+    }
+    Ok(())
 }
+
+/// Prompts are read in pieces of this many tokens, which bounds memory.
+const PROMPT_PIECE: usize = 512;

@@ -1,15 +1,17 @@
-//! `--config FILE`: a TOML file that holds flags of a verb.
+//! Files that hold flags of a verb: the TOML file of `--config`, and the run.json of a run that is resumed.
 //!
-//! A key is a flag without its dashes. What the file says is added to the command line unless the flag
-//! is there already, so that both go through one parser and one set of checks.
+//! A key is a flag without its dashes. What a file says is added to the command line unless the flag is there already,
+//! so that all of it goes through one parser and one set of checks. The command line wins over `--config`, which wins over
+//! run.json.
 
 use std::any::TypeId;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use toml::Value;
+use toml::{Table, Value};
 
 use crate::command_line::long_flags;
 use crate::error::CliError;
@@ -22,22 +24,82 @@ pub struct FromFiles {
     pub arguments: Vec<OsString>,
     /// Flag (with dashes) and the file it came from, for error messages.
     pub origins: Vec<(String, String)>,
+    /// Flags without dashes that are given, on the command line or by a file read before.
+    taken: BTreeSet<String>,
 }
 
-/// What the file of `--config` adds to the flags `given` for `verb`.
+/// What files add to the flags `given` for `verb`.
 ///
 /// # Errors
-/// A file that is missing or no TOML, an unknown key, a value of another type than its flag takes.
+/// A file that is missing or cannot be parsed, an unknown key, a value of another type than its flag takes.
 pub fn flags(verb: &Command, given: &ArgMatches) -> Result<FromFiles, CliError> {
     let mut added = FromFiles::default();
-    if let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") {
-        let table = read(path)?;
-        add(&mut added, verb, given, &table, &path.display().to_string())?;
+    let on_line =
+        |arg: &&Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let long = |arg: &Arg| arg.get_long().map(str::to_owned);
+    added.taken = verb
+        .get_arguments()
+        .filter(on_line)
+        .filter_map(long)
+        .collect();
+    let path = |id: &str| given.try_get_one::<PathBuf>(id).ok().flatten().cloned();
+
+    let mut config = Table::new();
+    if let Some(file) = path("config") {
+        config = read(&file)?;
+        added.add(verb, &config, &file.display().to_string(), Unknown::Refused)?;
+    }
+    // `--resume` goes on with what the run was given, whatever is not said anew.
+    let resumes = config.get("resume").and_then(Value::as_bool) == Some(true)
+        || given.try_get_one::<bool>("resume").ok().flatten() == Some(&true);
+    let output = path("output").or_else(|| Some(config.get("output")?.as_str()?.into()));
+    if let (true, Some(output)) = (resumes, output) {
+        let file = output.join("run.json");
+        if let Some(settings) = read_run(&file)? {
+            added.add(
+                verb,
+                &settings,
+                &file.display().to_string(),
+                Unknown::Ignored,
+            )?;
+        }
     }
     Ok(added)
 }
 
-fn read(path: &Path) -> Result<toml::Table, CliError> {
+/// What becomes of a key that is no flag.
+#[derive(PartialEq)]
+enum Unknown {
+    /// The user wrote it: surely a mistake.
+    Refused,
+    /// A program wrote it, perhaps another version of this one.
+    Ignored,
+}
+
+/// The settings of a run; `None` where there is no such file, which is for the trainer to judge.
+fn read_run(path: &Path) -> Result<Option<Table>, CliError> {
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return Ok(None);
+    };
+    let problem = |what: &dyn std::fmt::Display| {
+        CliError::failed(format!(
+            "{}: {what}; give the flags of the run again, or start anew in another --output",
+            path.display()
+        ))
+    };
+    let run: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| problem(&format!("not JSON: {error}")))?;
+    let settings = run.get("settings").and_then(serde_json::Value::as_object);
+    let settings = settings.ok_or_else(|| problem(&"holds no settings"))?;
+    let mut table = Table::new();
+    for (key, value) in settings.iter().filter(|(_, value)| !value.is_null()) {
+        let value = Value::try_from(value).map_err(|error| problem(&error))?;
+        table.insert(key.clone(), value);
+    }
+    Ok(Some(table))
+}
+
+fn read(path: &Path) -> Result<Table, CliError> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let guess = match nearest_path(path) {
@@ -46,7 +108,7 @@ fn read(path: &Path) -> Result<toml::Table, CliError> {
         };
         CliError::usage(format!("--config {shown}: cannot be read: {error}{guess}"))
     })?;
-    text.parse::<toml::Table>().map_err(|error| {
+    text.parse::<Table>().map_err(|error| {
         let line = error.span().map_or(1, |span| {
             text.as_bytes()[..span.start.min(text.len())]
                 .iter()
@@ -61,38 +123,44 @@ fn read(path: &Path) -> Result<toml::Table, CliError> {
     })
 }
 
-fn add(
-    added: &mut FromFiles,
-    verb: &Command,
-    given: &ArgMatches,
-    table: &toml::Table,
-    file: &str,
-) -> Result<(), CliError> {
-    for (key, value) in table {
-        let name = key.replace('_', "-");
-        let arg = verb
-            .get_arguments()
-            .find(|arg| arg.get_long() == Some(name.as_str()) && holdable(arg))
-            .ok_or_else(|| unknown_key(verb, file, key))?;
-        if on_command_line(arg, given) || excluded(verb, arg, given) {
-            continue;
-        }
-        let text = value_text(arg, value).map_err(|expected| {
-            CliError::usage(format!(
-                "{file}: key `{key}`: found {}, expected {expected}",
-                found(value)
-            ))
-        })?;
-        match text {
-            Some(text) => added.arguments.push(format!("--{name}={text}").into()),
-            None if value.as_bool() == Some(true) => {
-                added.arguments.push(format!("--{name}").into())
+impl FromFiles {
+    fn add(
+        &mut self,
+        verb: &Command,
+        table: &Table,
+        file: &str,
+        unknown: Unknown,
+    ) -> Result<(), CliError> {
+        let before = self.taken.clone();
+        for (key, value) in table {
+            let name = key.replace('_', "-");
+            let known = |arg: &&Arg| arg.get_long() == Some(name.as_str()) && holdable(arg);
+            let arg = match verb.get_arguments().find(known) {
+                Some(arg) => arg,
+                None if unknown == Unknown::Ignored => continue,
+                None => return Err(unknown_key(verb, file, key)),
+            };
+            if before.contains(&name) || excluded(verb, arg, &before) {
+                continue;
             }
-            None => continue,
+            let text = value_text(arg, value).map_err(|expected| {
+                CliError::usage(format!(
+                    "{file}: key `{key}`: found {}, expected {expected}",
+                    found(value)
+                ))
+            })?;
+            match text {
+                Some(text) => self.arguments.push(format!("--{name}={text}").into()),
+                None if value.as_bool() == Some(true) => {
+                    self.arguments.push(format!("--{name}").into())
+                }
+                None => continue,
+            }
+            self.origins.push((format!("--{name}"), file.to_owned()));
+            self.taken.insert(name);
         }
-        added.origins.push((format!("--{name}"), file.to_owned()));
+        Ok(())
     }
-    Ok(())
 }
 
 /// Neither help nor another config file.
@@ -100,19 +168,15 @@ fn holdable(arg: &Arg) -> bool {
     !matches!(arg.get_id().as_str(), "config" | "help" | "version")
 }
 
-fn on_command_line(arg: &Arg, given: &ArgMatches) -> bool {
-    given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
-}
-
-/// Flags win over the file: `--steps` on the command line silences `epochs` in the file.
-fn excluded(verb: &Command, arg: &Arg, given: &ArgMatches) -> bool {
+/// What was said first wins: `--steps` on the command line silences `epochs` in the file.
+fn excluded(verb: &Command, arg: &Arg, taken: &BTreeSet<String>) -> bool {
     let excludes = |one: &Arg, other: &Arg| {
         let mut conflicts = verb.get_arg_conflicts_with(one).into_iter();
         conflicts.any(|conflict| conflict.get_id() == other.get_id())
     };
     // clap knows a conflict from the side that declares it.
     verb.get_arguments()
-        .filter(|other| on_command_line(other, given))
+        .filter(|other| other.get_long().is_some_and(|long| taken.contains(long)))
         .any(|other| excludes(arg, other) || excludes(other, arg))
 }
 
@@ -216,7 +280,7 @@ mod tests {
         assert_eq!(flags.lr, 1.0);
         assert!(flags.no_shuffle);
         assert!(!flags.data_flags.truncate);
-        assert_eq!(flags.lora.modules(), ["q_proj", "v_proj"]);
+        assert_eq!(flags.lora.target_modules, ["q_proj", "v_proj"]);
     }
 
     #[test]
@@ -226,6 +290,36 @@ mod tests {
         assert_eq!(flags.lora.rank, 4);
         assert_eq!(flags.steps, Some(7));
         assert_eq!(flags.epochs, None);
+    }
+
+    #[test]
+    fn a_resumed_run_takes_its_own_settings_unless_told_otherwise() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let run = r#"{"settings": {"model": "m", "data": "d", "rank": 4, "lr": 0.00019999999494757503,
+            "alpha": null, "epochs": 2, "no-shuffle": true, "resume": false, "target-modules": ["q_proj"],
+            "of-a-later-version": 1}}"#;
+        std::fs::write(folder.path().join("run.json"), run).expect("a file");
+        let parse = |more: &[&str]| {
+            let mut argv: Vec<OsString> = ["bft", "train", "--resume", "--output"]
+                .map(OsString::from)
+                .to_vec();
+            argv.push(folder.path().into());
+            argv.extend(more.iter().map(OsString::from));
+            match parse(argv) {
+                Ok(Request::Run(Verb::Train(flags))) => *flags,
+                other => panic!("not a training run: {other:?}"),
+            }
+        };
+        let flags = parse(&[]);
+        assert_eq!(
+            (flags.lora.rank, flags.epochs, flags.lr),
+            (4, Some(2), 2e-4)
+        );
+        assert!(flags.resume && flags.no_shuffle);
+        assert_eq!(flags.lora.target_modules, ["q_proj"]);
+        let flags = parse(&["--steps", "9", "--data", "e"]);
+        assert_eq!((flags.steps, flags.epochs), (Some(9), None));
+        assert_eq!(flags.data, PathBuf::from("e"));
     }
 
     #[test]

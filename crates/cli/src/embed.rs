@@ -1,11 +1,21 @@
 //! `bft embed`: text embeddings from the hidden state after the final norm.
 
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
+use std::time::Instant;
 
+use bft_core::Pooling;
+use bft_train::{BatchBounds, EmbedInput, EmbedOptions, embed_rows};
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
+use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::error::CliError;
 use crate::flags::{RunFlags, at_least};
+use crate::open;
+use crate::ui::{self, Progress, thousands};
 
 /// Turn texts into vectors
 #[derive(Debug, Clone, Args)]
@@ -35,7 +45,7 @@ pub struct EmbedFlags {
     /// Scale vectors to length 1
     #[arg(long, help_heading = "Text and vectors")]
     pub normalize: bool,
-    /// Longest text in tokens [default: the model's context]
+    /// Longest text in tokens [default: 2048, or the model's context if that is shorter]
     #[arg(long, value_name = "TOKENS", value_parser = at_least(1), help_heading = "Text and vectors")]
     pub max_length: Option<usize>,
     /// Cut longer texts instead of stopping
@@ -61,6 +71,113 @@ pub enum PoolingFlag {
 }
 
 /// Runs `bft embed`.
-pub fn run(_flags: &EmbedFlags) -> Result<(), CliError> {
-    Err(CliError::failed("not wired yet"))
+pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
+    // Whatever can be wrong with the flags is said before anything is computed.
+    let kind = OutputKind::of(&flags.output)?;
+    let model = open::model(&flags.model)?;
+    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let max_length = open::max_length(flags.max_length, &model)?;
+    let input = open::existing("--input", &flags.input)?;
+    let file = File::open(input).map_err(|error| {
+        CliError::failed(format!(
+            "--input {}: cannot be opened: {error}",
+            input.display()
+        ))
+    })?;
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    open::writable("--output", &flags.output)?;
+    let device = open::device(&flags.run.device)?;
+
+    let options = EmbedOptions {
+        batch_tokens: max_length.max(BATCH_TOKENS),
+        batch_rows: flags.batch_size,
+        max_length,
+        truncate: flags.truncate,
+        normalize: flags.normalize,
+        pooling: match flags.pooling {
+            PoolingFlag::Mean => Pooling::Mean,
+            PoolingFlag::Last => Pooling::Last,
+        },
+    };
+    let bounds = BatchBounds {
+        tokens: options
+            .batch_tokens
+            .min(flags.batch_size.saturating_mul(max_length)),
+        trained: 0,
+        samples: flags.batch_size,
+    };
+    let mut runner = open::scorer(&device, &model, adapter.as_ref(), bounds)?;
+    let started = Instant::now();
+    let mut embeddings = Embeddings {
+        width: model.config.hidden_size,
+        ..Embeddings::default()
+    };
+    let mut progress = Progress::new("embedding", "bytes", size, 0);
+    let read = Cell::new(0);
+    let reader = BufReader::new(Counted { file, read: &read });
+    let rows = EmbedInput::new(&input.display().to_string(), reader);
+    let report = pollster::block_on(embed_rows(
+        &model,
+        &mut runner,
+        rows,
+        &options,
+        |row, vector| {
+            embeddings.rows.push(RowId {
+                id: row.id.clone(),
+                line: row.origin.line,
+            });
+            embeddings.values.extend_from_slice(vector);
+            progress.at(read.get(), &format!("{} texts", embeddings.rows.len()));
+            Ok(())
+        },
+    ))
+    .map_err(CliError::failed)?;
+    progress.finish();
+    embeddings.write(&flags.output, kind)?;
+
+    let seconds = started.elapsed().as_secs_f64();
+    if report.truncated > 0 {
+        ui::warn(&format!(
+            "{} of {} texts were cut to {max_length} tokens",
+            report.truncated, report.rows
+        ));
+    }
+    if kind == OutputKind::Npy && embeddings.rows.iter().any(|row| row.id.is_some()) {
+        ui::note("ids are not kept in .npy; its rows are in the order of the input");
+    }
+    if flags.json {
+        return ui::json(&json!({
+            "rows": report.rows,
+            "tokens": report.tokens,
+            "truncated": report.truncated,
+            "width": embeddings.width,
+            "seconds": seconds,
+            "output": flags.output,
+        }));
+    }
+    ui::note(&format!(
+        "{} vectors of {} numbers in {} ({:.0} tokens/s)",
+        thousands(report.rows as u64),
+        embeddings.width,
+        flags.output.display(),
+        report.tokens as f64 / seconds.max(1e-9)
+    ));
+    Ok(())
+}
+
+/// Large enough that products are efficient, small enough that memory stays modest.
+const BATCH_TOKENS: usize = 2048;
+
+/// Counts the bytes read, for the progress bar.
+struct Counted<'c> {
+    file: File,
+    read: &'c Cell<u64>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.read.set(self.read.get() + count as u64);
+        Ok(count)
+    }
 }

@@ -2,11 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use bft_core::{Capacity, Checkpoint, TunerOptions};
+use bft_formats::{Adapter, Model};
+use bft_train::{TrainConfig, estimate_memory, new_adapter};
+use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use crate::error::CliError;
 use crate::flags::{LoraFlags, RunFlags, at_least};
+use crate::open;
 use crate::train::CheckpointFlag;
+use crate::ui::{self, BOLD, bytes, table, thousands};
 
 /// Tell how much memory a training run will need
 #[derive(Debug, Clone, Args)]
@@ -40,6 +46,100 @@ pub struct EstimateFlags {
 }
 
 /// Runs `bft estimate`.
-pub fn run(_flags: &EstimateFlags) -> Result<(), CliError> {
-    Err(CliError::failed("not wired yet"))
+pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
+    let model = open::model(&flags.model)?;
+    let max_length = open::max_length(flags.max_length, &model)?;
+    let adapter = adapter(&flags.lora, &model)?;
+    let tokens = flags.batch_size.saturating_mul(max_length);
+    let options = |checkpoint| TunerOptions {
+        capacity: Capacity {
+            tokens,
+            trained: tokens,
+            samples: flags.batch_size,
+        },
+        max_length,
+        checkpoint,
+        seed: 0,
+    };
+    let values: u64 = adapter
+        .pairs
+        .iter()
+        .map(|pair| (pair.a.len() + pair.b.len()) as u64)
+        .sum();
+    let estimate = |checkpoint| {
+        estimate_memory(&model, &adapter, options(checkpoint)).map_err(CliError::failed)
+    };
+    let (off, on) = (estimate(Checkpoint::Off)?, estimate(Checkpoint::On)?);
+    let chosen = estimate(flags.checkpoint_activations.into())?;
+
+    if flags.json {
+        return ui::json(&json!({
+            "model": model.name,
+            "batch_size": flags.batch_size,
+            "max_length": max_length,
+            "tokens": tokens,
+            "trained_values": values,
+            "model_bytes": chosen.model_bytes,
+            "adapter_bytes": chosen.adapter_bytes,
+            "activation_bytes": chosen.activation_bytes,
+            "total_bytes": chosen.total_bytes,
+            "checkpoints_activations": chosen.checkpoints_activations,
+            "total_bytes_checkpoint_off": off.total_bytes,
+            "total_bytes_checkpoint_on": on.total_bytes,
+        }));
+    }
+    let row = |name: &str, off: u64, on: u64| vec![name.to_owned(), bytes(off), bytes(on)];
+    ui::result(&format!(
+        "{BOLD}{}{BOLD:#}  {} samples of {max_length} tokens, rank {}: {} trained values",
+        model.name,
+        flags.batch_size,
+        flags.lora.rank,
+        thousands(values)
+    ))?;
+    ui::result(&table(&[
+        ["--checkpoint-activations", "off", "on"]
+            .map(str::to_owned)
+            .to_vec(),
+        row(
+            "frozen model, as in its file",
+            off.model_bytes,
+            on.model_bytes,
+        ),
+        row(
+            "adapter, gradient and moments",
+            off.adapter_bytes,
+            on.adapter_bytes,
+        ),
+        row(
+            "activations and work space",
+            off.activation_bytes,
+            on.activation_bytes,
+        ),
+        row("in all", off.total_bytes, on.total_bytes),
+    ]))?;
+    ui::result(&format!(
+        "--checkpoint-activations {} takes {} ({})",
+        flags
+            .checkpoint_activations
+            .to_possible_value()
+            .map_or_else(String::new, |it| it.get_name().to_owned()),
+        bytes(chosen.total_bytes),
+        if chosen.checkpoints_activations {
+            "on"
+        } else {
+            "off"
+        }
+    ))
+}
+
+/// A new adapter of that shape.
+pub fn adapter(flags: &LoraFlags, model: &Model) -> Result<Adapter, CliError> {
+    let config = TrainConfig {
+        rank: flags.rank,
+        alpha: flags.alpha.map(|alpha| alpha as f32),
+        target_modules: flags.target_modules.clone(),
+        lora_dropout: flags.lora_dropout as f32,
+        ..TrainConfig::default()
+    };
+    new_adapter(&model.config, &model.name, &config).map_err(CliError::failed)
 }

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use bft_train::{BatchBounds, Samples, evaluate};
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{DataFlags, GroupFlags, RunFlags};
+use crate::flags::{DataFlags, GroupFlags, Loss, RunFlags};
+use crate::open;
+use crate::ui::{self, Progress, thousands};
 
 /// Measure NLL, perplexity and all four losses on a data file
 #[derive(Debug, Clone, Args)]
@@ -37,6 +40,57 @@ pub struct EvalFlags {
 }
 
 /// Runs `bft eval`.
-pub fn run(_flags: &EvalFlags) -> Result<(), CliError> {
-    Err(CliError::failed("not wired yet"))
+pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
+    let model = open::model(&flags.model)?;
+    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let samples = open::samples("--data", &flags.data, &model, &flags.data_flags)?;
+    let device = open::device(&flags.run.device)?;
+    let bounds = bounds(&samples);
+    let mut scorer = open::scorer(&device, &model, adapter.as_ref(), bounds)?;
+    let mut progress = Progress::new("evaluating", "samples", samples.samples.len() as u64, 0);
+    let report = pollster::block_on(evaluate(
+        &mut scorer,
+        &samples.samples,
+        bounds,
+        Loss::Bft.config(flags.group),
+        |done| progress.at(done as u64, ""),
+    ))
+    .map_err(CliError::failed)?;
+    progress.finish();
+    if flags.json {
+        return ui::json(&serde_json::to_value(report).map_err(CliError::failed)?);
+    }
+    for (name, value) in [
+        ("nll", format!("{:.6}", report.nll)),
+        ("perplexity", format!("{:.4}", report.perplexity)),
+        ("tokens", thousands(report.tokens as u64)),
+        ("samples", thousands(report.samples as u64)),
+    ] {
+        ui::result(&format!("{name:<12} {value}"))?;
+    }
+    for loss in Loss::ALL {
+        let kind = loss.kind();
+        ui::result(&format!(
+            "{:<12} {:.6}",
+            format!("{kind} loss"),
+            report.loss.of(kind)
+        ))?;
+    }
+    Ok(())
+}
+
+/// Large enough that products are efficient, small enough that memory stays modest.
+const BATCH_TOKENS: usize = 1024;
+
+/// Sizes of a packed batch: the longest sample always fits.
+fn bounds(samples: &Samples) -> BatchBounds {
+    let tokens = samples
+        .report
+        .longest
+        .max(BATCH_TOKENS.min(samples.report.tokens));
+    BatchBounds {
+        tokens,
+        trained: tokens,
+        samples: tokens.min(samples.samples.len()),
+    }
 }

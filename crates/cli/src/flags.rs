@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use bft_core::device::DeviceRequest;
+use bft_core::{LossConfig, LossKind};
+use bft_formats::LINEAR_MODULES;
+use bft_train::SampleOptions;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 
 use crate::suggest::did_you_mean;
 
@@ -34,6 +36,17 @@ pub struct DataFlags {
     pub skip_bad_rows: bool,
 }
 
+impl DataFlags {
+    /// As bft-train takes them.
+    pub fn options(&self) -> SampleOptions {
+        SampleOptions {
+            max_length: self.max_length,
+            truncate: self.truncate,
+            skip_bad_rows: self.skip_bad_rows,
+        }
+    }
+}
+
 /// The two numbers of the BFT losses.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct GroupFlags {
@@ -42,7 +55,7 @@ pub struct GroupFlags {
     pub group_size: usize,
     /// Exponent on a sample's confidence in bft
     #[arg(long, value_name = "NUMBER", default_value_t = 1.0, value_parser = not_negative, help_heading = "Loss")]
-    pub gamma: f32,
+    pub gamma: f64,
 }
 
 /// The shape of the LoRA adapter.
@@ -53,45 +66,17 @@ pub struct LoraFlags {
     pub rank: usize,
     /// LoRA's alpha; the adapter is scaled by alpha / rank [default: 2 * rank]
     #[arg(long, value_name = "NUMBER", value_parser = positive, help_heading = "Adapter")]
-    pub alpha: Option<f32>,
+    pub alpha: Option<f64>,
     /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
     #[arg(long, value_name = "MODULES", default_value = "all-linear", value_delimiter = ',', value_parser = target_module, help_heading = "Adapter")]
     pub target_modules: Vec<String>,
     /// Chance that LoRA's input is dropped in training
     #[arg(long, value_name = "CHANCE", default_value_t = 0.0, value_parser = chance, help_heading = "Adapter")]
-    pub lora_dropout: f32,
-}
-
-/// Every module a LoRA adapter can sit on, in the decoder's order.
-pub const LINEAR_MODULES: [&str; 7] = [
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-];
-
-impl LoraFlags {
-    /// The chosen modules' names, `all-linear` written out.
-    pub fn modules(&self) -> Vec<String> {
-        if self.target_modules.iter().any(|name| name == "all-linear") {
-            LINEAR_MODULES.map(str::to_owned).to_vec()
-        } else {
-            self.target_modules.clone()
-        }
-    }
-
-    /// `--alpha`, or twice the rank.
-    pub fn alpha(&self) -> f32 {
-        self.alpha.unwrap_or(2.0 * self.rank as f32)
-    }
+    pub lora_dropout: f64,
 }
 
 /// `--loss`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Loss {
     /// cross-entropy, every token alike
     Sft,
@@ -106,6 +91,25 @@ pub enum Loss {
 impl Loss {
     /// All four, in the order they are printed.
     pub const ALL: [Loss; 4] = [Loss::Sft, Loss::Dft, Loss::Bft, Loss::BftV3];
+
+    /// The loss with its numbers, as core takes it.
+    pub fn config(self, group: GroupFlags) -> LossConfig {
+        LossConfig {
+            kind: self.kind(),
+            group_size: group.group_size,
+            gamma: group.gamma as f32,
+        }
+    }
+
+    /// Core's name for it.
+    pub fn kind(self) -> LossKind {
+        match self {
+            Loss::Sft => LossKind::Sft,
+            Loss::Dft => LossKind::Dft,
+            Loss::Bft => LossKind::Bft,
+            Loss::BftV3 => LossKind::BftV3,
+        }
+    }
 }
 
 /// A whole number no smaller than `least`.
@@ -113,8 +117,8 @@ pub fn at_least(least: u64) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(least..)
 }
 
-fn number(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
+fn number(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
         Ok(_) => Err("expected a finite number".to_owned()),
         Err(_) => Err("expected a number such as 0.1 or 2e-4".to_owned()),
@@ -122,7 +126,7 @@ fn number(text: &str) -> Result<f32, String> {
 }
 
 /// A finite number above 0.
-pub fn positive(text: &str) -> Result<f32, String> {
+pub fn positive(text: &str) -> Result<f64, String> {
     match number(text)? {
         value if value > 0.0 => Ok(value),
         _ => Err("expected a number above 0".to_owned()),
@@ -130,7 +134,7 @@ pub fn positive(text: &str) -> Result<f32, String> {
 }
 
 /// A finite number, 0 or above.
-pub fn not_negative(text: &str) -> Result<f32, String> {
+pub fn not_negative(text: &str) -> Result<f64, String> {
     match number(text)? {
         value if value >= 0.0 => Ok(value),
         _ => Err("expected 0 or a number above".to_owned()),
@@ -138,7 +142,7 @@ pub fn not_negative(text: &str) -> Result<f32, String> {
 }
 
 /// A number from 0 up to, not including, 1.
-pub fn chance(text: &str) -> Result<f32, String> {
+pub fn chance(text: &str) -> Result<f64, String> {
     match number(text)? {
         value if (0.0..1.0).contains(&value) => Ok(value),
         _ => Err("expected a number from 0 up to, not including, 1".to_owned()),
@@ -146,7 +150,7 @@ pub fn chance(text: &str) -> Result<f32, String> {
 }
 
 /// A number above 0 and at most 1.
-pub fn share(text: &str) -> Result<f32, String> {
+pub fn share(text: &str) -> Result<f64, String> {
     match number(text)? {
         value if value > 0.0 && value <= 1.0 => Ok(value),
         _ => Err("expected a number above 0 and at most 1".to_owned()),

@@ -1,11 +1,18 @@
 //! `bft generate`: text from a prompt.
 
+use std::io::{self, Read};
 use std::path::PathBuf;
 
+use bft_formats::{Message, Model};
+use bft_train::TextEncoder;
 use clap::Args;
+use serde_json::{Value, json};
 
 use crate::error::CliError;
 use crate::flags::{RunFlags, at_least, not_negative, share};
+use crate::open;
+use crate::ui::{self, DIM};
+use crate::writer::{TextWriter, Written};
 
 /// Generate text from a prompt
 #[derive(Debug, Clone, Args)]
@@ -59,16 +66,16 @@ pub struct SamplingFlags {
     pub max_new_tokens: usize,
     /// 0 takes the likeliest token; higher is more varied
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, value_parser = not_negative, help_heading = "Sampling")]
-    pub temperature: f32,
+    pub temperature: f64,
     /// Keep the fewest tokens whose probabilities reach this sum; 1 = off
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, help_heading = "Sampling")]
-    pub top_p: f32,
+    pub top_p: f64,
     /// Keep this many likeliest tokens; 0 = off
     #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = at_least(0), help_heading = "Sampling")]
     pub top_k: usize,
     /// Keep tokens at least this many times as likely as the likeliest; 0 = off
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = crate::flags::chance, help_heading = "Sampling")]
-    pub min_p: f32,
+    pub min_p: f64,
     /// Seed of the random choice
     #[arg(
         long,
@@ -80,6 +87,87 @@ pub struct SamplingFlags {
 }
 
 /// Runs `bft generate`.
-pub fn run(_flags: &GenerateFlags) -> Result<(), CliError> {
-    Err(CliError::failed("not wired yet"))
+pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
+    let prompt = match flags.prompt.as_str() {
+        "-" => read_prompt()?,
+        text => text.to_owned(),
+    };
+    let model = open::model(&flags.model)?;
+    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let text = TextEncoder::new(&model);
+    let tokens = if flags.no_chat_template {
+        text.prompt(&prompt).map_err(CliError::failed)?
+    } else {
+        chat_tokens(&model, &text, &messages(flags.system.as_deref(), prompt))?
+    };
+    let tokenizer = text.tokenizer().map_err(CliError::failed)?;
+    let context = model.config.max_position_embeddings;
+    if tokens.len() >= context {
+        return Err(CliError::failed(format!(
+            "the prompt has {} tokens, expected fewer than {context}, the model's context: shorten it",
+            tokens.len()
+        )));
+    }
+    let max_length = context.min(tokens.len().saturating_add(flags.sampling.max_new_tokens));
+    let device = open::device(&flags.run.device)?;
+    let runner = open::runner(&device, &model, adapter.as_ref(), tokens.len(), max_length)?;
+    let mut writer = TextWriter::new(&runner, &model, tokenizer, &flags.sampling, max_length)?;
+    let written = writer.go_on(&tokens, |piece| {
+        if flags.json {
+            Ok(())
+        } else {
+            ui::result_piece(piece)
+        }
+    })?;
+    if flags.json {
+        ui::json(&as_value(&written))
+    } else {
+        ui::result("")?;
+        ui::note(&format!("{DIM}{}{DIM:#}", written.summary()));
+        Ok(())
+    }
+}
+
+/// What `--json` prints about a text.
+pub fn as_value(written: &Written) -> Value {
+    json!({
+        "text": written.text,
+        "tokens": written.tokens.len(),
+        "finish_reason": written.finish.word(),
+    })
+}
+
+/// A conversation of one user's turn, after the system message if there is one.
+pub fn messages(system: Option<&str>, prompt: String) -> Vec<Message> {
+    let system = system.map(|text| Message::new("system", text));
+    system
+        .into_iter()
+        .chain([Message::new("user", prompt)])
+        .collect()
+}
+
+/// Tokens of a conversation up to where the model's answer begins.
+pub fn chat_tokens(
+    model: &Model,
+    text: &TextEncoder,
+    messages: &[Message],
+) -> Result<Vec<u32>, CliError> {
+    if model.chat_template.is_none() {
+        return Err(CliError::failed(format!(
+            "model {} has no chat template: use `bft generate --no-chat-template`, which gives it the prompt as it stands",
+            model.name
+        )));
+    }
+    text.chat_prompt(messages).map_err(CliError::failed)
+}
+
+fn read_prompt() -> Result<String, CliError> {
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).map_err(|error| {
+        CliError::failed(format!(
+            "--prompt -: standard input cannot be read: {error}"
+        ))
+    })?;
+    // The line end that `echo` adds is not meant.
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }

@@ -1,6 +1,7 @@
 //! `bft inspect`: what is in a model, an adapter or a data file.
 
 mod adapter;
+mod data;
 mod model;
 
 use std::path::PathBuf;
@@ -68,11 +69,19 @@ pub struct InspectFlags {
 /// Runs `bft inspect`.
 pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
     let model = flags.model.as_deref().map(open::model).transpose()?;
-    match (&model, &flags.adapter, &flags.data) {
-        (model, Some(folder), None) => {
+    match (&model, &flags.data, &flags.adapter) {
+        (Some(model), Some(path), _) => {
+            open::existing("--data", path)?;
+            let adapter = open::adapter(flags.adapter.as_deref(), model)?;
+            let device = open::device(&flags.run.device)?;
+            data::show(model, adapter.as_ref(), path, &device, flags)
+        }
+        (model, None, Some(folder)) => {
             adapter::show(folder, model.as_ref(), flags.all_tensors, flags.json)
         }
         (Some(model), None, None) => model::show(model, flags.all_tensors, flags.json),
-        _ => Err(CliError::failed("not wired yet")),
+        (None, _, _) => Err(CliError::usage(
+            "--model <PATH> is missing; see bft inspect --help",
+        )),
     }
 }

@@ -8,7 +8,6 @@ mod command_line;
 mod config_file;
 mod devices;
 mod embed;
-mod embed_input;
 mod embed_output;
 mod error;
 mod estimate;
@@ -22,6 +21,7 @@ mod runtime_dir;
 mod suggest;
 mod train;
 mod ui;
+mod writer;
 
 use std::process::ExitCode;
 

@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use bft_core::device::{Device, DeviceRequest};
+use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::{Adapter, Model};
+use bft_train::{BatchBounds, Rows, SampleOptions, Samples, read_rows};
 
 use crate::error::CliError;
+use crate::flags::DataFlags;
 use crate::suggest::nearest_path;
 use crate::ui;
 
@@ -40,6 +43,108 @@ pub fn adapter(path: Option<&Path>, model: &Model) -> Result<Option<Adapter>, Cl
         Adapter::load(existing("--adapter", path)?, &model.config).map_err(CliError::failed)
     })
     .transpose()
+}
+
+/// Reads rows and makes samples of them; says what was left out.
+pub fn samples(
+    flag: &str,
+    path: &Path,
+    model: &Model,
+    flags: &DataFlags,
+) -> Result<Samples, CliError> {
+    existing(flag, path)?;
+    let rows = read_rows(path, flags.skip_bad_rows).map_err(CliError::failed)?;
+    make_samples(model, rows, flags)
+}
+
+/// Makes samples of rows; says what was left out.
+pub fn make_samples(model: &Model, rows: Rows, flags: &DataFlags) -> Result<Samples, CliError> {
+    let samples =
+        bft_train::make_samples(model, rows, &flags.options()).map_err(CliError::failed)?;
+    let report = &samples.report;
+    if let Some(first) = report.skipped.first() {
+        ui::warn(&format!(
+            "{} bad rows left out, the first: {first}",
+            report.skipped.len()
+        ));
+    }
+    if let Some(first) = report.untrained.first() {
+        let count = report.untrained.len();
+        ui::warn(&format!(
+            "{count} rows with nothing to train on left out, the first: {first}"
+        ));
+    }
+    if report.truncated > 0 {
+        ui::warn(&format!(
+            "{} of {} samples cut to the longest length",
+            report.truncated, report.samples
+        ));
+    }
+    Ok(samples)
+}
+
+/// `--max-length`, checked against the model's context, or its default.
+pub fn max_length(wanted: Option<usize>, model: &Model) -> Result<usize, CliError> {
+    let options = SampleOptions {
+        max_length: wanted,
+        ..SampleOptions::default()
+    };
+    options.limit(model).map_err(CliError::failed)
+}
+
+/// Checks that a file can be written where a flag wants it, before hours of work.
+pub fn writable(flag: &str, path: &Path) -> Result<(), CliError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let problem = if path.is_dir() {
+        "it is a folder; name a file".to_owned()
+    } else if !folder.is_dir() {
+        format!("there is no folder {}; make it first", folder.display())
+    } else {
+        return Ok(());
+    };
+    Err(CliError::failed(format!(
+        "{flag} {}: cannot be written: {problem}",
+        path.display()
+    )))
+}
+
+/// A model that embeds or scores packed batches within `bounds`.
+pub fn scorer<'d>(
+    device: &'d Device,
+    model: &Model,
+    adapter: Option<&Adapter>,
+    bounds: BatchBounds,
+) -> Result<Runner<'d>, CliError> {
+    let options = RunnerOptions {
+        capacity: bounds.into(),
+        max_length: bounds.tokens,
+    };
+    Runner::new(device, model, adapter, options).map_err(CliError::failed)
+}
+
+/// A model that generates: prompts of up to `prompt` tokens at once, texts of up to `max_length`.
+pub fn runner<'d>(
+    device: &'d Device,
+    model: &Model,
+    adapter: Option<&Adapter>,
+    prompt: usize,
+    max_length: usize,
+) -> Result<Runner<'d>, CliError> {
+    /// More tokens at once cost memory and win no speed.
+    const MOST: usize = 512;
+    let capacity = Capacity {
+        tokens: prompt.clamp(1, MOST),
+        trained: 1,
+        samples: 1,
+    };
+    let options = RunnerOptions {
+        capacity,
+        max_length,
+    };
+    Runner::new(device, model, adapter, options).map_err(CliError::failed)
 }
 
 /// Opens the device of `--device` and says which it is and why.

@@ -1,14 +1,21 @@
 //! `bft train`: fine-tunes a LoRA adapter.
 
-use std::path::PathBuf;
+mod report;
 
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bft_core::Checkpoint;
+use bft_train::{Schedule, TrainConfig, Trainer};
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 
 use crate::error::CliError;
 use crate::flags::{
     DataFlags, GroupFlags, LoraFlags, Loss, RunFlags, at_least, not_negative, positive,
 };
+use crate::open;
+use crate::ui;
+use report::TrainReport;
 
 /// Fine-tune a LoRA adapter with BFT, DFT or plain cross-entropy
 #[derive(Debug, Clone, Args)]
@@ -52,7 +59,7 @@ pub struct TrainFlags {
 
     /// Learning rate at its highest
     #[arg(long, value_name = "NUMBER", default_value_t = 2e-4, value_parser = positive, help_heading = "Optimizer")]
-    pub lr: f32,
+    pub lr: f64,
     /// How the learning rate goes after the warm-up
     #[arg(long, value_enum, default_value_t = ScheduleFlag::Cosine, help_heading = "Optimizer")]
     pub schedule: ScheduleFlag,
@@ -61,10 +68,10 @@ pub struct TrainFlags {
     pub warmup_steps: usize,
     /// Decoupled weight decay of AdamW
     #[arg(long, value_name = "NUMBER", default_value_t = 0.01, value_parser = not_negative, help_heading = "Optimizer")]
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Longer gradients are shortened to this norm; 0 = off
     #[arg(long, value_name = "NUMBER", default_value_t = 1.0, value_parser = not_negative, help_heading = "Optimizer")]
-    pub max_grad_norm: f32,
+    pub max_grad_norm: f64,
 
     /// Samples in a micro-batch
     #[arg(long, value_name = "SAMPLES", default_value_t = 4, value_parser = at_least(1), help_heading = "Length")]
@@ -110,8 +117,7 @@ pub struct TrainFlags {
 }
 
 /// `--schedule`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ScheduleFlag {
     /// half a cosine, down to 0 at the last step
     Cosine,
@@ -121,9 +127,28 @@ pub enum ScheduleFlag {
     Constant,
 }
 
+impl From<ScheduleFlag> for Schedule {
+    fn from(flag: ScheduleFlag) -> Self {
+        match flag {
+            ScheduleFlag::Cosine => Schedule::Cosine,
+            ScheduleFlag::Linear => Schedule::Linear,
+            ScheduleFlag::Constant => Schedule::Constant,
+        }
+    }
+}
+
+impl From<CheckpointFlag> for Checkpoint {
+    fn from(flag: CheckpointFlag) -> Self {
+        match flag {
+            CheckpointFlag::Auto => Checkpoint::Auto,
+            CheckpointFlag::On => Checkpoint::On,
+            CheckpointFlag::Off => Checkpoint::Off,
+        }
+    }
+}
+
 /// `--checkpoint-activations`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CheckpointFlag {
     /// on where memory would not do otherwise
     Auto,
@@ -133,7 +158,112 @@ pub enum CheckpointFlag {
     Off,
 }
 
+impl TrainFlags {
+    /// The settings of the run, as bft-train takes them.
+    fn config(&self) -> TrainConfig {
+        let count = |number: usize| number as u64;
+        TrainConfig {
+            model: self.model.clone(),
+            data: self.data.clone(),
+            output: self.output.clone(),
+            device: self.run.device.to_string(),
+            loss: self.loss.kind(),
+            group_size: self.group.group_size,
+            gamma: self.group.gamma as f32,
+            init_adapter: self.init_adapter.clone(),
+            rank: self.lora.rank,
+            alpha: self.lora.alpha.map(|alpha| alpha as f32),
+            target_modules: self.lora.target_modules.clone(),
+            lora_dropout: self.lora.lora_dropout as f32,
+            lr: self.lr,
+            schedule: self.schedule.into(),
+            warmup_steps: count(self.warmup_steps),
+            weight_decay: self.weight_decay,
+            max_grad_norm: self.max_grad_norm,
+            batch_size: self.batch_size,
+            grad_accum: self.grad_accum,
+            steps: self.steps.map(count),
+            epochs: self.epochs.map(count),
+            max_length: self.data_flags.max_length,
+            truncate: self.data_flags.truncate,
+            skip_bad_rows: self.data_flags.skip_bad_rows,
+            no_shuffle: self.no_shuffle,
+            seed: self.seed,
+            eval_data: self.eval_data.clone(),
+            eval_every: self.eval_every.map(count),
+            save_every: count(self.save_every),
+            resume: self.resume,
+            checkpoint_activations: self.checkpoint_activations.into(),
+        }
+    }
+}
+
 /// Runs `bft train`.
-pub fn run(_flags: &TrainFlags) -> Result<(), CliError> {
-    Err(CliError::failed("not wired yet"))
+pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
+    let stop = stop_on_ctrl_c()?;
+    open::existing("--data", &flags.data)?;
+    if let Some(path) = &flags.eval_data {
+        open::existing("--eval-data", path)?;
+    }
+    if let Some(path) = &flags.init_adapter {
+        open::existing("--init-adapter", path)?;
+    }
+    let model = open::model(&flags.model)?;
+    let trainer = Trainer::open(flags.config(), &model).map_err(CliError::failed)?;
+    let device = open::device(&flags.run.device)?;
+    let mut report = TrainReport::new();
+    let mut hear = |event| report.event(event);
+    let finished = pollster::block_on(trainer.tune(&device, stop, &mut hear));
+    report.close();
+    let finished = finished.map_err(CliError::failed)?;
+    if flags.json {
+        ui::json(&serde_json::to_value(&finished).map_err(CliError::failed)?)?;
+    }
+    if finished.stopped {
+        return Err(CliError::failed(format!(
+            "stopped after step {}; everything is saved, go on with: bft train --output {} --resume",
+            finished.steps,
+            shell_word(&flags.output)
+        )));
+    }
+    Ok(())
+}
+
+/// Set by Ctrl-C: the run ends after the step at hand.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// The first Ctrl-C asks the run to stop, the second ends the process at once.
+fn stop_on_ctrl_c() -> Result<&'static AtomicBool, CliError> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::SeqCst) {
+            // Checkpoints are renamed into place, so that ending here leaves the last one whole.
+            std::process::exit(1);
+        }
+        ui::note("\nstopping after this step and saving; press Ctrl-C again to quit at once");
+    })
+    .map_err(|error| CliError::failed(format!("Ctrl-C cannot be caught: {error}")))?;
+    Ok(&STOP)
+}
+
+/// A path as a shell would need it written.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_survives_the_shell() {
+        assert_eq!(shell_word(Path::new("out/a-b_1.x")), "out/a-b_1.x");
+        assert_eq!(shell_word(Path::new("my run")), "'my run'");
+        assert_eq!(shell_word(Path::new("it's")), "'it'\\''s'");
+    }
 }

@@ -27,6 +27,12 @@ pub fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// A prompt for a line of input, on standard error, without a line end.
+pub fn ask(text: &str) {
+    let mut err = anstream::stderr();
+    let _ = write!(err, "{text}").and_then(|()| err.flush());
+}
+
 /// Something the user should know but that does not stop the run.
 pub fn warn(text: &str) {
     note(&format!("{YELLOW}warning:{YELLOW:#} {text}"));

@@ -4,7 +4,7 @@
 //! whatever else the machine does falls on both alike.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
@@ -16,70 +16,83 @@ use crate::shell::{self, heading};
 /// One row of the table.
 struct Case {
     name: &'static str,
-    /// Flags that both sides take.
-    flags: &'static [&'static str],
-    /// Flags for bft alone.
-    ours: &'static [&'static str],
-    /// Whether PyTorch runs it too.
-    torch: bool,
+    /// PyTorch's side of it: the mode of torch_step.py, and its flags.
+    torch: Option<&'static [&'static str]>,
+    /// Flags of `bft bench`.
+    bft: &'static [&'static str],
     rounds: usize,
 }
 
-const TRAIN: &[&str] = &["--task", "train", "--batch-size", "4", "--length", "256"];
-
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case {
         name: "train, 4 × 256 tokens, all trained",
-        flags: TRAIN,
-        ours: &["--device", "cpu"],
-        torch: true,
+        torch: Some(&["train"]),
+        bft: &["--task", "train", "--device", "cpu"],
         rounds: 5,
     },
     Case {
+        name: "train, 4 ragged samples, two thirds masked",
+        torch: Some(&["train-ragged", "--steps", "8"]),
+        bft: &["--task", "train", "--device", "cpu", "--data", RAGGED],
+        rounds: 8,
+    },
+    Case {
         name: "train, 4 × 256 tokens, a quarter trained",
-        flags: &[
+        torch: None,
+        bft: &[
             "--task",
             "train",
-            "--batch-size",
-            "4",
-            "--length",
-            "256",
+            "--device",
+            "cpu",
             "--trained-share",
             "0.25",
         ],
-        ours: &["--device", "cpu"],
-        torch: false,
         rounds: 3,
     },
     Case {
         name: "train, 256 + 128 + 64 + 32 tokens",
-        flags: &["--task", "train", "--lengths", "256,128,64,32"],
-        ours: &["--device", "cpu"],
-        torch: false,
+        torch: None,
+        bft: &[
+            "--task",
+            "train",
+            "--device",
+            "cpu",
+            "--lengths",
+            "256,128,64,32",
+        ],
         rounds: 3,
     },
     Case {
         name: "embed, 16 × 128 tokens",
-        flags: &["--task", "embed", "--batch-size", "16", "--length", "128"],
-        ours: &["--device", "cpu"],
-        torch: true,
+        torch: Some(&["embed"]),
+        bft: &[
+            "--task",
+            "embed",
+            "--device",
+            "cpu",
+            "--batch-size",
+            "16",
+            "--length",
+            "128",
+        ],
         rounds: 5,
     },
     Case {
-        name: "generate, greedy, 64 tokens",
-        flags: &["--task", "generate", "--length", "64"],
-        ours: &["--device", "cpu"],
-        torch: true,
-        rounds: 3,
+        name: "generate, 64 tokens, greedy",
+        torch: Some(&["generate"]),
+        bft: &["--task", "generate", "--device", "cpu", "--length", "64"],
+        rounds: 5,
     },
     Case {
-        name: "train, 4 × 256 tokens, on the best GPU adapter",
-        flags: TRAIN,
-        ours: &["--device", "gpu"],
-        torch: false,
+        name: "train, 4 × 256 tokens, best GPU adapter",
+        torch: None,
+        bft: &["--task", "train", "--device", "gpu"],
         rounds: 2,
     },
 ];
+
+/// Stands for the file of ragged rows that both sides train on.
+const RAGGED: &str = "ragged.jsonl";
 
 /// `cargo xtask bench [WORD]`: every case, or those whose name holds the word.
 pub fn run(rest: &[String]) -> Result<(), String> {
@@ -95,28 +108,30 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     let model = model::get()?;
     let bft = demo::build()?;
     let python = std::env::var("BFT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let needs_torch = |case: &&Case| case.torch && case.name.contains(wanted);
-    let torch = CASES.iter().any(|case| needs_torch(&case))
-        && shell::succeeds(
-            Command::new(&python).args(["-c", "import torch, transformers, peft, gguf"]),
-        );
+    let imports = "import torch, transformers, peft, gguf";
+    let torch = shell::succeeds(Command::new(&python).args(["-c", imports]));
     if !torch {
         println!(
-            "PyTorch is left out: `{python}` has no torch, transformers, peft and gguf; see tests/bench/requirements.txt, and set BFT_PYTHON to a Python that has them"
+            "PyTorch's side is left out: `{python}` lacks torch, transformers, peft or gguf; install tests/bench/requirements.txt and set BFT_PYTHON to that Python"
         );
     }
+    let ragged = shell::root().join("target/bench").join(RAGGED);
+    let sides = Sides {
+        bft,
+        model,
+        python: torch.then_some(python),
+        ragged,
+    };
     let mut rows = vec![
         "| case | bft tokens/s | PyTorch tokens/s | ratio | bft peak | PyTorch peak |".to_owned(),
         "|---|---|---|---|---|---|".to_owned(),
     ];
     for case in CASES.iter().filter(|case| case.name.contains(wanted)) {
         heading(case.name);
-        rows.push(measure(
-            case,
-            &bft,
-            &model,
-            (torch && case.torch).then_some(python.as_str()),
-        )?);
+        match sides.measure(case)? {
+            Some(row) => rows.push(row),
+            None => println!("left out: its rows come from PyTorch's side"),
+        }
     }
     println!("\n{}", rows.join("\n"));
     Ok(())
@@ -133,7 +148,8 @@ struct Server {
 /// What a side came to.
 #[derive(Default)]
 struct Side {
-    speeds: Vec<f64>,
+    tokens: f64,
+    seconds: f64,
     peak: f64,
 }
 
@@ -160,11 +176,18 @@ impl Server {
 
     /// Runs one step.
     fn step(&mut self) -> Result<Value, String> {
-        let gone = |error: std::io::Error| format!("`{}` stopped answering: {error}", self.shown);
-        self.input.write_all(b"step\n").map_err(gone)?;
-        self.input.flush().map_err(gone)?;
+        self.input
+            .write_all(b"step\n")
+            .and_then(|()| self.input.flush())
+            .map_err(|error| format!("`{}` stopped listening: {error}", self.shown))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Value, String> {
         let mut line = String::new();
-        self.output.read_line(&mut line).map_err(gone)?;
+        self.output
+            .read_line(&mut line)
+            .map_err(|error| format!("`{}` stopped answering: {error}", self.shown))?;
         serde_json::from_str(&line)
             .map_err(|_| format!("`{}` answered with no JSON: {line:?}", self.shown))
     }
@@ -180,67 +203,90 @@ impl Drop for Server {
 
 impl Side {
     fn add(&mut self, answer: &Value) -> Result<(), String> {
-        self.speeds.push(demo::number(answer, "tokens_per_second")?);
-        self.peak = self.peak.max(demo::number(answer, "peak_bytes")?);
+        self.tokens += demo::number(answer, "tokens")?;
+        self.seconds += demo::number(answer, "seconds")?;
+        self.peak = self.peak.max(demo::number(answer, "peak_rss_bytes")?);
         Ok(())
     }
 
-    fn median(&self) -> f64 {
-        let mut sorted = self.speeds.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    /// Over all steps together: ragged steps differ in length.
+    fn tokens_per_second(&self) -> f64 {
+        self.tokens / self.seconds
     }
 }
 
-fn measure(case: &Case, bft: &Path, model: &Path, python: Option<&str>) -> Result<String, String> {
-    let mut command = Command::new(bft);
-    command
-        .args(["bench", "--serve", "--json", "--model"])
-        .arg(model)
-        .args(case.flags)
-        .args(case.ours);
-    let mut ours = Server::start(&mut command)?;
-    let mut theirs = python
-        .map(|python| {
-            let mut command = Command::new(python);
-            command
-                .arg(shell::root().join("tests/bench/torch_step.py"))
-                .arg("--model")
-                .arg(model)
-                .args(case.flags);
-            Server::start(&mut command)
-        })
-        .transpose()?;
-    let (mut bft_side, mut torch_side) = (Side::default(), Side::default());
-    for round in 0..=case.rounds {
-        let answer = ours.step()?;
-        let other = theirs.as_mut().map(Server::step).transpose()?;
-        // The first round warms caches up and is not counted.
-        if round > 0 {
-            bft_side.add(&answer)?;
+/// The two programs, and what they are measured with.
+struct Sides {
+    bft: PathBuf,
+    model: PathBuf,
+    python: Option<String>,
+    ragged: PathBuf,
+}
+
+impl Sides {
+    fn torch(&self, case: &Case) -> Option<Command> {
+        let mut command = Command::new(self.python.as_ref()?);
+        command
+            .arg(shell::root().join("tests/bench/torch_step.py"))
+            .args(case.torch?)
+            .arg("--model")
+            .arg(&self.model);
+        Some(command)
+    }
+
+    fn ours(&self, case: &Case) -> Command {
+        let mut command = Command::new(&self.bft);
+        command
+            .args(["bench", "--serve", "--model"])
+            .arg(&self.model);
+        for flag in case.bft {
+            match *flag {
+                RAGGED => command.arg(&self.ragged),
+                flag => command.arg(flag),
+            };
+        }
+        command
+    }
+
+    /// The case's row of the table; `None` if it cannot be measured here.
+    fn measure(&self, case: &Case) -> Result<Option<String>, String> {
+        if case.bft.contains(&RAGGED) {
+            let Some(mut command) = self.torch(case) else {
+                return Ok(None);
+            };
+            if let Some(folder) = self.ragged.parent() {
+                std::fs::create_dir_all(folder)
+                    .map_err(|error| format!("{}: {error}", folder.display()))?;
+            }
+            shell::run(command.arg("--write-rows").arg(&self.ragged))?;
+        }
+        let mut ours = Server::start(&mut self.ours(case))?;
+        let mut theirs = match self.torch(case) {
+            Some(mut command) => Some(Server::start(command.arg("--serve"))?),
+            None => None,
+        };
+        let (mut bft, mut torch) = (Side::default(), Side::default());
+        for _ in 0..case.rounds {
+            let answer = ours.step()?;
             println!("bft      {answer}");
-            if let Some(other) = other {
-                torch_side.add(&other)?;
-                println!("PyTorch  {other}");
+            bft.add(&answer)?;
+            if let Some(theirs) = &mut theirs {
+                let answer = theirs.step()?;
+                println!("PyTorch  {answer}");
+                torch.add(&answer)?;
             }
         }
+        let gigabytes = |peak: f64| format!("{:.2} GB", peak / 1e9);
+        let (speed, peak) = (bft.tokens_per_second(), gigabytes(bft.peak));
+        Ok(Some(match theirs {
+            Some(_) => format!(
+                "| {} | {speed:.1} | {:.1} | {:.2} | {peak} | {} |",
+                case.name,
+                torch.tokens_per_second(),
+                speed / torch.tokens_per_second(),
+                gigabytes(torch.peak)
+            ),
+            None => format!("| {} | {speed:.1} | – | – | {peak} | – |", case.name),
+        }))
     }
-    let gigabytes = |peak: f64| format!("{:.2} GB", peak / 1e9);
-    let speed = bft_side.median();
-    Ok(if theirs.is_some() {
-        let torch = torch_side.median();
-        format!(
-            "| {} | {speed:.1} | {torch:.1} | {:.2} | {} | {} |",
-            case.name,
-            speed / torch,
-            gigabytes(bft_side.peak),
-            gigabytes(torch_side.peak)
-        )
-    } else {
-        format!(
-            "| {} | {speed:.1} | – | – | {} | – |",
-            case.name,
-            gigabytes(bft_side.peak)
-        )
-    })
 }

@@ -1,0 +1,259 @@
+//! The steps that `bft bench` times: training, embedding, generation.
+
+use bft_core::device::Device;
+use bft_core::{
+    AdamW, Batch, Capacity, LossConfig, Pooling, Runner, RunnerOptions, StepTotals, Tuner,
+    TunerOptions,
+};
+use bft_formats::Model;
+use bft_train::{BatchBounds, Sample};
+
+use super::flops::Flops;
+use super::{BenchFlags, Task, text};
+use crate::error::CliError;
+use crate::estimate::adapter;
+
+/// What one step did.
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    /// Tokens, masked ones included; for generation, new ones.
+    pub tokens: usize,
+    /// Trained tokens.
+    pub trained_tokens: Option<usize>,
+    /// The loss before the update.
+    pub loss: Option<f64>,
+    /// Multiplications and additions.
+    pub flops: f64,
+}
+
+/// Something that can be done again and again.
+pub enum Work<'d> {
+    /// Optimizer steps.
+    Train(Box<Training<'d>>),
+    /// One packed batch to vectors.
+    Embed {
+        runner: Box<Runner<'d>>,
+        batch: Batch,
+        flops: f64,
+    },
+    /// One text, greedily.
+    Generate {
+        runner: Box<Runner<'d>>,
+        prompt: Vec<u32>,
+        new_tokens: usize,
+        flops: f64,
+    },
+}
+
+/// Optimizer steps over groups of samples, taken in turn.
+pub struct Training<'d> {
+    tuner: Tuner<'d>,
+    steps: Vec<Step>,
+    next: usize,
+    loss: LossConfig,
+}
+
+struct Step {
+    batch: Batch,
+    totals: StepTotals,
+    tokens: usize,
+    flops: f64,
+}
+
+impl<'d> Work<'d> {
+    /// Takes the model to the device and makes everything ready for the first step.
+    pub fn prepare(
+        device: &'d Device,
+        model: &Model,
+        rows: Option<Vec<Sample>>,
+        flags: &BenchFlags,
+    ) -> Result<Self, CliError> {
+        let lengths = flags.lengths();
+        match flags.task {
+            Task::Train => {
+                let samples = match rows {
+                    Some(rows) => rows,
+                    None => text::samples(model, &lengths, flags.trained_share)?,
+                };
+                Ok(Work::Train(Box::new(Training::prepare(
+                    device, model, &samples, flags,
+                )?)))
+            }
+            Task::Embed => {
+                let samples = text::samples(model, &lengths, 1.0)?;
+                let packed = text::batch(&samples);
+                let batch = Batch::untrained(packed.tokens, packed.segments);
+                let tokens = batch.tokens.len();
+                let capacity = Capacity {
+                    tokens,
+                    trained: 0,
+                    samples: samples.len(),
+                };
+                Ok(Work::Embed {
+                    runner: Box::new(runner(device, model, capacity, tokens)?),
+                    batch,
+                    flops: Flops::new(model, None).embedding(lengths.iter().copied()),
+                })
+            }
+            Task::Generate | Task::Kernels => {
+                let prompt = text::samples(model, &[PROMPT_TOKENS], 1.0)?
+                    .remove(0)
+                    .tokens;
+                let capacity = Capacity {
+                    tokens: prompt.len(),
+                    trained: 1,
+                    samples: 1,
+                };
+                Ok(Work::Generate {
+                    runner: Box::new(runner(
+                        device,
+                        model,
+                        capacity,
+                        prompt.len() + flags.length,
+                    )?),
+                    flops: Flops::new(model, None).generation(prompt.len(), flags.length),
+                    prompt,
+                    new_tokens: flags.length,
+                })
+            }
+        }
+    }
+
+    /// Does it once, and waits until it is done.
+    pub fn step(&mut self) -> Result<Done, CliError> {
+        match self {
+            Work::Train(training) => training.step(),
+            Work::Embed {
+                runner,
+                batch,
+                flops,
+            } => {
+                pollster::block_on(runner.embed(batch, Pooling::Mean)).map_err(CliError::failed)?;
+                Ok(Done {
+                    tokens: batch.tokens.len(),
+                    trained_tokens: None,
+                    loss: None,
+                    flops: *flops,
+                })
+            }
+            Work::Generate {
+                runner,
+                prompt,
+                new_tokens,
+                flops,
+            } => {
+                let mut generation = runner.generation().map_err(CliError::failed)?;
+                let mut logits =
+                    pollster::block_on(generation.next(prompt)).map_err(CliError::failed)?;
+                let mut greedy =
+                    bft_core::sample::Sampler::new(bft_core::sample::Sampling::default());
+                for made in 1..=*new_tokens {
+                    let token = greedy.pick(&logits).map_err(CliError::failed)?;
+                    if made < *new_tokens {
+                        logits = pollster::block_on(generation.next(&[token]))
+                            .map_err(CliError::failed)?;
+                    }
+                }
+                Ok(Done {
+                    tokens: *new_tokens,
+                    trained_tokens: None,
+                    loss: None,
+                    flops: *flops,
+                })
+            }
+        }
+    }
+}
+
+/// As short as "The gene TP53 encodes": new tokens are what is measured.
+const PROMPT_TOKENS: usize = 6;
+
+fn runner<'d>(
+    device: &'d Device,
+    model: &Model,
+    capacity: Capacity,
+    max_length: usize,
+) -> Result<Runner<'d>, CliError> {
+    let options = RunnerOptions {
+        capacity,
+        max_length,
+    };
+    Runner::new(device, model, None, options).map_err(CliError::failed)
+}
+
+impl<'d> Training<'d> {
+    fn prepare(
+        device: &'d Device,
+        model: &Model,
+        samples: &[Sample],
+        flags: &BenchFlags,
+    ) -> Result<Self, CliError> {
+        let adapter = adapter(&flags.lora, model)?;
+        let flops = Flops::new(model, Some(&adapter));
+        let a_step = flags.lengths().len();
+        let mut bounds = BatchBounds::default();
+        let mut steps = Vec::new();
+        for group in samples.chunks(a_step) {
+            let tokens = group.iter().map(|sample| sample.tokens.len()).sum();
+            let trained = group.iter().map(Sample::trained).sum();
+            bounds = bounds.union(BatchBounds {
+                tokens,
+                trained,
+                samples: group.len(),
+            });
+            steps.push(Step {
+                batch: text::batch(group),
+                totals: StepTotals {
+                    samples: group.len(),
+                    tokens: trained,
+                },
+                tokens,
+                flops: flops.training(group),
+            });
+        }
+        let options = TunerOptions {
+            capacity: Capacity {
+                tokens: bounds.tokens,
+                trained: bounds.trained,
+                samples: bounds.samples,
+            },
+            max_length: samples
+                .iter()
+                .map(|sample| sample.tokens.len())
+                .max()
+                .unwrap_or(1),
+            checkpoint: flags.checkpoint_activations.into(),
+            seed: 0,
+        };
+        Ok(Training {
+            tuner: Tuner::new(device, model, &adapter, options).map_err(CliError::failed)?,
+            steps,
+            next: 0,
+            loss: flags.loss.config(flags.group),
+        })
+    }
+
+    fn step(&mut self) -> Result<Done, CliError> {
+        let step = &self.steps[self.next % self.steps.len()];
+        self.next += 1;
+        let optimizer = AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            max_grad_norm: 1.0,
+        };
+        self.tuner
+            .accumulate(&step.batch, step.totals, &self.loss)
+            .and_then(|()| self.tuner.apply(2e-4, &optimizer))
+            .map_err(CliError::failed)?;
+        // The one look at the device: it also waits for the step to end.
+        let metrics = pollster::block_on(self.tuner.drain_metrics()).map_err(CliError::failed)?;
+        Ok(Done {
+            tokens: step.tokens,
+            trained_tokens: Some(step.totals.tokens),
+            loss: metrics.last().map(|metrics| metrics.loss),
+            flops: step.flops,
+        })
+    }
+}
