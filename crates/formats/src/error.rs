@@ -1,7 +1,7 @@
 //! The one error type of the crate: every message names the thing, what was found, what was
 //! expected and what to do, on one line.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Short for `std::result::Result<T, FormatError>`.
 pub type Result<T> = std::result::Result<T, FormatError>;
@@ -71,7 +71,8 @@ pub enum FormatError {
 }
 
 impl FormatError {
-    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn io(action: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
         Self::Io {
             action,
             path: path.to_path_buf(),

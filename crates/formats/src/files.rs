@@ -1,14 +1,16 @@
-//! Writing files so that they are complete or absent, and hashing them.
+//! Writing files so that they are complete or absent, and hashing them; not for WebAssembly.
 
 use std::io::{self, Write};
 use std::path::Path;
 
+use sha2::Digest;
+
+use crate::hash::hex;
 use crate::{FormatError, Result};
 
 /// Writes a file through a temporary one beside it: written, flushed to disk, renamed.
 ///
 /// Readers see the old file or the whole new one, never a part, whatever happens meanwhile.
-#[cfg(not(target_arch = "wasm32"))]
 pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -33,7 +35,6 @@ pub fn write_atomic(
 
 /// Temporary files and folders are private by default; the finished ones are ordinary, with `mode`
 /// less the process's mask.
-#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn temporary_settings(builder: &mut tempfile::Builder<'_, '_>, mode: u32) {
     builder.prefix(".bft-");
     #[cfg(unix)]
@@ -43,7 +44,6 @@ pub(crate) fn temporary_settings(builder: &mut tempfile::Builder<'_, '_>, mode: 
 }
 
 /// Flushes a folder's own entries to disk, so that a rename survives a power cut.
-#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     // Only Unix can open a folder for this.
     if cfg!(unix) {
@@ -54,9 +54,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Lower-case hexadecimal SHA-256 of a file.
-#[cfg(not(target_arch = "wasm32"))]
 pub fn sha256_file(path: &Path) -> Result<String> {
-    use sha2::Digest;
     let mut file = std::fs::File::open(path).map_err(|e| FormatError::io("open", path, e))?;
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -69,14 +67,4 @@ pub fn sha256_file(path: &Path) -> Result<String> {
         hasher.update(&buffer[..n]);
     }
     Ok(hex(&hasher.finalize()))
-}
-
-/// Lower-case hexadecimal SHA-256 of bytes.
-pub fn sha256_bytes(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    hex(&sha2::Sha256::digest(bytes))
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|b| format!("{b:02x}")).collect()
 }

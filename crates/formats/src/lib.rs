@@ -1,4 +1,30 @@
 //! Model, adapter, tokenizer and chat-template files: bytes to structs and back, no device.
+//!
+//! [`Model::open`] takes a folder (`config.json`, safetensors, `tokenizer.json`) or a GGUF file and
+//! gives [`ModelConfig`], tensors under Hugging Face names in their file's own format, [`Tokenizer`]
+//! and [`ChatTemplate`]. [`Adapter`] reads and writes PEFT's layout. Everything also works from
+//! bytes in memory, for targets without files.
+//!
+//! Files are hostile until parsed: every count, length and offset is checked before it is used or
+//! allocated for, and whatever would make the model compute something else than what is implemented
+//! is refused by name. Each message is one line that names the file and the thing, what was found,
+//! what was expected and what to do.
+//!
+//! # What a user can be told
+//!
+//! | where | refused |
+//! |---|---|
+//! | path | not there; a file that is not GGUF; a folder without `config.json` (naming a `.gguf` in it) |
+//! | `config.json` | not JSON; a key missing, of the wrong type or out of range; sizes that contradict each other or are no multiple of 4; model types, activations, rope types, active sliding windows, experts, multipliers and quantisations that are not implemented |
+//! | safetensors | truncated, longer than it says, overlapping, mis-shaped, a Git LFS pointer; formats other than F32, F16, BF16 (naming the tensor); pickles instead |
+//! | shards | an index that names files outside its folder, a shard or tensor that is not there |
+//! | GGUF header | wrong magic, version or byte order; truncated; counts, lengths, alignment and offsets that cannot be; text that is not UTF-8; keys and tensors there twice |
+//! | GGUF model | architectures, tensor types, rope scalings, windows, experts, scales that are not implemented; tensors without a place; split files; metadata missing or of the wrong type |
+//! | tensors | missing, of another shape, unknown to the architecture |
+//! | tokenizer | unreadable `tokenizer.json`; GGUF tokenizer models and pre-tokenizers that are not known; tokens, kinds, scores and merges that do not fit together; more tokens than the embedding has rows; none where one is needed |
+//! | chat template | does not compile, fails or refuses the roles (in its own words), never ends; none where one is needed |
+//! | adapter | a file missing, a pickle; kinds and options of PEFT that are not plain LoRA or rsLoRA; tensors that are no LoRA pair, pairs incomplete or beside `target_modules`; ranks, modules, shapes of another model (naming the module, found and expected) |
+//! | writing | whatever the operating system says, with the path; the old file stays |
 
 mod adapter;
 mod bytes;
@@ -6,9 +32,11 @@ mod chat;
 mod config;
 mod dtype;
 mod error;
+#[cfg(not(target_arch = "wasm32"))]
 mod files;
 mod folder;
 pub mod gguf;
+mod hash;
 mod json;
 mod model;
 mod safetensors;
@@ -21,9 +49,9 @@ pub use chat::{ChatTemplate, Message};
 pub use config::{Architecture, LINEAR_MODULES, ModelConfig, RopeScaling};
 pub use dtype::{DType, dequantize_row};
 pub use error::{FormatError, Result};
-pub use files::sha256_bytes;
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{sha256_file, write_atomic};
+pub use hash::sha256_bytes;
 pub use model::Model;
 pub use tensor::Tensor;
 pub use tokenizer::{StreamDecoder, Tokenizer};

@@ -20,7 +20,7 @@ use crate::{FormatError, Result, Tokenizer};
 const NAME: &str = "chat_template";
 
 /// Instructions a template may run; rendering a long conversation takes some ten thousand.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 5_000_000;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

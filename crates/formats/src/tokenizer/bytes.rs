@@ -1,11 +1,11 @@
 //! GPT-2's alphabet: one printable character for each byte.
 
-/// True when the tokenizer writes its tokens in GPT-2's byte alphabet.
-pub(super) fn is_byte_level(inner: &tokenizers::Tokenizer) -> bool {
-    let name = inner
+/// True when the tokenizer's decoder is, or has among its steps, the one of this name.
+pub(super) fn decoder_has(inner: &tokenizers::Tokenizer, name: &str) -> bool {
+    let json = inner
         .get_decoder()
         .and_then(|d| serde_json::to_string(d).ok());
-    name.is_some_and(|json| json.contains("\"ByteLevel\""))
+    json.is_some_and(|json| json.contains(&format!("\"{name}\"")))
 }
 
 /// The bytes a token stands for; `None` when a character is not of the alphabet.

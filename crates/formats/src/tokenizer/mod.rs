@@ -33,6 +33,8 @@ struct Parts {
     ends: Ends,
     /// Tokens are written in GPT-2's alphabet of 256 characters, one for each byte.
     byte_level: bool,
+    /// Bytes without a piece of their own are written as tokens such as `<0x0A>`.
+    byte_fallback: bool,
 }
 
 /// A model's own tokenizer; cheap to clone.
@@ -68,7 +70,8 @@ impl Tokenizer {
             .map(|(id, _)| id)
             .collect();
         let vocab_size = largest.map_or(0, |id| id as usize + 1);
-        let byte_level = bytes::is_byte_level(&inner);
+        let byte_level = bytes::decoder_has(&inner, "ByteLevel");
+        let byte_fallback = bytes::decoder_has(&inner, "ByteFallback");
         Self {
             parts: Arc::new(Parts {
                 inner,
@@ -78,6 +81,7 @@ impl Tokenizer {
                 eos,
                 ends,
                 byte_level,
+                byte_fallback,
             }),
         }
     }
@@ -154,6 +158,27 @@ impl Tokenizer {
                 .map(|b| format!("<0x{b:02X}>"))
                 .collect(),
         }
+    }
+
+    /// The bytes a token of a byte-level tokenizer stands for; none for an id without a token.
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let token = self.parts.inner.id_to_token(id).unwrap_or_default();
+        // Added tokens are written as they are, in any characters.
+        bytes::token_bytes(&token).unwrap_or_else(|| token.into_bytes())
+    }
+
+    /// The byte that a token such as `<0x0A>` stands for, where the tokenizer falls back to bytes.
+    fn fallback_byte(&self, id: u32) -> Option<u8> {
+        let token = self
+            .parts
+            .inner
+            .id_to_token(id)
+            .filter(|_| self.parts.byte_fallback)?;
+        let digits = token
+            .strip_prefix("<0x")?
+            .strip_suffix('>')
+            .filter(|d| d.len() == 2)?;
+        u8::from_str_radix(digits, 16).ok()
     }
 
     /// True for control tokens, which decoding can leave out.

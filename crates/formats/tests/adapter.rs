@@ -1,0 +1,514 @@
+//! LoRA adapters: PEFT's files are read, and what is written is what PEFT writes.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use bft_formats::{
+    Adapter, AdapterConfig, Architecture, Bytes, DType, LINEAR_MODULES, LoraPair, ModelConfig,
+    Tensor,
+};
+use common::{Random, assert_says, message, put, raw_safetensors, safetensors_file, tiny_config};
+use serde_json::{Value, json};
+
+type Files = BTreeMap<String, Bytes>;
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+fn model() -> ModelConfig {
+    tiny_config(Architecture::Llama)
+}
+
+/// Random pairs of rank 4 on these modules of every layer.
+fn pairs(modules: &[&str]) -> Vec<LoraPair> {
+    let mut random = Random::new(2);
+    let mut pairs = Vec::new();
+    for layer in 0..2 {
+        for module in modules {
+            let [out_features, in_features] = model().linear_shape(module).unwrap();
+            let mut values = |n: usize| (0..n).map(|_| random.uniform()).collect::<Vec<f32>>();
+            pairs.push(LoraPair {
+                module: ModelConfig::linear_name(layer, module),
+                rank: 4,
+                scaling: 2.0,
+                in_features,
+                out_features,
+                a: values(4 * in_features),
+                b: values(4 * out_features),
+            });
+        }
+    }
+    pairs
+}
+
+fn adapter(modules: &[&str]) -> Adapter {
+    let names = modules.iter().map(|m| m.to_string()).collect();
+    Adapter {
+        config: AdapterConfig::new(4, 8.0, names, 0.1),
+        pairs: pairs(modules),
+    }
+}
+
+/// What PEFT 0.21.2's LoraConfig.save_pretrained writes, with `changes` put over it.
+fn peft_config(changes: Value) -> String {
+    let mut config: Value = serde_json::from_str(PEFT).unwrap();
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config.to_string()
+}
+
+const PEFT: &str = r#"{
+  "alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null,
+  "base_model_name_or_path": "some/model", "bias": "none", "corda_config": null,
+  "ensure_weight_tying": false, "eva_config": null, "exclude_modules": null, "fan_in_fan_out": false,
+  "inference_mode": true, "init_lora_weights": true, "kasa_config": null, "layer_replication": null,
+  "layers_pattern": null, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": 8,
+  "lora_bias": false, "lora_dropout": 0.1, "lora_ga_config": null, "megatron_config": null,
+  "megatron_core": "megatron.core", "modules_to_save": null, "monteclora_config": null,
+  "peft_type": "LORA", "peft_version": "0.21.2", "qalora_group_size": 16, "r": 4, "rank_pattern": {},
+  "revision": null, "target_modules": ["v_proj", "q_proj"], "target_parameters": null,
+  "task_type": "CAUSAL_LM", "trainable_token_indices": null, "use_bdlora": null, "use_dora": false,
+  "use_qalora": false, "use_rslora": false, "velora_config": null
+}"#;
+
+fn tensors(pairs: &[LoraPair]) -> Vec<Tensor> {
+    let name = |p: &LoraPair, half| format!("base_model.model.{}.{half}.weight", p.module);
+    let halves = pairs.iter().flat_map(|p| {
+        [
+            Tensor::from_f32(name(p, "lora_A"), vec![p.rank, p.in_features], &p.a),
+            Tensor::from_f32(name(p, "lora_B"), vec![p.out_features, p.rank], &p.b),
+        ]
+    });
+    halves.map(Result::unwrap).collect()
+}
+
+/// An adapter's folder with this configuration, on q and v.
+fn files(changes: Value) -> Files {
+    let mut files = Files::new();
+    put(&mut files, CONFIG, peft_config(changes));
+    put(
+        &mut files,
+        WEIGHTS,
+        safetensors_file(&tensors(&pairs(&["q_proj", "v_proj"]))),
+    );
+    files
+}
+
+fn load(files: &Files) -> bft_formats::Result<Adapter> {
+    Adapter::from_folder_bytes("tuned", files.clone(), &model())
+}
+
+fn refusal(changes: Value) -> String {
+    let text = message(load(&files(changes)));
+    assert_says(&text, &["tuned/adapter_config.json"]);
+    text
+}
+
+#[test]
+fn pefts_adapter_is_read() {
+    let adapter = load(&files(json!({}))).unwrap();
+    assert_eq!(adapter.pairs, pairs(&["q_proj", "v_proj"]));
+    let mut expected = AdapterConfig::new(4, 8.0, vec!["q_proj".into(), "v_proj".into()], 0.1);
+    expected.base_model = Some("some/model".to_string());
+    assert_eq!(adapter.config, expected);
+}
+
+#[test]
+fn half_precision_is_widened() {
+    let mut files = files(json!({}));
+    let mut all = tensors(&pairs(&["q_proj", "v_proj"]));
+    for tensor in &mut all {
+        let half = |v: f32| half::bf16::from_f32(v).to_le_bytes();
+        let data: Vec<u8> = tensor.to_f32().into_iter().flat_map(half).collect();
+        *tensor =
+            Tensor::new(&tensor.name, DType::BF16, tensor.shape.clone(), data.into()).unwrap();
+    }
+    put(&mut files, WEIGHTS, safetensors_file(&all));
+    let adapter = load(&files).unwrap();
+    assert_eq!(adapter.pairs[0].a, all[0].to_f32());
+}
+
+#[test]
+fn scaling_is_alpha_over_the_rank_or_its_root() {
+    let scaling = |changes| {
+        load(&files(changes))
+            .unwrap()
+            .pairs
+            .iter()
+            .map(|p| p.scaling)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(scaling(json!({"lora_alpha": 6})), [1.5; 4]);
+    assert_eq!(
+        scaling(json!({"lora_alpha": 6, "use_rslora": true})),
+        [3.0; 4]
+    );
+    // Pairs come as layer 0 q, v, layer 1 q, v.
+    assert_eq!(
+        scaling(json!({"alpha_pattern": {"v_proj": 2}})),
+        [2.0, 0.5, 2.0, 0.5]
+    );
+    assert_eq!(
+        scaling(json!({"alpha_pattern": {"model.layers.1.self_attn.v_proj": 2}})),
+        [2.0, 2.0, 2.0, 0.5]
+    );
+    assert_eq!(
+        scaling(json!({"alpha_pattern": {"^model\\.layers\\.0.*": 2}})),
+        [0.5, 0.5, 2.0, 2.0]
+    );
+    // Only whole parts of a name count.
+    assert_eq!(scaling(json!({"alpha_pattern": {"proj": 2}})), [2.0; 4]);
+}
+
+#[test]
+fn ranks_may_differ_by_pattern() {
+    let mut mixed = pairs(&["q_proj", "v_proj"]);
+    for pair in mixed.iter_mut().filter(|p| p.module.ends_with("v_proj")) {
+        pair.rank = 2;
+        pair.a.truncate(2 * pair.in_features);
+        pair.b.truncate(2 * pair.out_features);
+    }
+    let mut files = files(json!({"rank_pattern": {"v_proj": 2}}));
+    put(&mut files, WEIGHTS, safetensors_file(&tensors(&mixed)));
+    let adapter = load(&files).unwrap();
+    assert_eq!(
+        adapter
+            .pairs
+            .iter()
+            .map(|p| (p.rank, p.scaling))
+            .collect::<Vec<_>>(),
+        [(4, 2.0), (2, 4.0), (4, 2.0), (2, 4.0)]
+    );
+    assert_eq!(
+        adapter
+            .config
+            .rank_and_scaling("model.layers.0.self_attn.v_proj")
+            .unwrap(),
+        (2, 4.0)
+    );
+
+    put(&mut files, CONFIG, peft_config(json!({})));
+    let text = message(load(&files));
+    assert_says(
+        &text,
+        &[
+            "rank of model.layers.0.self_attn.v_proj",
+            "lora_A [2, 32]",
+            "rank 4",
+            "rank_pattern",
+        ],
+    );
+}
+
+#[test]
+fn targets_may_be_a_word_or_a_pattern() {
+    for target in [
+        json!("all-linear"),
+        json!(".*self_attn.(q|v)_proj"),
+        Value::Null,
+    ] {
+        let adapter = load(&files(json!({"target_modules": target}))).unwrap();
+        assert_eq!(adapter.config.target_modules, ["q_proj", "v_proj"]);
+    }
+    // Modules adapted in one layer alone are named in full, so that nothing else is adapted later.
+    let mut one = files(json!({"layers_to_transform": [1]}));
+    let second: Vec<LoraPair> = pairs(&["q_proj", "v_proj"]).split_off(2);
+    put(&mut one, WEIGHTS, safetensors_file(&tensors(&second)));
+    let adapter = load(&one).unwrap();
+    assert_eq!(
+        adapter.config.target_modules,
+        [
+            "model.layers.1.self_attn.q_proj",
+            "model.layers.1.self_attn.v_proj"
+        ]
+    );
+}
+
+#[test]
+fn files_that_contradict_each_other_are_refused() {
+    let text = message(load(&files(json!({"target_modules": ["q_proj"]}))));
+    assert_says(
+        &text,
+        &[WEIGHTS, "model.layers.0.self_attn.v_proj", "target_modules"],
+    );
+    let text = message(load(&files(
+        json!({"target_modules": ["q_proj", "v_proj", "o_proj"]}),
+    )));
+    assert_says(
+        &text,
+        &[
+            WEIGHTS,
+            "the pair of model.layers.0.self_attn.o_proj is missing",
+        ],
+    );
+    let mut half = files(json!({}));
+    let mut all = tensors(&pairs(&["q_proj", "v_proj"]));
+    all.remove(3);
+    put(&mut half, WEIGHTS, safetensors_file(&all));
+    let text = message(load(&half));
+    assert_says(
+        &text,
+        &["one of lora_A and lora_B of model.layers.0.self_attn.v_proj is missing"],
+    );
+    let mut none = files(json!({"target_modules": "all-linear"}));
+    put(&mut none, WEIGHTS, safetensors_file(&[]));
+    assert_says(&message(load(&none)), &["any LoRA tensor is missing"]);
+}
+
+#[test]
+fn an_adapter_for_another_model_says_where_they_differ() {
+    let other = |change: &dyn Fn(&mut ModelConfig)| {
+        let mut model = model();
+        change(&mut model);
+        message(Adapter::from_folder_bytes(
+            "tuned",
+            files(json!({})),
+            &model,
+        ))
+    };
+    let wide = other(&|m| m.hidden_size = 64);
+    assert_says(
+        &wide,
+        &[
+            "lora_A of model.layers.0.self_attn.q_proj",
+            "found [4, 32]",
+            "expected [4, 64]",
+            "another model",
+        ],
+    );
+    let heads = other(&|m| m.num_key_value_heads = 4);
+    assert_says(
+        &heads,
+        &[
+            "lora_B of model.layers.0.self_attn.v_proj",
+            "found [16, 4]",
+            "expected [32, 4]",
+        ],
+    );
+    let deep = other(&|m| m.num_hidden_layers = 3);
+    assert_says(
+        &deep,
+        &[
+            "the pair of model.layers.2.self_attn.q_proj is missing",
+            "fewer layers",
+        ],
+    );
+    let shallow = other(&|m| m.num_hidden_layers = 1);
+    assert_says(
+        &shallow,
+        &[
+            "model.layers.1.self_attn.q_proj",
+            "llama model with 1 layers",
+            "another model",
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_plain_lora_is_refused_by_name() {
+    assert_says(
+        &refusal(json!({"peft_type": "LOHA"})),
+        &["peft_type \"LOHA\"", "only LORA"],
+    );
+    assert_says(
+        &refusal(json!({"use_dora": true})),
+        &["use_dora true", "DoRA"],
+    );
+    assert_says(
+        &refusal(json!({"modules_to_save": ["lm_head"]})),
+        &["modules_to_save [\"lm_head\"]"],
+    );
+    assert_says(&refusal(json!({"bias": "all"})), &["bias \"all\""]);
+    assert_says(
+        &refusal(json!({"init_lora_weights": "pissa"})),
+        &["init_lora_weights \"pissa\"", "base weights"],
+    );
+    assert_says(
+        &refusal(json!({"some_new_thing": {"on": 1}})),
+        &["some_new_thing"],
+    );
+    for key in ["fan_in_fan_out", "lora_bias", "use_qalora"] {
+        assert_says(&refusal(json!({key: true})), &[&format!("{key} true")]);
+    }
+    for key in [
+        "target_parameters",
+        "trainable_token_indices",
+        "layer_replication",
+        "alora_invocation_tokens",
+    ] {
+        assert_says(&refusal(json!({key: [1]})), &[&format!("{key} [1]")]);
+    }
+    // The same keys, and unknown ones, at values that mean "off" are fine.
+    let off = json!({"use_dora": false, "modules_to_save": [], "new": null, "newer": {}, "newest": false,
+                     "init_lora_weights": "gaussian", "exclude_modules": ["lm_head"]});
+    assert!(load(&files(off)).is_ok());
+}
+
+#[test]
+fn tensors_of_other_kinds_are_refused_by_name() {
+    let with = |name: &str| {
+        let mut all = tensors(&pairs(&["q_proj", "v_proj"]));
+        all.push(Tensor::from_f32(name, vec![4, 32], &[0.0; 128]).unwrap());
+        let mut files = files(json!({}));
+        put(&mut files, WEIGHTS, safetensors_file(&all));
+        message(load(&files))
+    };
+    let embedding = with("base_model.model.model.embed_tokens.lora_embedding_A");
+    assert_says(
+        &embedding,
+        &["lora_embedding_A", "lora_A.weight and lora_B.weight"],
+    );
+    let dora = with("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector");
+    assert_says(&dora, &["lora_magnitude_vector"]);
+    let head = with("base_model.model.lm_head.lora_A.weight");
+    assert_says(&head, &["an adapter on lm_head", "q_proj", "down_proj"]);
+}
+
+#[test]
+fn values_that_cannot_be_are_refused() {
+    assert_says(&refusal(json!({"r": 0})), &["r is 0"]);
+    assert_says(&refusal(json!({"r": null})), &["r is missing"]);
+    assert_says(&refusal(json!({"r": "4"})), &["r is \"4\""]);
+    assert_says(
+        &refusal(json!({"lora_dropout": 1.0})),
+        &["lora_dropout is 1", "below 1"],
+    );
+    assert_says(
+        &refusal(json!({"target_modules": [1]})),
+        &["target_modules"],
+    );
+    assert_says(
+        &refusal(json!({"target_modules": 5})),
+        &["target_modules is 5"],
+    );
+    assert_says(
+        &refusal(json!({"rank_pattern": {"q": 0}})),
+        &["rank_pattern", "\"q\"", "0"],
+    );
+    assert_says(
+        &refusal(json!({"alpha_pattern": {"(": 2}})),
+        &["alpha_pattern", "\"(\"", "regular expression"],
+    );
+}
+
+#[test]
+fn incomplete_folders_say_what_is_missing() {
+    let without = |name: &str, other: Option<&str>| {
+        let mut files = files(json!({}));
+        files.remove(name);
+        other.iter().for_each(|name| put(&mut files, name, "x"));
+        message(load(&files))
+    };
+    assert_says(
+        &without(CONFIG, None),
+        &["tuned: adapter_config.json is missing", "PEFT"],
+    );
+    assert_says(
+        &without(WEIGHTS, None),
+        &["tuned: adapter_model.safetensors is missing"],
+    );
+    let pickle = without(WEIGHTS, Some("adapter_model.bin"));
+    assert_says(
+        &pickle,
+        &[
+            "adapter_model.bin is a Python pickle",
+            "safe_serialization=True",
+        ],
+    );
+    let nowhere = message(Adapter::load(Path::new("no/such/folder"), &model()));
+    assert_says(
+        &nowhere,
+        &["cannot open no/such/folder", "adapter_config.json"],
+    );
+    let mut files = files(json!({}));
+    files.insert(WEIGHTS.to_string(), raw_safetensors("{", 0));
+    assert_says(&message(load(&files)), &[WEIGHTS, "no safetensors header"]);
+    put(&mut files, CONFIG, "{");
+    assert_says(&message(load(&files)), &[CONFIG, "not valid JSON"]);
+}
+
+#[test]
+fn no_truncation_of_either_file_gets_through() {
+    let good = files(json!({}));
+    for name in [CONFIG, WEIGHTS] {
+        for length in 0..good[name].len() {
+            let mut files = good.clone();
+            put(&mut files, name, &good[name][..length]);
+            assert!(load(&files).is_err(), "{name} cut to {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn what_is_saved_is_read_back_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut original = adapter(&LINEAR_MODULES);
+    original.config.use_rslora = true;
+    original.pairs.iter_mut().for_each(|p| p.scaling = 4.0);
+    original.config.base_model = Some("m.gguf".to_string());
+    let out = dir.path().join("a/b/out");
+    original.save(&out).unwrap();
+    assert_eq!(Adapter::load(&out, &model()).unwrap(), original);
+    let left: Vec<_> = fs::read_dir(out.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "nothing is left beside it: {left:?}");
+
+    // Over an older one, beside a run's other files.
+    fs::write(out.join("metrics.jsonl"), "{}").unwrap();
+    original.pairs[0].a[0] = 0.5;
+    original.save(&out).unwrap();
+    assert_eq!(Adapter::load(&out, &model()).unwrap(), original);
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 3);
+}
+
+#[test]
+fn what_is_saved_is_what_peft_writes() {
+    let adapter = adapter(&["q_proj", "v_proj"]);
+    let ours: Value = serde_json::from_str(&adapter.config_json()).unwrap();
+    let mut pefts: Value = serde_json::from_str(PEFT).unwrap();
+    pefts["base_model_name_or_path"] = Value::Null;
+    pefts["target_modules"] = json!(["q_proj", "v_proj"]);
+    assert_eq!(ours, pefts);
+    let keys: Vec<_> = ours.as_object().unwrap().keys().collect();
+    assert!(keys.is_sorted(), "PEFT sorts its keys");
+    assert!(adapter.config_json().contains("\"lora_dropout\": 0.1,"));
+
+    let weights = adapter.weights().unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&weights).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+    let info = header
+        .info("base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight")
+        .unwrap();
+    assert_eq!(
+        (info.dtype, &info.shape[..]),
+        (safetensors::Dtype::F32, &[16, 4][..])
+    );
+    assert_eq!(header.tensors().len(), 8);
+}
+
+#[test]
+fn a_failed_save_leaves_nothing_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let text = message(adapter(&["q_proj"]).save(&file.join("out")));
+    assert_says(&text, &["cannot write", "out"]);
+    let text = message(adapter(&["q_proj"]).save(&file));
+    assert_says(&text, &["cannot write"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let mut wrong = adapter(&["q_proj"]);
+    wrong.pairs[0].b.pop();
+    let text = message(wrong.save(&dir.path().join("out")));
+    assert_says(
+        &text,
+        &[
+            "elements of A and B of model.layers.0.self_attn.q_proj",
+            "127",
+            "128",
+        ],
+    );
+    assert!(!dir.path().join("out").exists());
+}
