@@ -74,6 +74,7 @@ pub static OPS: &[&Op] = &[
     &adamw::OP,
     &add::OP,
     &attention::OP,
+    &dropout::OP,
     &embedding::OP,
     &gather::OP,
     &head::OP,

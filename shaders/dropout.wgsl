@@ -1,0 +1,64 @@
+// Dropout whose mask is a function of a key and an element's index: nothing is kept for the gradient.
+//!include shared/grid.wgsl
+//!include shared/philox.wgsl
+
+struct Params {
+    len: u32,
+    threshold: u32, // an element whose random word lies below it is dropped
+    scale: f32,     // 1 / (1 - p)
+    unused: u32,
+    key: vec4<u32>, // seed, low and high word; stream; pass
+}
+
+const LANES = 64u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+// What four consecutive elements are multiplied by.
+fn factors(four: u32) -> vec4<f32> {
+    let words = philox(vec4<u32>(four, params.key.z, params.key.w, 0u), params.key.xy);
+    return select(vec4<f32>(0.0), vec4<f32>(params.scale), words >= vec4<u32>(params.threshold));
+}
+
+fn write(i: u32, factor: f32) {
+    if i < params.len {
+        y[i] = select(0.0, x[i] * factor, factor != 0.0);
+    }
+}
+
+fn add(i: u32, factor: f32) {
+    if i < params.len {
+        y[i] += select(0.0, x[i] * factor, factor != 0.0);
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn apply(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let four = flat_group(group, groups) * LANES + lane;
+    let factor = factors(four);
+    write(4u * four, factor.x);
+    write(4u * four + 1u, factor.y);
+    write(4u * four + 2u, factor.z);
+    write(4u * four + 3u, factor.w);
+}
+
+@compute @workgroup_size(LANES)
+fn accumulate(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let four = flat_group(group, groups) * LANES + lane;
+    let factor = factors(four);
+    add(4u * four, factor.x);
+    add(4u * four + 1u, factor.y);
+    add(4u * four + 2u, factor.z);
+    add(4u * four + 3u, factor.w);
+}
