@@ -26,3 +26,27 @@ pub fn gpu() -> Option<Device> {
         Err(error) => panic!("{error} (set BFT_TEST_NO_GPU=1 to leave the GPU tests out)"),
     }
 }
+
+/// The real SmolLM2-135M-Instruct GGUF file: `$BFT_SMOLLM2_GGUF`, or where `cargo xtask test` puts it.
+///
+/// # Panics
+/// Where it is not there: a test of the real model that tests nothing would lie.
+#[must_use]
+pub fn smollm2() -> std::path::PathBuf {
+    use std::path::PathBuf;
+    let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    let cache = || {
+        let cache = std::env::var_os("BFT_CACHE").map(PathBuf::from);
+        cache.unwrap_or_else(|| {
+            PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/bft")
+        })
+    };
+    let path =
+        std::env::var_os("BFT_SMOLLM2_GGUF").map_or_else(|| cache().join(file), PathBuf::from);
+    assert!(
+        path.is_file(),
+        "{} is not there: cargo xtask test fetches it, or set BFT_SMOLLM2_GGUF",
+        path.display()
+    );
+    path
+}

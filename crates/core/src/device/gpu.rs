@@ -74,6 +74,8 @@ pub(crate) struct Gpu {
     graveyard: Arc<Mutex<Vec<u64>>>,
     /// The first error that the driver reported, kept until the device is dropped.
     failure: Arc<Mutex<Option<DeviceError>>>,
+    /// Why the device was lost, once it is.
+    lost: Arc<Mutex<Option<String>>>,
     dummy: Buffer,
     counters: Counters,
     pub(super) choices: Choices,
@@ -125,12 +127,10 @@ impl Gpu {
                 },
             );
         }));
-        let slot = failure.clone();
+        let lost = Arc::new(Mutex::new(None));
+        let slot = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
-            keep_first(
-                &slot,
-                DeviceError::Lost(first_line(&format!("{reason:?}: {message}"))),
-            );
+            lock(&slot).get_or_insert(first_line(&format!("{reason:?}: {message}")));
         });
 
         let graveyard = Arc::default();
@@ -160,6 +160,7 @@ impl Gpu {
             cache: Mutex::default(),
             graveyard,
             failure,
+            lost,
             dummy,
             counters: Counters::default(),
         })
@@ -197,7 +198,15 @@ impl Gpu {
     }
 
     fn check(&self) -> Result<(), DeviceError> {
-        lock(&self.failure).clone().map_or(Ok(()), Err)
+        let failure = lock(&self.failure).clone();
+        if failure.is_some() {
+            // A lost device refuses commands before it says that it is lost: polling lets it say so.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+        }
+        if let Some(reason) = lock(&self.lost).clone() {
+            return Err(DeviceError::Lost(reason));
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     pub fn alloc(&self, label: &str, len: usize) -> Result<Buffer, DeviceError> {
