@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
+use crate::cpu;
 use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
 use crate::real::Real;
 
@@ -215,15 +216,17 @@ fn online_softmax_cpu<T: Real>(call: Call<'_, T>) {
         if let Some(label) = label {
             state[2] = logits[label as usize];
         }
-        let m = logits.iter().copied().fold(state[0], T::max);
-        for logit in logits.iter_mut() {
-            *logit = (*logit - m).exp();
+        let m = cpu::max(logits).max(state[0]);
+        // The label stays out of the sum rather than being taken off it: beside a sure label nothing would be left.
+        if let Some(label) = label {
+            logits[label as usize] = T::NEG_INFINITY;
         }
+        let sum = cpu::exp_sub_sum(logits, m);
         if let Some(label) = label {
             logits[label as usize] = T::ZERO;
         }
         state[3] = (state[0] - m).exp();
-        state[1] = state[1] * state[3] + logits.iter().copied().sum();
+        state[1] = state[1] * state[3] + sum;
         state[0] = m;
     });
 }

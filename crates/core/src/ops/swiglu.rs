@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{CPU_CHUNK, Op, groups};
+use crate::cpu;
 use crate::device::{Access, Call, Kernel, Recording, View};
 use crate::real::Real;
 
@@ -80,23 +81,13 @@ pub fn backward(rec: &mut Recording, gate: &View, up: &View, dy: &View, dgate: &
     rec.dispatch(&BACKWARD, &[], &params, args, groups(gate.len()));
 }
 
-fn sigmoid<T: Real>(x: T) -> T {
-    // exp of a negative number alone, so that nothing overflows.
-    let e = (-x.abs()).exp();
-    (if x >= T::ZERO { T::ONE } else { e }) / (T::ONE + e)
-}
-
 fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let [gate, up, y] = call.args();
     let (gate, up, y) = (gate.read(), up.read(), y.write());
     let inputs = gate.par_chunks(CPU_CHUNK).zip(up.par_chunks(CPU_CHUNK));
     y.par_chunks_mut(CPU_CHUNK)
         .zip(inputs)
-        .for_each(|(y, (gate, up))| {
-            for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-                *y = *gate * sigmoid(*gate) * *up;
-            }
-        });
+        .for_each(|(y, (gate, up))| cpu::silu_mul(gate, up, y));
 }
 
 fn backward_cpu<T: Real>(call: Call<'_, T>) {
@@ -113,13 +104,7 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
     outputs
         .zip(inputs)
         .for_each(|((dgate, dup), ((gate, up), dy))| {
-            for ((((dgate, dup), gate), up), dy) in
-                dgate.iter_mut().zip(dup).zip(gate).zip(up).zip(dy)
-            {
-                let s = sigmoid(*gate);
-                *dgate = *dy * *up * s * (T::ONE + *gate * (T::ONE - s));
-                *dup = *dy * *gate * s;
-            }
+            cpu::silu_mul_backward(gate, up, dy, dgate, dup);
         });
 }
 
