@@ -112,8 +112,19 @@ fn likelihood_of_a_paragraph() {
     assert_eq!(tokens, ids(&paragraph["tokens"]));
     let batch = whole(tokens);
     for device in devices() {
+        // Planned for more than comes, as training is: the head's chunks differ from a plan made to measure.
+        let Capacity {
+            tokens,
+            trained,
+            samples,
+        } = capacity(&batch);
+        let capacity = Capacity {
+            tokens: tokens + 57,
+            trained: trained + 31,
+            samples,
+        };
         let options = RunnerOptions {
-            capacity: capacity(&batch),
+            capacity,
             max_length: batch.tokens.len(),
         };
         let mut runner = Runner::new(&device, &model, None, options).unwrap();

@@ -69,6 +69,13 @@ impl HeadBuffers {
             })
         };
         let chunk = chunk_rows(&weights.head, weights.head_rows, r);
+        // Buffers are planned for the largest R, whose chunk is the narrowest; fewer rows leave room for wider ones.
+        let room = buffers.logits.len() / r;
+        let chunk = if chunk <= room {
+            chunk
+        } else {
+            room / Weight::ROW_ALIGN * Weight::ROW_ALIGN
+        };
         Ok(Self {
             logits: zeros("logits", r * chunk)?,
             picked: zeros("trained rows", r * h)?,
