@@ -20,14 +20,19 @@ pub(super) fn dequantize<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f
     let blocks = bytes.chunks_exact(dtype.block_bytes());
     match dtype {
         DType::F32 => {
-            // SAFETY: as many bytes on both sides; any four of them are an f32.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    bytes.as_ptr(),
-                    out.as_mut_ptr().cast::<u8>(),
-                    bytes.len(),
-                )
-            };
+            let from = bytes.as_ptr().cast::<f32>();
+            for i in (0..out.len()).step_by(S::LANES) {
+                let n = S::LANES.min(out.len() - i);
+                // SAFETY: n elements from i on are inside both; vectors need no alignment.
+                unsafe {
+                    let to = out.as_mut_ptr().add(i);
+                    if n == S::LANES {
+                        s.store(to, s.load(from.add(i)));
+                    } else {
+                        s.store_first(to, s.load_first(from.add(i), n), n);
+                    }
+                }
+            }
         }
         DType::F16 | DType::BF16 => {
             let whole = out.len() / S::LANES * S::LANES;

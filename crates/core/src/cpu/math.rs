@@ -210,18 +210,17 @@ impl Kernel for Max<'_> {
     type Output = f32;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
-        let mut largest = s.splat(f32::NEG_INFINITY);
-        let whole = self.x.len() / S::LANES * S::LANES;
-        for at in (0..whole).step_by(S::LANES) {
-            // The second operand is what stays where the first is NaN.
-            largest = s.max(get(s, self.x, at, S::LANES), largest);
+        let x = self.x;
+        if x.len() < S::LANES {
+            return x.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
         }
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        put(s, &mut lanes, 0, S::LANES, largest);
-        lanes
-            .iter()
-            .chain(&self.x[whole..])
-            .fold(f32::NEG_INFINITY, |m, &x| m.max(x))
+        let mut largest = s.splat(f32::NEG_INFINITY);
+        // The last vector may overlap the one before. The second operand is what stays where the first is NaN.
+        let last = x.len() - S::LANES;
+        for at in (0..last).step_by(S::LANES).chain([last]) {
+            largest = s.max(get(s, x, at, S::LANES), largest);
+        }
+        s.largest(largest)
     }
 }
 
@@ -244,7 +243,7 @@ impl Kernel for ExpSub<'_> {
         let rest = &mut self.x[whole..];
         let e = exp(s, s.sub(get(s, rest, 0, rest.len()), max));
         put(s, rest, 0, rest.len(), e);
-        s.sum(sum) + rest.iter().sum::<f32>()
+        s.sum(s.add(sum, get(s, rest, 0, rest.len())))
     }
 }
 
@@ -271,7 +270,7 @@ impl Kernel for SumExpSub<'_> {
             rest.len(),
             exp(s, s.sub(get(s, rest, 0, rest.len()), max)),
         );
-        s.sum(sum) + lanes[..rest.len()].iter().sum::<f32>()
+        s.sum(s.add(sum, get(s, &lanes, 0, rest.len())))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use bft_formats::DType;
+
 use super::WeightRef;
 use super::dequantize::dequantize;
 use super::simd::Simd;
@@ -58,7 +60,9 @@ fn pack_rows<S: Simd>(
             dequantize(s, w.dtype, w.blocks(k, first..end), row);
             out.copy_from_slice(&row[n.start - first..][..n.len()]);
         }
-        right.fill(0.0);
+        if !right.is_empty() {
+            right.fill(0.0);
+        }
     }
 }
 
@@ -71,24 +75,61 @@ fn pack_columns<S: Simd>(
     width: usize,
     out: &mut [f32],
 ) {
-    let mut rows = [[0.0; STRIP]; 48];
-    for (k_start, out) in k.clone().step_by(STRIP).zip(out.chunks_mut(width * STRIP)) {
-        let k_end = k.end.min(k_start + STRIP);
-        for (row, n) in rows.iter_mut().zip(n.clone()) {
-            dequantize(
-                s,
-                w.dtype,
-                w.blocks(n, k_start..k_end),
-                &mut row[..k_end - k_start],
-            );
-        }
-        for row in &mut rows[n.len()..width] {
-            row.fill(0.0);
-        }
-        for (k, out) in out.chunks_exact_mut(width).enumerate() {
-            for (out, row) in out.iter_mut().zip(&rows) {
-                *out = row[k];
+    let mut buffer = [[0.0f32; STRIP]; 48];
+    for row in &mut buffer[n.len()..width] {
+        row.fill(0.0);
+    }
+    for (start, out) in k.clone().step_by(STRIP).zip(out.chunks_mut(width * STRIP)) {
+        let k = start..k.end.min(start + STRIP);
+        let (from, stride) = if w.dtype == DType::F32 && n.len() == width {
+            (w.blocks(n.start, k.clone()).as_ptr().cast::<f32>(), w.cols)
+        } else {
+            for (row, n) in buffer.iter_mut().zip(n.clone()) {
+                dequantize(s, w.dtype, w.blocks(n, k.clone()), &mut row[..k.len()]);
             }
+            (buffer.as_ptr().cast(), STRIP)
+        };
+        // SAFETY: `width` rows of `k.len()` stand at `from`, be it the buffer's or W's own; `out` holds as many columns.
+        unsafe { columns(s, from, stride, width, k.len(), out) };
+    }
+}
+
+/// Rows to columns: `rows` of `len`, where `rows` is whole vectors.
+///
+/// # Safety
+/// Such rows readable at `from`, not necessarily aligned.
+#[inline(always)]
+unsafe fn columns<S: Simd>(
+    s: S,
+    from: *const f32,
+    stride: usize,
+    rows: usize,
+    len: usize,
+    out: &mut [f32],
+) {
+    assert!(
+        rows.is_multiple_of(S::LANES) && out.len() >= rows * len,
+        "columns of whole vectors"
+    );
+    let to = out.as_mut_ptr();
+    let whole = len / S::LANES * S::LANES;
+    for row in (0..rows).step_by(S::LANES) {
+        for k in (0..whole).step_by(S::LANES) {
+            // SAFETY: LANES rows of LANES, inside both.
+            unsafe {
+                s.transpose(
+                    from.add(row * stride + k),
+                    stride,
+                    to.add(k * rows + row),
+                    rows,
+                )
+            };
+        }
+    }
+    for k in whole..len {
+        for row in 0..rows {
+            // SAFETY: inside both.
+            unsafe { *to.add(k * rows + row) = from.add(row * stride + k).read_unaligned() };
         }
     }
 }

@@ -52,7 +52,29 @@ pub(in crate::cpu) trait Simd: Copy {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The sum over the lanes, in a fixed order.
     fn sum(self, v: Self::V) -> f32;
+    /// The largest lane; no lane is NaN.
+    fn largest(self, v: Self::V) -> f32;
 
+    /// Turns LANES rows of LANES, `from_stride` apart, into as many columns.
+    /// # Safety
+    /// Such rows readable at `from` and writable, `to_stride` apart, at `to`; they do not overlap.
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        for j in 0..Self::LANES {
+            for i in 0..Self::LANES {
+                // SAFETY: row i and column j of either.
+                unsafe {
+                    *to.add(j * to_stride + i) = from.add(i * from_stride + j).read_unaligned()
+                };
+            }
+        }
+    }
     /// Two IEEE halves that stand one after the other, each in every lane.
     /// # Safety
     /// Four readable bytes at `p`.

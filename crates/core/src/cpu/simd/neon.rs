@@ -103,6 +103,10 @@ impl Simd for Neon {
         unsafe { vaddvq_f32(v) }
     }
     #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        unsafe { vmaxvq_f32(v) }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, p: *const u8) -> Self::V {
         unsafe { vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p.cast()), 16)) }
     }

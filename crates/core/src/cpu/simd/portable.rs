@@ -89,4 +89,8 @@ impl Simd for Portable {
     fn sum(self, v: Self::V) -> f32 {
         (v[0] + v[2]) + (v[1] + v[3])
     }
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        v[0].max(v[1]).max(v[2].max(v[3]))
+    }
 }

@@ -93,6 +93,12 @@ impl Simd for Simd128 {
             + (f32x4_extract_lane::<1>(v) + f32x4_extract_lane::<3>(v))
     }
     #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        let low = f32x4_extract_lane::<0>(v).max(f32x4_extract_lane::<1>(v));
+        low.max(f32x4_extract_lane::<2>(v))
+            .max(f32x4_extract_lane::<3>(v))
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, p: *const u8) -> Self::V {
         unsafe { u32x4_shl(u32x4_load_extend_u16x4(p.cast()), 16) }
     }

@@ -106,6 +106,67 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_add_ps(v) }
     }
     #[inline(always)]
+    fn largest(self, v: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        unsafe {
+            let zero = _mm512_setzero_ps();
+            let (mut rows, mut pairs) = ([zero; 16], [_mm512_castps_pd(zero); 16]);
+            let mut fours = pairs;
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.add(i * from_stride));
+            }
+            // Within 128 bits: two rows, then four.
+            for i in 0..8 {
+                pairs[2 * i] = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]));
+                pairs[2 * i + 1] =
+                    _mm512_castps_pd(_mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]));
+            }
+            for i in 0..4 {
+                fours[4 * i] = _mm512_unpacklo_pd(pairs[4 * i], pairs[4 * i + 2]);
+                fours[4 * i + 1] = _mm512_unpackhi_pd(pairs[4 * i], pairs[4 * i + 2]);
+                fours[4 * i + 2] = _mm512_unpacklo_pd(pairs[4 * i + 1], pairs[4 * i + 3]);
+                fours[4 * i + 3] = _mm512_unpackhi_pd(pairs[4 * i + 1], pairs[4 * i + 3]);
+            }
+            // Then the four quarters of four vectors.
+            for j in 0..4 {
+                let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+                let (ab, cd) = (
+                    _mm512_shuffle_f64x2(a, b, 0x44),
+                    _mm512_shuffle_f64x2(c, d, 0x44),
+                );
+                _mm512_storeu_pd(
+                    to.add(j * to_stride).cast(),
+                    _mm512_shuffle_f64x2(ab, cd, 0x88),
+                );
+                _mm512_storeu_pd(
+                    to.add((4 + j) * to_stride).cast(),
+                    _mm512_shuffle_f64x2(ab, cd, 0xdd),
+                );
+                let (ab, cd) = (
+                    _mm512_shuffle_f64x2(a, b, 0xee),
+                    _mm512_shuffle_f64x2(c, d, 0xee),
+                );
+                _mm512_storeu_pd(
+                    to.add((8 + j) * to_stride).cast(),
+                    _mm512_shuffle_f64x2(ab, cd, 0x88),
+                );
+                _mm512_storeu_pd(
+                    to.add((12 + j) * to_stride).cast(),
+                    _mm512_shuffle_f64x2(ab, cd, 0xdd),
+                );
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn splat_f16_pair(self, p: *const u8) -> (__m512, __m512) {
         unsafe {
             let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned()));
@@ -238,6 +299,48 @@ impl Simd for Avx2 {
             let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
             let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
             _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    fn largest(self, v: __m256) -> f32 {
+        unsafe {
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        unsafe {
+            let zero = _mm256_setzero_ps();
+            let (mut rows, mut pairs, mut fours) = ([zero; 8], [zero; 8], [zero; 8]);
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm256_loadu_ps(from.add(i * from_stride));
+            }
+            // Within 128 bits: two rows, then four.
+            for i in 0..4 {
+                pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+            }
+            for i in 0..2 {
+                fours[4 * i] = _mm256_shuffle_ps(pairs[4 * i], pairs[4 * i + 2], 0x44);
+                fours[4 * i + 1] = _mm256_shuffle_ps(pairs[4 * i], pairs[4 * i + 2], 0xee);
+                fours[4 * i + 2] = _mm256_shuffle_ps(pairs[4 * i + 1], pairs[4 * i + 3], 0x44);
+                fours[4 * i + 3] = _mm256_shuffle_ps(pairs[4 * i + 1], pairs[4 * i + 3], 0xee);
+            }
+            // Then the two halves of two vectors.
+            for j in 0..4 {
+                let low = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20);
+                _mm256_storeu_ps(to.add(j * to_stride), low);
+                let high = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31);
+                _mm256_storeu_ps(to.add((4 + j) * to_stride), high);
+            }
         }
     }
     #[inline(always)]

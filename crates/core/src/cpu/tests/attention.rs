@@ -65,7 +65,7 @@ fn cast<T: Real>(x: &[f32]) -> Vec<T> {
 fn run<T: Real>(case: &Case) -> Output<T> {
     let (q, k, v, d_o) = (cast(&case.q), cast(&case.k), cast(&case.v), cast(&case.d_o));
     // Outputs are poisoned: each must be written.
-    let nan = |len: usize| vec![T::ZERO / T::ZERO; len];
+    let nan = |len: usize| vec![T::from_f32(f32::NAN); len];
     let (mut o, mut lse) = (nan(q.len()), nan(case.tokens() * case.shape.heads));
     let scale = T::from_f32(case.scale);
     attention_forward(

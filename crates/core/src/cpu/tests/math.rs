@@ -61,6 +61,11 @@ fn rows_of_every_length_match_the_formulas() {
         let (x64, y64) = (wide(&x), wide(&y));
         let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         assert_eq!(max(&x), largest);
+        let mut holed = x.clone();
+        holed.extend([f32::NAN, 100.0, f32::NAN]);
+        assert_eq!(max(&holed), 100.0);
+        holed.rotate_left(n + 1);
+        assert_eq!(max(&holed), 100.0);
         let product: f64 = x64.iter().zip(&y64).map(|(a, b)| a * b).sum();
         let size: f64 = x64.iter().zip(&y64).map(|(a, b)| (a * b).abs()).sum();
         assert!(
