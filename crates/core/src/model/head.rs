@@ -69,13 +69,6 @@ impl HeadBuffers {
             })
         };
         let chunk = chunk_rows(&weights.head, weights.head_rows, r);
-        // Buffers are planned for the largest R, whose chunk is the narrowest; fewer rows leave room for wider ones.
-        let room = buffers.logits.len() / r;
-        let chunk = if chunk <= room {
-            chunk
-        } else {
-            room / Weight::ROW_ALIGN * Weight::ROW_ALIGN
-        };
         Ok(Self {
             logits: zeros("logits", r * chunk)?,
             picked: zeros("trained rows", r * h)?,
@@ -129,7 +122,14 @@ pub(crate) fn forward(
     if let Some(acc) = &acc {
         rec.clear(acc);
     }
-    let chunk = chunk_rows(&weights.head, weights.head_rows, r).min(buffers.logits.len() / r);
+    let chunk = chunk_rows(&weights.head, weights.head_rows, r);
+    // Buffers are planned for the largest R, whose chunk is the narrowest; fewer rows leave room for wider ones.
+    let room = buffers.logits.len() / r;
+    let chunk = if chunk <= room {
+        chunk
+    } else {
+        room / Weight::ROW_ALIGN * Weight::ROW_ALIGN
+    };
     for first in (0..weights.head.rows()).step_by(chunk) {
         let rows = chunk.min(weights.head.rows() - first);
         let matrix = Matrix::rows_of(&weights.head, first, rows);
