@@ -168,13 +168,16 @@ macro_rules! lane {
 lane!(f32, F32, cpu_f32);
 lane!(f64, F64, cpu_f64);
 
+/// Shader and entry point.
+type KernelName = (&'static str, &'static str);
+
 /// Runs kernels on the machine's processor.
 #[derive(Debug)]
 pub(crate) struct Cpu {
     /// f64 instead of f32: slow, for gradient checks.
     pub wide: bool,
     /// Calls and seconds of each kernel.
-    pub times: Mutex<BTreeMap<(&'static str, &'static str), (u64, f64)>>,
+    pub times: Mutex<BTreeMap<KernelName, (u64, f64)>>,
 }
 
 impl Cpu {
