@@ -214,7 +214,7 @@ fn the_gradient_is_that_of_log_p() {
         let terms = log_p.iter().zip(&problem.coefficients);
         terms.map(|(log_p, c)| -c * log_p).sum()
     };
-    for i in 0..problem.h.len() {
+    for (i, analytic) in gradient.iter().enumerate() {
         let (middle, step) = (problem.h[i], 1e-5);
         problem.h[i] = middle + step;
         let above = loss(&problem);
@@ -223,9 +223,9 @@ fn the_gradient_is_that_of_log_p() {
         problem.h[i] = middle;
         let numeric = (above - below) / (2.0 * step);
         assert!(
-            (numeric - gradient[i]).abs() < 1e-8,
+            (numeric - analytic).abs() < 1e-8,
             "d h[{i}] is {}, central difference {numeric}",
-            gradient[i]
+            analytic
         );
     }
 }
