@@ -82,13 +82,12 @@ fn product(@builtin(global_invocation_id) id: vec3<u32>) {
         var w: array<mat4x4<f32>, 4>;
         for (var c = 0u; c < CHUNKS; c++) {
             let at = 4u * n4 * row_chunks + min(first_chunk + c, row_chunks - 1u);
-            let row0 = load_chunk(at);
-            let row1 = load_chunk(at + row_chunks);
-            let row2 = load_chunk(at + 2u * row_chunks);
-            let row3 = load_chunk(at + 3u * row_chunks);
+            let row0 = open_chunk(fetch_chunk(at), first_vec4);
+            let row1 = open_chunk(fetch_chunk(at + row_chunks), first_vec4);
+            let row2 = open_chunk(fetch_chunk(at + 2u * row_chunks), first_vec4);
+            let row3 = open_chunk(fetch_chunk(at + 3u * row_chunks), first_vec4);
             for (var g = 0u; g < CHUNK_VEC4S; g++) {
-                let i = first_vec4 + g;
-                w[c * CHUNK_VEC4S + g] = mat4x4<f32>(weight4(row0, i), weight4(row1, i), weight4(row2, i), weight4(row3, i));
+                w[c * CHUNK_VEC4S + g] = mat4x4<f32>(weight4(row0, g), weight4(row1, g), weight4(row2, g), weight4(row3, g));
             }
         }
         step(&acc0, dy[y0 + n4], &w);

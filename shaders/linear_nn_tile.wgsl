@@ -37,39 +37,49 @@ fn w_slot(row: u32, v: u32) -> u32 {
     return row * TILE4 + (v ^ ((v >> 2u) & 3u) ^ (row & 1u));
 }
 
-struct Fetched { y: array<vec4<f32>, 4>, w: array<Chunk, WEIGHT_LOADS> }
+// Where a lane's part of each row begins: four rows of dy, 16 apart; and its column of W, in chunks.
+struct Starts { y: vec4<u32>, w: u32 }
 
-fn fetch(token: u32, input: u32, depth4: u32, lane: u32) -> Fetched {
+// As loaded. Nothing is done with it before the sums that the loads hide behind.
+struct Fetched { y: array<vec4<f32>, 4>, w: array<PackedChunk, WEIGHT_LOADS> }
+
+fn starts(token: u32, input: u32, lane: u32) -> Starts {
+    // Beyond the last token or input, the last ones are computed again and not stored.
+    let first = vec4<u32>(token + lane / DEPTH4) + vec4<u32>(0u, 16u, 32u, 48u);
+    let chunk = (input + lane % LANES_PER_ROW * (TILE / LANES_PER_ROW)) / CHUNK;
+    return Starts(
+        min(first, vec4<u32>(params.tokens - 1u)) * (params.out_features / 4u),
+        min(chunk, params.in_features / CHUNK - 1u),
+    );
+}
+
+fn fetch(at: Starts, depth4: u32, lane: u32) -> Fetched {
     var fetched: Fetched;
-    let row4 = params.out_features / 4u;
-    let row_chunks = params.in_features / CHUNK;
+    // Beyond the last row of W the last ones are loaded, and `put` drops those of dy.
+    let v = min(depth4 + lane % DEPTH4, params.out_features / 4u - 1u);
     for (var l = 0u; l < 4u; l++) {
-        let at = lane + LANES * l;
-        let v = depth4 + at % DEPTH4;
-        if v < row4 {
-            fetched.y[l] = dy[min(token + at / DEPTH4, params.tokens - 1u) * row4 + v];
-        }
+        fetched.y[l] = dy[at.y[l] + v];
     }
     for (var l = 0u; l < WEIGHT_LOADS; l++) {
-        let at = lane + LANES * l;
-        let row = depth4 * 4u + at / LANES_PER_ROW;
-        let chunk = (input + at % LANES_PER_ROW * (TILE / LANES_PER_ROW)) / CHUNK;
-        if row < params.out_features && chunk < row_chunks {
-            fetched.w[l] = load_chunk(row * row_chunks + chunk);
-        }
+        let row = depth4 * 4u + lane / LANES_PER_ROW + LANES / LANES_PER_ROW * l;
+        fetched.w[l] = fetch_chunk(min(row, params.out_features - 1u) * (params.in_features / CHUNK) + at.w);
     }
     return fetched;
 }
 
-fn put(fetched: ptr<function, Fetched>, lane: u32) {
+fn put(fetched: ptr<function, Fetched>, depth4: u32, lane: u32) {
+    let inside = depth4 + lane % DEPTH4 < params.out_features / 4u;
+    let y_at = y_slot(lane / DEPTH4, lane % DEPTH4);
     for (var l = 0u; l < 4u; l++) {
-        let at = lane + LANES * l;
-        y_tile[y_slot(at / DEPTH4, at % DEPTH4)] = (*fetched).y[l];
+        y_tile[y_at + 16u * DEPTH4 * l] = select(vec4<f32>(0.0), (*fetched).y[l], inside);
     }
-    for (var l = 0u; l < 4u; l++) {
-        let at = lane + LANES * (l % WEIGHT_LOADS);
-        let v = at % LANES_PER_ROW * (TILE4 / LANES_PER_ROW) + l / WEIGHT_LOADS;
-        w_tile[w_slot(at / LANES_PER_ROW, v)] = weight4((*fetched).w[l % WEIGHT_LOADS], v % (CHUNK / 4u));
+    let first = lane % LANES_PER_ROW * (TILE4 / LANES_PER_ROW);
+    for (var l = 0u; l < WEIGHT_LOADS; l++) {
+        let row = lane / LANES_PER_ROW + LANES / LANES_PER_ROW * l;
+        let chunk = open_chunk((*fetched).w[l], first % (CHUNK / 4u));
+        for (var i = 0u; i < 4u / WEIGHT_LOADS; i++) {
+            w_tile[w_slot(row, first + i)] = weight4(chunk, i);
+        }
     }
 }
 
@@ -106,28 +116,36 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     var acc7: vec4<f32>;
 
     let row4 = params.out_features / 4u;
-    var fetched = fetch(token, input, 0u, lane);
+    let at = starts(token, input, lane);
+    var fetched = fetch(at, 0u, lane);
     for (var depth4 = 0u; depth4 < row4; depth4 += DEPTH4) {
-        put(&fetched, lane);
+        put(&fetched, depth4, lane);
         workgroupBarrier();
         if depth4 + DEPTH4 < row4 {
-            fetched = fetch(token, input, depth4 + DEPTH4, lane);
+            fetched = fetch(at, depth4 + DEPTH4, lane);
         }
         for (var v = 0u; v < DEPTH4; v++) {
-            let w = mat4x4<f32>(
-                w_tile[w_slot(4u * v, column)],
-                w_tile[w_slot(4u * v + 1u, column)],
-                w_tile[w_slot(4u * v + 2u, column)],
-                w_tile[w_slot(4u * v + 3u, column)],
-            );
-            acc0 = step(acc0, y_tile[y_slot(row, v)], w);
-            acc1 = step(acc1, y_tile[y_slot(row + 8u, v)], w);
-            acc2 = step(acc2, y_tile[y_slot(row + 16u, v)], w);
-            acc3 = step(acc3, y_tile[y_slot(row + 24u, v)], w);
-            acc4 = step(acc4, y_tile[y_slot(row + 32u, v)], w);
-            acc5 = step(acc5, y_tile[y_slot(row + 40u, v)], w);
-            acc6 = step(acc6, y_tile[y_slot(row + 48u, v)], w);
-            acc7 = step(acc7, y_tile[y_slot(row + 56u, v)], w);
+            // Tokens 8 apart, and every other row of W, have their slots at one distance.
+            let y_at = y_slot(row, v);
+            let even = w_slot(4u * v, column);
+            let odd = w_slot(4u * v + 1u, column);
+            let w = mat4x4<f32>(w_tile[even], w_tile[odd], w_tile[even + 2u * TILE4], w_tile[odd + 2u * TILE4]);
+            let y0 = y_tile[y_at];
+            let y1 = y_tile[y_at + 8u * DEPTH4];
+            let y2 = y_tile[y_at + 16u * DEPTH4];
+            let y3 = y_tile[y_at + 24u * DEPTH4];
+            acc0 = step(acc0, y0, w);
+            acc1 = step(acc1, y1, w);
+            let y4 = y_tile[y_at + 32u * DEPTH4];
+            let y5 = y_tile[y_at + 40u * DEPTH4];
+            acc2 = step(acc2, y2, w);
+            acc3 = step(acc3, y3, w);
+            let y6 = y_tile[y_at + 48u * DEPTH4];
+            let y7 = y_tile[y_at + 56u * DEPTH4];
+            acc4 = step(acc4, y4, w);
+            acc5 = step(acc5, y5, w);
+            acc6 = step(acc6, y6, w);
+            acc7 = step(acc7, y7, w);
         }
         workgroupBarrier();
     }

@@ -20,58 +20,78 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 //!include shared/weight_{WEIGHT}.wgsl
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
 const LANES: u32 = 128u;
 const TILE: u32 = 64u;
 const DEPTH4: u32 = 8u; // inputs of a tile, in vec4
+// A lane decodes 16 neighbours of one row: half a chunk, a whole one, or four chunks of different rows.
+const WEIGHT_LOADS: u32 = max(16u / CHUNK, 1u);
+const LANES_PER_ROW: u32 = 2u * WEIGHT_LOADS;
 
-// Row r's vec4 v lies at slot v ^ (r mod 8), so that eight lanes reading eight rows touch every bank once.
+// [row][input / 4], mixed so that eight lanes side by side touch every bank once, reading or writing.
 var<workgroup> x_tile: array<vec4<f32>, 512>;
 var<workgroup> w_tile: array<vec4<f32>, 512>;
 
-fn slot(row: u32, v: u32) -> u32 {
-    return row * DEPTH4 + (v ^ (row & 7u));
+fn x_slot(row: u32, v: u32) -> u32 {
+    return row * DEPTH4 + (v ^ (row % 8u));
 }
 
-struct Fetched { x: array<vec4<f32>, 4>, w: array<Chunk, WEIGHT_LOADS> }
+fn w_slot(row: u32, v: u32) -> u32 {
+    return row * DEPTH4 + (v ^ (row / 4u % 8u));
+}
 
-// A lane decodes 16 neighbours of one row: half a chunk, a whole one, or four chunks of different rows.
-const WEIGHT_LOADS: u32 = max(16u / CHUNK, 1u);
-
-fn fetch(token: u32, output: u32, depth4: u32, lane: u32) -> Fetched {
-    var fetched: Fetched;
-    let row4 = params.in_features / 4u;
-    let row_chunks = params.in_features / CHUNK;
-    for (var l = 0u; l < 4u; l++) {
-        let at = lane + LANES * l;
-        let v = depth4 + at % DEPTH4;
-        if v < row4 {
-            fetched.x[l] = x[min(token + at / DEPTH4, params.tokens - 1u) * row4 + v];
-        }
+// The tile's row of a lane's load l of W.
+fn w_row(lane: u32, l: u32) -> u32 {
+    if WEIGHT_LOADS == 1u {
+        return lane / 2u % 16u * 4u + lane / 32u;
     }
+    return lane / LANES_PER_ROW + LANES / LANES_PER_ROW * l;
+}
+
+// Where a lane's part of each row begins: four rows of x, 16 apart, and of W.
+struct Starts { x: vec4<u32>, w: array<u32, WEIGHT_LOADS> }
+
+// As loaded. Nothing is done with it before the sums that the loads hide behind.
+struct Fetched { x: array<vec4<f32>, 4>, w: array<PackedChunk, WEIGHT_LOADS> }
+
+fn starts(token: u32, output: u32, lane: u32) -> Starts {
+    var at: Starts;
+    // Beyond the last token or output, the last ones are computed again and not stored.
+    let first = vec4<u32>(token + lane / DEPTH4) + vec4<u32>(0u, 16u, 32u, 48u);
+    at.x = min(first, vec4<u32>(params.tokens - 1u)) * (params.in_features / 4u);
     for (var l = 0u; l < WEIGHT_LOADS; l++) {
-        // Lanes of one row lie side by side, so that they fetch neighbouring words.
-        let at = lane + LANES * l;
-        let per_row = LANES * WEIGHT_LOADS / TILE;
-        let chunk = (depth4 + at % per_row * (DEPTH4 / per_row)) * 4u / CHUNK;
-        if chunk < row_chunks {
-            fetched.w[l] = load_chunk(min(output + at / per_row, params.out_features - 1u) * row_chunks + chunk);
-        }
+        at.w[l] = min(output + w_row(lane, l), params.out_features - 1u) * (params.in_features / CHUNK);
+    }
+    return at;
+}
+
+fn fetch(at: ptr<function, Starts>, depth4: u32, lane: u32) -> Fetched {
+    var fetched: Fetched;
+    // Beyond the last input the last ones are loaded, and `put` drops those of x.
+    let v = min(depth4 + lane % DEPTH4, params.in_features / 4u - 1u);
+    for (var l = 0u; l < 4u; l++) {
+        fetched.x[l] = x[(*at).x[l] + v];
+    }
+    let chunk = (depth4 + lane % LANES_PER_ROW * (DEPTH4 / LANES_PER_ROW)) * 4u / CHUNK;
+    for (var l = 0u; l < WEIGHT_LOADS; l++) {
+        fetched.w[l] = fetch_chunk((*at).w[l] + min(chunk, params.in_features / CHUNK - 1u));
     }
     return fetched;
 }
 
-fn put(fetched: ptr<function, Fetched>, lane: u32) {
+fn put(fetched: ptr<function, Fetched>, depth4: u32, lane: u32) {
+    let inside = depth4 + lane % DEPTH4 < params.in_features / 4u;
+    let x_at = x_slot(lane / DEPTH4, lane % DEPTH4);
     for (var l = 0u; l < 4u; l++) {
-        let at = lane + LANES * l;
-        x_tile[slot(at / DEPTH4, at % DEPTH4)] = (*fetched).x[l];
+        x_tile[x_at + 16u * DEPTH4 * l] = select(vec4<f32>(0.0), (*fetched).x[l], inside);
     }
-    for (var l = 0u; l < 4u; l++) {
-        let at = lane + LANES * (l % WEIGHT_LOADS);
-        let per_row = LANES * WEIGHT_LOADS / TILE;
-        let v = at % per_row * (DEPTH4 / per_row) + l / WEIGHT_LOADS;
-        w_tile[slot(at / per_row, v)] = weight4((*fetched).w[l % WEIGHT_LOADS], v % (CHUNK / 4u));
+    let first = lane % LANES_PER_ROW * (DEPTH4 / LANES_PER_ROW);
+    for (var l = 0u; l < WEIGHT_LOADS; l++) {
+        let chunk = open_chunk((*fetched).w[l], first % (CHUNK / 4u));
+        for (var i = 0u; i < 4u / WEIGHT_LOADS; i++) {
+            w_tile[w_slot(w_row(lane, l), first + i)] = weight4(chunk, i);
+        }
     }
 }
 
@@ -80,29 +100,24 @@ fn step(acc: vec4<f32>, inputs: vec4<f32>, w: mat4x4<f32>) -> vec4<f32> {
     return fma(vec4<f32>(inputs.w), w[3], fma(vec4<f32>(inputs.z), w[2], low));
 }
 
-// Outputs 16 apart, so that the lanes of a row write neighbours.
 fn store(token: u32, output: u32, acc: vec4<f32>) {
-    if token >= params.tokens {
+    if token >= params.tokens || output >= params.out_features {
         return;
     }
-    for (var j = 0u; j < 4u; j++) {
-        if output + 16u * j < params.out_features {
-            let at = token * params.out_features + output + 16u * j;
-            var value = params.alpha * acc[j];
-            if params.beta != 0.0 {
-                value += params.beta * y[at];
-            }
-            y[at] = value;
-        }
+    let at = (token * params.out_features + output) / 4u;
+    var value = params.alpha * acc;
+    if params.beta != 0.0 {
+        value += params.beta * y[at];
     }
+    y[at] = value;
 }
 
 @compute @workgroup_size(LANES)
 fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let token = group.x * TILE;
     let output = group.y * TILE;
-    let column = lane % 16u; // outputs column + 16 j
-    let row = lane / 16u;    // tokens row + 8 i
+    let column = lane % 16u * 4u; // outputs column ..
+    let row = lane / 16u;         // tokens row + 8 i
     var acc0: vec4<f32>;
     var acc1: vec4<f32>;
     var acc2: vec4<f32>;
@@ -113,28 +128,40 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     var acc7: vec4<f32>;
 
     let row4 = params.in_features / 4u;
-    var fetched = fetch(token, output, 0u, lane);
+    var at = starts(token, output, lane);
+    var fetched = fetch(&at, 0u, lane);
     for (var depth4 = 0u; depth4 < row4; depth4 += DEPTH4) {
-        put(&fetched, lane);
+        put(&fetched, depth4, lane);
         workgroupBarrier();
         if depth4 + DEPTH4 < row4 {
-            fetched = fetch(token, output, depth4 + DEPTH4, lane);
+            fetched = fetch(&at, depth4 + DEPTH4, lane);
         }
         for (var v = 0u; v < DEPTH4; v++) {
+            // Tokens 8 apart, and four neighbouring outputs, have their slots at one distance.
+            let x_at = x_slot(row, v);
+            let w_at = w_slot(column, v);
             let w = transpose(mat4x4<f32>(
-                w_tile[slot(column, v)],
-                w_tile[slot(column + 16u, v)],
-                w_tile[slot(column + 32u, v)],
-                w_tile[slot(column + 48u, v)],
+                w_tile[w_at],
+                w_tile[w_at + DEPTH4],
+                w_tile[w_at + 2u * DEPTH4],
+                w_tile[w_at + 3u * DEPTH4],
             ));
-            acc0 = step(acc0, x_tile[slot(row, v)], w);
-            acc1 = step(acc1, x_tile[slot(row + 8u, v)], w);
-            acc2 = step(acc2, x_tile[slot(row + 16u, v)], w);
-            acc3 = step(acc3, x_tile[slot(row + 24u, v)], w);
-            acc4 = step(acc4, x_tile[slot(row + 32u, v)], w);
-            acc5 = step(acc5, x_tile[slot(row + 40u, v)], w);
-            acc6 = step(acc6, x_tile[slot(row + 48u, v)], w);
-            acc7 = step(acc7, x_tile[slot(row + 56u, v)], w);
+            let x0 = x_tile[x_at];
+            let x1 = x_tile[x_at + 8u * DEPTH4];
+            let x2 = x_tile[x_at + 16u * DEPTH4];
+            let x3 = x_tile[x_at + 24u * DEPTH4];
+            acc0 = step(acc0, x0, w);
+            acc1 = step(acc1, x1, w);
+            let x4 = x_tile[x_at + 32u * DEPTH4];
+            let x5 = x_tile[x_at + 40u * DEPTH4];
+            acc2 = step(acc2, x2, w);
+            acc3 = step(acc3, x3, w);
+            let x6 = x_tile[x_at + 48u * DEPTH4];
+            let x7 = x_tile[x_at + 56u * DEPTH4];
+            acc4 = step(acc4, x4, w);
+            acc5 = step(acc5, x5, w);
+            acc6 = step(acc6, x6, w);
+            acc7 = step(acc7, x7, w);
         }
         workgroupBarrier();
     }

@@ -6,8 +6,18 @@ const CHUNK: u32 = 4u;
 
 struct Chunk { halves: vec2<u32> }
 
-fn load_chunk(index: u32) -> Chunk {
+alias PackedChunk = Chunk;
+
+fn fetch_chunk(index: u32) -> PackedChunk {
     return Chunk(w_quants[index]);
+}
+
+fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
+    return packed;
+}
+
+fn load_chunk(index: u32) -> Chunk {
+    return fetch_chunk(index);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

@@ -5,13 +5,28 @@
 
 const CHUNK: u32 = 32u;
 
-struct Chunk { quants: vec4<u32>, scale: f32 }
+// d and -8 d.
+struct Chunk { quants: vec4<u32>, scale: vec2<f32> }
+
+// As loaded: to be opened when it is needed, so that nothing waits for the load before.
+struct PackedChunk { quants: vec4<u32>, scale: u32, shift: u32 }
+
+fn fetch_chunk(index: u32) -> PackedChunk {
+    return PackedChunk(w_quants[index], w_scales[index >> 1u], 16u * (index & 1u));
+}
+
+// `weight4` then counts from the four weights number `first`, 0 or 4.
+fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
+    return Chunk(packed.quants >> vec4<u32>(first), unpack2x16float(packed.scale >> packed.shift).x * vec2<f32>(1.0, -8.0));
+}
 
 fn load_chunk(index: u32) -> Chunk {
-    return Chunk(w_quants[index], unpack2x16float(w_scales[index >> 1u] >> (16u * (index & 1u))).x);
+    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {
-    let nibbles = (vec4<u32>(chunk.quants[i & 3u]) >> (vec4<u32>(0u, 8u, 16u, 24u) + (i & 4u))) & vec4<u32>(15u);
-    return chunk.scale * (vec4<f32>(nibbles) - 8.0);
+    // Four nibbles in four bytes, which cards turn into floats at once.
+    let q = (chunk.quants[i & 3u] >> (i & 4u)) & 0x0f0f0f0fu;
+    let nibbles = vec4<u32>(q, q >> 8u, q >> 16u, q >> 24u) & vec4<u32>(255u);
+    return chunk.scale.x * vec4<f32>(nibbles) + chunk.scale.y;
 }

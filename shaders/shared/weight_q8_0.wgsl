@@ -5,14 +5,28 @@
 
 const CHUNK: u32 = 16u;
 
-struct Chunk { quants: vec4<u32>, scale: f32 }
+// Bytes raised by 128, so that they have no sign; d and -128 d.
+struct Chunk { quants: vec4<u32>, scale: vec2<f32> }
+
+// As loaded: to be opened when it is needed, so that nothing waits for the load before.
+struct PackedChunk { quants: vec4<u32>, scale: u32, shift: u32 }
+
+fn fetch_chunk(index: u32) -> PackedChunk {
+    return PackedChunk(w_quants[index], w_scales[index >> 2u], 8u * (index & 2u));
+}
+
+fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
+    let d = unpack2x16float(packed.scale >> packed.shift).x;
+    return Chunk(packed.quants ^ vec4<u32>(0x80808080u), d * vec2<f32>(1.0, -128.0));
+}
 
 fn load_chunk(index: u32) -> Chunk {
-    return Chunk(w_quants[index], unpack2x16float(w_scales[index >> 2u] >> (8u * (index & 2u))).x);
+    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {
-    // Each byte is moved to the top of its word, so that the shift back extends its sign.
-    let bytes = bitcast<vec4<i32>>(vec4<u32>(chunk.quants[i]) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u);
-    return chunk.scale * vec4<f32>(bytes);
+    // Four bytes, which cards turn into floats at once.
+    let q = chunk.quants[i];
+    let bytes = vec4<u32>(q, q >> 8u, q >> 16u, q >> 24u) & vec4<u32>(255u);
+    return chunk.scale.x * vec4<f32>(bytes) + chunk.scale.y;
 }
