@@ -36,16 +36,20 @@ impl Bytes {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn map(path: &std::path::Path) -> crate::Result<Self> {
         use crate::FormatError;
-        let file = std::fs::File::open(path).map_err(|e| FormatError::io("open", path, e))?;
-        let metadata = file
-            .metadata()
-            .map_err(|e| FormatError::io("read", path, e))?;
-        if metadata.is_dir() {
+        // Before opening: to open a pipe is to wait for someone to write to it.
+        let metadata = std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
+        if !metadata.is_file() {
+            let what = if metadata.is_dir() {
+                "a folder"
+            } else {
+                "a device or pipe"
+            };
             return Err(FormatError::malformed(
                 path.display().to_string(),
-                "is a folder where a file was expected",
+                format!("is {what} where a file was expected"),
             ));
         }
+        let file = std::fs::File::open(path).map_err(|e| FormatError::io("open", path, e))?;
         if metadata.len() == 0 {
             return Ok(Self::from(Vec::new()));
         }

@@ -39,13 +39,7 @@ impl Model {
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
         let shown = path.display().to_string();
-        // The last part of the path as it really is, so that "." has a name too.
-        let full = path
-            .canonicalize()
-            .map_err(|e| FormatError::io("open", path, e))?;
-        let name = full
-            .file_name()
-            .map_or(shown.clone(), |n| n.to_string_lossy().into_owned());
+        let name = display_name(path);
         let mut model = if metadata.is_dir() {
             crate::folder::load(&name, &Folder::on_disk(path))?
         } else {
@@ -246,6 +240,19 @@ impl Model {
         };
         Ok(self.sha256.get_or_init(compute).clone())
     }
+}
+
+/// The last part of a path; of what it stands for where it ends in dots.
+#[cfg(not(target_arch = "wasm32"))]
+fn display_name(path: &Path) -> String {
+    let whole = path.canonicalize().ok();
+    let name = path
+        .file_name()
+        .or(whole.as_ref().and_then(|p| p.file_name()));
+    name.map_or_else(
+        || path.display().to_string(),
+        |n| n.to_string_lossy().into_owned(),
+    )
 }
 
 /// Checks that the tensors are exactly those the configuration asks for, in shape too.

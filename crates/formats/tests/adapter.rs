@@ -372,6 +372,10 @@ fn tensors_of_other_kinds_are_refused_by_name() {
 fn values_that_cannot_be_are_refused() {
     assert_says(&refusal(json!({"r": 0})), &["r is 0"]);
     assert_says(&refusal(json!({"r": null})), &["r is missing"]);
+    assert_says(
+        &refusal(json!({"lora_alpha": 1e300})),
+        &["lora_alpha is too large"],
+    );
     assert_says(&refusal(json!({"r": "4"})), &["r is \"4\""]);
     assert_says(
         &refusal(json!({"lora_dropout": 1.0})),

@@ -86,4 +86,9 @@ fn maps_hold_what_the_file_holds() {
     fs::write(&path, "").unwrap();
     assert_eq!(Bytes::map(&path).unwrap().len(), 0);
     assert_says(&message(Bytes::map(dir.path())), &["is a folder"]);
+    #[cfg(unix)]
+    assert_says(
+        &message(Bytes::map("/dev/null".as_ref())),
+        &["is a device or pipe"],
+    );
 }

@@ -431,6 +431,45 @@ fn a_folders_tokenizer_is_read_with_its_settings() {
 }
 
 #[test]
+fn every_usual_post_processor_is_followed() {
+    let encode = |processor: Value| {
+        let mut json = tokenizer_json(&[]);
+        json["post_processor"] = processor;
+        let tokenizer = Tokenizer::from_json("tokenizer.json", json.to_string().as_bytes());
+        tokenizer.and_then(|t| t.encode("the", true))
+    };
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
+    assert_eq!(encode(Value::Null).unwrap(), [259]);
+    assert_eq!(encode(byte_level.clone()).unwrap(), [259]);
+    let token = |name: &str| json!({"SpecialToken": {"id": name, "type_id": 0}});
+    let template = |single: Value| {
+        json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {
+            "<|start|>": {"id": "<|start|>", "ids": [256], "tokens": ["<|start|>"]},
+            "<|end|>": {"id": "<|end|>", "ids": [257, 257], "tokens": ["<|end|>", "<|end|>"]}}})
+    };
+    let a = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let both = template(json!([token("<|start|>"), a, token("<|end|>")]));
+    assert_eq!(encode(both.clone()).unwrap(), [256, 259, 257, 257]);
+    let sequence = json!({"type": "Sequence", "processors": [byte_level, both]});
+    assert_eq!(encode(sequence).unwrap(), [256, 259, 257, 257]);
+    let bert =
+        json!({"type": "BertProcessing", "cls": ["<|start|>", 256], "sep": ["<|end|>", 257]});
+    assert_eq!(encode(bert).unwrap(), [256, 259, 257]);
+
+    let unknown = template(json!([token("<|other|>"), a]));
+    assert_says(
+        &message(encode(unknown)),
+        &["tokenizer.json: post_processor", "does not make sense"],
+    );
+    let second = template(json!([{"Sequence": {"id": "B", "type_id": 0}}]));
+    assert_says(&message(encode(second)), &["does not make sense"]);
+    assert_says(
+        &message(encode(json!({"type": "New"}))),
+        &["post-processor \"New\"", "TemplateProcessing"],
+    );
+}
+
+#[test]
 fn the_tokenizers_end_token_is_the_first_of_the_models() {
     let config = json!({"eos_token": "<|start|>"});
     let model = in_folder(&tokenizer_json(&[]), Some(config)).unwrap();
@@ -456,6 +495,12 @@ fn broken_tokenizer_files_are_refused() {
             "264 rows",
         ],
     );
+    let mut far = tokenizer_json(&[]);
+    far["post_processor"]["special_tokens"]["<|start|>"]["ids"] = json!([70_000]);
+    assert_says(
+        &refuse(&far, None),
+        &["largest token id", "70000", "264 rows"],
+    );
     let bos = refuse(&tokenizer_json(&[]), Some(json!({"bos_token": 5})));
     assert_says(&bos, &["tokenizer_config.json", "bos_token is 5"]);
     let add = refuse(&tokenizer_json(&[]), Some(json!({"add_bos_token": "no"})));
@@ -470,4 +515,34 @@ fn broken_tokenizer_files_are_refused() {
         &message(without.require_chat_template()),
         &["chat template is missing", "base model"],
     );
+}
+
+#[test]
+fn no_damage_to_a_tokenizer_file_makes_it_panic() {
+    let good = tokenizer_json(&[]).to_string().into_bytes();
+    let mut random = Random::new(9);
+    let mut read = 0;
+    for round in 0..3000 {
+        let mut bad = good.clone();
+        // The vocabulary is most of the file; the settings around it are what can go wrong.
+        let at = if round % 2 == 0 {
+            random.below(1400)
+        } else {
+            random.below(bad.len())
+        };
+        match random.below(3) {
+            0 => bad[at] = b"0123456789\"{}[]:,xnt-"[random.below(21)],
+            1 => drop(bad.drain(at..(at + 1 + random.below(40)).min(good.len()))),
+            _ => bad[at] ^= 1 << random.below(8),
+        }
+        if let Ok(tokenizer) = Tokenizer::from_json("tokenizer.json", &bad) {
+            read += 1;
+            // Whatever could be read must also work, or say why not.
+            if let Ok(ids) = tokenizer.encode("the 12 é<|end|>", true) {
+                let _ = tokenizer.decode(&ids, false);
+                ids.iter().for_each(|&id| drop(tokenizer.piece(id)));
+            }
+        }
+    }
+    assert!(read > 100, "{read} of 3000 could be read");
 }

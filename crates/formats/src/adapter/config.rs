@@ -105,9 +105,16 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
         let problem = format!("lora_dropout is {dropout}, expected 0 or more and below 1");
         return Err(FormatError::malformed(file, problem));
     }
+    let alpha = o.required("lora_alpha", o.f64("lora_alpha")?)? as f32;
+    if !alpha.is_finite() {
+        return Err(FormatError::malformed(
+            file,
+            "lora_alpha is too large for an f32",
+        ));
+    }
     let config = AdapterConfig {
         rank,
-        alpha: o.required("lora_alpha", o.f64("lora_alpha")?)? as f32,
+        alpha,
         target_modules: Vec::new(),
         dropout,
         use_rslora: o.bool("use_rslora")?.unwrap_or(false),
@@ -116,7 +123,9 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
                 .and_then(|n| usize::try_from(n).ok())
                 .filter(|&n| n > 0)
         })?,
-        alpha_pattern: pattern(&o, "alpha_pattern", |v| v.as_f64().map(|x| x as f32))?,
+        alpha_pattern: pattern(&o, "alpha_pattern", |v| {
+            v.as_f64().map(|x| x as f32).filter(|x| x.is_finite())
+        })?,
         base_model: o.str("base_model_name_or_path")?.map(str::to_string),
     };
     Ok((config, targets(&o)?))

@@ -19,8 +19,12 @@ use crate::{FormatError, Result, Tokenizer};
 
 const NAME: &str = "chat_template";
 
-/// Instructions a template may run; rendering a long conversation takes some ten thousand.
-const FUEL: u64 = 5_000_000;
+/// Instructions a template may run; a conversation takes some hundred for each turn.
+const FUEL: u64 = 1_000_000;
+
+/// Enough to drop a list nested in itself as often as the fuel allows.
+#[cfg(not(target_arch = "wasm32"))]
+const STACK: usize = 64 << 20;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -104,7 +108,7 @@ impl ChatTemplate {
                 eos_token => defined(&self.eos_token),
             })
         };
-        render().map_err(|e| {
+        self.with_stack(render).map_err(|e| {
             let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).take(8).collect();
             let more = if messages.len() > roles.len() {
                 ", …"
@@ -118,6 +122,39 @@ impl ChatTemplate {
                 one_line(&e)
             ))
         })
+    }
+
+    /// Runs `render` where a hostile template cannot overflow the stack.
+    ///
+    /// Only a namespace carries a value from one round of a loop to the next, and so only there can
+    /// a template nest lists deeper than a stack is; most templates need no thread of their own.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn with_stack(
+        &self,
+        render: impl FnOnce() -> std::result::Result<String, minijinja::Error> + Send,
+    ) -> std::result::Result<String, minijinja::Error> {
+        let failed =
+            |what: &str| minijinja::Error::new(ErrorKind::InvalidOperation, what.to_string());
+        if !self.source.contains("namespace") {
+            return render();
+        }
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .stack_size(STACK)
+                .spawn_scoped(scope, render)
+                .map_err(|e| failed(&format!("no thread to render in: {e}")))?
+                .join()
+                .unwrap_or_else(|_| Err(failed("the template engine failed")))
+        })
+    }
+
+    /// There are no threads on this target; a hostile template ends the page's worker.
+    #[cfg(target_arch = "wasm32")]
+    fn with_stack(
+        &self,
+        render: impl FnOnce() -> std::result::Result<String, minijinja::Error>,
+    ) -> std::result::Result<String, minijinja::Error> {
+        render()
     }
 
     /// The Jinja source.

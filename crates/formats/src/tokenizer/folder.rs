@@ -1,14 +1,17 @@
 //! `tokenizer.json` and the settings beside it.
 
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer as Inner;
+use tokenizers::{PostProcessorWrapper, Tokenizer as Inner};
 
-use super::{Ends, Tokenizer};
+use super::{EndRule, Ends, Tokenizer};
 use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
-pub(super) fn parse(file: &str, json: &[u8]) -> Result<Inner> {
+/// The tokenizer itself, and what its post-processor puts around a text.
+pub(super) fn parse(file: &str, json: &[u8]) -> Result<(Inner, Ends)> {
+    let map = parse_object(file, json)?;
+    let ends = post_processor(file, map.get("post_processor").unwrap_or(&Value::Null))?;
     let mut inner = Inner::from_bytes(json).map_err(|e| {
         FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}"))
     })?;
@@ -17,7 +20,91 @@ pub(super) fn parse(file: &str, json: &[u8]) -> Result<Inner> {
     inner
         .with_truncation(None)
         .map_err(|e| FormatError::malformed(file, format!("cannot switch off truncation: {e}")))?;
-    Ok(inner)
+    // Done here: the library's own trusts that its tokens are there.
+    inner.with_post_processor(None::<PostProcessorWrapper>);
+    Ok((inner, ends))
+}
+
+/// Ids before and after a single text, as the file's post-processor puts them.
+fn post_processor(file: &str, value: &Value) -> Result<Ends> {
+    let malformed = || {
+        let problem = format!(
+            "post_processor is {}, which does not make sense",
+            kind(value)
+        );
+        FormatError::malformed(file, problem)
+    };
+    if value.is_null() {
+        return Ok(Ends::default());
+    }
+    let id = |pair: &str| {
+        let id = value.get(pair)?.get(1)?.as_u64()?;
+        u32::try_from(id).ok()
+    };
+    match value.get("type").and_then(Value::as_str) {
+        // Moves offsets, which nothing here uses.
+        Some("ByteLevel") => Ok(Ends::default()),
+        Some("TemplateProcessing") => template(value).ok_or_else(malformed),
+        Some("BertProcessing" | "RobertaProcessing") => {
+            let (first, last) = (
+                id("cls").ok_or_else(malformed)?,
+                id("sep").ok_or_else(malformed)?,
+            );
+            Ok(Ends {
+                first: vec![first],
+                last: vec![last],
+            })
+        }
+        Some("Sequence") => {
+            let steps = value
+                .get("processors")
+                .and_then(Value::as_array)
+                .ok_or_else(malformed)?;
+            let mut ends = Ends::default();
+            for step in steps {
+                let outer = post_processor(file, step)?;
+                ends.first.splice(0..0, outer.first);
+                ends.last.extend(outer.last);
+            }
+            Ok(ends)
+        }
+        Some(other) => Err(FormatError::unsupported(
+            file,
+            format!("post-processor {other:?}"),
+            "supported ones are TemplateProcessing, ByteLevel, BertProcessing and RobertaProcessing",
+        )),
+        None => Err(malformed()),
+    }
+}
+
+/// `TemplateProcessing`'s template for one text: special tokens around the sequence A.
+fn template(value: &Value) -> Option<Ends> {
+    let mut ends = Ends::default();
+    let mut after = false;
+    for piece in value.get("single")?.as_array()? {
+        if let Some(sequence) = piece.get("Sequence") {
+            if after || sequence.get("id")?.as_str()? != "A" {
+                return None;
+            }
+            after = true;
+            continue;
+        }
+        let name = piece.get("SpecialToken")?.get("id")?.as_str()?;
+        for id in value
+            .get("special_tokens")?
+            .get(name)?
+            .get("ids")?
+            .as_array()?
+        {
+            let id = u32::try_from(id.as_u64()?).ok()?;
+            if after {
+                ends.last.push(id)
+            } else {
+                ends.first.push(id)
+            }
+        }
+    }
+    after.then_some(ends)
 }
 
 impl Tokenizer {
@@ -26,7 +113,7 @@ impl Tokenizer {
         let Some(json) = folder.get("tokenizer.json")? else {
             return Ok(None);
         };
-        let inner = parse(&folder.file("tokenizer.json"), &json)?;
+        let (inner, ends) = parse(&folder.file("tokenizer.json"), &json)?;
         let file = folder.file("tokenizer_config.json");
         let map = match folder.get("tokenizer_config.json")? {
             Some(json) => parse_object(&file, &json)?,
@@ -45,14 +132,14 @@ impl Tokenizer {
         let (bos, eos) = (token("bos_token")?, token("eos_token")?);
         let (add_bos, add_eos) = (config.bool("add_bos_token")?, config.bool("add_eos_token")?);
         // As in transformers: either setting replaces the file's own post-processor.
-        let ends = match (add_bos, add_eos) {
-            (None, None) => Ends::PostProcessor,
-            (bos, eos) => Ends::Explicit {
+        let rule = match (add_bos, add_eos) {
+            (None, None) => EndRule::Ids(ends),
+            (bos, eos) => EndRule::Tokens {
                 bos: bos.unwrap_or(false),
                 eos: eos.unwrap_or(false),
             },
         };
-        Ok(Some(Self::new(inner, bos, eos, ends)))
+        Ok(Some(Self::new(inner, bos, eos, rule)))
     }
 }
 

@@ -15,7 +15,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer as Inner};
 
-use super::{Ends, Tokenizer};
+use super::{EndRule, Tokenizer};
 use crate::gguf::{Header, Value};
 use crate::{FormatError, Result};
 
@@ -71,11 +71,11 @@ impl Tokenizer {
         let default_id = |id: u32| if model == "llama" { Some(id) } else { None };
         let bos = source.token("bos_token_id", default_id(1))?;
         let eos = source.token("eos_token_id", default_id(2))?;
-        let ends = Ends::Explicit {
+        let rule = EndRule::Tokens {
             bos: source.bool("add_bos_token")?.unwrap_or(add_bos),
             eos: source.bool("add_eos_token")?.unwrap_or(false),
         };
-        Ok(Some(Self::new(inner, bos, eos, ends)))
+        Ok(Some(Self::new(inner, bos, eos, rule)))
     }
 }
 

@@ -13,13 +13,20 @@ use tokenizers::Tokenizer as Inner;
 
 use crate::{FormatError, Result};
 
-/// What is put around a text when special tokens are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ends {
-    /// Whatever `tokenizer.json`'s own post-processor does.
-    PostProcessor,
-    /// The beginning and end tokens, as a configuration says.
-    Explicit { bos: bool, eos: bool },
+/// Token ids that are put around a text when special tokens are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Ends {
+    first: Vec<u32>,
+    last: Vec<u32>,
+}
+
+/// What a configuration file says about those ends.
+#[derive(Debug)]
+enum EndRule {
+    /// These very ids.
+    Ids(Ends),
+    /// The beginning and end tokens, where the tokenizer has them.
+    Tokens { bos: bool, eos: bool },
 }
 
 #[derive(Debug)]
@@ -49,39 +56,48 @@ impl Tokenizer {
     /// Beginning and end tokens are unknown without `tokenizer_config.json`; opening a model's
     /// folder reads both.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
-        Ok(Self::new(
-            folder::parse(file, json)?,
-            None,
-            None,
-            Ends::PostProcessor,
-        ))
+        let (inner, ends) = folder::parse(file, json)?;
+        Ok(Self::new(inner, None, None, EndRule::Ids(ends)))
     }
 
-    fn new(inner: Inner, bos: Option<&str>, eos: Option<&str>, ends: Ends) -> Self {
+    fn new(inner: Inner, bos: Option<&str>, eos: Option<&str>, rule: EndRule) -> Self {
         let largest = inner.get_vocab(true).into_values().max();
         let known = |token: Option<&str>| {
             token.and_then(|t| inner.token_to_id(t).map(|id| (t.to_string(), id)))
         };
         let (bos, eos) = (known(bos), known(eos));
         let added = inner.get_added_tokens_decoder();
-        let special = added
+        let id_if = |wanted: bool, token: &Option<(String, u32)>| -> Vec<u32> {
+            token.iter().filter(|_| wanted).map(|(_, id)| *id).collect()
+        };
+        let ends = match rule {
+            EndRule::Ids(ends) => ends,
+            EndRule::Tokens {
+                bos: add_bos,
+                eos: add_eos,
+            } => Ends {
+                first: id_if(add_bos, &bos),
+                last: id_if(add_eos, &eos),
+            },
+        };
+        let largest = largest
             .into_iter()
-            .filter(|(_, t)| t.special)
-            .map(|(id, _)| id)
-            .collect();
-        let vocab_size = largest.map_or(0, |id| id as usize + 1);
-        let byte_level = bytes::decoder_has(&inner, "ByteLevel");
-        let byte_fallback = bytes::decoder_has(&inner, "ByteFallback");
+            .chain(ends.first.iter().chain(&ends.last).copied())
+            .max();
         Self {
             parts: Arc::new(Parts {
+                vocab_size: largest.map_or(0, |id| id as usize + 1),
+                special: added
+                    .into_iter()
+                    .filter(|(_, t)| t.special)
+                    .map(|(id, _)| id)
+                    .collect(),
+                byte_level: bytes::decoder_has(&inner, "ByteLevel"),
+                byte_fallback: bytes::decoder_has(&inner, "ByteFallback"),
                 inner,
-                vocab_size,
-                special,
                 bos,
                 eos,
                 ends,
-                byte_level,
-                byte_fallback,
             }),
         }
     }
@@ -91,31 +107,17 @@ impl Tokenizer {
     /// `add_special` adds the beginning and end tokens that this tokenizer adds to a whole text. Text
     /// from a chat template has its own already.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let p = &*self.parts;
-        let inner_adds = add_special && p.ends == Ends::PostProcessor;
-        let encoding = p
+        let encoding = self
+            .parts
             .inner
-            .encode_fast(text, inner_adds)
+            .encode_fast(text, false)
             .map_err(|e| FormatError::Tokenizer(format!("cannot encode the text: {e}")))?;
         let ids = encoding.get_ids();
-        let Ends::Explicit { bos, eos } = p.ends else {
+        if !add_special {
             return Ok(ids.to_vec());
-        };
-        let first = p
-            .bos
-            .as_ref()
-            .filter(|_| add_special && bos)
-            .map(|(_, id)| *id);
-        let last = p
-            .eos
-            .as_ref()
-            .filter(|_| add_special && eos)
-            .map(|(_, id)| *id);
-        Ok(first
-            .into_iter()
-            .chain(ids.iter().copied())
-            .chain(last)
-            .collect())
+        }
+        let Ends { first, last } = &self.parts.ends;
+        Ok([first, ids, last].concat())
     }
 
     /// Text of `ids`; `skip_special` leaves special tokens out.
