@@ -12,7 +12,7 @@ use super::scratch::{Output, Scratch};
 use super::simd::{Kernel, Simd, dispatch};
 
 /// Rows of X up to which this is faster than packed panels.
-pub(super) const MAX_ROWS: usize = 8;
+pub(super) const MAX_ROWS: usize = 12;
 /// Rows of W that share the loads of X.
 const GROUP: usize = 4;
 /// Rows of W in a task.

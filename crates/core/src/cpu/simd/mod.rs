@@ -41,9 +41,9 @@ pub(in crate::cpu) trait Simd: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The larger; a NaN where b is one.
+    /// a where a > b, else b: of a NaN in b comes NaN, of one in a comes b.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The smaller; a NaN where b is one.
+    /// a where a < b, else b.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// v · 2ⁿ for whole n in −252..=254.

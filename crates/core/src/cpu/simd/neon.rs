@@ -70,11 +70,11 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vmaxq_f32(a, b) }
+        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
     }
     #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vminq_f32(a, b) }
+        unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
     }
     #[inline(always)]
     fn div(self, a: Self::V, b: Self::V) -> Self::V {

@@ -63,11 +63,11 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_max(a, b)
+        f32x4_pmax(b, a)
     }
     #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_min(a, b)
+        f32x4_pmin(b, a)
     }
     #[inline(always)]
     fn div(self, a: Self::V, b: Self::V) -> Self::V {
