@@ -69,12 +69,25 @@ pub enum Request {
     Show(clap::builder::StyledStr),
 }
 
+/// All verbs and flags. A value that begins with a minus is a number for its flag to judge, not another flag.
+fn definition() -> Command {
+    let numbers = |arg: clap::Arg| {
+        let takes_value = arg.get_action().takes_values();
+        if takes_value {
+            arg.allow_negative_numbers(true)
+        } else {
+            arg
+        }
+    };
+    CommandLine::command().mut_subcommands(|verb| verb.mut_args(numbers))
+}
+
 /// Reads the command line and the file its `--config` names.
 ///
 /// # Errors
 /// [`CliError::Usage`] for anything that is no such verb, flag or value; one line, with the nearest known word.
 pub fn parse(mut argv: Vec<OsString>) -> Result<Request, CliError> {
-    let command = CommandLine::command();
+    let command = definition();
     let verb = argv.get(1).and_then(|word| word.to_str()).unwrap_or("");
     if let Some(verb_command) = command.find_subcommand(verb) {
         // Requirements are looked at once the files have had their say.
@@ -275,7 +288,7 @@ mod tests {
 
     #[test]
     fn clap_finds_no_fault_in_the_definition() {
-        CommandLine::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]

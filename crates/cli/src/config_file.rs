@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_resumed_run_takes_its_own_settings_unless_told_otherwise() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let run = r#"{"settings": {"model": "m", "data": "d", "rank": 4, "lr": 0.00019999999494757503,
+        let run = r#"{"settings": {"model": "m", "data": "d", "rank": 4, "lr": 0.0002,
             "alpha": null, "epochs": 2, "no-shuffle": true, "resume": false, "target-modules": ["q_proj"],
             "of-a-later-version": 1}}"#;
         std::fs::write(folder.path().join("run.json"), run).expect("a file");

@@ -50,16 +50,12 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     if word.is_empty() {
         return None;
     }
-    let other = OTHER_NAMES
-        .iter()
-        .find(|(theirs, _)| *theirs == word)
-        .map(|(_, ours)| *ours);
     let mut best: Option<(f64, &str)> = None;
     for candidate in candidates {
-        if other == Some(candidate) {
-            return Some(candidate);
-        }
-        let near = likeness(&word, &normal(candidate));
+        let theirs = OTHER_NAMES.iter().filter(|(_, ours)| *ours == candidate);
+        let near = theirs
+            .map(|(theirs, _)| likeness(&word, theirs))
+            .fold(likeness(&word, &normal(candidate)), f64::max);
         if near >= 0.6 && best.is_none_or(|(score, _)| near > score) {
             best = Some((near, candidate));
         }
@@ -107,7 +103,9 @@ fn likeness(word: &str, candidate: &str) -> f64 {
     let edits = strsim::normalized_damerau_levenshtein(word, candidate);
     // A word that starts another ("checkpoint" for "checkpoint-activations") is near it.
     let shorter = word.len().min(candidate.len());
-    let prefix = shorter >= 3 && (candidate.starts_with(word) || word.starts_with(candidate));
+    let prefix = shorter >= 3
+        && word != candidate
+        && (candidate.starts_with(word) || word.starts_with(candidate));
     if prefix { edits.max(0.75) } else { edits }
 }
 
@@ -144,6 +142,7 @@ mod tests {
     fn other_tools_names_find_ours() {
         assert_eq!(nearest("--learning-rate", FLAGS), Some("lr"));
         assert_eq!(nearest("max_seq_length", FLAGS), Some("max-length"));
+        assert_eq!(nearest("leraning-rate", FLAGS), Some("lr"));
         // Only where the verb has the flag.
         assert_eq!(nearest("gradient-accumulation-steps", FLAGS), None);
     }

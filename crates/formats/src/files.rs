@@ -16,6 +16,17 @@ pub fn write_atomic(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let fail = |e| FormatError::io("write", path, e);
+    // A device or pipe (/dev/stdout) is written to: a rename would put a file in its place.
+    if std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+        let mut device = std::fs::File::options()
+            .write(true)
+            .open(path)
+            .map_err(fail)?;
+        let mut buffered = io::BufWriter::new(&mut device);
+        return write(&mut buffered)
+            .and_then(|()| buffered.flush())
+            .map_err(fail);
+    }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

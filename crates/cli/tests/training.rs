@@ -1,0 +1,381 @@
+//! Training runs from outside: what they leave on disk, and what stops them.
+#![cfg(unix)]
+
+mod common;
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::{
+    Done, bft, finish, fixture, last_checkpoint, line, run, signal, steps, tiny_training,
+    wait_until, write,
+};
+use serde_json::Value;
+
+fn start(flags: &[String]) -> std::process::Child {
+    bft(flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bft starts")
+}
+
+fn adapter_bytes(output: &Path) -> Vec<u8> {
+    std::fs::read(output.join("adapter_model.safetensors")).expect("an adapter")
+}
+
+#[test]
+fn a_run_leaves_what_the_contract_names() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let mut flags = tiny_training(&output, 5);
+    let rows = format!("{}/rows.jsonl", fixture("llama"));
+    flags.extend(["--eval-data", &rows, "--eval-every", "2", "--json"].map(str::to_owned));
+    let done = run(&flags);
+    let answer = done.json();
+    assert_eq!(
+        (&answer["steps"], &answer["stopped"]),
+        (&5.into(), &false.into())
+    );
+    for name in [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "metrics.jsonl",
+        "run.json",
+        "checkpoints",
+    ] {
+        assert!(output.join(name).exists(), "{name}");
+    }
+    assert_eq!(steps(&output), [1, 2, 3, 4, 5]);
+    let metrics = std::fs::read_to_string(output.join("metrics.jsonl")).expect("metrics");
+    let rows: Vec<Value> = metrics
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let step = rows
+        .iter()
+        .find(|row| row["step"] == 1 && row.get("nll").is_some())
+        .expect("a step");
+    for key in [
+        "loss",
+        "nll",
+        "lr",
+        "grad_norm",
+        "tokens",
+        "tokens_per_second",
+    ] {
+        assert!(step[key].is_number(), "{key}: {step}");
+    }
+    let evals: Vec<u64> = rows
+        .iter()
+        .filter(|row| row.get("eval_nll").is_some())
+        .filter_map(|row| row["step"].as_u64())
+        .collect();
+    assert_eq!(evals, [0, 2, 4, 5]);
+    // Whatever says what is going on goes to standard error; --json's answer is all there is on standard output.
+    assert_eq!(done.stdout.lines().count(), 1);
+    assert!(
+        done.stderr.contains("device: cpu") && done.stderr.contains("held-out nll"),
+        "{done:?}"
+    );
+    // The adapter does something: eval with it differs from eval without.
+    let model = fixture("llama");
+    let data = format!("{model}/rows.jsonl");
+    let eval = |more: &[&str]| {
+        let flags = [
+            "eval", "--device", "cpu", "--model", &model, "--data", &data, "--json",
+        ];
+        run(flags.iter().chain(more)).json()["nll"]
+            .as_f64()
+            .expect("a number")
+    };
+    let adapter = output.display().to_string();
+    assert!(
+        eval(&["--adapter", &adapter]) < eval(&[]),
+        "training lowers the NLL of its own rows"
+    );
+}
+
+#[test]
+fn a_second_run_does_not_overwrite_the_first() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    run(tiny_training(&output, 2)).ok();
+    let before = adapter_bytes(&output);
+    let done = run(tiny_training(&output, 3));
+    assert_eq!(done.code, Some(1));
+    assert!(done.error().contains("--resume"), "{done:?}");
+    assert_eq!(adapter_bytes(&output), before);
+}
+
+#[test]
+fn a_config_file_runs_and_the_command_line_wins() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let model = fixture("llama");
+    let text = format!(
+        "model = '{model}'\ndata = '{model}/rows.jsonl'\noutput = '{}'\nsteps = 9\nrank = 2\ndevice = 'cpu'\nno-shuffle = true\n",
+        output.display()
+    );
+    let config = write(folder.path(), "run.toml", &text)
+        .display()
+        .to_string();
+    run(["train", "--config", &config, "--steps", "2"]).ok();
+    assert_eq!(steps(&output), [1, 2]);
+    let text = std::fs::read_to_string(output.join("run.json")).expect("run.json");
+    let settings = &serde_json::from_str::<Value>(&text).expect("JSON")["settings"];
+    assert_eq!(
+        (&settings["rank"], &settings["no-shuffle"]),
+        (&2.into(), &true.into())
+    );
+}
+
+#[test]
+fn ctrl_c_saves_and_stops_and_the_shown_command_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let child = start(&tiny_training(&output, 1_000_000));
+    wait_until("the first steps", || !steps(&output).is_empty());
+    signal(&child, libc::SIGINT);
+    let done = finish(child);
+    assert_eq!(
+        done.code,
+        Some(1),
+        "a stopped run is not a finished one: {done:?}"
+    );
+    assert!(done.stderr.contains("stopping after this step"), "{done:?}");
+    let taken = *steps(&output).last().expect("steps");
+    assert_eq!(last_checkpoint(&output), Some(taken));
+    let error = done.error().to_owned();
+    assert!(
+        error.starts_with(&format!("stopped after step {taken};")),
+        "{error}"
+    );
+
+    let command = error
+        .split("bft ")
+        .nth(1)
+        .expect("the message shows the command");
+    let more = (taken + 3).to_string();
+    let resumed = run(command.split(' ').chain(["--steps", &more]));
+    resumed.ok();
+    assert_eq!(steps(&output), (1..=taken + 3).collect::<Vec<u64>>());
+
+    let whole = folder.path().join("whole");
+    run(tiny_training(&whole, taken as usize + 3)).ok();
+    assert_eq!(
+        adapter_bytes(&output),
+        adapter_bytes(&whole),
+        "stopped and resumed equals uninterrupted"
+    );
+}
+
+#[test]
+fn a_second_ctrl_c_quits_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // One step of these takes long enough to press twice.
+    let ids: Vec<String> = (0..128).map(|id| id.to_string()).collect();
+    let row = format!(
+        "{{\"input_ids\": [{0}], \"labels\": [{0}]}}\n",
+        ids.join(",")
+    );
+    let data = write(folder.path(), "long.jsonl", &row.repeat(512))
+        .display()
+        .to_string();
+    let output = folder.path().join("tuned");
+    let mut flags = tiny_training(&output, 1000);
+    flags.extend(["--batch-size", "512", "--checkpoint-activations", "on"].map(str::to_owned));
+    let at = flags
+        .iter()
+        .position(|flag| flag.ends_with("rows.jsonl"))
+        .expect("the data flag");
+    flags[at] = data;
+    let child = start(&flags);
+    wait_until("the first step", || !steps(&output).is_empty());
+    signal(&child, libc::SIGINT);
+    std::thread::sleep(Duration::from_millis(50));
+    let pressed = Instant::now();
+    signal(&child, libc::SIGINT);
+    let done = finish(child);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(
+        !done.stderr.contains("stopped after step"),
+        "nothing was saved: {done:?}"
+    );
+    assert!(
+        pressed.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        pressed.elapsed()
+    );
+}
+
+#[test]
+fn kill_9_leaves_the_last_checkpoint_usable() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (round, delay) in [3u64, 40, 130].into_iter().enumerate() {
+        let output = folder.path().join(round.to_string());
+        let mut flags = tiny_training(&output, 1_000_000);
+        flags.extend(["--save-every", "1"].map(str::to_owned));
+        let mut child = start(&flags);
+        wait_until("a checkpoint", || last_checkpoint(&output).is_some());
+        // Somewhere in the middle of a step, a checkpoint or a row of metrics.
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        let saved = last_checkpoint(&output).expect("a checkpoint");
+        let more = (saved + 2).to_string();
+        let done = run([
+            "train",
+            "--output",
+            &output.display().to_string(),
+            "--resume",
+            "--steps",
+            &more,
+        ]);
+        done.ok();
+        assert_eq!(
+            steps(&output),
+            (1..=saved + 2).collect::<Vec<u64>>(),
+            "no step is lost or told twice"
+        );
+    }
+}
+
+#[test]
+fn two_runs_with_one_seed_write_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let train = |name: &str, seed: &str| {
+        let output = folder.path().join(name);
+        let mut flags = tiny_training(&output, 4);
+        flags.extend(["--seed", seed, "--lora-dropout", "0.1"].map(str::to_owned));
+        run(flags).ok();
+        adapter_bytes(&output)
+    };
+    let first = train("a", "7");
+    assert_eq!(first, train("b", "7"));
+    assert_ne!(first, train("c", "8"));
+}
+
+/// Runs with the largest file it may write bounded, which looks like a full disk to the program.
+fn with_little_room(flags: &[String], bytes: u64) -> Done {
+    let mut command = bft(flags);
+    // SAFETY: between fork and exec only these two system calls are made, both of which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            let limit = libc::rlimit {
+                rlim_cur: bytes,
+                rlim_max: bytes,
+            };
+            // The write shall fail, not the process be ended by the signal.
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    Done::of(command.output().expect("bft starts"))
+}
+
+#[test]
+fn a_full_disk_is_said_and_loses_no_finished_work() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    run(tiny_training(&output, 2)).ok();
+    let before = adapter_bytes(&output);
+    // Room for metrics, not for a checkpoint.
+    let shown = output.display().to_string();
+    let resume = ["train", "--output", &shown, "--resume", "--steps", "4"].map(str::to_owned);
+    let done = with_little_room(&resume, 4096);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.error().contains("write"), "{}", done.error());
+    assert_eq!(
+        adapter_bytes(&output),
+        before,
+        "the finished adapter is untouched"
+    );
+    assert_eq!(last_checkpoint(&output), Some(2));
+    let leftovers = std::fs::read_dir(&output)
+        .expect("a folder")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let leftovers: Vec<String> = leftovers.filter(|name| name.starts_with(".bft-")).collect();
+    assert_eq!(leftovers, [""; 0], "no half-written file stays");
+    // With room again, it goes on.
+    run(resume).ok();
+    assert_eq!(steps(&output), [1, 2, 3, 4]);
+}
+
+#[test]
+fn full_devices_are_written_to_not_replaced() {
+    let model = fixture("llama");
+    let rows = format!("{model}/rows.jsonl");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("full.npy");
+    std::os::unix::fs::symlink("/dev/full", &out).expect("a link");
+    let done = run([
+        "embed",
+        "--device",
+        "cpu",
+        "--model",
+        &model,
+        "--input",
+        &rows,
+        "--output",
+        &out.display().to_string(),
+    ]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.error().contains("full.npy"), "{}", done.error());
+    assert!(out.is_symlink(), "the link is still there");
+
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    let output = bft(["inspect", "--model", &model])
+        .stdout(full)
+        .output()
+        .expect("bft starts");
+    let done = Done::of(output);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.error().contains("standard output"), "{}", done.error());
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let model = fixture("llama");
+    let mut child = bft(["inspect", "--model", &model, "--all-tensors"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bft starts");
+    drop(child.stdout.take());
+    let done = finish(child);
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+    // A standard error that nobody reads does not stop a training run.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let mut child = start(&tiny_training(&output, 50));
+    drop(child.stderr.take());
+    assert_eq!(finish(child).code, Some(0));
+    assert_eq!(steps(&output).len(), 50);
+}
+
+#[test]
+fn resuming_where_nothing_was_saved_is_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut flags = tiny_training(&folder.path().join("none"), 2);
+    flags.push("--resume".into());
+    let done = run(flags);
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.error().contains("no checkpoint to resume from"),
+        "{}",
+        done.error()
+    );
+    // Without run.json the flags that must be there are asked for.
+    let done = line("train --output /no/such/folder --resume");
+    assert_eq!(done.code, Some(2));
+    assert!(done.error().contains("--model <PATH>"), "{}", done.error());
+}
