@@ -32,7 +32,7 @@ pub struct CommandLine {
 /// One variant per verb; each verb's flags and work live in the file of its name.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    Train(Box<train::TrainFlags>),
+    Train(train::TrainFlags),
     Eval(eval::EvalFlags),
     Generate(generate::GenerateFlags),
     Chat(chat::ChatFlags),
@@ -64,7 +64,7 @@ impl Verb {
 #[derive(Debug)]
 pub enum Request {
     /// A verb with its flags.
-    Run(Verb),
+    Run(Box<Verb>),
     /// Text to show (`--help`, `--version`), colours included.
     Show(clap::builder::StyledStr),
 }
@@ -122,7 +122,7 @@ fn finish(
         .try_get_matches_from(&argv)
         .and_then(|matches: ArgMatches| CommandLine::from_arg_matches(&matches));
     match parsed {
-        Ok(line) => Ok(Request::Run(line.verb)),
+        Ok(line) => Ok(Request::Run(Box::new(line.verb))),
         Err(error) => explain(command, &argv, error, origins),
     }
 }

@@ -261,7 +261,10 @@ mod tests {
         argv.push(path.into());
         argv.extend(flags.iter().map(OsString::from));
         match parse(argv) {
-            Ok(Request::Run(Verb::Train(flags))) => Ok(*flags),
+            Ok(Request::Run(verb)) => match *verb {
+                Verb::Train(flags) => Ok(flags),
+                other => panic!("not a training run: {other:?}"),
+            },
             Ok(other) => panic!("not a training run: {other:?}"),
             Err(error) => Err(error.to_string()),
         }
@@ -306,7 +309,10 @@ mod tests {
             argv.push(folder.path().into());
             argv.extend(more.iter().map(OsString::from));
             match parse(argv) {
-                Ok(Request::Run(Verb::Train(flags))) => *flags,
+                Ok(Request::Run(verb)) => match *verb {
+                    Verb::Train(flags) => flags,
+                    other => panic!("not a training run: {other:?}"),
+                },
                 other => panic!("not a training run: {other:?}"),
             }
         };
