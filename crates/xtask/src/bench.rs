@@ -166,12 +166,18 @@ impl Server {
             return Err(format!("`{shown}` has no pipes"));
         };
         let output = BufReader::new(output);
-        Ok(Server {
+        let mut server = Server {
             child,
             input,
             output,
             shown,
-        })
+        };
+        // The first line says what is measured and that the model is loaded.
+        let ready = server.answer()?;
+        if ready["ready"] != true {
+            return Err(format!("`{}` is not ready: {ready}", server.shown));
+        }
+        Ok(server)
     }
 
     /// Runs one step.
