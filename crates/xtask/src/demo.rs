@@ -13,14 +13,14 @@ use crate::model;
 use crate::neighbours::Vectors;
 use crate::shell::{self, bold, cargo, dim, green, heading};
 
-/// Flags of the training run: one pass over the facts, found by trying.
+/// Flags of the training run: two passes over the facts, found by trying.
 const TRAINING: &[&str] = &[
     "--loss",
     "bft",
     "--group-size",
-    "256",
+    "16",
     "--epochs",
-    "1",
+    "2",
     "--batch-size",
     "8",
     "--lr",
