@@ -1,8 +1,7 @@
 //! `cargo xtask demo`: SmolLM2 learns gene facts with BFT, and what changed is shown.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -13,8 +12,8 @@ use crate::model;
 use crate::neighbours::Vectors;
 use crate::shell::{self, bold, cargo, dim, green, heading};
 
-/// Flags of the training run: two passes over the facts, found by trying.
-const TRAINING: &[&str] = &[
+/// Flags of the training run; found by trying (see data/genes).
+const TRAINING: [&str; 14] = [
     "--loss",
     "bft",
     "--group-size",
@@ -31,14 +30,10 @@ const TRAINING: &[&str] = &[
     "1",
 ];
 
-/// data/genes/questions.json.
 #[derive(Debug, Deserialize)]
 struct Questions {
     questions: Vec<Question>,
-    /// The genes whose neighbours are shown.
     neighbours_of: Vec<String>,
-    /// Ten families of ten genes.
-    families: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,29 +74,23 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     let questions: Questions = read_json(&demo.data.join("questions.json"))?;
 
     heading("3. Before training");
-    let other_before = demo.evaluate("other.jsonl", None)?;
+    let before = demo.evaluate(None)?;
+    println!(
+        "held-out NLL {before:.3} a token (trained facts, phrasings that training never shows)"
+    );
     let answers_before = demo.answers(&questions, None)?;
-    for (question, answer) in questions.questions.iter().zip(&answers_before) {
-        println!("  {}\n    {}", question.question, dim(answer));
-    }
 
     heading("4. Training");
     let adapter = demo.work.join("adapter");
     demo.train(&adapter)?;
-    let curve = Curve::read(&adapter.join("metrics.jsonl"))?;
-    let (Some(&(_, before)), Some(&(_, after))) = (curve.eval.first(), curve.eval.last()) else {
-        return Err("metrics.jsonl holds no evaluations".to_owned());
-    };
 
     heading("5. After training");
-    let other_after = demo.evaluate("other.jsonl", Some(&adapter))?;
-    println!("  NLL a token (nats; lower is better)     before   after");
-    println!(
-        "    trained facts, asked in new words     {before:>6.3}  {}",
-        green(&format!("{after:>6.3}"))
-    );
-    println!("    facts of genes never trained on       {other_before:>6.3}  {other_after:>6.3}");
+    let after = demo.evaluate(Some(&adapter))?;
     let answers_after = demo.answers(&questions, Some(&adapter))?;
+    println!(
+        "held-out NLL {before:.3} → {} a token",
+        green(&format!("{after:.3}"))
+    );
     for (index, question) in questions.questions.iter().enumerate() {
         println!("\n  {}", bold(&question.question));
         println!("    before  {}", dim(&answers_before[index]));
@@ -109,21 +98,35 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         println!("    truth   {}", question.answer);
     }
 
-    heading("6. Nearest neighbours of ten genes, by embedding");
-    demo.neighbours(&questions, &adapter)?;
+    heading("6. Nearest neighbours by embedding");
+    let vectors = demo.embed(&adapter)?;
+    for gene in &questions.neighbours_of {
+        let near = vectors
+            .nearest(gene, 3)
+            .ok_or_else(|| format!("embed.jsonl has no row for {gene}"))?;
+        let near: Vec<String> = near
+            .iter()
+            .map(|(name, cosine)| format!("{name:<8} {}", dim(&format!("{cosine:.2}"))))
+            .collect();
+        println!("  {gene:<8} {}", near.join("   "));
+    }
 
     heading("7. What is left on disk");
     let picture = demo.work.join("loss.svg");
+    let curve = Curve::read(&adapter.join("metrics.jsonl"))?;
     curve.draw(&picture, "SmolLM2-135M on gene facts, BFT")?;
     println!("  loss curve  {}", picture.display());
-    println!("  adapter     {} (PEFT's layout)", adapter.display());
-    println!("\nAsk it something:\n");
+    println!("  adapter     {} (PEFT layout)", adapter.display());
+    println!("\nUse it:\n");
     let mut example = demo.bft("generate");
     example
         .arg("--adapter")
         .arg(&adapter)
         .args(["--prompt", &questions.questions[0].question]);
-    println!("  {}", shell::show_whole(&example));
+    println!(
+        "  {}",
+        shell::show(&example).replacen("bft", &demo.bft.display().to_string(), 1)
+    );
     println!(
         "\n{}",
         dim(&format!(
@@ -135,7 +138,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "the held-out NLL did not fall ({before:.3} to {after:.3}): something is wrong"
+            "held-out NLL did not fall ({before:.3} → {after:.3}): something is wrong"
         ))
     }
 }
@@ -156,14 +159,14 @@ impl Demo {
         std::fs::create_dir_all(&self.work).map_err(problem)
     }
 
-    fn evaluate(&self, rows: &str, adapter: Option<&Path>) -> Result<f64, String> {
+    fn evaluate(&self, adapter: Option<&Path>) -> Result<f64, String> {
         let mut command = self.bft("eval");
         command
             .arg("--data")
-            .arg(self.data.join(rows))
+            .arg(self.data.join("heldout.jsonl"))
             .arg("--json");
         with_adapter(&mut command, adapter);
-        number(&shell::json(quiet(&mut command))?, "nll")
+        number(&shell::json(&mut command)?, "nll")
     }
 
     fn answers(
@@ -179,7 +182,7 @@ impl Demo {
                 "--json",
             ]);
             with_adapter(&mut command, adapter);
-            let answer = shell::json(quiet(&mut command))?;
+            let answer = shell::json(&mut command)?;
             let text = answer["text"].as_str().unwrap_or_default();
             Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
         };
@@ -199,35 +202,6 @@ impl Demo {
         shell::run(&mut command)
     }
 
-    fn neighbours(&self, questions: &Questions, adapter: &Path) -> Result<(), String> {
-        let vectors = self.embed(adapter)?;
-        let (mut kin, mut shown) = (0, 0);
-        for gene in &questions.neighbours_of {
-            let near = vectors
-                .nearest(gene, 4)
-                .ok_or_else(|| format!("embed.jsonl has no row for {gene}"))?;
-            let mut line = format!("  {gene:<8}");
-            for (name, cosine) in near {
-                let in_family = |family: &&Vec<String>| {
-                    family.contains(gene) && family.iter().any(|it| it == name)
-                };
-                let related = questions.families.values().any(|family| in_family(&family));
-                let cell = format!("{name:<8} {cosine:>5.2}");
-                line.push_str("   ");
-                line.push_str(&if related { green(&cell) } else { dim(&cell) });
-                kin += usize::from(related);
-                shown += 1;
-            }
-            println!("{line}");
-        }
-        let members: usize = questions.families.values().map(Vec::len).sum();
-        let chance = shown as f64 * 9.0 / (members.max(2) - 1) as f64;
-        println!(
-            "  {kin} of {shown} are of the gene's own family ({chance:.1} would be by chance); cosine after centring"
-        );
-        Ok(())
-    }
-
     fn embed(&self, adapter: &Path) -> Result<Vectors, String> {
         let out = self.work.join("genes.jsonl");
         let mut command = self.bft("embed");
@@ -239,7 +213,7 @@ impl Demo {
             .arg("--output")
             .arg(&out)
             .arg("--json");
-        shell::json(quiet(&mut command))?;
+        shell::json(&mut command)?;
         let text =
             std::fs::read_to_string(&out).map_err(|error| format!("{}: {error}", out.display()))?;
         let mut vectors = Vectors::default();
@@ -257,11 +231,6 @@ impl Demo {
         vectors.centre();
         Ok(vectors)
     }
-}
-
-/// Without its messages: the demo says itself what it does.
-fn quiet(command: &mut Command) -> &mut Command {
-    command.stderr(Stdio::piped())
 }
 
 fn with_adapter(command: &mut Command, adapter: Option<&Path>) {
@@ -287,12 +256,14 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
 pub fn build() -> Result<PathBuf, String> {
     println!("{}", dim("$ cargo build --release --package bft-cli"));
     let started = Instant::now();
-    let messages = shell::output(
-        cargo()
-            .args(["build", "--release", "--package", "bft-cli"])
-            .args(["--message-format", "json-render-diagnostics"])
-            .stderr(Stdio::inherit()),
-    )?;
+    let messages = shell::output(cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "bft-cli",
+        "--message-format",
+        "json-render-diagnostics",
+    ]))?;
     let executable = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

@@ -67,20 +67,15 @@ pub fn run(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// Runs a command and returns its standard output. Its standard error goes where the caller sent it; if that is here, it
-/// is told where the command fails.
+/// Runs a command and returns its standard output; its standard error goes to this terminal.
 pub fn output(command: &mut Command) -> Result<String, String> {
     let shown = show(command);
     let done = command
+        .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("`{shown}` could not be started: {error}"))?;
     if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr);
-        return Err(format!(
-            "`{shown}` failed ({}) {}",
-            done.status,
-            said.trim()
-        ));
+        return Err(format!("`{shown}` failed ({})", done.status));
     }
     String::from_utf8(done.stdout).map_err(|_| format!("`{shown}` printed no valid text"))
 }
@@ -103,50 +98,19 @@ pub fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// The command as one would type it, the program by its name alone.
+/// The command as one would type it.
 pub fn show(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(OsStr::new("?"));
-    format!("{}{}", name.to_string_lossy(), arguments(command))
-}
-
-/// The command as one can paste it.
-pub fn show_whole(command: &Command) -> String {
-    format!(
-        "{}{}",
-        quoted(&command.get_program().to_string_lossy()),
-        arguments(command)
-    )
-}
-
-fn arguments(command: &Command) -> String {
-    command
-        .get_args()
-        .map(|argument| format!(" {}", quoted(&argument.to_string_lossy())))
-        .collect()
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
+    let mut text = name.to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        let argument = argument.to_string_lossy();
+        text.push(' ');
+        if argument.is_empty() || argument.contains([' ', '\'', '"', '$', '*', '?']) {
+            text.push_str(&format!("'{}'", argument.replace('\'', "'\\''")));
+        } else {
+            text.push_str(&argument);
+        }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_can_be_pasted() {
-        let mut command = Command::new("/a b/bft");
-        command.args(["generate", "--prompt", "What's TP53?", "--top-p=0.9"]);
-        assert_eq!(
-            show_whole(&command),
-            r"'/a b/bft' generate --prompt 'What'\''s TP53?' --top-p=0.9"
-        );
-        assert!(show(&command).starts_with("bft generate"));
-    }
+    text
 }
