@@ -94,9 +94,9 @@ fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, 
         m = largest;
         sum *= decay;
         for (var i = 0u; i < 8u; i++) {
-            let scores = tile[part + i];
-            // A row may have seen no key of its own yet: then m is NONE too, and the difference says nothing.
-            let e = select(exp(scores - m), vec4<f32>(0.0), scores <= vec4<f32>(NONE));
+            // Where a row has seen no key of its own yet, m is NONE and this counts others' keys: the decay at its first
+            // own key is 0.
+            let e = exp(tile[part + i] - m);
             tile[part + i] = e;
             sum += (e.x + e.y) + (e.z + e.w);
         }

@@ -277,6 +277,14 @@ fn impossible_sizes_are_refused() {
         json!({"head_dim": 1 << 30, "num_attention_heads": 1 << 30}),
         &["×", "at most"],
     );
+    says(
+        json!({"head_dim": 6}),
+        &["head_dim 6", "multiples of 4 up to 256"],
+    );
+    says(
+        json!({"head_dim": 260}),
+        &["head_dim 260", "multiples of 4 up to 256"],
+    );
     says(json!({"rms_norm_eps": -1.0}), &["rms_norm_eps is -1"]);
     says(json!({"eos_token_id": 264}), &["264", "vocabulary of 264"]);
     says(

@@ -6,6 +6,8 @@ use crate::{FormatError, Result};
 
 /// Largest dimension accepted: element indices within a row or column fit 31 bits.
 const MAX_SIZE: usize = i32::MAX as usize;
+/// Widest head that a workgroup of the attention shaders holds.
+const MAX_HEAD_DIM: usize = 256;
 /// Far above any decoder there is.
 const MAX_LAYERS: usize = 10_000;
 
@@ -287,6 +289,13 @@ impl ModelConfig {
                     "products take four weights at a time: a multiple of 4 is needed",
                 ));
             }
+        }
+        if !d.is_multiple_of(4) || d > MAX_HEAD_DIM {
+            return Err(FormatError::unsupported(
+                file,
+                format!("head_dim {d}"),
+                format!("attention takes multiples of 4 up to {MAX_HEAD_DIM}"),
+            ));
         }
         if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps < 1.0) {
             return fail(format!(
