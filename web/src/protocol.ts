@@ -25,8 +25,11 @@ export type ModelSource =
   | { kind: "sample" }
   /** A `.gguf`, or config.json + *.safetensors + tokenizer.json and what else lies in the folder. */
   | { kind: "files"; files: File[] }
-  /** The only request that may leave the page's origin. */
-  | { kind: "url"; url: string }
+  /**
+   * The only request that may leave the page's origin. The engine cannot make it, being bound by the page's
+   * `connect-src 'self'`: `foreignFetch(port)` of worker/foreign.ts makes it through the port.
+   */
+  | { kind: "url"; url: string; port: MessagePort }
   /** One that an earlier visit kept in the browser's storage. */
   | { kind: "stored"; name: string };
 
