@@ -166,7 +166,7 @@ export interface PreviewToken {
   trained: boolean;
   /** The model's probability of it; null where it is not trained. */
   p: number | null;
-  /** Its weight under each loss; null where it is not trained. */
+  /** Its weight under each loss, without the sample's; null where it is not trained. */
   weights: Record<Loss, number> | null;
 }
 

@@ -1,0 +1,48 @@
+/** Which device computes, and why. */
+import type { App } from "../app.ts";
+import type { DeviceChoice } from "../protocol.ts";
+import { $, $$, fill, h } from "../dom.ts";
+
+let asked: DeviceChoice = "auto";
+
+export function deviceSection(app: App): void {
+  for (const radio of $$<HTMLInputElement>("input[name=device]")) {
+    radio.addEventListener("change", () => void changeDevice(app, radio.value as DeviceChoice));
+  }
+  app.watch(() => {
+    const { device } = app;
+    for (const radio of $$<HTMLInputElement>("input[name=device]")) {
+      radio.checked = radio.value === asked;
+      radio.disabled = app.task !== null;
+    }
+    if (!device) return;
+    const kind = device.kind === "gpu" ? `GPU, ${device.backend}` : "CPU, WebAssembly";
+    fill($("#device-line"), h("b", {}, device.kind === "gpu" ? "GPU" : "CPU"), " ", h("span", {}, device.kind === "gpu" ? device.name : "WebAssembly"));
+    fill($("#device-gist"), `${kind}: ${device.name}`);
+    fill($("#device-reason"), [device.reason, slow(app)].filter(Boolean).join(" "));
+  });
+  app.listen((event) => {
+    if (event.event !== "device_lost") return;
+    fill($("#device-line"), h("b", {}, "GPU lost"));
+  });
+}
+
+/** Opens a device; whether it is open. */
+export async function changeDevice(app: App, choice: DeviceChoice): Promise<boolean> {
+  asked = choice;
+  const opened = await app.work(
+    $("#global-notice"),
+    "device",
+    async () => {
+      app.device = await app.client.call("open_device", { device: choice });
+      return app.device;
+    },
+    () => void changeDevice(app, choice),
+  );
+  return opened !== null;
+}
+
+function slow(app: App): string {
+  if (app.device?.kind === "cpu") return "One core does the work here: a small model trains at a walking pace, a GPU is many times faster.";
+  return app.device?.software ? "This GPU is a program on the CPU: everything works, slowly." : "";
+}
