@@ -44,10 +44,14 @@ export function ago(milliseconds: number): string {
 export function digits(value: number): string {
   if (!Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(1);
+  if (size === 0) return "0";
+  if (size < 1e-3 || size >= 1e5) return value.toExponential(1);
   return size >= 10 ? value.toFixed(2) : value.toFixed(size < 0.1 ? 4 : 3);
 }
 
 export const percent = (share: number) => `${Math.round(share * 100)} %`;
 
-export const rate = (tokens: number, seconds: number) => (seconds > 0 ? `${digits(tokens / seconds)} tokens/s` : "");
+/** `23.4 tokens/s`; nothing where no time went by. */
+export function speed(perSecond: number): string {
+  return Number.isFinite(perSecond) && perSecond > 0 ? `${perSecond < 100 ? perSecond.toPrecision(3) : count(perSecond)} tokens/s` : "";
+}

@@ -84,9 +84,8 @@ function showStorage(): void {
   $("summary", storage).focus();
 }
 
-/** The engine's errors begin small and end without a point, as a command line's do. */
+/** The engine's errors begin small and end without a point, as a command line's do; names stay as they are. */
 function sentence(message: string): string {
-  const trimmed = message.trim();
-  const text = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
-  return /[.!?:)\]}"'`’”]$/.test(text) && !text.endsWith(")") ? text : `${text}.`;
+  const text = message.trim().replace(/^[a-z]+(?=[ ,;:])/, (word) => word.charAt(0).toUpperCase() + word.slice(1));
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }

@@ -2,7 +2,7 @@
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import type { EvalRow, StepRow } from "../protocol.ts";
-import { $ } from "../dom.ts";
+import { $, fill, h } from "../dom.ts";
 import { digits } from "../format.ts";
 import { colour } from "../theme.ts";
 
@@ -80,16 +80,21 @@ export class Charts {
     this.#captions();
   }
 
+  /** Titles with the newest values; they are also what a screen reader has of a chart. */
   #captions(): void {
     const step = this.#steps.at(-1);
     const held = this.#evals.at(-1);
     const first = this.#evals[0];
-    const now = (name: string, text: string) => ($(name).textContent = text);
-    const heldText = held ? `; testing on ${digits(held.eval_nll)}${first && first !== held ? `, at first ${digits(first.eval_nll)}` : ""}` : "";
-    now("#nll-caption", step || held ? `NLL: learning from ${step ? digits(step.nll) : "…"}${heldText}` : "NLL");
-    now("#loss-caption", step ? `Loss ${digits(step.loss)}` : "Loss");
+    const key = (kind: string, text: string) => h("span", { class: `key ${kind}` }, text);
+    fill(
+      $("#nll-caption"),
+      h("b", {}, "NLL"),
+      step && key("train", `learning from ${digits(step.nll)}`),
+      held && key("held", `testing on ${digits(held.eval_nll)}${first && first !== held ? `, at first ${digits(first.eval_nll)}` : ""}`),
+    );
+    fill($("#loss-caption"), h("b", {}, "Loss"), step && key("loss", digits(step.loss)));
     const weights = this.#weights.at(-1)?.weights ?? [];
-    now("#weights-caption", weights.length > 0 ? `Sample weights, mean ${digits(mean(weights))}` : "Sample weights");
+    fill($("#weights-caption"), h("b", {}, "Sample weights"), weights.length > 0 && key("train", `mean ${digits(mean(weights))}`), weights.length > 0 && key("dots", "one dot a sample"));
   }
 
   /** One dot a sample. */

@@ -2,7 +2,7 @@
 import type { App } from "../app.ts";
 import type { Generated, GenerateOptions } from "../protocol.ts";
 import { $, fill, input } from "../dom.ts";
-import { plural, rate } from "../format.ts";
+import { plural, speed } from "../format.ts";
 
 const ENDS: Record<Generated["finish_reason"], string> = { stop: "ended by itself", length: "cut at the limit", cancelled: "stopped" };
 /** Where tokens go that the engine sends now. */
@@ -19,7 +19,7 @@ export function compareSection(app: App): void {
   });
   app.watch(() => {
     $("#ask-stop").hidden = app.task !== "generate";
-    fill($("#tuned-title"), app.adapter ? `Tuned: ${app.adapter.name}` : "Tuned");
+    fill($("#tuned-title"), app.adapter && app.adapter.name !== "tuned" ? `Tuned: ${app.adapter.name}` : "Tuned");
     if (app.task === null && !app.adapter) fill($("#tuned-foot"), app.model ? "Tune in step 3, or load an adapter in step 6." : "");
     else if ($("#tuned-foot").textContent?.startsWith("Tune in")) fill($("#tuned-foot"));
     const chat = input("#chat-template");
@@ -62,7 +62,7 @@ async function answer(app: App, who: "base" | "tuned", options: GenerateOptions)
   try {
     const found = await app.client.call("generate", options);
     fill(place, found.text);
-    fill(foot, [plural(found.tokens, "token"), rate(found.tokens, found.seconds), ENDS[found.finish_reason]].filter(Boolean).join(", "));
+    fill(foot, [plural(found.tokens, "token"), speed(found.tokens / found.seconds), ENDS[found.finish_reason]].filter(Boolean).join(", "));
     return found;
   } catch (error) {
     fill(foot);

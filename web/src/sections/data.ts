@@ -13,6 +13,10 @@ interface Rows {
   text: string;
 }
 
+const PLACEHOLDERS: Record<Role, string> = {
+  train: '{"prompt": "TP53 encodes", "completion": " a tumour suppressor."}',
+  held_out: "The model never learns from these.",
+};
 /** What was last read, so that another model or length can read it again. */
 const kept: Record<Role, Rows | null> = { train: null, held_out: null };
 /** The model that it was read with. */
@@ -115,6 +119,8 @@ function show(role: Role, report: DataReport | null): void {
   const { element } = slotOf(role);
   $("[data-do=clear]", element).hidden = report === null;
   element.classList.toggle("filled", report !== null);
+  const area = $<HTMLTextAreaElement>("textarea", element);
+  area.placeholder = report ? "Paste other rows" : PLACEHOLDERS[role];
   const place = $(".report", element);
   if (!report) {
     fill(place);

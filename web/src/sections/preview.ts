@@ -75,7 +75,10 @@ function draw(): void {
       ? h("div", { class: "heats" }, ...(["p", ...LOSSES] as const).flatMap((one) => [h("h4", {}, one === "p" ? "Probability" : NAMES[one]), heat(preview, one, readout)]))
       : heat(preview, by, readout);
   explain(readout, preview, null);
+  // The least likely token says most about a loss.
+  const [least] = preview.tokens.flatMap((token, at) => (token.p === null ? [] : [{ at, p: token.p }])).sort((a, b) => a.p - b.p);
   fill(body, h("div", { class: "scene" }, h("div", {}, texts, legend(by)), h("div", {}, samples(preview, by), readout)), table(preview));
+  if (least) $(`[data-at="${least.at}"]`, body).dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
 }
 
 /** The text, each trained token coloured by its value times its sample's weight. */

@@ -2,7 +2,7 @@
 import type { App } from "../app.ts";
 import type { Finished, StepRow, StoredRun, TrainSettings, WorkerEvent } from "../protocol.ts";
 import { $, fill, h, term } from "../dom.ts";
-import { ago, bytes, count, digits, duration, plural } from "../format.ts";
+import { ago, bytes, count, digits, duration, plural, speed } from "../format.ts";
 import { clear, show as showNotice } from "../notice.ts";
 import { Charts } from "./charts.ts";
 import { openModel } from "./model.ts";
@@ -195,7 +195,7 @@ function drawNow(app: App): void {
   fill(
     $("#run-figures"),
     term("Step", `${count(step)} of ${steps ? count(steps) : "…"}`),
-    term("Speed", last ? `${digits(last.tokens_per_second)} tokens/s` : "…"),
+    term("Speed", (last && speed(last.tokens_per_second)) || "…"),
     live && term("Time left", timeLeft(run)),
     term("Saved", run.saved === null ? (run.from > 0 ? `step ${count(run.from)}` : "not yet") : `step ${count(run.saved)}`),
     last && term("Learning rate", digits(last.lr)),
