@@ -48,6 +48,8 @@ for (const element of $$("input, textarea, select")) element.setAttribute("autoc
 app.changed();
 
 void start();
+// A page from a file or a host without TLS has no service worker, and no need of one.
+if (import.meta.env.PROD) void navigator.serviceWorker?.register("./offline.js").catch(() => {});
 
 async function start(): Promise<void> {
   if (!(await changeDevice(app, "auto"))) return;

@@ -7,6 +7,9 @@ import { download } from "../files.ts";
 import { embedLines } from "../genes.ts";
 import { Scatter } from "./scatter.ts";
 
+/** Draws the map again when the page's width changes. */
+let resized: ResizeObserver | null = null;
+
 export function embedSection(app: App): void {
   const area = $<HTMLTextAreaElement>("#embed-texts");
   void embedLines()
@@ -72,7 +75,8 @@ function show(embedded: Embedded): void {
   );
   const picker = $<HTMLSelectElement>("#near-of");
   fill(picker, ...embedded.ids.map((id, index) => h("option", { value: index }, id)));
-  const scatter = new Scatter($("#map"), embedded, (index) => pick(index));
+  let scatter = new Scatter($("#map"), embedded, (index) => pick(index));
+  let width = $("#map").clientWidth;
   const pick = (index: number) => {
     picker.value = String(index);
     scatter.select(index);
@@ -84,6 +88,15 @@ function show(embedded: Embedded): void {
     );
   };
   picker.onchange = () => pick(Number(picker.value));
+  resized?.disconnect();
+  resized = new ResizeObserver(() => {
+    const now = $("#map").clientWidth;
+    if (now === width || now === 0) return;
+    width = now;
+    scatter = new Scatter($("#map"), embedded, (index) => pick(index));
+    scatter.select(Number(picker.value));
+  });
+  resized.observe($("#map"));
   if (embedded.ids.length > 0) pick(0);
 }
 

@@ -4,6 +4,9 @@ import { expect, test, type Page } from "@playwright/test";
 import type { Failure, WorkerEvent } from "../../src/protocol.ts";
 import { model, openScripted, storedRun, withData, type Script } from "./scripted.ts";
 
+// A service worker would answer in the place of the script.
+test.use({ serviceWorkers: "block" });
+
 const started: WorkerEvent = { event: "started", steps: 146, resumed_from: 0, parameters: 4_884_480, memory_bytes: 212e6, device: "Scripted GPU" };
 const step = (at: number): WorkerEvent => ({
   event: "step",
