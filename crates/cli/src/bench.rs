@@ -2,7 +2,6 @@
 
 mod flops;
 mod kernels;
-mod memory;
 mod text;
 mod work;
 
@@ -16,9 +15,10 @@ use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
 use crate::flags::{DataFlags, GroupFlags, LoraFlags, Loss, RunFlags, at_least, share};
+use crate::memory;
 use crate::open;
 use crate::train::CheckpointFlag;
-use crate::ui::{self, Progress, bytes};
+use crate::ui::{self, Progress, bytes, thousands};
 use work::{Done, Work};
 
 /// Measure tokens per second, GFLOP/s and peak memory
@@ -109,7 +109,26 @@ impl Task {
     }
 }
 
+/// More tokens than any machine takes in one step.
+const MOST_TOKENS: usize = 1 << 24;
+
 impl BenchFlags {
+    /// Checks that a step can be made at all, before anything is made for it.
+    fn check(&self) -> Result<(), CliError> {
+        let tokens = match self.lengths[..] {
+            [] => self.length.saturating_mul(self.batch_size),
+            ref lengths => lengths.iter().sum(),
+        };
+        if tokens <= MOST_TOKENS {
+            return Ok(());
+        }
+        Err(CliError::failed(format!(
+            "{} tokens in a step, expected at most {}: use a smaller --batch-size or --length",
+            thousands(tokens as u64),
+            thousands(MOST_TOKENS as u64)
+        )))
+    }
+
     /// Tokens of each sample of a step.
     fn lengths(&self) -> Vec<usize> {
         if self.lengths.is_empty() {
@@ -123,6 +142,7 @@ impl BenchFlags {
 /// Runs `bft bench`.
 pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     let started = Instant::now();
+    flags.check()?;
     let model = flags.model.as_deref().map(open::model).transpose()?;
     if flags.task == Task::Kernels {
         let device = open::device(&flags.run.device)?;
@@ -254,7 +274,7 @@ impl Bench<'_> {
         let mut progress = Progress::new("measuring", "steps", flags.steps as u64 + 1, 0);
         // Not counted: it compiles kernels and warms caches up.
         work.step()?;
-        let mut steps = Vec::with_capacity(flags.steps);
+        let mut steps = Vec::new();
         for step in 0..flags.steps {
             progress.at(step as u64 + 1, "");
             steps.push(self.step(work)?);

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use bft_train::os_string;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
@@ -150,7 +151,11 @@ impl FromFiles {
                 ))
             })?;
             match text {
-                Some(text) => self.arguments.push(format!("--{name}={text}").into()),
+                Some(text) => {
+                    let mut argument = OsString::from(format!("--{name}="));
+                    argument.push(text);
+                    self.arguments.push(argument);
+                }
                 None if value.as_bool() == Some(true) => {
                     self.arguments.push(format!("--{name}").into())
                 }
@@ -191,7 +196,7 @@ fn unknown_key(verb: &Command, file: &str, key: &str) -> CliError {
 
 /// The value as it would stand after `--flag=`; `None` for a flag that takes none.
 /// The error is what was expected.
-fn value_text(arg: &Arg, value: &Value) -> Result<Option<String>, &'static str> {
+fn value_text(arg: &Arg, value: &Value) -> Result<Option<OsString>, &'static str> {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         return match value {
             Value::Boolean(_) => Ok(None),
@@ -202,25 +207,33 @@ fn value_text(arg: &Arg, value: &Value) -> Result<Option<String>, &'static str> 
     let is = |id: TypeId| kind == id;
     if is(TypeId::of::<usize>()) || is(TypeId::of::<u64>()) {
         return match value {
-            Value::Integer(number) => Ok(Some(number.to_string())),
+            Value::Integer(number) => Ok(Some(number.to_string().into())),
             _ => Err("a whole number"),
         };
     }
     if is(TypeId::of::<f32>()) || is(TypeId::of::<f64>()) {
         return match value {
-            Value::Integer(number) => Ok(Some(number.to_string())),
-            Value::Float(number) => Ok(Some(number.to_string())),
+            Value::Integer(number) => Ok(Some(number.to_string().into())),
+            Value::Float(number) => Ok(Some(number.to_string().into())),
             _ => Err("a number"),
         };
     }
     match value {
-        Value::String(text) => Ok(Some(text.clone())),
+        Value::String(text) => Ok(Some(text.into())),
         Value::Array(items) if arg.get_value_delimiter().is_some() => items
             .iter()
             .map(scalar)
             .collect::<Option<Vec<String>>>()
-            .map(|items| Some(items.join(",")))
+            .map(|items| Some(items.join(",").into()))
             .ok_or("a list of plain values"),
+        // As run.json holds a path that is no UTF-8.
+        Value::Array(items) if is(TypeId::of::<PathBuf>()) => items
+            .iter()
+            .map(|item| u8::try_from(item.as_integer()?).ok())
+            .collect::<Option<Vec<u8>>>()
+            .and_then(os_string)
+            .map(Some)
+            .ok_or("a text in quotes"),
         _ if arg.get_value_delimiter().is_some() => Err("a text or a list"),
         _ => Err("a text in quotes"),
     }

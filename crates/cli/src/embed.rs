@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use bft_core::Pooling;
-use bft_train::{BatchBounds, EmbedInput, EmbedOptions, embed_rows};
+use bft_train::{BatchBounds, EmbedInput, EmbedOptions, embed_rows, path_to_json};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -46,7 +46,7 @@ pub struct EmbedFlags {
     #[arg(long, help_heading = "Text and vectors")]
     pub normalize: bool,
     /// Longest text in tokens [default: 2048, or the model's context if that is shorter]
-    #[arg(long, value_name = "TOKENS", value_parser = at_least(1), help_heading = "Text and vectors")]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Text and vectors")]
     pub max_length: Option<usize>,
     /// Cut longer texts instead of stopping
     #[arg(long, help_heading = "Text and vectors")]
@@ -99,12 +99,13 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
             PoolingFlag::Last => Pooling::Last,
         },
     };
+    let tokens = options
+        .batch_tokens
+        .min(flags.batch_size.saturating_mul(max_length));
     let bounds = BatchBounds {
-        tokens: options
-            .batch_tokens
-            .min(flags.batch_size.saturating_mul(max_length)),
+        tokens,
         trained: 0,
-        samples: flags.batch_size,
+        samples: flags.batch_size.min(tokens),
     };
     let mut runner = open::scorer(&device, &model, adapter.as_ref(), bounds)?;
     let started = Instant::now();
@@ -152,7 +153,7 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
             "truncated": report.truncated,
             "width": embeddings.width,
             "seconds": seconds,
-            "output": flags.output,
+            "output": path_to_json(&flags.output),
         }));
     }
     ui::note(&format!(

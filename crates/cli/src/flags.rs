@@ -112,15 +112,16 @@ impl Loss {
     }
 }
 
-/// A whole number no smaller than `least`.
+/// A whole number no smaller than `least`. The upper bound keeps products of two of them countable.
 pub fn at_least(least: u64) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(least..)
+    RangedU64ValueParser::new().range(least..=u64::from(u32::MAX))
 }
 
 fn number(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
-        Ok(_) => Err("expected a finite number".to_owned()),
+        // Devices count in f32.
+        Ok(value) if (value as f32).is_finite() => Ok(value),
+        Ok(_) => Err("expected a finite number, at most 3.4e38".to_owned()),
         Err(_) => Err("expected a number such as 0.1 or 2e-4".to_owned()),
     }
 }
@@ -187,6 +188,7 @@ mod tests {
         assert!(positive("0").is_err());
         assert!(positive("nan").is_err());
         assert!(positive("inf").is_err());
+        assert!(positive("1e39").is_err());
         assert!(not_negative("-1").is_err());
         assert_eq!(not_negative("0"), Ok(0.0));
         assert!(chance("1").is_err());

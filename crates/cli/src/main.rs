@@ -16,6 +16,7 @@ mod flags;
 mod generate;
 mod heat;
 mod inspect;
+mod memory;
 mod open;
 mod runtime_dir;
 mod suggest;

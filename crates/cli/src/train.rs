@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::Checkpoint;
+use bft_formats::Model;
 use bft_train::{Schedule, TrainConfig, Trainer};
 use clap::{Args, ValueEnum};
 
@@ -13,8 +14,9 @@ use crate::error::CliError;
 use crate::flags::{
     DataFlags, GroupFlags, LoraFlags, Loss, RunFlags, at_least, not_negative, positive,
 };
+use crate::memory;
 use crate::open;
-use crate::ui;
+use crate::ui::{self, bytes};
 use report::TrainReport;
 
 /// Fine-tune a LoRA adapter with BFT, DFT or plain cross-entropy
@@ -211,6 +213,9 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
     let trainer = Trainer::open(flags.config(), &model).map_err(CliError::failed)?;
     let device = open::device(&flags.run.device)?;
+    if !device.is_gpu() {
+        check_memory(&trainer, &model, memory::available_bytes())?;
+    }
     let mut report = TrainReport::new();
     let mut hear = |event| report.event(event);
     let finished = pollster::block_on(trainer.tune(&device, stop, &mut hear));
@@ -227,6 +232,29 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
         )));
     }
     Ok(())
+}
+
+/// Refuses a run that this machine's memory cannot hold, which the system would end in the middle. The model's pages
+/// are the file's own and can be dropped and read again.
+fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(), CliError> {
+    let memory = trainer
+        .plan()
+        .memory(model, trainer.adapter())
+        .map_err(CliError::failed)?;
+    let needed = memory.adapter_bytes + memory.activation_bytes;
+    match most {
+        Some(most) if needed > most => Err(CliError::failed(format!(
+            "the run needs about {} of memory beside the model, this machine has {}: use a smaller --batch-size, --max-length or --rank{}",
+            bytes(needed),
+            bytes(most),
+            if memory.checkpoints_activations {
+                ""
+            } else {
+                ", or --checkpoint-activations on"
+            }
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Set by Ctrl-C: the run ends after the step at hand.
@@ -247,10 +275,13 @@ fn stop_on_ctrl_c() -> Result<&'static AtomicBool, CliError> {
 
 /// A path as a shell would need it written.
 fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
+    let Some(text) = path.to_str() else {
+        let escaped = path.as_os_str().as_encoded_bytes().escape_ascii();
+        return format!("$'{escaped}'");
+    };
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
-        text
+        text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
     }
@@ -265,5 +296,34 @@ mod tests {
         assert_eq!(shell_word(Path::new("out/a-b_1.x")), "out/a-b_1.x");
         assert_eq!(shell_word(Path::new("my run")), "'my run'");
         assert_eq!(shell_word(Path::new("it's")), "'it'\\''s'");
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            let path = Path::new(std::ffi::OsStr::from_bytes(b"it's \xff"));
+            assert_eq!(shell_word(path), r"$'it\'s \xff'");
+        }
+    }
+
+    #[test]
+    fn a_run_beyond_the_machine_s_memory_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llama");
+        let model = Model::open(&fixture).expect("a model");
+        let config = TrainConfig {
+            data: fixture.join("rows.jsonl"),
+            output: folder.path().join("tuned"),
+            ..TrainConfig::default()
+        };
+        let trainer = Trainer::open(config, &model).expect("a run");
+        assert!(check_memory(&trainer, &model, None).is_ok());
+        assert!(check_memory(&trainer, &model, Some(1 << 30)).is_ok());
+        let error = check_memory(&trainer, &model, Some(1 << 16)).expect_err("too little");
+        let error = error.to_string();
+        assert!(
+            error.contains("this machine has 64.0 KiB: use a smaller --batch-size"),
+            "{error}"
+        );
+        assert!(error.contains("--checkpoint-activations on"), "{error}");
+        assert!(memory::available_bytes().is_none_or(|bytes| bytes > 1 << 20));
     }
 }

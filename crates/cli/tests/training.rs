@@ -379,3 +379,69 @@ fn resuming_where_nothing_was_saved_is_said() {
     assert_eq!(done.code, Some(2));
     assert!(done.error().contains("--model <PATH>"), "{}", done.error());
 }
+
+/// A model folder, data and an output folder whose names are no UTF-8, as Unix allows.
+#[test]
+fn paths_need_not_be_utf_8() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
+    let (model, data, output) = (at(b"model-\xff"), at(b"rows-\xfe.jsonl"), at(b"tuned-\xfd"));
+    std::os::unix::fs::symlink(fixture("llama"), &model).expect("a link");
+    std::fs::copy(model.join("rows.jsonl"), &data).expect("a copy");
+    let flags = |steps: usize, output: &Path| -> Vec<OsString> {
+        let mut flags: Vec<OsString> = tiny_training(Path::new("unused"), steps)
+            .into_iter()
+            .map(OsString::from)
+            .collect();
+        for (flag, path) in [
+            ("--model", &*model),
+            ("--data", &*data),
+            ("--output", output),
+        ] {
+            let place = flags.iter().position(|word| word == flag).expect("a flag");
+            flags[place + 1] = path.into();
+        }
+        flags
+    };
+    let whole = folder.path().join("whole");
+    run(flags(4, &whole)).ok();
+    let done = run(flags(2, &output).into_iter().chain(["--json".into()]));
+    assert_eq!(done.json()["steps"], 2);
+    let run_json = std::fs::read(output.join("run.json")).expect("run.json");
+    let description: Value = serde_json::from_slice(&run_json).expect("JSON");
+    assert_eq!(description["finished"]["steps"], 2);
+
+    // All other settings, the other paths too, are those of run.json.
+    let resume = |more: &[&str]| {
+        let flags = ["train", "--resume", "--output"].map(OsStr::new);
+        let flags = flags.into_iter().chain([output.as_os_str()]);
+        run(flags.chain(more.iter().map(OsStr::new)))
+    };
+    let done = resume(&["--steps", "4", "--lr", "0.1"]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.error().contains("lr is 0.1, was 0.005"), "{done:?}");
+    resume(&["--steps", "4"]).ok();
+    assert_eq!(steps(&output), [1, 2, 3, 4]);
+    assert_eq!(adapter_bytes(&output), adapter_bytes(&whole));
+
+    // What is left can be used and written to such paths.
+    let vectors = at(b"vectors-\xfc.npy");
+    let mut embed: Vec<OsString> = ["embed", "--device", "cpu", "--json", "--input"]
+        .map(OsString::from)
+        .to_vec();
+    embed.extend([data.clone().into(), "--model".into(), model.clone().into()]);
+    embed.extend(["--adapter".into(), output.clone().into()]);
+    embed.extend(["--output".into(), vectors.clone().into_os_string()]);
+    run(embed).ok();
+    assert!(vectors.exists());
+    let inspect = [
+        "inspect".into(),
+        "--json".into(),
+        "--adapter".into(),
+        output.into(),
+    ];
+    assert_eq!(run::<_, OsString>(inspect).json()["kind"], "adapter");
+}

@@ -123,7 +123,7 @@ fn window_sums<'a>(
 fn confidences(log_p: &[f64], group_size: usize) -> Vec<f64> {
     let p: Vec<f64> = log_p.iter().map(|log_p| log_p.exp()).collect();
     let (n, g) = (p.len(), group_size.max(1));
-    let ranges = (0..n).map(|t| t.saturating_sub(g / 2)..(t + g - g / 2).min(n));
+    let ranges = (0..n).map(|t| t.saturating_sub(g / 2)..t.saturating_add(g - g / 2).min(n));
     window_sums(&p, ranges)
         .map(|(sum, len)| sum / len as f64)
         .collect()

@@ -495,6 +495,17 @@ fn broken_tokenizer_files_are_refused() {
             "264 rows",
         ],
     );
+    let mut gap = tokenizer_json(&["<extra>"]);
+    let added = gap["added_tokens"].as_array_mut().unwrap();
+    added.last_mut().unwrap()["id"] = json!(4000);
+    assert_says(
+        &refuse(&gap, None),
+        &[
+            "id of the added token \"<extra>\"",
+            "found 4000",
+            "expected 258",
+        ],
+    );
     let mut far = tokenizer_json(&[]);
     far["post_processor"]["special_tokens"]["<|start|>"]["ids"] = json!([70_000]);
     assert_says(

@@ -18,13 +18,27 @@ fn module_name(layer: usize, module: &str) -> String {
 /// A new adapter: A uniform in ±1/√in, B zero, so that it changes nothing yet. The values depend on the seed alone.
 ///
 /// # Errors
-/// [`ConfigError::TargetModule`] where a module's name is unknown.
+/// [`ConfigError::TargetModule`] where a module's name is unknown, [`ConfigError::Rank`] where the rank is higher than
+/// any of the modules can use.
 pub fn new_adapter(
     model: &ModelConfig,
     base_model: &str,
     settings: &TrainConfig,
 ) -> Result<Adapter, ConfigError> {
     let modules = settings.modules()?;
+    let usable = |module: &String| {
+        model
+            .linear_shape(module)
+            .map(|[out, input]| out.min(input))
+    };
+    let most = modules.iter().filter_map(usable).max().unwrap_or(0);
+    if settings.rank > most {
+        return Err(ConfigError::Rank {
+            found: settings.rank,
+            most,
+            model: base_model.to_owned(),
+        });
+    }
     let (rank, alpha) = (settings.rank, settings.alpha());
     let mut config = AdapterConfig::new(rank, alpha, modules.clone(), settings.lora_dropout);
     config.base_model = Some(base_model.to_owned());
@@ -104,6 +118,39 @@ mod tests {
                 "model.layers.0.mlp.down_proj"
             ]
         );
+    }
+
+    #[test]
+    fn a_rank_that_no_layer_can_use_is_refused_before_anything_is_made() {
+        let model = model(None, None);
+        let make = |rank, modules: &[&str]| {
+            let settings = TrainConfig {
+                rank,
+                target_modules: modules.iter().map(|m| (*m).to_owned()).collect(),
+                ..TrainConfig::default()
+            };
+            new_adapter(&model.config, "tiny", &settings).map(|adapter| adapter.pairs.len())
+        };
+        let of = |module| {
+            model
+                .config
+                .linear_shape(module)
+                .unwrap()
+                .into_iter()
+                .min()
+                .unwrap()
+        };
+        assert_eq!(make(of("q_proj"), &["all-linear"]), Ok(7));
+        assert_eq!(make(of("k_proj"), &["k_proj"]), Ok(1));
+        for rank in [of("k_proj") + 1, 100_000, usize::MAX] {
+            assert_eq!(
+                make(rank, &["k_proj"]).unwrap_err().to_string(),
+                format!(
+                    "rank is {rank}, expected 1 to {}: no adapted layer of tiny can use a higher one",
+                    of("k_proj")
+                )
+            );
+        }
     }
 
     #[test]

@@ -14,10 +14,13 @@ use crate::schedule::Schedule;
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Model folder or GGUF file.
+    #[serde(with = "crate::paths::one")]
     pub model: PathBuf,
     /// Training rows.
+    #[serde(with = "crate::paths::one")]
     pub data: PathBuf,
     /// Folder that the run writes to.
+    #[serde(with = "crate::paths::one")]
     pub output: PathBuf,
     /// `auto`, `cpu`, `gpu` or `gpu:N`.
     pub device: String,
@@ -28,6 +31,7 @@ pub struct TrainConfig {
     /// γ: exponent on a sample's confidence.
     pub gamma: f32,
     /// Adapter to start from; its rank, alpha and modules hold.
+    #[serde(with = "crate::paths::maybe")]
     pub init_adapter: Option<PathBuf>,
     /// r of a new adapter.
     pub rank: usize,
@@ -66,6 +70,7 @@ pub struct TrainConfig {
     /// Seed of the order, the adapter's first values and dropout.
     pub seed: u64,
     /// Held-out rows.
+    #[serde(with = "crate::paths::maybe")]
     pub eval_data: Option<PathBuf>,
     /// Optimizer steps between evaluations; `None` evaluates before the first and after the last step only.
     pub eval_every: Option<u64>,
@@ -127,6 +132,18 @@ pub enum ConfigError {
         found: String,
         /// What was expected.
         expected: &'static str,
+    },
+    /// A rank that no adapted layer can use up.
+    #[error(
+        "rank is {found}, expected 1 to {most}: no adapted layer of {model} can use a higher one"
+    )]
+    Rank {
+        /// The rank.
+        found: usize,
+        /// Largest of the smaller sides of the adapted layers.
+        most: usize,
+        /// The model's name.
+        model: String,
     },
     /// Two settings that say the same thing differently.
     #[error("both steps ({steps}) and epochs ({epochs}) are given: give one of them")]

@@ -7,7 +7,7 @@ use bft_core::{Batch, Pooling, Runner};
 use bft_formats::Model;
 use serde_json::Value;
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, check_finite};
 use crate::rows::{Origin, RowError, RowProblem, kind, parse_object, token_ids, utf8};
 use crate::text::{TextEncoder, TextError};
 
@@ -388,6 +388,7 @@ impl EmbedBatch {
             return Err(EmbedError::Engine(words.into()));
         }
         for (row, vector) in self.rows.iter().zip(vectors.chunks_exact_mut(width)) {
+            check_finite(vector, &row.origin).map_err(EmbedError::Engine)?;
             if options.normalize {
                 scale_to_one(vector);
             }

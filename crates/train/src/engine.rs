@@ -5,8 +5,21 @@ use bft_core::{
 };
 use bft_formats::Adapter;
 
+use crate::rows::Origin;
+
 /// Whatever a device can report: lost, out of memory, a shader that does not compile.
 pub type EngineError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Refuses numbers of a sample that are not finite: no mean, weight or vector can be made of them.
+pub(crate) fn check_finite(numbers: &[f32], origin: &Origin) -> Result<(), EngineError> {
+    match numbers.iter().find(|number| !number.is_finite()) {
+        None => Ok(()),
+        Some(found) => Err(format!(
+            "{origin}: the model computes {found}: its weights, or the adapter's, hold numbers that are broken or too large"
+        )
+        .into()),
+    }
+}
 
 /// Log-probabilities of a batch's labels.
 #[expect(

@@ -3,7 +3,7 @@
 use bft_core::{LossConfig, LossKind, StepTotals, loss};
 
 use crate::batches::{BatchBounds, groups, pack};
-use crate::engine::{EngineError, LogProbs};
+use crate::engine::{EngineError, LogProbs, check_finite};
 use crate::samples::Sample;
 
 /// The four losses of one set of rows, as one batch.
@@ -91,8 +91,9 @@ impl Tally {
                 format!("the device gave {found} log-probabilities, expected {expected}").into(),
             );
         }
-        for range in batch.trained_segments.windows(2) {
+        for (range, sample) in batch.trained_segments.windows(2).zip(group) {
             let of_sample = &log_probs[range[0] as usize..range[1] as usize];
+            check_finite(of_sample, &sample.origin)?;
             self.add_sample(of_sample.iter().map(|l| f64::from(*l)).collect::<Vec<_>>());
         }
         Ok(())

@@ -123,8 +123,10 @@ pub struct Finished {
     /// The last evaluation.
     pub eval: Option<EvalRow>,
     /// Folder of the adapter.
+    #[serde(serialize_with = "crate::paths::one::serialize")]
     pub adapter: PathBuf,
     /// The last checkpoint.
+    #[serde(serialize_with = "crate::paths::maybe::serialize")]
     pub checkpoint: Option<PathBuf>,
 }
 

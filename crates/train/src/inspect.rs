@@ -5,7 +5,7 @@ use bft_core::{LossConfig, LossKind};
 use bft_formats::Tokenizer;
 
 use crate::batches::pack;
-use crate::engine::{EngineError, LogProbs};
+use crate::engine::{EngineError, LogProbs, check_finite};
 use crate::rows::{MASKED, Origin};
 use crate::samples::Sample;
 
@@ -101,6 +101,7 @@ pub async fn inspect_sample(
         return Ok(inspected);
     }
     let log_probs = engine.log_probs(&pack(&[sample])).await?;
+    check_finite(&log_probs, &sample.origin)?;
     let log_probs: Vec<f64> = log_probs.iter().map(|l| f64::from(*l)).collect();
     let weights = |kind| token_weights(&log_probs, &LossConfig { kind, ..loss });
     let (sft, dft) = (weights(LossKind::Sft), weights(LossKind::Dft));

@@ -7,7 +7,7 @@
 //! | samples to packed micro-batches, in an order that a cursor continues | `batches`, `random` |
 //! | settings and data to a run with known sizes | `config`, `schedule`, `plan` |
 //! | a run: steps, metrics, evaluations, checkpoints | `trainer`, `run`, `state` |
-//! | its folder on disk, and going on from it | `folder`, `checkpoint`, `resume` |
+//! | its folder on disk, and going on from it | `folder`, `checkpoint`, `paths`, `resume` |
 //! | what the device side must offer, what it will need | `engine`, `memory` |
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
@@ -29,6 +29,7 @@ mod event;
 mod folder;
 mod inspect;
 mod memory;
+mod paths;
 mod plan;
 mod random;
 #[cfg(not(target_arch = "wasm32"))]
@@ -59,6 +60,7 @@ pub use inspect::{
     InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens,
 };
 pub use memory::{MemoryEstimate, estimate_memory};
+pub use paths::{os_string, path_to_json};
 pub use plan::Plan;
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;

@@ -74,7 +74,7 @@ pub(crate) fn check_settings(
 }
 
 fn to_json(settings: &TrainConfig) -> Value {
-    // A struct of numbers, words and paths; a path that is no UTF-8 is the one thing JSON cannot hold.
+    // A struct of numbers, words and paths, which always serialises.
     serde_json::to_value(settings).unwrap_or_default()
 }
 

@@ -12,6 +12,7 @@ use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
 use crate::evaluate::Tally;
 use crate::event::{EvalRow, Event, Finished, Note, SkippedRow, Started, StepRow};
+use crate::paths::path_to_json;
 use crate::plan::Plan;
 use crate::rows::RowFormat;
 use crate::samples::DataReport;
@@ -283,7 +284,9 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
             tensor,
         });
         run.count += 1;
-        if run.count < MAX_SKIPPED {
+        // A run that is over without one good step has learnt nothing.
+        let nothing = step == self.plan.steps && run.first == self.first + 1;
+        if run.count < MAX_SKIPPED && !nothing {
             return Ok(());
         }
         let (count, first, tensor) = (run.count, run.first, run.tensor.clone());
@@ -400,7 +403,7 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
             written_at_unix: self.store.seconds() as u64,
             model: ModelDescription {
                 name: &self.facts.model.name,
-                path: self.facts.model.path.display().to_string(),
+                path: path_to_json(&self.facts.model.path),
                 architecture: self.facts.model.config.architecture.to_string(),
                 sha256: self.facts.model_sha256,
             },
@@ -414,6 +417,7 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
             settings: config,
             finished,
         };
+        // Numbers, words and paths, which always serialise.
         serde_json::to_string_pretty(&description).unwrap_or_default()
     }
 }
@@ -442,7 +446,7 @@ struct RunDescription<'a> {
 #[derive(serde::Serialize)]
 struct ModelDescription<'a> {
     name: &'a str,
-    path: String,
+    path: serde_json::Value,
     architecture: String,
     sha256: &'a str,
 }

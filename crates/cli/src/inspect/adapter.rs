@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bft_formats::{Adapter, Model};
+use bft_train::path_to_json;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorInfo;
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ pub fn show(
             .collect();
         return ui::json(&json!({
             "kind": "adapter",
-            "path": folder,
+            "path": path_to_json(folder),
             "config": config,
             "parameters": parameters,
             "fits": fits,

@@ -84,7 +84,7 @@ pub enum DeviceError {
         limit: u64,
     },
     /// The device stopped answering.
-    #[error("the GPU was lost ({0}): finished checkpoints are safe, continue with --resume")]
+    #[error("the GPU was lost ({0}): try again, or use --device cpu")]
     Lost(String),
     /// The driver refused a command: a bug in bft or in the driver.
     #[error("the GPU driver refused a command: {0}; this is a bug, --device cpu avoids it")]

@@ -29,6 +29,30 @@ pub struct Capacity {
     pub samples: usize,
 }
 
+/// Tokens beyond which no device holds a pass: sizes of buffers stay far from overflowing.
+const MOST_TOKENS: usize = 1 << 28;
+
+impl Capacity {
+    /// Checks that sizes of buffers can be counted, whatever was asked for.
+    pub(crate) fn check(&self, longest: usize) -> Result<(), ModelError> {
+        for (what, found) in [
+            ("tokens in a micro-batch", self.tokens),
+            ("trained tokens in a micro-batch", self.trained),
+            ("samples in a micro-batch", self.samples),
+            ("tokens in a text", longest),
+        ] {
+            if found > MOST_TOKENS {
+                return Err(ModelError::TooMany {
+                    what,
+                    found,
+                    most: MOST_TOKENS,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Batch {
     /// A batch without trained positions, for embedding: every sample's tokens in order.
     #[must_use]

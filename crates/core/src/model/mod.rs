@@ -26,6 +26,16 @@ pub enum ModelError {
     /// A file does not hold what it should.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// Sizes that no device holds.
+    #[error("{found} {what}, expected at most {most}: use a smaller batch or shorter texts")]
+    TooMany {
+        /// What is counted.
+        what: &'static str,
+        /// How many were asked for.
+        found: usize,
+        /// How many can be.
+        most: usize,
+    },
     /// A batch does not fit what was planned or does not hang together.
     #[error("batch refused: {0}")]
     Batch(String),

@@ -58,6 +58,7 @@ impl<'a> Runner<'a> {
         adapter: Option<&Adapter>,
         options: RunnerOptions,
     ) -> Result<Self, ModelError> {
+        options.capacity.check(options.max_length)?;
         let weights = Weights::load(device, model)?;
         let lora = adapter
             .map(|adapter| Lora::load(device, adapter, &model.config))

@@ -111,6 +111,7 @@ impl<'a> Tuner<'a> {
         adapter: &Adapter,
         options: TunerOptions,
     ) -> Result<Self, ModelError> {
+        options.capacity.check(options.max_length)?;
         let weights = Weights::load(device, model)?;
         let lora = Lora::load(device, adapter, &model.config)?;
         let dropout = adapter.config.dropout > 0.0;

@@ -15,6 +15,7 @@ pub(super) fn parse(file: &str, json: &[u8]) -> Result<(Inner, Ends)> {
     let mut inner = Inner::from_bytes(json).map_err(|e| {
         FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}"))
     })?;
+    check_added(file, &inner, map.get("added_tokens"))?;
     // Left over from whoever saved the file; lengths are the caller's business.
     inner.with_padding(None);
     inner
@@ -23,6 +24,29 @@ pub(super) fn parse(file: &str, json: &[u8]) -> Result<(Inner, Ends)> {
     // Done here: the library's own trusts that its tokens are there.
     inner.with_post_processor(None::<PostProcessorWrapper>);
     Ok((inner, ends))
+}
+
+/// Checks that added tokens have the ids that the file says: the library gives them the next free ones, whatever it says.
+fn check_added(file: &str, inner: &Inner, added: Option<&Value>) -> Result<()> {
+    for token in added.and_then(Value::as_array).into_iter().flatten() {
+        let (content, id) = (token["content"].as_str(), token["id"].as_u64());
+        // The library passes over empty ones.
+        let Some(content) = content.filter(|content| !content.is_empty()) else {
+            continue;
+        };
+        let found = inner.token_to_id(content);
+        if found.map(u64::from) != id {
+            return Err(FormatError::Mismatch {
+                file: file.to_string(),
+                what: format!("id of the added token {content:?}"),
+                found: id.map_or("none".to_string(), |id| id.to_string()),
+                expected: found.map_or("none".to_string(), |id| id.to_string()),
+                advice: "ids leave no gaps and none is there twice; use the tokenizer.json that came with the model"
+                    .to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Ids before and after a single text, as the file's post-processor puts them.

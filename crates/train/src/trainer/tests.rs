@@ -423,6 +423,17 @@ fn steps_that_are_not_finite_are_counted_and_too_many_in_a_row_stop_the_run() {
     let row = &place.metrics("some")[2];
     assert_eq!((&row["step"], &row["skipped"]), (&3.into(), &true.into()));
 
+    let all = Faults {
+        not_finite: 1..100,
+        ..Faults::default()
+    };
+    let message = place.run(place.config("all", 3), all).message();
+    assert!(
+        message.starts_with("3 steps in a row, 1 to 3, had a gradient that is not finite"),
+        "{message}"
+    );
+    assert!(!place.path("all/adapter_model.safetensors").exists());
+
     let many = Faults {
         not_finite: 3..100,
         ..Faults::default()

@@ -1,4 +1,5 @@
-//! Whole runs on the CPU with real, tiny models: against PyTorch + PEFT, against themselves resumed, evaluated.
+//! Whole runs with real, tiny models, on the CPU and on a GPU: against PyTorch + PEFT, against themselves resumed,
+//! evaluated.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
@@ -17,9 +18,13 @@ use bft_train::{
 use serde_json::Value;
 
 fn fixture(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fixtures")
-        .join(model)
+    bft_tests::fixture::folder().join(model)
+}
+
+/// Runs a check on every device.
+fn everywhere(check: impl Fn(&Device)) {
+    let devices = [Some(Device::cpu()), bft_tests::gpu()];
+    devices.iter().flatten().for_each(check);
 }
 
 fn json(path: &Path) -> Value {
@@ -28,14 +33,14 @@ fn json(path: &Path) -> Value {
 
 /// Trains to the end, or until `stop_after` steps are done.
 fn train(
+    device: &Device,
     config: TrainConfig,
     model: &Model,
     stop_after: Option<u64>,
 ) -> Result<Finished, TrainError> {
-    let device = Device::cpu();
     let stop = AtomicBool::new(false);
     pollster::block_on(
-        Trainer::open(config, model)?.tune(&device, &stop, &mut |event| {
+        Trainer::open(config, model)?.tune(device, &stop, &mut |event| {
             if let (Event::Checkpoint { step, .. }, Some(last)) = (event, stop_after) {
                 stop.store(step >= last, Ordering::Relaxed);
             }
@@ -112,33 +117,36 @@ fn five_steps_are_those_of_pytorch_and_peft() {
     let model = Model::open(&folder).unwrap();
     let expected = json(&folder.join("expected.json"));
     let tensors = fs::read(folder.join("expected.safetensors")).unwrap();
-    let place = tempfile::tempdir().unwrap();
-    for run in expected["training"].as_array().unwrap() {
-        let schedule = run["schedule"].as_str().unwrap();
-        let output = place.path().join(schedule);
-        train(recorded(&folder, run, output.clone()), &model, None).unwrap();
-        let found = rows(&output);
-        let expected = run["steps_done"].as_array().unwrap();
-        assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(expected) {
-            assert_eq!(
-                (&found["step"], &found["tokens"]),
-                (&expected["step"], &expected["tokens"])
-            );
-            let what = |key: &str| format!("{schedule}, step {}, {key}", found["step"]);
-            for (key, tolerance) in [
-                ("loss", 1e-4),
-                ("nll", 1e-5),
-                ("lr", 1e-12),
-                ("grad_norm", 1e-4),
-            ] {
-                close(&what(key), &found[key], &expected[key], tolerance);
+    everywhere(|device| {
+        let place = tempfile::tempdir().unwrap();
+        for run in expected["training"].as_array().unwrap() {
+            let schedule = run["schedule"].as_str().unwrap();
+            let output = place.path().join(schedule);
+            let config = recorded(&folder, run, output.clone());
+            train(device, config, &model, None).unwrap();
+            let found = rows(&output);
+            let expected = run["steps_done"].as_array().unwrap();
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                assert_eq!(
+                    (&found["step"], &found["tokens"]),
+                    (&expected["step"], &expected["tokens"])
+                );
+                let what = |key: &str| format!("{schedule}, step {}, {key}", found["step"]);
+                for (key, tolerance) in [
+                    ("loss", 1e-4),
+                    ("nll", 1e-5),
+                    ("lr", 1e-12),
+                    ("grad_norm", 1e-4),
+                ] {
+                    close(&what(key), &found[key], &expected[key], tolerance);
+                }
             }
+            let adapter = Adapter::load(&output, &model.config).unwrap();
+            let error = relative_error(&adapter, &tensors, &format!("trained.{schedule}."));
+            assert!(error < 1e-4, "{schedule}: the adapter is off by {error}");
         }
-        let adapter = Adapter::load(&output, &model.config).unwrap();
-        let error = relative_error(&adapter, &tensors, &format!("trained.{schedule}."));
-        assert!(error < 1e-4, "{schedule}: the adapter is off by {error}");
-    }
+    });
 }
 
 /// Shuffled, ragged, accumulated, with dropout and evaluations: everything a cursor and a counter must carry on.
@@ -151,7 +159,7 @@ fn long_run(output: &Path, resume: bool) -> TrainConfig {
         output: output.into(),
         resume,
         rank: 4,
-        lora_dropout: 0.0,
+        lora_dropout: 0.1,
         lr: 5e-3,
         group_size: 4,
         batch_size: 2,
@@ -189,41 +197,78 @@ fn traces(output: &Path) -> (Vec<String>, Vec<Value>) {
 #[test]
 fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
     let model = Model::open(&fixture("llama")).unwrap();
-    let place = tempfile::tempdir().unwrap();
-    let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
-    train(long_run(&whole, false), &model, None).unwrap();
-    let stopped = train(long_run(&parts, false), &model, Some(4)).unwrap();
-    assert_eq!((stopped.steps, stopped.stopped), (4, true));
-    assert_eq!(
-        train(long_run(&parts, true), &model, None).unwrap().steps,
-        8
-    );
-    assert_eq!(traces(&whole), traces(&parts));
+    everywhere(|device| {
+        let run = |lora_dropout| {
+            let place = tempfile::tempdir().unwrap();
+            let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
+            let config = |output: &Path, resume| TrainConfig {
+                lora_dropout,
+                ..long_run(output, resume)
+            };
+            train(device, config(&whole, false), &model, None).unwrap();
+            let stopped = train(device, config(&parts, false), &model, Some(4)).unwrap();
+            assert_eq!((stopped.steps, stopped.stopped), (4, true));
+            let resumed = train(device, config(&parts, true), &model, None).unwrap();
+            assert_eq!(resumed.steps, 8);
+            let whole = traces(&whole);
+            assert_eq!(whole, traces(&parts), "{}", device.info().name);
+            whole
+        };
+        assert_ne!(run(0.1), run(0.0), "dropout is on");
+    });
 }
 
 #[test]
 fn one_seed_gives_the_same_bytes_and_another_does_not() {
     let model = Model::open(&fixture("qwen3")).unwrap();
-    let place = tempfile::tempdir().unwrap();
-    let run = |name: &str, seed| {
-        let output = place.path().join(name);
-        let data = fixture("qwen3").join("rows.jsonl");
-        let eval_data = Some(data.clone());
-        train(
-            TrainConfig {
+    everywhere(|device| {
+        let place = tempfile::tempdir().unwrap();
+        let run = |name: &str, seed| {
+            let output = place.path().join(name);
+            let data = fixture("qwen3").join("rows.jsonl");
+            let config = TrainConfig {
+                eval_data: Some(data.clone()),
                 data,
-                eval_data,
                 seed,
                 ..long_run(&output, false)
-            },
-            &model,
-            None,
-        )
-        .unwrap();
-        traces(&output)
-    };
-    assert_eq!(run("a", 1), run("b", 1));
-    assert_ne!(run("c", 2).0, run("d", 1).0);
+            };
+            train(device, config, &model, None).unwrap();
+            traces(&output)
+        };
+        assert_eq!(run("a", 1), run("b", 1), "{}", device.info().name);
+        assert_ne!(run("c", 2).0, run("d", 1).0);
+    });
+}
+
+#[test]
+fn a_gpu_lost_in_the_middle_leaves_a_checkpoint_to_go_on_from() {
+    let Some(gpu) = bft_tests::gpu() else { return };
+    let model = Model::open(&fixture("llama")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
+    train(&gpu, long_run(&whole, false), &model, None).unwrap();
+
+    let trainer = Trainer::open(long_run(&parts, false), &model).unwrap();
+    let stop = AtomicBool::new(false);
+    let message = pollster::block_on(trainer.tune(&gpu, &stop, &mut |event| {
+        if matches!(event, Event::Checkpoint { step: 4, .. }) {
+            gpu.destroy();
+        }
+    }));
+    let message = message.unwrap_err().to_string();
+    // A GPU's errors arrive late: at the latest where the next checkpoint waits for it.
+    let late = ["step 5 failed", "step 6 failed"]
+        .iter()
+        .any(|step| message.starts_with(step));
+    assert!(late && message.contains("the GPU was lost ("), "{message}");
+    assert!(
+        message.contains("step-000004: go on from it with --resume"),
+        "{message}"
+    );
+
+    let again = bft_tests::gpu().unwrap();
+    train(&again, long_run(&parts, true), &model, None).unwrap();
+    assert_eq!(traces(&whole), traces(&parts));
 }
 
 #[test]
@@ -235,7 +280,8 @@ fn an_evaluation_in_training_is_that_of_a_runner_with_the_saved_adapter() {
         schedule: Schedule::Constant,
         ..long_run(place.path(), false)
     };
-    let finished = train(config.clone(), &model, None).unwrap();
+    let device = Device::cpu();
+    let finished = train(&device, config.clone(), &model, None).unwrap();
     let trained = finished.eval.unwrap();
     assert_eq!(trained.step, 8);
     assert!(
@@ -254,7 +300,6 @@ fn an_evaluation_in_training_is_that_of_a_runner_with_the_saved_adapter() {
         capacity: bounds.into(),
         max_length: 40,
     };
-    let device = Device::cpu();
     let mut runner = Runner::new(&device, &model, Some(&adapter), options).unwrap();
     let loss = LossConfig {
         group_size: 4,
@@ -323,20 +368,23 @@ fn a_model_whose_numbers_are_broken_is_given_up_after_twenty_steps() {
         .flat_map(|_| f32::NAN.to_le_bytes())
         .collect();
     norm.data = nan.into();
-    let place = tempfile::tempdir().unwrap();
-    let config = TrainConfig {
-        eval_data: None,
-        eval_every: None,
-        steps: Some(40),
-        ..long_run(place.path(), false)
-    };
-    let message = train(config, &model, None).unwrap_err().to_string();
-    assert!(
-        message.starts_with(
-            "20 steps in a row, 1 to 20, had a gradient that is not finite, at first in "
-        ),
-        "{message}"
-    );
+    everywhere(|device| {
+        let place = tempfile::tempdir().unwrap();
+        let config = TrainConfig {
+            eval_data: None,
+            eval_every: None,
+            steps: Some(40),
+            ..long_run(place.path(), false)
+        };
+        let message = train(device, config, &model, None).unwrap_err().to_string();
+        assert!(
+            message.starts_with(
+                "20 steps in a row, 1 to 20, had a gradient that is not finite, at first in "
+            ),
+            "{message}"
+        );
+        assert!(!place.path().join("adapter_model.safetensors").exists());
+    });
 }
 
 const KILLED_OUTPUT: &str = "BFT_TEST_KILLED_OUTPUT";
@@ -349,7 +397,13 @@ fn killed_run() {
     };
     let model = Model::open(&fixture("llama")).unwrap();
     let resume = !Checkpoints::of(&output).list().unwrap().is_empty();
-    train(many_checkpoints(&output, resume), &model, None).unwrap();
+    train(
+        &Device::cpu(),
+        many_checkpoints(&output, resume),
+        &model,
+        None,
+    )
+    .unwrap();
 }
 
 fn many_checkpoints(output: &Path, resume: bool) -> TrainConfig {
@@ -365,7 +419,13 @@ fn a_run_killed_again_and_again_ends_as_if_nothing_had_happened() {
     let model = Model::open(&fixture("llama")).unwrap();
     let place = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|name| place.path().join(name));
-    train(many_checkpoints(&whole, false), &model, None).unwrap();
+    train(
+        &Device::cpu(),
+        many_checkpoints(&whole, false),
+        &model,
+        None,
+    )
+    .unwrap();
     let mut kills = 0;
     // Whatever the machine's speed, some of these moments fall inside a checkpoint.
     for milliseconds in (30..).step_by(23) {
