@@ -5,7 +5,7 @@
 
 use bft_core::device::{Device, DeviceError, DeviceRequest, Elem, Recording};
 use bft_core::{
-    Capacity, Checkpoint, LossConfig, LossKind, ModelError, StepTotals, Tuner, TunerOptions,
+    AdamW, Capacity, Checkpoint, LossConfig, LossKind, ModelError, StepTotals, Tuner, TunerOptions,
 };
 use bft_tests::fixture::{Fixture, pack};
 use pollster::block_on;
@@ -50,6 +50,59 @@ fn a_lost_gpu_is_an_error_everywhere() {
     lost(tuner.accumulate(&batch, totals, &loss));
     lost(block_on(tuner.log_probs(&batch)).map(drop));
     lost(block_on(tuner.adapter()).map(drop));
+}
+
+/// Steps follow each other without a wait; reading the metrics of many is one.
+#[test]
+fn nothing_is_read_back_between_two_looks_at_the_metrics() {
+    let Some(gpu) = bft_tests::gpu() else { return };
+    let fixture = Fixture::load("llama");
+    let batch = pack(&fixture.rows);
+    let totals = StepTotals {
+        samples: 2 * fixture.rows.len(),
+        tokens: 2 * batch.trained.len(),
+    };
+    let options = TunerOptions {
+        capacity: Capacity {
+            tokens: batch.tokens.len(),
+            trained: batch.trained.len(),
+            samples: fixture.rows.len(),
+        },
+        max_length: 64,
+        checkpoint: Checkpoint::Off,
+        seed: 0,
+    };
+    let loss = LossConfig {
+        kind: LossKind::Bft,
+        group_size: 4,
+        gamma: 1.0,
+    };
+    let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
+    let mut step = || {
+        let before = gpu.counters();
+        for _ in 0..2 {
+            tuner.accumulate(&batch, totals, &loss).unwrap();
+        }
+        tuner.apply(1e-3, &AdamW::default()).unwrap();
+        let after = gpu.counters();
+        assert_eq!(after.readbacks, before.readbacks);
+        (
+            after.submits - before.submits,
+            after.dispatches - before.dispatches,
+        )
+    };
+    let (submits, dispatches) = step();
+    // One for each recording, and one more where it is long.
+    assert!(
+        submits <= 3 + dispatches / 100,
+        "{submits} submits for {dispatches} dispatches"
+    );
+    for _ in 0..5 {
+        assert_eq!(step(), (submits, dispatches), "every step is alike");
+    }
+    let before = gpu.counters();
+    assert_eq!(block_on(tuner.drain_metrics()).unwrap().len(), 6);
+    assert_eq!(gpu.counters().readbacks, before.readbacks + 1);
 }
 
 #[test]
