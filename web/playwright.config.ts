@@ -15,7 +15,7 @@ export default defineConfig({
     baseURL: `http://localhost:${port}/`,
     trace: "retain-on-failure",
     launchOptions: {
-      ...(process.env["BFT_CHROMIUM"] === "bundled" ? {} : { executablePath: process.env["BFT_CHROMIUM"] ?? "/usr/bin/chromium" }),
+      executablePath: process.env["BFT_CHROMIUM"] ?? "/usr/bin/chromium",
       args: [
         "--no-sandbox",
         "--disable-background-networking",

@@ -5,6 +5,7 @@ mod curve;
 mod demo;
 mod model;
 mod neighbours;
+mod page;
 mod shell;
 mod system;
 mod test;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::shell::{run, succeeds};
+use crate::shell::{output, run, succeeds};
 
 /// A Vulkan loader and at least one driver, so that the shaders' tests have something to run on.
 pub fn vulkan() -> Result<(), String> {
@@ -68,6 +68,40 @@ pub fn pip() -> Result<(), String> {
                 .to_owned(),
         )
     }
+}
+
+/// Node.js with npm, new enough for the page's build.
+pub fn node() -> Result<(), String> {
+    const OLDEST: (u32, u32) = (20, 19);
+    if !succeeds(Command::new("npm").arg("--version")) {
+        println!("Node.js with npm was not found; installing it");
+        // Debian's own nodejs comes without npm, others' with it.
+        install(&["nodejs"])?;
+        if !succeeds(Command::new("npm").arg("--version")) {
+            install(&["npm"])?;
+        }
+    }
+    let version = output(Command::new("node").arg("--version"))?;
+    let mut parts = version.trim().trim_start_matches('v').split('.');
+    let mut part = || parts.next().and_then(|part| part.parse::<u32>().ok());
+    match (part(), part()) {
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST => Ok(()),
+        _ => Err(format!(
+            "the page needs Node.js {}.{} or newer, found {}",
+            OLDEST.0,
+            OLDEST.1,
+            version.trim()
+        )),
+    }
+}
+
+/// Chromium, which the page is tested in: the one that `BFT_CHROMIUM` names, or Debian's.
+pub fn chromium() -> Result<(), String> {
+    if std::env::var_os("BFT_CHROMIUM").is_some() || Path::new("/usr/bin/chromium").exists() {
+        return Ok(());
+    }
+    println!("Chromium was not found; installing it");
+    install(&["chromium"])
 }
 
 /// Installs Debian packages, as root or through sudo where that asks for no password.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::shell::{self, cargo, heading};
-use crate::{model, system};
+use crate::{model, page, system};
 
 /// Installs what is missing, then the quick checks before the slow ones; stops at the first that fails.
 pub fn run(rest: &[String]) -> Result<(), String> {
@@ -30,6 +30,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             .args(["test", "--workspace", "--quiet"])
             .env("BFT_CACHE", model.parent().unwrap_or(&model)),
     )?;
+    page::test()?;
     println!(
         "\nall passed in {:.0} minutes",
         started.elapsed().as_secs_f64() / 60.0

@@ -1,0 +1,47 @@
+//! The page in `web/`: its packages, its build, its tests.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::shell::{self, heading};
+use crate::system;
+
+fn folder() -> PathBuf {
+    shell::root().join("web")
+}
+
+fn npm(arguments: &[&str]) -> Result<(), String> {
+    shell::run(
+        Command::new("npm")
+            .current_dir(folder())
+            .args(arguments)
+            .env("NO_UPDATE_NOTIFIER", "1"),
+    )
+}
+
+/// Gets the pinned packages where the lock file is newer than what was installed.
+pub fn packages() -> Result<(), String> {
+    system::node()?;
+    let changed = |path: &str| folder().join(path).metadata().and_then(|m| m.modified());
+    let installed = changed("node_modules/.package-lock.json");
+    let pinned =
+        changed("package-lock.json").map_err(|error| format!("web/package-lock.json: {error}"))?;
+    if installed.is_ok_and(|installed| installed >= pinned) {
+        return Ok(());
+    }
+    npm(&["ci", "--no-audit", "--no-fund"])
+}
+
+/// Checks the types and writes `web/dist`.
+pub fn build() -> Result<(), String> {
+    packages()?;
+    npm(&["run", "--silent", "build"])
+}
+
+/// Drives the built page in Chromium.
+pub fn test() -> Result<(), String> {
+    heading("The page, in Chromium");
+    system::chromium()?;
+    build()?;
+    npm(&["run", "--silent", "test"])
+}
