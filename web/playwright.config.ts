@@ -13,7 +13,7 @@ export default defineConfig({
   outputDir: "test-results",
   use: {
     baseURL: `http://localhost:${port}/`,
-    trace: "retain-on-failure",
+    screenshot: "only-on-failure",
     launchOptions: {
       executablePath: process.env["BFT_CHROMIUM"] ?? "/usr/bin/chromium",
       args: [

@@ -2,10 +2,18 @@
 import { Client, EngineError } from "./client.ts";
 import type { AdapterInfo, DataReport, DeviceInfo, ModelInfo, StorageReport, WorkerEvent } from "./protocol.ts";
 import { $$ } from "./dom.ts";
-import { clear, tell } from "./notice.ts";
+import { clear, show, tell } from "./notice.ts";
 
 /** Work that takes long enough to be shown and stopped. */
 export type Task = "device" | "model" | "train" | "generate" | "embed";
+
+const AT: Record<Task, string> = {
+  device: "opening a device",
+  model: "opening a model",
+  train: "tuning",
+  generate: "answering",
+  embed: "reading texts",
+};
 
 type Listener = (event: WorkerEvent) => void;
 
@@ -61,6 +69,10 @@ export class App {
    * again" does. The engine does one thing at a time, and so does the page.
    */
   async work<T>(place: Element, task: Task | null, body: () => Promise<T>, again?: () => void): Promise<T | null> {
+    if (this.task) {
+      show(place, "calm", "Not now.", `The engine is ${AT[this.task]}: wait for it, or stop it.`, null, []);
+      return null;
+    }
     const before = this.#queue;
     let done = () => {};
     this.#queue = new Promise<void>((resolve) => (done = resolve));

@@ -67,7 +67,7 @@ async function useGenes(app: App): Promise<void> {
 }
 
 async function readAgain(app: App): Promise<void> {
-  if (!app.model) return;
+  if (!app.model || app.task !== null) return;
   for (const role of ["train", "held_out"] as const) {
     const rows = kept[role];
     if (rows) await read(app, role, rows);

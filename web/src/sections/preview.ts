@@ -37,6 +37,7 @@ export function previewSection(app: App): void {
 }
 
 function go(app: App, to: number): void {
+  if (app.task !== null) return;
   const samples = app.train?.samples ?? 0;
   wanted = Math.min(Math.max(0, Number.isFinite(to) ? Math.round(to) : 0), Math.max(0, samples - 1));
   input("#preview-index").value = String(wanted + 1);

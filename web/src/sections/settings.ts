@@ -42,9 +42,12 @@ export function settingsForm(app: App): void {
   app.watch(later);
 }
 
+/** A tab is closed more lightly than a terminal: it saves more often. */
+const SAVE_EVERY = 10;
+
 export function setDefaults(settings: TrainSettings): void {
-  defaults = settings;
-  put(settings);
+  defaults = { ...settings, save_every: Math.min(SAVE_EVERY, settings.save_every) };
+  put(defaults);
 }
 
 /** What the form says; null, with the first bad field in focus, where it cannot be. */

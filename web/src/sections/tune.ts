@@ -185,6 +185,7 @@ function drawNow(app: App): void {
   if ($("#run-state").textContent !== says) $("#run-state").textContent = says;
   const [pauseButton, stopButton] = [$("#pause"), $("#stop")];
   pauseButton.hidden = stopButton.hidden = !live;
+  $("#run-hint").hidden = !live;
   pauseButton.textContent = state === "paused" ? "Go on" : "Pause";
   pauseButton.setAttribute("aria-disabled", String(state === "pausing" || state === "stopping"));
   stopButton.setAttribute("aria-disabled", String(state === "stopping"));

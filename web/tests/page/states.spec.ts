@@ -75,6 +75,15 @@ test("a page without any device says so and can try again", async ({ page }) => 
   await noFaults(page);
 });
 
+test("rows that are dropped while a run goes are put off with a sentence", async ({ page }) => {
+  await openScripted(page, { train: [{ events: running, hangs: true }] });
+  await withData(page);
+  await page.getByRole("button", { name: "Start tuning" }).click();
+  await expect(page.locator("#run-figures")).toContainText("3 of 146");
+  await page.getByLabel("Choose a file of rows to learn from").setInputFiles({ name: "a.jsonl", mimeType: "text/plain", buffer: Buffer.from("{}") });
+  await expect(page.locator("[data-role=train] .notices")).toContainText("The engine is tuning");
+});
+
 test("a button that waits for something does nothing", async ({ page }) => {
   await openScripted(page);
   const start = page.getByRole("button", { name: "Start tuning" });
