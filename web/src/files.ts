@@ -1,7 +1,10 @@
 /** Files in and out: drops, choosers, downloads. */
 
+/** What to do with files; `folder` names the one that they lay in, where that is known. */
+type Take = (files: File[], folder?: string) => void;
+
 /** Makes `zone` take dropped files; a dropped folder gives the files that lie in it. */
-export function onDrop(zone: HTMLElement, take: (files: File[]) => void): void {
+export function onDrop(zone: HTMLElement, take: Take): void {
   let depth = 0;
   const mark = (by: number) => {
     depth = Math.max(0, depth + by);
@@ -14,30 +17,30 @@ export function onDrop(zone: HTMLElement, take: (files: File[]) => void): void {
     event.preventDefault();
     depth = 0;
     mark(0);
-    if (event.dataTransfer) void dropped(event.dataTransfer).then((files) => files.length > 0 && take(files));
+    if (event.dataTransfer) void dropped(event.dataTransfer).then(([files, folder]) => files.length > 0 && take(files, folder));
   });
 }
 
 /** A chooser's files, each time; the same file can be chosen twice. */
-export function onChoice(chooser: HTMLInputElement, take: (files: File[]) => void): void {
+export function onChoice(chooser: HTMLInputElement, take: Take): void {
   chooser.addEventListener("change", () => {
     const files = [...(chooser.files ?? [])];
     chooser.value = "";
     // A folder's chooser goes into its folders; a model lies in one.
     const top = files.filter((file) => file.webkitRelativePath.split("/").length <= 2);
-    if (top.length > 0) take(top);
+    const folder = top[0]?.webkitRelativePath.split("/")[0];
+    if (top.length > 0) take(top, folder === "" ? undefined : folder);
   });
 }
 
-async function dropped(transfer: DataTransfer): Promise<File[]> {
+async function dropped(transfer: DataTransfer): Promise<[File[], string?]> {
   // Entries are only there until the event is over.
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? null);
   const folder = entries.find((entry) => entry?.isDirectory);
-  if (!folder) return [...transfer.files];
-  const inside = await entriesOf(folder as FileSystemDirectoryEntry);
-  return Promise.all(
-    inside.filter((entry) => entry.isFile).map((entry) => new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject))),
-  );
+  if (!folder) return [[...transfer.files]];
+  const inside = (await entriesOf(folder as FileSystemDirectoryEntry)).filter((entry) => entry.isFile);
+  const files = inside.map((entry) => new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject)));
+  return [await Promise.all(files), folder.name];
 }
 
 async function entriesOf(folder: FileSystemDirectoryEntry): Promise<FileSystemEntry[]> {

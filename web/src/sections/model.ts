@@ -14,7 +14,7 @@ const AT: Record<string, string> = {
 
 export function modelSection(app: App): void {
   $("#model-sample").addEventListener("click", () => void openModel(app, { kind: "sample" }));
-  const files = (chosen: File[]) => void openModel(app, { kind: "files", files: chosen });
+  const files = (chosen: File[], folder?: string) => void openModel(app, { kind: "files", files: chosen, ...(folder ? { folder } : {}) });
   onChoice(input("#model-files"), files);
   onChoice(input("#model-folder"), files);
   onDrop($("#model-drop"), files);
