@@ -37,5 +37,20 @@ export const $$ = <E extends Element = HTMLElement>(selector: string, within: Pa
 
 export const input = (selector: string) => $<HTMLInputElement>(selector);
 
+/** Whether `place` was made from something else than `source`: what has the focus should not be made again for nothing. */
+export function stale(place: HTMLElement, source: unknown): boolean {
+  const key = JSON.stringify(source);
+  if (place.dataset["source"] === key) return false;
+  place.dataset["source"] = key;
+  return true;
+}
+
+/** Hides an element; a focus in it goes to `next`. */
+export function hide(element: HTMLElement, hidden: boolean, next: HTMLElement): void {
+  const lost = hidden && !element.hidden && element.contains(document.activeElement);
+  element.hidden = hidden;
+  if (lost) next.focus({ preventScroll: true });
+}
+
 /** A term with what it stands for, in a `<dl>`. */
 export const term = (name: string, ...value: Child[]) => h("div", {}, h("dt", {}, name), h("dd", {}, ...value));

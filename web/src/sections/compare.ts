@@ -1,7 +1,7 @@
 /** Step 4: one question to the base model and to the tuned one. */
 import type { App } from "../app.ts";
 import type { Generated, GenerateOptions } from "../protocol.ts";
-import { $, fill, input } from "../dom.ts";
+import { $, fill, hide, input } from "../dom.ts";
 import { plural, speed } from "../format.ts";
 
 const ENDS: Record<Generated["finish_reason"], string> = { stop: "ended by itself", length: "cut at the limit", cancelled: "stopped" };
@@ -18,7 +18,7 @@ export function compareSection(app: App): void {
     if (event.event === "token") writing?.append(event.text);
   });
   app.watch(() => {
-    $("#ask-stop").hidden = app.task !== "generate";
+    hide($("#ask-stop"), app.task !== "generate", $("#ask-both"));
     fill($("#tuned-title"), app.adapter && app.adapter.name !== "tuned" ? `Tuned: ${app.adapter.name}` : "Tuned");
     if (app.task === null && !app.adapter) fill($("#tuned-foot"), app.model ? "Tune in step 3, or load an adapter in step 6." : "");
     else if ($("#tuned-foot").textContent?.startsWith("Tune in")) fill($("#tuned-foot"));

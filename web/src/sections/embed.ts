@@ -1,7 +1,7 @@
 /** Step 5: texts to vectors, seen on a map. */
 import type { App } from "../app.ts";
 import type { Embedded, VectorFormat } from "../protocol.ts";
-import { $, $$, fill, h, input } from "../dom.ts";
+import { $, $$, fill, h, hide, input } from "../dom.ts";
 import { count, duration, percent, plural } from "../format.ts";
 import { download } from "../files.ts";
 import { embedLines } from "../genes.ts";
@@ -29,7 +29,7 @@ export function embedSection(app: App): void {
     if (event.event === "progress" && event.what === "embed") fill($("#embed-progress"), `${count(event.done)} of ${event.total === null ? "…" : count(event.total)}`);
   });
   app.watch(() => {
-    $("#embed-stop").hidden = app.task !== "embed";
+    hide($("#embed-stop"), app.task !== "embed", $("#embed-start"));
   });
 }
 
@@ -83,7 +83,7 @@ function show(embedded: Embedded): void {
     fill(
       $("#near-list"),
       ...(embedded.neighbours[index] ?? []).map((near) =>
-        h("li", {}, h("button", { type: "button", class: "link", onclick: () => pick(near.index) }, embedded.ids[near.index]), h("span", { class: "number" }, near.cosine.toFixed(3))),
+        h("li", {}, h("button", { type: "button", class: "link", onclick: () => (pick(near.index), picker.focus()) }, embedded.ids[near.index]), h("span", { class: "number" }, near.cosine.toFixed(3))),
       ),
     );
   };

@@ -1,7 +1,7 @@
 /** Step 1: a model from this site, from files, from an address, or from the browser's storage. */
 import type { App } from "../app.ts";
 import type { ModelInfo, ModelSource, WorkerEvent } from "../protocol.ts";
-import { $, fill, h, input, term } from "../dom.ts";
+import { $, fill, h, hide, input, stale, term } from "../dom.ts";
 import { bytes, count, many } from "../format.ts";
 import { onChoice, onDrop } from "../files.ts";
 
@@ -65,12 +65,14 @@ function showProgress(event: Extract<WorkerEvent, { event: "progress" }> | null)
 function show(app: App): void {
   const loading = app.task === "model";
   const { model } = app;
-  $("#model-progress").hidden = !loading;
-  $("#model-choose").hidden = loading || model !== null;
   const card = $("#model-card");
   card.hidden = loading || model === null;
+  if (model && stale(card, model)) fill(card, ...details(app, model));
+  const cancel = $("#model-cancel");
+  if (loading) $("#model-progress").hidden = false;
+  hide($("#model-choose"), loading || model !== null, loading ? cancel : card);
+  if (!loading) hide($("#model-progress"), true, model ? card : $("#model-sample"));
   fill($("#model-gist"), model ? `${model.name} · ${model.format}` : loading ? "loading" : "");
-  if (model) fill(card, ...details(app, model));
 }
 
 function details(app: App, model: ModelInfo): Node[] {

@@ -35,8 +35,8 @@ export function settingsForm(app: App): void {
     });
   };
   form().addEventListener("input", () => {
-    for (const loss of ["dft", "sft"]) if (checkedLoss() === loss) form().dataset["groups"] = "off";
-    if (checkedLoss().startsWith("bft")) form().dataset["groups"] = "on";
+    // Only the balanced losses look at g and γ.
+    form().dataset["groups"] = checkedLoss().startsWith("bft") ? "on" : "off";
     later();
   });
   app.watch(later);

@@ -1,6 +1,6 @@
 /** What the browser keeps: models and runs, with a way to free it. */
 import type { App } from "../app.ts";
-import { $, fill, h } from "../dom.ts";
+import { $, fill, h, stale } from "../dom.ts";
 import { ago, bytes } from "../format.ts";
 import { openModel } from "./model.ts";
 import type { StorageReport } from "../protocol.ts";
@@ -8,7 +8,8 @@ import type { StorageReport } from "../protocol.ts";
 export function storageSection(app: App): void {
   app.watch(() => {
     const { storage } = app;
-    if (!storage) return;
+    if (!storage || !stale($("#storage-list"), [storage, app.model?.sha256])) return;
+    const focused = $("#storage-list").contains(document.activeElement);
     fill($("#storage-gist"), `${bytes(storage.usage)} used, room for ${bytes(storage.quota)}`);
     const remove = (what: string, label: string, call: () => Promise<StorageReport>) =>
       h(
@@ -55,5 +56,6 @@ export function storageSection(app: App): void {
       rows.length > 0 ? h("ul", { class: "stored" }, ...rows) : h("p", { class: "hint" }, "Nothing yet."),
       h("p", { class: "hint" }, storage.persisted ? "The browser promised to keep it until you remove it." : "The browser may clear it when the disk is nearly full."),
     );
+    if (focused) $("#storage > summary").focus({ preventScroll: true });
   });
 }

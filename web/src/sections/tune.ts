@@ -1,7 +1,7 @@
 /** Step 3: a run, from its settings to its end. */
 import type { App } from "../app.ts";
 import type { Finished, StepRow, StoredRun, TrainSettings, WorkerEvent } from "../protocol.ts";
-import { $, fill, h, term } from "../dom.ts";
+import { $, fill, h, hide, stale, term } from "../dom.ts";
 import { ago, bytes, count, digits, duration, plural, speed } from "../format.ts";
 import { clear, show as showNotice } from "../notice.ts";
 import { Charts } from "./charts.ts";
@@ -184,7 +184,7 @@ function drawNow(app: App): void {
   const says = state === "done" && finished ? `Done: ${plural(finished.steps, "step")} in ${duration(finished.seconds)}` : state === "stopped" && finished ? `Stopped after step ${count(finished.steps)} of ${count(steps)}` : STATES[state];
   if ($("#run-state").textContent !== says) $("#run-state").textContent = says;
   const [pauseButton, stopButton] = [$("#pause"), $("#stop")];
-  pauseButton.hidden = stopButton.hidden = !live;
+  for (const button of [pauseButton, stopButton]) hide(button, !live, $("#run-state"));
   $("#run-hint").hidden = !live;
   pauseButton.textContent = state === "paused" ? "Go on" : "Pause";
   pauseButton.setAttribute("aria-disabled", String(state === "pausing" || state === "stopping"));
@@ -236,9 +236,7 @@ function table(rows: StepRow[]): void {
 function offers(app: App): void {
   const open = (app.storage?.runs ?? []).filter((stored) => stored.step < stored.steps).sort((a, b) => b.saved_at - a.saved_at);
   const place = $("#runs");
-  const key = JSON.stringify([app.task !== null, open]);
-  if (place.dataset["key"] === key) return;
-  place.dataset["key"] = key;
+  if (!stale(place, [app.task !== null, open])) return;
   if (app.task !== null || open.length === 0) {
     fill(place);
     return;

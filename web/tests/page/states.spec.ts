@@ -84,6 +84,32 @@ test("rows that are dropped while a run goes are put off with a sentence", async
   await expect(page.locator("[data-role=train] .notices")).toContainText("The engine is tuning");
 });
 
+test("the path can be walked with the keyboard alone", async ({ page }) => {
+  await openScripted(page, { train: [{ events: running, hangs: true, answer: { steps: 3, stopped: true, skipped_steps: 0, tokens: 1, seconds: 1, nll: 1, eval: null } }] });
+  const tabTo = async (name: string) => {
+    for (let presses = 0; presses < 60; presses += 1) {
+      await page.keyboard.press("Tab");
+      const found = await page.evaluate(() => document.activeElement?.textContent?.trim());
+      if (found === name) return;
+    }
+    throw new Error(`no Tab reaches ${name}`);
+  };
+  await expect(page.locator("#device-gist")).not.toBeEmpty();
+  await tabTo("Load SmolLM2");
+  await page.keyboard.press("Enter");
+  await expect(page.locator("#model-card")).toBeFocused();
+  await tabTo("Use the gene facts");
+  await page.keyboard.press("Enter");
+  await page.locator("#preview .heat").waitFor();
+  await tabTo("Start tuning");
+  await page.keyboard.press("Enter");
+  await expect(page.locator("#run-figures")).toContainText("3 of 146");
+  await tabTo("Stop");
+  await page.keyboard.press("Enter");
+  await expect(page.locator("#run-state")).toBeFocused();
+  await expect(page.locator("#run-state")).toContainText("Stopped");
+});
+
 test("a button that waits for something does nothing", async ({ page }) => {
   await openScripted(page);
   const start = page.getByRole("button", { name: "Start tuning" });
