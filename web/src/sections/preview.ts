@@ -68,24 +68,26 @@ function go(app: App, to: number): void {
 function draw(): void {
   const preview = shown;
   if (!preview) return;
-  const by = ($<HTMLInputElement>("input[name=heat]:checked").value ?? "bft") as By;
+  const by = $<HTMLInputElement>("input[name=heat]:checked").value as By;
   const body = $("#preview-body");
   const readout = h("div", { class: "readout", id: "readout" });
   const texts =
     by === "all"
-      ? h("div", { class: "heats" }, ...(["p", ...LOSSES] as const).flatMap((one) => [h("h4", {}, one === "p" ? "Probability" : NAMES[one]), heat(preview, one, readout)]))
-      : heat(preview, by, readout);
+      ? h("div", { class: "heats" }, ...(["p", ...LOSSES] as const).flatMap((one) => [h("h4", {}, one === "p" ? "Probability" : NAMES[one]), heat(preview, one, readout, one !== "p")]))
+      : heat(preview, by, readout, false);
   explain(readout, preview, null);
   // The least likely token says most about a loss.
   const [least] = preview.tokens.flatMap((token, at) => (token.p === null ? [] : [{ at, p: token.p }])).sort((a, b) => a.p - b.p);
   fill(body, h("div", { class: "scene" }, h("div", {}, texts, legend(by)), h("div", {}, samples(preview, by), readout)), table(preview));
-  if (least) $(`[data-at="${least.at}"]`, body).dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+  if (least) $(`.heat [data-at="${least.at}"]`, body).dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
 }
 
-/** The text, each trained token coloured by its value times its sample's weight. */
-function heat(preview: Preview, by: Exclude<By, "all">, readout: HTMLElement): HTMLElement {
+/** The text, each trained token coloured by its value times its sample's weight; or only from the first trained one. */
+function heat(preview: Preview, by: Exclude<By, "all">, readout: HTMLElement, short: boolean): HTMLElement {
+  const from = short ? Math.max(0, preview.tokens.findIndex((token) => token.trained)) : 0;
+  const tokens = preview.tokens.slice(from);
   const scale = by === "p" ? 1 : preview.sample_weights[by];
-  const spans = preview.tokens.map((token, position) => {
+  const spans = tokens.map((token, position) => {
     const value = token.trained ? (by === "p" ? token.p : (token.weights?.[by] ?? null)) : null;
     const span = h("span", { class: value === null ? "masked" : "trained", "data-at": position }, visible(token.text));
     if (value !== null) span.style.setProperty("--heat", `${(Math.min(1, Math.max(0, value * scale)) * 100).toFixed(1)}%`);
@@ -94,14 +96,14 @@ function heat(preview: Preview, by: Exclude<By, "all">, readout: HTMLElement): H
   const text = h("p", { class: "heat", tabindex: 0, role: "group", "aria-label": `Tokens by ${by === "p" ? "probability" : NAMES[by]}; arrow keys move from token to token` });
   spans.forEach((span, position) => {
     text.append(span);
-    if (preview.tokens[position]?.text.endsWith("\n")) text.append(h("br"));
+    if (tokens[position]?.text.endsWith("\n")) text.append(h("br"));
   });
   let at = -1;
   const move = (to: number) => {
     spans[at]?.classList.remove("at");
     at = to;
     spans[at]?.classList.add("at");
-    explain(readout, preview, preview.tokens[at] ?? null);
+    explain(readout, preview, tokens[at] ?? null);
   };
   text.addEventListener("pointerover", (event) => {
     const found = (event.target as HTMLElement).dataset["at"];

@@ -104,7 +104,7 @@ export async function openScripted(page: Page, script: Script = {}): Promise<voi
 export async function withData(page: Page): Promise<void> {
   await page.getByRole("button", { name: "Load SmolLM2" }).click();
   await page.getByRole("button", { name: "Use the gene facts" }).click();
-  await page.locator("#preview .heat").waitFor();
+  await page.locator("#preview .scene").waitFor();
 }
 
 /** Runs in the worker. */

@@ -100,7 +100,7 @@ test("the path can be walked with the keyboard alone", async ({ page }) => {
   await expect(page.locator("#model-card")).toBeFocused();
   await tabTo("Use the gene facts");
   await page.keyboard.press("Enter");
-  await page.locator("#preview .heat").waitFor();
+  await page.locator("#preview .scene").waitFor();
   await tabTo("Start tuning");
   await page.keyboard.press("Enter");
   await expect(page.locator("#run-figures")).toContainText("3 of 146");
