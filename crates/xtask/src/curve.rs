@@ -35,6 +35,14 @@ impl Curve {
         Ok(curve)
     }
 
+    /// NLL on the held-out rows before the first step and after the last.
+    pub fn held_out(&self) -> Option<(f64, f64)> {
+        match self.eval[..] {
+            [first, .., last] => Some((first.1, last.1)),
+            _ => None,
+        }
+    }
+
     /// Means over up to `width` steps, so that the trend shows through the noise of single batches.
     fn smooth(&self, width: usize) -> Vec<(f64, f64)> {
         let half = width / 2;
@@ -120,6 +128,7 @@ mod tests {
         let curve = Curve::read(&metrics).expect("metrics");
         assert_eq!(curve.train, [(1.0, 3.0), (2.0, 2.0)]);
         assert_eq!(curve.eval, [(2.0, 2.5)]);
+        assert_eq!(curve.held_out(), None, "there is no evaluation before it");
         let picture = folder.path().join("curve.svg");
         curve.draw(&picture, "a run").expect("drawn");
         let svg = std::fs::read_to_string(picture).expect("a file");
@@ -133,6 +142,15 @@ mod tests {
         std::fs::write(&metrics, "{\"step\":1}\n{\"st").expect("a file");
         let error = Curve::read(&metrics).expect_err("damaged");
         assert!(error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn the_held_out_rows_have_a_beginning_and_an_end() {
+        let curve = Curve {
+            train: Vec::new(),
+            eval: vec![(0.0, 2.5), (3.0, 2.0), (6.0, 1.5)],
+        };
+        assert_eq!(curve.held_out(), Some((2.5, 1.5)));
     }
 
     #[test]

@@ -74,18 +74,26 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     let questions: Questions = read_json(&demo.data.join("questions.json"))?;
 
     heading("3. Before training");
-    let before = demo.evaluate(None)?;
-    println!(
-        "held-out NLL {before:.3} a token (trained facts, phrasings that training never shows)"
-    );
     let answers_before = demo.answers(&questions, None)?;
 
+    println!(
+        "{} questions asked; the answers stand below, beside those after training",
+        answers_before.len()
+    );
+
     heading("4. Training");
+    println!(
+        "{}",
+        dim("held out: trained facts in phrasings that training never shows")
+    );
     let adapter = demo.work.join("adapter");
     demo.train(&adapter)?;
 
     heading("5. After training");
-    let after = demo.evaluate(Some(&adapter))?;
+    let curve = Curve::read(&adapter.join("metrics.jsonl"))?;
+    let (before, after) = curve
+        .held_out()
+        .ok_or("metrics.jsonl holds no evaluation before and after training")?;
     let answers_after = demo.answers(&questions, Some(&adapter))?;
     println!(
         "held-out NLL {before:.3} → {} a token",
@@ -113,7 +121,6 @@ pub fn run(rest: &[String]) -> Result<(), String> {
 
     heading("7. What is left on disk");
     let picture = demo.work.join("loss.svg");
-    let curve = Curve::read(&adapter.join("metrics.jsonl"))?;
     curve.draw(&picture, "SmolLM2-135M on gene facts, BFT")?;
     println!("  loss curve  {}", picture.display());
     println!("  adapter     {} (PEFT layout)", adapter.display());
@@ -157,16 +164,6 @@ impl Demo {
             std::fs::remove_dir_all(&self.work).map_err(problem)?;
         }
         std::fs::create_dir_all(&self.work).map_err(problem)
-    }
-
-    fn evaluate(&self, adapter: Option<&Path>) -> Result<f64, String> {
-        let mut command = self.bft("eval");
-        command
-            .arg("--data")
-            .arg(self.data.join("heldout.jsonl"))
-            .arg("--json");
-        with_adapter(&mut command, adapter);
-        number(&shell::json(&mut command)?, "nll")
     }
 
     fn answers(
