@@ -342,6 +342,25 @@ fn accumulation_and_checkpointing_change_nothing() {
     everywhere(|device, fixture| check_invariances(device, fixture, 2e-5));
 }
 
+/// Dropout is drawn by a counter, so that it is the same on every device, and again where a block is run again.
+#[test]
+fn dropout_draws_the_same_everywhere() {
+    let f64s = Device::cpu_f64();
+    everywhere(|device, fixture| {
+        let mut dropped = Fixture::load(&fixture.name);
+        dropped.adapter.config.dropout = 0.3;
+        let whole = [pack(&fixture.rows)];
+        let what = format!("{} on {}", fixture.name, device.info().name);
+        let found = gradient_of(device, &dropped, &whole, Checkpoint::Off);
+        let expected = gradient_of(&f64s, &dropped, &whole, Checkpoint::Off);
+        assert_equal_within(2e-5, &what, &found, &expected);
+        let again = gradient_of(device, &dropped, &whole, Checkpoint::On);
+        assert_eq!(again, found, "{what}: blocks are run again");
+        let without = gradient_of(device, fixture, &whole, Checkpoint::Off);
+        assert_ne!(found, without, "{what}: something is dropped");
+    });
+}
+
 #[test]
 fn same_run_same_bytes() {
     everywhere(|device, fixture| {

@@ -6,7 +6,7 @@
 //! | rows to token ids with labels | `text`, `samples` |
 //! | samples to packed micro-batches, in an order that a cursor continues | `batches`, `random` |
 //! | settings and data to a run with known sizes | `config`, `schedule`, `plan` |
-//! | a run: steps, metrics, evaluations, checkpoints | `trainer`, `run`, `state` |
+//! | a run: steps, metrics, evaluations, checkpoints | `trainer`, `run`, `description`, `state` |
 //! | its folder on disk, and going on from it | `folder`, `checkpoint`, `paths`, `resume` |
 //! | what the device side must offer, what it will need | `engine`, `memory` |
 //! | NLL and the four losses of a file | `evaluate` |
@@ -20,6 +20,7 @@ mod batches;
 #[cfg(not(target_arch = "wasm32"))]
 mod checkpoint;
 mod config;
+mod description;
 mod embed;
 mod engine;
 mod error;

@@ -7,15 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bft_formats::Model;
 
 use crate::batches::{Cursor, Loader};
-use crate::config::TrainConfig;
+use crate::description::describe;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
 use crate::evaluate::Tally;
 use crate::event::{EvalRow, Event, Finished, Note, SkippedRow, Started, StepRow};
-use crate::paths::path_to_json;
 use crate::plan::Plan;
-use crate::rows::RowFormat;
-use crate::samples::DataReport;
 use crate::state::{RunState, Store};
 use crate::trainer::DeviceSummary;
 
@@ -129,7 +126,7 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
     }
 
     async fn announce(&mut self, notes: Vec<Note>) -> Result<(), TrainError> {
-        let run = self.description(None);
+        let run = self.describe(None);
         self.store.write_run(&run).await?;
         let samples = self.plan.train.samples.len();
         (self.on_event)(Event::Started(Box::new(Started {
@@ -365,6 +362,11 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
         Ok(())
     }
 
+    fn describe(&self, finished: Option<&Finished>) -> String {
+        let now = self.store.seconds() as u64;
+        describe(self.plan, &self.facts, now, self.first, finished)
+    }
+
     async fn finish(&mut self) -> Result<Finished, TrainError> {
         let adapter = self
             .engine
@@ -383,103 +385,10 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
             adapter: self.plan.config.output.clone(),
             checkpoint: self.saved.as_ref().map(|(_, path)| path.clone()),
         };
-        let run = self.description(Some(&finished));
+        let run = self.describe(Some(&finished));
         self.store.write_run(&run).await?;
         (self.on_event)(Event::Finished(finished.clone()));
         Ok(finished)
-    }
-
-    /// `run.json`: what was run, on what, and how it ended.
-    fn description(&self, finished: Option<&Finished>) -> String {
-        let Plan {
-            config,
-            train,
-            eval,
-            steps,
-            ..
-        } = self.plan;
-        let description = RunDescription {
-            bft: env!("CARGO_PKG_VERSION"),
-            written_at_unix: self.store.seconds() as u64,
-            model: ModelDescription {
-                name: &self.facts.model.name,
-                path: path_to_json(&self.facts.model.path),
-                architecture: self.facts.model.config.architecture.to_string(),
-                sha256: self.facts.model_sha256,
-            },
-            data: DataDescription::new(&train.report, Some(self.facts.data_sha256)),
-            eval_data: eval.as_ref().map(|e| DataDescription::new(&e.report, None)),
-            device: &self.facts.device.description,
-            seed: config.seed,
-            parameters: self.facts.parameters,
-            steps: *steps,
-            resumed_from: self.first,
-            settings: config,
-            finished,
-        };
-        // Numbers, words and paths, which always serialise.
-        serde_json::to_string_pretty(&description).unwrap_or_default()
-    }
-}
-
-/// `run.json`.
-#[derive(serde::Serialize)]
-struct RunDescription<'a> {
-    /// Version of this program.
-    bft: &'static str,
-    written_at_unix: u64,
-    model: ModelDescription<'a>,
-    data: DataDescription<'a>,
-    eval_data: Option<DataDescription<'a>>,
-    device: &'a str,
-    seed: u64,
-    /// Values that are trained.
-    parameters: usize,
-    /// Optimizer steps of the whole run.
-    steps: u64,
-    resumed_from: u64,
-    settings: &'a TrainConfig,
-    /// Null while the run goes on, and where it broke off.
-    finished: Option<&'a Finished>,
-}
-
-#[derive(serde::Serialize)]
-struct ModelDescription<'a> {
-    name: &'a str,
-    path: serde_json::Value,
-    architecture: String,
-    sha256: &'a str,
-}
-
-#[derive(serde::Serialize)]
-struct DataDescription<'a> {
-    file: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sha256: Option<&'a str>,
-    format: RowFormat,
-    rows: usize,
-    samples: usize,
-    skipped: usize,
-    untrained: usize,
-    truncated: usize,
-    tokens: usize,
-    trained_tokens: usize,
-}
-
-impl<'a> DataDescription<'a> {
-    fn new(report: &'a DataReport, sha256: Option<&'a str>) -> Self {
-        Self {
-            file: &report.file,
-            sha256,
-            format: report.format,
-            rows: report.rows,
-            samples: report.samples,
-            skipped: report.skipped.len(),
-            untrained: report.untrained.len(),
-            truncated: report.truncated,
-            tokens: report.tokens,
-            trained_tokens: report.trained_tokens,
-        }
     }
 }
 

@@ -1,0 +1,104 @@
+//! `run.json`: what was run, on what, and how it ended.
+
+use crate::config::TrainConfig;
+use crate::event::Finished;
+use crate::paths::path_to_json;
+use crate::plan::Plan;
+use crate::rows::RowFormat;
+use crate::run::Facts;
+use crate::samples::DataReport;
+
+/// `run.json`.
+#[derive(serde::Serialize)]
+struct RunDescription<'a> {
+    /// Version of this program.
+    bft: &'static str,
+    written_at_unix: u64,
+    model: ModelDescription<'a>,
+    data: DataDescription<'a>,
+    eval_data: Option<DataDescription<'a>>,
+    device: &'a str,
+    seed: u64,
+    /// Values that are trained.
+    parameters: usize,
+    /// Optimizer steps of the whole run.
+    steps: u64,
+    resumed_from: u64,
+    settings: &'a TrainConfig,
+    /// Null while the run goes on, and where it broke off.
+    finished: Option<&'a Finished>,
+}
+
+#[derive(serde::Serialize)]
+struct ModelDescription<'a> {
+    name: &'a str,
+    path: serde_json::Value,
+    architecture: String,
+    sha256: &'a str,
+}
+
+#[derive(serde::Serialize)]
+struct DataDescription<'a> {
+    file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<&'a str>,
+    format: RowFormat,
+    rows: usize,
+    samples: usize,
+    skipped: usize,
+    untrained: usize,
+    truncated: usize,
+    tokens: usize,
+    trained_tokens: usize,
+}
+
+impl<'a> DataDescription<'a> {
+    fn new(report: &'a DataReport, sha256: Option<&'a str>) -> Self {
+        Self {
+            file: &report.file,
+            sha256,
+            format: report.format,
+            rows: report.rows,
+            samples: report.samples,
+            skipped: report.skipped.len(),
+            untrained: report.untrained.len(),
+            truncated: report.truncated,
+            tokens: report.tokens,
+            trained_tokens: report.trained_tokens,
+        }
+    }
+}
+
+/// The file's text. `now` is in seconds since 1970; `finished` is none while the run goes on.
+pub(crate) fn describe(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    now: u64,
+    resumed_from: u64,
+    finished: Option<&Finished>,
+) -> String {
+    let description = RunDescription {
+        bft: env!("CARGO_PKG_VERSION"),
+        written_at_unix: now,
+        model: ModelDescription {
+            name: &facts.model.name,
+            path: path_to_json(&facts.model.path),
+            architecture: facts.model.config.architecture.to_string(),
+            sha256: facts.model_sha256,
+        },
+        data: DataDescription::new(&plan.train.report, Some(facts.data_sha256)),
+        eval_data: plan
+            .eval
+            .as_ref()
+            .map(|eval| DataDescription::new(&eval.report, None)),
+        device: &facts.device.description,
+        seed: plan.config.seed,
+        parameters: facts.parameters,
+        steps: plan.steps,
+        resumed_from,
+        settings: &plan.config,
+        finished,
+    };
+    // Numbers, words and paths, which always serialise.
+    serde_json::to_string_pretty(&description).unwrap_or_default()
+}
