@@ -356,6 +356,18 @@ fn a_machine_without_a_gpu_says_so_and_auto_takes_the_cpu() {
     );
 }
 
+/// Flags of a run whose micro-batches are of `samples` long samples.
+fn large_batches(copy: &Copy, samples: usize) -> Vec<String> {
+    let ids = vec!["7"; 128].join(",");
+    let row = format!("{{\"input_ids\": [{ids}], \"labels\": [{ids}]}}\n");
+    let data = write(copy.folder.path(), "data.jsonl", &row.repeat(samples));
+    let mut flags = copy.training(1);
+    let place = flags.iter().position(|flag| flag == "--data");
+    flags[place.expect("a flag") + 1] = data.display().to_string();
+    flags.extend(["--batch-size".to_owned(), samples.to_string()]);
+    flags
+}
+
 /// More than a GPU binds in one buffer: refused before the first step.
 #[test]
 fn a_run_beyond_a_gpu_is_refused_with_what_to_do() {
@@ -363,13 +375,7 @@ fn a_run_beyond_a_gpu_is_refused_with_what_to_do() {
         return;
     }
     let copy = Copy::of("llama");
-    let ids = vec!["7"; 128].join(",");
-    let row = format!("{{\"input_ids\": [{ids}], \"labels\": [{ids}]}}\n");
-    let data = write(copy.folder.path(), "data.jsonl", &row.repeat(6000));
-    let mut flags = copy.training(1);
-    let place = flags.iter().position(|flag| flag == "--data");
-    flags[place.expect("a flag") + 1] = data.display().to_string();
-    flags.extend(["--batch-size", "6000"].map(str::to_owned));
+    let mut flags = large_batches(&copy, 6000);
     let place = flags.iter().position(|flag| flag == "cpu").expect("a flag");
     flags[place] = "gpu".into();
     let done = run(flags);
@@ -380,5 +386,31 @@ fn a_run_beyond_a_gpu_is_refused_with_what_to_do() {
         "{error}"
     );
     assert!(error.contains("use a smaller"), "{error}");
+    assert!(!copy.path("tuned").exists());
+}
+
+/// With less memory than the run needs, which the system refuses when it is asked.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_beyond_the_memory_is_refused_with_what_to_do() {
+    use std::os::unix::process::CommandExt;
+
+    let copy = Copy::of("llama");
+    let mut command = bft(large_batches(&copy, 6000));
+    // SAFETY: between fork and exec only this system call is made, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            let most = libc::rlimit {
+                rlim_cur: 1 << 31,
+                rlim_max: 1 << 31,
+            };
+            match libc::setrlimit(libc::RLIMIT_AS, &most) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    let done = Done::of(command.output().expect("bft starts"));
+    says(&done, &["memory", "use a smaller --batch-size"]);
     assert!(!copy.path("tuned").exists());
 }
