@@ -1,4 +1,4 @@
-// Causal attention, a block of queries of one head a workgroup, keys block by block with an online softmax.
+// Attention, a block of queries of one head a workgroup, keys block by block with an online softmax.
 //!include shared/grid.wgsl
 //!include shared/precise.wgsl
 //!include shared/attention.wgsl
@@ -145,7 +145,7 @@ fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, 
     return m + precise_ln(total);
 }
 
-// Packed samples: a query sees its own sample's keys up to its own place.
+// Packed samples: a query sees its own sample's keys, if causal up to its own place.
 @compute @workgroup_size(LANES)
 fn forward(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -158,9 +158,15 @@ fn forward(
     if row0 >= params.tokens {
         return;
     }
-    let lasts = up_to(row0 + lane / (params.cols / 8u) * 4u, params.tokens - 1u);
-    let firsts = vec4<u32>(spans[lasts.x].x, spans[lasts.y].x, spans[lasts.z].x, spans[lasts.w].x);
-    let end = min(row0 + params.rows, params.tokens);
+    let queries = up_to(row0 + lane / (params.cols / 8u) * 4u, params.tokens - 1u);
+    let spans_of = array<vec2<u32>, 4>(spans[queries.x], spans[queries.y], spans[queries.z], spans[queries.w]);
+    let firsts = vec4<u32>(spans_of[0].x, spans_of[1].x, spans_of[2].x, spans_of[3].x);
+    var lasts = queries;
+    var end = min(row0 + params.rows, params.tokens);
+    if params.causal == 0u {
+        lasts = vec4<u32>(spans_of[0].y, spans_of[1].y, spans_of[2].y, spans_of[3].y) - 1u;
+        end = spans[end - 1u].y;
+    }
     let log_sum = attend(head, row0, lane, firsts, lasts, spans[row0].x, end);
     let sharers = LANES / params.rows;
     let query = row0 + lane / sharers;

@@ -1,4 +1,4 @@
-// Gradient of causal attention. The probabilities are made again from q, k and each query's log-sum-exp.
+// Gradient of attention. The probabilities are made again from q, k and each query's log-sum-exp.
 //!include shared/grid.wgsl
 //!include shared/attention.wgsl
 
@@ -66,10 +66,16 @@ fn backward_q(
     let across = params.cols / 8u;
     let s_row = lane / across * 4u;
     let s_col = lane % across * 8u;
-    let lasts = up_to(row0 + s_row, params.tokens - 1u);
-    let firsts = vec4<u32>(spans[lasts.x].x, spans[lasts.y].x, spans[lasts.z].x, spans[lasts.w].x);
-    let queries = q_at(lasts, head);
-    let of_queries = lasts * params.heads + head;
+    let rows = up_to(row0 + s_row, params.tokens - 1u);
+    let firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
+    var lasts = rows;
+    var end = min(row0 + params.rows, params.tokens);
+    if params.causal == 0u {
+        lasts = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y) - 1u;
+        end = spans[end - 1u].y;
+    }
+    let queries = q_at(rows, head);
+    let of_queries = rows * params.heads + head;
     let of_0 = stats_read[of_queries.x];
     let of_1 = stats_read[of_queries.y];
     let of_2 = stats_read[of_queries.z];
@@ -80,7 +86,6 @@ fn backward_q(
     var low = mat4x4<f32>();
     var high = mat4x4<f32>();
 
-    let end = min(row0 + params.rows, params.tokens);
     for (var block = spans[row0].x; block < end; block += params.cols) {
         let near = kv_at(up_to(block + s_col, end - 1u), kv_head);
         let far = kv_at(up_to(block + s_col + 4u, end - 1u), kv_head);
@@ -143,11 +148,12 @@ fn backward_q(
     }
 }
 
-// Probabilities of one key for four queries from `query` on. `end` is one past the last query that sees the key.
-fn probabilities(score: vec4<f32>, query: u32, key: u32, end: u32, log_sums: vec4<f32>) -> vec4<f32> {
+// Probabilities of one key for four queries from `query` on. `first` is the first query that sees the key, `end` one past
+// the last.
+fn probabilities(score: vec4<f32>, query: u32, first: u32, end: u32, log_sums: vec4<f32>) -> vec4<f32> {
     let queries = vec4<u32>(query, query + 1u, query + 2u, query + 3u);
     let p = exp(score * params.scale - log_sums);
-    return select(vec4<f32>(0.0), p, (queries >= vec4<u32>(key)) & (queries < vec4<u32>(end)));
+    return select(vec4<f32>(0.0), p, (queries >= vec4<u32>(first)) & (queries < vec4<u32>(end)));
 }
 
 fn store_dkv(head: u32, key: u32, chunk: u32, k_value: vec4<f32>, v_value: vec4<f32>) {
@@ -178,6 +184,13 @@ fn backward_kv(
     let s_col = lane % across * 8u;
     let rows = up_to(row0 + s_row, params.tokens - 1u);
     let ends = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y);
+    // The first queries that see these keys, and any key of the workgroup.
+    var firsts = rows;
+    var begin = row0;
+    if params.causal == 0u {
+        firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
+        begin = spans[row0].x;
+    }
     let keys = kv_at(rows, kv_head);
     let chunk = lane % width;
     let o_row = lane / width * 8u;
@@ -189,7 +202,7 @@ fn backward_kv(
 
     let end = spans[min(row0 + params.rows, params.tokens) - 1u].y;
     for (var head = kv_head * readers; head < (kv_head + 1u) * readers; head++) {
-        for (var block = row0; block < end; block += params.cols) {
+        for (var block = begin; block < end; block += params.cols) {
             let near_queries = up_to(block + s_col, end - 1u);
             let far_queries = up_to(block + s_col + 4u, end - 1u);
             let near = q_at(near_queries, head);
@@ -212,14 +225,14 @@ fn backward_kv(
             let of_near = transpose(mat4x2<f32>(stats_read[n.x], stats_read[n.y], stats_read[n.z], stats_read[n.w]));
             let of_far = transpose(mat4x2<f32>(stats_read[f.x], stats_read[f.y], stats_read[f.z], stats_read[f.w]));
             let query = block + s_col;
-            let near_0 = probabilities(s_near[0], query, rows.x, ends.x, of_near[0]);
-            let near_1 = probabilities(s_near[1], query, rows.y, ends.y, of_near[0]);
-            let near_2 = probabilities(s_near[2], query, rows.z, ends.z, of_near[0]);
-            let near_3 = probabilities(s_near[3], query, rows.w, ends.w, of_near[0]);
-            let far_0 = probabilities(s_far[0], query + 4u, rows.x, ends.x, of_far[0]);
-            let far_1 = probabilities(s_far[1], query + 4u, rows.y, ends.y, of_far[0]);
-            let far_2 = probabilities(s_far[2], query + 4u, rows.z, ends.z, of_far[0]);
-            let far_3 = probabilities(s_far[3], query + 4u, rows.w, ends.w, of_far[0]);
+            let near_0 = probabilities(s_near[0], query, firsts.x, ends.x, of_near[0]);
+            let near_1 = probabilities(s_near[1], query, firsts.y, ends.y, of_near[0]);
+            let near_2 = probabilities(s_near[2], query, firsts.z, ends.z, of_near[0]);
+            let near_3 = probabilities(s_near[3], query, firsts.w, ends.w, of_near[0]);
+            let far_0 = probabilities(s_far[0], query + 4u, firsts.x, ends.x, of_far[0]);
+            let far_1 = probabilities(s_far[1], query + 4u, firsts.y, ends.y, of_far[0]);
+            let far_2 = probabilities(s_far[2], query + 4u, firsts.z, ends.z, of_far[0]);
+            let far_3 = probabilities(s_far[3], query + 4u, firsts.w, ends.w, of_far[0]);
             keep(s_row, s_col, near_0, far_0);
             keep(s_row + 1u, s_col, near_1, far_1);
             keep(s_row + 2u, s_col, near_2, far_2);

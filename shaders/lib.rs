@@ -12,6 +12,7 @@ macro_rules! files {
 }
 
 files![
+    "activation.wgsl",
     "adamw.wgsl",
     "add.wgsl",
     "attention.wgsl",
@@ -21,6 +22,7 @@ files![
     "embedding.wgsl",
     "gather.wgsl",
     "head.wgsl",
+    "layer_norm.wgsl",
     "linear_nn.wgsl",
     "linear_nn_narrow.wgsl",
     "linear_nn_tile.wgsl",
@@ -31,6 +33,7 @@ files![
     "linear_tn.wgsl",
     "linear_tn_narrow.wgsl",
     "loss_weights.wgsl",
+    "pool.wgsl",
     "rms_norm.wgsl",
     "rope.wgsl",
     "swiglu.wgsl",

@@ -7,6 +7,8 @@ pub mod fixture;
 pub mod ops;
 pub mod random;
 
+use std::path::PathBuf;
+
 use bft_core::device::{Device, DeviceRequest};
 
 /// The GPU adapter that tests run on, a software one included.
@@ -32,20 +34,30 @@ pub fn gpu() -> Option<Device> {
 /// # Panics
 /// Where it is not there: a test of the real model that tests nothing would lie.
 #[must_use]
-pub fn smollm2() -> std::path::PathBuf {
-    use std::path::PathBuf;
-    let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
+pub fn smollm2() -> PathBuf {
+    cached("BFT_SMOLLM2_GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// The folder of the real MiniLM: `$BFT_MINILM`, or where `cargo xtask test` puts it.
+///
+/// # Panics
+/// Where it is not there.
+#[must_use]
+pub fn minilm() -> PathBuf {
+    cached("BFT_MINILM", "bio/all-MiniLM-L6-v2")
+}
+
+fn cached(variable: &str, name: &str) -> PathBuf {
     let cache = || {
         let cache = std::env::var_os("BFT_CACHE").map(PathBuf::from);
         cache.unwrap_or_else(|| {
             PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/bft")
         })
     };
-    let path =
-        std::env::var_os("BFT_SMOLLM2_GGUF").map_or_else(|| cache().join(file), PathBuf::from);
+    let path = std::env::var_os(variable).map_or_else(|| cache().join(name), PathBuf::from);
     assert!(
-        path.is_file(),
-        "{} is not there: cargo xtask test fetches it, or set BFT_SMOLLM2_GGUF",
+        path.exists(),
+        "{} is not there: cargo xtask test fetches it, or set {variable}",
         path.display()
     );
     path

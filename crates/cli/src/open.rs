@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bft_core::device::{Device, DeviceRequest};
 use bft_core::{Capacity, Runner, RunnerOptions};
-use bft_formats::{Adapter, Model};
+use bft_formats::{Adapter, EmbeddingModel, Model};
 use bft_train::{BatchBounds, Rows, SampleOptions, Samples, read_rows};
 
 use crate::error::CliError;
@@ -35,6 +35,11 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
 /// Opens the model of `--model`.
 pub fn model(path: &Path) -> Result<Model, CliError> {
     Model::open(existing("--model", path)?).map_err(CliError::failed)
+}
+
+/// Opens the model of `--model` where an encoder will do as well as a language model.
+pub fn embedding_model(path: &Path) -> Result<EmbeddingModel, CliError> {
+    EmbeddingModel::open(existing("--model", path)?).map_err(CliError::failed)
 }
 
 /// Opens the adapter of `--adapter`, if there is one, and checks it against the model.

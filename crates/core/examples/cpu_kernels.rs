@@ -254,6 +254,7 @@ fn attention(wanted: &dyn Fn(&str) -> bool) {
         heads: 9,
         kv_heads: 3,
         head_dim: 64,
+        causal: true,
     };
     for (samples, length) in [(16, 64), (4, 256), (1, 1024), (1, 4096)] {
         let name = format!("attention {samples} x {length}");

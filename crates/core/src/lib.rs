@@ -25,9 +25,11 @@ pub mod ops;
 pub mod real;
 pub mod sample;
 
+pub use bft_formats::Pooling;
 pub use loss::{LossConfig, LossKind, StepTotals};
 pub use model::ModelError;
 pub use model::batch::{Batch, Capacity};
-pub use model::runner::{Generation, Pooling, Runner, RunnerOptions};
+pub use model::encoder::EncoderRunner;
+pub use model::runner::{Generation, Runner, RunnerOptions};
 pub use model::tuner::{Checkpoint, OptimizerState, StepMetrics, Tuner, TunerOptions};
 pub use ops::adamw::AdamW;

@@ -44,6 +44,8 @@ pub trait Real:
     fn ln(self) -> Self;
     /// ln(1 + x), precise near 0.
     fn ln_1p(self) -> Self;
+    /// The complementary error function.
+    fn erfc(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
     /// xʸ
@@ -59,7 +61,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ident) => {
+    ($t:ident, $erfc:path) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -85,6 +87,9 @@ macro_rules! real {
             fn ln_1p(self) -> Self {
                 self.ln_1p()
             }
+            fn erfc(self) -> Self {
+                $erfc(self)
+            }
             fn sqrt(self) -> Self {
                 self.sqrt()
             }
@@ -107,5 +112,5 @@ macro_rules! real {
     };
 }
 
-real!(f32);
-real!(f64);
+real!(f32, libm::erfcf);
+real!(f64, libm::erfc);

@@ -32,6 +32,30 @@ impl Folder {
         }
     }
 
+    /// A folder in this one; itself for an empty name.
+    pub fn below(&self, name: &str) -> Self {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) if name.is_empty() => Self::Disk(path.clone()),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => Self::Disk(path.join(name)),
+            Self::Memory {
+                name: folder,
+                files,
+            } if name.is_empty() => Self::in_memory(folder, files.clone()),
+            Self::Memory {
+                name: folder,
+                files,
+            } => {
+                let start = format!("{name}/");
+                let below = files.iter().filter_map(|(path, contents)| {
+                    Some((path.strip_prefix(&start)?.to_string(), contents.clone()))
+                });
+                Self::in_memory(&format!("{folder}/{name}"), below.collect())
+            }
+        }
+    }
+
     /// How the folder is named in messages.
     pub fn shown(&self) -> String {
         match self {
@@ -96,7 +120,7 @@ pub(crate) fn load(name: &str, folder: &Folder) -> Result<Model> {
     if let Some(json) = folder.get("generation_config.json")? {
         config.add_generation_config(&folder.file("generation_config.json"), &json)?;
     }
-    let (mut tensors, weight_files) = load_weights(folder)?;
+    let (mut tensors, weight_files) = load_weights(folder, |_| true)?;
     tensors.retain(|name, _| !is_derivable(name, &config));
     check_tensors(&folder.shown(), &config, &tensors)?;
 
@@ -137,11 +161,12 @@ fn is_derivable(name: &str, config: &ModelConfig) -> bool {
 
 type Weights = (BTreeMap<String, Tensor>, Vec<(String, Bytes)>);
 
-fn load_weights(folder: &Folder) -> Result<Weights> {
+/// The tensors that are wanted by name, and the files they came in.
+pub(crate) fn load_weights(folder: &Folder, wanted: fn(&str) -> bool) -> Result<Weights> {
     const SINGLE: &str = "model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
     if let Some(bytes) = folder.get(SINGLE)? {
-        let tensors = safetensors::read(&folder.file(SINGLE), &bytes)?;
+        let tensors = safetensors::read(&folder.file(SINGLE), &bytes, wanted)?;
         return Ok((tensors, vec![(SINGLE.to_string(), bytes)]));
     }
     let Some(json) = folder.get(INDEX)? else {
@@ -166,7 +191,7 @@ fn load_weights(folder: &Folder) -> Result<Weights> {
             continue;
         }
         let bytes = folder.require(shard, "the index names it; download the missing file")?;
-        for (name, tensor) in safetensors::read(&folder.file(shard), &bytes)? {
+        for (name, tensor) in safetensors::read(&folder.file(shard), &bytes, wanted)? {
             if shard_of.get(&name) == Some(shard) {
                 tensors.insert(name, tensor);
             }
@@ -175,7 +200,7 @@ fn load_weights(folder: &Folder) -> Result<Weights> {
     }
     if let Some((name, shard)) = shard_of
         .iter()
-        .find(|(name, _)| !tensors.contains_key(*name))
+        .find(|(name, _)| wanted(name) && !tensors.contains_key(*name))
     {
         return Err(FormatError::missing(
             folder.file(shard),

@@ -31,6 +31,7 @@ mod bytes;
 mod chat;
 mod config;
 mod dtype;
+mod encoder;
 mod error;
 #[cfg(not(target_arch = "wasm32"))]
 mod files;
@@ -48,6 +49,7 @@ pub use bytes::Bytes;
 pub use chat::{ChatTemplate, Message};
 pub use config::{Architecture, LINEAR_MODULES, ModelConfig, RopeScaling};
 pub use dtype::{DType, dequantize_row};
+pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling};
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{sha256_file, write_atomic};

@@ -229,22 +229,27 @@ impl Model {
                     .collect();
                 sha256_bytes(lines.as_bytes())
             }
-            [(_, bytes)] => sha256_bytes(bytes),
-            files => {
-                let lines: String = files
-                    .iter()
-                    .map(|(name, bytes)| format!("{}  {name}\n", sha256_bytes(bytes)))
-                    .collect();
-                sha256_bytes(lines.as_bytes())
-            }
+            files => sha256_of_files(files),
         };
         Ok(self.sha256.get_or_init(compute).clone())
     }
 }
 
+/// Of one file's contents, or of the lines `sha256sum` prints for several.
+pub(crate) fn sha256_of_files(files: &[(String, Bytes)]) -> String {
+    if let [(_, bytes)] = files {
+        return sha256_bytes(bytes);
+    }
+    let lines: String = files
+        .iter()
+        .map(|(name, bytes)| format!("{}  {name}\n", sha256_bytes(bytes)))
+        .collect();
+    sha256_bytes(lines.as_bytes())
+}
+
 /// The last part of a path; of what it stands for where it ends in dots.
 #[cfg(not(target_arch = "wasm32"))]
-fn display_name(path: &Path) -> String {
+pub(crate) fn display_name(path: &Path) -> String {
     let whole = path.canonicalize().ok();
     let name = path
         .file_name()
@@ -261,16 +266,30 @@ pub(crate) fn check_tensors(
     config: &ModelConfig,
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
-    let mut expected = 0;
-    for (name, shape) in config.tensor_shapes() {
-        let Some(tensor) = tensors.get(&name) else {
+    check_shapes(
+        file,
+        config.architecture.name(),
+        config.tensor_shapes(),
+        tensors,
+    )
+}
+
+/// As [`check_tensors`], of any architecture whose tensors have these names and shapes.
+pub(crate) fn check_shapes(
+    file: &str,
+    architecture: &str,
+    shapes: Vec<(String, Vec<usize>)>,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    for (name, shape) in &shapes {
+        let Some(tensor) = tensors.get(name) else {
             return Err(FormatError::missing(
                 file,
                 format!("tensor {name} {shape:?}"),
                 "the weights are incomplete, or belong to another configuration",
             ));
         };
-        if tensor.shape != shape {
+        if tensor.shape != *shape {
             return Err(FormatError::Mismatch {
                 file: file.to_string(),
                 what: format!("shape of tensor {name}"),
@@ -279,22 +298,15 @@ pub(crate) fn check_tensors(
                 advice: "the weights belong to another configuration".to_string(),
             });
         }
-        expected += 1;
     }
-    if tensors.len() > expected {
-        let known: std::collections::BTreeSet<String> = config
-            .tensor_shapes()
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+    if tensors.len() > shapes.len() {
+        let known: std::collections::BTreeSet<String> =
+            shapes.into_iter().map(|(name, _)| name).collect();
         if let Some(extra) = tensors.keys().find(|name| !known.contains(*name)) {
             return Err(FormatError::unsupported(
                 file,
                 format!("tensor {extra}"),
-                format!(
-                    "a {} model of this configuration has no place for it",
-                    config.architecture
-                ),
+                format!("a {architecture} model of this configuration has no place for it"),
             ));
         }
     }

@@ -15,14 +15,21 @@ const ADVICE: &str =
 /// Longest header the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// All tensors of one file; names, shapes and data are checked, formats must be plain floats.
-pub(crate) fn read(file: &str, bytes: &Bytes) -> Result<BTreeMap<String, Tensor>> {
+/// The wanted tensors of one file; names, shapes and data are checked, formats must be plain floats.
+pub(crate) fn read(
+    file: &str,
+    bytes: &Bytes,
+    wanted: fn(&str) -> bool,
+) -> Result<BTreeMap<String, Tensor>> {
     check_length(file, bytes)?;
     let (header, metadata) =
         SafeTensors::read_metadata(bytes).map_err(|e| explain(file, bytes, e))?;
     let start = 8 + header;
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
+        if !wanted(&name) {
+            continue;
+        }
         let dtype = match info.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,

@@ -3,8 +3,7 @@
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
-use bft_core::{Batch, Pooling, Runner};
-use bft_formats::Model;
+use bft_core::{Batch, EncoderRunner, Pooling, Runner};
 use serde_json::Value;
 
 use crate::engine::{EngineError, check_finite};
@@ -24,6 +23,14 @@ pub trait Embedder {
 impl Embedder for Runner<'_> {
     async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError> {
         Runner::embed(self, batch, pooling)
+            .await
+            .map_err(Into::into)
+    }
+}
+
+impl Embedder for EncoderRunner<'_> {
+    async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError> {
+        EncoderRunner::embed(self, batch, pooling)
             .await
             .map_err(Into::into)
     }
@@ -279,20 +286,21 @@ pub struct EmbedReport {
     pub truncated: usize,
 }
 
-/// Embeds every row, in order; `sink` gets each row with its vector, `[H]`.
-pub async fn embed_rows(
-    model: &Model,
+/// Embeds every row, in order; `sink` gets each row with its vector, `[H]`. `model` is what the rows' texts are for, of
+/// either kind.
+pub async fn embed_rows<'m>(
+    model: impl Into<TextEncoder<'m>>,
     engine: &mut impl Embedder,
     rows: impl Iterator<Item = Result<EmbedRow, EmbedError>>,
     options: &EmbedOptions,
     mut sink: impl FnMut(&EmbedRow, &[f32]) -> io::Result<()>,
 ) -> Result<EmbedReport, EmbedError> {
-    let text = TextEncoder::new(model);
+    let text = model.into();
     let mut report = EmbedReport::default();
     let mut batch = EmbedBatch::default();
     for row in rows {
         let row = row?;
-        let mut ids = row_ids(&text, &row)?;
+        let (ids, cut) = row_ids(&text, &row, options)?;
         let problem = |problem| RowError {
             origin: row.origin.clone(),
             problem: Box::new(problem),
@@ -304,16 +312,13 @@ pub async fn embed_rows(
             .into());
         }
         if ids.len() > options.max_length {
-            if !options.truncate {
-                let (found, most) = (ids.len(), options.max_length);
-                let words = format!(
-                    "the text has {found} tokens, at most {most} are allowed: cut it with --truncate"
-                );
-                return Err(problem(RowProblem::Sample(words)).into());
-            }
-            ids.truncate(options.max_length);
-            report.truncated += 1;
+            let (found, most) = (ids.len(), options.max_length);
+            let words = format!(
+                "the text has {found} tokens, at most {most} are allowed: cut it with --truncate"
+            );
+            return Err(problem(RowProblem::Sample(words)).into());
         }
+        report.truncated += usize::from(cut);
         let full = batch.tokens.len() + ids.len() > options.batch_tokens
             || batch.rows.len() >= options.batch_rows;
         if full && !batch.rows.is_empty() {
@@ -327,12 +332,22 @@ pub async fn embed_rows(
     Ok(report)
 }
 
-fn row_ids(text: &TextEncoder<'_>, row: &EmbedRow) -> Result<Vec<u32>, EmbedError> {
+/// A row's ids, and whether they were cut.
+fn row_ids(
+    text: &TextEncoder<'_>,
+    row: &EmbedRow,
+    options: &EmbedOptions,
+) -> Result<(Vec<u32>, bool), EmbedError> {
+    let longest = if options.truncate {
+        options.max_length
+    } else {
+        usize::MAX
+    };
     let ids = match &row.content {
-        EmbedContent::Text(words) => text.whole_text(words),
+        EmbedContent::Text(words) => text.whole_text_within(words, longest),
         EmbedContent::Tokens(ids) => text
             .check_ids("input_ids", ids.iter().copied().enumerate())
-            .map(|()| ids.clone()),
+            .map(|()| (ids[..ids.len().min(longest)].to_vec(), ids.len() > longest)),
     };
     ids.map_err(|error| {
         if !error.is_about_the_row() {

@@ -11,7 +11,7 @@
 //! | what the device side must offer, what it will need | `engine`, `memory` |
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
-//! | texts to vectors | `embed` |
+//! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
 //!
 //! Nothing here names a device or a terminal. What touches files is left out on wasm32, where a page hands over bytes.
 
@@ -22,6 +22,7 @@ mod checkpoint;
 mod config;
 mod description;
 mod embed;
+mod embedder;
 mod engine;
 mod error;
 mod evaluate;
@@ -53,6 +54,7 @@ pub use config::{ConfigError, TrainConfig};
 pub use embed::{
     EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows,
 };
+pub use embedder::{EmbedEngine, embed_texts};
 pub use engine::{Engine, EngineError, LogProbs};
 pub use error::TrainError;
 pub use evaluate::{EvalReport, Losses, Tally, evaluate};

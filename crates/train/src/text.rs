@@ -5,7 +5,9 @@
 //! what is left; where the tokenizer would merge across the border (a prompt that ends with a space), the answer is
 //! encoded by itself, because generation, too, starts from the prompt's own ids and can never reach the merged token.
 
-use bft_formats::{ChatTemplate, FormatError, Message, Model, Tokenizer};
+use bft_formats::{
+    ChatTemplate, EmbeddingModel, EncoderModel, FormatError, Message, Model, Tokenizer,
+};
 
 /// A model's tokenizer, chat template and end-of-text token, with what must be known to use them safely.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +114,33 @@ impl LabelledTokens {
     }
 }
 
+impl<'m> From<&'m Model> for TextEncoder<'m> {
+    fn from(model: &'m Model) -> Self {
+        Self::new(model)
+    }
+}
+
+impl<'m> From<&'m EncoderModel> for TextEncoder<'m> {
+    fn from(model: &'m EncoderModel) -> Self {
+        Self {
+            model: &model.name,
+            tokenizer: model.tokenizer.as_ref(),
+            template: None,
+            end_tokens: &[],
+            vocab_size: model.config.vocab_size,
+        }
+    }
+}
+
+impl<'m> From<&'m EmbeddingModel> for TextEncoder<'m> {
+    fn from(model: &'m EmbeddingModel) -> Self {
+        match model {
+            EmbeddingModel::Decoder(model) => Self::new(model),
+            EmbeddingModel::Encoder(model) => Self::from(&**model),
+        }
+    }
+}
+
 impl<'m> TextEncoder<'m> {
     /// The text side of `model`.
     pub fn new(model: &'m Model) -> Self {
@@ -175,6 +204,15 @@ impl<'m> TextEncoder<'m> {
     /// Ids of a text to embed: just what the tokenizer makes of it, its own beginning and end tokens included.
     pub fn whole_text(&self, text: &str) -> Result<Vec<u32>, TextError> {
         self.encode(text, true)
+    }
+
+    /// As [`Self::whole_text`], cut to `longest` ids but for its end tokens; also whether it was cut.
+    pub fn whole_text_within(
+        &self,
+        text: &str,
+        longest: usize,
+    ) -> Result<(Vec<u32>, bool), TextError> {
+        Ok(self.tokenizer()?.encode_within(text, longest)?)
     }
 
     /// Ids of a text that is to be continued: the tokenizer's beginning token, if it adds one, but no end token.

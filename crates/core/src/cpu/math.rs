@@ -144,6 +144,7 @@ macro_rules! vectors {
         }
     };
 }
+pub(super) use vectors;
 
 /// LANES of x from `at` on, of which `n` are there; the others are 0.
 #[inline(always)]
@@ -275,7 +276,7 @@ impl Kernel for SumExpSub<'_> {
 }
 
 #[inline(always)]
-fn vector_logistic<S: Simd>(s: S, x: S::V) -> S::V {
+pub(super) fn vector_logistic<S: Simd>(s: S, x: S::V) -> S::V {
     let one = s.splat(1.0);
     s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
 }

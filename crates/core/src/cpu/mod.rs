@@ -11,6 +11,7 @@
 
 mod attention;
 mod dequantize;
+mod encoder;
 mod gemm;
 mod linear;
 mod math;
@@ -23,6 +24,7 @@ mod tile;
 mod weight;
 
 pub use attention::{AttentionShape, attention_backward, attention_cached, attention_forward};
+pub use encoder::{LayerNorm, activate, activate_backward};
 pub use gemm::{gemm_nn, gemm_nt, gemm_tn};
 pub use linear::{linear_nn, linear_nt};
 pub use math::{dot, exp_sub_sum, max, silu_mul, silu_mul_backward, sum_exp_sub};

@@ -127,12 +127,29 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Checks that every sample has a token, and so a vector.
+    pub(crate) fn check_every_sample(&self) -> Result<(), ModelError> {
+        if self
+            .segments
+            .windows(2)
+            .any(|bounds| bounds[0] == bounds[1])
+        {
+            return Err(ModelError::Batch(
+                "a text without tokens has no vector".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// A batch's ids on the device.
 #[derive(Debug)]
 pub(crate) struct BatchBuffers {
     tokens: View,
     positions: View,
     spans: View,
+    segments: View,
     trained: View,
     labels: View,
     trained_segments: View,
@@ -147,6 +164,8 @@ pub(crate) struct BatchViews {
     pub positions: View,
     /// `[N, 2]` first token of its sample, one past its last.
     pub spans: View,
+    /// `[S + 1]`
+    pub segments: View,
     /// `[R]`
     pub trained: View,
     /// `[R]`
@@ -164,6 +183,7 @@ impl BatchBuffers {
             tokens: ids("tokens", capacity.tokens)?,
             positions: ids("positions", capacity.tokens)?,
             spans: ids("spans", capacity.tokens * 2)?,
+            segments: ids("segments", capacity.samples + 1)?,
             trained: ids("trained", capacity.trained)?,
             labels: ids("labels", capacity.trained)?,
             trained_segments: ids("trained segments", capacity.samples + 1)?,
@@ -192,6 +212,7 @@ impl BatchBuffers {
             tokens: put(&self.tokens, &batch.tokens)?,
             positions: put(&self.positions, &positions)?,
             spans: put(&self.spans, &spans)?,
+            segments: put(&self.segments, &batch.segments)?,
             trained: put(&self.trained, &batch.trained)?,
             labels: put(&self.labels, &batch.labels)?,
             trained_segments: put(&self.trained_segments, &batch.trained_segments)?,

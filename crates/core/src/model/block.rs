@@ -75,6 +75,7 @@ impl<'a> Pass<'a> {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
+            causal: true,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The decoder of Llama-like models: weights, LoRA, forward and backward, tuning and inference.
+//! The decoder of Llama-like models: weights, LoRA, forward and backward, tuning and inference; and BERT's [`encoder`].
 //!
 //! Files, in the order in which data flows: [`weights`] and [`lora`] put parameters on a device, [`workspace`] plans
 //! every activation before the first step, [`block`] and [`head`] record forward and backward passes over them,
@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod block;
+pub mod encoder;
 pub mod head;
 pub mod lora;
 pub mod runner;

@@ -1,28 +1,16 @@
 //! Inference: embeddings, log-probabilities and generation with a KV cache.
 
-use bft_formats::{Adapter, Model};
-use serde::{Deserialize, Serialize};
+use bft_formats::{Adapter, Model, Pooling};
 
 use super::ModelError;
-use super::batch::{Batch, BatchBuffers, Capacity};
+use super::batch::{Batch, BatchBuffers, BatchViews, Capacity};
 use super::block::{Cache, Pass};
 use super::head::{self, HeadBuffers};
 use super::lora::Lora;
 use super::weights::Weights;
 use super::workspace::{Keep, Workspace};
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View};
-use crate::ops::{embedding, gather, linear, rms_norm};
-
-/// How a text's hidden states become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pooling {
-    /// Mean over its tokens.
-    #[default]
-    Mean,
-    /// Its last token's.
-    Last,
-}
+use crate::ops::{embedding, gather, linear, pool, rms_norm};
 
 /// What a runner is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +33,8 @@ pub struct Runner<'a> {
     options: RunnerOptions,
     /// `[tokens, H]`
     normed: View,
+    /// `[samples, H]`
+    pooled: View,
 }
 
 impl<'a> Runner<'a> {
@@ -80,6 +70,9 @@ impl<'a> Runner<'a> {
             normed: device
                 .alloc("final norm", Elem::F32, options.capacity.tokens * h)?
                 .view(),
+            pooled: device
+                .alloc("vectors", Elem::F32, options.capacity.samples * h)?
+                .view(),
             device,
             weights,
             lora,
@@ -88,7 +81,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn pass<'b>(&'b self, ids: &'b super::batch::BatchViews) -> Pass<'b> {
+    fn pass<'b>(&'b self, ids: &'b BatchViews) -> Pass<'b> {
         Pass {
             weights: &self.weights,
             lora: self.lora.as_ref(),
@@ -124,20 +117,8 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// Where the batch does not fit the plan or the device fails.
     pub async fn hidden_states(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        batch.check(self.options.capacity, self.weights.config.vocab_size)?;
-        let ids = self.ids.upload(self.device, batch)?;
-        let config = &self.weights.config;
         let mut rec = Recording::new();
-        let out = self.pass(&ids).forward_all(&mut rec);
-        let normed = self.normed.first(out.len());
-        rms_norm::forward(
-            &mut rec,
-            &out,
-            &self.weights.norm,
-            &normed,
-            config.hidden_size,
-            config.rms_norm_eps,
-        );
+        let (_, normed) = self.record_hidden(&mut rec, batch)?;
         self.device.run(&rec)?;
         Ok(self.device.read_f32(&normed).await?)
     }
@@ -147,35 +128,36 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// Where the batch does not fit the plan, a sample has no token, or the device fails.
     pub async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, ModelError> {
-        if batch
-            .segments
-            .windows(2)
-            .any(|bounds| bounds[0] == bounds[1])
-        {
-            return Err(ModelError::Batch(
-                "a text without tokens has no vector".into(),
-            ));
-        }
-        let hidden = self.hidden_states(batch).await?;
+        batch.check_every_sample()?;
+        let mut rec = Recording::new();
+        let (ids, normed) = self.record_hidden(&mut rec, batch)?;
         let h = self.weights.config.hidden_size;
-        let mut vectors = Vec::with_capacity((batch.segments.len() - 1) * h);
-        for bounds in batch.segments.windows(2) {
-            let rows = &hidden[bounds[0] as usize * h..bounds[1] as usize * h];
-            match pooling {
-                Pooling::Last => vectors.extend_from_slice(&rows[rows.len() - h..]),
-                Pooling::Mean => {
-                    let mut sums = vec![0f64; h];
-                    for row in rows.chunks_exact(h) {
-                        sums.iter_mut()
-                            .zip(row)
-                            .for_each(|(sum, value)| *sum += f64::from(*value));
-                    }
-                    let count = f64::from(bounds[1] - bounds[0]);
-                    vectors.extend(sums.into_iter().map(|sum| (sum / count) as f32));
-                }
-            }
-        }
-        Ok(vectors)
+        let pooled = self.pooled.first((ids.segments.len() - 1) * h);
+        pool::forward(&mut rec, &ids.segments, &normed, &pooled, h, pooling);
+        self.device.run(&rec)?;
+        Ok(self.device.read_f32(&pooled).await?)
+    }
+
+    /// Uploads a batch and records the pass to its normalised hidden states.
+    fn record_hidden(
+        &self,
+        rec: &mut Recording,
+        batch: &Batch,
+    ) -> Result<(BatchViews, View), ModelError> {
+        let config = &self.weights.config;
+        batch.check(self.options.capacity, config.vocab_size)?;
+        let ids = self.ids.upload(self.device, batch)?;
+        let out = self.pass(&ids).forward_all(rec);
+        let normed = self.normed.first(out.len());
+        rms_norm::forward(
+            rec,
+            &out,
+            &self.weights.norm,
+            &normed,
+            config.hidden_size,
+            config.rms_norm_eps,
+        );
+        Ok((ids, normed))
     }
 
     /// Starts a text.

@@ -1,4 +1,4 @@
-//! Causal attention with grouped key and value heads, over packed samples or a cache, never making `[N, N]` scores.
+//! Attention with grouped key and value heads, over packed samples or a cache, never making `[N, N]` scores.
 //!
 //! q, o `[N, Q·D]`, k, v `[N, K·D]`; query head h reads key head ⌊h / (Q/K)⌋. For a query i and the keys j it sees,
 //! with s_j = q_i·k_j / √D:
@@ -6,8 +6,8 @@
 //! - backward: with Δ_i = do_i·o_i and ds_j = p_j·(do_i·v_j − Δ_i) / √D:
 //!   dq_i = Σ_j ds_j·k_j, dk_j = Σ_i ds_j·q_i, dv_j = Σ_i p_j·do_i (sums over j's readers, all heads of its group)
 //!
-//! Query i of packed samples sees its own sample's tokens up to i. The backward makes p again from lse, so that only o
-//! and lse are kept.
+//! Query i of packed samples sees its own sample's tokens: where attention is causal those up to i, else all. The backward
+//! makes p again from lse, so that only o and lse are kept.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -26,6 +26,8 @@ pub struct Shape {
     pub kv_heads: usize,
     /// D, a multiple of 4, at most [`Shape::MAX_HEAD_DIM`].
     pub head_dim: usize,
+    /// Whether a query sees no later keys than its own.
+    pub causal: bool,
 }
 
 impl Shape {
@@ -48,6 +50,8 @@ impl Shape {
             cols: 2048 / rows,
             past: past as u32,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
+            causal: self.causal.into(),
+            pad: [0; 3],
         }
     }
 }
@@ -64,6 +68,8 @@ struct Params {
     cols: u32,
     past: u32,
     scale: f32,
+    causal: u32,
+    pad: [u32; 3],
 }
 
 impl Params {
@@ -72,6 +78,7 @@ impl Params {
             heads: self.heads as usize,
             kv_heads: self.kv_heads as usize,
             head_dim: self.width as usize * 4,
+            causal: self.causal == 1,
         }
     }
 
@@ -279,7 +286,7 @@ pub fn backward(
 }
 
 /// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and `values`
-/// `[capacity, K·D]`, which hold the new tokens' own too. Rows beyond those are not read.
+/// `[capacity, K·D]`, which hold the new tokens' own too. Rows beyond those are not read. Always causal.
 pub fn cached(
     rec: &mut Recording,
     q: &View,
@@ -377,15 +384,19 @@ fn cases() -> Vec<Case> {
         (&[10, 11], 2, 2, 80),
         (&[19, 1], 1, 1, 256),
         (&[65, 200, 7], 4, 1, 8),
+        (&[14, 9, 11, 16, 1, 20, 2], 12, 12, 32),
     ] {
-        cases.push(packed(
-            lengths,
-            Shape {
-                heads,
-                kv_heads,
-                head_dim,
-            },
-        ));
+        for causal in [true, false] {
+            cases.push(packed(
+                lengths,
+                Shape {
+                    heads,
+                    kv_heads,
+                    head_dim,
+                    causal,
+                },
+            ));
+        }
     }
     for (tokens, past, heads, kv_heads, head_dim) in [
         (1, 0, 1, 1, 4),
@@ -403,6 +414,7 @@ fn cases() -> Vec<Case> {
             heads,
             kv_heads,
             head_dim,
+            causal: true,
         };
         cases.push(over_cache(tokens, past, shape));
     }

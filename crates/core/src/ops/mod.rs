@@ -4,6 +4,7 @@
 //! [`Recording`](crate::device::Recording), its CPU twin in plain slices, and the cases its tests run.
 //! Tests loop over [`OPS`], so an op is tested the moment it is listed.
 
+pub mod activation;
 pub mod adamw;
 pub mod add;
 pub mod attention;
@@ -12,8 +13,10 @@ pub mod dropout;
 pub mod embedding;
 pub mod gather;
 pub mod head;
+pub mod layer_norm;
 pub mod linear;
 pub mod loss_weights;
+pub mod pool;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
@@ -71,6 +74,7 @@ pub struct Op {
 
 /// Every operation.
 pub static OPS: &[&Op] = &[
+    &activation::OP,
     &adamw::OP,
     &add::OP,
     &attention::OP,
@@ -78,9 +82,11 @@ pub static OPS: &[&Op] = &[
     &embedding::OP,
     &gather::OP,
     &head::OP,
+    &layer_norm::OP,
     &linear::OP,
     &linear::OP_GRADIENT,
     &loss_weights::OP,
+    &pool::OP,
     &rms_norm::OP,
     &rope::OP,
     &swiglu::OP,

@@ -51,7 +51,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
         return Err(FormatError::missing(folder.shown(), WEIGHTS_FILE, advice));
     };
     let file = folder.file(WEIGHTS_FILE);
-    let mut halves = collect_halves(&file, &safetensors::read(&file, &bytes)?)?;
+    let mut halves = collect_halves(&file, &safetensors::read(&file, &bytes, |_| true)?)?;
 
     let ranks = Patterns::new(&config_file, "rank_pattern", &config.rank_pattern)?;
     let alphas = Patterns::new(&config_file, "alpha_pattern", &config.alpha_pattern)?;

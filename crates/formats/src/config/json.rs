@@ -54,6 +54,13 @@ fn architecture(o: &Object) -> Result<Architecture> {
         "mistral" => Architecture::Mistral,
         "qwen2" => Architecture::Qwen2,
         "qwen3" => Architecture::Qwen3,
+        "bert" => {
+            return Err(FormatError::unsupported(
+                o.file,
+                "model type \"bert\" here",
+                format!("it is an encoder, which bft embed takes; {SUPPORTED}"),
+            ));
+        }
         other => {
             return Err(FormatError::unsupported(
                 o.file,

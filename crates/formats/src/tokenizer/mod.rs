@@ -4,6 +4,7 @@ mod bytes;
 mod folder;
 mod gguf;
 mod stream;
+mod wordpiece;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -118,6 +119,20 @@ impl Tokenizer {
         }
         let Ends { first, last } = &self.parts.ends;
         Ok([first, ids, last].concat())
+    }
+
+    /// As [`Self::encode`] with special tokens, but at most `longest` ids: the text itself is cut, its end tokens stay.
+    /// Also whether it was cut.
+    pub fn encode_within(&self, text: &str, longest: usize) -> Result<(Vec<u32>, bool)> {
+        let mut ids = self.encode(text, true)?;
+        let cut = ids.len() > longest;
+        if cut {
+            let last = &self.parts.ends.last;
+            ids.truncate(longest.saturating_sub(last.len()));
+            ids.extend(last);
+            ids.truncate(longest);
+        }
+        Ok((ids, cut))
     }
 
     /// Text of `ids`; `skip_special` leaves special tokens out.

@@ -31,11 +31,13 @@ pub(super) struct Forward<'a> {
     pub lse: Output,
 }
 
-/// A run of queries and the keys they see: query row i sees the key rows `first_key..=i + ahead`.
+/// A run of queries and the keys they see: query row i sees the key rows `first_key..=i + ahead`, as far as `last_key`, one
+/// past the last.
 #[derive(Clone)]
 struct Span {
     queries: Range<usize>,
     first_key: usize,
+    last_key: usize,
     ahead: usize,
 }
 
@@ -43,12 +45,10 @@ struct Span {
 pub(super) fn forward(call: Forward<'_>, segments: &[u32]) {
     let mut spans = Vec::new();
     for segment in segments.windows(2) {
-        split(
-            segment[0] as usize..segment[1] as usize,
-            segment[0] as usize,
-            0,
-            &mut spans,
-        );
+        let tokens = segment[0] as usize..segment[1] as usize;
+        // So far ahead that every query sees the last key.
+        let ahead = if call.shape.causal { 0 } else { tokens.len() };
+        split(tokens.clone(), tokens, ahead, &mut spans);
     }
     run(call, &spans);
 }
@@ -56,16 +56,17 @@ pub(super) fn forward(call: Forward<'_>, segments: &[u32]) {
 /// Queries that stand `past` rows further on in the keys.
 pub(super) fn continued(call: Forward<'_>, queries: usize, past: usize) {
     let mut spans = Vec::new();
-    split(0..queries, 0, past, &mut spans);
+    split(0..queries, 0..queries + past, past, &mut spans);
     run(call, &spans);
 }
 
-fn split(queries: Range<usize>, first_key: usize, ahead: usize, spans: &mut Vec<Span>) {
+fn split(queries: Range<usize>, keys: Range<usize>, ahead: usize, spans: &mut Vec<Span>) {
     for start in queries.clone().step_by(QUERIES) {
         let end = queries.end.min(start + QUERIES);
         spans.push(Span {
             queries: start..end,
-            first_key,
+            first_key: keys.start,
+            last_key: keys.end.min(end + ahead),
             ahead,
         });
     }
@@ -93,7 +94,7 @@ impl Forward<'_> {
         } = self.shape;
         let per_group = self.shape.group();
         let (q_cols, kv_cols) = (self.shape.q_cols(), self.shape.kv_cols());
-        let last_key = span.queries.end + span.ahead;
+        let last_key = span.last_key;
         let keys = WeightRef::dense(&self.k[..last_key * kv_cols], last_key, kv_cols);
         let values = WeightRef::dense(&self.v[..last_key * kv_cols], last_key, kv_cols);
         let columns = group * d..(group + 1) * d;

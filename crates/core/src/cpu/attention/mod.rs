@@ -1,4 +1,4 @@
-//! Causal attention with grouped key/value heads over packed segments, forward and backward, and against a cache.
+//! Attention with grouped key/value heads over packed segments, forward and backward, and against a cache.
 
 mod backward;
 mod cached;
@@ -17,6 +17,8 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Width of one head, D.
     pub head_dim: usize,
+    /// Whether a query sees no later keys than its own.
+    pub causal: bool,
 }
 
 impl AttentionShape {
@@ -55,7 +57,7 @@ impl AttentionShape {
     }
 }
 
-/// o`[N, Q·D]` = softmax(scale · q·kᵀ)·v over the tokens of a segment up to and including the query's own;
+/// o`[N, Q·D]` = softmax(scale · q·kᵀ)·v over the tokens of a segment, if causal up to and including the query's own;
 /// lse`[N, Q]` = ln Σⱼ exp(scale · q·kⱼ), which the backward needs.
 ///
 /// q`[N, Q·D]`, k and v`[N, K·D]`; `segments[S + 1]`: where each begins, the last entry is N. They start at 0.
@@ -122,8 +124,10 @@ pub fn attention_backward<T: Real>(
         (k.len(), k.len(), n * shape.heads),
         "attention gradient lengths"
     );
-    if let (Some(q), Some(k), Some(v), Some(o), Some(lse), Some(d_o)) =
-        (f32s(q), f32s(k), f32s(v), f32s(o), f32s(lse), f32s(d_o))
+    // Nothing trains an encoder, so that without causality the plain road is good enough.
+    if shape.causal
+        && let (Some(q), Some(k), Some(v), Some(o), Some(lse), Some(d_o)) =
+            (f32s(q), f32s(k), f32s(v), f32s(o), f32s(lse), f32s(d_o))
         && let (Some(dq), Some(dk), Some(dv)) = (f32s_mut(dq), f32s_mut(dk), f32s_mut(dv))
     {
         let call = backward::Backward {

@@ -70,8 +70,9 @@ pub(super) fn forward<T: Real>(
     rows.zip(lse.par_chunks_exact_mut(s.heads))
         .zip(token_segments(segments))
         .enumerate()
-        .for_each(|(i, (((q, o), lse), (start, _)))| {
-            row(q, k, v, (start, i), s, scale, o, lse);
+        .for_each(|(i, (((q, o), lse), (start, end)))| {
+            let last = if s.causal { i } else { end - 1 };
+            row(q, k, v, (start, last), s, scale, o, lse);
         });
 }
 
@@ -123,10 +124,11 @@ pub(super) fn backward<T: Real>(
     dq.par_chunks_exact_mut(s.q_cols())
         .zip(&ranges)
         .enumerate()
-        .for_each(|(i, (dq, &(start, _)))| {
+        .for_each(|(i, (dq, &(start, end)))| {
             dq.fill(T::ZERO);
+            let end = if s.causal { i + 1 } else { end };
             for (h, dq) in dq.chunks_exact_mut(d).enumerate() {
-                for j in start..=i {
+                for j in start..end {
                     add_scaled(
                         dq,
                         head(k, j, kv_heads, h / s.group(), d),
@@ -140,7 +142,8 @@ pub(super) fn backward<T: Real>(
         .zip(dv.par_chunks_exact_mut(s.kv_cols()));
     keys.zip(&ranges)
         .enumerate()
-        .for_each(|(j, ((dk, dv), &(_, end)))| {
+        .for_each(|(j, ((dk, dv), &(start, end)))| {
+            let first = if s.causal { j } else { start };
             dk.fill(T::ZERO);
             dv.fill(T::ZERO);
             for (g, (dk, dv)) in dk
@@ -149,7 +152,7 @@ pub(super) fn backward<T: Real>(
                 .enumerate()
             {
                 for h in g * s.group()..(g + 1) * s.group() {
-                    for i in j..end {
+                    for i in first..end {
                         let (p, ds) = p_ds(i, j, h);
                         add_scaled(dk, head(q, i, heads, h, d), scale * ds);
                         add_scaled(dv, head(d_o, i, heads, h, d), p);

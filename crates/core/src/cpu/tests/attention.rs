@@ -26,6 +26,7 @@ impl Case {
                 heads,
                 kv_heads,
                 head_dim,
+                causal: true,
             },
             segments,
             q: random
@@ -102,6 +103,7 @@ fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
         heads,
         kv_heads,
         head_dim: d,
+        ..
     } = case.shape;
     let (mut o, mut lse) = (vec![0.0; case.q.len()], vec![0.0; case.tokens() * heads]);
     for segment in case.segments.windows(2) {

@@ -1,0 +1,197 @@
+//! Layer normalisation of a sum (arXiv 1607.06450), as BERT has it behind each branch.
+//!
+//! With x, r, y, dy, dx `[rows, dim]`, shift c, weight w and bias b `[dim]`, z = x + r + c, μ = mean(z),
+//! s = 1/√(mean((z − μ)²) + eps) and n = (z − μ)·s, a row's
+//! - forward: y = n·w + b
+//! - backward: dx = dr = s·(w·dy − mean(w·dy) − n·mean(w·dy·n)); c, w and b are frozen.
+//!
+//! r is the residual stream and c the bias of the layer that made x; or x, r and c are a token's, its position's and its
+//! type's embedding.
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::Op;
+use super::case::{Case, Fill};
+use crate::cpu;
+use crate::device::{Access, Arg, Call, Kernel, Recording, View, grid_1d};
+use crate::real::Real;
+
+/// What the shader's `Params` holds.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Params {
+    rows: u32,
+    dim: u32,
+    eps: f32,
+    pad: u32,
+}
+
+static FORWARD: Kernel = Kernel {
+    shader: "layer_norm",
+    entry: "forward",
+    bindings: &[
+        ("x", Access::Read),
+        ("r", Access::Read),
+        ("shift", Access::Read),
+        ("weight", Access::Read),
+        ("bias", Access::Read),
+        ("y", Access::Write),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: forward_cpu,
+    cpu_f64: forward_cpu,
+};
+
+static BACKWARD: Kernel = Kernel {
+    shader: "layer_norm",
+    entry: "backward",
+    bindings: &[
+        ("x", Access::Read),
+        ("r", Access::Read),
+        ("shift", Access::Read),
+        ("weight", Access::Read),
+        ("dy", Access::Read),
+        ("dx", Access::Write),
+    ],
+    params_size: size_of::<Params>(),
+    cpu_f32: backward_cpu,
+    cpu_f64: backward_cpu,
+};
+
+/// The registry's entry.
+pub static OP: Op = Op {
+    name: "layer_norm",
+    kernels: &[&FORWARD, &BACKWARD],
+    variants: &[&[]],
+    cases,
+};
+
+/// y = norm(x + r + shift); x, r and y are `[rows, dim]`, shift, weight and bias `[dim]`.
+pub fn forward(
+    rec: &mut Recording,
+    x: &View,
+    r: &View,
+    shift: &View,
+    weight: &View,
+    bias: &View,
+    y: &View,
+    eps: f32,
+) {
+    let rows = x.len() / weight.len();
+    let inputs = [x, r, shift, weight, bias, y];
+    let params = params(rows, weight.len(), eps);
+    let args = inputs.into_iter().map(Arg::from).collect();
+    rec.dispatch(&FORWARD, &[], &params, args, grid_1d(rows));
+}
+
+/// dx, the gradient of x and of r alike.
+pub fn backward(
+    rec: &mut Recording,
+    x: &View,
+    r: &View,
+    shift: &View,
+    weight: &View,
+    dy: &View,
+    dx: &View,
+    eps: f32,
+) {
+    let rows = x.len() / weight.len();
+    let inputs = [x, r, shift, weight, dy, dx];
+    let params = params(rows, weight.len(), eps);
+    let args = inputs.into_iter().map(Arg::from).collect();
+    rec.dispatch(&BACKWARD, &[], &params, args, grid_1d(rows));
+}
+
+fn params(rows: usize, dim: usize, eps: f32) -> Params {
+    Params {
+        rows: rows as u32,
+        dim: dim as u32,
+        eps,
+        pad: 0,
+    }
+}
+
+fn forward_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let dim = params.dim as usize;
+    let [x, r, shift, weight, bias, y] = call.args();
+    let norm = cpu::LayerNorm {
+        shift: shift.read(),
+        weight: weight.read(),
+        eps: T::from_f32(params.eps),
+    };
+    let (x, r, bias) = (x.read(), r.read(), bias.read());
+    y.write()
+        .par_chunks_exact_mut(dim)
+        .zip(x.par_chunks_exact(dim).zip(r.par_chunks_exact(dim)))
+        .with_min_len(16)
+        .for_each(|(y, (x, r))| norm.forward(x, r, bias, y));
+}
+
+fn backward_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let dim = params.dim as usize;
+    let [x, r, shift, weight, dy, dx] = call.args();
+    let norm = cpu::LayerNorm {
+        shift: shift.read(),
+        weight: weight.read(),
+        eps: T::from_f32(params.eps),
+    };
+    let inputs = x
+        .read()
+        .par_chunks_exact(dim)
+        .zip(r.read().par_chunks_exact(dim));
+    dx.write()
+        .par_chunks_exact_mut(dim)
+        .zip(dy.read().par_chunks_exact(dim).zip(inputs))
+        .with_min_len(16)
+        .for_each(|(dx, (dy, (x, r)))| norm.backward(x, r, dy, dx));
+}
+
+fn cases() -> Vec<Case> {
+    let case = |rows: usize, dim: usize, eps: f32| {
+        Case::new(format!("{rows} rows of {dim}"), move |rec, t| {
+            forward(
+                rec,
+                t.view("x"),
+                t.view("r"),
+                t.view("shift"),
+                t.view("weight"),
+                t.view("bias"),
+                t.view("y"),
+                eps,
+            );
+        })
+        .input("x", &[rows, dim], Fill::Between(-1.0, 3.0))
+        .input("r", &[rows, dim], Fill::Random(1.0))
+        .input("shift", &[dim], Fill::Random(1.0))
+        .input("weight", &[dim], Fill::Between(0.5, 1.5))
+        .input("bias", &[dim], Fill::Random(1.0))
+        .output("y", &[rows, dim])
+        .upstream("y", "dy", &[rows, dim])
+        .gradient("x", "dx", &[rows, dim])
+        .in_place_gradient("r", "dx")
+        .backward(move |rec, t| {
+            backward(
+                rec,
+                t.view("x"),
+                t.view("r"),
+                t.view("shift"),
+                t.view("weight"),
+                t.view("dy"),
+                t.view("dx"),
+                eps,
+            );
+        })
+    };
+    vec![
+        // A row of two: its gradient is not 0 thanks to eps alone.
+        case(1, 2, 0.5),
+        case(3, 5, 1e-5),
+        case(2, 63, 1e-5),
+        case(5, 64, 1e-12),
+        case(7, 65, 1e-12),
+        case(33, 384, 1e-12),
+    ]
+}

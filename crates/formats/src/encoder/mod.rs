@@ -1,0 +1,210 @@
+//! BERT encoders that turn a text into a vector: MiniLM, BGE, PubMedBERT and their like.
+
+mod config;
+mod sentence;
+
+use std::collections::BTreeMap;
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::Path;
+use std::path::PathBuf;
+
+pub use config::{Activation, EncoderConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::folder::{Folder, load_weights};
+use crate::model::{check_shapes, check_vocabulary, sha256_of_files};
+use crate::{Bytes, FormatError, Model, Result, Tensor, Tokenizer};
+
+/// How a text's hidden states become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Mean over its tokens.
+    #[default]
+    Mean,
+    /// Its first token's, which BERT calls `[CLS]`.
+    Cls,
+    /// Its last token's.
+    Last,
+}
+
+/// An opened encoder: every tensor its configuration asks for is there with the right shape.
+#[derive(Clone, Debug)]
+pub struct EncoderModel {
+    /// Hyperparameters.
+    pub config: EncoderConfig,
+    /// Tensors by transformers' name without `bert.`, in their file's storage format.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The model's own tokenizer, where it came with one.
+    pub tokenizer: Option<Tokenizer>,
+    /// How the model's authors made vectors of hidden states.
+    pub pooling: Pooling,
+    /// Whether they scaled them to length 1.
+    pub normalize: bool,
+    /// Longest text in tokens, `[CLS]` and `[SEP]` included; longer ones are cut.
+    pub max_length: usize,
+    /// Short name for people: the folder's.
+    pub name: String,
+    /// Where it was opened; the name for a model that came from memory.
+    pub path: PathBuf,
+    weight_files: Vec<(String, Bytes)>,
+}
+
+impl EncoderModel {
+    /// Opens a folder as transformers (`config.json`, safetensors, `tokenizer.json` or `vocab.txt`) or
+    /// sentence-transformers (with `modules.json`) saves it.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open(path: &Path) -> Result<Self> {
+        std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
+        let name = crate::model::display_name(path);
+        let mut model = load(&name, &Folder::on_disk(path))?;
+        model.path = path.to_path_buf();
+        Ok(model)
+    }
+
+    /// Makes an encoder from the contents of the files of a folder, by path below it.
+    pub fn from_folder_bytes(name: &str, files: BTreeMap<String, Bytes>) -> Result<Self> {
+        load(name, &Folder::in_memory(name, files))
+    }
+
+    /// Lower-case hexadecimal SHA-256 of the weights, as [`Model::sha256`].
+    pub fn sha256(&self) -> String {
+        sha256_of_files(&self.weight_files)
+    }
+}
+
+/// A model of either kind, for what needs vectors alone.
+#[derive(Clone, Debug)]
+pub enum EmbeddingModel {
+    /// A language model, whose hidden states are pooled.
+    Decoder(Box<Model>),
+    /// A sentence encoder.
+    Encoder(Box<EncoderModel>),
+}
+
+impl EmbeddingModel {
+    /// Opens whatever lies at a path: what says that it is an encoder, or has `modules.json`, as one; all else as a
+    /// language model.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open(path: &Path) -> Result<Self> {
+        if path.is_dir() && is_encoder(&Folder::on_disk(path))? {
+            return Ok(Self::Encoder(EncoderModel::open(path)?.into()));
+        }
+        Ok(Self::Decoder(Model::open(path)?.into()))
+    }
+
+    /// Short name for people.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Decoder(model) => &model.name,
+            Self::Encoder(model) => &model.name,
+        }
+    }
+
+    /// Numbers in a vector, H.
+    pub fn hidden_size(&self) -> usize {
+        match self {
+            Self::Decoder(model) => model.config.hidden_size,
+            Self::Encoder(model) => model.config.hidden_size,
+        }
+    }
+
+    /// Lower-case hexadecimal SHA-256 of the weights.
+    pub fn sha256(&self) -> Result<String> {
+        match self {
+            Self::Decoder(model) => model.sha256(),
+            Self::Encoder(model) => Ok(model.sha256()),
+        }
+    }
+}
+
+/// Model types that are encoders, implemented or not: what is not is to be refused as one.
+const ENCODERS: [&str; 4] = ["bert", "mpnet", "electra", "xlm"];
+
+#[cfg(not(target_arch = "wasm32"))]
+fn is_encoder(folder: &Folder) -> Result<bool> {
+    let Some(json) = folder.get("config.json")? else {
+        return Ok(folder.get("modules.json")?.is_some());
+    };
+    let map = crate::json::parse_object(&folder.file("config.json"), &json)?;
+    let model_type = map.get("model_type").and_then(|value| value.as_str());
+    Ok(model_type.is_some_and(|name| ENCODERS.iter().any(|encoder| name.contains(encoder))))
+}
+
+/// Tensors of `bert.` models that no hidden state depends on.
+fn is_needed(name: &str) -> bool {
+    let name = name.strip_prefix("bert.").unwrap_or(name);
+    !["pooler.", "cls.", "embeddings.position_ids"]
+        .iter()
+        .any(|unneeded| name.starts_with(unneeded))
+}
+
+fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
+    let steps = sentence::read(folder)?;
+    let folder = &folder.below(&steps.transformer);
+    let json = folder.require(
+        "config.json",
+        "give a folder with config.json, *.safetensors and tokenizer.json or vocab.txt",
+    )?;
+    let config_file = folder.file("config.json");
+    let config = EncoderConfig::from_json(&config_file, &json)?;
+    let (tensors, weight_files) = load_weights(folder, is_needed)?;
+    let tensors = rename(tensors);
+    check_shapes(&folder.shown(), "bert", config.tensor_shapes(), &tensors)?;
+    let tokenizer = match Tokenizer::from_folder(folder)? {
+        Some(tokenizer) => Some(tokenizer),
+        None => Tokenizer::from_vocabulary(folder)?,
+    };
+    if let Some(tokenizer) = &tokenizer {
+        check_vocabulary(&folder.shown(), tokenizer, config.vocab_size)?;
+        if steps.lower_case
+            && tokenizer.encode("BRCA", false)? != tokenizer.encode("brca", false)?
+        {
+            return Err(FormatError::unsupported(
+                folder.file("sentence_bert_config.json"),
+                "do_lower_case with a tokenizer that tells cases apart",
+                "set it to false in a copy of the folder and write the texts in lower case",
+            ));
+        }
+    }
+    let max_length = steps.max_length.unwrap_or(config.max_position_embeddings);
+    if max_length < 3 || max_length > config.max_position_embeddings {
+        return Err(FormatError::malformed(
+            folder.file("sentence_bert_config.json"),
+            format!(
+                "max_seq_length is {max_length}, expected 3 to the model's {} positions",
+                config.max_position_embeddings
+            ),
+        ));
+    }
+    Ok(EncoderModel {
+        config,
+        tensors,
+        tokenizer,
+        pooling: steps.pooling,
+        normalize: steps.normalize,
+        max_length,
+        name: name.to_string(),
+        path: PathBuf::from(name),
+        weight_files,
+    })
+}
+
+/// Names without `bert.`, and with the norms' names of today. Where there is a `bert.`, what stands beside it is the head
+/// of some task.
+fn rename(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let prefixed = tensors.keys().any(|name| name.starts_with("bert."));
+    let renamed = tensors.into_iter().filter_map(|(name, mut tensor)| {
+        let name = match name.strip_prefix("bert.") {
+            Some(name) => name,
+            None if prefixed => return None,
+            None => &name,
+        };
+        let name = name
+            .replace("LayerNorm.gamma", "LayerNorm.weight")
+            .replace("LayerNorm.beta", "LayerNorm.bias");
+        tensor.name.clone_from(&name);
+        Some((name, tensor))
+    });
+    renamed.collect()
+}

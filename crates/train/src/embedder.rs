@@ -1,0 +1,164 @@
+//! One engine for either kind of model that embeds, and vectors of texts that are at hand.
+
+use bft_core::device::Device;
+use bft_core::{Batch, EncoderRunner, ModelError, Pooling, Runner, RunnerOptions};
+use bft_formats::{Adapter, EmbeddingModel, FormatError};
+
+use crate::batches::BatchBounds;
+use crate::embed::{
+    EmbedContent, EmbedError, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows,
+};
+use crate::engine::EngineError;
+use crate::rows::Origin;
+use crate::samples::{SampleOptions, SamplesError};
+
+/// Tokens in a batch of a language model: large enough that products are efficient, small enough that memory stays modest.
+const DECODER_TOKENS: usize = 2048;
+/// Texts in a batch of a language model.
+const DECODER_ROWS: usize = 16;
+/// Tokens in a batch of an encoder, whose texts are short and many.
+const ENCODER_TOKENS: usize = 1024;
+
+impl EmbedOptions {
+    /// As the model's authors made vectors: an encoder's pooling, scaling and longest text; a language model's mean, up to
+    /// its context, where longer texts are refused.
+    ///
+    /// # Errors
+    /// Where `max_length` tokens are more than the model takes.
+    pub fn of(model: &EmbeddingModel, max_length: Option<usize>) -> Result<Self, SamplesError> {
+        match model {
+            EmbeddingModel::Decoder(model) => {
+                let options = SampleOptions {
+                    max_length,
+                    ..SampleOptions::default()
+                };
+                let max_length = options.limit(model)?;
+                Ok(Self {
+                    batch_tokens: DECODER_TOKENS.max(max_length),
+                    batch_rows: DECODER_ROWS,
+                    max_length,
+                    truncate: false,
+                    pooling: Pooling::Mean,
+                    normalize: false,
+                })
+            }
+            EmbeddingModel::Encoder(model) => {
+                let most = model.config.max_position_embeddings;
+                if let Some(found) = max_length.filter(|found| !(2..=most).contains(found)) {
+                    let context = most;
+                    return Err(SamplesError::MaxLength { found, context });
+                }
+                let max_length = max_length.unwrap_or(model.max_length);
+                let batch_tokens = ENCODER_TOKENS.max(max_length);
+                Ok(Self {
+                    batch_tokens,
+                    // Every text has a token.
+                    batch_rows: batch_tokens,
+                    max_length,
+                    truncate: true,
+                    pooling: model.pooling,
+                    normalize: model.normalize,
+                })
+            }
+        }
+    }
+
+    /// The largest batch.
+    fn bounds(&self) -> BatchBounds {
+        let tokens = self
+            .batch_tokens
+            .min(self.batch_rows.saturating_mul(self.max_length));
+        BatchBounds {
+            tokens,
+            trained: 0,
+            samples: self.batch_rows.min(tokens),
+        }
+    }
+}
+
+/// A model of either kind on a device.
+#[derive(Debug)]
+pub enum EmbedEngine<'d> {
+    /// A language model.
+    Decoder(Box<Runner<'d>>),
+    /// A sentence encoder.
+    Encoder(Box<EncoderRunner<'d>>),
+}
+
+impl<'d> EmbedEngine<'d> {
+    /// Takes a model to the device, planned for the options' batches. An adapter belongs to a language model.
+    ///
+    /// # Errors
+    /// Where the device has no room, or there is an adapter for an encoder.
+    pub fn new(
+        device: &'d Device,
+        model: &EmbeddingModel,
+        adapter: Option<&Adapter>,
+        options: &EmbedOptions,
+    ) -> Result<Self, ModelError> {
+        let bounds = options.bounds();
+        match model {
+            EmbeddingModel::Decoder(model) => {
+                let options = RunnerOptions {
+                    capacity: bounds.into(),
+                    max_length: bounds.tokens,
+                };
+                let runner = Runner::new(device, model, adapter, options)?;
+                Ok(Self::Decoder(runner.into()))
+            }
+            EmbeddingModel::Encoder(model) if adapter.is_none() => {
+                let runner = EncoderRunner::new(device, model, bounds.into())?;
+                Ok(Self::Encoder(runner.into()))
+            }
+            EmbeddingModel::Encoder(model) => Err(FormatError::Unsupported {
+                file: model.path.display().to_string(),
+                what: "a LoRA adapter on an encoder".into(),
+                advice: "leave the adapter out, or name the language model it belongs to".into(),
+            }
+            .into()),
+        }
+    }
+}
+
+impl Embedder for EmbedEngine<'_> {
+    async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError> {
+        match self {
+            Self::Decoder(runner) => Embedder::embed(&mut **runner, batch, pooling).await,
+            Self::Encoder(runner) => Embedder::embed(&mut **runner, batch, pooling).await,
+        }
+    }
+}
+
+/// Embeds texts in order; `sink` gets each one's number from 0 on and its vector, `[H]`. Messages name a text as line
+/// number + 1 of `what`.
+///
+/// # Errors
+/// A text that is empty or too long, the device, or what `sink` says.
+pub async fn embed_texts<'t>(
+    model: &EmbeddingModel,
+    engine: &mut impl Embedder,
+    what: &str,
+    texts: impl IntoIterator<Item = &'t str>,
+    options: &EmbedOptions,
+    mut sink: impl FnMut(usize, &[f32]) -> std::io::Result<()>,
+) -> Result<EmbedReport, EmbedError> {
+    let file: std::sync::Arc<str> = what.into();
+    let rows = texts.into_iter().enumerate().map(|(number, text)| {
+        Ok(EmbedRow {
+            content: EmbedContent::Text(text.to_owned()),
+            id: None,
+            origin: Origin {
+                file: file.clone(),
+                line: number + 1,
+                element: None,
+            },
+        })
+    });
+    let mut next = 0;
+    let sink = |_: &EmbedRow, vector: &[f32]| {
+        sink(next, vector)?;
+        next += 1;
+        Ok(())
+    };
+    embed_rows(model, engine, rows, options, sink).await
+}
