@@ -161,7 +161,7 @@ fn long_texts_are_cut_and_counted() {
     let model = EmbeddingModel::Encoder(model.into());
     let options = EmbedOptions::of(&model, None).unwrap();
     let (_, report) = embed(&Device::cpu(), &model, &expected.texts, &options);
-    assert_eq!((report.truncated, longest), (1, 24));
+    assert_eq!((report.truncated, longest), (2, 24));
     let options = EmbedOptions::of(&model, Some(5)).unwrap();
     let (_, report) = embed(&Device::cpu(), &model, &expected.texts, &options);
     assert!(report.tokens <= 5 * expected.texts.len() && report.truncated > 1);

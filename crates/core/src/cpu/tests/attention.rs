@@ -45,6 +45,12 @@ impl Case {
         }
     }
 
+    /// Every query sees all keys of its segment.
+    fn both_ways(mut self) -> Case {
+        self.shape.causal = false;
+        self
+    }
+
     fn tokens(&self) -> usize {
         self.segments[self.segments.len() - 1] as usize
     }
@@ -103,14 +109,15 @@ fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
         heads,
         kv_heads,
         head_dim: d,
-        ..
+        causal,
     } = case.shape;
     let (mut o, mut lse) = (vec![0.0; case.q.len()], vec![0.0; case.tokens() * heads]);
     for segment in case.segments.windows(2) {
         for i in segment[0] as usize..segment[1] as usize {
             for h in 0..heads {
                 let g = h * kv_heads / heads;
-                let keys = segment[0] as usize..i + 1;
+                let last = if causal { i + 1 } else { segment[1] as usize };
+                let keys = segment[0] as usize..last;
                 let q = &wide(&case.q)[(i * heads + h) * d..][..d];
                 let weights: Vec<f64> = (keys.clone())
                     .map(|j| {
@@ -139,6 +146,7 @@ fn the_reference_forward_is_the_definition() {
         Case::new(1, 1, 1, &[1]),
         Case::new(4, 2, 8, &[3, 1, 7]),
         Case::new(6, 1, 5, &[11]),
+        Case::new(4, 2, 8, &[3, 1, 7]).both_ways(),
     ] {
         let (o, lse) = naive(&case);
         let output = run::<f64>(&case);
@@ -172,22 +180,26 @@ fn objective(case: &Case, q: &[f64], k: &[f64], v: &[f64]) -> f64 {
 
 #[test]
 fn the_reference_backward_is_the_slope_of_the_forward() {
-    let case = Case::new(4, 2, 3, &[4, 1, 6]);
-    let output = run::<f64>(&case);
-    let inputs = [wide(&case.q), wide(&case.k), wide(&case.v)];
-    let h = 1e-5;
-    for (which, gradient) in [&output.dq, &output.dk, &output.dv].into_iter().enumerate() {
-        for (i, &gradient) in gradient.iter().enumerate() {
-            let at = |by: f64| {
-                let mut x = inputs.clone();
-                x[which][i] += by;
-                objective(&case, &x[0], &x[1], &x[2])
-            };
-            let slope = (at(h) - at(-h)) / (2.0 * h);
-            assert!(
-                (slope - gradient).abs() < 1e-8,
-                "input {which} element {i}: {gradient}, slope {slope}"
-            );
+    for case in [
+        Case::new(4, 2, 3, &[4, 1, 6]),
+        Case::new(4, 2, 3, &[4, 1, 6]).both_ways(),
+    ] {
+        let output = run::<f64>(&case);
+        let inputs = [wide(&case.q), wide(&case.k), wide(&case.v)];
+        let h = 1e-5;
+        for (which, gradient) in [&output.dq, &output.dk, &output.dv].into_iter().enumerate() {
+            for (i, &gradient) in gradient.iter().enumerate() {
+                let at = |by: f64| {
+                    let mut x = inputs.clone();
+                    x[which][i] += by;
+                    objective(&case, &x[0], &x[1], &x[2])
+                };
+                let slope = (at(h) - at(-h)) / (2.0 * h);
+                assert!(
+                    (slope - gradient).abs() < 1e-8,
+                    "input {which} element {i}: {gradient}, slope {slope}"
+                );
+            }
         }
     }
 }
@@ -204,6 +216,10 @@ fn f32_matches_f64_at_every_edge() {
         Case::new(4, 1, 96, &[150]),
         // More than a task's queries, and than a block's keys.
         Case::new(2, 1, 32, &[257, 385, 800]),
+        Case::new(1, 1, 1, &[1]).both_ways(),
+        Case::new(3, 3, 20, &[66, 15]).both_ways(),
+        Case::new(12, 12, 32, &[14, 9, 1, 2, 17, 33]).both_ways(),
+        Case::new(2, 1, 32, &[257, 385, 800]).both_ways(),
     ] {
         let (a, b) = (run::<f32>(&case), run::<f64>(&case));
         // A score of size s is rounded by some s · 2⁻²⁴, and by that part its probability is off.

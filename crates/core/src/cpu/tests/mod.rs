@@ -1,6 +1,7 @@
 //! Every kernel against the formula in f64, written without any of the kernels.
 
 mod attention;
+mod encoder;
 mod math;
 mod products;
 
