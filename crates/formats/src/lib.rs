@@ -2,8 +2,9 @@
 //!
 //! [`Model::open`] takes a folder (`config.json`, safetensors, `tokenizer.json`) or a GGUF file and
 //! gives [`ModelConfig`], tensors under Hugging Face names in their file's own format, [`Tokenizer`]
-//! and [`ChatTemplate`]. [`Adapter`] reads and writes PEFT's layout. Everything also works from
-//! bytes in memory, for targets without files.
+//! and [`ChatTemplate`]. [`EncoderModel::open`] takes the folder of a BERT sentence encoder, and
+//! [`EmbeddingModel::open`] either. [`Adapter`] reads and writes PEFT's layout. Everything also works
+//! from bytes in memory, for targets without files.
 //!
 //! Files are hostile until parsed: every count, length and offset is checked before it is used or
 //! allocated for, and whatever would make the model compute something else than what is implemented
@@ -22,6 +23,7 @@
 //! | GGUF model | architectures, tensor types, rope scalings, windows, experts, scales that are not implemented; tensors without a place; split files; metadata missing or of the wrong type |
 //! | tensors | missing, of another shape, unknown to the architecture |
 //! | tokenizer | unreadable `tokenizer.json`; GGUF tokenizer models and pre-tokenizers that are not known; tokens, kinds, scores and merges that do not fit together; more tokens than the embedding has rows; none where one is needed |
+//! | encoder folder | model types, position embeddings, activations, pooling modes, modules and default prompts that are not implemented; a longest text beyond the positions; a `vocab.txt` without `[CLS]`, `[SEP]` or `[UNK]` |
 //! | chat template | does not compile, fails or refuses the roles (in its own words), never ends; none where one is needed |
 //! | adapter | a file missing, a pickle; kinds and options of PEFT that are not plain LoRA or rsLoRA; tensors that are no LoRA pair, pairs incomplete or beside `target_modules`; ranks, modules, shapes of another model (naming the module, found and expected) |
 //! | writing | whatever the operating system says, with the path; the old file stays |

@@ -119,6 +119,7 @@ impl EmbeddingModel {
 }
 
 /// Model types that are encoders, implemented or not: what is not is to be refused as one.
+#[cfg(not(target_arch = "wasm32"))]
 const ENCODERS: [&str; 4] = ["bert", "mpnet", "electra", "xlm"];
 
 #[cfg(not(target_arch = "wasm32"))]

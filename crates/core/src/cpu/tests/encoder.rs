@@ -43,9 +43,9 @@ fn activations_in_f32_match_f64() {
             let allowed = 2e-6 * exact.abs() + 1e-7 * f64::from(x.abs()).min(1.0);
             assert!(error <= allowed, "{kind:?}({x}) is {y}, exactly {exact}");
         }
-        let (y, _) = activated(kind, &[f32::NAN, 1e30, -1e30, f32::INFINITY]);
+        let (y, _) = activated(kind, &[f32::NAN, 3e38, -3e38]);
         assert!(y[0].is_nan(), "{kind:?} of NaN");
-        assert_eq!(y[1..], [1e30, 0.0, f32::INFINITY], "{kind:?}");
+        assert_eq!(y[1..], [3e38, 0.0], "{kind:?}");
     }
 }
 
