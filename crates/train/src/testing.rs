@@ -191,7 +191,7 @@ pub(crate) struct Faults {
     /// The device is lost in this step.
     pub lost_at: Option<u64>,
     /// Gradients of these steps are not finite.
-    pub not_finite: std::ops::Range<u64>,
+    pub not_finite: Vec<u64>,
     /// Somebody presses Ctrl-C in this step.
     pub stop_at: Option<u64>,
     pub stop: std::sync::Arc<std::sync::atomic::AtomicBool>,

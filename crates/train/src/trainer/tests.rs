@@ -403,7 +403,7 @@ fn a_lost_device_names_the_step_and_the_checkpoint_that_is_left() {
 fn steps_that_are_not_finite_are_counted_and_too_many_in_a_row_stop_the_run() {
     let place = Place::new();
     let some = Faults {
-        not_finite: 3..6,
+        not_finite: (3..6).collect(),
         ..Faults::default()
     };
     let outcome = place.run(place.config("some", 8), some);
@@ -423,8 +423,16 @@ fn steps_that_are_not_finite_are_counted_and_too_many_in_a_row_stop_the_run() {
     let row = &place.metrics("some")[2];
     assert_eq!((&row["step"], &row["skipped"]), (&3.into(), &true.into()));
 
+    // More than the limit in all, but one good step in between.
+    let parted = Faults {
+        not_finite: (2..16).chain(17..31).collect(),
+        ..Faults::default()
+    };
+    let outcome = place.run(place.config("parted", 32), parted);
+    assert_eq!(outcome.result.as_ref().unwrap().skipped_steps, 28);
+
     let all = Faults {
-        not_finite: 1..100,
+        not_finite: (1..100).collect(),
         ..Faults::default()
     };
     let message = place.run(place.config("all", 3), all).message();
@@ -435,7 +443,7 @@ fn steps_that_are_not_finite_are_counted_and_too_many_in_a_row_stop_the_run() {
     assert!(!place.path("all/adapter_model.safetensors").exists());
 
     let many = Faults {
-        not_finite: 3..100,
+        not_finite: (3..100).collect(),
         ..Faults::default()
     };
     let message = place.run(place.config("many", 60), many).message();
