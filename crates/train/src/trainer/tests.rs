@@ -549,6 +549,19 @@ fn resuming_needs_a_checkpoint_of_the_same_run() {
         "{message}"
     );
 
+    let mut other = model_on_disk();
+    let norm = other.tensors.get_mut("model.norm.weight").unwrap();
+    norm.data = vec![0; norm.data.len()].into();
+    let again = TrainConfig {
+        resume: true,
+        ..place.config("out", 8)
+    };
+    let message = Trainer::open(again, &other).unwrap_err().to_string();
+    assert!(
+        message.contains("the model ") && message.contains(" has sha256 "),
+        "{message}"
+    );
+
     let done = resume(place.config("out", 4));
     assert!(
         done.notes().contains("all 4 steps are done"),
