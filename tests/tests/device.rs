@@ -3,7 +3,8 @@
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
 
-use bft_core::device::{Device, DeviceError, DeviceRequest, Elem, Recording};
+use bft_core::device::{Device, DeviceError, DeviceRequest, Elem, Matrix, Recording};
+use bft_core::ops::linear;
 use bft_core::{
     AdamW, Capacity, Checkpoint, LossConfig, LossKind, ModelError, StepTotals, Tuner, TunerOptions,
 };
@@ -204,4 +205,85 @@ fn a_batch_that_does_not_hang_together_is_refused() {
             .to_string()
             .contains("planned for 10")
     );
+}
+
+#[test]
+fn timed_kernels_are_all_of_a_recording_s_and_count_its_products() {
+    let Some(gpu) = bft_tests::gpu() else { return };
+    let (tokens, rows, cols) = (70, 36, 64);
+    let x = gpu.upload_f32("x", &vec![0.5; tokens * cols]).unwrap();
+    let w = gpu.upload_f32("w", &vec![0.25; rows * cols]).unwrap();
+    let y = gpu.alloc("y", Elem::F32, tokens * rows).unwrap();
+    let mut recording = Recording::new();
+    let matrix = Matrix::dense(&w.view(), rows, cols);
+    // More calls than a submit holds.
+    for _ in 0..150 {
+        linear::forward(&mut recording, &x.view(), &matrix, &y.view(), 1.0, false);
+    }
+    assert!(gpu.timed_kernels().is_empty());
+    if !gpu.time_kernels(true) {
+        eprintln!("this adapter has no timestamps");
+        return;
+    }
+    gpu.run(&recording).unwrap();
+    let times = gpu.timed_kernels();
+    assert_eq!(times.len(), 1, "{times:?}");
+    assert_eq!(times[0].calls, 150);
+    assert_eq!(times[0].flops, 150.0 * 2.0 * (tokens * rows * cols) as f64);
+    let bytes = (tokens * cols + rows * cols + 2 * tokens * rows) * 4;
+    assert_eq!(times[0].bytes, 150.0 * bytes as f64);
+    assert!(
+        times[0].seconds > 0.0 && times[0].seconds < 60.0,
+        "{times:?}"
+    );
+    gpu.time_kernels(false);
+    gpu.run(&recording).unwrap();
+    assert!(gpu.timed_kernels().is_empty());
+    let values = block_on(gpu.read_f32(&y.view())).unwrap();
+    assert!(values.iter().all(|value| *value == 8.0));
+}
+
+#[test]
+fn compiled_shaders_are_taken_over_and_damaged_ones_are_not() {
+    let Some(gpu) = bft_tests::gpu() else { return };
+    let result = |device: &Device| {
+        let x = device.upload_f32("x", &[1.0; 64]).unwrap();
+        let w = device.upload_f32("w", &[2.0; 256]).unwrap();
+        let y = device.alloc("y", Elem::F32, 4).unwrap();
+        let mut recording = Recording::new();
+        let matrix = Matrix::dense(&w.view(), 4, 64);
+        linear::forward(&mut recording, &x.view(), &matrix, &y.view(), 1.0, false);
+        device.run(&recording).unwrap();
+        block_on(device.read_f32(&y.view())).unwrap()
+    };
+    let expected = result(&gpu);
+    let Some(compiled) = gpu.compiled() else {
+        eprintln!("this backend keeps its compiled shaders to itself");
+        return;
+    };
+    let mut damaged = compiled.clone();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    for kept in [
+        compiled,
+        damaged,
+        Vec::new(),
+        b"bftpipe1".to_vec(),
+        vec![7; 500],
+    ] {
+        let asked = std::cell::RefCell::new(String::new());
+        let find = |identity: &str| {
+            identity.clone_into(&mut asked.borrow_mut());
+            Some(kept.clone())
+        };
+        let again = block_on(Device::open_warm(&DeviceRequest::Gpu(None), &find)).unwrap();
+        assert_eq!(result(&again), expected);
+        let identity = asked.into_inner();
+        assert_eq!(again.identity(), Some(identity.as_str()));
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+        assert!(
+            !identity.is_empty() && identity.chars().all(plain),
+            "{identity}"
+        );
+    }
 }

@@ -167,7 +167,10 @@ pub async fn list_adapters() -> Vec<AdapterInfo> {
     list.collect()
 }
 
-pub(super) async fn open(request: &DeviceRequest) -> Result<Device, DeviceError> {
+pub(super) async fn open(
+    request: &DeviceRequest,
+    kept: &dyn Fn(&str) -> Option<Vec<u8>>,
+) -> Result<Device, DeviceError> {
     let index = match request {
         DeviceRequest::Cpu => return Ok(Device::cpu_because("asked for with --device cpu")),
         DeviceRequest::Auto => None,
@@ -181,17 +184,17 @@ pub(super) async fn open(request: &DeviceRequest) -> Result<Device, DeviceError>
                 "auto: the only GPU is a software driver, slower than the CPU",
             )),
             Some(_) => Ok(Device::gpu_because(
-                Gpu::open(found.swap_remove(0)).await?,
+                Gpu::open(found.swap_remove(0), kept).await?,
                 "auto: the best GPU of this machine",
             )),
         },
         Some(None) if found.is_empty() => Err(DeviceError::NoAdapter),
         Some(None) => Ok(Device::gpu_because(
-            Gpu::open(found.swap_remove(0)).await?,
+            Gpu::open(found.swap_remove(0), kept).await?,
             "the best adapter, asked for with --device gpu",
         )),
         Some(Some(index)) if index < found.len() => Ok(Device::gpu_because(
-            Gpu::open(found.swap_remove(index)).await?,
+            Gpu::open(found.swap_remove(index), kept).await?,
             &format!("asked for with --device gpu:{index}"),
         )),
         Some(Some(_)) if found.is_empty() => Err(DeviceError::NoAdapter),

@@ -46,6 +46,8 @@ pub(crate) struct Choices {
 #[derive(Debug, Default)]
 struct Table {
     preference: KernelPreference,
+    /// Whether what is not known is measured before tuning.
+    measures: bool,
     measured: BTreeMap<Key, MeasuredChoice>,
 }
 
@@ -68,6 +70,14 @@ impl Choices {
 
     pub fn prefer(&self, preference: KernelPreference) {
         lock(&self.table).preference = preference;
+    }
+
+    pub fn set_measures(&self, measures: bool) {
+        lock(&self.table).measures = measures;
+    }
+
+    pub fn measures(&self) -> bool {
+        lock(&self.table).measures
     }
 
     pub fn remember(&self, choices: &[MeasuredChoice]) {
@@ -113,8 +123,11 @@ impl Choices {
     }
 }
 
-/// Calls in one timed run: enough that submitting does not count.
+/// Calls in one timed run, unless one call takes [`LONG`] by itself: enough that submitting does not count.
 const CALLS: usize = 8;
+
+/// Seconds of a call that is timed alone.
+const LONG: f64 = 0.005;
 
 /// Timed runs of each kernel, in turns, so that a passing disturbance hits all; the best counts.
 const ROUNDS: usize = 3;
@@ -139,31 +152,29 @@ pub(super) async fn measure(device: &Device, recording: &Recording) -> Result<()
                 *arg = Arg::View(scratch.view().first(view.len()));
             }
         }
-        let runs: Vec<Recording> = dispatch
+        let calls: Vec<Command> = dispatch
             .choices
             .iter()
             .map(|choice| {
-                let call = Command::Dispatch(Dispatch {
+                Command::Dispatch(Dispatch {
                     choices: vec![*choice],
                     args: args.clone(),
                     ..dispatch.clone()
-                });
-                Recording {
-                    commands: vec![call; CALLS],
-                }
+                })
             })
             .collect();
-        let mut nanoseconds = vec![u64::MAX; runs.len()];
-        for round in 0..=ROUNDS {
-            for (run, best) in runs.iter().zip(&mut nanoseconds) {
-                device.wait().await?;
-                let start = std::time::Instant::now();
-                device.run(run)?;
-                device.wait().await?;
-                // The first round builds pipelines.
-                if round > 0 {
-                    *best = (*best).min(start.elapsed().as_nanos() as u64 / CALLS as u64);
-                }
+        // The first run of each builds its pipeline, the second says how many calls a timed run is to have.
+        let mut counts = Vec::new();
+        for call in &calls {
+            timed(device, call, 1).await?;
+            let once = timed(device, call, 1).await?;
+            counts.push(if once > LONG { 1 } else { CALLS });
+        }
+        let mut nanoseconds = vec![u64::MAX; calls.len()];
+        for _ in 0..ROUNDS {
+            for ((call, count), best) in calls.iter().zip(&counts).zip(&mut nanoseconds) {
+                let seconds = timed(device, call, *count).await? / *count as f64;
+                *best = (*best).min((seconds * 1e9) as u64);
             }
         }
         let named: BTreeMap<String, u64> = dispatch
@@ -183,4 +194,16 @@ pub(super) async fn measure(device: &Device, recording: &Recording) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Seconds that so many calls take.
+async fn timed(device: &Device, call: &Command, count: usize) -> Result<f64, DeviceError> {
+    let run = Recording {
+        commands: vec![call.clone(); count],
+    };
+    device.wait().await?;
+    let start = std::time::Instant::now();
+    device.run(&run)?;
+    device.wait().await?;
+    Ok(start.elapsed().as_secs_f64())
 }

@@ -10,14 +10,15 @@ use super::adapters::is_software;
 use super::buffer::{Buffer, Inner, Matrix, Storage, View, WeightStorage};
 use super::choices::Choices;
 use super::recording::{Access, Arg, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording};
-use super::{DeviceError, regroup};
+use super::timer::Timer;
+use super::{DeviceError, regroup, sealed};
 
 /// Distance of two parameter structs in the uniform arena: WebGPU's alignment of dynamic offsets.
 const UNIFORM_STRIDE: usize = 256;
 
 /// Commands encoded into one submit. Few enough that a browser's watchdog and a shared desktop stay happy on
 /// slow adapters, many enough that submitting costs nothing.
-const COMMANDS_PER_SUBMIT: usize = 128;
+pub(super) const COMMANDS_PER_SUBMIT: usize = 128;
 
 /// What a GPU device was asked to do since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -65,8 +66,8 @@ unsafe impl Send for Cache {}
 
 #[derive(Debug)]
 pub(crate) struct Gpu {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     backend: String,
     max_binding_bytes: u64,
@@ -78,6 +79,12 @@ pub(crate) struct Gpu {
     lost: Arc<Mutex<Option<String>>>,
     dummy: Buffer,
     counters: Counters,
+    /// Adapter and driver, in words that make a file's name.
+    identity: String,
+    /// What the driver made of the shaders, where the backend lets that be kept.
+    compiled: Option<wgpu::PipelineCache>,
+    /// While kernels are timed.
+    pub(super) timer: Mutex<Option<Timer>>,
     pub(super) choices: Choices,
 }
 
@@ -91,8 +98,14 @@ fn keep_first(failure: &Mutex<Option<DeviceError>>, error: DeviceError) {
 }
 
 impl Gpu {
-    pub async fn open(adapter: wgpu::Adapter) -> Result<Self, DeviceError> {
+    /// Opens an adapter. `kept` finds what [`Gpu::compiled`] gave in an earlier run, by [`Gpu::identity`].
+    pub async fn open(
+        adapter: wgpu::Adapter,
+        kept: &dyn Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Self, DeviceError> {
         let info = adapter.get_info();
+        let optional = wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.features() & optional;
         let offered = adapter.limits();
         let limits = wgpu::Limits {
             max_buffer_size: offered.max_buffer_size,
@@ -101,6 +114,7 @@ impl Gpu {
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("bft"),
+            required_features: features,
             required_limits: limits,
             ..Default::default()
         };
@@ -133,6 +147,22 @@ impl Gpu {
             lock(&slot).get_or_insert(first_line(&format!("{reason:?}: {message}")));
         });
 
+        let identity = identity(&info);
+        let caches = features.contains(wgpu::Features::PIPELINE_CACHE);
+        let compiled = caches.then(|| {
+            let file = kept(&identity);
+            let data = file.as_deref().and_then(sealed::unseal);
+            // SAFETY: the checksum says that it is what `get_data` gave; wgpu and the driver look at its header for
+            // another adapter or version.
+            unsafe {
+                device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
+                    label: Some("bft"),
+                    data,
+                    fallback: true,
+                })
+            }
+        });
+
         let graveyard = Arc::default();
         let dummy = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("unused"),
@@ -163,6 +193,9 @@ impl Gpu {
             lost,
             dummy,
             counters: Counters::default(),
+            identity,
+            compiled,
+            timer: Mutex::default(),
         })
     }
 
@@ -176,6 +209,16 @@ impl Gpu {
 
     pub fn is_software(&self) -> bool {
         is_software(&self.info)
+    }
+
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// What the driver made of the shaders so far, to be given to [`Gpu::open`] in another run.
+    pub fn compiled(&self) -> Option<Vec<u8>> {
+        let data = self.compiled.as_ref()?.get_data()?;
+        Some(sealed::seal(&data))
     }
 
     pub fn max_binding_bytes(&self) -> u64 {
@@ -305,6 +348,7 @@ impl Gpu {
     pub fn run(&self, recording: &Recording) -> Result<(), DeviceError> {
         self.check()?;
         let mut cache = lock(&self.cache);
+        let mut timer = lock(&self.timer);
         self.bury(&mut cache);
         let dispatches = recording.dispatches().count();
         let (uniforms_id, uniforms) = self.upload_params(&mut cache, recording, dispatches);
@@ -336,9 +380,15 @@ impl Gpu {
                         );
                         rest = &rest[1..];
                     }
-                    Command::Dispatch(_) => {
-                        let mut pass =
-                            encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    Command::Dispatch(first) => {
+                        let timed = timer.is_some();
+                        let timestamps = timer
+                            .as_mut()
+                            .map(|timer| timer.next(self.choices.pick(first).kernel, first));
+                        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                            label: None,
+                            timestamp_writes: timestamps,
+                        });
                         while let Some(Command::Dispatch(dispatch)) = rest.first() {
                             let choice = self.choices.pick(dispatch);
                             let pipeline =
@@ -357,12 +407,21 @@ impl Gpu {
                             pass.dispatch_workgroups(x, y, z);
                             offset += UNIFORM_STRIDE as u32;
                             rest = &rest[1..];
+                            if timed {
+                                break;
+                            }
                         }
                     }
                 }
             }
+            if let Some(timer) = &*timer {
+                timer.resolve(&mut encoder);
+            }
             self.queue.submit([encoder.finish()]);
             self.counters.submits.fetch_add(1, Ordering::Relaxed);
+            if let Some(timer) = &mut *timer {
+                timer.read(&self.device)?;
+            }
         }
         self.counters
             .dispatches
@@ -493,7 +552,7 @@ impl Gpu {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
                 },
-                cache: None,
+                cache: self.compiled.as_ref(),
             });
         self.check()?;
         Ok(Pipeline {
@@ -656,6 +715,25 @@ impl Gpu {
             }
         }
     }
+}
+
+/// Backend, vendor, device, driver and its version: what pipelines and measurements hold for.
+fn identity(info: &wgpu::AdapterInfo) -> String {
+    let words = format!(
+        "{:?} {:x} {:x} {} {} {}",
+        info.backend, info.vendor, info.device, info.name, info.driver, info.driver_info
+    );
+    let mut identity = String::new();
+    for c in words.to_lowercase().chars() {
+        match c {
+            'a'..='z' | '0'..='9' | '.' => identity.push(c),
+            _ if !identity.ends_with('-') => identity.push('-'),
+            _ => {}
+        }
+    }
+    // File systems take 255 bytes; what a driver says of itself at great length differs early.
+    identity.truncate(150);
+    identity.trim_matches('-').to_owned()
 }
 
 fn wgpu_buffer(buffer: &Buffer) -> Result<&wgpu::Buffer, DeviceError> {

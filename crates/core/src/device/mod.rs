@@ -10,6 +10,8 @@ mod cpu;
 mod gpu;
 mod recording;
 pub mod regroup;
+mod sealed;
+mod timer;
 
 use bft_formats::Tensor;
 use serde::Serialize;
@@ -22,6 +24,8 @@ pub use gpu::GpuCounters;
 pub use recording::{
     Access, Arg, Choice, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d,
 };
+
+pub use timer::KernelTime;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,6 +119,12 @@ enum Side {
     Planning(AtomicU64),
 }
 
+/// Sets how many threads the CPU device has in this process, before the first is opened; `false` if it is too late.
+pub fn set_cpu_threads(threads: usize) -> bool {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pool.build_global().is_ok()
+}
+
 /// A place where recordings run.
 #[derive(Debug)]
 pub struct Device {
@@ -128,7 +138,19 @@ impl Device {
     /// # Errors
     /// Where there is no such device or its driver refuses.
     pub async fn open(request: &DeviceRequest) -> Result<Self, DeviceError> {
-        adapters::open(request).await
+        adapters::open(request, &|_| None).await
+    }
+
+    /// As [`Self::open`]. `kept` finds what [`Self::compiled`] gave in an earlier run, by [`Self::identity`]; where it
+    /// finds nothing, or something damaged or outdated, shaders are compiled anew.
+    ///
+    /// # Errors
+    /// Where there is no such device or its driver refuses.
+    pub async fn open_warm(
+        request: &DeviceRequest,
+        kept: &dyn Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Self, DeviceError> {
+        adapters::open(request, kept).await
     }
 
     /// The CPU, in f32.
@@ -212,6 +234,25 @@ impl Device {
         matches!(&self.side, Side::Gpu(gpu) if gpu.is_software())
     }
 
+    /// A GPU's backend, adapter and driver, in letters, digits, `.` and `-`; `None` on the CPU.
+    #[must_use]
+    pub fn identity(&self) -> Option<&str> {
+        match &self.side {
+            Side::Gpu(gpu) => Some(gpu.identity()),
+            Side::Cpu(_) | Side::Planning(_) => None,
+        }
+    }
+
+    /// What the driver has made of the shaders so far, with a checksum; `None` on the CPU, and where a backend keeps
+    /// that to itself.
+    #[must_use]
+    pub fn compiled(&self) -> Option<Vec<u8>> {
+        match &self.side {
+            Side::Gpu(gpu) => gpu.compiled(),
+            Side::Cpu(_) | Side::Planning(_) => None,
+        }
+    }
+
     /// Bytes that one binding may span; unlimited on the CPU.
     #[must_use]
     pub fn max_binding_bytes(&self) -> u64 {
@@ -246,6 +287,24 @@ impl Device {
                 },
             ),
             Side::Gpu(_) | Side::Planning(_) => Vec::new(),
+        }
+    }
+
+    /// Starts timing each kernel anew, or ends it; `false` on the CPU and where an adapter has no timestamps. While it
+    /// is on, runs are slower as a whole.
+    pub fn time_kernels(&self, on: bool) -> bool {
+        match &self.side {
+            Side::Gpu(gpu) => gpu.time_kernels(on),
+            Side::Cpu(_) | Side::Planning(_) => false,
+        }
+    }
+
+    /// The kernels of all recordings run since [`Self::time_kernels`], the slowest first.
+    #[must_use]
+    pub fn timed_kernels(&self) -> Vec<KernelTime> {
+        match &self.side {
+            Side::Gpu(gpu) => gpu.timed_kernels(),
+            Side::Cpu(_) | Side::Planning(_) => Vec::new(),
         }
     }
 
@@ -396,6 +455,17 @@ impl Device {
         if let Side::Gpu(gpu) = &self.side {
             gpu.choices.prefer(preference);
         }
+    }
+
+    /// Whether [`crate::Tuner::prepare`] measures kernels that were not measured before; at first it does not.
+    pub fn measure_before_tuning(&self, measures: bool) {
+        if let Side::Gpu(gpu) = &self.side {
+            gpu.choices.set_measures(measures);
+        }
+    }
+
+    pub(crate) fn measures(&self) -> bool {
+        matches!(&self.side, Side::Gpu(gpu) if gpu.choices.measures())
     }
 
     /// Measured choices, in a fixed order, to be remembered with the adapter and driver they were measured on.

@@ -91,6 +91,8 @@ pub struct Dispatch {
     pub(crate) choices: Vec<Choice>,
     /// What decides between the choices; calls of one class are measured once.
     pub(crate) class: [u32; 3],
+    /// Multiplications and additions, of a product.
+    pub(crate) flops: f64,
     pub(crate) defines: Defines,
     pub(crate) args: Vec<Arg>,
     pub(crate) params: [u8; MAX_PARAMS],
@@ -170,12 +172,13 @@ impl Recording {
         args: Vec<Arg>,
         grid: [u32; 3],
     ) {
-        self.choose(vec![Choice { kernel, grid }], [0; 3], defines, params, args);
+        let only = vec![Choice { kernel, grid }];
+        self.choose(only, [0; 3], 0.0, defines, params, args);
     }
 
     /// Appends a kernel call that several kernels can do; the device picks. They have the same bindings and parameters
     /// and come in order, from the best on software drivers to the best on real cards. A measured choice holds for all
-    /// calls of its `class`.
+    /// calls of its `class`. `flops` are the call's multiplications and additions, or 0 where nobody counts them.
     ///
     /// # Panics
     /// Where arguments and bindings do not agree: a mistake of the calling op.
@@ -183,6 +186,7 @@ impl Recording {
         &mut self,
         choices: Vec<Choice>,
         class: [u32; 3],
+        flops: f64,
         defines: Defines,
         params: &P,
         args: Vec<Arg>,
@@ -210,6 +214,7 @@ impl Recording {
         self.commands.push(Command::Dispatch(Dispatch {
             choices,
             class,
+            flops,
             defines,
             args,
             params: bytes,

@@ -192,13 +192,25 @@ impl<'a> Tuner<'a> {
         if batch.trained.is_empty() {
             return Ok(());
         }
+        let rec = self.record(batch, step, loss)?;
+        self.passes = self.passes.wrapping_add(1);
+        self.device.run(&rec)?;
+        Ok(())
+    }
+
+    /// Records forward and backward of one micro-batch, whose ids it takes to the device.
+    fn record(
+        &mut self,
+        batch: &Batch,
+        step: StepTotals,
+        loss: &LossConfig,
+    ) -> Result<Recording, ModelError> {
         let ids = self.ids.upload(self.device, batch)?;
         let dropout = Dropout {
             p: self.config.dropout,
             seed: self.options.seed,
             pass: self.passes,
         };
-        self.passes = self.passes.wrapping_add(1);
         let pass = Pass {
             weights: &self.weights,
             lora: Some(&self.lora),
@@ -229,8 +241,50 @@ impl<'a> Tuner<'a> {
             }
             pass.backward(&mut rec, layer);
         }
-        self.device.run(&rec)?;
-        Ok(())
+        Ok(rec)
+    }
+
+    /// Before the first step: where the device is to measure (see [`Device::measure_before_tuning`]), finds the fastest
+    /// kernels for micro-batches of every size up to the planned one. All of them, so that a run's choices, and with
+    /// them its rounding, are the same when it is repeated. Leaves adapter, gradient and moments as they are.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn prepare(&mut self) -> Result<(), ModelError> {
+        if !self.device.measures() {
+            return Ok(());
+        }
+        // Classes of calls are powers of two wide.
+        let mut tokens = self.options.capacity.tokens.max(2);
+        loop {
+            let batch = self.largest_batch(tokens);
+            let totals = StepTotals {
+                samples: 1,
+                tokens: 1,
+            };
+            let rec = self.record(&batch, totals, &LossConfig::default())?;
+            self.device.measure_choices(&rec).await?;
+            if tokens == 2 {
+                return Ok(());
+            }
+            tokens = (tokens / 2).max(2);
+        }
+    }
+
+    /// So many tokens in samples as long as they may be, as many of them trained as there is room for.
+    fn largest_batch(&self, tokens: usize) -> Batch {
+        let length = self.options.max_length.max(2);
+        let mut batch = Batch::untrained(vec![0; tokens], vec![0]);
+        for start in (0..tokens).step_by(length) {
+            let end = tokens.min(start + length);
+            let room = self.options.capacity.trained - batch.trained.len();
+            let trained = (start..end - 1).take(room).map(|t| t as u32);
+            batch.trained.extend(trained);
+            batch.segments.push(end as u32);
+            batch.trained_segments.push(batch.trained.len() as u32);
+        }
+        batch.labels = vec![0; batch.trained.len()];
+        batch
     }
 
     /// One optimizer step with learning rate `lr`; the gradient is zero after it. A step whose loss or gradient is not
@@ -351,6 +405,40 @@ impl<'a> Tuner<'a> {
     #[doc(hidden)]
     pub fn set_flat_parameters(&mut self, values: &[f64]) -> Result<(), ModelError> {
         Ok(self.device.write_f64(&self.lora.parameters, values)?)
+    }
+
+    /// What the step has gathered so far: the flat gradient, then loss, summed NLL, trained tokens and an unused number.
+    /// Processes that share a step add these up.
+    ///
+    /// # Errors
+    /// Where the device failed.
+    pub async fn step_sums(&self) -> Result<Vec<f32>, ModelError> {
+        let mut sums = self.device.read_f32(&self.moments.gradients).await?;
+        sums.extend(self.device.read_f32(&self.optimizer.totals).await?);
+        Ok(sums)
+    }
+
+    /// Puts sums in the place of what [`Self::step_sums`] gave.
+    ///
+    /// # Errors
+    /// Where they belong to another adapter, or the device fails.
+    pub fn set_step_sums(&mut self, sums: &[f32]) -> Result<(), ModelError> {
+        let (found, len) = (sums.len(), self.lora.layout.len);
+        let expected = len + self.optimizer.totals.len();
+        if found != expected {
+            return Err(ModelError::State(format!(
+                "a step's sums are {found} numbers, this adapter needs {expected}"
+            )));
+        }
+        let (gradient, totals) = sums.split_at(len);
+        self.device.write_f32(&self.moments.gradients, gradient)?;
+        Ok(self.device.write_f32(&self.optimizer.totals, totals)?)
+    }
+
+    /// Counts a micro-batch that another process computes, so that LoRA dropout draws for the next one what it would
+    /// draw in one process.
+    pub fn pass_over(&mut self) {
+        self.passes = self.passes.wrapping_add(1);
     }
 
     /// Loss and summed NLL of the step so far.

@@ -161,6 +161,7 @@ pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, 
     rec.choose(
         choices,
         class(tokens, rows, cols),
+        2.0 * (tokens * rows * cols) as f64,
         weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
         vec![x.into(), w.into(), y.into()],
@@ -184,6 +185,7 @@ pub fn backward(
     rec.choose(
         tiles(&BACKWARD, &BACKWARD_TILE, &BACKWARD_NARROW, tokens, cols),
         class(tokens, rows, cols),
+        2.0 * (tokens * rows * cols) as f64,
         weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
         vec![dy.into(), w.into(), dx.into()],
@@ -221,6 +223,7 @@ pub fn gradient(
     rec.choose(
         choices,
         class(tokens, rows, cols),
+        2.0 * (tokens * rows * cols) as f64,
         &[],
         &Params::new(tokens, rows, cols, alpha, accumulate),
         vec![a.into(), b.into(), c.into()],
