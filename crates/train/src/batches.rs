@@ -151,6 +151,20 @@ pub fn pack(samples: &[&Sample]) -> Batch {
     batch
 }
 
+/// Appends sample `sample` of one batch to another.
+pub(crate) fn push_sample(to: &mut Batch, from: &Batch, sample: usize) {
+    let range = |bounds: &[u32]| bounds[sample] as usize..bounds[sample + 1] as usize;
+    let (tokens, trained) = (range(&from.segments), range(&from.trained_segments));
+    let (begins, began) = (to.tokens.len() as u32, tokens.start as u32);
+    to.tokens.extend_from_slice(&from.tokens[tokens]);
+    let positions = &from.trained[trained.clone()];
+    to.trained
+        .extend(positions.iter().map(|t| t - began + begins));
+    to.labels.extend_from_slice(&from.labels[trained]);
+    to.segments.push(to.tokens.len() as u32);
+    to.trained_segments.push(to.trained.len() as u32);
+}
+
 /// The largest micro-batch that can come up, which buffers are sized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct BatchBounds {
@@ -194,6 +208,20 @@ impl BatchBounds {
         }
     }
 
+    /// Of both, one after the other.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens + other.tokens,
+            trained: self.trained + other.trained,
+            samples: self.samples + other.samples,
+        }
+    }
+
+    /// Whether a micro-batch of this size fits buffers of that.
+    pub fn fits(self, buffers: Self) -> bool {
+        self.union(buffers) == buffers
+    }
+
     /// Bounds of one sample.
     pub fn of_sample(sample: &Sample) -> Self {
         Self {
@@ -210,13 +238,8 @@ pub fn groups(samples: &[Sample], bounds: BatchBounds) -> impl Iterator<Item = &
     std::iter::from_fn(move || {
         let mut sum = BatchBounds::default();
         let fits = |sample: &&Sample| {
-            let one = BatchBounds::of_sample(sample);
-            sum = BatchBounds {
-                tokens: sum.tokens + one.tokens,
-                trained: sum.trained + one.trained,
-                samples: sum.samples + 1,
-            };
-            sum.union(bounds) == bounds
+            sum = sum.plus(BatchBounds::of_sample(sample));
+            sum.fits(bounds)
         };
         let taken = rest.iter().take_while(fits).count().max(1).min(rest.len());
         let (group, left) = rest.split_at(taken);

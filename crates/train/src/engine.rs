@@ -37,6 +37,10 @@ pub trait LogProbs {
     reason = "callers are generic and never move a future to another thread"
 )]
 pub trait Engine: LogProbs {
+    /// Called once, before anything else.
+    async fn prepare(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
     fn accumulate(
         &mut self,
@@ -44,6 +48,11 @@ pub trait Engine: LogProbs {
         totals: StepTotals,
         loss: &LossConfig,
     ) -> Result<(), EngineError>;
+    /// Called between the last micro-batch of a step and [`Engine::apply`]: processes that share a step add up what each
+    /// has. One process has it all.
+    async fn complete_step(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// Norm, clip, AdamW, and a fresh gradient. A step that is not finite changes nothing.
     fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError>;
     /// Metrics of every step since the last call, in order; waits for the device.
@@ -54,6 +63,20 @@ pub trait Engine: LogProbs {
     async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
     /// Puts back what [`Engine::optimizer_state`] gave.
     fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError>;
+}
+
+/// An engine whose step can be shared by several processes.
+#[expect(
+    async_fn_in_trait,
+    reason = "callers are generic and never move a future to another thread"
+)]
+pub trait Shareable: Engine {
+    /// The gradient gathered so far and whatever else of a step adds up.
+    async fn step_sums(&mut self) -> Result<Vec<f32>, EngineError>;
+    /// Puts sums in the place of what [`Shareable::step_sums`] gave.
+    fn set_step_sums(&mut self, sums: &[f32]) -> Result<(), EngineError>;
+    /// Counts a micro-batch that another process computes.
+    fn pass_over(&mut self);
 }
 
 fn boxed(error: ModelError) -> EngineError {
@@ -73,6 +96,10 @@ impl LogProbs for Tuner<'_> {
 }
 
 impl Engine for Tuner<'_> {
+    async fn prepare(&mut self) -> Result<(), EngineError> {
+        Tuner::prepare(self).await.map_err(boxed)
+    }
+
     fn accumulate(
         &mut self,
         batch: &Batch,
@@ -100,5 +127,19 @@ impl Engine for Tuner<'_> {
 
     fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError> {
         Tuner::set_optimizer_state(self, state).map_err(boxed)
+    }
+}
+
+impl Shareable for Tuner<'_> {
+    async fn step_sums(&mut self) -> Result<Vec<f32>, EngineError> {
+        Tuner::step_sums(self).await.map_err(boxed)
+    }
+
+    fn set_step_sums(&mut self, sums: &[f32]) -> Result<(), EngineError> {
+        Tuner::set_step_sums(self, sums).map_err(boxed)
+    }
+
+    fn pass_over(&mut self) {
+        Tuner::pass_over(self);
     }
 }

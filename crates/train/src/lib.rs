@@ -8,6 +8,7 @@
 //! | settings and data to a run with known sizes | `config`, `schedule`, `plan` |
 //! | a run: steps, metrics, evaluations, checkpoints | `trainer`, `run`, `description`, `state` |
 //! | its folder on disk, and going on from it | `folder`, `checkpoint`, `paths`, `resume` |
+//! | one run in several processes | `ranks` |
 //! | what the device side must offer, what it will need | `engine`, `memory` |
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
@@ -34,6 +35,7 @@ mod memory;
 mod paths;
 mod plan;
 mod random;
+mod ranks;
 #[cfg(not(target_arch = "wasm32"))]
 mod resume;
 mod rows;
@@ -55,7 +57,7 @@ pub use embed::{
     EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows,
 };
 pub use embedder::{EmbedEngine, embed_texts};
-pub use engine::{Engine, EngineError, LogProbs};
+pub use engine::{Engine, EngineError, LogProbs, Shareable};
 pub use error::TrainError;
 pub use evaluate::{EvalReport, Losses, Tally, evaluate};
 pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
@@ -65,6 +67,7 @@ pub use inspect::{
 pub use memory::{MemoryEstimate, estimate_memory};
 pub use paths::{os_string, path_to_json};
 pub use plan::Plan;
+pub use ranks::{Ranks, share_out};
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;
 pub use rows::{

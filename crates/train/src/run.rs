@@ -153,7 +153,7 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
         }
         self.reported = self.store.seconds();
         while self.step < self.plan.steps && !self.stopping() {
-            self.optimizer_step()?;
+            self.optimizer_step().await?;
             let last = self.step == self.plan.steps || self.stopping();
             let every = |n: u64| self.step.is_multiple_of(n);
             let eval = self.step == self.plan.steps || config.eval_every.is_some_and(every);
@@ -181,21 +181,23 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
     }
 
     /// Forward and backward of every micro-batch, then the update.
-    fn optimizer_step(&mut self) -> Result<(), TrainError> {
+    async fn optimizer_step(&mut self) -> Result<(), TrainError> {
         let step = self.step + 1;
         let (loss, optimizer) = (self.plan.config.loss(), self.plan.config.optimizer());
         let lr = self.plan.rate(step);
         let work = self.loader.next_step();
         let engine = &mut self.engine;
+        let failed = |source| TrainError::Step {
+            step,
+            source,
+            checkpoint: None,
+        };
         work.batches
             .iter()
             .try_for_each(|batch| engine.accumulate(batch, work.totals, &loss))
-            .and_then(|()| engine.apply(lr, &optimizer))
-            .map_err(|source| TrainError::Step {
-                step,
-                source,
-                checkpoint: None,
-            })?;
+            .map_err(failed)?;
+        engine.complete_step().await.map_err(failed)?;
+        engine.apply(lr, &optimizer).map_err(failed)?;
         self.pending.push_back(Pending {
             step,
             lr,

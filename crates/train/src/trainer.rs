@@ -143,6 +143,7 @@ impl<'m> Trainer<'m> {
             .map(|p| p.a.len() + p.b.len())
             .sum();
         let mut engine = engine(self.adapter, &self.plan).map_err(TrainError::Engine)?;
+        engine.prepare().await.map_err(TrainError::Engine)?;
         let mut notes = self.notes;
         let start = match self.resumed {
             None => Start::default(),
@@ -191,8 +192,9 @@ mod native {
     use crate::engine::{Engine, EngineError};
     use crate::error::TrainError;
     use crate::event::{Event, Finished};
-    use crate::folder::{RunFolder, check_free, find_checkpoint};
+    use crate::folder::{Nowhere, RunFolder, check_free, find_checkpoint};
     use crate::plan::Plan;
+    use crate::ranks::{Ranks, Together, check_adapter, check_same};
     use crate::resume::check_settings;
 
     impl<'m> Trainer<'m> {
@@ -248,6 +250,57 @@ mod native {
                 Tuner::new(device, model, &adapter, plan.tuner_options()).map_err(EngineError::from)
             };
             self.run(&summary, tuner, stop, on_event).await
+        }
+
+        /// Trains on `device` together with the other ranks of a job, each of which calls this with the same settings.
+        /// Rank 0 alone writes. `asked` ends the run of all ranks after the step at hand.
+        ///
+        /// # Errors
+        /// Whatever the device or the disk reports, and where the ranks have different files. The caller ends the job,
+        /// for other ranks may be waiting for this one.
+        pub async fn tune_together(
+            self,
+            device: &Device,
+            ranks: &impl Ranks,
+            asked: &AtomicBool,
+            on_event: &mut dyn FnMut(Event),
+        ) -> Result<Finished, TrainError> {
+            let model = self.model;
+            let memory = self
+                .plan
+                .memory(model, &self.adapter)
+                .map_err(TrainError::model)?;
+            let mut summary = DeviceSummary::new(device.info(), memory.total_bytes);
+            summary.description = format!("{}, {} ranks", summary.description, ranks.count());
+            let stop = AtomicBool::new(false);
+            let done = self.resumed.as_ref().map_or(0, |from| from.state.step);
+            let files = format!(
+                "{} {} {} {done}",
+                self.model_sha256, self.data_sha256, self.plan.steps
+            );
+            let whole = self.adapter.config.dropout > 0.0;
+            let together = |adapter, plan: &Plan| {
+                check_same(ranks, "the model, data or checkpoint", files.as_bytes())?;
+                check_adapter(ranks, &adapter)?;
+                let tuner = Tuner::new(device, model, &adapter, plan.tuner_options())?;
+                Ok(Together::new(
+                    tuner,
+                    ranks,
+                    plan.bounds,
+                    whole,
+                    asked,
+                    &stop,
+                ))
+            };
+            if ranks.rank() == 0 {
+                let folder = |plan: &Plan, step| RunFolder::open(&plan.config.output, step);
+                self.run_in(&summary, together, folder, &stop, on_event)
+                    .await
+            } else {
+                let nowhere = |plan: &Plan, _| Ok(Nowhere::new(&plan.config.output));
+                self.run_in(&summary, together, nowhere, &stop, on_event)
+                    .await
+            }
         }
     }
 }
