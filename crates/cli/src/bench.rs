@@ -3,6 +3,7 @@
 mod flops;
 mod kernels;
 mod text;
+mod timed;
 mod work;
 
 use std::path::PathBuf;
@@ -14,7 +15,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
-use crate::flags::{DataFlags, GroupFlags, LoraFlags, Loss, RunFlags, at_least, share};
+use crate::flags::{
+    DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, share,
+};
 use crate::memory;
 use crate::open;
 use crate::train::CheckpointFlag;
@@ -81,6 +84,8 @@ pub struct BenchFlags {
     /// Print one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
+    #[command(flatten)]
+    pub kernels: KernelFlags,
     #[command(flatten)]
     pub run: RunFlags,
 }
@@ -158,6 +163,7 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
         None => None,
     };
     let device = open::device(&flags.run.device)?;
+    flags.kernels.apply(&device);
     let mut work = Work::prepare(&device, &model, rows, flags)?;
     let bench = Bench {
         device: &device,
@@ -279,6 +285,7 @@ impl Bench<'_> {
             progress.at(step as u64 + 1, "");
             steps.push(self.step(work)?);
         }
+        let kernels = timed::Timed::step(self.device, work)?;
         progress.finish();
         let speed = median(
             &mut steps
@@ -308,6 +315,9 @@ impl Bench<'_> {
             answer.insert("seconds".to_owned(), json!(seconds));
             answer.insert("tokens_per_second".to_owned(), json!(speed));
             answer.insert("gflops".to_owned(), json!(gflops));
+            if let Some(kernels) = kernels {
+                answer.insert("timed_step".to_owned(), kernels.as_value());
+            }
             return ui::json(&Value::Object(answer));
         }
         let peak = memory::peak_bytes().map_or_else(|| "unknown".to_owned(), bytes);
@@ -321,7 +331,7 @@ impl Bench<'_> {
         ] {
             ui::result(&format!("{name:<18} {value}"))?;
         }
-        Ok(())
+        kernels.map_or(Ok(()), |kernels| kernels.print())
     }
 }
 

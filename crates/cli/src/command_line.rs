@@ -7,6 +7,7 @@ use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parse
 
 use crate::config_file;
 use crate::error::CliError;
+use crate::ranks;
 use crate::suggest::{did_you_mean, nearest};
 use crate::{bench, chat, devices, embed, estimate, eval, generate, inspect, train};
 
@@ -46,6 +47,9 @@ pub enum Verb {
 impl Verb {
     /// Does what was asked.
     pub fn run(self) -> Result<(), CliError> {
+        if !matches!(self, Verb::Train(_) | Verb::Embed(_)) {
+            ranks::refuse()?;
+        }
         match self {
             Verb::Train(flags) => train::run(&flags),
             Verb::Eval(flags) => eval::run(&flags),

@@ -4,6 +4,7 @@ use bft_core::device::{Device, list_adapters};
 use clap::Args;
 use serde_json::json;
 
+use crate::cache;
 use crate::error::CliError;
 use crate::flags::RunFlags;
 use crate::open;
@@ -14,8 +15,12 @@ use crate::ui::{self, BOLD, bytes};
 #[command(after_help = "\
 Examples:
   bft devices
+  bft devices --kernels --device gpu
   bft devices --json")]
 pub struct DevicesFlags {
+    /// Show which kernels were measured as the fastest on the GPU of --device
+    #[arg(long, help_heading = "What")]
+    pub kernels: bool,
     /// Print one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -25,6 +30,9 @@ pub struct DevicesFlags {
 
 /// Runs `bft devices`.
 pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
+    if flags.kernels {
+        return kernels(flags);
+    }
     let adapters = pollster::block_on(list_adapters());
     let device = pollster::block_on(Device::open(&flags.run.device)).map_err(CliError::failed)?;
     if flags.json {
@@ -69,4 +77,64 @@ pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
         flags.run.device,
         open::describe(&device)
     ))
+}
+
+/// What was measured on a device, by family and class of calls.
+fn kernels(flags: &DevicesFlags) -> Result<(), CliError> {
+    let device = open::device(&flags.run.device)?;
+    let choices = device.measured_choices();
+    let file = cache::kernels_file(&device);
+    if flags.json {
+        return ui::json(&json!({
+            "device": open::describe(&device),
+            "file": file,
+            "choices": choices,
+        }));
+    }
+    if choices.is_empty() {
+        let otherwise = if device.is_gpu() {
+            "bft train and bft bench measure before their first step (--measure-kernels on a software driver)"
+        } else {
+            "the CPU has one kernel for each call"
+        };
+        return ui::result(&format!("nothing was measured on this device: {otherwise}"));
+    }
+    let heading = [
+        "kernels for",
+        "tokens",
+        "matrix",
+        "fastest",
+        "µs",
+        "others, µs",
+    ];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for choice in &choices {
+        let micros = |kernel: &str| {
+            let time = choice.nanoseconds.get(kernel);
+            time.map_or_else(|| "-".to_owned(), |ns| format!("{:.1}", *ns as f64 / 1e3))
+        };
+        let others: Vec<String> = choice
+            .nanoseconds
+            .keys()
+            .filter(|kernel| **kernel != choice.kernel)
+            .map(|kernel| format!("{kernel} {}", micros(kernel)))
+            .collect();
+        let [log2, out, input] = choice.class;
+        rows.push(vec![
+            choice.family.clone(),
+            format!("{} to {}", 1u64 << log2, (2u64 << log2) - 1),
+            format!("{out} × {input}"),
+            choice.kernel.clone(),
+            micros(&choice.kernel),
+            others.join(", "),
+        ]);
+    }
+    ui::result(&ui::table(&rows))?;
+    if let Some(file) = file {
+        ui::note(&format!(
+            "kept in {}; remove it to measure anew",
+            file.display()
+        ));
+    }
+    Ok(())
 }

@@ -8,14 +8,18 @@ use std::time::Instant;
 
 use bft_core::Pooling;
 use bft_formats::EmbeddingModel;
-use bft_train::{EmbedEngine, EmbedInput, EmbedOptions, embed_rows, path_to_json};
+use bft_train::{
+    EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedRow, embed_rows, path_to_json,
+};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::embed_output::{Embeddings, OutputKind, RowId};
+use crate::embed_shards::Shards;
 use crate::error::CliError;
 use crate::flags::{RunFlags, at_least};
 use crate::open;
+use crate::ranks::{self, Job};
 use crate::ui::{self, Progress, thousands};
 
 /// Turn texts into vectors
@@ -25,6 +29,7 @@ Examples:
   bft embed --model SmolLM2-135M-Instruct.Q4_1.gguf --input genes.txt --output genes.npy
   bft embed --model ./Qwen3-0.6B --adapter tuned --input rows.jsonl --output rows.parquet --normalize
   bft embed --model ./all-MiniLM-L6-v2 --input genes.txt --output genes.parquet
+  bft embed --model m.gguf --input abstracts.jsonl --output vectors.npy --shard-rows 10000
 
 Input: lines of text, or JSONL rows with text or input_ids, and an id if you like.
 The output's ending chooses its format: .jsonl, .npy, .safetensors or .parquet.
@@ -58,6 +63,10 @@ pub struct EmbedFlags {
     /// Texts computed together, at most [default: 16, or what an encoder's memory takes]
     #[arg(long, value_name = "TEXTS", value_parser = at_least(1), help_heading = "Run")]
     pub batch_size: Option<usize>,
+    /// Write files of this many texts, OUTPUT-00000 and so on; started again, go on with those that are missing
+    /// [default: one file, or 4096 where mpirun starts several processes]
+    #[arg(long, value_name = "TEXTS", value_parser = at_least(1), help_heading = "Run")]
+    pub shard_rows: Option<usize>,
     /// Print a JSON summary
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -110,6 +119,14 @@ fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, C
 
 /// Runs `bft embed`.
 pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
+    match ranks::job()? {
+        None => embed(flags, None),
+        Some(job) => job.run(|job| embed(flags, Some(job))),
+    }
+}
+
+/// The whole input, or a rank's part of it.
+fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
     let model = open::embedding_model(&flags.model)?;
@@ -133,37 +150,55 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
     })?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     open::writable("--output", &flags.output)?;
-    let device = open::device(&flags.run.device)?;
+    let request = job.map_or(flags.run.device, |job| job.device(&flags.run.device));
+    let device = open::device(&request)?;
 
     let mut engine =
         EmbedEngine::new(&device, &model, adapter.as_ref(), &options).map_err(CliError::failed)?;
     let started = Instant::now();
-    let mut embeddings = Embeddings {
-        width: model.hidden_size(),
-        ..Embeddings::default()
-    };
     let mut progress = Progress::new("embedding", "bytes", size, 0);
     let read = Cell::new(0);
     let reader = BufReader::new(Counted { file, read: &read });
     let rows = EmbedInput::new(&input.display().to_string(), reader);
-    let report = pollster::block_on(embed_rows(
-        &model,
-        &mut engine,
-        rows,
-        &options,
-        |row, vector| {
+    let mut with_ids = false;
+    let mut texts = 0;
+    let mut heard = |row: &EmbedRow| {
+        texts += 1;
+        with_ids |= row.id.is_some();
+        progress.at(read.get(), &format!("{texts} texts"));
+    };
+    let width = model.hidden_size();
+    let mut vectors = |rows: &mut dyn Iterator<Item = Result<EmbedRow, EmbedError>>| {
+        let mut embeddings = Embeddings {
+            width,
+            ..Embeddings::default()
+        };
+        let keep = |row: &EmbedRow, vector: &[f32]| {
             embeddings.rows.push(RowId {
                 id: row.id.clone(),
                 line: row.origin.line,
             });
             embeddings.values.extend_from_slice(vector);
-            progress.at(read.get(), &format!("{} texts", embeddings.rows.len()));
+            heard(row);
             Ok(())
-        },
-    ))
-    .map_err(CliError::failed)?;
+        };
+        let report = embed_rows(&model, &mut engine, rows, &options, keep);
+        let report = pollster::block_on(report).map_err(CliError::failed)?;
+        Ok((embeddings, report))
+    };
+    let (report, files) = match flags.shard_rows.or(job.map(|_| SHARD_ROWS)) {
+        None => {
+            let (embeddings, report) = vectors(&mut { rows })?;
+            embeddings.write(&flags.output, kind)?;
+            (report, None)
+        }
+        Some(shard_rows) => {
+            let shards = Shards::open(flags, kind, shard_rows, &options, &model, job)?;
+            let (report, files) = shards.write(rows, &mut vectors)?;
+            (report, Some(files))
+        }
+    };
     progress.finish();
-    embeddings.write(&flags.output, kind)?;
 
     let seconds = started.elapsed().as_secs_f64();
     if report.truncated > 0 {
@@ -172,7 +207,7 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
             report.truncated, report.rows, options.max_length
         ));
     }
-    if kind == OutputKind::Npy && embeddings.rows.iter().any(|row| row.id.is_some()) {
+    if kind == OutputKind::Npy && with_ids {
         ui::note("ids are not kept in .npy; its rows are in the order of the input");
     }
     if flags.json {
@@ -180,20 +215,26 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
             "rows": report.rows,
             "tokens": report.tokens,
             "truncated": report.truncated,
-            "width": embeddings.width,
+            "width": width,
             "seconds": seconds,
             "output": path_to_json(&flags.output),
+            "shards": files,
         }));
     }
+    let place = match &files {
+        None => flags.output.display().to_string(),
+        Some(files) => format!("{} files, of which {} were there", files.all, files.kept),
+    };
     ui::note(&format!(
-        "{} vectors of {} numbers in {} ({:.0} tokens/s)",
+        "{} vectors of {width} numbers in {place} ({:.0} tokens/s)",
         thousands(report.rows as u64),
-        embeddings.width,
-        flags.output.display(),
         report.tokens as f64 / seconds.max(1e-9)
     ));
     Ok(())
 }
+
+/// Texts in a shard where several processes write them.
+const SHARD_ROWS: usize = 4096;
 
 /// Counts the bytes read, for the progress bar.
 struct Counted<'c> {

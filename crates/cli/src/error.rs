@@ -15,6 +15,9 @@ pub enum CliError {
     /// The reader of standard output went away (`bft … | head`): nothing is wrong, exit code 0.
     #[error("standard output was closed")]
     ClosedPipe,
+    /// What rank 0 of a job says on behalf of this one: exit code 1.
+    #[error("rank 0 says what is wrong")]
+    Echo,
 }
 
 impl CliError {
@@ -32,7 +35,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => 2,
-            CliError::Failed(_) => 1,
+            CliError::Failed(_) | CliError::Echo => 1,
             CliError::ClosedPipe => 0,
         }
     }

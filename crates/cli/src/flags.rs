@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bft_core::device::DeviceRequest;
+use bft_core::device::{Device, DeviceRequest};
 use bft_core::{LossConfig, LossKind};
 use bft_formats::LINEAR_MODULES;
 use bft_train::SampleOptions;
@@ -20,6 +20,22 @@ pub struct RunFlags {
     /// A TOML file with flags of this verb (rank = 16); the command line wins
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub config: Option<PathBuf>,
+}
+
+/// Which kernels a GPU takes.
+#[derive(Debug, Clone, Args)]
+pub struct KernelFlags {
+    /// Measure on a software GPU driver, too, which kernels are fastest; real GPUs are measured once without being asked
+    #[arg(long, help_heading = "Run")]
+    pub measure_kernels: bool,
+}
+
+impl KernelFlags {
+    /// Tells the device whether to measure what was not measured before.
+    pub fn apply(&self, device: &Device) {
+        let measures = self.measure_kernels || !device.is_software();
+        device.measure_before_tuning(measures);
+    }
 }
 
 /// How rows become samples.

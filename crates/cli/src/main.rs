@@ -3,12 +3,14 @@
 //! Flags become a configuration, the configuration a run, the run an exit code.
 
 mod bench;
+mod cache;
 mod chat;
 mod command_line;
 mod config_file;
 mod devices;
 mod embed;
 mod embed_output;
+mod embed_shards;
 mod error;
 mod estimate;
 mod eval;
@@ -18,6 +20,7 @@ mod heat;
 mod inspect;
 mod memory;
 mod open;
+mod ranks;
 mod runtime_dir;
 mod suggest;
 mod train;
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, CliError::ClosedPipe) {
+            if !matches!(error, CliError::ClosedPipe | CliError::Echo) {
                 ui::error(&error.to_string());
             }
             ExitCode::from(error.exit_code())

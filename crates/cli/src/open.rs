@@ -1,5 +1,6 @@
 //! Opening what the flags name: models, adapters, devices; and saying what was opened.
 
+use std::ops::Deref;
 use std::path::Path;
 
 use bft_core::device::{Device, DeviceRequest};
@@ -7,6 +8,7 @@ use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::{Adapter, EmbeddingModel, Model};
 use bft_train::{BatchBounds, Rows, SampleOptions, Samples, read_rows};
 
+use crate::cache;
 use crate::error::CliError;
 use crate::flags::DataFlags;
 use crate::suggest::nearest_path;
@@ -152,16 +154,35 @@ pub fn runner<'d>(
     Runner::new(device, model, adapter, options).map_err(CliError::failed)
 }
 
+/// A device with the compiled shaders and measured kernels of earlier runs, which keeps its own for later ones.
+pub struct OpenDevice(Device);
+
+impl Deref for OpenDevice {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        &self.0
+    }
+}
+
+impl Drop for OpenDevice {
+    fn drop(&mut self) {
+        cache::keep(&self.0);
+    }
+}
+
 /// Opens the device of `--device` and says which it is and why.
-pub fn device(request: &DeviceRequest) -> Result<Device, CliError> {
-    let device = pollster::block_on(Device::open(request)).map_err(CliError::failed)?;
+pub fn device(request: &DeviceRequest) -> Result<OpenDevice, CliError> {
+    let device = pollster::block_on(Device::open_warm(request, &cache::compiled))
+        .map_err(CliError::failed)?;
+    cache::remember_kernels(&device);
     ui::note(&format!(
         "{}device: {}{}",
         ui::DIM,
         describe(&device),
         ui::DIM.render_reset()
     ));
-    Ok(device)
+    Ok(OpenDevice(device))
 }
 
 /// The device in words: kind, name, backend and why it was taken.

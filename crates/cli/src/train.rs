@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::Checkpoint;
 use bft_formats::Model;
-use bft_train::{Schedule, TrainConfig, Trainer};
+use bft_train::{Event, Finished, Plan, Schedule, TrainConfig, Trainer};
 use clap::{Args, ValueEnum};
 
+use crate::cache;
 use crate::error::CliError;
 use crate::flags::{
-    DataFlags, GroupFlags, LoraFlags, Loss, RunFlags, at_least, not_negative, positive,
+    DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, not_negative, positive,
 };
 use crate::memory;
 use crate::open;
+use crate::ranks::{self, Job};
 use crate::ui::{self, bytes};
 use report::TrainReport;
 
@@ -115,6 +117,8 @@ pub struct TrainFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub kernels: KernelFlags,
+    #[command(flatten)]
     pub run: RunFlags,
 }
 
@@ -203,24 +207,10 @@ impl TrainFlags {
 /// Runs `bft train`.
 pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
     let stop = stop_on_ctrl_c()?;
-    open::existing("--data", &flags.data)?;
-    if let Some(path) = &flags.eval_data {
-        open::existing("--eval-data", path)?;
-    }
-    if let Some(path) = &flags.init_adapter {
-        open::existing("--init-adapter", path)?;
-    }
-    let model = open::model(&flags.model)?;
-    let trainer = Trainer::open(flags.config(), &model).map_err(CliError::failed)?;
-    let device = open::device(&flags.run.device)?;
-    if !device.is_gpu() {
-        check_memory(&trainer, &model, memory::available_bytes())?;
-    }
-    let mut report = TrainReport::new();
-    let mut hear = |event| report.event(event);
-    let finished = pollster::block_on(trainer.tune(&device, stop, &mut hear));
-    report.close();
-    let finished = finished.map_err(CliError::failed)?;
+    let finished = match ranks::job()? {
+        None => tune(flags, stop, None)?,
+        Some(job) => job.run(|job| tune(flags, stop, Some(job)))?,
+    };
     if flags.json {
         ui::json(&serde_json::to_value(&finished).map_err(CliError::failed)?)?;
     }
@@ -232,6 +222,69 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
         )));
     }
     Ok(())
+}
+
+/// The run itself, in this process alone or as a rank of a job.
+fn tune(
+    flags: &TrainFlags,
+    stop: &'static AtomicBool,
+    job: Option<&Job>,
+) -> Result<Finished, CliError> {
+    open::existing("--data", &flags.data)?;
+    if let Some(path) = &flags.eval_data {
+        open::existing("--eval-data", path)?;
+    }
+    if let Some(path) = &flags.init_adapter {
+        open::existing("--init-adapter", path)?;
+    }
+    let model = open::model(&flags.model)?;
+    let trainer = Trainer::open(flags.config(), &model).map_err(CliError::failed)?;
+    let request = job.map_or(flags.run.device, |job| job.device(&flags.run.device));
+    let device = open::device(&request)?;
+    if !device.is_gpu() {
+        let sharers = job.map_or(1, |job| job.here().1 as u64);
+        check_memory(
+            &trainer,
+            &model,
+            memory::available_bytes().map(|all| all / sharers),
+        )?;
+    }
+    let mut report = TrainReport::new();
+    let mut first = true;
+    let mut hear = |event| {
+        if let Event::Step(_) = &event
+            && std::mem::take(&mut first)
+        {
+            // Now, for a run may be long and its end sudden.
+            cache::keep(&device);
+        }
+        report.event(event);
+    };
+    let finished = match job {
+        None => {
+            flags.kernels.apply(&device);
+            pollster::block_on(trainer.tune(&device, stop, &mut hear))
+        }
+        // Ranks that measured each for itself would not take the same kernels when the run is repeated.
+        Some(job) => {
+            warn_of_idle_ranks(job, trainer.plan());
+            pollster::block_on(trainer.tune_together(&device, job, stop, &mut hear))
+        }
+    };
+    report.close();
+    finished.map_err(CliError::failed)
+}
+
+/// Ranks share a step's samples, or its micro-batches where LoRA dropout draws by those.
+fn warn_of_idle_ranks(job: &Job, plan: &Plan) {
+    let batches = plan.batches();
+    if plan.config.lora_dropout > 0.0 {
+        let advice = "raise --grad-accum, or do without --lora-dropout";
+        job.check_work(batches.grad_accum, "micro-batches", advice);
+    } else {
+        let advice = "raise --batch-size or --grad-accum";
+        job.check_work(batches.samples_per_step(), "samples", advice);
+    }
 }
 
 /// Refuses a run that this machine's memory cannot hold, which the system would end in the middle. The model's pages

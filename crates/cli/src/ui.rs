@@ -4,6 +4,7 @@
 //! A standard error that is closed or full never stops a run: messages are best effort, results are not.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::builder::styling::{AnsiColor, Style};
@@ -22,8 +23,26 @@ pub const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
 /// Green and bold, for work that is done.
 pub const GREEN: Style = AnsiColor::Green.on_default().bold();
 
+/// Which process of a job this is.
+static RANK: AtomicUsize = AtomicUsize::new(0);
+
+/// Of a job's processes only rank 0 speaks; the others say no more than why they fail.
+pub fn speak_as(rank: usize) {
+    RANK.store(rank, Ordering::Relaxed);
+}
+
+fn silent() -> bool {
+    RANK.load(Ordering::Relaxed) > 0
+}
+
 /// A message in passing, on standard error.
 pub fn note(text: &str) {
+    if !silent() {
+        say(text);
+    }
+}
+
+fn say(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
@@ -40,11 +59,18 @@ pub fn warn(text: &str) {
 
 /// The last line of a run that failed.
 pub fn error(text: &str) {
-    note(&format!("{RED}error:{RED:#} {text}"));
+    let rank = match RANK.load(Ordering::Relaxed) {
+        0 => String::new(),
+        rank => format!("rank {rank}: "),
+    };
+    say(&format!("{RED}error:{RED:#} {rank}{text}"));
 }
 
 /// One line of the result.
 pub fn result(text: &str) -> Result<(), CliError> {
+    if silent() {
+        return Ok(());
+    }
     let mut out = anstream::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
@@ -61,6 +87,9 @@ pub fn result_piece(text: &str) -> Result<(), CliError> {
 
 /// One JSON value on a line of its own.
 pub fn json(value: &serde_json::Value) -> Result<(), CliError> {
+    if silent() {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     writeln!(out, "{value}")
         .and_then(|()| out.flush())
@@ -87,7 +116,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 impl Progress {
     /// A job of `total` units, `done` of which were finished before (a resumed run).
     pub fn new(label: &'static str, unit: &'static str, total: u64, done: u64) -> Self {
-        let terminal = io::stderr().is_terminal();
+        let terminal = io::stderr().is_terminal() && !silent();
         let bar = if terminal {
             let bar =
                 ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));

@@ -19,15 +19,16 @@ pub fn vulkan() -> Result<(), String> {
     install(&["mesa-vulkan-drivers", "libvulkan1"])
 }
 
+const LIBRARIES: [&str; 6] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+    "/lib",
+];
+
 fn vulkan_driver() -> Option<String> {
-    const LIBRARIES: [&str; 6] = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/lib",
-        "/lib",
-    ];
     const DRIVERS: [&str; 3] = [
         "/usr/share/vulkan/icd.d",
         "/etc/vulkan/icd.d",
@@ -50,6 +51,44 @@ fn vulkan_driver() -> Option<String> {
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
         .find(|name| name.ends_with(".json"))
+}
+
+/// An MPI library with its launcher and compiler wrapper, libclang for its bindings, and `ip`, which makes two hosts of
+/// one for the tests. `false` where this system is not one that the MPI tests are for.
+pub fn mpi() -> Result<bool, String> {
+    if !cfg!(target_os = "linux") {
+        println!("MPI: its tests are for Linux, and left out");
+        return Ok(false);
+    }
+    let runs = |program: &str| succeeds(Command::new(program).arg("--version"));
+    let found = runs("mpirun") && runs("mpicc") && libclang();
+    if found && succeeds(Command::new("ip").arg("-V")) {
+        println!("MPI: mpirun, mpicc and libclang are there");
+        return Ok(true);
+    }
+    println!("MPI: mpirun, mpicc, libclang or ip was not found; installing them");
+    install(&["openmpi-bin", "libopenmpi-dev", "libclang-dev", "iproute2"])?;
+    Ok(true)
+}
+
+fn libclang() -> bool {
+    let named = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).ok();
+        let names = entries.into_iter().flatten().flatten();
+        names
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| !name.starts_with("libclang-cpp"))
+            .any(|name| name.starts_with("libclang.so") || name.starts_with("libclang-"))
+    };
+    let versions = std::fs::read_dir("/usr/lib")
+        .into_iter()
+        .flatten()
+        .flatten();
+    std::env::var_os("LIBCLANG_PATH").is_some()
+        || LIBRARIES.iter().any(|folder| named(Path::new(folder)))
+        || versions
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"))
+            .any(|entry| named(&entry.path().join("lib")))
 }
 
 /// Python with pip, which fetches the model.

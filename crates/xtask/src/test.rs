@@ -13,21 +13,32 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     shell::run(cargo().args(["fmt", "--all", "--check"]))?;
     heading("What the tests need");
     system::vulkan()?;
+    let mpi = system::mpi()?;
     let model = model::get()?;
     heading("Lints");
-    shell::run(cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--quiet",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
+    let lint = |more: &[&str]| {
+        shell::run(
+            cargo()
+                .args(["clippy", "--workspace", "--all-targets", "--quiet"])
+                .args(more)
+                .args(["--", "-D", "warnings"]),
+        )
+    };
+    lint(&[])?;
+    // One build for all tests: those of MPI are among them where there is one.
+    let features: &[&str] = if mpi {
+        &["--features", "bft-cli/mpi"]
+    } else {
+        &[]
+    };
+    if mpi {
+        lint(features)?;
+    }
     heading("Tests");
     shell::run(
         cargo()
             .args(["test", "--workspace", "--quiet"])
+            .args(features)
             .env("BFT_CACHE", model.parent().unwrap_or(&model)),
     )?;
     page::test()?;

@@ -225,8 +225,10 @@ impl<'d> Training<'d> {
             checkpoint: flags.checkpoint_activations.into(),
             seed: 0,
         };
+        let mut tuner = Tuner::new(device, model, &adapter, options).map_err(CliError::failed)?;
+        pollster::block_on(tuner.prepare()).map_err(CliError::failed)?;
         Ok(Training {
-            tuner: Tuner::new(device, model, &adapter, options).map_err(CliError::failed)?,
+            tuner,
             steps,
             next: 0,
             loss: flags.loss.config(flags.group),
