@@ -747,6 +747,7 @@ fn an_adapter_to_start_from_keeps_its_shape() {
     let second = TrainConfig {
         init_adapter: Some(place.path("first")),
         rank: 16,
+        lora_dropout: 0.25,
         ..place.config("second", 2)
     };
     let outcome = place.run(second, Faults::default());
@@ -758,13 +759,9 @@ fn an_adapter_to_start_from_keeps_its_shape() {
         outcome.notes()
     );
     assert!(outcome.result.is_ok());
-    assert_eq!(
-        Adapter::load(&place.path("second"), &place.model.config)
-            .unwrap()
-            .pairs[0]
-            .rank,
-        2
-    );
+    let tuned = Adapter::load(&place.path("second"), &place.model.config).unwrap();
+    assert_eq!(tuned.pairs[0].rank, 2);
+    assert_eq!(tuned.config.dropout, 0.25, "dropout is the run's own");
 }
 
 #[test]
