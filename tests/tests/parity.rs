@@ -358,6 +358,11 @@ fn dropout_draws_the_same_everywhere() {
         assert_eq!(again, found, "{what}: blocks are run again");
         let without = gradient_of(device, fixture, &whole, Checkpoint::Off);
         assert_ne!(found, without, "{what}: something is dropped");
+        // The next micro-batch draws anew.
+        let twice = [whole[0].clone(), whole[0].clone()];
+        let twice = gradient_of(device, &dropped, &twice, Checkpoint::Off);
+        let doubled: Vec<f64> = found.iter().map(|value| value * 2.0).collect();
+        assert_ne!(twice, doubled, "{what}: every pass draws anew");
     });
 }
 
