@@ -187,6 +187,14 @@ fn a_batch_that_does_not_hang_together_is_refused() {
     refused(&|batch| batch.trained[0] = 60, "outside of its sample");
     refused(
         &|batch| {
+            // Nothing follows a sample's last token.
+            let last = batch.trained_segments[1] as usize - 1;
+            batch.trained[last] = batch.segments[1] - 1;
+        },
+        "or is its last",
+    );
+    refused(
+        &|batch| {
             *batch = bft_core::Batch {
                 segments: vec![0],
                 trained_segments: vec![0],
