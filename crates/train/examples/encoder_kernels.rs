@@ -1,4 +1,4 @@
-//! Times of each kernel of an encoder on the CPU: `encoder_kernels MODEL TEXTS [BATCH_TOKENS]`, a text a line.
+//! Times of each kernel of an encoder on the CPU: `encoder_kernels MODEL TEXTS [BATCH_TOKENS]`, TEXTS a file of a text a line.
 #![allow(clippy::unwrap_used)]
 
 use bft_core::device::Device;

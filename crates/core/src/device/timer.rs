@@ -154,6 +154,8 @@ fn bytes(dispatch: &Dispatch) -> f64 {
         .map(|(arg, (_, access))| {
             let once = match arg {
                 Arg::View(view) => view.len() * 4,
+                // What is no product looks rows up: as many bytes as it writes, and far fewer than the matrix has.
+                Arg::Matrix(_) if dispatch.flops == 0.0 => 0,
                 Arg::Matrix(Matrix::Dense { view, .. }) => view.len() * 4,
                 Arg::Matrix(Matrix::Frozen { weight, rows, .. }) => {
                     rows * weight.dtype.row_bytes(weight.cols)
