@@ -1,0 +1,118 @@
+//! Gene sets: GMT files (name, description, genes), and the complexes of CORUM.
+
+use std::path::Path;
+
+use crate::error::{BioError, Result, read_text};
+use crate::genes::resolver::{Mapping, Resolver};
+
+use super::genome::GeneId;
+use super::table::Table;
+
+/// One set of genes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneSet {
+    /// Its name.
+    pub name: String,
+    /// Its genes, each once, sorted.
+    pub genes: Vec<GeneId>,
+}
+
+/// Sets of a file with what was found wrong.
+#[derive(Debug, Default)]
+pub struct GeneSets {
+    /// Sets with at least one gene.
+    pub sets: Vec<GeneSet>,
+    /// What was left out and why, one line each.
+    pub notes: Vec<String>,
+}
+
+impl GeneSets {
+    /// Reads a GMT file.
+    pub fn read_gmt(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
+        let text = read_text(path)?;
+        let mut found = Self::default();
+        for (index, line) in text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty())
+        {
+            let cells: Vec<&str> = line.trim_end_matches(['\r', '\t']).split('\t').collect();
+            if index == 0 && cells.len() == 1 {
+                return Err(BioError::file(
+                    path,
+                    "line 1 has no tabs: expected GMT, name, description and genes between tabs",
+                ));
+            }
+            let words = cells
+                .iter()
+                .skip(2)
+                .copied()
+                .filter(|word| !word.trim().is_empty());
+            found.add(cells[0], &format!("line {}", index + 1), words, resolver);
+        }
+        found.checked(path)
+    }
+
+    /// Reads the table of complexes: ID, Name, Genes between semicolons.
+    pub fn read_complexes(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
+        let table = Table::read(path)?;
+        let mut found = Self::default();
+        let column = |name: &str| {
+            let header = table
+                .rows
+                .first()
+                .map(|(_, row)| row.as_slice())
+                .unwrap_or_default();
+            header.iter().position(|cell| cell == name).ok_or_else(|| {
+                BioError::file(path, format!("has no column {name}; run `bft bio fetch`"))
+            })
+        };
+        let (name, genes) = (column("Name")?, column("Genes")?);
+        for (line, row) in table.rows.iter().skip(1) {
+            let cell = |column: usize| row.get(column).map_or("", String::as_str);
+            let words = cell(genes)
+                .split(';')
+                .filter(|word| !word.trim().is_empty());
+            found.add(cell(name), &format!("line {line}"), words, resolver);
+        }
+        found.checked(path)
+    }
+
+    fn add<'w>(
+        &mut self,
+        name: &str,
+        place: &str,
+        words: impl Iterator<Item = &'w str>,
+        resolver: &Resolver<'_>,
+    ) {
+        let mapping = Mapping::new(resolver, words);
+        let mut genes: Vec<GeneId> = mapping.genes.iter().map(|(gene, _)| *gene).collect();
+        genes.sort_unstable();
+        let lost: Vec<&str> = mapping
+            .unmapped
+            .iter()
+            .map(|(word, _)| word.as_str())
+            .chain(mapping.ambiguous.iter().map(|(word, _)| word.as_str()))
+            .collect();
+        if !lost.is_empty() {
+            self.notes
+                .push(format!("{place}, {name}: no gene for {}", lost.join(", ")));
+        }
+        if genes.is_empty() {
+            self.notes
+                .push(format!("{place}, {name}: an empty set, left out"));
+            return;
+        }
+        self.sets.push(GeneSet {
+            name: name.to_owned(),
+            genes,
+        });
+    }
+
+    fn checked(self, path: &Path) -> Result<Self> {
+        if self.sets.is_empty() {
+            return Err(BioError::file(path, "holds no set with a known gene"));
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,397 @@
+//! AnnData files (`.h5ad`): columns of `obs` and `var`, and rows of a matrix, dense or sparse, a block at a time.
+
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use hdf5_pure::{AttrValue, DType, File, Group};
+
+use crate::error::{BioError, Result, cannot_read};
+
+pub use write::write_obsm;
+
+/// An open file.
+pub struct H5ad {
+    file: File,
+    path: PathBuf,
+}
+
+/// A matrix of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matrix {
+    /// Its path in the file, `X` or `raw/X`.
+    pub place: String,
+    /// Cells.
+    pub rows: usize,
+    /// Genes.
+    pub columns: usize,
+    /// How it is stored.
+    pub layout: Layout,
+}
+
+/// How a matrix is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Every number.
+    Dense,
+    /// Rows one after another.
+    Csr,
+    /// Columns one after another.
+    Csc,
+}
+
+/// Takes a row's number and its cells.
+type Visit<'v> = &'v mut dyn FnMut(usize, &[(u32, f32)]) -> Result<()>;
+
+/// Numbers read at a time.
+const BLOCK: usize = 1 << 22;
+
+impl H5ad {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// A file that is no HDF5, is cut short, or holds no `obs` and `var`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let known = hdf5_pure::is_hdf5(path).map_err(|error| cannot_read(path, &error))?;
+        if !known {
+            return Err(BioError::file(
+                path,
+                "is no HDF5 file; expected an AnnData file (.h5ad)",
+            ));
+        }
+        let file = File::open_streaming(path).map_err(|error| damaged(path, error))?;
+        let (said, there) = (file.superblock().eof_address, file.file_size());
+        if there < said {
+            return Err(BioError::file(
+                path,
+                format!("is cut short: it has {there} bytes, expected {said}; copy it again"),
+            ));
+        }
+        let found = Self {
+            file,
+            path: path.to_path_buf(),
+        };
+        for frame in ["obs", "var"] {
+            if found.file.group(frame).is_err() {
+                return Err(found.problem(format!("has no table `{frame}`; expected an AnnData file (written by anndata 0.7 or newer)")));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Something is wrong with this file.
+    pub fn problem(&self, problem: impl std::fmt::Display) -> BioError {
+        BioError::file(&self.path, problem)
+    }
+
+    fn group(&self, place: &str) -> Result<Group> {
+        self.file
+            .group(place)
+            .map_err(|error| damaged(&self.path, error))
+    }
+
+    /// Whether there is such a group or data set.
+    pub fn has(&self, place: &str) -> bool {
+        self.file.dataset(place).is_ok() || self.file.group(place).is_ok()
+    }
+
+    /// Names of a table's columns, sorted.
+    pub fn columns(&self, frame: &str) -> Result<Vec<String>> {
+        let group = self.group(frame)?;
+        let problem = |error| damaged(&self.path, error);
+        let mut names = group.datasets().map_err(problem)?;
+        names.extend(group.groups().map_err(problem)?);
+        names.sort();
+        Ok(names)
+    }
+
+    /// Names of a table's rows.
+    pub fn index(&self, frame: &str) -> Result<Vec<String>> {
+        let attributes = self
+            .group(frame)?
+            .attrs()
+            .map_err(|error| damaged(&self.path, error))?;
+        let name = match attributes.get("_index") {
+            Some(
+                AttrValue::VarLenString(name)
+                | AttrValue::String(name)
+                | AttrValue::AsciiString(name),
+            ) => name.clone(),
+            _ => "_index".to_owned(),
+        };
+        self.column(frame, &name)
+    }
+
+    /// A column as text; categories by their names.
+    ///
+    /// # Errors
+    /// No such column; the message names those that there are.
+    pub fn column(&self, frame: &str, name: &str) -> Result<Vec<String>> {
+        let place = format!("{frame}/{name}");
+        if let Ok(group) = self.file.group(&place) {
+            return self.categories(&group, &place);
+        }
+        if self.file.dataset(&place).is_err() {
+            let known = self.columns(frame)?;
+            return Err(self.problem(format!(
+                "{frame} has no column `{name}`; it has {}",
+                known.join(", ")
+            )));
+        }
+        let codes = self.text(&place)?;
+        // Before anndata 0.7.? categories lay in a group beside their codes.
+        let legacy = format!("{frame}/__categories/{name}");
+        if self.file.dataset(&legacy).is_ok() {
+            let categories = self.text(&legacy)?;
+            return Ok(codes
+                .iter()
+                .map(|code| named(&categories, code.parse().unwrap_or(-1)))
+                .collect());
+        }
+        Ok(codes)
+    }
+
+    fn categories(&self, group: &Group, place: &str) -> Result<Vec<String>> {
+        let problem = |error| damaged(&self.path, error);
+        // anndata 0.12 may write text with a mask of missing values.
+        if group.dataset("categories").is_err() {
+            return self.text(&format!("{place}/values"));
+        }
+        let categories = self.text(&format!("{place}/categories"))?;
+        let codes = group
+            .dataset("codes")
+            .and_then(|codes| codes.read_i64())
+            .map_err(problem)?;
+        Ok(codes.iter().map(|code| named(&categories, *code)).collect())
+    }
+
+    fn text(&self, place: &str) -> Result<Vec<String>> {
+        let problem = |error| damaged(&self.path, error);
+        let data = self.file.dataset(place).map_err(problem)?;
+        match data.dtype().map_err(problem)? {
+            DType::F32 | DType::F64 => Ok(data
+                .read_f64()
+                .map_err(problem)?
+                .iter()
+                .map(ToString::to_string)
+                .collect()),
+            DType::I8
+            | DType::I16
+            | DType::I32
+            | DType::I64
+            | DType::U8
+            | DType::U16
+            | DType::U32
+            | DType::U64 => Ok(data
+                .read_i64()
+                .map_err(problem)?
+                .iter()
+                .map(ToString::to_string)
+                .collect()),
+            _ => data.read_string().map_err(|error| {
+                self.problem(format!(
+                    "{place} cannot be read as text ({error}); expected text, categories or numbers"
+                ))
+            }),
+        }
+    }
+
+    /// The matrix at a place.
+    pub fn matrix(&self, place: &str) -> Result<Matrix> {
+        let problem = |error| damaged(&self.path, error);
+        if let Ok(data) = self.file.dataset(place) {
+            let shape = data.shape().map_err(problem)?;
+            let [rows, columns] = shape.as_slice() else {
+                return Err(self.problem(format!(
+                    "{place} has {} dimensions, expected cells × genes",
+                    shape.len()
+                )));
+            };
+            return Ok(Matrix {
+                place: place.to_owned(),
+                rows: *rows as usize,
+                columns: *columns as usize,
+                layout: Layout::Dense,
+            });
+        }
+        let group = self
+            .file
+            .group(place)
+            .map_err(|_| self.problem(format!("has no matrix {place}")))?;
+        let attributes = group.attrs().map_err(problem)?;
+        let word = |key: &str| match attributes.get(key) {
+            Some(
+                AttrValue::VarLenString(text)
+                | AttrValue::String(text)
+                | AttrValue::AsciiString(text),
+            ) => Some(text.clone()),
+            _ => None,
+        };
+        let layout = match word("encoding-type")
+            .or_else(|| word("h5sparse_format"))
+            .as_deref()
+        {
+            Some("csr_matrix" | "csr") => Layout::Csr,
+            Some("csc_matrix" | "csc") => Layout::Csc,
+            other => {
+                return Err(self.problem(format!(
+                    "{place} is stored as {}, expected dense, csr_matrix or csc_matrix",
+                    other.unwrap_or("something without an encoding-type")
+                )));
+            }
+        };
+        let shape = match attributes
+            .get("shape")
+            .or_else(|| attributes.get("h5sparse_shape"))
+        {
+            Some(AttrValue::I64Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
+            Some(AttrValue::I32Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
+            Some(AttrValue::U64Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
+            _ => Vec::new(),
+        };
+        let [rows, columns] = shape.as_slice() else {
+            return Err(self.problem(format!("{place} does not say its shape")));
+        };
+        Ok(Matrix {
+            place: place.to_owned(),
+            rows: *rows,
+            columns: *columns,
+            layout,
+        })
+    }
+
+    /// Visits every row's numbers that are not 0, by column; a block of rows is in memory at a time (all of a CSC matrix).
+    ///
+    /// # Errors
+    /// A number that is not finite, indices outside the matrix, a file that is cut short.
+    pub fn rows(&self, matrix: &Matrix, mut visit: impl FnMut(usize, &[(u32, f32)])) -> Result<()> {
+        let mut check = |row: usize, cells: &[(u32, f32)]| {
+            if let Some((column, _)) = cells.iter().find(|(_, value)| !value.is_finite()) {
+                return Err(self.problem(format!("{}, row {row}, column {column}: not a finite number; fill or remove such cells first", matrix.place)));
+            }
+            visit(row, cells);
+            Ok(())
+        };
+        match matrix.layout {
+            Layout::Dense => self.dense_rows(matrix, &mut check),
+            Layout::Csr => self.compressed(matrix, matrix.rows, matrix.columns, &mut check),
+            Layout::Csc => {
+                let mut rows: Vec<Vec<(u32, f32)>> = vec![Vec::new(); matrix.rows];
+                self.compressed(matrix, matrix.columns, matrix.rows, &mut |column, cells| {
+                    for (row, value) in cells {
+                        rows[*row as usize].push((column as u32, *value));
+                    }
+                    Ok(())
+                })?;
+                rows.iter()
+                    .enumerate()
+                    .try_for_each(|(row, cells)| check(row, cells))
+            }
+        }
+    }
+
+    fn dense_rows(&self, matrix: &Matrix, visit: Visit<'_>) -> Result<()> {
+        let problem = |error| damaged(&self.path, error);
+        let data = self.file.dataset(&matrix.place).map_err(problem)?;
+        let block = (BLOCK / matrix.columns.max(1)).max(1);
+        for start in (0..matrix.rows).step_by(block) {
+            let count = block.min(matrix.rows - start);
+            let values = data
+                .read_f32_rows(start as u64, count as u64)
+                .map_err(problem)?;
+            for (offset, row) in values.chunks(matrix.columns.max(1)).enumerate() {
+                let cells: Vec<(u32, f32)> = row
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, value)| **value != 0.0)
+                    .map(|(column, value)| (column as u32, *value))
+                    .collect();
+                visit(start + offset, &cells)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of a CSR matrix, columns of a CSC one.
+    fn compressed(
+        &self,
+        matrix: &Matrix,
+        majors: usize,
+        minors: usize,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        let problem = |error| damaged(&self.path, error);
+        let part = |name: &str| {
+            self.file
+                .dataset(&format!("{}/{name}", matrix.place))
+                .map_err(problem)
+        };
+        let (data, indices) = (part("data")?, part("indices")?);
+        let bounds = part("indptr")?.read_i64().map_err(problem)?;
+        let stored = data
+            .shape()
+            .map_err(problem)?
+            .first()
+            .map_or(0, |n| *n as i64);
+        let broken = bounds.len() != majors + 1
+            || bounds.first() != Some(&0)
+            || bounds.last() != Some(&stored)
+            || bounds.windows(2).any(|pair| pair[0] > pair[1]);
+        if broken {
+            return Err(self.problem(format!(
+                "{}/indptr does not fit the matrix; the file is damaged, write it again",
+                matrix.place
+            )));
+        }
+        let mut first = 0;
+        while first < majors {
+            let mut end = first + 1;
+            while end < majors && (bounds[end + 1] - bounds[first]) as usize <= BLOCK {
+                end += 1;
+            }
+            let (from, count) = (bounds[first] as u64, (bounds[end] - bounds[first]) as u64);
+            let (values, minor) = if count == 0 {
+                (Vec::new(), Vec::new())
+            } else {
+                (
+                    data.read_f32_rows(from, count).map_err(problem)?,
+                    indices.read_i64_rows(from, count).map_err(problem)?,
+                )
+            };
+            for major in first..end {
+                let range = (bounds[major] - bounds[first]) as usize
+                    ..(bounds[major + 1] - bounds[first]) as usize;
+                let mut cells = Vec::with_capacity(range.len());
+                for (index, value) in minor[range.clone()].iter().zip(&values[range]) {
+                    if !(0..minors as i64).contains(index) {
+                        return Err(self.problem(format!(
+                            "{}: index {index} of {minors}; the file is damaged, write it again",
+                            matrix.place
+                        )));
+                    }
+                    if *value != 0.0 {
+                        cells.push((*index as u32, *value));
+                    }
+                }
+                visit(major, &cells)?;
+            }
+            first = end;
+        }
+        Ok(())
+    }
+}
+
+fn named(categories: &[String], code: i64) -> String {
+    usize::try_from(code)
+        .ok()
+        .and_then(|code| categories.get(code))
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn damaged(path: &Path, error: hdf5_pure::Error) -> BioError {
+    BioError::file(
+        path,
+        format!("cannot be read ({error}); it may be damaged or cut short, write or copy it again"),
+    )
+}

@@ -1,0 +1,280 @@
+//! Anybody's vectors: Parquet, `.npy` with an index, TSV or CSV or word2vec text, JSONL.
+
+use std::fs::File;
+use std::path::Path;
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use serde_json::Value;
+
+use super::table::{Table, delimiter};
+use crate::error::{BioError, Result, cannot_read, read_text};
+
+/// Names and their vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedVectors {
+    /// A gene's name as the file has it.
+    pub names: Vec<String>,
+    /// Numbers in a vector.
+    pub width: usize,
+    /// `[names, width]`, row-major.
+    pub values: Vec<f32>,
+}
+
+impl NamedVectors {
+    /// Reads a file; its ending tells the format.
+    ///
+    /// # Errors
+    /// An unknown ending, vectors of different lengths, numbers that are not finite, a file that is cut short.
+    pub fn read(path: &Path) -> Result<Self> {
+        let ending = path
+            .extension()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
+        let rows = match ending.as_str() {
+            "parquet" => parquet_rows(path),
+            "npy" => npy_rows(path),
+            "jsonl" => jsonl_rows(path),
+            "tsv" | "csv" | "txt" | "vec" => text_rows(path),
+            _ => Err(BioError::file(
+                path,
+                "expected vectors as .parquet, .npy (with a .tsv index), .tsv, .csv, .txt (word2vec) or .jsonl; a pickle must be saved as one of these",
+            )),
+        }?;
+        Self::check(path, rows)
+    }
+
+    fn check(path: &Path, rows: Vec<(String, Vec<f32>)>) -> Result<Self> {
+        let Some((_, first)) = rows.first() else {
+            return Err(BioError::file(path, "holds no vectors"));
+        };
+        let width = first.len();
+        let mut found = Self {
+            names: Vec::new(),
+            width,
+            values: Vec::new(),
+        };
+        for (row, (name, vector)) in rows.into_iter().enumerate() {
+            let place = format!("vector {} ({name})", row + 1);
+            if vector.len() != width || width == 0 {
+                let length = vector.len();
+                return Err(BioError::file(
+                    path,
+                    format!("{place} has {length} numbers, expected {width} as the first"),
+                ));
+            }
+            if let Some(bad) = vector.iter().position(|value| !value.is_finite()) {
+                return Err(BioError::file(
+                    path,
+                    format!("{place}: number {} is not finite", bad + 1),
+                ));
+            }
+            found.names.push(name);
+            found.values.extend(vector);
+        }
+        Ok(found)
+    }
+}
+
+fn parquet_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
+    let damaged = |error: parquet::errors::ParquetError| {
+        BioError::file(path, format!("is no readable Parquet file: {error}"))
+    };
+    let file = File::open(path).map_err(|error| cannot_read(path, &error))?;
+    let reader = SerializedFileReader::new(file).map_err(damaged)?;
+    let mut rows = Vec::new();
+    for row in reader.get_row_iter(None).map_err(damaged)? {
+        let row = row.map_err(damaged)?;
+        let (mut name, mut vector) = (None, None);
+        for (_, field) in row.get_column_iter() {
+            match field {
+                Field::Str(text) if name.is_none() => name = Some(text.clone()),
+                Field::ListInternal(list) if vector.is_none() => {
+                    vector = Some(list.elements().iter().filter_map(number).collect());
+                }
+                _ => {}
+            }
+        }
+        match (name, vector) {
+            (Some(name), Some(vector)) => rows.push((name, vector)),
+            _ => {
+                return Err(BioError::file(
+                    path,
+                    "expected a text column with the genes and a list column with the vectors",
+                ));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn number(field: &Field) -> Option<f32> {
+    match field {
+        Field::Float(value) => Some(*value),
+        Field::Double(value) => Some(*value as f32),
+        _ => None,
+    }
+}
+
+fn npy_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
+    let bytes = std::fs::read(path).map_err(|error| cannot_read(path, &error))?;
+    let (shape, values) = npy(&bytes).map_err(|problem| BioError::file(path, problem))?;
+    let index = path.with_extension("tsv");
+    if !index.exists() {
+        return Err(BioError::file(
+            path,
+            format!(
+                "has no index: expected the genes, one a line, in {}",
+                index.display()
+            ),
+        ));
+    }
+    let mut names: Vec<String> = Table::read(&index)?
+        .rows
+        .into_iter()
+        .filter_map(|(_, row)| row.into_iter().next())
+        .collect();
+    if names.len() == shape[0] + 1 {
+        names.remove(0);
+    }
+    if names.len() != shape[0] {
+        return Err(BioError::file(
+            &index,
+            format!(
+                "has {} genes, expected {} as {} has vectors",
+                names.len(),
+                shape[0],
+                path.display()
+            ),
+        ));
+    }
+    Ok(names
+        .into_iter()
+        .zip(values.chunks(shape[1].max(1)).map(<[f32]>::to_vec))
+        .collect())
+}
+
+fn npy(bytes: &[u8]) -> std::result::Result<([usize; 2], Vec<f32>), String> {
+    const CUT: &str = "is cut short";
+    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or("is no .npy file")?;
+    let (header, data) = match rest.first() {
+        Some(1) => {
+            let length = rest
+                .get(2..4)
+                .map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])))
+                .ok_or(CUT)?;
+            (rest.get(4..4 + length).ok_or(CUT)?, &rest[4 + length..])
+        }
+        _ => {
+            let length = rest
+                .get(2..6)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)
+                .ok_or(CUT)?;
+            (rest.get(6..6 + length).ok_or(CUT)?, &rest[6 + length..])
+        }
+    };
+    let header = String::from_utf8_lossy(header).replace(' ', "");
+    if header.contains("'fortran_order':True") {
+        return Err("is in Fortran order; save it with numpy.ascontiguousarray".to_owned());
+    }
+    let shape = header
+        .split("'shape':(")
+        .nth(1)
+        .and_then(|it| it.split(')').next())
+        .unwrap_or("");
+    let shape: Vec<usize> = shape.split(',').filter_map(|n| n.parse().ok()).collect();
+    let [rows, width] = shape.as_slice() else {
+        return Err(format!(
+            "has shape ({}), expected (genes, width)",
+            shape
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ));
+    };
+    let values: Vec<f32> = if header.contains("'<f4'") {
+        data.chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect()
+    } else if header.contains("'<f8'") {
+        data.chunks_exact(8)
+            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
+            .collect()
+    } else {
+        return Err("expected float32 or float64 numbers".to_owned());
+    };
+    if values.len() != rows * width {
+        return Err(CUT.to_owned());
+    }
+    Ok(([*rows, *width], values))
+}
+
+fn jsonl_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
+    let text = read_text(path)?;
+    let mut rows = Vec::new();
+    for (line, row) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, row)| !row.trim().is_empty())
+    {
+        let bad = |problem: String| BioError::file(path, format!("line {}: {problem}", line + 1));
+        let value: Value = serde_json::from_str(row).map_err(|error| bad(error.to_string()))?;
+        let name = ["id", "gene", "symbol"]
+            .iter()
+            .find_map(|key| value.get(key)?.as_str());
+        let vector = ["embedding", "vector"]
+            .iter()
+            .find_map(|key| value.get(key)?.as_array());
+        let (Some(name), Some(vector)) = (name, vector) else {
+            return Err(bad(
+                "expected \"id\" (a text) and \"embedding\" (a list of numbers)".to_owned(),
+            ));
+        };
+        let vector: Option<Vec<f32>> = vector
+            .iter()
+            .map(|value| Some(value.as_f64()? as f32))
+            .collect();
+        let vector = vector
+            .ok_or_else(|| bad("\"embedding\" holds something that is no number".to_owned()))?;
+        rows.push((name.to_owned(), vector));
+    }
+    Ok(rows)
+}
+
+fn text_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
+    let text = read_text(path)?;
+    let spaced = !text.lines().next().unwrap_or("").contains(['\t', ',', ';']);
+    let by = if spaced { b' ' } else { delimiter(&text) };
+    let table = Table::parse(&text, by).map_err(|problem| BioError::file(path, problem))?;
+    let mut rows = Vec::new();
+    for (index, (line, mut cells)) in table.rows.into_iter().enumerate() {
+        while cells.last().is_some_and(String::is_empty) {
+            cells.pop();
+        }
+        let parsed: std::result::Result<Vec<f32>, usize> = cells
+            .iter()
+            .enumerate()
+            .skip(1)
+            .map(|(column, cell)| cell.parse::<f32>().map_err(|_| column))
+            .collect();
+        match parsed {
+            // word2vec text begins with two counts.
+            Ok(vector) if index == 0 && vector.len() == 1 && cells[0].parse::<usize>().is_ok() => {}
+            Ok(vector) => rows.push((cells.swap_remove(0), vector)),
+            Err(_) if index == 0 => {}
+            Err(column) => {
+                let found = &cells[column];
+                return Err(BioError::file(
+                    path,
+                    format!(
+                        "line {line}, column {}: found '{found}', expected a number",
+                        column + 1
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,137 @@
+//! Texts to vectors by a model: a language model's hidden states, or a sentence encoder.
+
+use std::path::Path;
+
+use bft_core::device::Device;
+use bft_core::{Pooling, Runner, RunnerOptions};
+use bft_formats::{Adapter, EmbeddingModel, Model};
+use bft_train::{
+    BatchBounds, EmbedContent, EmbedEngine, EmbedOptions, EmbedRow, Origin, embed_rows, embed_texts,
+};
+
+use crate::error::{BioError, Result};
+
+/// A model that embeds texts.
+pub struct TextModel {
+    model: EmbeddingModel,
+    adapter: Option<Adapter>,
+}
+
+/// Longest text in tokens for a language model; longer ones are cut. Encoders say their own.
+const LONGEST: usize = 1024;
+
+impl TextModel {
+    /// Opens a model and its adapter.
+    pub fn open(path: &Path, adapter: Option<&Path>) -> Result<Self> {
+        let model = EmbeddingModel::open(path)?;
+        let adapter = match (&model, adapter) {
+            (EmbeddingModel::Decoder(model), Some(path)) => {
+                Some(Adapter::load(path, &model.config)?)
+            }
+            (EmbeddingModel::Encoder(model), Some(_)) => {
+                return Err(BioError::model(format!(
+                    "{} is a sentence encoder, and adapters are for language models; leave the adapter out",
+                    model.name
+                )));
+            }
+            (_, None) => None,
+        };
+        Ok(Self { model, adapter })
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        match &self.model {
+            EmbeddingModel::Decoder(model) => &model.name,
+            EmbeddingModel::Encoder(model) => &model.name,
+        }
+    }
+
+    /// Numbers in a vector.
+    pub fn width(&self) -> usize {
+        self.model.hidden_size()
+    }
+
+    /// Embeds texts in order; `sink` gets each one's number and vector.
+    pub fn embed(
+        &self,
+        device: &Device,
+        texts: &[String],
+        mut sink: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        if let EmbeddingModel::Decoder(model) = &self.model {
+            return embed(device, model, self.adapter.as_ref(), texts, sink);
+        }
+        let options = EmbedOptions::of(&self.model, None).map_err(BioError::model)?;
+        let mut engine =
+            EmbedEngine::new(device, &self.model, None, &options).map_err(BioError::model)?;
+        let words = texts.iter().map(String::as_str);
+        let embedded = embed_texts(
+            &self.model,
+            &mut engine,
+            "gene texts",
+            words,
+            &options,
+            |number, vector| {
+                sink(number, vector);
+                Ok(())
+            },
+        );
+        pollster::block_on(embedded).map_err(BioError::model)?;
+        Ok(())
+    }
+}
+
+/// Embeds texts in order by a language model's hidden states, mean over tokens.
+pub fn embed(
+    device: &Device,
+    model: &Model,
+    adapter: Option<&Adapter>,
+    texts: &[String],
+    mut sink: impl FnMut(usize, &[f32]),
+) -> Result<()> {
+    let longest = LONGEST.min(model.config.max_position_embeddings);
+    let options = EmbedOptions {
+        batch_tokens: longest.max(2048),
+        batch_rows: 64,
+        max_length: longest,
+        truncate: true,
+        normalize: false,
+        pooling: Pooling::Mean,
+    };
+    let bounds = BatchBounds {
+        tokens: options.batch_tokens,
+        trained: 0,
+        samples: options.batch_rows,
+    };
+    let runner = RunnerOptions {
+        capacity: bounds.into(),
+        max_length: bounds.tokens,
+    };
+    let mut engine = Runner::new(device, model, adapter, runner).map_err(BioError::model)?;
+    let rows = texts.iter().enumerate().map(|(number, text)| {
+        Ok(EmbedRow {
+            content: EmbedContent::Text(text.clone()),
+            id: None,
+            origin: Origin {
+                file: "gene texts".into(),
+                line: number + 1,
+                element: None,
+            },
+        })
+    });
+    let mut next = 0;
+    pollster::block_on(embed_rows(
+        model,
+        &mut engine,
+        rows,
+        &options,
+        |_, vector| {
+            sink(next, vector);
+            next += 1;
+            Ok(())
+        },
+    ))
+    .map_err(BioError::model)?;
+    Ok(())
+}

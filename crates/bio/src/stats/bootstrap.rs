@@ -1,0 +1,68 @@
+//! 95 % intervals from drawing units again: genes, perturbations or cells, not the examples that share them.
+
+use rayon::prelude::*;
+
+use super::random::Random;
+
+/// A value with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Estimate {
+    /// On the data as it is.
+    pub value: f64,
+    /// 2.5 % quantile of the redrawn values.
+    pub low: f64,
+    /// 97.5 % quantile.
+    pub high: f64,
+}
+
+/// Redraws `units` units with replacement `times` times. `statistic` gets how often each unit was drawn; `None` (no
+/// positives drawn, say) is left out. `None` where the statistic is undefined on the data as it is.
+pub fn interval(
+    units: usize,
+    times: usize,
+    seed: u64,
+    statistic: impl Fn(&[f64]) -> Option<f64> + Sync,
+) -> Option<Estimate> {
+    let value = statistic(&vec![1.0; units])?;
+    let mut drawn: Vec<f64> = (0..times)
+        .into_par_iter()
+        .filter_map(|time| {
+            let mut random = Random::new(seed.wrapping_add(time as u64), "bootstrap");
+            let mut counts = vec![0.0; units];
+            for _ in 0..units {
+                counts[random.below(units)] += 1.0;
+            }
+            statistic(&counts)
+        })
+        .collect();
+    drawn.sort_by(f64::total_cmp);
+    let quantile = |share| quantile(&drawn, share).unwrap_or(value);
+    Some(Estimate {
+        value,
+        low: quantile(0.025),
+        high: quantile(0.975),
+    })
+}
+
+/// The mean of one value a unit, with its interval.
+pub fn mean(values: &[f64], times: usize, seed: u64) -> Option<Estimate> {
+    interval(values.len(), times, seed, |counts| {
+        let total: f64 = counts.iter().sum();
+        let sum: f64 = counts
+            .iter()
+            .zip(values)
+            .map(|(count, value)| count * value)
+            .sum();
+        (total > 0.0).then(|| sum / total)
+    })
+}
+
+/// Quantile of sorted values by linear interpolation, as NumPy's default.
+pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    let place = share * (sorted.len().checked_sub(1)? as f64);
+    let (low, high) = (
+        sorted[place.floor() as usize],
+        sorted[place.ceil() as usize],
+    );
+    Some(low + (high - low) * place.fract())
+}

@@ -1,0 +1,391 @@
+//! Do gene vectors tell cell types? A cell is the mean of its genes' vectors, weighted by expression.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nalgebra::DMatrix;
+use rayon::prelude::*;
+
+use crate::data::genome::GeneId;
+use crate::data::h5ad::H5ad;
+use crate::error::{BioError, Result};
+use crate::genes::resolver::{Mapping, Resolver};
+use crate::genes::vectors::GeneVectors;
+use crate::report::{Cell, Report};
+use crate::stats::bootstrap::mean;
+use crate::stats::features::Features;
+use crate::stats::knn;
+use crate::stats::logistic::Logistic;
+use crate::stats::pca::Pca;
+use crate::stats::random::Random;
+
+/// How the task is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Seed of folds and intervals.
+    pub seed: u64,
+    /// Parts of the cells; each is tested once.
+    pub folds: usize,
+    /// Redraws for an interval.
+    pub redraws: usize,
+    /// Train on labels in random order.
+    pub shuffle_labels: bool,
+}
+
+/// Neighbours that vote.
+const NEIGHBOURS: usize = 15;
+/// Principal components of the baseline.
+const COMPONENTS: usize = 50;
+/// Penalty of the regressions.
+const C: f64 = 0.1;
+
+/// Cells with labels, and the genes that their expression is known of.
+#[derive(Debug)]
+pub struct Cells {
+    /// Expression by cell: column and value.
+    pub rows: Vec<Vec<(u32, f32)>>,
+    /// The gene of each column, if it is a known one.
+    pub genes: Vec<Option<GeneId>>,
+    /// Label of each cell, by number.
+    pub labels: Vec<usize>,
+    /// Names of the labels.
+    pub names: Vec<String>,
+    /// What the data is, what was left out.
+    pub notes: Vec<String>,
+}
+
+impl Cells {
+    /// Reads expression and labels; `label` is a column of `obs`, found by its usual names where it is not given.
+    pub fn read(path: &Path, resolver: &Resolver<'_>, label: Option<&str>) -> Result<Self> {
+        const USUAL: [&str; 6] = [
+            "cell_type",
+            "celltype",
+            "cell_types",
+            "bulk_labels",
+            "louvain",
+            "leiden",
+        ];
+        let file = H5ad::open(path)?;
+        let columns = file.columns("obs")?;
+        let chosen = match label {
+            Some(label) => label,
+            None => USUAL
+                .into_iter()
+                .find(|name| columns.iter().any(|column| column == name))
+                .ok_or_else(|| {
+                    file.problem(format!(
+                        "obs has none of {}; name the column of labels with --label (it has {})",
+                        USUAL.join(", "),
+                        columns.join(", ")
+                    ))
+                })?,
+        };
+        let words = file.column("obs", chosen)?;
+        // Scaled expression has negative values, which cannot weigh a mean; raw/X keeps the measured ones.
+        let raw = file.has("raw/X");
+        let (place, var) = if raw {
+            ("raw/X", "raw/var")
+        } else {
+            ("X", "var")
+        };
+        let matrix = file.matrix(place)?;
+        let symbols = file.index(var)?;
+        if symbols.len() != matrix.columns || words.len() != matrix.rows {
+            return Err(file.problem(format!(
+                "{place} is {} × {}, obs × {var} is {} × {}; the file is damaged",
+                matrix.rows,
+                matrix.columns,
+                words.len(),
+                symbols.len()
+            )));
+        }
+        let genes: Vec<Option<GeneId>> = symbols
+            .iter()
+            .map(|word| {
+                Mapping::new(resolver, [word.as_str()])
+                    .genes
+                    .first()
+                    .map(|(gene, _)| *gene)
+            })
+            .collect();
+        let mut rows = Vec::with_capacity(matrix.rows);
+        let mut negative = None;
+        file.rows(&matrix, |row, cells| {
+            if cells.iter().any(|(_, value)| *value < 0.0) {
+                negative.get_or_insert(row);
+            }
+            rows.push(cells.to_vec());
+        })?;
+        if let Some(row) = negative {
+            return Err(file.problem(format!("{place}, row {row} has negative expression (scaled data?): put counts or log counts into X or raw/X")));
+        }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for word in &words {
+            *counts.entry(word).or_default() += 1;
+        }
+        let known: Vec<&str> = counts
+            .iter()
+            .filter(|(word, count)| **count >= 5 && !word.is_empty())
+            .map(|(word, _)| *word)
+            .collect();
+        let mut notes = vec![format!(
+            "{} cells × {} genes from {place}, labels of obs.{chosen}: {}",
+            matrix.rows,
+            matrix.columns,
+            known.len()
+        )];
+        let kept: Vec<usize> = (0..rows.len())
+            .filter(|row| known.contains(&words[*row].as_str()))
+            .collect();
+        if kept.len() < rows.len() {
+            notes.push(format!(
+                "{} cells without a label, or of labels with fewer than 5 cells, left out",
+                rows.len() - kept.len()
+            ));
+        }
+        notes.push(format!(
+            "{} of {} genes resolved",
+            genes.iter().flatten().count(),
+            genes.len()
+        ));
+        if known.len() < 2 {
+            return Err(file.problem(format!(
+                "obs.{chosen} has {} labels with 5 cells or more, expected at least 2",
+                known.len()
+            )));
+        }
+        Ok(Self {
+            labels: kept
+                .iter()
+                .map(|row| {
+                    known
+                        .iter()
+                        .position(|word| *word == words[*row])
+                        .unwrap_or(0)
+                })
+                .collect(),
+            rows: kept
+                .iter()
+                .map(|row| std::mem::take(&mut rows[*row]))
+                .collect(),
+            names: known.iter().map(|word| (*word).to_owned()).collect(),
+            genes,
+            notes,
+        })
+    }
+
+    /// Means of gene vectors weighted by expression, of length 1.
+    pub fn embed(&self, set: &GeneVectors) -> Features {
+        let rows: Vec<Option<usize>> = self
+            .genes
+            .iter()
+            .map(|gene| gene.and_then(|gene| set.row(gene)))
+            .collect();
+        let width = set.features.width();
+        let sums: Vec<Vec<f64>> = self
+            .rows
+            .par_iter()
+            .map(|cell| {
+                let mut sum = vec![0.0; width];
+                for (column, value) in cell {
+                    if let Some(row) = rows[*column as usize] {
+                        set.features.add(row, f64::from(*value), &mut sum);
+                    }
+                }
+                sum
+            })
+            .collect();
+        let values = sums.iter().flatten().map(|value| *value as f32).collect();
+        Features::Dense { width, values }.normalized()
+    }
+}
+
+/// Runs the task for every set of vectors.
+pub fn run(cells: &Cells, sets: &[GeneVectors], options: Options) -> Result<Report> {
+    let count = cells.labels.len();
+    if options.folds < 2 || count < 2 * options.folds {
+        return Err(BioError::data(format!(
+            "{count} labelled cells cannot be split into {} folds",
+            options.folds
+        )));
+    }
+    let mut order: Vec<usize> = (0..count).collect();
+    Random::new(options.seed, "cells").shuffle(&mut order);
+    let folds: Vec<(Vec<usize>, Vec<usize>)> = (0..options.folds)
+        .map(|fold| {
+            let side = |test: bool| {
+                order
+                    .iter()
+                    .enumerate()
+                    .filter(|(place, _)| (place % options.folds == fold) == test)
+                    .map(|(_, cell)| *cell)
+                    .collect()
+            };
+            (side(false), side(true))
+        })
+        .collect();
+    let mut report = Report::new(
+        "Cell type",
+        &[
+            "vectors",
+            "kind",
+            "kNN accuracy",
+            "kNN macro F1",
+            "logistic accuracy",
+            "logistic macro F1",
+        ],
+    );
+    for note in &cells.notes {
+        report.say("input", note.as_str());
+    }
+    report.say("split", format!("{}-fold by cell", options.folds));
+    report.say(
+        "leakage",
+        "vectors know no cell; PCA is fitted on training cells alone",
+    );
+    report.say("models", format!("cells: expression-weighted mean of gene vectors, length 1; kNN by cosine, k = {NEIGHBOURS}; logistic regression, one label against the rest, C = {C}, columns scaled"));
+    report.say("seed", options.seed.to_string());
+    if options.shuffle_labels {
+        report.say(
+            "labels",
+            "shuffled in training: a check, accuracy should be the commonest label's share",
+        );
+    }
+    let commonest = (0..cells.names.len())
+        .map(|label| cells.labels.iter().filter(|it| **it == label).count())
+        .max()
+        .unwrap_or(0);
+    report.say(
+        "commonest label",
+        format!("{:.3} of cells", commonest as f64 / count as f64),
+    );
+    let mut rows = vec![("PCA of expression".to_owned(), true, None)];
+    rows.extend(
+        sets.iter()
+            .filter(|set| set.features.width() > 1)
+            .map(|set| (set.label.clone(), set.baseline, Some(cells.embed(set)))),
+    );
+    for (label, baseline, features) in rows {
+        let (mut near, mut fitted) = (vec![0; count], vec![0; count]);
+        for (train, test) in &folds {
+            let own;
+            let features = match &features {
+                Some(features) => features,
+                None => {
+                    own = components(cells, train);
+                    &own
+                }
+            };
+            let mut labels = cells.labels.clone();
+            if options.shuffle_labels {
+                let mut shuffled: Vec<usize> = train.iter().map(|cell| labels[*cell]).collect();
+                Random::new(options.seed, "shuffled cells").shuffle(&mut shuffled);
+                train
+                    .iter()
+                    .zip(shuffled)
+                    .for_each(|(cell, label)| labels[*cell] = label);
+            }
+            for (cell, label) in test
+                .iter()
+                .zip(knn::predict(features, &labels, train, test, NEIGHBOURS))
+            {
+                near[*cell] = label;
+            }
+            for (cell, label) in test.iter().zip(one_against_rest(
+                features,
+                &labels,
+                train,
+                test,
+                cells.names.len(),
+            )) {
+                fitted[*cell] = label;
+            }
+        }
+        let mut row = vec![
+            Cell::from(label),
+            Cell::from(if baseline { "baseline" } else { "judged" }),
+        ];
+        for found in [&near, &fitted] {
+            let right: Vec<f64> = found
+                .iter()
+                .zip(&cells.labels)
+                .map(|(a, b)| f64::from(a == b))
+                .collect();
+            row.push(mean(&right, options.redraws, options.seed).into());
+            row.push(Cell::Number(macro_f1(
+                found,
+                &cells.labels,
+                cells.names.len(),
+            )));
+        }
+        report.rows.push(row);
+    }
+    Ok(report)
+}
+
+/// Principal components of expression, fitted on the training cells, of length 1.
+fn components(cells: &Cells, train: &[usize]) -> Features {
+    let all = DMatrix::from_fn(cells.rows.len(), cells.genes.len(), |_, _| 0.0f64);
+    let mut all = all;
+    for (cell, row) in cells.rows.iter().enumerate() {
+        for (column, value) in row {
+            all[(cell, *column as usize)] = f64::from(*value);
+        }
+    }
+    let pca = Pca::fit(&all.select_rows(train), COMPONENTS);
+    let projected = pca.project(&all);
+    let values = projected
+        .transpose()
+        .iter()
+        .map(|value| *value as f32)
+        .collect();
+    Features::Dense {
+        width: projected.ncols(),
+        values,
+    }
+    .normalized()
+}
+
+fn one_against_rest(
+    features: &Features,
+    labels: &[usize],
+    train: &[usize],
+    test: &[usize],
+    kinds: usize,
+) -> Vec<usize> {
+    let scaled = features.scaled(train);
+    let (seen, asked) = (scaled.select(train), scaled.select(test));
+    let scores: Vec<Vec<f64>> = (0..kinds)
+        .into_par_iter()
+        .map(|kind| {
+            let own: Vec<bool> = train.iter().map(|cell| labels[*cell] == kind).collect();
+            Logistic::fit(&seen, &own, C).scores(&asked)
+        })
+        .collect();
+    (0..test.len())
+        .map(|cell| {
+            (0..kinds)
+                .max_by(|a, b| scores[*a][cell].total_cmp(&scores[*b][cell]))
+                .unwrap_or(0)
+        })
+        .collect()
+}
+
+/// Mean over labels of F1.
+fn macro_f1(found: &[usize], truth: &[usize], kinds: usize) -> f64 {
+    let f1 = |kind: usize| {
+        let both = found
+            .iter()
+            .zip(truth)
+            .filter(|(a, b)| **a == kind && **b == kind)
+            .count();
+        let all = found.iter().filter(|label| **label == kind).count()
+            + truth.iter().filter(|label| **label == kind).count();
+        if all == 0 {
+            0.0
+        } else {
+            2.0 * both as f64 / all as f64
+        }
+    };
+    (0..kinds).map(f1).sum::<f64>() / kinds.max(1) as f64
+}

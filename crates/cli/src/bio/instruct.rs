@@ -1,0 +1,155 @@
+//! `bft bio instruct`: instruction data about human genes.
+
+use std::path::PathBuf;
+
+use bft_bio::data::genome::JUDGED;
+use bft_bio::genes::list::GeneList;
+use bft_bio::genes::resolver::{Mapping, Resolver};
+use bft_bio::instruct::{self, Kind, Options};
+use clap::{Args, ValueEnum};
+
+use super::knowledge::Knowledge;
+use crate::error::CliError;
+use crate::flags::at_least;
+use crate::open;
+use crate::ui;
+
+/// Write instruction data about human genes, with test phrasings and test genes apart
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  bft bio instruct --output data
+  bft bio instruct --output data --kinds name,process,function --facts 5000
+  bft bio instruct --output data --genes mygenes.txt --evidence EXP,IDA,IMP
+
+Writes train.jsonl, validation.jsonl, test_phrasing.jsonl (trained facts, unseen phrasing), test_genes.jsonl (unseen genes),
+facts.tsv and README.md, the data card. The same seed gives the same bytes. Not for clinical use.")]
+pub struct InstructFlags {
+    /// Folder for the files
+    #[arg(long, short = 'o', value_name = "DIR")]
+    pub output: PathBuf,
+    /// Kinds of facts
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "name,alias,process,function,definition"
+    )]
+    pub kinds: Vec<KindFlag>,
+    /// Evidence codes that count; all for every code
+    #[arg(long, value_name = "CODES", value_delimiter = ',', default_values = JUDGED)]
+    pub evidence: Vec<String>,
+    /// A list of genes; their facts alone are taken [default: every protein-coding gene]
+    #[arg(long, value_name = "FILE")]
+    pub genes: Option<PathBuf>,
+    /// Training phrasings of a fact
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = at_least(1))]
+    pub phrasings: usize,
+    /// Facts of one kind about one gene, at most
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = at_least(1))]
+    pub per_gene: usize,
+    /// Facts in all, at most, drawn by hash; 0 = all
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = at_least(0))]
+    pub facts: usize,
+    /// Part of every hash that picks a phrasing, an order or a split
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// `--kinds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindFlag {
+    /// symbol to full name
+    Name,
+    /// alias to official symbol
+    Alias,
+    /// gene to biological process
+    Process,
+    /// gene to molecular function
+    Function,
+    /// term to definition
+    Definition,
+}
+
+impl From<KindFlag> for Kind {
+    fn from(flag: KindFlag) -> Self {
+        match flag {
+            KindFlag::Name => Self::Name,
+            KindFlag::Alias => Self::Alias,
+            KindFlag::Process => Self::Process,
+            KindFlag::Function => Self::Function,
+            KindFlag::Definition => Self::Definition,
+        }
+    }
+}
+
+/// Runs `bft bio instruct`.
+pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
+    let knowledge = Knowledge::open()?;
+    let mut genes = Vec::new();
+    if let Some(path) = &flags.genes {
+        let resolver = Resolver::new(&knowledge.genome);
+        let list = GeneList::read(open::existing("--genes", path)?, &resolver)
+            .map_err(CliError::failed)?;
+        let mapping = Mapping::new(&resolver, list.words.iter().map(String::as_str));
+        ui::note(&mapping.summary());
+        for row in mapping.details(&knowledge.genome) {
+            ui::warn(&row.join(": "));
+        }
+        genes = mapping.genes.iter().map(|(gene, _)| *gene).collect();
+        if genes.is_empty() {
+            return Err(CliError::failed(format!(
+                "--genes {}: none of its words is a known human gene",
+                path.display()
+            )));
+        }
+    }
+    let every = flags
+        .evidence
+        .iter()
+        .any(|code| code.eq_ignore_ascii_case("all"));
+    let options = Options {
+        seed: flags.seed,
+        kinds: flags.kinds.iter().map(|kind| Kind::from(*kind)).collect(),
+        per_gene: flags.per_gene,
+        phrasings: flags.phrasings,
+        evidence: if every {
+            Vec::new()
+        } else {
+            flags
+                .evidence
+                .iter()
+                .map(|code| code.to_uppercase())
+                .collect()
+        },
+        genes,
+        most: flags.facts,
+    };
+    let written = instruct::write(
+        &flags.output,
+        &knowledge.genome,
+        &knowledge.ontology,
+        &options,
+    )
+    .map_err(CliError::failed)?;
+    let mut rows = vec![
+        ["facts", "training", "validation", "held out"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for (kind, counts) in &written.facts {
+        rows.push(
+            std::iter::once(kind.word().to_owned())
+                .chain(counts.iter().map(ToString::to_string))
+                .collect(),
+        );
+    }
+    ui::result(&ui::table(&rows))?;
+    for (file, rows) in &written.files {
+        ui::note(&format!(
+            "{}: {rows} rows",
+            flags.output.join(file).display()
+        ));
+    }
+    Ok(())
+}

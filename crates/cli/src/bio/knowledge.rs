@@ -1,0 +1,248 @@
+//! What every verb of biology opens: the cache's databases, and the vectors that a table compares.
+
+use std::path::{Path, PathBuf};
+
+use bft_bio::data::genome::{GeneId, Genome};
+use bft_bio::data::ontology::Ontology;
+use bft_bio::data::sources::Dataset;
+use bft_bio::data::vectors::NamedVectors;
+use bft_bio::genes::baselines::baselines;
+use bft_bio::genes::encode::TextModel;
+use bft_bio::genes::profile;
+use bft_bio::genes::resolver::{Mapping, Resolver};
+use bft_bio::genes::vectors::GeneVectors;
+use bft_bio::report::Report;
+use bft_bio::stats::features::Features;
+use bft_core::device::{Device, DeviceRequest};
+use clap::Args;
+
+use crate::error::CliError;
+use crate::flags::at_least;
+use crate::open;
+use crate::ui::{self, DIM, Progress};
+
+/// The fetched databases.
+pub struct Knowledge {
+    /// Where they lie.
+    pub cache: PathBuf,
+    /// Genes.
+    pub genome: Genome,
+    /// Terms.
+    pub ontology: Ontology,
+}
+
+impl Knowledge {
+    /// Opens the cache.
+    pub fn open() -> Result<Self, CliError> {
+        let cache = bft_fetch::cache().map_err(CliError::failed)?;
+        let path = |dataset: Dataset| dataset.path(&cache).map_err(CliError::failed);
+        let (genes, ontology) = (path(Dataset::Genes)?, path(Dataset::Ontology)?);
+        Ok(Self {
+            genome: Genome::open(&genes).map_err(CliError::failed)?,
+            ontology: Ontology::open(&ontology).map_err(CliError::failed)?,
+            cache,
+        })
+    }
+
+    /// Path of fetched data.
+    pub fn path(&self, dataset: Dataset) -> Result<PathBuf, CliError> {
+        dataset.path(&self.cache).map_err(CliError::failed)
+    }
+}
+
+/// Whose vectors a table compares, beside its baselines.
+#[derive(Debug, Clone, Args)]
+pub struct VectorFlags {
+    /// A file of gene vectors to judge (.parquet, .npy with .tsv, .tsv, .csv, .txt, .jsonl); may be given several times
+    #[arg(long, value_name = "FILE", help_heading = "Vectors")]
+    pub vectors: Vec<PathBuf>,
+    /// A language model whose hidden states of the gene's name are judged
+    #[arg(long, value_name = "PATH", help_heading = "Vectors")]
+    pub model: Option<PathBuf>,
+    /// LoRA adapter of --model; its row stands beside the untuned model's
+    #[arg(long, value_name = "DIR", requires = "model", help_heading = "Vectors")]
+    pub adapter: Option<PathBuf>,
+    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device, help_heading = "Run")]
+    pub device: DeviceRequest,
+    /// Seed of splits, random vectors and intervals
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Run")]
+    pub seed: u64,
+    /// Redraws for the 95 % intervals
+    #[arg(long, value_name = "TIMES", default_value_t = 1000, value_parser = at_least(0), help_heading = "Run")]
+    pub redraws: usize,
+    /// Train on shuffled labels: a check that everything then lands at chance
+    #[arg(long, help_heading = "Run")]
+    pub shuffle_labels: bool,
+    /// Write the table here as TSV
+    #[arg(long, short = 'o', value_name = "FILE", help_heading = "Run")]
+    pub output: Option<PathBuf>,
+    /// Print the table as JSON
+    #[arg(long, help_heading = "Run")]
+    pub json: bool,
+}
+
+impl VectorFlags {
+    /// Checks what can be checked before any work.
+    pub fn check(&self) -> Result<(), CliError> {
+        for file in &self.vectors {
+            open::existing("--vectors", file)?;
+        }
+        if let Some(path) = &self.model {
+            open::existing("--model", path)?;
+        }
+        if let Some(path) = &self.adapter {
+            open::existing("--adapter", path)?;
+        }
+        self.output
+            .as_deref()
+            .map_or(Ok(()), |path| open::writable("--output", path))
+    }
+
+    /// Baselines first, then what is judged.
+    pub fn sets(
+        &self,
+        knowledge: &Knowledge,
+        resolver: &Resolver<'_>,
+        genes: &[GeneId],
+    ) -> Result<Vec<GeneVectors>, CliError> {
+        let Knowledge {
+            genome, ontology, ..
+        } = knowledge;
+        let mut sets = baselines(genome, ontology, genes, self.seed).map_err(CliError::failed)?;
+        let encoder = Dataset::MiniLm.path(&knowledge.cache).ok();
+        let names: Vec<String> = genes
+            .iter()
+            .map(|gene| profile::name(genome, *gene))
+            .collect();
+        if encoder.is_some() || self.model.is_some() {
+            let device = open::device(&self.device)?;
+            match encoder {
+                Some(path) => {
+                    let label = "MiniLM of the name";
+                    sets.push(embedded(&device, &path, None, label, true, genes, &names)?);
+                }
+                None => ui::note(
+                    "the table has no MiniLM row: run `bft bio fetch --only encoder` for it",
+                ),
+            }
+            if let Some(path) = &self.model {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                let label = format!("{name} hidden states of the name");
+                sets.push(embedded(
+                    &device,
+                    path,
+                    None,
+                    &label,
+                    self.adapter.is_some(),
+                    genes,
+                    &names,
+                )?);
+                if let Some(adapter) = &self.adapter {
+                    let label = format!("{name} + {} hidden states of the name", adapter.display());
+                    sets.push(embedded(
+                        &device,
+                        path,
+                        Some(adapter),
+                        &label,
+                        false,
+                        genes,
+                        &names,
+                    )?);
+                }
+            }
+        }
+        for file in &self.vectors {
+            sets.push(of_file(file, resolver, genes)?);
+        }
+        Ok(sets)
+    }
+
+    /// Shows and writes a finished table.
+    pub fn show(&self, report: &Report) -> Result<(), CliError> {
+        if let Some(path) = &self.output {
+            bft_formats::write_atomic(path, |out| out.write_all(report.tsv().as_bytes()))
+                .map_err(CliError::failed)?;
+            ui::note(&format!("table written to {}", path.display()));
+        }
+        if self.json {
+            return ui::json(&report.json());
+        }
+        for (what, value) in &report.about {
+            ui::note(&format!("{DIM}{what}: {value}{DIM:#}"));
+        }
+        ui::result(&ui::table(&report.cells()))
+    }
+}
+
+/// Vectors of genes' texts by a model, with progress.
+pub fn embedded(
+    device: &Device,
+    model: &Path,
+    adapter: Option<&Path>,
+    label: &str,
+    baseline: bool,
+    genes: &[GeneId],
+    texts: &[String],
+) -> Result<GeneVectors, CliError> {
+    let model = TextModel::open(model, adapter).map_err(CliError::failed)?;
+    let mut progress = Progress::new("embedding", "genes", texts.len() as u64, 0);
+    let mut values = Vec::with_capacity(texts.len() * model.width());
+    model
+        .embed(device, texts, |number, vector| {
+            values.extend_from_slice(vector);
+            progress.at(number as u64 + 1, model.name());
+        })
+        .map_err(CliError::failed)?;
+    progress.finish();
+    let features = Features::Dense {
+        width: model.width(),
+        values,
+    };
+    Ok(GeneVectors::new(label, baseline, genes, features))
+}
+
+/// Vectors of a file for those of the genes that it has.
+fn of_file(
+    path: &Path,
+    resolver: &Resolver<'_>,
+    genes: &[GeneId],
+) -> Result<GeneVectors, CliError> {
+    let named = NamedVectors::read(path).map_err(CliError::failed)?;
+    let mapping = Mapping::new(resolver, named.names.iter().map(String::as_str));
+    ui::note(&format!("{}: {}", path.display(), mapping.summary()));
+    let place: std::collections::HashMap<&str, usize> = named
+        .names
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(row, name)| (name.as_str(), row))
+        .collect();
+    let wanted: std::collections::HashSet<GeneId> = genes.iter().copied().collect();
+    let (mut found, mut values) = (Vec::new(), Vec::new());
+    for (gene, name) in mapping
+        .genes
+        .iter()
+        .filter(|(gene, _)| wanted.contains(gene))
+    {
+        let row = place.get(name.as_str()).copied().unwrap_or(0);
+        found.push(*gene);
+        values.extend_from_slice(&named.values[row * named.width..(row + 1) * named.width]);
+    }
+    if found.is_empty() {
+        return Err(CliError::failed(format!(
+            "--vectors {}: none of its names is a gene of this task; expected gene symbols or ids",
+            path.display()
+        )));
+    }
+    let features = Features::Dense {
+        width: named.width,
+        values,
+    };
+    Ok(GeneVectors::new(
+        path.display().to_string(),
+        false,
+        &found,
+        features,
+    ))
+}

@@ -1,0 +1,138 @@
+//! `bft bio study`: the losses side by side.
+
+use std::path::PathBuf;
+
+use bft_bio::data::response::Response;
+use bft_bio::data::sources::Dataset;
+use bft_bio::genes::resolver::Resolver;
+use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
+use bft_core::device::DeviceRequest;
+use clap::{Args, ValueEnum};
+
+use super::knowledge::Knowledge;
+use crate::error::CliError;
+use crate::flags::positive;
+use crate::open;
+use crate::train::stop_on_ctrl_c;
+use crate::ui::{self, Progress as Bar};
+
+/// Tune with every loss under the same settings, and report what differs beyond the seeds' spread
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  bft bio study --preset tiny --output study
+  bft bio study --preset small --model SmolLM2-135M-Instruct.Q4_1.gguf --output study
+
+SFT, DFT, BFT and BFT-v3 on the same gene facts; then exact match, token F1 and NLL in unseen phrasings, NLL on unseen genes
+and on general English, and the fitness task. Writes report.html and report.tsv. Stopped, the same command goes on.
+Not for clinical use.")]
+pub struct StudyFlags {
+    /// How large
+    #[arg(long, value_enum, default_value_t = PresetFlag::Small)]
+    pub preset: PresetFlag,
+    /// Folder for data, runs and the report
+    #[arg(long, short = 'o', value_name = "DIR")]
+    pub output: PathBuf,
+    /// The language model [default: the fetched SmolLM2]
+    #[arg(long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+    /// Learning rate of every run
+    #[arg(long, value_name = "NUMBER", default_value_t = 1e-3, value_parser = positive)]
+    pub lr: f64,
+    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device)]
+    pub device: DeviceRequest,
+}
+
+/// `--preset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PresetFlag {
+    /// minutes; shows that it runs
+    Tiny,
+    /// planned for 40 minutes on 2 quiet cores
+    Small,
+    /// for a GPU, or a night
+    Full,
+}
+
+/// Runs `bft bio study`.
+pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
+    let stop = stop_on_ctrl_c()?;
+    let knowledge = Knowledge::open()?;
+    let path = flags
+        .model
+        .clone()
+        .map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
+    let model = open::model(&path)?;
+    let resolver = Resolver::new(&knowledge.genome);
+    let fitness = knowledge.path(Dataset::FitnessMelanoma)?;
+    let response = Response::read_fitness(&[&fitness], &resolver).map_err(CliError::failed)?;
+    let device = open::device(&flags.device)?;
+    let preset = match flags.preset {
+        PresetFlag::Tiny => TINY,
+        PresetFlag::Small => SMALL,
+        PresetFlag::Full => FULL,
+    };
+    let command = format!(
+        "bft bio study --preset {} --lr {} --device {}",
+        preset.name, flags.lr, flags.device
+    );
+    let study = Study {
+        model_path: path,
+        model: &model,
+        device: &device,
+        genome: &knowledge.genome,
+        ontology: &knowledge.ontology,
+        response: &response,
+        folder: flags.output.clone(),
+        preset,
+        lr: flags.lr,
+    };
+    let mut bar: Option<Bar> = None;
+    let mut name = String::new();
+    let found = study
+        .run(stop, |event| match event {
+            Progress::Run(number, of, run) => {
+                name = format!("run {number} of {of}, {run}");
+                bar = Some(Bar::new("study", "runs", of as u64, number as u64 - 1));
+                ui::note(&name);
+            }
+            Progress::Step(step, steps) => {
+                if let Some(bar) = &mut bar {
+                    bar.at(0, &format!("{name}: step {step} of {steps}"));
+                }
+            }
+            Progress::Kept => ui::note("  done before"),
+            Progress::Done(measured) => {
+                let values = MEASURES.iter().zip(&measured.values);
+                let shown = values
+                    .filter_map(|((name, _), value)| Some(format!("{name} {:.3}", (*value)?)));
+                ui::note(&format!("  {}", shown.collect::<Vec<_>>().join("; ")));
+            }
+        })
+        .map_err(CliError::failed)?;
+    let threads = std::thread::available_parallelism().map_or(0, usize::from);
+    let machine = format!("{}, {threads} hardware threads", open::describe(&device));
+    let summary = study
+        .report(&found, &command, &machine)
+        .map_err(CliError::failed)?;
+    let mut rows = vec![
+        std::iter::once("loss")
+            .chain(MEASURES.iter().map(|(name, _)| *name))
+            .map(str::to_owned)
+            .collect::<Vec<_>>(),
+    ];
+    for (index, row) in summary.rows.iter().enumerate() {
+        let cells = (0..MEASURES.len()).map(|measure| summary.shown(index, measure));
+        rows.push(std::iter::once(row.name.clone()).chain(cells).collect());
+    }
+    ui::result(&ui::table(&rows))?;
+    for line in summary.against_sft() {
+        ui::result(&line)?;
+    }
+    ui::note(&format!(
+        "report: {}",
+        flags.output.join("report.html").display()
+    ));
+    Ok(())
+}

