@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bft_core::device::{Device, Elem, Recording};
+use bft_core::device::{Device, Elem, KernelPreference, Recording};
+use bft_core::ops::Op;
 use bft_core::ops::case::{Bound, Case, Fill, Record, Spec, Tensors};
 use bft_formats::{DType, Tensor};
 use half::{bf16, f16};
@@ -73,7 +74,7 @@ pub fn random_weight(random: &mut Random, dtype: DType, shape: &[usize]) -> Tens
             }
         }
     }
-    Tensor::new("weight", dtype, shape.to_vec(), bytes.into()).unwrap()
+    Tensor::new("weight", dtype, shape.to_vec(), bytes).unwrap()
 }
 
 /// Puts the data on a device.
@@ -100,33 +101,57 @@ fn run(device: &Device, record: &Record, tensors: &Tensors) {
     device.run(&recording).unwrap();
 }
 
-fn read(device: &Device, tensors: &Tensors, name: &str) -> Vec<f64> {
-    block_on(device.read_f64(tensors.view(name))).unwrap()
+async fn read(device: &Device, tensors: &Tensors, name: &str) -> Vec<f64> {
+    device.read_f64(tensors.view(name)).await.unwrap()
 }
 
 /// Runs forward and backward and reads every output and gradient.
-#[must_use]
-pub fn results(
+pub async fn results(
     device: &Device,
     case: &Case,
     data: &BTreeMap<&'static str, Data>,
 ) -> Vec<(&'static str, Vec<f64>)> {
     let tensors = bind(device, data);
     run(device, &case.forward, &tensors);
-    let mut results: Vec<_> = case
-        .outputs
-        .iter()
-        .map(|name| (*name, read(device, &tensors, name)))
-        .collect();
+    let mut results = Vec::new();
+    for name in &case.outputs {
+        results.push((*name, read(device, &tensors, name).await));
+    }
     if let Some(backward) = &case.backward {
         run(device, backward, &tensors);
-        results.extend(
-            case.gradients
-                .iter()
-                .map(|(_, name)| (*name, read(device, &tensors, name))),
-        );
+        for (_, name) in &case.gradients {
+            results.push((*name, read(device, &tensors, name).await));
+        }
     }
     results
+}
+
+/// Runs every case of an op on `gpu`, with the kernels for software drivers and those for real cards, and compares
+/// with the CPU. Gives the number of comparisons.
+///
+/// # Errors
+/// The first difference above a case's tolerance, in words.
+pub async fn gpu_difference(op: &Op, gpu: &Device) -> Result<usize, String> {
+    let cpu = Device::cpu();
+    let mut compared = 0;
+    for case in (op.cases)() {
+        let data = data(op.name, &case);
+        let expected = results(&cpu, &case, &data).await;
+        for preference in [KernelPreference::First, KernelPreference::Last] {
+            gpu.prefer_kernels(preference);
+            let what = format!("{} with {}, {preference:?} kernels", op.name, case.label);
+            let before = gpu.counters().dispatches;
+            let found = results(gpu, &case, &data).await;
+            if gpu.counters().dispatches == before {
+                return Err(format!("{what}: nothing ran on the GPU"));
+            }
+            if let Some(difference) = difference(&found, &expected, f64::from(case.tolerance)) {
+                return Err(format!("{what}: {difference}"));
+            }
+            compared += 1;
+        }
+    }
+    Ok(compared)
 }
 
 /// Where two results differ by more than the tolerance, relative to the largest element: what and where.
@@ -167,7 +192,7 @@ pub fn gradient_mismatch(op: &str, case: &Case, probes: usize, tolerance: f64) -
     run(&device, backward, &tensors);
     let mut random = Random::from_text(&case.label);
     for (input, gradient) in &case.gradients {
-        let analytic = read(&device, &tensors, gradient);
+        let analytic = block_on(read(&device, &tensors, gradient));
         let Data::F32(base) = &data[input] else {
             panic!("{input} is no float tensor")
         };
@@ -189,8 +214,8 @@ pub fn gradient_mismatch(op: &str, case: &Case, probes: usize, tolerance: f64) -
                 device.write_f64(tensors.view(input), &moved).unwrap();
                 run(&device, &case.forward, &tensors);
                 let weighted = case.upstream.iter().map(|(output, upstream)| {
-                    let output = read(&device, &tensors, output);
-                    let upstream = read(&device, &tensors, upstream);
+                    let output = block_on(read(&device, &tensors, output));
+                    let upstream = block_on(read(&device, &tensors, upstream));
                     output.iter().zip(upstream).map(|(a, b)| a * b).sum::<f64>()
                 });
                 weighted.sum()

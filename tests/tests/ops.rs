@@ -6,10 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use bft_core::device::{Access, Defines, Device, Kernel, KernelPreference, Recording};
+use bft_core::device::{Access, Defines, Device, Kernel, Recording};
 use bft_core::ops::OPS;
-use bft_tests::ops::{bind, data, difference, gradient_mismatch, results};
+use bft_tests::ops::{bind, data, difference, gpu_difference, gradient_mismatch, results};
 use naga::back::{hlsl, msl, spv};
+use pollster::block_on;
 
 fn parse(kernel: &Kernel, defines: Defines) -> naga::Module {
     let source = bft_shaders::source(kernel.shader, defines).unwrap();
@@ -132,27 +133,9 @@ fn gradients_match_central_differences() {
 #[test]
 fn gpu_matches_cpu() {
     let Some(gpu) = bft_tests::gpu() else { return };
-    let cpu = Device::cpu();
     for op in OPS {
-        for case in (op.cases)() {
-            let data = data(op.name, &case);
-            let expected = results(&cpu, &case, &data);
-            for preference in [KernelPreference::First, KernelPreference::Last] {
-                gpu.prefer_kernels(preference);
-                let before = gpu.counters().dispatches;
-                let found = results(&gpu, &case, &data);
-                assert!(
-                    gpu.counters().dispatches > before,
-                    "{} ran nothing on the GPU",
-                    op.name
-                );
-                if let Some(difference) = difference(&found, &expected, f64::from(case.tolerance)) {
-                    panic!(
-                        "{} with {}, {preference:?} kernels: {difference}",
-                        op.name, case.label
-                    );
-                }
-            }
+        if let Err(problem) = block_on(gpu_difference(op, &gpu)) {
+            panic!("{problem}");
         }
     }
 }
@@ -190,7 +173,7 @@ fn every_kernel_is_run_by_a_case() {
 fn comparison_notices_one_broken_element() {
     for op in OPS {
         let case = &(op.cases)()[0];
-        let good = results(&Device::cpu(), case, &data(op.name, case));
+        let good = block_on(results(&Device::cpu(), case, &data(op.name, case)));
         assert_eq!(difference(&good, &good, 1e-5), None);
         for tensor in 0..good.len() {
             let last = good[tensor].1.len() - 1;

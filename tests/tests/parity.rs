@@ -431,7 +431,7 @@ fn vocabulary_of_any_size() {
     let vocab = model.config.vocab_size - 3;
     model.config.vocab_size = vocab;
     let tensor = &model.tensors["model.embed_tokens.weight"];
-    let cut = tensor.to_f32()[..vocab * tensor.cols()].to_vec();
+    let cut = tensor.to_f32().unwrap()[..vocab * tensor.cols()].to_vec();
     let cut = bft_formats::Tensor::from_f32(
         "model.embed_tokens.weight",
         vec![vocab, tensor.cols()],

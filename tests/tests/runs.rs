@@ -364,7 +364,7 @@ fn a_model_whose_numbers_are_broken_is_given_up_after_twenty_steps() {
         .tensors
         .get_mut("model.layers.0.input_layernorm.weight")
         .unwrap();
-    let nan: Vec<u8> = (0..norm.data.len() / 4)
+    let nan: Vec<u8> = (0..norm.elements())
         .flat_map(|_| f32::NAN.to_le_bytes())
         .collect();
     norm.data = nan.into();

@@ -10,7 +10,12 @@ async function text(url: string): Promise<string> {
 }
 
 export const trainRows = () => text(trainUrl);
-export const heldOutRows = () => text(heldOutUrl);
+
+/** Every fourth: without a GPU, all of them would take minutes before the first step. */
+export async function heldOutRows(): Promise<string> {
+  const rows = (await text(heldOutUrl)).trim().split("\n");
+  return rows.filter((_, index) => index % 4 === 0).join("\n");
+}
 
 /** Lines of a name, a tab and a text. */
 export async function embedLines(): Promise<string> {

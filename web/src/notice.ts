@@ -86,6 +86,6 @@ function showStorage(): void {
 
 /** The engine's errors begin small and end without a point, as a command line's do; names stay as they are. */
 function sentence(message: string): string {
-  const text = message.trim().replace(/^[a-z]+(?=[ ,;:])/, (word) => word.charAt(0).toUpperCase() + word.slice(1));
+  const text = message.trim().replace(/^[a-z]+(?=[ ,;])/, (word) => word.charAt(0).toUpperCase() + word.slice(1));
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }

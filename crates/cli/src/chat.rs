@@ -12,7 +12,7 @@ use crate::flags::{RunFlags, at_least};
 use crate::generate::{SamplingFlags, as_value, chat_tokens, messages};
 use crate::open;
 use crate::ui::{self, DIM};
-use crate::writer::TextWriter;
+use crate::writer;
 
 /// Talk with a model
 #[derive(Debug, Clone, Args)]
@@ -71,7 +71,7 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
         PROMPT_PIECE.min(max_length),
         max_length,
     )?;
-    let mut writer = TextWriter::new(&runner, &model, tokenizer, &flags.sampling, max_length)?;
+    let mut answers = writer::begin(&runner, &model, tokenizer, &flags.sampling, max_length)?;
 
     let interactive = io::stdin().is_terminal();
     if interactive {
@@ -115,13 +115,7 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
             conversation.pop();
             continue;
         }
-        let written = writer.go_on(&prompt, |piece| {
-            if flags.json {
-                Ok(())
-            } else {
-                ui::result_piece(piece)
-            }
-        })?;
+        let written = writer::go_on(&mut answers, &prompt, !flags.json)?;
         if flags.json {
             ui::json(&as_value(&written))?;
         } else {

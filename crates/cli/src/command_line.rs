@@ -9,7 +9,7 @@ use crate::config_file;
 use crate::error::CliError;
 use crate::ranks;
 use crate::suggest::{did_you_mean, nearest};
-use crate::{bench, chat, devices, embed, estimate, eval, generate, inspect, train};
+use crate::{bench, bio, chat, devices, embed, estimate, eval, generate, inspect, train};
 
 /// Balanced Fine-Tuning of language models, on any machine
 #[derive(Debug, Parser)]
@@ -42,6 +42,7 @@ pub enum Verb {
     Estimate(estimate::EstimateFlags),
     Devices(devices::DevicesFlags),
     Bench(bench::BenchFlags),
+    Bio(bio::BioVerbs),
 }
 
 impl Verb {
@@ -60,6 +61,7 @@ impl Verb {
             Verb::Estimate(flags) => estimate::run(&flags),
             Verb::Devices(flags) => devices::run(&flags),
             Verb::Bench(flags) => bench::run(&flags),
+            Verb::Bio(verbs) => bio::run(verbs),
         }
     }
 }
@@ -83,7 +85,32 @@ fn definition() -> Command {
             arg
         }
     };
-    CommandLine::command().mut_subcommands(|verb| verb.mut_args(numbers))
+    CommandLine::command().mut_subcommands(|verb| {
+        verb.mut_args(numbers)
+            .mut_subcommands(|verb| verb.mut_args(numbers))
+    })
+}
+
+/// The command that the first words of a command line name, and those words: `bft`, `bft train` or `bft bio process`.
+fn named<'c>(command: &'c Command, argv: &[OsString]) -> (&'c Command, String) {
+    let (mut at, mut words) = (command, command.get_name().to_owned());
+    for word in argv.iter().skip(1).map_while(|word| word.to_str()) {
+        let Some(below) = at.find_subcommand(word) else {
+            break;
+        };
+        at = below;
+        words = format!("{words} {}", at.get_name());
+    }
+    (at, words)
+}
+
+/// The definition with nothing required of verbs, nor of the verbs below them.
+fn relaxed(command: &Command) -> Command {
+    let optional = |arg: clap::Arg| arg.required(false);
+    command.clone().mut_subcommands(|verb| {
+        verb.mut_args(optional)
+            .mut_subcommands(|verb| verb.mut_args(optional))
+    })
 }
 
 /// Reads the command line and the file its `--config` names.
@@ -92,13 +119,10 @@ fn definition() -> Command {
 /// [`CliError::Usage`] for anything that is no such verb, flag or value; one line, with the nearest known word.
 pub fn parse(mut argv: Vec<OsString>) -> Result<Request, CliError> {
     let command = definition();
-    let verb = argv.get(1).and_then(|word| word.to_str()).unwrap_or("");
-    if let Some(verb_command) = command.find_subcommand(verb) {
+    let (verb, _) = named(&command, &argv);
+    if verb.get_subcommands().next().is_none() {
         // Requirements are looked at once the files have had their say.
-        let relaxed = command
-            .clone()
-            .mut_subcommand(verb, |verb| verb.mut_args(|arg| arg.required(false)));
-        let matches = match relaxed.try_get_matches_from(&argv) {
+        let matches = match relaxed(&command).try_get_matches_from(&argv) {
             Ok(matches) => matches,
             // The strict definition prints the better help: it shows which flags must be there.
             Err(error) if error.kind() == ErrorKind::DisplayHelp => {
@@ -106,10 +130,11 @@ pub fn parse(mut argv: Vec<OsString>) -> Result<Request, CliError> {
             }
             Err(error) => return explain(&command, &argv, error, &[]),
         };
-        let Some((_, given)) = matches.subcommand() else {
-            return Err(CliError::usage("no verb was given; see bft --help"));
-        };
-        let mut from_files = config_file::flags(verb_command, given)?;
+        let mut given = &matches;
+        while let Some((_, below)) = given.subcommand() {
+            given = below;
+        }
+        let mut from_files = config_file::flags(verb, given)?;
         argv.append(&mut from_files.arguments);
         return finish(&command, argv, &from_files.origins);
     }
@@ -139,19 +164,13 @@ fn explain(
     error: clap::Error,
     origins: &[(String, String)],
 ) -> Result<Request, CliError> {
-    let verb = argv
-        .get(1)
-        .and_then(|word| word.to_str())
-        .and_then(|word| command.find_subcommand(word));
+    let (verb, words) = named(command, argv);
     let text = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(list)) => list.join(", "),
         _ => String::new(),
     };
-    let help = match verb {
-        Some(verb) => format!("bft {} --help", verb.get_name()),
-        None => "bft --help".to_owned(),
-    };
+    let help = format!("{words} --help");
     let flag = text(ContextKind::InvalidArg);
     let name = flag.split([' ', '=']).next().unwrap_or("").to_owned();
     let value = text(ContextKind::InvalidValue);
@@ -168,15 +187,12 @@ fn explain(
             return Ok(Request::Show(error.render()));
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            format!(
-                "no verb was given: use one of {}; see {help}",
-                verbs(command)
-            )
+            format!("no verb was given: use one of {}; see {help}", verbs(verb))
         }
         ErrorKind::InvalidSubcommand => {
-            unknown_verb(command, &text(ContextKind::InvalidSubcommand))
+            unknown_verb(verb, &words, &text(ContextKind::InvalidSubcommand))
         }
-        ErrorKind::UnknownArgument => unknown_argument(command, verb, &flag, &help),
+        ErrorKind::UnknownArgument => unknown_argument(command, verb, &words, &flag),
         ErrorKind::InvalidValue if value.is_empty() => {
             format!("{origin}{name} needs a value: {flag}; see {help}")
         }
@@ -217,38 +233,47 @@ fn explain(
     Err(CliError::usage(message))
 }
 
-fn unknown_verb(command: &Command, word: &str) -> String {
+fn unknown_verb(command: &Command, words: &str, word: &str) -> String {
     let names = command.get_subcommands().map(Command::get_name);
-    let guess = did_you_mean(word, names, |name| format!("bft {name}"));
+    let guess = did_you_mean(word, names, |name| format!("{words} {name}"));
     format!(
-        "bft has no verb '{word}'{guess}{} verbs: {}",
+        "{words} has no verb '{word}'{guess}{} verbs: {}",
         if guess.is_empty() { ";" } else { "" },
         verbs(command)
     )
 }
 
-fn unknown_argument(command: &Command, verb: Option<&Command>, flag: &str, help: &str) -> String {
-    let Some(verb) = verb else {
-        let names = command.get_subcommands().map(Command::get_name);
-        let guess = did_you_mean(flag, names, |name| format!("bft {name}"));
-        return format!("bft takes a verb before {flag}{guess}; see {help}");
-    };
-    let name = verb.get_name();
+fn unknown_argument(command: &Command, verb: &Command, words: &str, flag: &str) -> String {
+    let help = format!("{words} --help");
+    if verb.get_subcommands().next().is_some() {
+        let names = verb.get_subcommands().map(Command::get_name);
+        let guess = did_you_mean(flag, names, |name| format!("{words} {name}"));
+        return format!("{words} takes a verb before {flag}{guess}; see {help}");
+    }
     if !flag.starts_with('-') {
         let guess = did_you_mean(flag, long_flags(verb), |flag| format!("--{flag}"));
-        return format!("bft {name} takes flags only, found '{flag}'{guess}; see {help}");
+        let takes = if verb.get_positionals().next().is_some() {
+            "has room for no more words"
+        } else {
+            "takes flags only"
+        };
+        return format!("{words} {takes}, found '{flag}'{guess}; see {help}");
     }
     let guess = nearest(flag, long_flags(verb));
     // The flag may belong to another verb.
-    let elsewhere = command.get_subcommands().find(|other| {
-        other.get_name() != name && long_flags(other).any(|known| format!("--{known}") == flag)
-    });
+    let elsewhere = command
+        .get_subcommands()
+        .flat_map(|verb| std::iter::once(verb).chain(verb.get_subcommands()))
+        .find(|other| {
+            other.get_name() != verb.get_name()
+                && long_flags(other).any(|known| format!("--{known}") == flag)
+        });
     let hint = match (guess, elsewhere) {
         (Some(found), _) => format!("; did you mean --{found}?"),
         (None, Some(other)) => format!("; it belongs to bft {}", other.get_name()),
         (None, None) => String::new(),
     };
-    format!("bft {name} has no flag {flag}{hint}; see {help}")
+    format!("{words} has no flag {flag}{hint}; see {help}")
 }
 
 /// The long flags of a verb, without dashes.
@@ -297,8 +322,13 @@ mod tests {
 
     #[test]
     fn every_verb_has_an_example_and_every_flag_a_help_text() {
-        for verb in CommandLine::command().get_subcommands() {
-            let name = verb.get_name();
+        let command = CommandLine::command();
+        let verbs = command.get_subcommands().flat_map(|verb| {
+            let below = verb.get_subcommands();
+            let named = below.map(|it| (format!("{} {}", verb.get_name(), it.get_name()), it));
+            std::iter::once((verb.get_name().to_owned(), verb)).chain(named.collect::<Vec<_>>())
+        });
+        for (name, verb) in verbs {
             let after = verb
                 .get_after_help()
                 .map(ToString::to_string)
@@ -314,7 +344,9 @@ mod tests {
                     "{name}: {} has no help",
                     arg.get_id()
                 );
-                assert!(arg.get_short().is_none() || arg.get_id() == "help");
+                // -o alone is what everybody types for an output.
+                let short = arg.get_short();
+                assert!(matches!(short, None | Some('o')) || arg.get_id() == "help");
             }
         }
     }
@@ -352,6 +384,8 @@ mod tests {
             ("bft train model", "did you mean --model?"),
             ("bft --model m", "bft takes a verb before --model"),
             ("bft devices --rank 4", "it belongs to bft train"),
+            ("bft bio fech", "did you mean bft bio fetch?"),
+            ("bft bio fetch --onyl genes", "did you mean --only?"),
         ];
         for (line, expected) in cases {
             let message = complaint(line);

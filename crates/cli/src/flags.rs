@@ -188,7 +188,8 @@ fn target_module(text: &str) -> Result<String, String> {
     }
 }
 
-fn device(text: &str) -> Result<DeviceRequest, String> {
+/// A device's name.
+pub fn device(text: &str) -> Result<DeviceRequest, String> {
     text.parse::<DeviceRequest>().map_err(|_| {
         let guess = did_you_mean(text, ["auto", "cpu", "gpu", "gpu:0"], str::to_owned);
         format!("expected auto, cpu, gpu or gpu:N{guess}")

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use bft_formats::{Message, Model};
-use bft_train::TextEncoder;
+use bft_train::{TextEncoder, Written};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::error::CliError;
 use crate::flags::{RunFlags, at_least, not_negative, share};
 use crate::open;
 use crate::ui::{self, DIM};
-use crate::writer::{TextWriter, Written};
+use crate::writer;
 
 /// Generate text from a prompt
 #[derive(Debug, Clone, Args)]
@@ -111,19 +111,13 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
     let max_length = context.min(tokens.len().saturating_add(flags.sampling.max_new_tokens));
     let device = open::device(&flags.run.device)?;
     let runner = open::runner(&device, &model, adapter.as_ref(), tokens.len(), max_length)?;
-    let mut writer = TextWriter::new(&runner, &model, tokenizer, &flags.sampling, max_length)?;
-    let written = writer.go_on(&tokens, |piece| {
-        if flags.json {
-            Ok(())
-        } else {
-            ui::result_piece(piece)
-        }
-    })?;
+    let mut text = writer::begin(&runner, &model, tokenizer, &flags.sampling, max_length)?;
+    let written = writer::go_on(&mut text, &tokens, !flags.json)?;
     if flags.json {
         ui::json(&as_value(&written))
     } else {
         ui::result("")?;
-        ui::note(&format!("{DIM}{}{DIM:#}", written.summary()));
+        ui::note(&format!("{DIM}{}{DIM:#}", writer::summary(&written)));
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Flags become a configuration, the configuration a run, the run an exit code.
 
 mod bench;
+mod bio;
 mod cache;
 mod chat;
 mod command_line;

@@ -314,7 +314,7 @@ fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// The first Ctrl-C asks the run to stop, the second ends the process at once.
-fn stop_on_ctrl_c() -> Result<&'static AtomicBool, CliError> {
+pub fn stop_on_ctrl_c() -> Result<&'static AtomicBool, CliError> {
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::SeqCst) {
             // Checkpoints are renamed into place, so that ending here leaves the last one whole.

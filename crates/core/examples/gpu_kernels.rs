@@ -52,7 +52,7 @@ impl Bench {
     fn frozen(&self, dtype: DType, rows: usize, cols: usize) -> Result<Matrix, DeviceError> {
         // The same small scale and quants everywhere: rates do not depend on values.
         let data = vec![0x11; rows * dtype.row_bytes(cols)];
-        let tensor = Tensor::new("weight", dtype, vec![rows, cols], data.into())
+        let tensor = Tensor::new("weight", dtype, vec![rows, cols], data)
             .map_err(|error| DeviceError::Misuse(error.to_string()))?;
         Ok(Matrix::frozen(&self.device.upload_weight(&tensor)?))
     }

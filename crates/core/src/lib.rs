@@ -32,4 +32,5 @@ pub use model::batch::{Batch, Capacity};
 pub use model::encoder::EncoderRunner;
 pub use model::runner::{Generation, Runner, RunnerOptions};
 pub use model::tuner::{Checkpoint, OptimizerState, StepMetrics, Tuner, TunerOptions};
+pub use model::weights::Base;
 pub use ops::adamw::AdamW;

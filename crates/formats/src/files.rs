@@ -3,10 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use sha2::Digest;
-
-use crate::hash::hex;
-use crate::{FormatError, Result};
+use crate::{FormatError, Result, Sha256};
 
 /// Writes a file through a temporary one beside it: written, flushed to disk, renamed.
 ///
@@ -67,7 +64,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Lower-case hexadecimal SHA-256 of a file.
 pub fn sha256_file(path: &Path) -> Result<String> {
     let mut file = std::fs::File::open(path).map_err(|e| FormatError::io("open", path, e))?;
-    let mut hasher = sha2::Sha256::new();
+    let mut hasher = Sha256::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
         let n =
@@ -77,5 +74,5 @@ pub fn sha256_file(path: &Path) -> Result<String> {
         }
         hasher.update(&buffer[..n]);
     }
-    Ok(hex(&hasher.finalize()))
+    Ok(hasher.finish())
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{check_tensors, check_vocabulary};
 use crate::{
-    Bytes, ChatTemplate, FormatError, Model, ModelConfig, Result, Tensor, Tokenizer, safetensors,
+    Bytes, ChatTemplate, FormatError, Model, ModelConfig, Result, Source, Tensor, Tokenizer,
+    safetensors,
 };
 
 /// Where files come from: a folder on disk, or contents already in memory.
@@ -15,7 +16,7 @@ pub(crate) enum Folder {
     Disk(PathBuf),
     Memory {
         name: String,
-        files: BTreeMap<String, Bytes>,
+        files: BTreeMap<String, Source>,
     },
 }
 
@@ -25,10 +26,11 @@ impl Folder {
         Self::Disk(path.to_path_buf())
     }
 
-    pub fn in_memory(name: &str, files: BTreeMap<String, Bytes>) -> Self {
+    pub fn in_memory<S: Into<Source>>(name: &str, files: BTreeMap<String, S>) -> Self {
+        let files = files.into_iter();
         Self::Memory {
             name: name.to_string(),
-            files,
+            files: files.map(|(name, file)| (name, file.into())).collect(),
         }
     }
 
@@ -76,12 +78,19 @@ impl Folder {
 
     /// A file's contents, where it is there.
     pub fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        self.source(name)?
+            .map(|source| source.bytes(&self.file(name)))
+            .transpose()
+    }
+
+    /// Where a file's contents are, where it is there; nothing is read yet.
+    pub fn source(&self, name: &str) -> Result<Option<Source>> {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => {
                 let path = path.join(name);
                 if path.exists() {
-                    Bytes::map(&path).map(Some)
+                    Bytes::map(&path).map(|bytes| Some(bytes.into()))
                 } else {
                     Ok(None)
                 }
@@ -159,15 +168,15 @@ fn is_derivable(name: &str, config: &ModelConfig) -> bool {
         || (name == "lm_head.weight" && config.tie_word_embeddings)
 }
 
-type Weights = (BTreeMap<String, Tensor>, Vec<(String, Bytes)>);
+type Weights = (BTreeMap<String, Tensor>, Vec<(String, Source)>);
 
 /// The tensors that are wanted by name, and the files they came in.
 pub(crate) fn load_weights(folder: &Folder, wanted: fn(&str) -> bool) -> Result<Weights> {
     const SINGLE: &str = "model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
-    if let Some(bytes) = folder.get(SINGLE)? {
-        let tensors = safetensors::read(&folder.file(SINGLE), &bytes, wanted)?;
-        return Ok((tensors, vec![(SINGLE.to_string(), bytes)]));
+    if let Some(source) = folder.source(SINGLE)? {
+        let tensors = safetensors::read(&folder.file(SINGLE), &source, wanted)?;
+        return Ok((tensors, vec![(SINGLE.to_string(), source)]));
     }
     let Some(json) = folder.get(INDEX)? else {
         let advice = match folder
@@ -184,19 +193,22 @@ pub(crate) fn load_weights(folder: &Folder, wanted: fn(&str) -> bool) -> Result<
     };
     let index = folder.file(INDEX);
     let shard_of = safetensors::read_index(&index, &json)?;
-    let mut weight_files: BTreeMap<String, Bytes> = BTreeMap::new();
+    let mut weight_files: BTreeMap<String, Source> = BTreeMap::new();
     let mut tensors = BTreeMap::new();
     for shard in shard_of.values() {
         if weight_files.contains_key(shard) {
             continue;
         }
-        let bytes = folder.require(shard, "the index names it; download the missing file")?;
-        for (name, tensor) in safetensors::read(&folder.file(shard), &bytes, wanted)? {
+        let source = folder.source(shard)?.ok_or_else(|| {
+            let advice = "the index names it; download the missing file";
+            FormatError::missing(folder.shown(), shard, advice)
+        })?;
+        for (name, tensor) in safetensors::read(&folder.file(shard), &source, wanted)? {
             if shard_of.get(&name) == Some(shard) {
                 tensors.insert(name, tensor);
             }
         }
-        weight_files.insert(shard.clone(), bytes);
+        weight_files.insert(shard.clone(), source);
     }
     if let Some((name, shard)) = shard_of
         .iter()

@@ -4,7 +4,7 @@
 //! gives [`ModelConfig`], tensors under Hugging Face names in their file's own format, [`Tokenizer`]
 //! and [`ChatTemplate`]. [`EncoderModel::open`] takes the folder of a BERT sentence encoder, and
 //! [`EmbeddingModel::open`] either. [`Adapter`] reads and writes PEFT's layout. Everything also works
-//! from bytes in memory, for targets without files.
+//! without files: from bytes in memory, and weights from a [`Source`] that reads a range at a time.
 //!
 //! Files are hostile until parsed: every count, length and offset is checked before it is used or
 //! allocated for, and whatever would make the model compute something else than what is implemented
@@ -43,6 +43,7 @@ mod hash;
 mod json;
 mod model;
 mod safetensors;
+mod source;
 mod tensor;
 mod tokenizer;
 
@@ -55,7 +56,8 @@ pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooli
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{sha256_file, write_atomic};
-pub use hash::sha256_bytes;
+pub use hash::{Sha256, sha256_bytes};
 pub use model::Model;
+pub use source::{ReadAt, Source};
 pub use tensor::Tensor;
 pub use tokenizer::{StreamDecoder, Tokenizer};

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use crate::folder::Folder;
 use crate::gguf::{self, Header, HeaderError, Value};
 use crate::{
-    Bytes, ChatTemplate, DType, FormatError, ModelConfig, Result, Tensor, Tokenizer, sha256_bytes,
+    ChatTemplate, DType, FormatError, ModelConfig, Result, Source, Tensor, Tokenizer, sha256_bytes,
 };
 
 /// An opened model: every tensor its configuration asks for is there with the right shape.
@@ -27,7 +27,7 @@ pub struct Model {
     pub name: String,
     /// Where it was opened; the name for a model that came from memory.
     pub path: PathBuf,
-    weight_files: Vec<(String, Bytes)>,
+    weight_files: Vec<(String, Source)>,
     sha256: Arc<OnceLock<String>>,
 }
 
@@ -43,7 +43,7 @@ impl Model {
         let mut model = if metadata.is_dir() {
             crate::folder::load(&name, &Folder::on_disk(path))?
         } else {
-            let bytes = Bytes::map(path)?;
+            let bytes = crate::Bytes::map(path)?;
             if !Header::is_gguf(&bytes) {
                 return Err(FormatError::unsupported(
                     shown,
@@ -51,19 +51,19 @@ impl Model {
                     "give a .gguf file, or the folder that holds config.json and *.safetensors",
                 ));
             }
-            Self::load_gguf(&shown, &name, bytes)?
+            Self::load_gguf(&shown, &name, bytes.into())?
         };
         model.path = path.to_path_buf();
         Ok(model)
     }
 
-    /// Makes a model from the whole contents of a GGUF file; `name` names it in messages.
-    pub fn from_gguf_bytes(name: &str, bytes: Bytes) -> Result<Self> {
-        Self::load_gguf(name, name, bytes)
+    /// Makes a model from a GGUF file wherever it is; `name` names it in messages. Reads the header alone.
+    pub fn from_gguf(name: &str, file: impl Into<Source>) -> Result<Self> {
+        Self::load_gguf(name, name, file.into())
     }
 
-    /// Makes a model from the contents of the files of a folder, by file name.
-    pub fn from_folder_bytes(name: &str, files: BTreeMap<String, Bytes>) -> Result<Self> {
+    /// Makes a model from the files of a folder, by file name. Weights stay where they are.
+    pub fn from_folder<S: Into<Source>>(name: &str, files: BTreeMap<String, S>) -> Result<Self> {
         crate::folder::load(name, &Folder::in_memory(name, files))
     }
 
@@ -103,7 +103,7 @@ impl Model {
         tensors: BTreeMap<String, Tensor>,
         tokenizer: Option<Tokenizer>,
         chat_template: Option<ChatTemplate>,
-        weight_files: Vec<(String, Bytes)>,
+        weight_files: Vec<(String, Source)>,
     ) -> Self {
         let (name, path) = (name.to_string(), PathBuf::from(name));
         let sha256 = Arc::default();
@@ -119,18 +119,8 @@ impl Model {
         }
     }
 
-    fn load_gguf(file: &str, name: &str, bytes: Bytes) -> Result<Self> {
-        let header = Header::parse(&bytes).map_err(|e| match e {
-            HeaderError::NeedMoreBytes { total } => FormatError::malformed(
-                file,
-                format!(
-                    "is truncated or lies about itself: the header goes on to byte {total} at least, \
-                     the file has {}; download it again",
-                    bytes.len()
-                ),
-            ),
-            HeaderError::Invalid(problem) => FormatError::malformed(file, problem),
-        })?;
+    fn load_gguf(file: &str, name: &str, source: Source) -> Result<Self> {
+        let header = gguf_header(file, &source)?;
         if let Some(parts) = header
             .get("split.count")
             .and_then(Value::as_u64)
@@ -142,8 +132,8 @@ impl Model {
                 "merge them with llama.cpp's llama-gguf-split --merge",
             ));
         }
-        let config = gguf::model_config(file, &header, &bytes)?;
-        let tensors = gguf::load_tensors(file, &header, &bytes, &config)?;
+        let config = gguf::model_config(file, &header, &source)?;
+        let tensors = gguf::load_tensors(file, &header, &source, &config)?;
         let tokenizer = Tokenizer::from_gguf(file, &header)?;
         if let Some(tokenizer) = &tokenizer {
             check_vocabulary(file, tokenizer, config.vocab_size)?;
@@ -160,7 +150,7 @@ impl Model {
                 Some(ChatTemplate::new(source, bos, eos)?)
             }
         };
-        let files = vec![(name.to_string(), bytes)];
+        let files = vec![(name.to_string(), source)];
         Ok(Self::assemble(
             name,
             config,
@@ -187,7 +177,7 @@ impl Model {
         for tensor in self.tensors.values() {
             let (count, bytes) = formats.entry(tensor.dtype).or_insert((0, 0));
             *count += 1;
-            *bytes += tensor.data.len();
+            *bytes += tensor.byte_len();
         }
         formats
     }
@@ -222,29 +212,67 @@ impl Model {
     pub fn sha256(&self) -> Result<String> {
         let compute = || match &self.weight_files[..] {
             [] => {
-                let lines: String = self
-                    .tensors
-                    .values()
-                    .map(|t| format!("{}  {}\n", sha256_bytes(&t.data), t.name))
-                    .collect();
-                sha256_bytes(lines.as_bytes())
+                let data = self.tensors.values().map(|t| (&t.name, &t.data));
+                sha256_of_lines(data)
             }
             files => sha256_of_files(files),
         };
-        Ok(self.sha256.get_or_init(compute).clone())
+        if let Some(known) = self.sha256.get() {
+            return Ok(known.clone());
+        }
+        let digest = compute()?;
+        Ok(self.sha256.get_or_init(|| digest).clone())
+    }
+
+    /// Tells the SHA-256 of the weights where it is known already, so that they need not be read for it.
+    pub fn set_sha256(&self, digest: String) {
+        self.sha256.get_or_init(|| digest);
     }
 }
 
-/// Of one file's contents, or of the lines `sha256sum` prints for several.
-pub(crate) fn sha256_of_files(files: &[(String, Bytes)]) -> String {
-    if let [(_, bytes)] = files {
-        return sha256_bytes(bytes);
+/// The header, from as many of the file's first bytes as it takes.
+fn gguf_header(file: &str, source: &Source) -> Result<Header> {
+    /// More than most headers have; a vocabulary's tokens and merges are most of one.
+    const FIRST: u64 = 4 << 20;
+    let mut count = FIRST.min(source.len());
+    loop {
+        match Header::parse(&source.head(count, file)?) {
+            Ok(header) => return Ok(header),
+            Err(HeaderError::Invalid(problem)) => {
+                return Err(FormatError::malformed(file, problem));
+            }
+            Err(HeaderError::NeedMoreBytes { total }) if total > source.len() => {
+                return Err(FormatError::malformed(
+                    file,
+                    format!(
+                        "is truncated or lies about itself: the header goes on to byte {total} at least, \
+                         the file has {}; download it again",
+                        source.len()
+                    ),
+                ));
+            }
+            Err(HeaderError::NeedMoreBytes { total }) => {
+                count = total.max(count.saturating_mul(2)).min(source.len());
+            }
+        }
     }
-    let lines: String = files
-        .iter()
-        .map(|(name, bytes)| format!("{}  {name}\n", sha256_bytes(bytes)))
-        .collect();
-    sha256_bytes(lines.as_bytes())
+}
+
+/// SHA-256 of the lines that `sha256sum` prints.
+fn sha256_of_lines<'s>(files: impl Iterator<Item = (&'s String, &'s Source)>) -> Result<String> {
+    let mut lines = String::new();
+    for (name, source) in files {
+        lines.push_str(&format!("{}  {name}\n", source.sha256(name)?));
+    }
+    Ok(sha256_bytes(lines.as_bytes()))
+}
+
+/// Of one file's contents, or of the lines `sha256sum` prints for several.
+pub(crate) fn sha256_of_files(files: &[(String, Source)]) -> Result<String> {
+    match files {
+        [(name, source)] => source.sha256(name),
+        files => sha256_of_lines(files.iter().map(|(name, source)| (name, source))),
+    }
 }
 
 /// The last part of a path; of what it stands for where it ends in dots.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ::safetensors::tensor::Metadata;
 use ::safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde_json::Value;
 
 use crate::json::{Object, parse_object};
-use crate::{Bytes, DType, FormatError, Result, Tensor};
+use crate::{DType, FormatError, Result, Source, Tensor};
 
 /// The supported formats, for messages.
 const ADVICE: &str =
@@ -18,13 +19,13 @@ const MAX_HEADER: u64 = 100_000_000;
 /// The wanted tensors of one file; names, shapes and data are checked, formats must be plain floats.
 pub(crate) fn read(
     file: &str,
-    bytes: &Bytes,
+    source: &Source,
     wanted: fn(&str) -> bool,
 ) -> Result<BTreeMap<String, Tensor>> {
-    check_length(file, bytes)?;
-    let (header, metadata) =
-        SafeTensors::read_metadata(bytes).map_err(|e| explain(file, bytes, e))?;
-    let start = 8 + header;
+    let start = check_length(file, source)?;
+    let header = source.head(start, file)?;
+    let metadata =
+        read_header(&header, source.len()).map_err(|e| explain(file, &header, source.len(), e))?;
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
         if !wanted(&name) {
@@ -37,7 +38,8 @@ pub(crate) fn read(
             other => return Err(unsupported(file, &name, &format!("{other:?}"))),
         };
         let (from, to) = info.data_offsets;
-        let data = bytes.slice(start + from..start + to).ok_or_else(|| {
+        let range = start + from as u64..start + to as u64;
+        let data = source.slice(range).ok_or_else(|| {
             FormatError::malformed(file, format!("tensor {name} lies outside the file"))
         })?;
         let tensor = Tensor::new(&name, dtype, info.shape.clone(), data)
@@ -51,10 +53,29 @@ fn unsupported(file: &str, tensor: &str, dtype: &str) -> FormatError {
     FormatError::unsupported(file, format!("tensor type {dtype} (of {tensor})"), ADVICE)
 }
 
-/// The two lies a download most often tells, before anything is parsed.
-fn check_length(file: &str, bytes: &Bytes) -> Result<()> {
-    let have = bytes.len() as u64;
-    let Some(length) = bytes
+/// What the first bytes of a file of `length` bytes say about it.
+fn read_header(header: &[u8], length: u64) -> std::result::Result<Metadata, SafeTensorError> {
+    match SafeTensors::read_metadata(header) {
+        Ok((_, metadata)) if header.len() as u64 == length => Ok(metadata),
+        // All is well but for the data, which are not here: their length is compared instead.
+        Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {
+            let metadata: Metadata = serde_json::from_slice(&header[8..])
+                .map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+            if header.len() as u64 + metadata.data_len() as u64 == length {
+                Ok(metadata)
+            } else {
+                Err(SafeTensorError::MetadataIncompleteBuffer)
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the data start. Tells the two lies a download most often tells, before anything is parsed.
+fn check_length(file: &str, source: &Source) -> Result<u64> {
+    let have = source.len();
+    let Some(length) = source
+        .head(8, file)?
         .get(..8)
         .and_then(|b| b.try_into().ok())
         .map(u64::from_le_bytes)
@@ -76,21 +97,16 @@ fn check_length(file: &str, bytes: &Bytes) -> Result<()> {
         );
         return Err(FormatError::malformed(file, problem));
     }
-    Ok(())
+    Ok(8 + length)
 }
 
 /// Puts the parser's errors into words that say what to do, finding the culprit where it can.
-fn explain(file: &str, bytes: &Bytes, error: SafeTensorError) -> FormatError {
-    let length = bytes
+fn explain(file: &str, header: &[u8], have: u64, error: SafeTensorError) -> FormatError {
+    let length = header
         .get(..8)
         .and_then(|b| b.try_into().ok())
         .map_or(0, u64::from_le_bytes);
-    let end = usize::try_from(length)
-        .unwrap_or(usize::MAX)
-        .saturating_add(8);
-    let header: Option<Value> = bytes
-        .get(8..end)
-        .and_then(|b| serde_json::from_slice(b).ok());
+    let header: Option<Value> = header.get(8..).and_then(|b| serde_json::from_slice(b).ok());
     let problem = match error {
         SafeTensorError::InvalidHeaderDeserialization(e) => {
             if let Some((name, dtype)) = header.as_ref().and_then(unknown_dtype) {
@@ -102,15 +118,12 @@ fn explain(file: &str, bytes: &Bytes, error: SafeTensorError) -> FormatError {
         SafeTensorError::MetadataIncompleteBuffer => {
             let stated = header.as_ref().map_or(0, data_end);
             let expected = stated.saturating_add(length).saturating_add(8);
-            let what = if (bytes.len() as u64) < expected {
+            let what = if have < expected {
                 "is truncated"
             } else {
                 "is longer than it says"
             };
-            format!(
-                "{what}: the header describes {expected} bytes, the file has {}",
-                bytes.len()
-            )
+            format!("{what}: the header describes {expected} bytes, the file has {have}")
         }
         SafeTensorError::TensorInvalidInfo => {
             "has a tensor whose shape and data length disagree".to_string()

@@ -117,7 +117,7 @@ fn it_is_found_wherever_models_keep_it() {
         files
             .iter()
             .for_each(|(name, text)| put(&mut all, name, text.clone()));
-        Model::from_folder_bytes("tiny", all).map(|m| m.chat_template)
+        Model::from_folder("tiny", all).map(|m| m.chat_template)
     };
     let config = |template: serde_json::Value| {
         (
@@ -151,7 +151,7 @@ fn it_is_found_wherever_models_keep_it() {
         &["chat_template is 5"],
     );
 
-    let model = Model::from_gguf_bytes("m", tiny_gguf("llama").bytes()).unwrap();
+    let model = Model::from_gguf("m", tiny_gguf("llama").bytes()).unwrap();
     assert_eq!(
         model.chat_template.unwrap().render(&turns, false).unwrap(),
         "user:Hi<|end|>"

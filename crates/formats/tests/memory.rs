@@ -48,7 +48,7 @@ fn peak(f: impl FnOnce()) -> usize {
 const LIMIT: usize = 8 << 20;
 
 fn open_gguf(file: Vec<u8>) -> usize {
-    peak(|| drop(Model::from_gguf_bytes("m.gguf", Bytes::from(file))))
+    peak(|| drop(Model::from_gguf("m.gguf", Bytes::from(file))))
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_lie_costs_no_memory() {
         bad[at] = b'9';
         let mut files = folder.clone();
         put(&mut files, "model.safetensors", bad.clone());
-        let cost = peak(|| drop(Model::from_folder_bytes("m", files)));
+        let cost = peak(|| drop(Model::from_folder("m", files)));
         assert!(cost < LIMIT, "a 9 at {at} cost {cost} bytes");
         let mut files = BTreeMap::new();
         put(
@@ -88,12 +88,12 @@ fn a_lie_costs_no_memory() {
         );
         put(&mut files, "adapter_model.safetensors", bad);
         let model = tiny_config(Architecture::Llama);
-        let cost = peak(|| drop(Adapter::from_folder_bytes("a", files, &model)));
+        let cost = peak(|| drop(Adapter::from_folder("a", files, &model)));
         assert!(cost < LIMIT, "a 9 at {at} cost {cost} bytes in an adapter");
     }
     let mut lie = weights.clone();
     lie[..8].copy_from_slice(&99_000_000u64.to_le_bytes());
     let mut files = folder.clone();
     put(&mut files, "model.safetensors", lie);
-    assert!(peak(|| drop(Model::from_folder_bytes("m", files))) < LIMIT);
+    assert!(peak(|| drop(Model::from_folder("m", files))) < LIMIT);
 }

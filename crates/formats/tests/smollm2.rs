@@ -84,6 +84,7 @@ fn weights_dequantise_to_what_transformers_gets() {
     for (name, expected) in HASHES {
         let bytes: Vec<u8> = model.tensors[name]
             .to_f32()
+            .unwrap()
             .iter()
             .flat_map(|v| v.to_le_bytes())
             .collect();

@@ -342,7 +342,7 @@ fn a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused() {
     kinds.push(3);
     g.strings("tokenizer.ggml.tokens", &tokens)
         .i32s("tokenizer.ggml.token_type", &kinds);
-    let text = message(Model::from_gguf_bytes("m.gguf", g.bytes()));
+    let text = message(Model::from_gguf("m.gguf", g.bytes()));
     assert_says(
         &text,
         &[
@@ -354,7 +354,7 @@ fn a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused() {
     // Fewer tokens than rows is how vocabularies are padded.
     g.strings("tokenizer.ggml.tokens", &tokens[..262])
         .i32s("tokenizer.ggml.token_type", &kinds[..262]);
-    assert!(Model::from_gguf_bytes("m.gguf", g.bytes()).is_ok());
+    assert!(Model::from_gguf("m.gguf", g.bytes()).is_ok());
 }
 
 /// The same byte-level tokenizer as a `tokenizer.json`, which cuts texts after two tokens.
@@ -400,7 +400,7 @@ fn in_folder(json: &Value, config: Option<Value>) -> Result<Model> {
     if let Some(config) = config {
         put(&mut files, "tokenizer_config.json", config.to_string());
     }
-    Model::from_folder_bytes("tiny", files)
+    Model::from_folder("tiny", files)
 }
 
 #[test]
@@ -517,7 +517,7 @@ fn broken_tokenizer_files_are_refused() {
     let add = refuse(&tokenizer_json(&[]), Some(json!({"add_bos_token": "no"})));
     assert_says(&add, &["add_bos_token is \"no\""]);
 
-    let without = Model::from_folder_bytes("tiny", tiny_folder(Architecture::Llama)).unwrap();
+    let without = Model::from_folder("tiny", tiny_folder(Architecture::Llama)).unwrap();
     assert_says(
         &message(without.require_tokenizer()),
         &["tiny", "tokenizer.json", "input_ids"],

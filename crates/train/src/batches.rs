@@ -152,6 +152,7 @@ pub fn pack(samples: &[&Sample]) -> Batch {
 }
 
 /// Appends sample `sample` of one batch to another.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn push_sample(to: &mut Batch, from: &Batch, sample: usize) {
     let range = |bounds: &[u32]| bounds[sample] as usize..bounds[sample + 1] as usize;
     let (tokens, trained) = (range(&from.segments), range(&from.trained_segments));

@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 
 use bft_core::OptimizerState;
 use bft_formats::{Adapter, FormatError, ModelConfig, write_atomic};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::checkpoint_files::{
+    OPTIMIZER_FILE, STATE_FILE, checkpoint_files, parse_optimizer, parse_state,
+};
 use crate::error::TrainError;
 use crate::state::{Checkpoint, RunState};
 
@@ -24,8 +26,6 @@ use crate::state::{Checkpoint, RunState};
 const KEPT: usize = 2;
 const PREFIX: &str = "step-";
 const INCOMPLETE: &str = ".incomplete-";
-const STATE_FILE: &str = "state.json";
-const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
 /// The folder that holds a run's checkpoints.
 #[derive(Debug, Clone)]
@@ -164,92 +164,22 @@ fn write_parts(
         fs::remove_dir_all(folder).map_err(|e| write_error("replace", folder, e))?;
     }
     fs::create_dir_all(folder).map_err(|e| write_error("make folder", folder, e))?;
-    adapter.save(folder).map_err(format_error)?;
-    let path = folder.join(OPTIMIZER_FILE);
-    write_optimizer(&path, optimizer).map_err(|e| write_error("write", &path, e))?;
-    write_atomic(&folder.join(STATE_FILE), |out| {
-        Ok(serde_json::to_writer_pretty(out, state)?)
-    })
-    .map_err(format_error)?;
+    for (name, contents) in checkpoint_files(state, adapter, optimizer)? {
+        write_atomic(&folder.join(name), |out| out.write_all(&contents)).map_err(format_error)?;
+    }
     sync_folder(folder).map_err(|e| write_error("write", folder, e))
 }
 
-fn write_optimizer(path: &Path, state: &OptimizerState) -> io::Result<()> {
-    // Safetensors are little-endian, as every machine this runs on.
-    fn view(values: &[f32]) -> io::Result<TensorView<'_>> {
-        TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values))
-            .map_err(io::Error::other)
-    }
-    // As a tensor, not as metadata, whose order in the file changes from run to run.
-    let counters: Vec<u8> = [state.step, u64::from(state.passes)]
-        .iter()
-        .flat_map(|c| c.to_le_bytes())
-        .collect();
-    let counters = TensorView::new(Dtype::U64, vec![2], &counters).map_err(io::Error::other)?;
-    let tensors = [
-        ("counters", counters),
-        ("control", view(&state.control)?),
-        ("first_moment", view(&state.first_moment)?),
-        ("second_moment", view(&state.second_moment)?),
-    ];
-    safetensors::serialize_to_file(tensors, None, path).map_err(|e| match e {
-        safetensors::SafeTensorError::IoError(e) => e,
-        other => io::Error::other(other),
-    })?;
-    File::options().write(true).open(path)?.sync_all()
-}
-
 fn read_optimizer(folder: &Path) -> Result<OptimizerState, TrainError> {
-    let path = folder.join(OPTIMIZER_FILE);
-    let problem = |what: String| bad(folder, format!("{OPTIMIZER_FILE}: {what}"));
-    let bytes = fs::read(&path).map_err(|e| problem(e.to_string()))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| problem(e.to_string()))?;
-    let data = |name: &str, dtype: Dtype| {
-        let tensor = tensors.tensor(name).map_err(|e| problem(e.to_string()))?;
-        if tensor.dtype() != dtype {
-            return Err(problem(format!(
-                "{name} is {:?}, expected {dtype:?}",
-                tensor.dtype()
-            )));
-        }
-        Ok(tensor.data())
-    };
-    let values = |name: &str| -> Result<Vec<f32>, TrainError> {
-        let (words, _) = data(name, Dtype::F32)?.as_chunks::<4>();
-        Ok(words.iter().map(|w| f32::from_le_bytes(*w)).collect())
-    };
-    let (counters, _) = data("counters", Dtype::U64)?.as_chunks::<8>();
-    let [step, passes] = *counters else {
-        return Err(problem(format!(
-            "counters holds {} numbers, expected 2",
-            counters.len()
-        )));
-    };
-    let passes = u64::from_le_bytes(passes);
-    Ok(OptimizerState {
-        step: u64::from_le_bytes(step),
-        passes: u32::try_from(passes)
-            .map_err(|_| problem(format!("passes is {passes}, too many")))?,
-        control: values("control")?,
-        first_moment: values("first_moment")?,
-        second_moment: values("second_moment")?,
-    })
+    let bytes = fs::read(folder.join(OPTIMIZER_FILE))
+        .map_err(|e| bad(folder, format!("{OPTIMIZER_FILE}: {e}")))?;
+    parse_optimizer(&bytes).map_err(|problem| bad(folder, problem))
 }
 
 fn read_state(folder: &Path) -> Result<RunState, TrainError> {
-    let problem = |what: String| bad(folder, format!("{STATE_FILE}: {what}"));
-    let bytes = fs::read(folder.join(STATE_FILE)).map_err(|e| problem(e.to_string()))?;
-    let value: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|e| problem(e.to_string()))?;
-    let layout = value.get("layout").and_then(serde_json::Value::as_u64);
-    if layout != Some(u64::from(RunState::LAYOUT)) {
-        let found = layout.map_or("none".into(), |l| l.to_string());
-        return Err(problem(format!(
-            "layout is {found}, expected {}: another version of bft made it",
-            RunState::LAYOUT
-        )));
-    }
-    serde_json::from_value(value).map_err(|e| problem(e.to_string()))
+    let bytes =
+        fs::read(folder.join(STATE_FILE)).map_err(|e| bad(folder, format!("{STATE_FILE}: {e}")))?;
+    parse_state(&bytes).map_err(|problem| bad(folder, problem))
 }
 
 fn bad(path: &Path, problem: String) -> TrainError {

@@ -59,6 +59,11 @@ pub trait Engine: LogProbs {
     async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError>;
     /// The adapter as it is now.
     async fn adapter(&mut self) -> Result<Adapter, EngineError>;
+    /// s_b of each sample of the last micro-batch under `loss`; none where nobody looks at them.
+    async fn sample_weights(&mut self, loss: &LossConfig) -> Result<Vec<f64>, EngineError> {
+        let _ = loss;
+        Ok(Vec::new())
+    }
     /// AdamW's moments and step count.
     async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
     /// Puts back what [`Engine::optimizer_state`] gave.

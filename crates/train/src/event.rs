@@ -14,6 +14,13 @@ pub enum Event {
     Note(Note),
     /// An optimizer step is done.
     Step(StepRow),
+    /// s_b of the samples of the last micro-batch, where the engine tells; comes before the step that it belongs to.
+    SampleWeights {
+        /// The step, from 1.
+        step: u64,
+        /// One for each sample, as the loss weighs it.
+        weights: Vec<f64>,
+    },
     /// An optimizer step was left out because its gradient was not finite.
     Skipped {
         /// The step, from 1.

@@ -13,6 +13,9 @@
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
+//! | which vectors are alike | `similar` |
+//! | a prompt to more text | `writer` |
+//! | who may end or hold up any of it | `control` |
 //!
 //! Nothing here names a device or a terminal. What touches files is left out on wasm32, where a page hands over bytes.
 
@@ -20,7 +23,9 @@ mod adapter;
 mod batches;
 #[cfg(not(target_arch = "wasm32"))]
 mod checkpoint;
+mod checkpoint_files;
 mod config;
+mod control;
 mod description;
 mod embed;
 mod embedder;
@@ -35,6 +40,7 @@ mod memory;
 mod paths;
 mod plan;
 mod random;
+#[cfg(not(target_arch = "wasm32"))]
 mod ranks;
 #[cfg(not(target_arch = "wasm32"))]
 mod resume;
@@ -42,17 +48,21 @@ mod rows;
 mod run;
 mod samples;
 mod schedule;
+pub mod similar;
 mod state;
 #[cfg(test)]
 mod testing;
 mod text;
 mod trainer;
+mod writer;
 
 pub use adapter::new_adapter;
 pub use batches::{BatchBounds, BatchOptions, Cursor, Loader, StepBatches, groups, pack};
 #[cfg(not(target_arch = "wasm32"))]
 pub use checkpoint::Checkpoints;
+pub use checkpoint_files::{NamedFile, adapter_files, checkpoint_files};
 pub use config::{ConfigError, TrainConfig};
+pub use control::Control;
 pub use embed::{
     EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows,
 };
@@ -67,6 +77,7 @@ pub use inspect::{
 pub use memory::{MemoryEstimate, estimate_memory};
 pub use paths::{os_string, path_to_json};
 pub use plan::Plan;
+#[cfg(not(target_arch = "wasm32"))]
 pub use ranks::{Ranks, share_out};
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;
@@ -82,3 +93,4 @@ pub use schedule::{Schedule, UnknownSchedule};
 pub use state::{Checkpoint, RunState, Store};
 pub use text::{LabelledTokens, TextEncoder, TextError};
 pub use trainer::{DeviceSummary, Trainer};
+pub use writer::{Finish, TextWriter, WriteError, Written};

@@ -36,7 +36,7 @@ pub fn estimate_memory(
     let total_bytes = counting.allocated_bytes();
     let values: usize = adapter.pairs.iter().map(|p| p.a.len() + p.b.len()).sum();
     let adapter_bytes = values as u64 * 4 * 4;
-    let model_bytes = model.tensors.values().map(|t| t.data.len() as u64).sum();
+    let model_bytes = model.tensors.values().map(|t| t.byte_len() as u64).sum();
     let activation_bytes = total_bytes.saturating_sub(adapter_bytes + model_bytes);
     Ok(MemoryEstimate {
         model_bytes,

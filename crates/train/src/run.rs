@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_formats::Model;
 
 use crate::batches::{Cursor, Loader};
+use crate::control::Control;
 use crate::description::describe;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
@@ -65,7 +65,7 @@ pub(crate) struct Start {
 }
 
 /// A run in progress.
-pub(crate) struct Run<'r, E, S> {
+pub(crate) struct Run<'r, E, S, C> {
     plan: &'r Plan,
     facts: Facts<'r>,
     store: S,
@@ -83,18 +83,18 @@ pub(crate) struct Run<'r, E, S> {
     reported: f64,
     skipping: Option<Skipping>,
     totals: Totals,
-    stop: &'r AtomicBool,
+    control: &'r C,
     on_event: &'r mut dyn FnMut(Event),
 }
 
-impl<'r, E: Engine, S: Store> Run<'r, E, S> {
+impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
     pub fn new(
         plan: &'r Plan,
         facts: Facts<'r>,
         store: S,
         engine: E,
         start: Start,
-        stop: &'r AtomicBool,
+        control: &'r C,
         on_event: &'r mut dyn FnMut(Event),
     ) -> Self {
         let now = store.seconds();
@@ -112,7 +112,7 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
             reported: now,
             skipping: None,
             totals: Totals::default(),
-            stop,
+            control,
             on_event,
         }
     }
@@ -167,6 +167,11 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
             if save {
                 self.save().await?;
             }
+            if self.control.pausing() {
+                self.report().await?;
+                self.save().await?;
+            }
+            self.control.turn().await;
         }
         // Whoever stops a run may do so between any two lines above.
         if !self.pending.is_empty() {
@@ -177,7 +182,7 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
     }
 
     fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.control.stopping()
     }
 
     /// Forward and backward of every micro-batch, then the update.
@@ -222,6 +227,15 @@ impl<'r, E: Engine, S: Store> Run<'r, E, S> {
             .drain_metrics()
             .await
             .map_err(|e| self.device_error(e))?;
+        let weights = self
+            .engine
+            .sample_weights(&self.plan.config.loss())
+            .await
+            .map_err(|e| self.device_error(e))?;
+        if !weights.is_empty() {
+            let step = self.step;
+            (self.on_event)(Event::SampleWeights { step, weights });
+        }
         let tokens: usize = self.pending.iter().map(|p| p.tokens).sum();
         let seconds = (self.store.seconds() - self.reported).max(1e-9);
         let tokens_per_second = (tokens as f64 / seconds * 10.0).round() / 10.0;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bft_formats::{
-    Adapter, Architecture, Bytes, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig,
+    Adapter, Architecture, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig,
     RopeScaling, Tensor, Tokenizer,
 };
 use serde_json::{Value, json};
@@ -143,12 +143,7 @@ pub(crate) fn model_with(
         let bytes: Vec<u8> = (0..shape.iter().product())
             .flat_map(|i| value(i).to_le_bytes())
             .collect();
-        let tensor = Tensor {
-            name: name.clone(),
-            dtype: DType::F32,
-            shape: shape.to_vec(),
-            data: Bytes::from(bytes),
-        };
+        let tensor = Tensor::new(name.clone(), DType::F32, shape.to_vec(), bytes).unwrap();
         tensors.insert(name, tensor);
     };
     let weight = |i: usize| (((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5) * 0.8;

@@ -1,11 +1,10 @@
 //! Preparing a training run: a fresh start or a checkpoint to go on from, a device, and where to keep what is made.
 
-use std::sync::atomic::AtomicBool;
-
 use bft_core::device::DeviceInfo;
 use bft_formats::{Adapter, Model};
 
 use crate::adapter::new_adapter;
+use crate::control::Control;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
 use crate::event::{Event, Finished, Note};
@@ -123,8 +122,8 @@ impl<'m> Trainer<'m> {
         &self.adapter
     }
 
-    /// Trains. `engine` starts from the given adapter; `store` is opened at the given step; `stop` ends the run after
-    /// the step at hand, with a checkpoint.
+    /// Trains. `engine` starts from the given adapter; `store` is opened at the given step; `control` may hold the run
+    /// up between steps, or end it after the step at hand, with a checkpoint.
     ///
     /// # Errors
     /// Whatever the device or the store reports, with the checkpoint that is left.
@@ -133,7 +132,7 @@ impl<'m> Trainer<'m> {
         device: &DeviceSummary,
         engine: impl FnOnce(Adapter, &Plan) -> Result<E, EngineError>,
         store: impl FnOnce(&Plan, u64) -> Result<S, TrainError>,
-        stop: &AtomicBool,
+        control: &impl Control,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Finished, TrainError> {
         let parameters = self
@@ -172,7 +171,7 @@ impl<'m> Trainer<'m> {
             data_sha256: &self.data_sha256,
             parameters,
         };
-        Run::new(&self.plan, facts, store, engine, start, stop, on_event)
+        Run::new(&self.plan, facts, store, engine, start, control, on_event)
             .go(notes)
             .await
     }
@@ -189,6 +188,7 @@ mod native {
     use super::{DeviceSummary, Trainer};
     use crate::checkpoint::load_checkpoint;
     use crate::config::TrainConfig;
+    use crate::control::Control;
     use crate::engine::{Engine, EngineError};
     use crate::error::TrainError;
     use crate::event::{Event, Finished};
@@ -223,11 +223,11 @@ mod native {
             self,
             device: &DeviceSummary,
             engine: impl FnOnce(Adapter, &Plan) -> Result<E, EngineError>,
-            stop: &AtomicBool,
+            control: &impl Control,
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
             let folder = |plan: &Plan, step| RunFolder::open(&plan.config.output, step);
-            self.run_in(device, engine, folder, stop, on_event).await
+            self.run_in(device, engine, folder, control, on_event).await
         }
 
         /// Trains on `device` into the output folder.
@@ -237,7 +237,7 @@ mod native {
         pub async fn tune(
             self,
             device: &Device,
-            stop: &AtomicBool,
+            control: &impl Control,
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
             let model = self.model;
@@ -249,7 +249,7 @@ mod native {
             let tuner = |adapter, plan: &Plan| {
                 Tuner::new(device, model, &adapter, plan.tuner_options()).map_err(EngineError::from)
             };
-            self.run(&summary, tuner, stop, on_event).await
+            self.run(&summary, tuner, control, on_event).await
         }
 
         /// Trains on `device` together with the other ranks of a job, each of which calls this with the same settings.

@@ -9,6 +9,7 @@ mod page;
 mod shell;
 mod system;
 mod test;
+mod web;
 
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ struct Task {
     run: fn(&[String]) -> Result<(), String>,
 }
 
-const TASKS: [Task; 4] = [
+const TASKS: [Task; 5] = [
     Task {
         name: "demo",
         does: "tunes SmolLM2 on gene facts and shows what changed (10 minutes on 2 cores)",
@@ -27,13 +28,18 @@ const TASKS: [Task; 4] = [
     },
     Task {
         name: "test",
-        does: "installs what the tests need (Debian) and runs format, lints and every test",
+        does: "installs what the tests need (Debian) and runs format, lints and every test but the page's",
         run: test::run,
     },
     Task {
         name: "bench",
         does: "times bft and PyTorch in turn and prints the table of docs/benchmarks.md",
         run: bench::run,
+    },
+    Task {
+        name: "web",
+        does: "builds the page and serves it on this machine; --build leaves it in web/dist/, --test drives it in Chromium",
+        run: web::run,
     },
     Task {
         name: "model",

@@ -38,10 +38,17 @@ pub fn build() -> Result<(), String> {
     npm(&["run", "--silent", "build"])
 }
 
+/// Serves what was built on this machine, as any static host would.
+pub fn serve(port: &str) -> Result<(), String> {
+    let serve = ["run", "--silent", "serve", "--", "--strictPort", "--port"];
+    npm(&[&serve[..], &[port]].concat())
+}
+
 /// Drives the built page in Chromium.
 pub fn test() -> Result<(), String> {
+    crate::web::build()?;
+    crate::web::ops()?;
     heading("The page, in Chromium");
     system::chromium()?;
-    build()?;
     npm(&["run", "--silent", "test"])
 }

@@ -144,7 +144,7 @@ pub fn chromium() -> Result<(), String> {
 }
 
 /// Installs Debian packages, as root or through sudo where that asks for no password.
-fn install(packages: &[&str]) -> Result<(), String> {
+pub fn install(packages: &[&str]) -> Result<(), String> {
     let advice = format!(
         "install {} with your system's package manager",
         packages.join(" and ")

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::shell::{self, cargo, heading};
-use crate::{model, page, system};
+use crate::{model, system};
 
 /// Installs what is missing, then the quick checks before the slow ones; stops at the first that fails.
 pub fn run(rest: &[String]) -> Result<(), String> {
@@ -41,7 +41,6 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             .args(features)
             .env("BFT_CACHE", model.parent().unwrap_or(&model)),
     )?;
-    page::test()?;
     println!(
         "\nall passed in {:.0} minutes",
         started.elapsed().as_secs_f64() / 60.0

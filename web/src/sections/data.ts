@@ -62,7 +62,7 @@ async function useGenes(app: App): Promise<void> {
   if (!texts) return;
   for (const area of $$<HTMLTextAreaElement>("#data-roles textarea")) area.value = "";
   if (await read(app, "train", { name: "genes/train.jsonl", text: texts[0] })) {
-    await read(app, "held_out", { name: "genes/heldout.jsonl", text: texts[1] });
+    await read(app, "held_out", { name: "genes/heldout.jsonl, every fourth row", text: texts[1] });
   }
 }
 

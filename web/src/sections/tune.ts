@@ -20,6 +20,7 @@ interface Run {
   memory: number;
   device: string;
   rows: StepRow[];
+  evals: number;
   finished: Finished | null;
   /** Times of the last steps, for the time left. */
   times: number[];
@@ -81,7 +82,7 @@ async function goOn(app: App, stored: StoredRun): Promise<void> {
 
 async function begin(app: App, call: () => Promise<Finished>, again: () => void): Promise<void> {
   const earlier = new Set(app.storage?.runs.map((stored) => stored.id));
-  run = { state: "running", steps: 0, from: 0, step: 0, saved: null, memory: 0, device: "", rows: [], finished: null, times: [] };
+  run = { state: "running", steps: 0, from: 0, step: 0, saved: null, memory: 0, device: "", rows: [], evals: 0, finished: null, times: [] };
   const mine = run;
   $("#run").hidden = false;
   clear($("#settings-notice"));
@@ -144,6 +145,7 @@ function heard(app: App, event: WorkerEvent): void {
       charts.step(event.row, event.sample_weights);
       break;
     case "eval":
+      run.evals += 1;
       charts.eval(event.row);
       break;
     case "skipped":
@@ -181,7 +183,7 @@ function drawNow(app: App): void {
   const { state, steps, step, rows, finished } = run;
   const last = rows.at(-1);
   $("#run").dataset["state"] = state;
-  const says = state === "done" && finished ? `Done: ${plural(finished.steps, "step")} in ${duration(finished.seconds)}` : state === "stopped" && finished ? `Stopped after step ${count(finished.steps)} of ${count(steps)}` : STATES[state];
+  const says = headline(app, run);
   if ($("#run-state").textContent !== says) $("#run-state").textContent = says;
   const [pauseButton, stopButton] = [$("#pause"), $("#stop")];
   for (const button of [pauseButton, stopButton]) hide(button, !live, $("#run-state"));
@@ -209,6 +211,17 @@ function drawNow(app: App): void {
   else shown.ontoggle = () => run && table(run.rows);
   const of = steps ? ` ${count(step)} of ${count(steps)}` : "";
   fill($("#tune-gist"), live ? `${STATES[state].toLowerCase()}${of}` : state === "done" ? "done" : state === "failed" ? "broken off" : state === "stopped" ? "stopped" : "");
+}
+
+function headline(app: App, { state, finished, steps, step, from, evals }: Run): string {
+  if (state === "done" && finished) return `Done: ${plural(finished.steps, "step")} in ${duration(finished.seconds)}`;
+  if (state === "stopped" && finished) return `Stopped after step ${count(finished.steps)} of ${count(steps)}`;
+  if (state === "running" && app.heldOut && steps > 0) {
+    // Many rows to test on take a while, in which no step is done.
+    if (from === 0 && step === 0 && evals === 0) return "Measuring on the rows to test on, before the first step";
+    if (step >= steps) return "Measuring on the rows to test on, after the last step";
+  }
+  return STATES[state];
 }
 
 function timeLeft({ times, step, steps, state }: Run): string {

@@ -167,7 +167,10 @@ mod tests {
     #[test]
     fn weights_are_small_finite_and_not_all_alike() {
         for dtype in DTYPES {
-            let values = weight(dtype, 4, 64).expect("whole blocks").to_f32();
+            let values = weight(dtype, 4, 64)
+                .expect("whole blocks")
+                .to_f32()
+                .unwrap();
             assert!(
                 values
                     .iter()

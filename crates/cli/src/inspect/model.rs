@@ -15,7 +15,7 @@ pub fn show(model: &Model, all: bool, as_json: bool) -> Result<(), CliError> {
     }
     let config = &model.config;
     let elements: usize = model.tensors.values().map(|tensor| tensor.elements()).sum();
-    let size: usize = model.tensors.values().map(|tensor| tensor.data.len()).sum();
+    let size: usize = model.tensors.values().map(|tensor| tensor.byte_len()).sum();
     let heads = format!(
         "{} query, {} key and value, of {}",
         config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -118,7 +118,7 @@ fn every_tensor(model: &Model) -> Vec<Vec<String>> {
             shape_text(&tensor.shape),
             tensor.dtype.to_string(),
             thousands(tensor.elements() as u64),
-            thousands(tensor.data.len() as u64),
+            thousands(tensor.byte_len() as u64),
         ]
     }));
     rows
@@ -135,7 +135,7 @@ fn kinds(model: &Model) -> Vec<Vec<String>> {
         );
         let entry = kinds.entry(key).or_default();
         entry.0 += 1;
-        entry.1 += tensor.data.len();
+        entry.1 += tensor.byte_len();
     }
     let mut rows = vec![head_row("tensors")];
     rows.extend(
@@ -179,7 +179,7 @@ fn as_value(model: &Model) -> Value {
                 "name": tensor.name,
                 "shape": tensor.shape,
                 "dtype": tensor.dtype.name(),
-                "bytes": tensor.data.len(),
+                "bytes": tensor.byte_len(),
             })
         })
         .collect();
@@ -188,7 +188,7 @@ fn as_value(model: &Model) -> Value {
         "name": model.name,
         "architecture": config.architecture.name(),
         "parameters": model.tensors.values().map(|tensor| tensor.elements()).sum::<usize>(),
-        "bytes": model.tensors.values().map(|tensor| tensor.data.len()).sum::<usize>(),
+        "bytes": model.tensors.values().map(|tensor| tensor.byte_len()).sum::<usize>(),
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "num_hidden_layers": config.num_hidden_layers,

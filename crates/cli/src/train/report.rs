@@ -32,6 +32,8 @@ impl TrainReport {
                 self.step = row.step;
                 self.progress_to();
             }
+            // For charts; a line has no room for them.
+            Event::SampleWeights { .. } => {}
             Event::Skipped { step, tensor } => {
                 self.say(&format!("step {step} left out: the gradient of {tensor} is not finite"));
                 self.step = step;

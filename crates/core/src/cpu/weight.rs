@@ -17,19 +17,18 @@ pub struct WeightRef<'a> {
     pub data: &'a [u8],
 }
 
-impl<'a> From<&'a Tensor> for WeightRef<'a> {
-    fn from(tensor: &'a Tensor) -> Self {
+impl<'a> WeightRef<'a> {
+    /// A tensor whose bytes were read.
+    pub fn new(tensor: &Tensor, data: &'a [u8]) -> Self {
         let (rows, cols) = (tensor.rows(), tensor.cols());
         WeightRef {
             dtype: tensor.dtype,
             rows,
             cols,
-            data: &tensor.data,
+            data,
         }
     }
-}
 
-impl<'a> WeightRef<'a> {
     /// The rows `start..start + count`, such as a chunk of the vocabulary.
     pub fn rows(self, start: usize, count: usize) -> WeightRef<'a> {
         let stride = self.dtype.row_bytes(self.cols);

@@ -159,6 +159,8 @@ impl View {
 
 #[derive(Debug)]
 pub(crate) enum WeightStorage {
+    /// Of a planning device.
+    Planned,
     /// The file's own bytes.
     Cpu(Bytes),
     /// Regrouped so that loads are aligned (see `regroup`): values or quants, and scales.

@@ -202,7 +202,7 @@ async fn timed(device: &Device, call: &Command, count: usize) -> Result<f64, Dev
         commands: vec![call.clone(); count],
     };
     device.wait().await?;
-    let start = std::time::Instant::now();
+    let start = web_time::Instant::now();
     device.run(&run)?;
     device.wait().await?;
     Ok(start.elapsed().as_secs_f64())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use web_time::Instant;
 
 use bft_formats::DType;
 use bytemuck::Pod;
@@ -393,9 +393,9 @@ fn run_dispatch<T: Lane>(dispatch: &Dispatch) -> Result<(), DeviceError> {
                         data,
                     })
                 }
-                WeightStorage::Gpu { .. } => {
+                WeightStorage::Gpu { .. } | WeightStorage::Planned => {
                     return Err(DeviceError::Misuse(
-                        "a weight on a GPU is used by the CPU device".into(),
+                        "a weight of another device is used by the CPU".into(),
                     ));
                 }
             },

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bft_formats::DType;
+use bft_formats::Tensor;
 
 use super::adapters::is_software;
 use super::buffer::{Buffer, Inner, Matrix, Storage, View, WeightStorage};
@@ -289,14 +289,8 @@ impl Gpu {
         ))
     }
 
-    pub fn upload_weight(
-        &self,
-        name: &str,
-        dtype: DType,
-        rows: usize,
-        cols: usize,
-        data: &[u8],
-    ) -> Result<WeightStorage, DeviceError> {
+    pub fn upload_weight(&self, tensor: &Tensor) -> Result<WeightStorage, DeviceError> {
+        let (name, dtype, rows, cols) = (&tensor.name, tensor.dtype, tensor.rows(), tensor.cols());
         let sizes = regroup::sizes(dtype, rows, cols);
         let quants = self.alloc(name, sizes.quants)?;
         let scales = if sizes.scales == 0 {
@@ -304,15 +298,13 @@ impl Gpu {
         } else {
             self.alloc(name, sizes.scales)?
         };
-        // Pieces of about 16 MiB, so that a large weight never has a second whole copy.
-        let piece = ((16 << 20) / dtype.row_bytes(cols).max(1))
+        // Read and regrouped in pieces of about 4 MiB, so that a large weight never has a second whole copy.
+        let piece = ((4 << 20) / dtype.row_bytes(cols).max(1))
             .max(1)
             .next_multiple_of(regroup::ROW_ALIGN);
         for start in (0..rows).step_by(piece) {
-            let count = piece.min(rows - start);
-            let row = dtype.row_bytes(cols);
-            let regrouped =
-                regroup::regroup(dtype, cols, &data[start * row..(start + count) * row]);
+            let data = tensor.read_rows(start..rows.min(start + piece))?;
+            let regrouped = regroup::regroup(dtype, cols, &data);
             let at = regroup::sizes(dtype, start, cols);
             self.write_at(&quants, at.quants, &regrouped.quants);
             self.write_at(&scales, at.scales, &regrouped.scales);
@@ -644,7 +636,7 @@ impl Gpu {
                             },
                         );
                     }
-                    WeightStorage::Cpu(_) => {
+                    WeightStorage::Cpu(_) | WeightStorage::Planned => {
                         return Err(DeviceError::Misuse(
                             "a weight on the CPU is used by a GPU".into(),
                         ));

@@ -13,7 +13,7 @@ pub mod regroup;
 mod sealed;
 mod timer;
 
-use bft_formats::Tensor;
+use bft_formats::{FormatError, Tensor};
 use serde::Serialize;
 
 pub use adapters::{AdapterInfo, DeviceRequest, list_adapters};
@@ -27,8 +27,8 @@ pub use recording::{
 
 pub use timer::KernelTime;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use buffer::{Storage, WeightStorage};
 use cpu::Cpu;
@@ -93,9 +93,18 @@ pub enum DeviceError {
     /// The driver refused a command: a bug in bft or in the driver.
     #[error("the GPU driver refused a command: {0}; this is a bug, --device cpu avoids it")]
     Refused(String),
+    /// A weight's file can no longer be read.
+    #[error(transparent)]
+    Weights(Arc<FormatError>),
     /// Buffers and kernels do not fit together: a bug in bft.
     #[error("internal mistake: {0}")]
     Misuse(String),
+}
+
+impl From<FormatError> for DeviceError {
+    fn from(error: FormatError) -> Self {
+        Self::Weights(Arc::new(error))
+    }
 }
 
 /// Which device a run uses and why.
@@ -340,14 +349,12 @@ impl Device {
     pub fn upload_weight(&self, tensor: &Tensor) -> Result<Weight, DeviceError> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let storage = match &self.side {
-            Side::Cpu(_) => WeightStorage::Cpu(tensor.data.clone()),
+            Side::Cpu(_) => WeightStorage::Cpu(tensor.bytes()?),
             Side::Planning(bytes) => {
-                bytes.fetch_add(tensor.data.len() as u64, Ordering::Relaxed);
-                WeightStorage::Cpu(tensor.data.clone())
+                bytes.fetch_add(tensor.byte_len() as u64, Ordering::Relaxed);
+                WeightStorage::Planned
             }
-            Side::Gpu(gpu) => {
-                gpu.upload_weight(&tensor.name, tensor.dtype, rows, cols, &tensor.data)?
-            }
+            Side::Gpu(gpu) => gpu.upload_weight(tensor)?,
         };
         Ok(Weight {
             dtype: tensor.dtype,

@@ -64,7 +64,7 @@ impl Weights {
         let upload = |name: &str, values: &[f32]| {
             Ok::<_, ModelError>(device.upload_f32(name, values)?.view())
         };
-        let vector = |name: &str| upload(name, &tensor(name)?.to_f32());
+        let vector = |name: &str| upload(name, &tensor(name)?.to_f32()?);
         let table = |name: &str| {
             let weight = matrix(name)?;
             let rows = rows_per_binding(device, &weight);
@@ -84,8 +84,12 @@ impl Weights {
             // A key's bias adds the same to all of a query's scores, which the softmax takes away. A value's passes through
             // attention, whose weights sum to 1, so it is added once, behind the output.
             let output = tensor(&name("attention.output.dense.weight"))?;
-            let output_bias = bias("attention.output.dense")?.to_f32();
-            let shift = through(output, &bias("attention.self.value")?.to_f32(), output_bias);
+            let output_bias = bias("attention.output.dense")?.to_f32()?;
+            let shift = through(
+                output,
+                &bias("attention.self.value")?.to_f32()?,
+                output_bias,
+            )?;
             Ok::<_, ModelError>(Block {
                 query: weight("attention.self.query")?,
                 query_bias: vector(&name("attention.self.query.bias"))?,
@@ -96,11 +100,11 @@ impl Weights {
                 up: weight("intermediate.dense")?,
                 up_bias: vector(&name("intermediate.dense.bias"))?,
                 down: weight("output.dense")?,
-                norm: norm(&name("output.LayerNorm"), &bias("output.dense")?.to_f32())?,
+                norm: norm(&name("output.LayerNorm"), &bias("output.dense")?.to_f32()?)?,
             })
         };
         // Every token of a single text is of type 0.
-        let types = tensor("embeddings.token_type_embeddings.weight")?.to_f32();
+        let types = tensor("embeddings.token_type_embeddings.weight")?.to_f32()?;
         Ok(Self {
             words: table("embeddings.word_embeddings.weight")?,
             positions: table("embeddings.position_embeddings.weight")?,
@@ -114,17 +118,17 @@ impl Weights {
 }
 
 /// W·x + bias
-fn through(weight: &Tensor, x: &[f32], bias: Vec<f32>) -> Vec<f32> {
-    let dense = weight.to_f32();
+fn through(weight: &Tensor, x: &[f32], bias: Vec<f32>) -> Result<Vec<f32>, ModelError> {
+    let dense = weight.to_f32()?;
     let rows = dense.chunks_exact(x.len()).zip(bias);
-    rows.map(|(row, bias)| {
+    let sums = rows.map(|(row, bias)| {
         let products = row
             .iter()
             .zip(x)
             .map(|(w, x)| f64::from(*w) * f64::from(*x));
         (products.sum::<f64>() + f64::from(bias)) as f32
-    })
-    .collect()
+    });
+    Ok(sums.collect())
 }
 
 /// Every activation, planned for the largest batch.

@@ -1,5 +1,7 @@
 //! Inference: embeddings, log-probabilities and generation with a KV cache.
 
+use std::sync::Arc;
+
 use bft_formats::{Adapter, Model, Pooling};
 
 use super::ModelError;
@@ -7,7 +9,7 @@ use super::batch::{Batch, BatchBuffers, BatchViews, Capacity};
 use super::block::{Cache, Pass};
 use super::head::{self, HeadBuffers};
 use super::lora::Lora;
-use super::weights::Weights;
+use super::weights::{Base, Weights};
 use super::workspace::{Keep, Workspace};
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View};
 use crate::ops::{embedding, gather, linear, pool, rms_norm};
@@ -25,7 +27,7 @@ pub struct RunnerOptions {
 #[derive(Debug)]
 pub struct Runner<'a> {
     device: &'a Device,
-    weights: Weights,
+    weights: Arc<Weights>,
     lora: Option<Lora>,
     workspace: Workspace,
     head: HeadBuffers,
@@ -49,21 +51,36 @@ impl<'a> Runner<'a> {
         options: RunnerOptions,
     ) -> Result<Self, ModelError> {
         options.capacity.check(options.max_length)?;
-        let weights = Weights::load(device, model)?;
+        Self::on(device, &Base::load(device, model)?, adapter, options)
+    }
+
+    /// As [`Self::new`], with a model that is on the device already.
+    ///
+    /// # Errors
+    /// Where the device has no room, or the adapter's factors do not fit their ranks.
+    pub fn on(
+        device: &'a Device,
+        base: &Base,
+        adapter: Option<&Adapter>,
+        options: RunnerOptions,
+    ) -> Result<Self, ModelError> {
+        options.capacity.check(options.max_length)?;
+        let weights = Arc::clone(&base.0);
+        let config = &weights.config;
         let lora = adapter
-            .map(|adapter| Lora::load(device, adapter, &model.config))
+            .map(|adapter| Lora::load(device, adapter, config))
             .transpose()?;
         let layout = lora.as_ref().map(|lora| &lora.layout);
         let workspace = Workspace::new(
             device,
-            &model.config,
+            config,
             layout,
             options.capacity,
             options.max_length,
             Keep::Nothing,
             false,
         )?;
-        let h = model.config.hidden_size;
+        let h = config.hidden_size;
         Ok(Self {
             head: HeadBuffers::new(device, &weights, options.capacity, false)?,
             ids: BatchBuffers::new(device, options.capacity)?,

@@ -1,5 +1,7 @@
 //! Tuning: micro-batches to gradients to optimizer steps, all on the device.
 
+use std::sync::Arc;
+
 use bft_formats::{Adapter, AdapterConfig, Model};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,7 @@ use super::batch::{Batch, BatchBuffers, Capacity};
 use super::block::{Dropout, Pass};
 use super::head::{self, HeadBuffers};
 use super::lora::{Lora, Moments};
-use super::weights::Weights;
+use super::weights::{Base, Weights};
 use super::workspace::{Keep, Workspace};
 use crate::device::{Device, DeviceError, Elem, Recording, View};
 use crate::loss::{LossConfig, StepTotals};
@@ -85,7 +87,7 @@ const ROWS: usize = 64;
 #[derive(Debug)]
 pub struct Tuner<'a> {
     device: &'a Device,
-    weights: Weights,
+    weights: Arc<Weights>,
     lora: Lora,
     config: AdapterConfig,
     moments: Moments,
@@ -98,6 +100,8 @@ pub struct Tuner<'a> {
     options: TunerOptions,
     keep: Keep,
     passes: u32,
+    /// Bounds of the samples in the log-probabilities of the last micro-batch.
+    last_bounds: Vec<u32>,
 }
 
 impl<'a> Tuner<'a> {
@@ -112,14 +116,29 @@ impl<'a> Tuner<'a> {
         options: TunerOptions,
     ) -> Result<Self, ModelError> {
         options.capacity.check(options.max_length)?;
-        let weights = Weights::load(device, model)?;
-        let lora = Lora::load(device, adapter, &model.config)?;
+        Self::on(device, &Base::load(device, model)?, adapter, options)
+    }
+
+    /// As [`Self::new`], with a model that is on the device already.
+    ///
+    /// # Errors
+    /// Where the device has no room, or the adapter's factors do not fit their ranks.
+    pub fn on(
+        device: &'a Device,
+        base: &Base,
+        adapter: &Adapter,
+        options: TunerOptions,
+    ) -> Result<Self, ModelError> {
+        options.capacity.check(options.max_length)?;
+        let weights = Arc::clone(&base.0);
+        let config = &weights.config;
+        let lora = Lora::load(device, adapter, config)?;
         let dropout = adapter.config.dropout > 0.0;
         let plan = |device: &Device, keep: Keep| {
             let Capacity { .. } = options.capacity;
             Workspace::new(
                 device,
-                &model.config,
+                config,
                 Some(&lora.layout),
                 options.capacity,
                 options.max_length,
@@ -161,6 +180,7 @@ impl<'a> Tuner<'a> {
             metrics: Vec::new(),
             pending: 0,
             passes: 0,
+            last_bounds: Vec::new(),
             device,
             weights,
             lora,
@@ -195,6 +215,7 @@ impl<'a> Tuner<'a> {
         let rec = self.record(batch, step, loss)?;
         self.passes = self.passes.wrapping_add(1);
         self.device.run(&rec)?;
+        self.last_bounds.clone_from(&batch.trained_segments);
         Ok(())
     }
 
@@ -337,6 +358,24 @@ impl<'a> Tuner<'a> {
         }
     }
 
+    /// log p of the trained tokens of each sample of the last micro-batch that was accumulated, before its step's
+    /// update; none after [`Self::log_probs`], which uses the same room.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn last_log_probs(&self) -> Result<Vec<Vec<f64>>, ModelError> {
+        let Some(rows) = self.last_bounds.last().filter(|rows| **rows > 0) else {
+            return Ok(Vec::new());
+        };
+        let view = self.head.log_p.first(*rows as usize);
+        let log_p = self.device.read_f32(&view).await?;
+        let samples = self.last_bounds.windows(2).map(|bounds| {
+            let of_sample = &log_p[bounds[0] as usize..bounds[1] as usize];
+            of_sample.iter().map(|p| f64::from(*p)).collect()
+        });
+        Ok(samples.collect())
+    }
+
     /// `[R]` log p of each trained token of a batch under the adapter as it is.
     ///
     /// # Errors
@@ -346,6 +385,7 @@ impl<'a> Tuner<'a> {
         if batch.trained.is_empty() {
             return Ok(Vec::new());
         }
+        self.last_bounds.clear();
         let ids = self.ids.upload(self.device, batch)?;
         let pass = Pass {
             weights: &self.weights,

@@ -1,5 +1,8 @@
 //! The frozen base on a device, in its file's formats.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bft_formats::{LINEAR_MODULES, Model, ModelConfig, Tensor};
 
 use super::ModelError;
@@ -54,34 +57,85 @@ pub(crate) struct Weights {
     pub head_rows: usize,
 }
 
-impl Weights {
+/// The frozen base on a device, shared by whatever runs on it: tuners, runners, with adapters or without.
+#[derive(Debug, Clone)]
+pub struct Base(pub(crate) Arc<Weights>);
+
+/// Bytes that may be on their way to a device at once.
+const IN_FLIGHT: u64 = 32 << 20;
+
+impl Base {
+    /// Takes every weight to the device.
+    ///
+    /// # Errors
+    /// Where the device has no room, or a file can no longer be read.
     pub fn load(device: &Device, model: &Model) -> Result<Self, ModelError> {
+        let mut parts = Parts::default();
+        for tensor in model.tensors.values() {
+            parts.add(device, tensor)?;
+        }
+        parts.assemble(device, model)
+    }
+
+    /// As [`Self::load`], but lets the device catch up on the way, so that what waits to be copied stays small, and
+    /// others get their turn. `on_progress` hears the bytes done.
+    ///
+    /// # Errors
+    /// Where the device has no room, or a file can no longer be read.
+    pub async fn stream(
+        device: &Device,
+        model: &Model,
+        mut on_progress: impl FnMut(u64),
+    ) -> Result<Self, ModelError> {
+        let mut parts = Parts::default();
+        let (mut done, mut waited) = (0, 0);
+        for tensor in model.tensors.values() {
+            parts.add(device, tensor)?;
+            done += tensor.byte_len() as u64;
+            if done - waited >= IN_FLIGHT {
+                waited = done;
+                device.wait().await?;
+            }
+            on_progress(done);
+        }
+        device.wait().await?;
+        parts.assemble(device, model)
+    }
+}
+
+/// Parameters by name, as they come to the device.
+#[derive(Default)]
+struct Parts {
+    matrices: BTreeMap<String, Weight>,
+    vectors: BTreeMap<String, View>,
+}
+
+impl Parts {
+    fn add(&mut self, device: &Device, tensor: &Tensor) -> Result<(), ModelError> {
+        let name = tensor.name.clone();
+        if tensor.shape.len() < 2 {
+            let vector = device.upload_f32(&name, &tensor.to_f32()?)?;
+            self.vectors.insert(name, vector.view());
+        } else {
+            self.matrices.insert(name, upload(device, tensor)?);
+        }
+        Ok(())
+    }
+
+    fn assemble(self, device: &Device, model: &Model) -> Result<Base, ModelError> {
         let config = model.config.clone();
-        let tensor = |name: &str| -> Result<&Tensor, ModelError> {
-            // `Model` checks its tensors against its configuration when it is opened.
-            model
-                .tensors
-                .get(name)
-                .ok_or_else(|| ModelError::Batch(format!("{} has no tensor {name}", model.name)))
-        };
-        let matrix = |name: &str| Ok::<_, ModelError>(device.upload_weight(tensor(name)?)?);
-        let vector = |name: &str| {
-            Ok::<_, ModelError>(device.upload_f32(name, &tensor(name)?.to_f32())?.view())
-        };
+        // `Model` checks its tensors against its configuration when it is opened.
+        let absent = |name: &str| ModelError::Batch(format!("{} has no tensor {name}", model.name));
+        let matrix = |name: &str| self.matrices.get(name).cloned().ok_or_else(|| absent(name));
+        let vector = |name: &str| self.vectors.get(name).cloned().ok_or_else(|| absent(name));
 
         let blocks = (0..config.num_hidden_layers).map(|layer| {
             let block = format!("model.layers.{layer}");
             let linear = |index: usize| {
                 let name = ModelConfig::linear_name(layer, LINEAR_MODULES[index]);
-                let bias = format!("{name}.bias");
-                let bias = model
-                    .tensors
-                    .contains_key(&bias)
-                    .then(|| vector(&bias))
-                    .transpose()?;
                 Ok::<_, ModelError>(Linear {
                     weight: matrix(&format!("{name}.weight"))?,
-                    bias,
+                    bias: self.vectors.get(&format!("{name}.bias")).cloned(),
                 })
             };
             let qk_norm = if config.qk_norm {
@@ -106,26 +160,13 @@ impl Weights {
             })
         });
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-        // Products make four outputs at a time: a vocabulary that is no multiple of four gets rows of zeros, which the
-        // softmax leaves out.
-        let vocabulary = |name: &str| {
-            let tensor = tensor(name)?;
-            let rows = tensor.rows().next_multiple_of(4);
-            if rows == tensor.rows() {
-                return Ok::<_, ModelError>(device.upload_weight(tensor)?);
-            }
-            let mut bytes = tensor.data.to_vec();
-            bytes.resize(rows * tensor.dtype.row_bytes(tensor.cols()), 0);
-            let padded = Tensor::new(name, tensor.dtype, vec![rows, tensor.cols()], bytes.into())?;
-            Ok(device.upload_weight(&padded)?)
-        };
-        let embedding = vocabulary("model.embed_tokens.weight")?;
+        let embedding = matrix("model.embed_tokens.weight")?;
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
-            vocabulary("lm_head.weight")?
+            matrix("lm_head.weight")?
         };
-        Ok(Self {
+        Ok(Base(Arc::new(Weights {
             embedding_rows: rows_per_binding(device, &embedding),
             head_rows: rows_per_binding(device, &head),
             norm: vector("model.norm.weight")?,
@@ -133,6 +174,24 @@ impl Weights {
             blocks,
             head,
             config,
-        })
+        })))
     }
+}
+
+/// Takes a matrix to the device. Products make four outputs at a time: a vocabulary that is no multiple of four gets
+/// rows of zeros, which the softmax leaves out.
+fn upload(device: &Device, tensor: &Tensor) -> Result<Weight, ModelError> {
+    let rows = tensor.rows().next_multiple_of(4);
+    if rows == tensor.rows() {
+        return Ok(device.upload_weight(tensor)?);
+    }
+    let mut bytes = tensor.bytes()?.to_vec();
+    bytes.resize(rows * tensor.dtype.row_bytes(tensor.cols()), 0);
+    let padded = Tensor::new(
+        tensor.name.clone(),
+        tensor.dtype,
+        vec![rows, tensor.cols()],
+        bytes,
+    )?;
+    Ok(device.upload_weight(&padded)?)
 }

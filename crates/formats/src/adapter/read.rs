@@ -9,7 +9,7 @@ use regex::Regex;
 use super::config::Targets;
 use super::{Adapter, AdapterConfig, CONFIG_FILE, LoraPair, PREFIX, WEIGHTS_FILE, config};
 use crate::folder::Folder;
-use crate::{Bytes, FormatError, LINEAR_MODULES, ModelConfig, Result, Tensor, safetensors};
+use crate::{FormatError, LINEAR_MODULES, ModelConfig, Result, Source, Tensor, safetensors};
 
 impl Adapter {
     /// Reads an adapter folder and checks it against the model it is meant for.
@@ -26,9 +26,9 @@ impl Adapter {
     }
 
     /// Reads an adapter from the contents of its files, by file name.
-    pub fn from_folder_bytes(
+    pub fn from_folder<S: Into<Source>>(
         name: &str,
-        files: BTreeMap<String, Bytes>,
+        files: BTreeMap<String, S>,
         model: &ModelConfig,
     ) -> Result<Self> {
         load(&Folder::in_memory(name, files), model)
@@ -42,8 +42,8 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     )?;
     let config_file = folder.file(CONFIG_FILE);
     let (mut config, targets) = config::read(&config_file, &json)?;
-    let Some(bytes) = folder.get(WEIGHTS_FILE)? else {
-        let advice = if folder.get("adapter_model.bin")?.is_some() {
+    let Some(source) = folder.source(WEIGHTS_FILE)? else {
+        let advice = if folder.source("adapter_model.bin")?.is_some() {
             "adapter_model.bin is a Python pickle; load it in PEFT and save it with safe_serialization=True"
         } else {
             "the adapter is incomplete"
@@ -51,7 +51,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
         return Err(FormatError::missing(folder.shown(), WEIGHTS_FILE, advice));
     };
     let file = folder.file(WEIGHTS_FILE);
-    let mut halves = collect_halves(&file, &safetensors::read(&file, &bytes, |_| true)?)?;
+    let mut halves = collect_halves(&file, &safetensors::read(&file, &source, |_| true)?)?;
 
     let ranks = Patterns::new(&config_file, "rank_pattern", &config.rank_pattern)?;
     let alphas = Patterns::new(&config_file, "alpha_pattern", &config.alpha_pattern)?;
@@ -152,7 +152,7 @@ impl Halves {
                 });
             }
         }
-        let (a, b) = (a.to_f32(), b.to_f32());
+        let (a, b) = (a.to_f32()?, b.to_f32()?);
         Ok(LoraPair {
             module,
             rank,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::folder::{Folder, load_weights};
 use crate::model::{check_shapes, check_vocabulary, sha256_of_files};
-use crate::{Bytes, FormatError, Model, Result, Tensor, Tokenizer};
+use crate::{FormatError, Model, Result, Source, Tensor, Tokenizer};
 
 /// How a text's hidden states become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct EncoderModel {
     pub name: String,
     /// Where it was opened; the name for a model that came from memory.
     pub path: PathBuf,
-    weight_files: Vec<(String, Bytes)>,
+    weight_files: Vec<(String, Source)>,
 }
 
 impl EncoderModel {
@@ -63,12 +63,12 @@ impl EncoderModel {
     }
 
     /// Makes an encoder from the contents of the files of a folder, by path below it.
-    pub fn from_folder_bytes(name: &str, files: BTreeMap<String, Bytes>) -> Result<Self> {
+    pub fn from_folder<S: Into<Source>>(name: &str, files: BTreeMap<String, S>) -> Result<Self> {
         load(name, &Folder::in_memory(name, files))
     }
 
     /// Lower-case hexadecimal SHA-256 of the weights, as [`Model::sha256`].
-    pub fn sha256(&self) -> String {
+    pub fn sha256(&self) -> Result<String> {
         sha256_of_files(&self.weight_files)
     }
 }
@@ -113,7 +113,7 @@ impl EmbeddingModel {
     pub fn sha256(&self) -> Result<String> {
         match self {
             Self::Decoder(model) => model.sha256(),
-            Self::Encoder(model) => Ok(model.sha256()),
+            Self::Encoder(model) => model.sha256(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::names::ROPE_DIVISORS;
 use super::{Header, Value};
-use crate::{Architecture, Bytes, FormatError, ModelConfig, Result, RopeScaling};
+use crate::{Architecture, FormatError, ModelConfig, Result, RopeScaling, Source};
 
 /// Keys below the architecture's prefix that change what a decoder computes, with the value at
 /// which they do not. Anything else there is refused.
@@ -94,8 +94,8 @@ impl Keys<'_> {
     }
 }
 
-/// Hyperparameters of the model in a GGUF file whose data are `bytes` from the file's start.
-pub(crate) fn model_config(file: &str, header: &Header, bytes: &Bytes) -> Result<ModelConfig> {
+/// Hyperparameters of the model in a GGUF file in the file `source`.
+pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Result<ModelConfig> {
     let name = header
         .get("general.architecture")
         .and_then(Value::as_str)
@@ -207,7 +207,7 @@ pub(crate) fn model_config(file: &str, header: &Header, bytes: &Bytes) -> Result
         max_position_embeddings,
         rms_norm_eps: rms_norm_eps as f32,
         rope_theta,
-        rope_scaling: rope_scaling(&keys, bytes)?,
+        rope_scaling: rope_scaling(&keys, source)?,
         tie_word_embeddings: !has("output.weight"),
         attention_bias: has("blk.0.attn_q.bias"),
         attention_output_bias: has("blk.0.attn_output.bias"),
@@ -248,7 +248,7 @@ fn refuse_unimplemented(keys: &Keys) -> Result<()> {
 
 const ROPE_TYPES: &str = "supported rope types are none, linear and Llama 3's rope_freqs.weight";
 
-fn rope_scaling(keys: &Keys, bytes: &Bytes) -> Result<RopeScaling> {
+fn rope_scaling(keys: &Keys, source: &Source) -> Result<RopeScaling> {
     let factor = keys
         .f64("rope.scaling.factor")?
         .or(keys.f64("rope.scale_linear")?);
@@ -284,8 +284,8 @@ fn rope_scaling(keys: &Keys, bytes: &Bytes) -> Result<RopeScaling> {
         }),
         (None, Some(info)) => {
             let tensor =
-                super::tensors::tensor(keys.file, keys.header, bytes, info, ROPE_DIVISORS)?;
-            let divisors = tensor.to_f32();
+                super::tensors::tensor(keys.file, keys.header, source, info, ROPE_DIVISORS)?;
+            let divisors = tensor.to_f32()?;
             if divisors.iter().all(|&d| d == 1.0) {
                 return Ok(RopeScaling::None);
             }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::names::{Role, role};
 use super::{Header, TensorInfo};
-use crate::{Architecture, Bytes, FormatError, ModelConfig, Result, Tensor};
+use crate::tensor::Interleaved;
+use crate::{Architecture, FormatError, ModelConfig, Result, Source, Tensor};
 
-/// One tensor's data out of the whole file's `bytes`, as `name`.
+/// One tensor's data out of the whole file, as `name`.
 pub(super) fn tensor(
     file: &str,
     header: &Header,
-    bytes: &Bytes,
+    source: &Source,
     info: &TensorInfo,
     name: &str,
 ) -> Result<Tensor> {
@@ -36,9 +37,7 @@ pub(super) fn tensor(
         .data_start
         .checked_add(info.offset)
         .and_then(|s| s.checked_add(length as u64));
-    let data = end
-        .filter(|&end| end <= bytes.len() as u64)
-        .and_then(|end| bytes.slice(end as usize - length..end as usize));
+    let data = end.and_then(|end| source.slice(end - length as u64..end));
     match data {
         Some(data) => Tensor::new(name, dtype, info.shape.clone(), data),
         None => Err(FormatError::malformed(
@@ -47,7 +46,7 @@ pub(super) fn tensor(
                 "tensor {} ends at byte {}, but the file has {}: it is truncated; download it again",
                 info.name,
                 end.map_or_else(|| "2^64 or later".to_string(), |e| e.to_string()),
-                bytes.len()
+                source.len()
             ),
         )),
     }
@@ -57,7 +56,7 @@ pub(super) fn tensor(
 pub(crate) fn load_tensors(
     file: &str,
     header: &Header,
-    bytes: &Bytes,
+    source: &Source,
     config: &ModelConfig,
 ) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
@@ -74,8 +73,8 @@ pub(crate) fn load_tensors(
                 ));
             }
         };
-        let tensor = tensor(file, header, bytes, info, &name)?;
-        ranges.push((info.offset, tensor.data.len() as u64, &info.name));
+        let tensor = tensor(file, header, source, info, &name)?;
+        ranges.push((info.offset, tensor.byte_len() as u64, &info.name));
         tensors.insert(name, tensor);
     }
     ranges.sort_unstable();
@@ -97,43 +96,30 @@ pub(crate) fn load_tensors(
     if config.architecture == Architecture::Llama {
         for (name, tensor) in &mut tensors {
             if name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.") {
-                *tensor = deinterleave(file, tensor, config.head_dim)?;
+                tensor.interleaved = Some(rotary_halves(file, tensor, config.head_dim)?);
             }
         }
     }
     Ok(tensors)
 }
 
-/// Undoes llama.cpp's order of q and k rows.
-///
-/// Within each head of D rows, llama.cpp stores the two rotary halves interleaved: its row `2i + s`
-/// is Hugging Face's row `s·D/2 + i`. Moving whole rows is exact for quantised ones too.
-fn deinterleave(file: &str, tensor: &Tensor, head_dim: usize) -> Result<Tensor> {
+/// How llama.cpp ordered q and k rows.
+fn rotary_halves(file: &str, tensor: &Tensor, head_dim: usize) -> Result<Interleaved> {
     // A bias is a column of rows with one element each.
-    let (rows, cols) = match tensor.shape[..] {
-        [rows, cols] => (rows, cols),
-        _ => (tensor.elements(), 1),
+    let row_elements = if tensor.shape.len() == 2 {
+        tensor.cols()
+    } else {
+        1
     };
-    let Some(row_bytes) = tensor.dtype.checked_row_bytes(cols) else {
-        return Err(FormatError::unsupported(
+    match tensor.dtype.checked_row_bytes(row_elements) {
+        Some(row_bytes) => Ok(Interleaved {
+            head_dim,
+            row_bytes,
+        }),
+        None => Err(FormatError::unsupported(
             file,
             format!("a bias in {} ({})", tensor.dtype, tensor.name),
             "biases must be F32, F16 or BF16",
-        ));
-    };
-    let mut data = Vec::with_capacity(tensor.data.len());
-    for head in 0..rows / head_dim {
-        for half in 0..2 {
-            for i in 0..head_dim / 2 {
-                let from = (head * head_dim + 2 * i + half) * row_bytes;
-                data.extend_from_slice(&tensor.data[from..from + row_bytes]);
-            }
-        }
+        )),
     }
-    Tensor::new(
-        tensor.name.clone(),
-        tensor.dtype,
-        tensor.shape.clone(),
-        Bytes::from(data),
-    )
 }

@@ -102,7 +102,11 @@ pub fn config_json(architecture: Architecture, changes: serde_json::Value) -> St
 /// A safetensors file of these tensors, which must be plain floats.
 pub fn safetensors_file<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<u8> {
     use safetensors::tensor::{Dtype, TensorView};
-    let views = tensors.into_iter().map(|t| {
+    let tensors: Vec<_> = tensors
+        .into_iter()
+        .map(|t| (t, t.bytes().unwrap()))
+        .collect();
+    let views = tensors.iter().map(|(t, bytes)| {
         let dtype = match t.dtype {
             DType::F32 => Dtype::F32,
             DType::F16 => Dtype::F16,
@@ -111,7 +115,7 @@ pub fn safetensors_file<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Ve
         };
         (
             t.name.clone(),
-            TensorView::new(dtype, t.shape.clone(), &t.data).unwrap(),
+            TensorView::new(dtype, t.shape.clone(), bytes).unwrap(),
         )
     });
     safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()
@@ -339,7 +343,12 @@ pub fn tiny_gguf(name: &str) -> Gguf {
         "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}",
     );
     for (hf_name, tensor) in tiny_tensors(&c) {
-        g.tensor(&gguf_name(&hf_name), &tensor.shape, 0, tensor.data.to_vec());
+        g.tensor(
+            &gguf_name(&hf_name),
+            &tensor.shape,
+            0,
+            tensor.bytes().unwrap().to_vec(),
+        );
     }
     g
 }

@@ -38,7 +38,11 @@ fn moments_come_back_bit_for_bit() {
         first_moment: vec![1.0, -0.0, f32::MIN_POSITIVE / 2.0, 0.1],
         second_moment: vec![3.5e-38, 2.0, 0.0, f32::MAX],
     };
-    write_optimizer(&folder.path().join(OPTIMIZER_FILE), &state).unwrap();
+    fs::write(
+        folder.path().join(OPTIMIZER_FILE),
+        crate::checkpoint_files::optimizer_file(&state).unwrap(),
+    )
+    .unwrap();
     let read = read_optimizer(folder.path()).unwrap();
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!((read.step, read.passes), (12, 30));

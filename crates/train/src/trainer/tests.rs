@@ -1,6 +1,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_formats::sha256_file;
 use serde_json::Value;
@@ -115,7 +115,7 @@ impl Place {
         let stop = faults.stop.clone();
         let result = Trainer::open(config, &self.model).and_then(|trainer| {
             let engine = |adapter, _: &Plan| Ok(Toy::new(adapter, faults));
-            pollster::block_on(trainer.run(&device, engine, &stop, &mut |e| events.push(e)))
+            pollster::block_on(trainer.run(&device, engine, &*stop, &mut |e| events.push(e)))
         });
         Outcome { events, result }
     }
@@ -551,7 +551,7 @@ fn resuming_needs_a_checkpoint_of_the_same_run() {
 
     let mut other = model_on_disk();
     let norm = other.tensors.get_mut("model.norm.weight").unwrap();
-    norm.data = vec![0; norm.data.len()].into();
+    norm.data = vec![0; norm.byte_len()].into();
     let again = TrainConfig {
         resume: true,
         ..place.config("out", 8)

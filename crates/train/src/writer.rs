@@ -1,0 +1,194 @@
+//! Writing text with a model: prompt in, tokens out, until it ends.
+
+use bft_core::sample::{SampleError, Sampler, Sampling};
+use bft_core::{Generation, ModelError, Runner};
+use bft_formats::{FormatError, Model, Tokenizer};
+use web_time::Instant;
+
+use crate::control::Control;
+
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finish {
+    /// The model said so.
+    Stop,
+    /// There was no room for more.
+    Length,
+    /// Whoever asked for it had enough.
+    Cancelled,
+}
+
+impl Finish {
+    /// The word of JSON outputs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Written {
+    /// The new text alone.
+    pub text: String,
+    /// Its tokens, without the one that ended it.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt that had to be read.
+    pub prompt_tokens: usize,
+    /// Time to the first token, in seconds.
+    pub prompt_seconds: f64,
+    /// Time for all others, in seconds.
+    pub seconds: f64,
+}
+
+/// Why a text cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Nothing to go on from.
+    #[error("the prompt has no tokens; give some text")]
+    Empty,
+    /// No room for an answer.
+    #[error("the text has {found} tokens, expected fewer than {limit}: shorten it")]
+    TooLong {
+        /// Tokens of the text.
+        found: usize,
+        /// What the runner was planned for.
+        limit: usize,
+    },
+    /// The device.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// How tokens are chosen, or logits that are not finite.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// Tokens that are no text.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}
+
+/// A conversation or text in progress on a device.
+#[derive(Debug)]
+pub struct TextWriter<'r, 'd> {
+    runner: &'r Runner<'d>,
+    generation: Generation<'r, 'd>,
+    /// Tokens in the KV cache.
+    cached: Vec<u32>,
+    /// Prompt and answer together may not be longer.
+    max_length: usize,
+    max_new_tokens: usize,
+    tokenizer: &'r Tokenizer,
+    stops: Vec<u32>,
+    sampler: Sampler,
+}
+
+impl<'r, 'd> TextWriter<'r, 'd> {
+    /// An empty text. `max_length` is what `runner` was planned for.
+    ///
+    /// # Errors
+    /// Where the device has no room for the cache.
+    pub fn new(
+        runner: &'r Runner<'d>,
+        model: &'r Model,
+        tokenizer: &'r Tokenizer,
+        sampling: Sampling,
+        max_new_tokens: usize,
+        max_length: usize,
+    ) -> Result<Self, WriteError> {
+        let mut stops = model.config.eos_token_ids.clone();
+        // Chat models end a turn with the tokenizer's token, which the model's configuration need not name.
+        stops.extend(
+            tokenizer
+                .eos_token()
+                .and_then(|token| tokenizer.token_to_id(token)),
+        );
+        Ok(TextWriter {
+            generation: runner.generation()?,
+            runner,
+            cached: Vec::new(),
+            max_length,
+            max_new_tokens,
+            tokenizer,
+            stops,
+            sampler: Sampler::new(sampling),
+        })
+    }
+
+    /// Goes on from `prompt`, the whole text so far; `piece` gets text as soon as it is whole.
+    ///
+    /// # Errors
+    /// Where the prompt is empty or too long, or the device fails.
+    pub async fn go_on(
+        &mut self,
+        prompt: &[u32],
+        control: &impl Control,
+        mut piece: impl FnMut(&str),
+    ) -> Result<Written, WriteError> {
+        if prompt.is_empty() {
+            return Err(WriteError::Empty);
+        }
+        if prompt.len() >= self.max_length {
+            return Err(WriteError::TooLong {
+                found: prompt.len(),
+                limit: self.max_length,
+            });
+        }
+        // A conversation goes on where it was; only a text that differs is read again.
+        if !(prompt.len() > self.cached.len() && prompt.starts_with(&self.cached)) {
+            self.generation = self.runner.generation()?;
+            self.cached.clear();
+        }
+        let started = Instant::now();
+        let unread = &prompt[self.cached.len()..];
+        let prompt_tokens = unread.len();
+        let mut logits = self.read(unread).await?;
+        let prompt_seconds = started.elapsed().as_secs_f64();
+        let mut decoder = self.tokenizer.stream();
+        let mut text = String::new();
+        let mut tokens = Vec::new();
+        let started = Instant::now();
+        let finish = loop {
+            let token = self.sampler.pick(&logits)?;
+            if self.stops.contains(&token) {
+                break Finish::Stop;
+            }
+            tokens.push(token);
+            if let Some(new) = decoder.push(token)? {
+                piece(&new);
+                text.push_str(&new);
+            }
+            if tokens.len() == self.max_new_tokens || self.cached.len() + 1 >= self.max_length {
+                break Finish::Length;
+            }
+            control.turn().await;
+            if control.stopping() {
+                break Finish::Cancelled;
+            }
+            logits = self.read(&[token]).await?;
+        };
+        if let Some(rest) = decoder.finish()? {
+            piece(&rest);
+            text.push_str(&rest);
+        }
+        Ok(Written {
+            text,
+            tokens,
+            finish,
+            prompt_tokens,
+            prompt_seconds,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Reads tokens into the cache; gives the logits after them.
+    async fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, WriteError> {
+        let logits = self.generation.next(tokens).await?;
+        self.cached.extend_from_slice(tokens);
+        Ok(logits)
+    }
+}

@@ -1,0 +1,177 @@
+//! Embedding texts in a tab, and which of them are alike.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bft_core::{Batch, Pooling, Runner};
+use bft_train::{
+    BatchBounds, Control, EmbedContent, EmbedOptions, EmbedRow, Embedder, EngineError, Origin,
+    SampleOptions, TextEncoder, embed_rows, similar,
+};
+use js_sys::{Float32Array, Reflect};
+use serde::Deserialize;
+use serde_json::json;
+use wasm_bindgen::prelude::*;
+use web_time::Instant;
+
+use crate::failure::{Answer, Failure};
+use crate::host::{Turns, from_js, to_js};
+use crate::session::{Ready, Session};
+use crate::vectors::Vectors;
+
+#[derive(Deserialize)]
+struct Options {
+    texts: Vec<String>,
+    ids: Option<Vec<String>>,
+    adapter: bool,
+    pooling: Pooling,
+    normalize: bool,
+}
+
+/// Tokens and texts of a batch at most: small enough that a page on a slow device stays lively.
+const BATCH_TOKENS: usize = 512;
+const BATCH_ROWS: usize = 16;
+
+/// Neighbours of each text.
+const NEIGHBOURS: usize = 10;
+
+#[wasm_bindgen]
+impl Session {
+    /// Vectors of texts, kept for [`Session::vectors_file`]; answers with their map and neighbours.
+    pub async fn embed(&self, options: JsValue) -> Result<JsValue, JsValue> {
+        let options: Options = from_js(&options)?;
+        let started = Instant::now();
+        let (vectors, tokens) = self.embed_texts(options).await?;
+        let centred = similar::centred(&vectors.values, vectors.width);
+        let map = similar::map(&centred, vectors.width);
+        let neighbours: Vec<Vec<_>> = similar::neighbours(&centred, vectors.width, NEIGHBOURS)
+            .into_iter()
+            .map(|near| {
+                let near = near.into_iter();
+                near.map(|(index, cosine)| json!({ "index": index, "cosine": cosine }))
+                    .collect()
+            })
+            .collect();
+        let answer = to_js(&json!({
+            "ids": vectors.ids,
+            "width": vectors.width,
+            "explained": map.explained,
+            "neighbours": neighbours,
+            "tokens": tokens,
+            "seconds": started.elapsed().as_secs_f64(),
+        }));
+        let points = Float32Array::from(map.points.as_slice());
+        Reflect::set(&answer, &"map".into(), &points)?;
+        self.state.borrow_mut().vectors = Some(vectors);
+        Ok(answer)
+    }
+}
+
+impl Session {
+    async fn embed_texts(&self, options: Options) -> Answer<(Vectors, usize)> {
+        let Ready {
+            device,
+            model,
+            base,
+        } = self.ready()?;
+        let adapter = self.state.borrow().adapter.clone();
+        let adapter = adapter.as_ref().filter(|_| options.adapter);
+        let ids = options.ids.unwrap_or_else(|| options.texts.clone());
+        if ids.len() != options.texts.len() {
+            return Err(Failure::input(format!(
+                "{} names for {} texts: expected one each",
+                ids.len(),
+                options.texts.len()
+            )));
+        }
+        if ids.is_empty() {
+            return Err(Failure::input("there are no texts: give one a line"));
+        }
+        let encoder = TextEncoder::new(&model);
+        let mut rows = Vec::new();
+        let (mut longest, mut tokens) = (0, 0);
+        for (index, text) in options.texts.iter().enumerate() {
+            let ids = encoder.whole_text(text).map_err(Failure::input)?;
+            longest = longest.max(ids.len());
+            tokens += ids.len();
+            rows.push(EmbedRow {
+                content: EmbedContent::Tokens(ids),
+                id: None,
+                origin: Origin {
+                    file: "texts".into(),
+                    line: index + 1,
+                    element: None,
+                },
+            });
+        }
+        let max_length = SampleOptions::default()
+            .limit(&model)
+            .map_err(Failure::input)?;
+        let embed_options = EmbedOptions {
+            batch_tokens: BATCH_TOKENS,
+            batch_rows: BATCH_ROWS,
+            max_length,
+            truncate: false,
+            pooling: options.pooling,
+            normalize: options.normalize,
+        };
+        let bounds = BatchBounds {
+            tokens: tokens.min(BATCH_TOKENS).max(longest.min(max_length)),
+            trained: 0,
+            samples: BATCH_ROWS,
+        };
+        let runner_options = bft_core::RunnerOptions {
+            capacity: bounds.into(),
+            max_length: bounds.tokens,
+        };
+        let adapter = adapter.map(|named| &named.adapter);
+        let turns = Turns {
+            host: &self.host,
+            device: Rc::clone(&device),
+        };
+        let mut engine = Paced {
+            runner: Runner::on(&device, &base, adapter, runner_options)?,
+            turns: &turns,
+        };
+        let total = rows.len();
+        let done = Cell::new(0usize);
+        let mut values = Vec::with_capacity(total * model.config.hidden_size);
+        let rows = rows.into_iter().map(Ok);
+        let report = embed_rows(&*model, &mut engine, rows, &embed_options, |_, vector| {
+            values.extend_from_slice(vector);
+            done.set(done.get() + 1);
+            if done.get().is_multiple_of(BATCH_ROWS) || done.get() == total {
+                self.host.tell(json!({
+                    "event": "progress", "what": "embed", "done": done.get(), "total": total,
+                }));
+            }
+            Ok(())
+        })
+        .await;
+        if turns.stopping() {
+            return Err(Failure::cancelled());
+        }
+        let vectors = Vectors {
+            ids,
+            width: model.config.hidden_size,
+            values,
+        };
+        Ok((vectors, report?.tokens))
+    }
+}
+
+/// A runner that gives the page its turn between batches.
+struct Paced<'r, 'd> {
+    runner: Runner<'d>,
+    turns: &'r Turns<'r>,
+}
+
+impl Embedder for Paced<'_, '_> {
+    async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError> {
+        self.turns.turn().await;
+        if self.turns.stopping() {
+            return Err("stopped".into());
+        }
+        Embedder::embed(&mut self.runner, batch, pooling).await
+    }
+}

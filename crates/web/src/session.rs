@@ -1,0 +1,538 @@
+//! What is open in a tab: device, model, data, adapter, and the answers about them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bft_core::device::{Device, DeviceError, DeviceRequest};
+use bft_core::{Base, LossConfig, LossKind, Runner, RunnerOptions};
+use bft_formats::{Adapter, Bytes, Model, Source};
+use bft_train::{
+    BatchBounds, Plan, Rows, SampleOptions, Samples, TrainConfig, inspect_sample, make_samples,
+    new_adapter, parse_rows,
+};
+use js_sys::{Array, Uint8Array};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use wasm_bindgen::prelude::*;
+use web_sys::Blob;
+
+use crate::failure::{Answer, Failure};
+use crate::host::{Host, from_js, named_files, to_js};
+use crate::vectors::Vectors;
+use crate::{blob, settings};
+
+/// What is open. Methods are those of protocol.ts; nothing is borrowed over an `await`.
+#[wasm_bindgen]
+pub struct Session {
+    pub(crate) host: Host,
+    pub(crate) state: RefCell<State>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub device: Option<Rc<Device>>,
+    pub model: Option<Rc<Model>>,
+    /// The model on the device.
+    pub base: Option<Base>,
+    pub train: Option<Rc<Data>>,
+    pub held_out: Option<Rc<Data>>,
+    pub adapter: Option<Rc<NamedAdapter>>,
+    pub vectors: Option<Vectors>,
+    /// `metrics.jsonl` and `run.json` of the last run.
+    pub metrics: String,
+    pub run: String,
+}
+
+/// Rows that were read, and samples made of them.
+pub(crate) struct Data {
+    pub rows: Rows,
+    pub samples: Samples,
+    pub sha256: String,
+    pub options: SampleOptions,
+}
+
+pub(crate) struct NamedAdapter {
+    pub name: String,
+    pub adapter: Adapter,
+}
+
+/// Device, model and the model's weights there.
+pub(crate) struct Ready {
+    pub device: Rc<Device>,
+    pub model: Rc<Model>,
+    pub base: Base,
+}
+
+#[derive(Deserialize)]
+struct ReadData {
+    role: Role,
+    name: String,
+    text: String,
+    max_length: Option<usize>,
+    truncate: bool,
+    skip_bad_rows: bool,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Role {
+    Train,
+    HeldOut,
+}
+
+#[derive(Deserialize)]
+struct PreviewOptions {
+    index: usize,
+    group_size: usize,
+    gamma: f32,
+}
+
+#[wasm_bindgen]
+impl Session {
+    /// Nothing is open yet.
+    #[wasm_bindgen(constructor)]
+    pub fn new(host: Host) -> Self {
+        Self {
+            host,
+            state: RefCell::default(),
+        }
+    }
+
+    /// Opens `auto`, `gpu` or `cpu`; a model in use is taken to it.
+    pub async fn open_device(&self, choice: String) -> Result<JsValue, JsValue> {
+        let (device, reason) = open_device(&choice).await?;
+        let device = Rc::new(device);
+        let model = {
+            let mut state = self.state.borrow_mut();
+            state.base = None;
+            state.device = Some(Rc::clone(&device));
+            state.model.clone()
+        };
+        if model.is_some() {
+            self.upload().await?;
+        }
+        let info = device.info();
+        let name = match (info.kind, info.name.as_str()) {
+            ("gpu", "") => "a GPU that the browser does not name",
+            (_, name) => name,
+        };
+        Ok(to_js(&json!({
+            "kind": info.kind,
+            "name": name,
+            "backend": if info.kind == "gpu" { "WebGPU" } else { "WebAssembly, one thread" },
+            "reason": reason,
+            "software": device.is_software(),
+        })))
+    }
+
+    /// Opens a model from its files, `[[name, Blob], …]`: a `.gguf`, or what a folder holds. `sha256` is that of the
+    /// weights where it is known.
+    pub async fn open_model(
+        &self,
+        name: String,
+        files: Array,
+        sha256: Option<String>,
+    ) -> Result<JsValue, JsValue> {
+        let model = Rc::new(open_model(&name, &files)?);
+        if let Some(sha256) = sha256 {
+            model.set_sha256(sha256);
+        }
+        {
+            // The old one goes first: there may be no room for two.
+            let mut state = self.state.borrow_mut();
+            *state = State {
+                device: state.device.take(),
+                ..State::default()
+            };
+            state.model = Some(Rc::clone(&model));
+        }
+        if let Err(failure) = self.upload().await {
+            self.state.borrow_mut().model = None;
+            return Err(failure.into());
+        }
+        let config = &model.config;
+        let formats = model.formats();
+        let most = formats.iter().max_by_key(|(_, (_, bytes))| *bytes);
+        Ok(to_js(&json!({
+            "name": model.name,
+            "architecture": config.architecture.to_string(),
+            "parameters": model.parameters(),
+            "layers": config.num_hidden_layers,
+            "hidden_size": config.hidden_size,
+            "vocab_size": config.vocab_size,
+            "context_length": config.max_position_embeddings,
+            "format": most.map_or_else(String::new, |(format, _)| format.to_string()),
+            "bytes": formats.values().map(|(_, bytes)| bytes).sum::<usize>(),
+            "sha256": model.sha256().map_err(Failure::from)?,
+            "has_chat_template": model.chat_template.is_some(),
+        })))
+    }
+
+    /// Reads rows for training or holding out.
+    pub fn read_data(&self, options: JsValue) -> Result<JsValue, JsValue> {
+        let ReadData {
+            role,
+            name,
+            text,
+            max_length,
+            truncate,
+            skip_bad_rows,
+        } = from_js(&options)?;
+        let model = self.model()?;
+        let options = SampleOptions {
+            max_length,
+            truncate,
+            skip_bad_rows,
+        };
+        let rows = parse_rows(&name, text.as_bytes(), skip_bad_rows).map_err(Failure::input)?;
+        let samples = make_samples(&model, rows.clone(), &options).map_err(Failure::input)?;
+        let report = data_report(&samples);
+        let data = Rc::new(Data {
+            rows,
+            samples,
+            sha256: bft_formats::sha256_bytes(text.as_bytes()),
+            options,
+        });
+        let mut state = self.state.borrow_mut();
+        match role {
+            Role::Train => state.train = Some(data),
+            Role::HeldOut => state.held_out = Some(data),
+        }
+        Ok(to_js(&report))
+    }
+
+    /// Forgets rows.
+    pub fn clear_data(&self, role: JsValue) -> Result<(), JsValue> {
+        let mut state = self.state.borrow_mut();
+        match from_js(&role)? {
+            Role::Train => state.train = None,
+            Role::HeldOut => state.held_out = None,
+        }
+        Ok(())
+    }
+
+    /// A sample's tokens with their probabilities and weights.
+    pub async fn preview(&self, options: JsValue) -> Result<JsValue, JsValue> {
+        let options: PreviewOptions = from_js(&options)?;
+        let ready = self.ready()?;
+        let (data, adapter) = {
+            let state = self.state.borrow();
+            (state.train.clone(), state.adapter.clone())
+        };
+        let data = data.ok_or_else(|| Failure::input("read some rows first"))?;
+        let samples = &data.samples.samples;
+        let sample = samples.get(options.index).ok_or_else(|| {
+            let count = samples.len();
+            Failure::input(format!(
+                "there is no sample {}: expected 0 to {}",
+                options.index,
+                count.saturating_sub(1)
+            ))
+        })?;
+        let bounds = BatchBounds::of_sample(sample);
+        let runner_options = RunnerOptions {
+            capacity: bounds.into(),
+            max_length: bounds.tokens,
+        };
+        let adapter = adapter.as_ref().map(|named| &named.adapter);
+        let mut runner = Runner::on(&ready.device, &ready.base, adapter, runner_options)
+            .map_err(Failure::from)?;
+        let loss = LossConfig {
+            kind: LossKind::Bft,
+            group_size: options.group_size,
+            gamma: options.gamma,
+        };
+        let inspected = inspect_sample(&mut runner, ready.model.tokenizer.as_ref(), sample, loss)
+            .await
+            .map_err(Failure::from)?;
+        let tokens: Vec<Value> = inspected
+            .tokens
+            .iter()
+            .map(|token| {
+                json!({
+                    "text": token.text,
+                    "id": token.id,
+                    "trained": token.trained,
+                    "p": token.scores.map(|scores| scores.p),
+                    "weights": token.scores.map(|scores| json!({
+                        "sft": scores.sft,
+                        "dft": scores.dft,
+                        "bft": scores.bft,
+                        "bft-v3": scores.bft_v3,
+                    })),
+                })
+            })
+            .collect();
+        let weights = inspected.sample_weight;
+        Ok(to_js(&json!({
+            "index": options.index,
+            "samples": samples.len(),
+            "line": sample.origin.line,
+            "tokens": tokens,
+            "nll": inspected.nll.unwrap_or_default(),
+            "sample_weights": {
+                "sft": 1,
+                "dft": 1,
+                "bft": weights.map_or(1.0, |weights| weights.bft),
+                "bft-v3": weights.map_or(1.0, |weights| weights.bft_v3),
+            },
+        })))
+    }
+
+    /// The command line's defaults.
+    pub fn default_settings(&self) -> JsValue {
+        to_js(&settings::shown(&TrainConfig::default()))
+    }
+
+    /// What a run with these settings will need.
+    pub fn estimate(&self, settings: JsValue) -> Result<JsValue, JsValue> {
+        let model = self.model()?;
+        let plan = self.plan(&from_js(&settings)?)?;
+        let adapter =
+            new_adapter(&model.config, &model.name, &plan.config).map_err(Failure::input)?;
+        let memory = plan.memory(&model, &adapter).map_err(Failure::from)?;
+        let pairs = adapter.pairs.iter();
+        Ok(to_js(&json!({
+            "bytes": memory.total_bytes,
+            "steps": plan.steps,
+            "steps_per_epoch": plan.batches().steps_per_epoch(plan.train.samples.len()),
+            "trainable_parameters": pairs.map(|p| p.a.len() + p.b.len()).sum::<usize>(),
+        })))
+    }
+
+    /// Loads an adapter from its files, `[[name, bytes], …]`.
+    pub fn import_adapter(&self, name: String, files: Array) -> Result<JsValue, JsValue> {
+        let model = self.model()?;
+        let files: BTreeMap<String, Source> = memory_files(&files)
+            .into_iter()
+            .map(|(name, bytes)| (name, bytes.into()))
+            .collect();
+        let adapter = Adapter::from_folder(&name, files, &model.config).map_err(Failure::from)?;
+        self.state.borrow_mut().adapter = Some(Rc::new(NamedAdapter { name, adapter }));
+        Ok(self.adapter())
+    }
+
+    /// The adapter in use, or null.
+    pub fn adapter(&self) -> JsValue {
+        let state = self.state.borrow();
+        to_js(&state.adapter.as_ref().map(|named| {
+            let NamedAdapter { name, adapter } = &**named;
+            let pairs = adapter.pairs.iter();
+            json!({
+                "name": name,
+                "rank": adapter.config.rank,
+                "alpha": adapter.config.alpha,
+                "modules": adapter.config.target_modules,
+                "parameters": pairs.map(|p| p.a.len() + p.b.len()).sum::<usize>(),
+            })
+        }))
+    }
+
+    /// Back to the base model.
+    pub fn clear_adapter(&self) {
+        self.state.borrow_mut().adapter = None;
+    }
+
+    /// Files of the adapter in PEFT's layout, and what the last run left: `[[name, bytes], …]`.
+    pub fn adapter_files(&self) -> Result<Array, JsValue> {
+        let state = self.state.borrow();
+        let adapter = state
+            .adapter
+            .as_ref()
+            .ok_or_else(|| Failure::input("there is no adapter yet: tune one, or load one"))?;
+        let mut files = bft_train::adapter_files(&adapter.adapter).map_err(Failure::from)?;
+        for (name, text) in [("metrics.jsonl", &state.metrics), ("run.json", &state.run)] {
+            if !text.is_empty() {
+                files.push((name, text.clone().into_bytes()));
+            }
+        }
+        Ok(named_files(files))
+    }
+
+    /// The vectors of the last embedding as a file: `npy`, `jsonl` or `tsv`.
+    pub fn vectors_file(&self, format: &str) -> Result<Uint8Array, JsValue> {
+        let state = self.state.borrow();
+        let vectors = state
+            .vectors
+            .as_ref()
+            .ok_or_else(|| Failure::input("there are no vectors yet: embed some texts first"))?;
+        Ok(Uint8Array::from(vectors.file(format)?.as_slice()))
+    }
+
+    /// Loses the GPU on purpose.
+    pub fn destroy_device(&self) {
+        if let Some(device) = &self.state.borrow().device {
+            device.destroy();
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn model(&self) -> Answer<Rc<Model>> {
+        let model = self.state.borrow().model.clone();
+        model.ok_or_else(|| Failure::input("open a model first"))
+    }
+
+    pub(crate) fn ready(&self) -> Answer<Ready> {
+        let state = self.state.borrow();
+        match (&state.device, &state.model, &state.base) {
+            (Some(device), Some(model), Some(base)) => Ok(Ready {
+                device: Rc::clone(device),
+                model: Rc::clone(model),
+                base: base.clone(),
+            }),
+            (None, ..) => Err(Failure::input("open a device first")),
+            _ => Err(Failure::input("open a model first")),
+        }
+    }
+
+    /// Takes the model to the device, where there is one.
+    async fn upload(&self) -> Answer<()> {
+        let (device, model) = {
+            let state = self.state.borrow();
+            match (&state.device, &state.model) {
+                (Some(device), Some(model)) => (Rc::clone(device), Rc::clone(model)),
+                _ => return Ok(()),
+            }
+        };
+        let total: usize = model.tensors.values().map(|t| t.byte_len()).sum();
+        let base = Base::stream(&device, &model, |done| {
+            self.host.tell(json!({
+                "event": "progress", "what": "upload", "done": done, "total": total,
+            }));
+        })
+        .await?;
+        self.state.borrow_mut().base = Some(base);
+        Ok(())
+    }
+
+    /// A run over the rows that were read.
+    pub(crate) fn plan(&self, settings: &Map<String, Value>) -> Answer<Plan> {
+        let model = self.model()?;
+        let (train, held_out) = {
+            let state = self.state.borrow();
+            (state.train.clone(), state.held_out.clone())
+        };
+        let train = train.ok_or_else(|| Failure::input("read some rows first"))?;
+        let mut config = settings::config(settings)?;
+        config.data = train.rows.file.to_string().into();
+        config.skip_bad_rows = train.options.skip_bad_rows;
+        let eval = held_out.map(|data| data.rows.clone());
+        Plan::new(config, &model, train.rows.clone(), eval).map_err(Failure::from)
+    }
+}
+
+async fn open_device(choice: &str) -> Answer<(Device, &'static str)> {
+    let gpu = || Device::open(&DeviceRequest::Gpu(None));
+    match choice {
+        "cpu" => Ok((Device::cpu(), "you chose it")),
+        "gpu" => match gpu().await {
+            Ok(device) => Ok((device, "you chose it")),
+            Err(DeviceError::NoAdapter) => Err(Failure::other(
+                "this browser offers no WebGPU: use a current Chrome, Edge, Firefox or Safari with a graphics \
+                 driver, or take the CPU",
+            )),
+            Err(error) => Err(error.into()),
+        },
+        "auto" => match gpu().await {
+            Ok(device) => Ok((device, "this browser offers WebGPU")),
+            Err(DeviceError::NoAdapter) => Ok((
+                Device::cpu(),
+                "this browser offers no WebGPU; one thread of the processor is many times slower than a graphics card",
+            )),
+            Err(_) => Ok((
+                Device::cpu(),
+                "WebGPU could not be opened; one thread of the processor is many times slower than a graphics card",
+            )),
+        },
+        other => Err(Failure::input(format!(
+            "device {other:?} is not known: use auto, gpu or cpu"
+        ))),
+    }
+}
+
+/// `[[name, Blob], …]` as a model. Weights stay in their blobs; all else is small and read.
+fn open_model(name: &str, files: &Array) -> Answer<Model> {
+    let mut sources = BTreeMap::new();
+    for entry in files.iter() {
+        let entry = Array::from(&entry);
+        let (Some(file), Ok(contents)) =
+            (entry.get(0).as_string(), entry.get(1).dyn_into::<Blob>())
+        else {
+            return Err(Failure::other("a file without a name or contents"));
+        };
+        let source = blob::source(contents)
+            .map_err(|_| Failure::other("this browser cannot read files in a worker"))?;
+        sources.insert(file, source);
+    }
+    let is_gguf = |file: &String| file.to_ascii_lowercase().ends_with(".gguf");
+    let ggufs: Vec<String> = sources
+        .keys()
+        .filter(|file| is_gguf(file))
+        .cloned()
+        .collect();
+    match (&ggufs[..], sources.len()) {
+        ([], 0) => Err(Failure::input("no file was given")),
+        ([], 1) if !sources.contains_key("config.json") => {
+            let file = sources.keys().next().map_or("", |file| file);
+            Err(Failure::input(format!(
+                "{file} is not a model that can be used by itself: give a .gguf file, or a folder with config.json, \
+                 *.safetensors and tokenizer.json"
+            )))
+        }
+        ([], _) => Ok(Model::from_folder(name, sources)?),
+        ([file], _) => match sources.remove(file) {
+            Some(source) => Ok(Model::from_gguf(name, source)?),
+            None => Err(Failure::other("a file went missing")),
+        },
+        (several, _) => Err(Failure::input(format!(
+            "{} .gguf files were given, expected one",
+            several.len()
+        ))),
+    }
+}
+
+/// `[[name, Uint8Array], …]`
+pub(crate) fn memory_files(files: &Array) -> BTreeMap<String, Bytes> {
+    let entries = files.iter().map(|entry| {
+        let entry = Array::from(&entry);
+        let name = entry.get(0).as_string().unwrap_or_default();
+        let bytes = Uint8Array::new(&entry.get(1)).to_vec();
+        (name, Bytes::from(bytes))
+    });
+    entries.collect()
+}
+
+fn data_report(samples: &Samples) -> Value {
+    let report = &samples.report;
+    let mut notes = Vec::new();
+    if let Some(first) = report.skipped.first() {
+        let count = report.skipped.len();
+        notes.push(format!("{count} bad rows left out, the first: {first}"));
+    }
+    if let Some(first) = report.untrained.first() {
+        let count = report.untrained.len();
+        notes.push(format!(
+            "{count} rows with nothing to train on left out, the first: {first}"
+        ));
+    }
+    if report.truncated > 0 {
+        notes.push(format!(
+            "{} of {} samples cut to the longest length",
+            report.truncated, report.samples
+        ));
+    }
+    json!({
+        "file": report.file,
+        "format": report.format,
+        "rows": report.rows,
+        "samples": report.samples,
+        "untrained": report.untrained.len(),
+        "truncated": report.truncated,
+        "tokens": report.tokens,
+        "trained_tokens": report.trained_tokens,
+        "longest": report.longest,
+        "notes": notes,
+    })
+}

@@ -1,0 +1,288 @@
+//! Tuning in a tab: the same trainer, with a store that the worker keeps.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use bft_core::loss::sample_weight;
+use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals, Tuner};
+use bft_formats::Adapter;
+use bft_train::{
+    Checkpoint, Control, DeviceSummary, Engine, EngineError, Event, Finished, LogProbs, Plan,
+    RunState, Store, TrainError, Trainer, checkpoint_files,
+};
+use js_sys::Array;
+use serde_json::json;
+use wasm_bindgen::prelude::*;
+use web_time::{Instant, SystemTime};
+
+use crate::failure::{Answer, Failure};
+use crate::host::{Host, Turns, from_js, to_js};
+use crate::session::{NamedAdapter, Ready, Session, memory_files};
+
+#[wasm_bindgen]
+impl Session {
+    /// Trains a new adapter on the rows that were read.
+    pub async fn train(&self, settings: JsValue) -> Result<JsValue, JsValue> {
+        let ready = self.ready()?;
+        let plan = self.plan(&from_js(&settings)?)?;
+        let data_sha256 = self.data_sha256();
+        let model = Rc::clone(&ready.model);
+        let trainer = Trainer::fresh(&model, plan, None, data_sha256).map_err(Failure::from)?;
+        Ok(to_js(&finished(&self.tune(&ready, trainer, "").await?)))
+    }
+
+    /// Goes on from a checkpoint's files, `[[name, bytes], …]`, with the settings and rows of its run.
+    pub async fn go_on(&self, settings: JsValue, files: Array) -> Result<JsValue, JsValue> {
+        let ready = self.ready()?;
+        let plan = self.plan(&from_js(&settings)?)?;
+        let mut files = memory_files(&files);
+        let metrics = files.remove("metrics.jsonl");
+        let metrics = metrics.map_or_else(String::new, |bytes| {
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let model = Rc::clone(&ready.model);
+        let name = PathBuf::from("the stored checkpoint");
+        let checkpoint =
+            Checkpoint::from_files(name, files, &model.config).map_err(Failure::from)?;
+        if checkpoint.state.model_sha256 != model.sha256().map_err(Failure::from)? {
+            return Err(
+                Failure::input("the run belongs to another model: open that one first").into(),
+            );
+        }
+        if checkpoint.state.data_sha256 != self.data_sha256() {
+            return Err(
+                Failure::input("the run belongs to other rows: its own are damaged").into(),
+            );
+        }
+        let trainer = Trainer::resume(&model, plan, checkpoint).map_err(Failure::from)?;
+        Ok(to_js(&finished(
+            &self.tune(&ready, trainer, &metrics).await?,
+        )))
+    }
+}
+
+impl Session {
+    fn data_sha256(&self) -> String {
+        let state = self.state.borrow();
+        state
+            .train
+            .as_ref()
+            .map_or_else(String::new, |data| data.sha256.clone())
+    }
+
+    async fn tune(&self, ready: &Ready, trainer: Trainer<'_>, metrics: &str) -> Answer<Finished> {
+        let memory = trainer
+            .plan()
+            .memory(&ready.model, trainer.adapter())
+            .map_err(Failure::from)?;
+        let summary = DeviceSummary::new(ready.device.info(), memory.total_bytes);
+        let turns = Turns {
+            host: &self.host,
+            device: Rc::clone(&ready.device),
+        };
+        let made = Made {
+            metrics: metrics.to_owned(),
+            ..Made::default()
+        };
+        let made = RefCell::new(made);
+        let engine = |adapter, plan: &Plan| {
+            let tuner = Tuner::on(&ready.device, &ready.base, &adapter, plan.tuner_options())?;
+            Ok(Paced {
+                tuner,
+                turns: &turns,
+            })
+        };
+        let store = |_: &Plan, _| Ok(PageStore::new(&self.host, &made));
+        let mut weights = (0, Vec::new());
+        let mut hear = |event: Event| self.tell(event, &mut weights);
+        let result = trainer
+            .run_in(&summary, engine, store, &turns, &mut hear)
+            .await;
+        let Made {
+            metrics,
+            run,
+            adapter,
+        } = made.into_inner();
+        let mut state = self.state.borrow_mut();
+        state.metrics = metrics;
+        state.run = run;
+        if let Some(adapter) = adapter {
+            let name = "tuned here".to_owned();
+            state.adapter = Some(Rc::new(NamedAdapter { name, adapter }));
+        }
+        Ok(result?)
+    }
+
+    /// Tells the page what a run says. `weights` wait for the step that they belong to.
+    fn tell(&self, event: Event, weights: &mut (u64, Vec<f64>)) {
+        let event = match event {
+            Event::Started(started) => json!({
+                "event": "started",
+                "steps": started.steps,
+                "resumed_from": started.resumed_from,
+                "parameters": started.parameters,
+                "memory_bytes": started.memory_bytes,
+                "device": started.device,
+            }),
+            Event::Note(note) => json!({ "event": "note", "text": note.to_string() }),
+            Event::SampleWeights { step, weights: new } => {
+                *weights = (step, new);
+                return;
+            }
+            Event::Step(row) => {
+                let of_step = weights.0 == row.step;
+                let weights = of_step.then(|| std::mem::take(&mut weights.1));
+                json!({
+                    "event": "step",
+                    "row": row,
+                    "sample_weights": weights.unwrap_or_default(),
+                })
+            }
+            Event::Skipped { step, tensor } => {
+                json!({ "event": "skipped", "step": step, "tensor": tensor })
+            }
+            Event::Eval(row) => json!({ "event": "eval", "row": row }),
+            Event::Checkpoint { step, .. } => json!({ "event": "checkpoint", "step": step }),
+            Event::Finished(_) => return,
+        };
+        self.host.tell(event);
+    }
+}
+
+fn finished(finished: &Finished) -> serde_json::Value {
+    json!({
+        "steps": finished.steps,
+        "stopped": finished.stopped,
+        "skipped_steps": finished.skipped_steps,
+        "tokens": finished.tokens,
+        "seconds": finished.seconds,
+        "nll": finished.nll,
+        "eval": finished.eval,
+    })
+}
+
+/// What a run leaves in memory.
+#[derive(Default)]
+struct Made {
+    metrics: String,
+    run: String,
+    adapter: Option<Adapter>,
+}
+
+/// A run's store: checkpoints go to the worker, with the metrics up to them.
+struct PageStore<'r> {
+    host: &'r Host,
+    made: &'r RefCell<Made>,
+    opened: Instant,
+    /// Seconds since 1970 at `opened`.
+    opened_at: f64,
+}
+
+impl<'r> PageStore<'r> {
+    fn new(host: &'r Host, made: &'r RefCell<Made>) -> Self {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            host,
+            made,
+            opened: Instant::now(),
+            opened_at: since_1970.unwrap_or_default().as_secs_f64(),
+        }
+    }
+}
+
+impl Store for PageStore<'_> {
+    fn seconds(&self) -> f64 {
+        self.opened_at + self.opened.elapsed().as_secs_f64()
+    }
+
+    fn write_row(&mut self, row: &str) -> Result<(), TrainError> {
+        let mut made = self.made.borrow_mut();
+        made.metrics.push_str(row);
+        made.metrics.push('\n');
+        Ok(())
+    }
+
+    async fn write_run(&mut self, run: &str) -> Result<(), TrainError> {
+        self.made.borrow_mut().run = run.to_owned();
+        Ok(())
+    }
+
+    async fn save(
+        &mut self,
+        state: &RunState,
+        adapter: &Adapter,
+        optimizer: &OptimizerState,
+    ) -> Result<PathBuf, TrainError> {
+        let mut files = checkpoint_files(state, adapter, optimizer)?;
+        {
+            let made = self.made.borrow();
+            files.push(("metrics.jsonl", made.metrics.clone().into_bytes()));
+            files.push(("run.json", made.run.clone().into_bytes()));
+        }
+        let path = PathBuf::from(format!("step {}", state.step));
+        match self.host.keep(state.step, files).await {
+            Ok(()) => Ok(path),
+            Err(problem) => Err(TrainError::Write {
+                action: "keep",
+                path,
+                source: std::io::Error::other(problem),
+                checkpoint: None,
+            }),
+        }
+    }
+
+    async fn write_adapter(&mut self, adapter: &Adapter) -> Result<(), TrainError> {
+        self.made.borrow_mut().adapter = Some(adapter.clone());
+        Ok(())
+    }
+}
+
+/// A tuner that gives the page its turn between batches, and tells what the loss makes of samples.
+struct Paced<'r, 'd> {
+    tuner: Tuner<'d>,
+    turns: &'r Turns<'r>,
+}
+
+impl LogProbs for Paced<'_, '_> {
+    async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        self.turns.turn().await;
+        LogProbs::log_probs(&mut self.tuner, batch).await
+    }
+}
+
+impl Engine for Paced<'_, '_> {
+    fn accumulate(
+        &mut self,
+        batch: &Batch,
+        totals: StepTotals,
+        loss: &LossConfig,
+    ) -> Result<(), EngineError> {
+        Engine::accumulate(&mut self.tuner, batch, totals, loss)
+    }
+
+    fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
+        Engine::apply(&mut self.tuner, lr, optimizer)
+    }
+
+    async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError> {
+        Engine::drain_metrics(&mut self.tuner).await
+    }
+
+    async fn sample_weights(&mut self, loss: &LossConfig) -> Result<Vec<f64>, EngineError> {
+        let samples = self.tuner.last_log_probs().await?;
+        Ok(samples.iter().map(|s| sample_weight(s, loss)).collect())
+    }
+
+    async fn adapter(&mut self) -> Result<Adapter, EngineError> {
+        Engine::adapter(&mut self.tuner).await
+    }
+
+    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError> {
+        Engine::optimizer_state(&mut self.tuner).await
+    }
+
+    fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError> {
+        Engine::set_optimizer_state(&mut self.tuner, state)
+    }
+}

@@ -1,0 +1,94 @@
+//! Embeddings as files.
+
+use std::fmt::Write;
+
+use serde_json::json;
+
+use crate::failure::{Answer, Failure};
+
+/// The vectors of the last embedding.
+pub struct Vectors {
+    pub ids: Vec<String>,
+    pub width: usize,
+    /// `[ids, width]`
+    pub values: Vec<f32>,
+}
+
+impl Vectors {
+    /// The contents of a file of `format`: `npy`, `jsonl` or `tsv`.
+    pub fn file(&self, format: &str) -> Answer<Vec<u8>> {
+        match format {
+            "npy" => Ok(self.npy()),
+            "jsonl" => Ok(self.lines(|id, vector| {
+                let mut line = json!({ "id": id, "embedding": vector }).to_string();
+                line.push('\n');
+                line
+            })),
+            "tsv" => Ok(self.lines(|id, vector| {
+                // What would break a line or a column becomes a space.
+                let mut line = id.replace(['\t', '\n', '\r'], " ");
+                for value in vector {
+                    let _ = write!(line, "\t{value}");
+                }
+                line.push('\n');
+                line
+            })),
+            other => Err(Failure::input(format!(
+                "{other:?} is not a format of vectors: expected npy, jsonl or tsv"
+            ))),
+        }
+    }
+
+    fn lines(&self, line: impl Fn(&str, &[f32]) -> String) -> Vec<u8> {
+        let vectors = self.values.chunks_exact(self.width.max(1));
+        let lines = self.ids.iter().zip(vectors);
+        let text: String = lines.map(|(id, vector)| line(id, vector)).collect();
+        text.into_bytes()
+    }
+
+    fn npy(&self) -> Vec<u8> {
+        let mut header = format!(
+            "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
+            self.ids.len(),
+            self.width
+        );
+        // Magic, version and length take 10 bytes; the data must start at a multiple of 64.
+        while (10 + header.len() + 1) % 64 != 0 {
+            header.push(' ');
+        }
+        header.push('\n');
+        let mut file = b"\x93NUMPY\x01\x00".to_vec();
+        file.extend((header.len() as u16).to_le_bytes());
+        file.extend(header.as_bytes());
+        file.extend(self.values.iter().flat_map(|value| value.to_le_bytes()));
+        file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vectors() -> Vectors {
+        Vectors {
+            ids: vec!["TP53".into(), "a\tb".into()],
+            width: 2,
+            values: vec![1.0, -0.5, 0.25, 3.0],
+        }
+    }
+
+    #[test]
+    fn each_format_holds_every_number() {
+        let text = |format| String::from_utf8(vectors().file(format).unwrap()).unwrap();
+        assert_eq!(text("tsv"), "TP53\t1\t-0.5\na b\t0.25\t3\n");
+        assert_eq!(
+            text("jsonl").lines().next().unwrap(),
+            r#"{"id":"TP53","embedding":[1.0,-0.5]}"#
+        );
+        let npy = vectors().file("npy").unwrap();
+        assert_eq!(npy.len() % 64, 16, "data start at a multiple of 64");
+        assert!(String::from_utf8_lossy(&npy[10..]).contains("'shape': (2, 2)"));
+        assert_eq!(npy[npy.len() - 4..], 3.0f32.to_le_bytes());
+        assert!(vectors().file("csv").is_err());
+    }
+}

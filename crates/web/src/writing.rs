@@ -1,0 +1,92 @@
+//! Generating text in a tab.
+
+use std::rc::Rc;
+
+use bft_core::sample::Sampling;
+use bft_core::{Capacity, Runner, RunnerOptions};
+use bft_formats::Message;
+use bft_train::{TextEncoder, TextWriter};
+use serde::Deserialize;
+use serde_json::json;
+use wasm_bindgen::prelude::*;
+use web_time::Instant;
+
+use crate::failure::Failure;
+use crate::host::{Turns, from_js, to_js};
+use crate::session::Session;
+
+#[derive(Deserialize)]
+struct GenerateOptions {
+    prompt: String,
+    adapter: bool,
+    chat_template: bool,
+    max_new_tokens: usize,
+    temperature: f32,
+    top_p: f32,
+    seed: u64,
+}
+
+/// Prompts are read in pieces of this many tokens, which bounds memory and the time of a submit.
+const PROMPT_PIECE: usize = 64;
+
+#[wasm_bindgen]
+impl Session {
+    /// Writes on from a prompt; each piece of text is an event.
+    pub async fn generate(&self, options: JsValue) -> Result<JsValue, JsValue> {
+        let options: GenerateOptions = from_js(&options)?;
+        let started = Instant::now();
+        let ready = self.ready()?;
+        let adapter = self.state.borrow().adapter.clone();
+        let adapter = adapter.as_ref().filter(|_| options.adapter);
+        if options.adapter && adapter.is_none() {
+            return Err(Failure::input("there is no adapter yet: tune one, or load one").into());
+        }
+        let text = TextEncoder::new(&ready.model);
+        let tokens = if options.chat_template {
+            text.chat_prompt(&[Message::new("user", options.prompt)])
+        } else {
+            text.prompt(&options.prompt)
+        };
+        let tokens = tokens.map_err(Failure::input)?;
+        let tokenizer = text.tokenizer().map_err(Failure::input)?;
+        let context = ready.model.config.max_position_embeddings;
+        let max_length = context.min(tokens.len().saturating_add(options.max_new_tokens));
+        let runner_options = RunnerOptions {
+            capacity: Capacity {
+                tokens: tokens.len().clamp(1, PROMPT_PIECE),
+                trained: 1,
+                samples: 1,
+            },
+            max_length,
+        };
+        let adapter = adapter.map(|named| &named.adapter);
+        let runner = Runner::on(&ready.device, &ready.base, adapter, runner_options)
+            .map_err(Failure::from)?;
+        let sampling = Sampling {
+            temperature: options.temperature,
+            top_p: options.top_p,
+            seed: options.seed,
+            ..Sampling::default()
+        };
+        let turns = Turns {
+            host: &self.host,
+            device: Rc::clone(&ready.device),
+        };
+        let new = options.max_new_tokens;
+        let mut writer =
+            TextWriter::new(&runner, &ready.model, tokenizer, sampling, new, max_length)
+                .map_err(Failure::from)?;
+        let written = writer
+            .go_on(&tokens, &turns, |piece| {
+                self.host.tell(json!({ "event": "token", "text": piece }));
+            })
+            .await
+            .map_err(Failure::from)?;
+        Ok(to_js(&json!({
+            "text": written.text,
+            "tokens": written.tokens.len(),
+            "finish_reason": written.finish,
+            "seconds": started.elapsed().as_secs_f64(),
+        })))
+    }
+}

@@ -1,0 +1,36 @@
+//! The op registry inside a browser: its shader compiler is another than naga.
+
+use bft_core::device::{Device, DeviceRequest};
+use bft_core::ops::OPS;
+use wasm_bindgen::prelude::*;
+
+/// Names of all ops.
+#[wasm_bindgen]
+pub fn ops() -> Vec<String> {
+    OPS.iter().map(|op| op.name.to_owned()).collect()
+}
+
+/// Compares every case of an op with the CPU; the number of comparisons.
+///
+/// # Errors
+/// The first difference, in words.
+#[wasm_bindgen]
+pub async fn compare(name: String) -> Result<usize, JsValue> {
+    let op = OPS.iter().find(|op| op.name == name);
+    let op = op.ok_or_else(|| JsValue::from(format!("no op {name}")))?;
+    let gpu = Device::open(&DeviceRequest::Gpu(None))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(bft_tests::ops::gpu_difference(op, &gpu).await?)
+}
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = console)]
+    fn error(text: &str);
+}
+
+#[wasm_bindgen(start)]
+fn start() {
+    std::panic::set_hook(Box::new(|info| error(&info.to_string())));
+}

@@ -1,0 +1,30 @@
+/** An adapter as one file: PEFT's two, and what the run left. */
+import { unzipSync, zipSync, type Zippable } from "fflate";
+import { Failed } from "./failure.ts";
+
+/** A zip of named files. Weights are kept as they are: random digits do not shrink. */
+export function zip(files: [string, Uint8Array][]): Blob {
+  const entries: Zippable = {};
+  for (const [name, bytes] of files) entries[name] = [bytes, { level: name.endsWith(".safetensors") ? 0 : 6 }];
+  return new Blob([zipSync(entries) as Uint8Array<ArrayBuffer>], { type: "application/zip" });
+}
+
+/** The files of an adapter, out of a zip or as they were given. */
+export async function adapterFiles(files: File[]): Promise<{ name: string; files: [string, Uint8Array][] }> {
+  const archive = files.find((file) => /\.zip$/i.test(file.name));
+  const read: [string, Uint8Array][] = [];
+  if (archive) {
+    try {
+      for (const [path, bytes] of Object.entries(unzipSync(new Uint8Array(await archive.arrayBuffer())))) {
+        read.push([path.split("/").at(-1) ?? path, bytes]);
+      }
+    } catch {
+      throw new Failed("input", `${archive.name} is no zip file that can be read: download it again`);
+    }
+  } else {
+    for (const file of files) read.push([file.name, new Uint8Array(await file.arrayBuffer())]);
+  }
+  const inFolder = files[0]?.webkitRelativePath?.split("/")[0];
+  const name = archive?.name.replace(/\.zip$/i, "") ?? inFolder ?? "adapter";
+  return { name: name || "adapter", files: read.filter(([file]) => /^adapter_(config\.json|model\.(safetensors|bin))$/.test(file)) };
+}

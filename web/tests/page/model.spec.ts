@@ -1,0 +1,174 @@
+/** Flow 1: a model from files, a drop, an address; kept, opened again offline, freed; bad ones refused. */
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { engine, expect, open, openTiny, openTinyOnCpu, test } from "./watched.ts";
+import { folder, gguf, type Upload } from "../tiny.ts";
+
+test("files of a folder are chosen, described, and kept for the next visit, which is offline", async ({ page, context }) => {
+  await openTiny(page);
+  const card = page.locator("#model-card");
+  await expect(card).toContainText("2 of width 32");
+  await expect(card).toContainText("512 tokens");
+  await expect(card).toContainText("Kept in this browser");
+  // The page's own files are kept by now, too.
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  await context.setOffline(true);
+  await page.reload();
+  await page.locator("#storage > summary").click();
+  await page.locator("#storage-list").getByRole("button", { name: /^Open/ }).click();
+  await expect(card).toContainText("2 of width 32");
+  await page.locator("#storage-list").getByRole("button", { name: /^Remove/ }).click();
+  await expect(page.locator("#storage-list")).toContainText("Nothing yet.");
+});
+
+test("a dropped GGUF file opens", async ({ page }) => {
+  await open(page);
+  const { name, buffer } = gguf();
+  const transfer = await page.evaluateHandle(
+    ({ name, base64 }) => {
+      const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([bytes], name));
+      return transfer;
+    },
+    { name, base64: buffer.toString("base64") },
+  );
+  await page.dispatchEvent("#model-drop", "drop", { dataTransfer: transfer });
+  await expect(page.locator("#model-card")).toContainText(name);
+  await expect(page.locator("#model-gist")).toContainText("F16");
+});
+
+const BAD: { what: string; files: () => Upload[]; says: RegExp }[] = [
+  { what: "a text file", files: () => [{ name: "notes.gguf", mimeType: "text/plain", buffer: Buffer.from("these are notes, no model") }], says: /notes\.gguf.*GGUF/ },
+  { what: "half a GGUF file", files: () => [{ ...gguf(), buffer: gguf().buffer.subarray(0, 20_000) }], says: /tiny\.gguf/ },
+  { what: "a folder without weights", files: () => folder().filter(({ name }) => !name.endsWith(".safetensors")), says: /safetensors/ },
+  {
+    what: "weights of another shape",
+    files: () => folder().map((file) => (file.name === "config.json" ? { ...file, buffer: Buffer.from(file.buffer.toString().replace('"hidden_size":32', '"hidden_size":48')) } : file)),
+    says: /model\.embed_tokens\.weight.*belong to another configuration/,
+  },
+];
+
+for (const { what, files, says } of BAD) {
+  test(`${what} is refused with its name, and another model opens after it`, async ({ page }) => {
+    await open(page);
+    await page.locator("#model-files").setInputFiles(files());
+    await expect(page.locator("#model-notice").getByRole("alert")).toContainText(says);
+    await expect(page.locator("#model-card")).toBeHidden();
+    await page.locator("#model-files").setInputFiles([gguf()]);
+    await expect(page.locator("#model-card")).toContainText("tiny.gguf");
+    await expect(page.locator("#model-notice")).toBeEmpty();
+  });
+}
+
+test.describe("from an address", () => {
+  let server: Server;
+  let origin: string;
+  let asked: { url: string | undefined; range: string | undefined; headers: NodeJS.Dict<string | string[]> }[];
+  /** Bytes after which the server waits for ever, once. */
+  let stallsAt: number | null;
+  let damaged: boolean;
+
+  test.beforeEach(async () => {
+    asked = [];
+    stallsAt = null;
+    damaged = false;
+    const file = gguf().buffer;
+    server = createServer((request, response) => {
+      const range = request.headers.range;
+      asked.push({ url: request.url, range, headers: request.headers });
+      const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+      if (request.url !== "/models/tiny.gguf") {
+        response.writeHead(404, { "Access-Control-Allow-Origin": "*" }).end();
+        return;
+      }
+      const body = Buffer.from(file.subarray(from));
+      if (damaged) body.fill(0);
+      response.writeHead(range ? 206 : 200, {
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Allow-Headers": "Range, If-Range",
+        "Access-Control-Expose-Headers": "Content-Range, ETag, Accept-Ranges",
+        "Accept-Ranges": "bytes",
+        "Content-Length": body.length,
+        ETag: '"one"',
+        ...(range ? { "Content-Range": `bytes ${from}-${file.length - 1}/${file.length}` } : {}),
+      });
+      if (stallsAt !== null) {
+        response.write(body.subarray(0, stallsAt));
+        stallsAt = null;
+      } else response.end(body);
+    });
+    await new Promise<void>((resolve) => server.listen(0, "localhost", resolve));
+    origin = `http://localhost:${(server.address() as AddressInfo).port}`;
+  });
+
+  test.afterEach(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+
+  test("a typed address is the only request that leaves, and tells nothing of the page", async ({ page, watch }) => {
+    watch.allowed.add(origin);
+    await open(page);
+    await page.getByLabel("From an address").fill(`${origin}/models/tiny.gguf`);
+    await page.getByRole("button", { name: "Fetch" }).click();
+    await expect(page.locator("#model-card")).toContainText("tiny.gguf");
+    const got = asked.filter(({ headers }) => !("access-control-request-method" in headers));
+    expect(new Set(got.map(({ url }) => url))).toEqual(new Set(["/models/tiny.gguf"]));
+    for (const { headers } of got) {
+      expect(headers.cookie).toBeUndefined();
+      expect(headers.referer).toBeUndefined();
+    }
+  });
+
+  test("a download that was cancelled goes on where it stopped", async ({ page, watch }) => {
+    watch.allowed.add(origin);
+    stallsAt = 30_000;
+    await open(page);
+    await page.getByLabel("From an address").fill(`${origin}/models/tiny.gguf`);
+    await page.getByRole("button", { name: "Fetch" }).click();
+    await expect(page.locator("#model-progress")).toContainText("30 kB");
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await expect(page.locator("#model-notice")).toContainText("Cancelled");
+    await page.getByRole("button", { name: "Start again" }).click();
+    await expect(page.locator("#model-card")).toContainText("tiny.gguf");
+    expect(asked.at(-1)?.range).toBe("bytes=30000-");
+  });
+
+  test("a damaged download is refused, and the next try is whole", async ({ page, watch }) => {
+    watch.allowed.add(origin);
+    damaged = true;
+    await open(page);
+    await page.getByLabel("From an address").fill(`${origin}/models/tiny.gguf`);
+    await page.getByRole("button", { name: "Fetch" }).click();
+    await expect(page.locator("#model-notice").getByRole("alert")).toContainText("tiny.gguf");
+    damaged = false;
+    await page.getByRole("button", { name: "Fetch" }).click();
+    await expect(page.locator("#model-card")).toContainText("tiny.gguf");
+  });
+
+  test("an address without a model is refused", async ({ page, watch }) => {
+    watch.allowed.add(origin);
+    watch.expected.push(/404/);
+    await open(page);
+    await page.getByLabel("From an address").fill(`${origin}/models/none.gguf`);
+    await page.getByRole("button", { name: "Fetch" }).click();
+    await expect(page.locator("#model-notice").getByRole("alert")).toContainText("404");
+  });
+
+  test("neither the page nor the engine can reach another origin", async ({ page, watch }) => {
+    watch.expected.push(/Content Security Policy/);
+    await openTinyOnCpu(page);
+    const reach = async (origin: string) => {
+      try {
+        await fetch(origin);
+        return "reached";
+      } catch {
+        return "refused";
+      }
+    };
+    expect(await page.evaluate(reach, origin)).toBe("refused");
+    expect(await (await engine(page)).evaluate(reach, origin)).toBe("refused");
+    expect(asked).toEqual([]);
+  });
+});

@@ -1,0 +1,78 @@
+/** Flows 4, 5 and 6: answers side by side, the map of genes, the adapter out and in. */
+import { readFileSync } from "node:fs";
+import type { Download, Page } from "@playwright/test";
+import { expect, openTinyOnCpu, paste, rows, test } from "./watched.ts";
+
+async function tuned(page: Page): Promise<void> {
+  await openTinyOnCpu(page);
+  await paste(page, "train", rows(8));
+  await page.getByLabel("Unit of the length").selectOption("steps");
+  await page.locator("[name=length]").fill("20");
+  await page.locator("[name=lr]").fill("2e-2");
+  await page.getByRole("radio", { name: /^SFT/ }).last().check();
+  await page.getByRole("button", { name: "Start tuning" }).click();
+  await expect(page.locator("#run-state")).toHaveText(/^Done/, { timeout: 60_000 });
+}
+
+async function saved(download: Promise<Download>): Promise<Buffer> {
+  return readFileSync(await (await download).path());
+}
+
+test("base and tuned answer the same question side by side", async ({ page }) => {
+  await tuned(page);
+  await page.getByLabel("One question to both").fill("The gene number 3 encodes");
+  await page.getByLabel("Ask through the chat template").uncheck();
+  await page.getByLabel(/^At most/).fill("12");
+  await page.getByRole("button", { name: "Ask both" }).click();
+  await expect(page.locator("#tuned-foot")).toContainText(/\d+ tokens?, .*tokens\/s/);
+  await expect(page.locator("#base-foot")).toContainText(/\d+ tokens?, .*tokens\/s/);
+  const [base, after] = [await page.locator("#base-answer").textContent(), await page.locator("#tuned-answer").textContent()];
+  expect(after).not.toBe(base);
+});
+
+test("one hundred genes make a map with neighbours, and go out as three files", async ({ page }) => {
+  await openTinyOnCpu(page);
+  await page.getByRole("button", { name: "Embed", exact: true }).click();
+  const points = page.locator("#map .point");
+  await expect(points).toHaveCount(100);
+  await expect(page.locator("#map-caption")).toContainText(/\d+ % and \d+ %/);
+  await page.locator('#map .point[aria-label="CASP3"]').click();
+  await expect(page.getByLabel("Nearest neighbours of")).toHaveValue("7");
+  await expect(page.locator("#near-list li")).toHaveCount(10);
+  await page.locator("#near-list button").first().press("Enter");
+  await expect(page.getByLabel("Nearest neighbours of")).not.toHaveValue("7");
+  await page.locator("#map .point.picked").press("ArrowRight");
+  await expect(page.locator("#map .point.picked")).toBeFocused();
+
+  const get = async (name: string) => {
+    const download = page.waitForEvent("download");
+    await page.getByRole("button", { name, exact: true }).click();
+    return saved(download);
+  };
+  const npy = await get(".npy");
+  expect(npy.subarray(1, 6).toString()).toBe("NUMPY");
+  expect(npy.toString("latin1")).toContain("(100, 32)");
+  const lines = (await get(".jsonl")).toString().trim().split("\n").map((line) => JSON.parse(line) as { id: string; embedding: number[] });
+  expect(lines).toHaveLength(100);
+  expect(lines[0]?.id).toBe("APC");
+  expect(lines[0]?.embedding).toHaveLength(32);
+  const table = (await get("TSV")).toString().trim().split("\n");
+  expect(table.at(-1)?.split("\t").length).toBe(33);
+});
+
+test("the adapter goes out as a zip and comes in again", async ({ page }) => {
+  await tuned(page);
+  const download = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Download the adapter" }).click();
+  const zip = await saved(download);
+  for (const name of ["adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "run.json"]) expect(zip.includes(name)).toBe(true);
+
+  await openTinyOnCpu(page);
+  await expect(page.locator("#adapter")).toContainText("No adapter yet");
+  await page.locator("#adapter-files").setInputFiles({ name: "adapter.zip", mimeType: "application/zip", buffer: zip });
+  await expect(page.locator("#adapter")).toContainText("q_proj");
+  await page.getByRole("button", { name: "Take the adapter off" }).click();
+  await expect(page.locator("#adapter")).toContainText("No adapter yet");
+  await page.locator("#adapter-files").setInputFiles({ name: "notes.zip", mimeType: "application/zip", buffer: Buffer.from("no zip") });
+  await expect(page.locator("#take-notice").getByRole("alert")).toContainText("notes.zip");
+});
