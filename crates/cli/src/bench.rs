@@ -2,6 +2,7 @@
 
 mod flops;
 mod kernels;
+mod processor;
 mod text;
 mod timed;
 mod work;
@@ -286,6 +287,7 @@ impl Bench<'_> {
             steps.push(self.step(work)?);
         }
         let kernels = timed::Timed::step(self.device, work)?;
+        let processor = processor::Processor::of(self.device, flags.steps + 1);
         progress.finish();
         let speed = median(
             &mut steps
@@ -318,6 +320,9 @@ impl Bench<'_> {
             if let Some(kernels) = kernels {
                 answer.insert("timed_step".to_owned(), kernels.as_value());
             }
+            if let Some(processor) = processor {
+                answer.insert("processor".to_owned(), processor.as_value());
+            }
             return ui::json(&Value::Object(answer));
         }
         let peak = memory::peak_bytes().map_or_else(|| "unknown".to_owned(), bytes);
@@ -330,6 +335,9 @@ impl Bench<'_> {
             ("readbacks a step", last.readbacks.to_string()),
         ] {
             ui::result(&format!("{name:<18} {value}"))?;
+        }
+        if let Some(processor) = processor {
+            processor.print()?;
         }
         kernels.map_or(Ok(()), |kernels| kernels.print())
     }

@@ -3,7 +3,7 @@
 
 use bft_formats::DType;
 
-use super::simd::{Simd, half_to_f32};
+use super::simd::Simd;
 
 /// Elements in a block of the formats that have any.
 const BLOCK: usize = 32;
@@ -17,66 +17,69 @@ pub(super) fn dequantize<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f
         "whole blocks"
     );
     assert!(out.len().is_multiple_of(dtype.block_len()), "whole blocks");
-    let blocks = bytes.chunks_exact(dtype.block_bytes());
-    match dtype {
-        DType::F32 => {
-            let from = bytes.as_ptr().cast::<f32>();
-            for i in (0..out.len()).step_by(S::LANES) {
-                let n = S::LANES.min(out.len() - i);
-                // SAFETY: n elements from i on are inside both; vectors need no alignment.
-                unsafe {
-                    let to = out.as_mut_ptr().add(i);
-                    if n == S::LANES {
-                        s.store(to, s.load(from.add(i)));
-                    } else {
-                        s.store_first(to, s.load_first(from.add(i), n), n);
-                    }
-                }
+    for_each_vector(s, dtype, bytes, |i, n, x| {
+        // SAFETY: n elements from i on are inside.
+        unsafe {
+            let to = out.as_mut_ptr().add(i);
+            if n == S::LANES {
+                s.store(to, x);
+            } else {
+                s.store_first(to, x, n);
             }
         }
-        DType::F16 | DType::BF16 => {
-            let whole = out.len() / S::LANES * S::LANES;
-            for i in (0..whole).step_by(S::LANES) {
-                // SAFETY: LANES elements from i on are inside both.
+    });
+}
+
+/// Calls `f(i, n, x)` with the elements `i..i + n` of `bytes`, whole blocks, in the first n lanes of x; the other lanes are 0. Only
+/// the last call of a format without blocks has n < LANES.
+#[inline(always)]
+pub(super) fn for_each_vector<S: Simd>(
+    s: S,
+    dtype: DType,
+    bytes: &[u8],
+    mut f: impl FnMut(usize, usize, S::V),
+) {
+    let blocks = bytes.chunks_exact(dtype.block_bytes());
+    match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => {
+            let bytes_each = dtype.block_bytes();
+            let len = bytes.len() / bytes_each;
+            let whole = len / S::LANES * S::LANES;
+            let load = |from: *const u8| {
+                // SAFETY: LANES elements stand there.
                 unsafe {
-                    let from = bytes.as_ptr().add(2 * i);
-                    let x = if dtype == DType::F16 {
-                        s.load_f16(from)
-                    } else {
-                        s.load_bf16(from)
-                    };
-                    s.store(out.as_mut_ptr().add(i), x);
+                    match dtype {
+                        DType::F32 => s.load(from.cast()),
+                        DType::F16 => s.load_f16(from),
+                        _ => s.load_bf16(from),
+                    }
                 }
+            };
+            for i in (0..whole).step_by(S::LANES) {
+                f(i, S::LANES, load(bytes[bytes_each * i..].as_ptr()));
             }
-            for (x, b) in out[whole..]
-                .iter_mut()
-                .zip(bytes[2 * whole..].chunks_exact(2))
-            {
-                let bits = u16::from_le_bytes([b[0], b[1]]);
-                *x = if dtype == DType::F16 {
-                    half_to_f32(bits)
-                } else {
-                    f32::from_bits(u32::from(bits) << 16)
-                };
+            if whole < len {
+                let rest = &bytes[bytes_each * whole..];
+                let mut padded = [0u8; 4 * 16];
+                padded[..rest.len()].copy_from_slice(rest);
+                f(whole, len - whole, load(padded.as_ptr()));
             }
         }
         DType::Q8_0 => {
-            for (out, b) in out.chunks_exact_mut(BLOCK).zip(blocks) {
+            for (at, b) in blocks.enumerate() {
                 // SAFETY: the block has 34 bytes; then LANES of its 32 elements.
                 unsafe {
                     let (d, _) = s.splat_f16_pair(b.as_ptr());
                     for i in (0..BLOCK).step_by(S::LANES) {
-                        s.store(
-                            out.as_mut_ptr().add(i),
-                            s.mul(d, s.load_i8(b.as_ptr().add(2 + i))),
-                        );
+                        let q = s.load_i8(b.as_ptr().add(2 + i));
+                        f(at * BLOCK + i, S::LANES, s.mul(d, q));
                     }
                 }
             }
         }
         DType::Q4_0 | DType::Q4_1 => {
             let (centre, quants) = (s.splat(-8.0), dtype.block_bytes() - BLOCK / 2);
-            for (out, b) in out.chunks_exact_mut(BLOCK).zip(blocks) {
+            for (at, b) in blocks.enumerate() {
                 // SAFETY: the block has 18 or 20 bytes; then LANES of its last 16 bytes and the elements they make.
                 unsafe {
                     let (d, m) = s.splat_f16_pair(b.as_ptr());
@@ -88,8 +91,8 @@ pub(super) fn dequantize<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f
                     };
                     for i in (0..BLOCK / 2).step_by(S::LANES) {
                         let (low, high) = s.load_nibbles(b.as_ptr().add(quants + i), d, m);
-                        s.store(out.as_mut_ptr().add(i), low);
-                        s.store(out.as_mut_ptr().add(i + BLOCK / 2), high);
+                        f(at * BLOCK + i, S::LANES, low);
+                        f(at * BLOCK + BLOCK / 2 + i, S::LANES, high);
                     }
                 }
             }

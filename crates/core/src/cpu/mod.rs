@@ -16,10 +16,12 @@ mod gemm;
 mod linear;
 mod math;
 mod pack;
+mod peak;
 mod product;
 mod scratch;
 mod simd;
 mod small;
+mod team;
 mod tile;
 mod weight;
 
@@ -28,6 +30,7 @@ pub use encoder::{LayerNorm, activate, activate_backward};
 pub use gemm::{gemm_nn, gemm_nt, gemm_tn};
 pub use linear::{linear_nn, linear_nt};
 pub use math::{dot, exp_sub_sum, max, silu_mul, silu_mul_backward, sum_exp_sub};
+pub use peak::peak_flops;
 pub use weight::WeightRef;
 
 use std::any::TypeId;

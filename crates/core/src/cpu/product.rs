@@ -2,7 +2,7 @@
 //!
 //! B, which may be a frozen weight in its file's format, is packed a block of `DEPTH` × `COLUMNS` at a time, where it
 //! becomes f32 and takes the order the tile reads it in. A is read where it lies. One element of C is summed in the same
-//! order whatever the shape of the rest and the number of threads: `DEPTH` terms at a time, ascending.
+//! order whatever the shape of the rest and the number of threads: [`depth`] terms at a time, ascending.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use super::scratch::{Output, Scratch};
 use super::simd::{Kernel, Simd, dispatch};
 use super::tile::{Left, Multiply, Pack, packed_len};
 
-/// Terms of a sum that one pass over a packed block adds: so many rows of a tile's A stay in the first cache.
-const DEPTH: usize = 512;
+/// Terms of a sum that one pass over a packed block adds, at most: so that the block stays in the second cache.
+const DEPTH: usize = 640;
 /// Columns in a packed block, which stays in the second cache.
 const COLUMNS: usize = 192;
 /// Rows of C in a task, at least, unless there are fewer.
@@ -77,6 +77,12 @@ pub(super) fn product(
     }
 }
 
+/// Terms of each pass: as evenly as whole blocks of every format allow, since each pass reads and writes C.
+fn depth(k: usize) -> usize {
+    let passes = k.div_ceil(DEPTH).max(1);
+    k.div_ceil(passes).next_multiple_of(64).min(DEPTH).max(1)
+}
+
 struct Task<'a> {
     m: Range<usize>,
     n: Range<usize>,
@@ -93,10 +99,11 @@ impl Kernel for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut scratch = Scratch::take(packed_len(DEPTH.min(self.k), self.n.len()));
+        let depth = depth(self.k);
+        let mut scratch = Scratch::take(packed_len(depth.min(self.k), self.n.len()));
         let mut beta = self.beta;
-        for first in (0..self.k.max(1)).step_by(DEPTH) {
-            let k = first..(first + DEPTH).min(self.k);
+        for first in (0..self.k.max(1)).step_by(depth) {
+            let k = first..(first + depth).min(self.k);
             let b = Pack {
                 b: self.b,
                 k: k.clone(),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, RwLockReadGuard, RwLockWriteGuard};
 use web_time::Instant;
 
 use bft_formats::DType;
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 
 use super::buffer::{Buffer, CpuData, Matrix, Storage, View, WeightStorage};
 use super::recording::{Access, Arg, Command, Dispatch, Recording};
@@ -182,16 +182,14 @@ pub(crate) struct Cpu {
 
 impl Cpu {
     pub fn alloc(&self, label: &str, elem: Elem, len: usize) -> Result<Buffer, DeviceError> {
-        fn zeros<T: Copy + Default>(label: &str, len: usize) -> Result<Vec<T>, DeviceError> {
-            let mut values = Vec::new();
-            values
-                .try_reserve_exact(len)
-                .map_err(|_| DeviceError::OutOfMemory {
+        // Zeroed by the system, page by page as they are first touched: planned room that no step needs costs nothing.
+        fn zeros<T: Zeroable>(label: &str, len: usize) -> Result<Vec<T>, DeviceError> {
+            bytemuck::allocation::try_zeroed_slice_box(len)
+                .map(Vec::from)
+                .map_err(|()| DeviceError::OutOfMemory {
                     what: label.to_owned(),
                     bytes: len as u64 * size_of::<T>() as u64,
-                })?;
-            values.resize(len, T::default());
-            Ok(values)
+                })
         }
         let data = match (elem, self.wide) {
             (Elem::U32, _) => CpuData::U32(zeros(label, len)?),
@@ -201,7 +199,20 @@ impl Cpu {
         Ok(Buffer::new(label, len, Storage::Cpu(data.into())))
     }
 
+    /// Runs a recording on a thread of the pool, whose threads then stay awake from kernel to kernel: a token of
+    /// generation has hundreds.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, recording: &Recording) -> Result<(), DeviceError> {
+        rayon::scope(|_| self.run_here(recording))
+    }
+
+    /// Runs a recording on the page's one thread.
+    #[cfg(target_arch = "wasm32")]
+    pub fn run(&self, recording: &Recording) -> Result<(), DeviceError> {
+        self.run_here(recording)
+    }
+
+    fn run_here(&self, recording: &Recording) -> Result<(), DeviceError> {
         for command in &recording.commands {
             match command {
                 Command::Dispatch(dispatch) => {

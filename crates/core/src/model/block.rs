@@ -407,12 +407,11 @@ impl<'a> Pass<'a> {
             self.rows(&self.workspace.scratch.norm, h),
             self.rows(&self.workspace.scratch.act, f),
         );
-        let (d, d_norm) = (self.rows(&s.d, h), self.rows(&s.d_norm, h));
-        let (d_act, d_gate, d_up) = (
-            self.rows(&s.d_act, f),
-            self.rows(&s.d_gate, f),
-            self.rows(&s.d_up, f),
+        let (d, d_norm) = (
+            self.rows(&s.d, h),
+            self.rows(&self.workspace.scratch.branch, h),
         );
+        let (d_act, d_up) = (self.rows(&s.d_act, f), self.rows(&s.d_up, f));
 
         // out = mid + down(silu(gate)·up)
         swiglu::forward(rec, &saved.gate, &saved.up, &act);
@@ -423,6 +422,7 @@ impl<'a> Pass<'a> {
             &d,
             Some((&d_act, false)),
         );
+        let d_gate = act;
         swiglu::backward(rec, &saved.gate, &saved.up, &d_act, &d_gate, &d_up);
         // gate, up = projections of norm(mid)
         self.norm(rec, &saved.mid, &block.post_attention_norm, &norm);

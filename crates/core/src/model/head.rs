@@ -11,8 +11,10 @@ use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
 use crate::loss::{LossConfig, StepTotals};
 use crate::ops::{embedding, gather, head, linear, loss_weights, rms_norm};
 
-/// Elements of a chunk of logits: 16 MiB, so that it stays in a large cache.
-const CHUNK_ELEMENTS: usize = 4 << 20;
+/// Elements of a chunk of logits on a GPU, where fewer calls count.
+const GPU_CHUNK: usize = 4 << 20;
+/// And on a CPU, where it stays in a cache.
+const CPU_CHUNK: usize = 1 << 20;
 
 /// Buffers of the head.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(crate) struct HeadBuffers {
     logits: View,
     /// `[R, H]` trained rows of the residual stream.
     picked: View,
-    /// `[R, H]` those normalised.
+    /// `[R, H]` those normalised; backward, their gradient.
     hidden: View,
     /// `[R, 4]` of [`head::online_softmax`].
     state: View,
@@ -35,12 +37,8 @@ pub(crate) struct HeadBuffers {
 struct HeadBackward {
     /// `[R, H]` Σ_v e_v·W_v
     acc: View,
-    /// `[R, H]` W of the right tokens.
+    /// `[R, H]` W of the right tokens; then the gradient of the picked rows.
     targets: View,
-    /// `[R, H]` gradient of the normalised rows.
-    d_hidden: View,
-    /// `[R, H]` gradient of the picked rows.
-    d_picked: View,
     /// `[R]` weight of each token's gradient.
     coefficients: View,
     /// `[S, 2]`
@@ -62,13 +60,17 @@ impl HeadBuffers {
             Ok::<_, DeviceError>(HeadBackward {
                 acc: zeros("weighted head rows", r * h)?,
                 targets: zeros("right head rows", r * h)?,
-                d_hidden: zeros("gradient of the head's input", r * h)?,
-                d_picked: zeros("gradient of trained rows", r * h)?,
                 coefficients: zeros("token weights", r)?,
                 sample_terms: zeros("sample terms", capacity.samples * 2)?,
             })
         };
-        let chunk = chunk_rows(&weights.head, weights.head_rows, r);
+        let elements = if device.is_gpu() {
+            GPU_CHUNK
+        } else {
+            CPU_CHUNK
+        };
+        let chunk = (elements / r).max(Weight::ROW_ALIGN);
+        let chunk = whole_chunk(chunk, weights);
         Ok(Self {
             logits: zeros("logits", r * chunk)?,
             picked: zeros("trained rows", r * h)?,
@@ -90,11 +92,13 @@ impl HeadBuffers {
     }
 }
 
-/// Vocabulary rows in a chunk for R trained positions.
-fn chunk_rows(head: &Weight, bound: usize, trained: usize) -> usize {
-    let rows = (CHUNK_ELEMENTS / trained.max(1)).max(Weight::ROW_ALIGN) / Weight::ROW_ALIGN
-        * Weight::ROW_ALIGN;
-    rows.min(bound).min(head.rows())
+/// Vocabulary rows of a chunk for which there is room for `rows`: all, or as many as views may begin behind.
+fn whole_chunk(rows: usize, weights: &Weights) -> usize {
+    let all = weights.head.rows();
+    if rows >= all.min(weights.head_rows) {
+        return all.min(weights.head_rows);
+    }
+    rows / Weight::ROW_ALIGN * Weight::ROW_ALIGN
 }
 
 /// Records log p of every trained token of the batch from the last block's output `[N, H]`. With `gradient`, also what
@@ -122,14 +126,8 @@ pub(crate) fn forward(
     if let Some(acc) = &acc {
         rec.clear(acc);
     }
-    let chunk = chunk_rows(&weights.head, weights.head_rows, r);
     // Buffers are planned for the largest R, whose chunk is the narrowest; fewer rows leave room for wider ones.
-    let room = buffers.logits.len() / r;
-    let chunk = if chunk <= room {
-        chunk
-    } else {
-        room / Weight::ROW_ALIGN * Weight::ROW_ALIGN
-    };
+    let chunk = whole_chunk(buffers.logits.len() / r, weights);
     for first in (0..weights.head.rows()).step_by(chunk) {
         let rows = chunk.min(weights.head.rows() - first);
         let matrix = Matrix::rows_of(&weights.head, first, rows);
@@ -170,11 +168,8 @@ pub(crate) fn backward(
         loss,
         step,
     );
-    let (targets, d_hidden, d_picked) = (
-        b.targets.first(r * h),
-        b.d_hidden.first(r * h),
-        b.d_picked.first(r * h),
-    );
+    // The normalised rows have been multiplied with the last of the head.
+    let (targets, d_hidden) = (b.targets.first(r * h), buffers.hidden.first(r * h));
     embedding::forward(rec, &ids.labels, &weights.head, &targets, weights.head_rows);
     head::gradient(
         rec,
@@ -186,7 +181,7 @@ pub(crate) fn backward(
         h,
     );
     // hidden = norm(picked), picked = x[trained]
-    let picked = buffers.picked.first(r * h);
+    let (picked, d_picked) = (buffers.picked.first(r * h), targets);
     rms_norm::backward(
         rec,
         &picked,

@@ -37,9 +37,9 @@ pub(crate) struct Saved {
 pub(crate) struct Scratch {
     /// `[N, H]` normalised input of attention or MLP.
     pub norm: View,
-    /// `[N, F]` gated activation.
+    /// `[N, F]` gated activation; backward, then the gradient of gate.
     pub act: View,
-    /// `[N, H]` a branch's output before it joins the residual stream.
+    /// `[N, H]` a branch's output before it joins the residual stream; backward, the gradient of a norm.
     pub branch: View,
     /// Only where gradients are taken.
     pub backward: Option<BackwardScratch>,
@@ -52,11 +52,8 @@ pub(crate) struct Scratch {
 pub(crate) struct BackwardScratch {
     /// `[N, H]` gradient of the residual stream.
     pub d: View,
-    /// `[N, H]`
-    pub d_norm: View,
     /// `[N, F]` each
     pub d_act: View,
-    pub d_gate: View,
     pub d_up: View,
     /// `[N, Q·D]` each
     pub d_o: View,
@@ -151,9 +148,7 @@ impl Workspace {
         let backward = || {
             Ok::<_, DeviceError>(BackwardScratch {
                 d: zeros("gradient of the residual", n * h)?,
-                d_norm: zeros("gradient of a norm", n * h)?,
                 d_act: zeros("gradient of the activation", n * f)?,
-                d_gate: zeros("gradient of gate", n * f)?,
                 d_up: zeros("gradient of up", n * f)?,
                 d_o: zeros("gradient of attention", n * q_dim)?,
                 dq: zeros("gradient of queries", n * q_dim)?,

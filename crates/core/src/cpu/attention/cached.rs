@@ -1,12 +1,11 @@
 //! New tokens against a cache of keys and values.
 
-use rayon::prelude::*;
-
 use super::AttentionShape;
 use super::forward::{Forward, continued};
 use crate::cpu::math::{ExpSub, Max, get, put};
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
+use crate::cpu::team;
 
 /// New tokens from which on they are worth a tile.
 const MIN_TILE: usize = 4;
@@ -59,7 +58,7 @@ pub(super) fn cached(
     if n * shape.q_cols() * (past + n) < MIN_WORK {
         tasks.for_each(task);
     } else {
-        tasks.into_par_iter().with_max_len(1).for_each(task);
+        team::for_each(tasks.len(), task);
     }
 }
 

@@ -4,6 +4,7 @@ mod attention;
 mod encoder;
 mod math;
 mod products;
+mod team;
 
 use bft_formats::DType;
 use half::{bf16, f16};
