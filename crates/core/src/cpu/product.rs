@@ -80,7 +80,7 @@ pub(super) fn product(
 /// Terms of each pass: as evenly as whole blocks of every format allow, since each pass reads and writes C.
 fn depth(k: usize) -> usize {
     let passes = k.div_ceil(DEPTH).max(1);
-    k.div_ceil(passes).next_multiple_of(64).min(DEPTH).max(1)
+    k.div_ceil(passes).next_multiple_of(64).clamp(1, DEPTH)
 }
 
 struct Task<'a> {
