@@ -102,7 +102,7 @@ const METRICS: GpuCounters = GpuCounters {
 const EVERYTHING_KEPT: Counts = Counts {
     start: GpuCounters {
         bytes_uploaded: 321_792,
-        bytes_allocated: 1_752_968,
+        bytes_allocated: 1_616_776,
         ..NONE
     },
     first_step_allocates: 16_384,
@@ -119,7 +119,7 @@ const EVERYTHING_KEPT: Counts = Counts {
 const INPUTS_KEPT: Counts = Counts {
     start: GpuCounters {
         bytes_uploaded: 321_792,
-        bytes_allocated: 1_476_488,
+        bytes_allocated: 1_340_296,
         ..NONE
     },
     first_step_allocates: 16_384,
