@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: bft and PyTorch in turn, on the same machine, in one run.
+//! `cargo xtask bench`: bft and others in turn, on the same machine, in one run.
 //!
-//! Both sides wait for a line on standard input, run one step and answer with one line of JSON. Steps alternate, so that
-//! whatever else the machine does falls on both alike.
+//! All sides wait for a line on standard input, run one step and answer with one line of JSON. Steps alternate, so that
+//! whatever else the machine does falls on all alike.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -13,32 +13,43 @@ use crate::demo;
 use crate::model;
 use crate::shell::{self, heading};
 
-/// One row of the table.
+/// What is measured: bft's flags, and who else does the same.
 struct Case {
     name: &'static str,
-    /// PyTorch's side of it: the mode of torch_step.py, and its flags.
-    torch: Option<&'static [&'static str]>,
     /// Flags of `bft bench`.
     bft: &'static [&'static str],
+    rivals: &'static [Rival],
     rounds: usize,
 }
+
+/// Another program at the same work.
+#[derive(Clone, Copy)]
+enum Rival {
+    /// PyTorch + PEFT in f32: the mode of torch_step.py, and its flags.
+    Torch(&'static [&'static str]),
+    /// The same in bf16.
+    TorchBf16(&'static [&'static str]),
+    /// llama.cpp, which only generates.
+    Llama,
+}
+
+const RAGGED_ROWS: &[&str] = &["train-ragged", "--steps", "8"];
 
 const CASES: [Case; 7] = [
     Case {
         name: "train, 4 × 256 tokens, all trained",
-        torch: Some(&["train"]),
         bft: &["--task", "train", "--device", "cpu"],
+        rivals: &[Rival::Torch(&["train"]), Rival::TorchBf16(&["train"])],
         rounds: 5,
     },
     Case {
         name: "train, 4 ragged samples, two thirds masked",
-        torch: Some(&["train-ragged", "--steps", "8"]),
         bft: &["--task", "train", "--device", "cpu", "--data", RAGGED],
+        rivals: &[Rival::Torch(RAGGED_ROWS)],
         rounds: 8,
     },
     Case {
         name: "train, 4 × 256 tokens, a quarter trained",
-        torch: None,
         bft: &[
             "--task",
             "train",
@@ -47,11 +58,11 @@ const CASES: [Case; 7] = [
             "--trained-share",
             "0.25",
         ],
+        rivals: &[],
         rounds: 3,
     },
     Case {
         name: "train, 256 + 128 + 64 + 32 tokens",
-        torch: None,
         bft: &[
             "--task",
             "train",
@@ -60,11 +71,11 @@ const CASES: [Case; 7] = [
             "--lengths",
             "256,128,64,32",
         ],
+        rivals: &[],
         rounds: 3,
     },
     Case {
         name: "embed, 16 × 128 tokens",
-        torch: Some(&["embed"]),
         bft: &[
             "--task",
             "embed",
@@ -75,18 +86,19 @@ const CASES: [Case; 7] = [
             "--length",
             "128",
         ],
+        rivals: &[Rival::Torch(&["embed"])],
         rounds: 5,
     },
     Case {
         name: "generate, 64 tokens, greedy",
-        torch: Some(&["generate"]),
         bft: &["--task", "generate", "--device", "cpu", "--length", "64"],
+        rivals: &[Rival::Torch(&["generate"]), Rival::Llama],
         rounds: 5,
     },
     Case {
         name: "train, 4 × 256 tokens, best GPU adapter",
-        torch: None,
         bft: &["--task", "train", "--device", "gpu"],
+        rivals: &[],
         rounds: 2,
     },
 ];
@@ -105,33 +117,45 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             );
         }
     };
+    if !CASES.iter().any(|case| case.name.contains(wanted)) {
+        let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+        return Err(format!(
+            "no case has `{wanted}` in its name; there are:\n  {}",
+            names.join("\n  ")
+        ));
+    }
     let model = model::get()?;
     let bft = demo::build()?;
     let python = std::env::var("BFT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let imports = "import torch, transformers, peft, gguf";
-    let torch = shell::succeeds(Command::new(&python).args(["-c", imports]));
-    if !torch {
-        println!(
-            "PyTorch's side is left out: `{python}` lacks torch, transformers, peft or gguf; install tests/bench/requirements.txt and set BFT_PYTHON to that Python"
-        );
-    }
-    let ragged = shell::root().join("target/bench").join(RAGGED);
+    let has = |what: &str, imports: &str, file: &str| {
+        let there =
+            shell::succeeds(Command::new(&python).args(["-c", &format!("import {imports}")]));
+        if !there {
+            println!(
+                "{what} is left out: `{python}` cannot import {imports}; install tests/bench/{file} and set BFT_PYTHON to that Python"
+            );
+        }
+        there
+    };
     let sides = Sides {
         bft,
         model,
-        python: torch.then_some(python),
-        ragged,
+        torch: has(
+            "PyTorch",
+            "torch, transformers, peft, gguf",
+            "requirements.txt",
+        ),
+        llama: has("llama.cpp", "llama_cpp", "requirements-llama.txt"),
+        python,
+        ragged: shell::root().join("target/bench").join(RAGGED),
     };
     let mut rows = vec![
-        "| case | bft tokens/s | PyTorch tokens/s | ratio | bft peak | PyTorch peak |".to_owned(),
-        "|---|---|---|---|---|---|".to_owned(),
+        "| case | bft tokens/s | bft peak | against | tokens/s | peak | ratio |".to_owned(),
+        "|---|---|---|---|---|---|---|".to_owned(),
     ];
     for case in CASES.iter().filter(|case| case.name.contains(wanted)) {
         heading(case.name);
-        match sides.measure(case)? {
-            Some(row) => rows.push(row),
-            None => println!("left out: its rows come from PyTorch's side"),
-        }
+        rows.extend(sides.measure(case)?);
     }
     println!("\n{}", rows.join("\n"));
     Ok(())
@@ -219,25 +243,53 @@ impl Side {
     fn tokens_per_second(&self) -> f64 {
         self.tokens / self.seconds
     }
+
+    fn peak(&self) -> String {
+        format!("{:.2} GB", self.peak / 1e9)
+    }
 }
 
-/// The two programs, and what they are measured with.
+/// The programs, and what they are measured with.
 struct Sides {
     bft: PathBuf,
     model: PathBuf,
-    python: Option<String>,
+    python: String,
+    torch: bool,
+    llama: bool,
     ragged: PathBuf,
 }
 
+impl Rival {
+    fn name(self) -> &'static str {
+        match self {
+            Rival::Torch(_) => "PyTorch f32",
+            Rival::TorchBf16(_) => "PyTorch bf16",
+            Rival::Llama => "llama.cpp",
+        }
+    }
+}
+
 impl Sides {
-    fn torch(&self, case: &Case) -> Option<Command> {
-        let mut command = Command::new(self.python.as_ref()?);
-        command
-            .arg(shell::root().join("tests/bench/torch_step.py"))
-            .args(case.torch?)
-            .arg("--model")
-            .arg(&self.model);
-        Some(command)
+    /// The rival's program; `None` where it is not installed.
+    fn theirs(&self, rival: Rival) -> Option<Command> {
+        let script = |name: &str| {
+            let mut command = Command::new(&self.python);
+            command
+                .arg(shell::root().join("tests/bench").join(name))
+                .arg("--model")
+                .arg(&self.model);
+            command
+        };
+        let torch = |mode: &[&str], dtype: &str| {
+            let mut command = script("torch_step.py");
+            command.args(mode).args(["--dtype", dtype]);
+            command
+        };
+        match rival {
+            Rival::Torch(mode) => self.torch.then(|| torch(mode, "f32")),
+            Rival::TorchBf16(mode) => self.torch.then(|| torch(mode, "bf16")),
+            Rival::Llama => self.llama.then(|| script("llama_step.py")),
+        }
     }
 
     fn ours(&self, case: &Case) -> Command {
@@ -254,11 +306,12 @@ impl Sides {
         command
     }
 
-    /// The case's row of the table; `None` if it cannot be measured here.
-    fn measure(&self, case: &Case) -> Result<Option<String>, String> {
+    /// The case's rows of the table, one a rival.
+    fn measure(&self, case: &Case) -> Result<Vec<String>, String> {
         if case.bft.contains(&RAGGED) {
-            let Some(mut command) = self.torch(case) else {
-                return Ok(None);
+            let Some(mut command) = self.theirs(Rival::Torch(RAGGED_ROWS)) else {
+                println!("left out: its rows come from PyTorch's side");
+                return Ok(Vec::new());
             };
             if let Some(folder) = self.ragged.parent() {
                 std::fs::create_dir_all(folder)
@@ -266,33 +319,38 @@ impl Sides {
             }
             shell::run(command.arg("--write-rows").arg(&self.ragged))?;
         }
-        let mut ours = Server::start(&mut self.ours(case))?;
-        let mut theirs = match self.torch(case) {
-            Some(mut command) => Some(Server::start(command.arg("--serve"))?),
-            None => None,
-        };
-        let (mut bft, mut torch) = (Side::default(), Side::default());
+        let mut sides = vec![("bft", Server::start(&mut self.ours(case))?, Side::default())];
+        for rival in case.rivals {
+            let Some(mut command) = self.theirs(*rival) else {
+                continue;
+            };
+            if !matches!(rival, Rival::Llama) {
+                command.arg("--serve");
+            }
+            let server = Server::start(&mut command)?;
+            sides.push((rival.name(), server, Side::default()));
+        }
         for _ in 0..case.rounds {
-            let answer = ours.step()?;
-            println!("bft      {answer}");
-            bft.add(&answer)?;
-            if let Some(theirs) = &mut theirs {
-                let answer = theirs.step()?;
-                println!("PyTorch  {answer}");
-                torch.add(&answer)?;
+            for (name, server, side) in &mut sides {
+                let answer = server.step()?;
+                println!("{name:<12} {answer}");
+                side.add(&answer)?;
             }
         }
-        let gigabytes = |peak: f64| format!("{:.2} GB", peak / 1e9);
-        let (speed, peak) = (bft.tokens_per_second(), gigabytes(bft.peak));
-        Ok(Some(match theirs {
-            Some(_) => format!(
-                "| {} | {speed:.1} | {:.1} | {:.2} | {peak} | {} |",
-                case.name,
-                torch.tokens_per_second(),
-                speed / torch.tokens_per_second(),
-                gigabytes(torch.peak)
-            ),
-            None => format!("| {} | {speed:.1} | – | – | {peak} | – |", case.name),
-        }))
+        let (_, _, bft) = &sides[0];
+        let speed = bft.tokens_per_second();
+        let ours = format!("| {} | {speed:.1} | {}", case.name, bft.peak());
+        if sides.len() == 1 {
+            return Ok(vec![format!("{ours} | – | – | – | – |")]);
+        }
+        let row = |(name, _, side): &(&str, Server, Side)| {
+            let theirs = side.tokens_per_second();
+            let ratio = speed / theirs;
+            format!(
+                "{ours} | {name} | {theirs:.1} | {} | {ratio:.2} |",
+                side.peak()
+            )
+        };
+        Ok(sides[1..].iter().map(row).collect())
     }
 }

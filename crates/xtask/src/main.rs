@@ -33,7 +33,7 @@ const TASKS: [Task; 5] = [
     },
     Task {
         name: "bench",
-        does: "times bft and PyTorch in turn and prints the table of docs/benchmarks.md",
+        does: "times bft, PyTorch and llama.cpp in turn and prints the table of docs/benchmarks.md",
         run: bench::run,
     },
     Task {
