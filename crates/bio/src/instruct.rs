@@ -34,8 +34,8 @@ pub struct Options {
     pub evidence: Vec<String>,
     /// These genes alone; all protein-coding genes where it is empty.
     pub genes: Vec<usize>,
-    /// Facts kept, at most, drawn by hash; 0 keeps all.
-    pub most: usize,
+    /// Facts kept for training, for validation and held out, at most, drawn by hash; 0 keeps all.
+    pub most: [usize; 3],
 }
 
 /// Which side of the split a subject is on.
@@ -104,17 +104,7 @@ pub fn write(
     ontology: &Ontology,
     options: &Options,
 ) -> Result<Written> {
-    let mut facts = collect(genome, ontology, options)?;
-    if options.most > 0 && facts.len() > options.most {
-        facts.sort_by_key(|fact| {
-            hash(
-                options.seed,
-                &["keep", fact.kind.word(), &fact.subject, &fact.answer],
-            )
-        });
-        facts.truncate(options.most);
-        facts.sort();
-    }
+    let facts = drawn(collect(genome, ontology, options)?, options);
     if facts.is_empty() {
         return Err(BioError::data(
             "no facts are left: allow more kinds, evidence codes or genes",
@@ -187,6 +177,24 @@ pub fn write(
         out.write_all(card.as_bytes())
     })?;
     Ok(written)
+}
+
+/// At most as many facts of each side as the options allow.
+fn drawn(mut facts: Vec<Fact>, options: &Options) -> Vec<Fact> {
+    facts.sort_by_key(|fact| {
+        hash(
+            options.seed,
+            &["keep", fact.kind.word(), &fact.subject, &fact.answer],
+        )
+    });
+    let mut kept = [0; 3];
+    facts.retain(|fact| {
+        let side = side(options.seed, fact.about()) as usize;
+        kept[side] += 1;
+        options.most[side] == 0 || kept[side] <= options.most[side]
+    });
+    facts.sort();
+    facts
 }
 
 fn count(facts: &[Fact], seed: u64) -> Vec<(Kind, [usize; 3])> {

@@ -16,6 +16,7 @@ use bft_train::{Event, TrainConfig, Trainer};
 use serde_json::json;
 
 use crate::data::genome::Genome;
+use crate::data::gmt::GeneSets;
 use crate::data::ontology::Ontology;
 use crate::data::response::Response;
 use crate::error::{BioError, Result};
@@ -30,51 +31,66 @@ pub use summary::Summary;
 pub struct Preset {
     /// Its name.
     pub name: &'static str,
-    /// Facts, those held out included.
+    /// Facts that are trained.
     pub facts: usize,
+    /// Training phrasings of a fact.
+    pub phrasings: usize,
     /// Seeds of every setting.
     pub seeds: u64,
     /// Group sizes of bft and bft-v3.
     pub groups: &'static [usize],
     /// Passes over the training rows.
     pub epochs: u64,
+    /// Rows of a step.
+    pub batch: usize,
+    /// Learning rate of every run.
+    pub lr: f64,
     /// Rows of each test file that NLL is measured on.
     pub rows: usize,
     /// Questions that are answered for exact match and token F1.
     pub answers: usize,
-    /// Perturbed genes of the fitness task; 0 leaves the embedding tasks out.
+    /// Genes of each embedding task.
     pub genes: usize,
 }
 
 /// Ends in minutes: shows that everything runs, and measures nothing worth quoting.
 pub const TINY: Preset = Preset {
     name: "tiny",
-    facts: 30,
+    facts: 12,
+    phrasings: 1,
     seeds: 2,
     groups: &[16],
     epochs: 1,
+    batch: 4,
+    lr: 2e-3,
     rows: 12,
     answers: 3,
-    genes: 60,
+    genes: 100,
 };
-/// Planned for under 40 minutes on 2 quiet cores with SmolLM2-135M.
+/// Under 40 minutes on 2 quiet cores with SmolLM2-135M: few facts, each seen six times, so that they can be learnt.
 pub const SMALL: Preset = Preset {
     name: "small",
-    facts: 150,
+    facts: 20,
+    phrasings: 2,
     seeds: 3,
     groups: &[16, 32, 64, 256],
-    epochs: 1,
-    rows: 60,
-    answers: 16,
-    genes: 500,
+    epochs: 3,
+    batch: 4,
+    lr: 2e-3,
+    rows: 20,
+    answers: 20,
+    genes: 300,
 };
 /// For a GPU, or a night.
 pub const FULL: Preset = Preset {
     name: "full",
     facts: 10_000,
+    phrasings: 2,
     seeds: 3,
     groups: &[16, 32, 64, 256],
     epochs: 2,
+    batch: 16,
+    lr: 1e-3,
     rows: 1000,
     answers: 500,
     genes: 500,
@@ -146,14 +162,14 @@ pub struct Study<'s> {
     pub genome: &'s Genome,
     /// Terms.
     pub ontology: &'s Ontology,
-    /// Knock-out fitness, for the embedding task.
+    /// Knock-out fitness, for an embedding task.
     pub response: &'s Response,
+    /// Protein complexes, for the other.
+    pub complexes: &'s GeneSets,
     /// Folder of data, runs and report.
     pub folder: PathBuf,
     /// Its size.
     pub preset: Preset,
-    /// Learning rate.
-    pub lr: f64,
 }
 
 /// What a study has to say while it works.
@@ -184,10 +200,10 @@ impl Study<'_> {
             seed: 0,
             kinds: vec![Kind::Name, Kind::Process, Kind::Function],
             per_gene: 1,
-            phrasings: 2,
+            phrasings: self.preset.phrasings,
             evidence: crate::data::genome::JUDGED.map(str::to_owned).to_vec(),
             genes: Vec::new(),
-            most: self.preset.facts,
+            most: [self.preset.facts, self.preset.rows, self.preset.rows],
         };
         instruct::write(&data, self.genome, self.ontology, &facts)?;
         let general: String = GENERAL
@@ -202,7 +218,7 @@ impl Study<'_> {
         let model_hash = self.model.sha256()?;
         let key = key(&[
             &model_hash,
-            &format!("{:?} {}", self.preset, self.lr),
+            &format!("{:?}", self.preset),
             env!("CARGO_PKG_VERSION"),
         ]);
         let mut found = Vec::new();
@@ -250,9 +266,9 @@ impl Study<'_> {
             output: output.to_path_buf(),
             loss,
             group_size: setting.group.unwrap_or(256),
-            lr: self.lr,
+            lr: self.preset.lr,
             epochs: Some(self.preset.epochs),
-            batch_size: 8,
+            batch_size: self.preset.batch,
             seed: setting.seed,
             save_every: 50,
             resume,
@@ -302,6 +318,7 @@ impl Study<'_> {
         bft_formats::write_atomic(&self.folder.join("report.tsv"), |out| {
             out.write_all(tsv.as_bytes())
         })?;
+        let size = &self.preset;
         let about = [
             ("command", command.to_owned()),
             ("machine", machine.to_owned()),
@@ -311,21 +328,21 @@ impl Study<'_> {
             ),
             (
                 "data",
-                "org.Hs.eg.db 3.16.0-1, GO.db 3.16.0-1; DepMap fitness of pythonflex 0.4"
+                "org.Hs.eg.db 3.16.0-1, GO.db 3.16.0-1; DepMap fitness (bulk, not single cells) and CORUM of pythonflex 0.4"
                     .to_owned(),
             ),
             (
                 "preset",
                 format!(
-                    "{}: {} facts, {} seeds, {} passes",
-                    self.preset.name, self.preset.facts, self.preset.seeds, self.preset.epochs
+                    "{}: {} facts in {} phrasings, {} passes, {} seeds; {} questions, {} rows of each test text, {} genes of each embedding task",
+                    size.name, size.facts, size.phrasings, size.epochs, size.seeds, size.answers, size.rows, size.genes
                 ),
             ),
             (
                 "training",
                 format!(
-                    "LoRA rank 16 on all linear layers, learning rate {}, 8 samples a step",
-                    self.lr
+                    "LoRA rank 16 on all linear layers, learning rate {}, {} samples a step",
+                    size.lr, size.batch
                 ),
             ),
         ];

@@ -1,9 +1,11 @@
 //! Gene sets: GMT files (name, description, genes), and the complexes of CORUM.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::{BioError, Result, read_text};
 use crate::genes::resolver::{Mapping, Resolver};
+use crate::stats::random::Random;
 
 use super::genome::GeneId;
 use super::table::Table;
@@ -76,6 +78,26 @@ impl GeneSets {
             found.add(cell(name), &format!("line {line}"), words, resolver);
         }
         found.checked(path)
+    }
+
+    /// Sets of 2 to 15 genes, drawn by seed until they hold so many genes.
+    pub fn drawn(&self, genes: usize, seed: u64) -> Self {
+        let mut order: Vec<&GeneSet> = self.sets.iter().collect();
+        order.retain(|set| (2..=15).contains(&set.genes.len()));
+        Random::new(seed, "sets").shuffle(&mut order);
+        let mut held: BTreeSet<GeneId> = BTreeSet::new();
+        let mut sets = Vec::new();
+        for set in order {
+            if held.len() >= genes {
+                break;
+            }
+            held.extend(set.genes.iter().copied());
+            sets.push(set.clone());
+        }
+        Self {
+            sets,
+            notes: Vec::new(),
+        }
     }
 
     fn add<'w>(

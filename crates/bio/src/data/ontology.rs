@@ -25,8 +25,9 @@ pub struct Ontology {
     /// Terms in the order of their ids.
     pub terms: Vec<Term>,
     by_id: HashMap<String, usize>,
-    /// Parents of biological processes, by index.
+    /// Parents and children of biological processes, by index.
     parents: Vec<Vec<usize>>,
+    children: Vec<Vec<usize>>,
 }
 
 /// The root of biological processes.
@@ -51,6 +52,7 @@ impl Ontology {
                 Ok(())
             })?;
             let mut parents = vec![Vec::new(); terms.len()];
+            let mut children = parents.clone();
             each(
                 &database,
                 "SELECT _id, _parent_id FROM go_bp_parents",
@@ -58,13 +60,15 @@ impl Ontology {
                     let ends = (keys.get(&row.get(0)?), keys.get(&row.get(1)?));
                     if let (Some(child), Some(parent)) = ends {
                         parents[*child].push(*parent);
+                        children[*parent].push(*child);
                     }
                     Ok(())
                 },
             )?;
-            Ok((terms, parents))
+            Ok((terms, parents, children))
         };
-        let (terms, parents): (Vec<Term>, _) = read().map_err(|error| damaged(path, &error))?;
+        let (terms, parents, children): (Vec<Term>, _, _) =
+            read().map_err(|error| damaged(path, &error))?;
         let by_id = terms
             .iter()
             .enumerate()
@@ -73,12 +77,29 @@ impl Ontology {
             by_id: by_id.collect(),
             terms,
             parents,
+            children,
         })
     }
 
     /// The term of an id.
     pub fn term(&self, go: &str) -> Option<&Term> {
         self.by_id.get(go).map(|index| &self.terms[*index])
+    }
+
+    /// A biological process with everything above and below it.
+    pub fn family(&self, go: &str) -> HashSet<&str> {
+        let mut found = HashSet::new();
+        for edges in [&self.parents, &self.children] {
+            let mut open: Vec<usize> = self.by_id.get(go).copied().into_iter().collect();
+            let mut seen = HashSet::new();
+            while let Some(at) = open.pop() {
+                if seen.insert(at) {
+                    found.insert(self.terms[at].go.as_str());
+                    open.extend(&edges[at]);
+                }
+            }
+        }
+        found
     }
 
     /// The branches of a biological process: its ancestors just below the root.

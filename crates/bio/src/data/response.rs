@@ -1,6 +1,6 @@
 //! What perturbing genes did: one row a condition, from single cells (`.h5ad` in GEARS form) or from a fitness table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nalgebra::DMatrix;
@@ -10,6 +10,7 @@ use super::h5ad::H5ad;
 use super::table::Table;
 use crate::error::{BioError, Result};
 use crate::genes::resolver::{Mapping, Resolver};
+use crate::stats::random::Random;
 
 /// One perturbation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,6 +240,29 @@ impl Response {
                 / members[row].len() as f64
         });
         (conditions, matrix)
+    }
+
+    /// Every perturbed gene, sorted.
+    pub fn genes(&self) -> Vec<GeneId> {
+        let all = self.conditions.iter().flat_map(|it| it.genes.clone());
+        all.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// At most so many of the conditions, drawn by seed.
+    pub fn drawn(&self, most: usize, seed: u64) -> Self {
+        let mut order: Vec<usize> = (0..self.conditions.len()).collect();
+        Random::new(seed, "conditions").shuffle(&mut order);
+        order.truncate(most);
+        Self {
+            conditions: order
+                .iter()
+                .map(|it| self.conditions[*it].clone())
+                .collect(),
+            readouts: self.readouts.clone(),
+            readout_genes: self.readout_genes.clone(),
+            deltas: self.deltas.select_rows(&order),
+            notes: self.notes.clone(),
+        }
     }
 
     /// Knock-out fitness: genes × cell lines, from several files with the same genes side by side.

@@ -9,12 +9,14 @@ use bft_train::{
     BatchBounds, EmbedContent, EmbedEngine, EmbedOptions, EmbedRow, Origin, embed_rows, embed_texts,
 };
 
+use super::partial::fingerprint;
 use crate::error::{BioError, Result};
 
 /// A model that embeds texts.
 pub struct TextModel {
     model: EmbeddingModel,
     adapter: Option<Adapter>,
+    fingerprint: String,
 }
 
 /// Longest text in tokens for a language model; longer ones are cut. Encoders say their own.
@@ -24,6 +26,7 @@ impl TextModel {
     /// Opens a model and its adapter.
     pub fn open(path: &Path, adapter: Option<&Path>) -> Result<Self> {
         let model = EmbeddingModel::open(path)?;
+        let path_of_adapter = adapter;
         let adapter = match (&model, adapter) {
             (EmbeddingModel::Decoder(model), Some(path)) => {
                 Some(Adapter::load(path, &model.config)?)
@@ -36,7 +39,16 @@ impl TextModel {
             }
             (_, None) => None,
         };
-        Ok(Self { model, adapter })
+        Ok(Self {
+            fingerprint: fingerprint(&model.sha256()?, path_of_adapter)?,
+            model,
+            adapter,
+        })
+    }
+
+    /// SHA-256 of what makes the vectors.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The model's name.

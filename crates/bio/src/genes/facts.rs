@@ -41,6 +41,28 @@ impl FactCheck {
     }
 }
 
+impl FactCheck {
+    /// The same for a text about several genes, given with their symbols: sentences that name one of them alone.
+    pub fn contradictions_of(&self, genes: &[(GeneId, &str)], text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for sentence in text.split(['\n', ';']).flat_map(|line| line.split(". ")) {
+            let named: Vec<&(GeneId, &str)> = genes
+                .iter()
+                .filter(|(_, symbol)| {
+                    sentence
+                        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+                        .any(|word| word == *symbol)
+                })
+                .collect();
+            if let [(gene, symbol)] = named.as_slice() {
+                let claims = self.contradictions(*gene, sentence);
+                found.extend(claims.iter().map(|claim| format!("{symbol}: {claim}")));
+            }
+        }
+        found
+    }
+}
+
 /// The chromosome of a band: 17 of 17p13.1.
 fn chromosome(band: &str) -> &str {
     let end = band.find(['p', 'q', 'c']).unwrap_or(band.len());
@@ -118,5 +140,11 @@ mod tests {
         );
         assert_eq!(flags("IL6 and p53, 3 of 10 genes, version 2.0"), [""; 0]);
         assert_eq!(check.contradictions(7, "11q22.3"), [""; 0]);
+        let several =
+            "TP53 lies at 17p13.1. EGFR and TP53 are on 7p11. TP53 maps to 7p11.2; EGFR to 9q1.";
+        assert_eq!(
+            check.contradictions_of(&[(0, "TP53"), (7, "EGFR")], several),
+            ["TP53: says 7p11.2, annotated 17p13.1"]
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use bft_formats::sha256_file;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -26,6 +27,15 @@ pub fn key(settings: &[&str]) -> String {
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// SHA-256 of a model and of the adapter on it: files are moved and tuned again, contents tell.
+pub fn fingerprint(model: &str, adapter: Option<&Path>) -> Result<String> {
+    let adapter = adapter.map(|path| sha256_file(&path.join("adapter_model.safetensors")));
+    Ok(format!(
+        "{model} {}",
+        adapter.transpose()?.unwrap_or_default()
+    ))
 }
 
 impl Partial {

@@ -126,8 +126,11 @@ pub fn collect(genome: &Genome, ontology: &Ontology, options: &Options) -> Resul
     };
     for gene in &wanted {
         let found = &genome.genes[*gene];
-        // A symbol that several genes have makes no clear question.
-        if options.kinds.contains(&Kind::Name) && genome.symbols[&found.symbol].len() == 1 {
+        // A symbol that several genes have makes no clear question; a name that holds the symbol answers itself.
+        if options.kinds.contains(&Kind::Name)
+            && genome.symbols[&found.symbol].len() == 1
+            && !found.name.contains(&found.symbol)
+        {
             facts.push(of_gene(Kind::Name, *gene, &found.symbol, &found.name));
         }
     }

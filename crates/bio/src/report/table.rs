@@ -50,12 +50,12 @@ impl Cell {
             Self::Text(text) => text.clone(),
             Self::Count(count) => count.to_string(),
             Self::Number(number) => shown(*number),
-            Self::Estimate(it) => format!(
-                "{} [{}, {}]",
-                shown(it.value),
-                shown(it.low),
-                shown(it.high)
-            ),
+            Self::Estimate(it) => match it.range {
+                Some((low, high)) => {
+                    format!("{} [{}, {}]", shown(it.value), shown(low), shown(high))
+                }
+                None => shown(it.value),
+            },
             Self::None => "-".to_owned(),
         }
     }
@@ -108,6 +108,17 @@ impl Report {
         self.about.push((what.to_owned(), value.into()));
     }
 
+    /// The number in a column of the row that begins with these words.
+    pub fn value(&self, row: &[&str], column: &str) -> Option<f64> {
+        let column = self.columns.iter().position(|name| name == column)?;
+        let begins = |cells: &&Vec<Cell>| row.iter().zip(*cells).all(|(a, b)| *a == b.text());
+        match self.rows.iter().find(begins)?.get(column)? {
+            Cell::Number(number) => Some(*number),
+            Cell::Estimate(it) => Some(it.value),
+            _ => None,
+        }
+    }
+
     /// Rows of text, the names of the columns first.
     pub fn cells(&self) -> Vec<Vec<String>> {
         let rows = self
@@ -144,7 +155,10 @@ impl Report {
                     Cell::Text(text) => text.replace(['\t', '\n'], " "),
                     Cell::Count(count) => count.to_string(),
                     Cell::Number(number) => number.to_string(),
-                    Cell::Estimate(it) => return format!("{}\t{}\t{}", it.value, it.low, it.high),
+                    Cell::Estimate(it) => match it.range {
+                        Some((low, high)) => return format!("{}\t{low}\t{high}", it.value),
+                        None => it.value.to_string(),
+                    },
                     Cell::None => String::new(),
                 };
                 if *wide { format!("{one}\t\t") } else { one }

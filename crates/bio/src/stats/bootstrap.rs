@@ -9,10 +9,8 @@ use super::random::Random;
 pub struct Estimate {
     /// On the data as it is.
     pub value: f64,
-    /// 2.5 % quantile of the redrawn values.
-    pub low: f64,
-    /// 97.5 % quantile.
-    pub high: f64,
+    /// 2.5 % and 97.5 % quantiles of the redrawn values; `None` where nothing was redrawn.
+    pub range: Option<(f64, f64)>,
 }
 
 /// Redraws `units` units with replacement `times` times. `statistic` gets how often each unit was drawn; `None` (no
@@ -36,11 +34,9 @@ pub fn interval(
         })
         .collect();
     drawn.sort_by(f64::total_cmp);
-    let quantile = |share| quantile(&drawn, share).unwrap_or(value);
     Some(Estimate {
         value,
-        low: quantile(0.025),
-        high: quantile(0.975),
+        range: quantile(&drawn, 0.025).zip(quantile(&drawn, 0.975)),
     })
 }
 

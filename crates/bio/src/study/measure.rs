@@ -9,25 +9,26 @@ use serde_json::Value;
 
 use super::Study;
 use crate::data::genome::GeneId;
-use crate::data::response::{Condition, Response};
+use crate::data::pairs::Pairs;
+use crate::data::response::Response;
 use crate::error::{BioError, Result, read_text};
 use crate::genes::encode::embed;
 use crate::genes::generate::Answerer;
 use crate::genes::profile;
 use crate::genes::vectors::GeneVectors;
-use crate::report::Cell;
 use crate::stats::features::Features;
 use crate::stats::tfidf::words;
-use crate::tasks::perturbation;
+use crate::tasks::{interaction, perturbation};
 
 /// What is measured, in the order of [`Measured::values`]; whether less is better.
-pub const MEASURES: [(&str, bool); 6] = [
+pub const MEASURES: [(&str, bool); 7] = [
     ("exact match, unseen phrasing", false),
     ("token F1, unseen phrasing", false),
     ("NLL, unseen phrasing", true),
     ("NLL, unseen genes", true),
     ("NLL, general English", true),
     ("fitness: MSE / train mean", true),
+    ("complexes: AUROC", false),
 ];
 
 /// One run's numbers.
@@ -73,7 +74,8 @@ pub(super) struct Tests {
     texts: [Vec<Sample>; 3],
     /// Question, and the sentence that answers it.
     questions: Vec<(String, String)>,
-    fitness: Option<Response>,
+    fitness: Response,
+    pairs: Pairs,
 }
 
 impl Tests {
@@ -96,25 +98,6 @@ impl Tests {
             let turn = |turn: usize| Some(row["messages"][turn]["content"].as_str()?.to_owned());
             Some((turn(0)?, turn(1)?))
         });
-        let genes = study.preset.genes.min(study.response.conditions.len());
-        let fitness = (genes > 0).then(|| {
-            let all = study.response;
-            Response {
-                conditions: all
-                    .conditions
-                    .iter()
-                    .take(genes)
-                    .map(|it| Condition {
-                        name: it.name.clone(),
-                        genes: it.genes.clone(),
-                    })
-                    .collect(),
-                readouts: all.readouts.clone(),
-                readout_genes: all.readout_genes.clone(),
-                deltas: all.deltas.rows(0, genes).into_owned(),
-                notes: Vec::new(),
-            }
-        });
         Ok(Self {
             texts: [
                 samples("test_phrasing.jsonl")?,
@@ -122,7 +105,8 @@ impl Tests {
                 samples("general.jsonl")?,
             ],
             questions: questions.collect(),
-            fitness,
+            fitness: study.response.drawn(study.preset.genes, 0),
+            pairs: Pairs::of_complexes(&study.complexes.drawn(study.preset.genes, 0), 2, 15),
         })
     }
 
@@ -132,11 +116,53 @@ impl Tests {
         for samples in &self.texts {
             values.push(nll(study, adapter, samples)?);
         }
-        values.push(match &self.fitness {
-            Some(response) => fitness(study, adapter, response)?,
-            None => None,
-        });
+        values.extend(self.tasks(study, adapter)?);
         Ok(Measured::new(values))
+    }
+
+    /// MSE over the train mean's of a ridge on the model's hidden states of gene names, and AUROC of pairs by them.
+    fn tasks(&self, study: &Study<'_>, adapter: Option<&Adapter>) -> Result<[Option<f64>; 2]> {
+        let mut genes = self.pairs.genes();
+        genes.extend(self.fitness.genes());
+        genes.sort_unstable();
+        genes.dedup();
+        let texts: Vec<String> = genes
+            .iter()
+            .map(|gene| profile::name(study.genome, *gene))
+            .collect();
+        let mut values = Vec::new();
+        embed(study.device, study.model, adapter, &texts, |_, vector| {
+            values.extend_from_slice(vector);
+        })?;
+        let width = study.model.config.hidden_size;
+        let set = [GeneVectors::new(
+            "model",
+            false,
+            &genes,
+            Features::Dense { width, values },
+        )];
+        let symbol = |gene: GeneId| study.genome.genes[gene].symbol.clone();
+        let fitness = perturbation::run(
+            &self.fitness,
+            &set,
+            perturbation::Options {
+                redraws: 0,
+                ..perturbation::Options::default()
+            },
+        )?;
+        let pairs = interaction::run(
+            &self.pairs,
+            &set,
+            symbol,
+            interaction::Options {
+                redraws: 0,
+                ..interaction::Options::default()
+            },
+        )?;
+        Ok([
+            fitness.value(&["model", "ridge"], "MSE / train mean"),
+            pairs.value(&["model"], "AUROC"),
+        ])
     }
 
     fn answers(&self, study: &Study<'_>, adapter: Option<&Adapter>) -> Result<(f64, f64)> {
@@ -204,42 +230,6 @@ fn nll(study: &Study<'_>, adapter: Option<&Adapter>, samples: &[Sample]) -> Resu
     let report = pollster::block_on(evaluate(&mut runner, samples, bounds, loss, |_| ()))
         .map_err(BioError::model)?;
     Ok(Some(report.nll))
-}
-
-/// MSE over the train mean's of a ridge on the model's hidden states of gene names.
-fn fitness(
-    study: &Study<'_>,
-    adapter: Option<&Adapter>,
-    response: &Response,
-) -> Result<Option<f64>> {
-    let genes: Vec<GeneId> = response
-        .conditions
-        .iter()
-        .flat_map(|it| it.genes.clone())
-        .collect();
-    let texts: Vec<String> = genes
-        .iter()
-        .map(|gene| profile::name(study.genome, *gene))
-        .collect();
-    let mut values = Vec::new();
-    embed(study.device, study.model, adapter, &texts, |_, vector| {
-        values.extend_from_slice(vector)
-    })?;
-    let width = study.model.config.hidden_size;
-    let set = GeneVectors::new("model", false, &genes, Features::Dense { width, values });
-    let options = perturbation::Options {
-        redraws: 0,
-        ..perturbation::Options::default()
-    };
-    let report = perturbation::run(response, &[set], options)?;
-    let row = report
-        .rows
-        .iter()
-        .find(|row| row[0].text() == "model" && row[1].text() == "ridge");
-    Ok(row.and_then(|row| match row[5] {
-        Cell::Estimate(it) => Some(it.value),
-        _ => None,
-    }))
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 mod evidence;
 mod sets;
 
-use crate::data::genome::Genome;
+use crate::data::genome::{GeneId, Genome};
 use crate::data::gmt::GeneSet;
-use crate::data::ontology::Ontology;
 use crate::error::Result;
+use crate::genes::facts::FactCheck;
 use crate::report::{Cell, Report};
 use crate::stats::bootstrap::mean;
+use crate::stats::features::Features;
 use crate::stats::rouge::{Rouge, rouge};
-use crate::stats::tfidf::tfidf;
 
 pub use evidence::{Enrichment, Support};
 pub use sets::{NamedSet, of_gmt, of_ontology};
@@ -22,6 +22,8 @@ pub struct Options {
     pub seed: u64,
     /// Redraws for an interval.
     pub redraws: usize,
+    /// Leave a term's ancestors and descendants out of enrichment, not the term alone.
+    pub leave_out_relatives: bool,
 }
 
 /// What was found for one set.
@@ -29,13 +31,17 @@ pub struct Options {
 pub struct Named {
     /// The set.
     pub set: NamedSet,
+    /// The model's answer, whole.
+    pub answer: String,
     /// The model's name for it.
     pub name: String,
     /// Genes that the model's text names and the set has not.
     pub invented: Vec<String>,
+    /// What the text says of the set's genes and their annotation contradicts.
+    pub contradicted: Vec<String>,
     /// The term most like the model's name, and whether the set's genes bear it out.
     pub support: Option<Support>,
-    /// The term that enrichment puts first, the set's own left out.
+    /// The term that enrichment puts first, the set's own and its relatives left out.
     pub enriched: Option<Support>,
 }
 
@@ -48,7 +54,7 @@ pub fn question(genome: &Genome, set: &GeneSet) -> String {
         .collect();
     format!(
         "These human genes work together: {}.\nStep 1: recall what each gene does. Step 2: find what most of them share. \
-         Step 3: name the one biological process that describes them best.\nAnswer with \"Process: <name>\".",
+         Step 3: name the one biological process that describes them best.\nBegin the answer with \"Process:\" and that name.",
         symbols.join(", ")
     )
 }
@@ -71,187 +77,208 @@ pub fn name_of(answer: &str) -> String {
     .to_owned()
 }
 
-/// Puts the evidence beside a model's answer.
-pub fn judge(genome: &Genome, enrichment: &Enrichment<'_>, set: NamedSet, answer: &str) -> Named {
-    let name = name_of(answer);
-    let members: Vec<&str> = set
-        .genes
-        .genes
-        .iter()
-        .map(|gene| genome.genes[*gene].symbol.as_str())
-        .collect();
-    let invented = answer
-        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-        // Two letters or fewer, and words that are a symbol by chance, would be noise: upper case with a digit alone counts.
-        .filter(|word| {
-            word.len() >= 3
-                && word.bytes().any(|b| b.is_ascii_digit())
-                && !word.bytes().any(|b| b.is_ascii_lowercase())
-        })
-        .filter(|word| genome.symbols.contains_key(*word) && !members.contains(word))
-        .map(str::to_owned)
-        .collect();
-    Named {
-        support: enrichment.of_name(&name, &set.genes),
-        enriched: enrichment.first(&set.genes, set.term.as_deref()),
-        name,
-        invented,
-        set,
-    }
+/// Puts the evidence beside models' answers.
+pub struct Judge<'j> {
+    /// Genes.
+    pub genome: &'j Genome,
+    /// Terms and their genes.
+    pub enrichment: &'j Enrichment<'j>,
+    /// What is known of the genes' places.
+    pub facts: FactCheck,
+    /// How the task is run.
+    pub options: Options,
 }
 
-/// One row a set: the name with its evidence; then what the names are worth on the whole.
-pub fn report(
-    named: &[Named],
-    ontology: &Ontology,
-    model: &str,
-    options: Options,
-) -> Result<(Report, Report)> {
-    let mut rows = Report::new(
-        "Process naming, set by set",
-        &[
-            "set",
-            "genes",
-            "name by the model",
-            "ROUGE-L",
-            "nearest term",
-            "its overlap",
-            "its p",
-            "genes not in the set",
-            "enrichment's first",
-            "its id",
-            "overlap",
-            "p",
-            "q",
-        ],
-    );
-    for it in named {
-        let score = rouge(&it.set.genes.name, &it.name);
-        let mut row = vec![
-            Cell::from(it.set.genes.name.as_str()),
-            Cell::Count(it.set.genes.genes.len()),
-            Cell::from(it.name.as_str()),
-            if it.name.is_empty() {
-                Cell::None
+impl Judge<'_> {
+    /// The evidence for one answer; an empty one where no model was asked.
+    pub fn judge(&self, set: NamedSet, answer: &str) -> Named {
+        let name = name_of(answer);
+        let members: Vec<(GeneId, &str)> = set
+            .genes
+            .genes
+            .iter()
+            .map(|gene| (*gene, self.genome.genes[*gene].symbol.as_str()))
+            .collect();
+        let mut invented: Vec<String> = answer
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+            // Two letters or fewer, and words that are a symbol by chance, would be noise: upper case with a digit alone counts.
+            .filter(|word| {
+                word.len() >= 3
+                    && word.bytes().any(|b| b.is_ascii_digit())
+                    && !word.bytes().any(|b| b.is_ascii_lowercase())
+            })
+            .filter(|word| {
+                self.genome.symbols.contains_key(*word)
+                    && !members.iter().any(|(_, symbol)| symbol == word)
+            })
+            .map(str::to_owned)
+            .collect();
+        invented.sort_unstable();
+        invented.dedup();
+        let left_out = self
+            .enrichment
+            .family(set.term.as_deref(), self.options.leave_out_relatives);
+        Named {
+            answer: answer.to_owned(),
+            contradicted: self.facts.contradictions_of(&members, answer),
+            support: self.enrichment.of_name(&name, &set.genes),
+            enriched: self.enrichment.first(&set.genes, &left_out),
+            name,
+            invented,
+            set,
+        }
+    }
+
+    /// One row a set: the name with its evidence.
+    pub fn sets(&self, named: &[Named]) -> Report {
+        let mut rows = Report::new(
+            "Process naming, set by set",
+            &[
+                "set",
+                "genes",
+                "name by the model",
+                "ROUGE-L",
+                "nearest term",
+                "its overlap",
+                "its p",
+                "genes not in the set",
+                "contradicted by the annotation",
+                "enrichment's first",
+                "its id",
+                "overlap",
+                "p",
+                "q",
+                "answer",
+            ],
+        );
+        let words = |list: &[String]| match list {
+            [] => Cell::None,
+            list => Cell::from(list.join("; ")),
+        };
+        for it in named {
+            let score = rouge(&it.set.genes.name, &it.name);
+            let mut row = vec![
+                Cell::from(it.set.genes.name.as_str()),
+                Cell::Count(it.set.genes.genes.len()),
+                Cell::from(it.name.as_str()),
+                Cell::from((!it.name.is_empty()).then_some(score.l)),
+            ];
+            match &it.support {
+                Some(term) => row.extend([
+                    Cell::from(format!("{} {}", term.go, term.name)),
+                    Cell::from(term.overlap()),
+                    Cell::Number(term.p),
+                ]),
+                None => row.extend([Cell::None, Cell::None, Cell::None]),
+            }
+            row.extend([words(&it.invented), words(&it.contradicted)]);
+            match &it.enriched {
+                Some(term) => row.extend([
+                    Cell::from(term.name.as_str()),
+                    Cell::from(term.go.as_str()),
+                    Cell::from(term.overlap()),
+                    Cell::Number(term.p),
+                    Cell::from(term.q),
+                ]),
+                None => row.extend((0..5).map(|_| Cell::None)),
+            }
+            row.push(Cell::from(it.answer.as_str()));
+            rows.rows.push(row);
+        }
+        rows
+    }
+
+    /// What the names are worth on the whole. `vectors` turns texts into rows of length 1; `by` says whose they are.
+    pub fn whole(
+        &self,
+        named: &[Named],
+        model: &str,
+        by: &str,
+        vectors: impl Fn(&[String]) -> Result<Features>,
+    ) -> Result<Report> {
+        let cosine = format!("cosine ({by})");
+        let mut whole = Report::new(
+            "Process naming",
+            &[
+                "names by",
+                "kind",
+                "sets",
+                "ROUGE-1",
+                "ROUGE-2",
+                "ROUGE-L",
+                &cosine,
+                "percentile of the true name",
+            ],
+        );
+        let truth: Vec<&str> = named.iter().map(|it| it.set.genes.name.as_str()).collect();
+        let enriched = |it: &'_ Named| {
+            it.enriched
+                .as_ref()
+                .map_or("", |term| &term.name)
+                .to_owned()
+        };
+        let mut rows = vec![(
+            "enrichment, first term",
+            "baseline",
+            named.iter().map(enriched).collect::<Vec<String>>(),
+        )];
+        if named.iter().any(|it| !it.name.is_empty()) {
+            let names = named.iter().map(|it| it.name.clone()).collect();
+            rows.push((model, "judged", names));
+        }
+        let pool = self.enrichment.pool();
+        let own = |text: &&str| (*text).to_owned();
+        let mut texts: Vec<String> = pool.iter().chain(&truth).map(own).collect();
+        texts.extend(rows.iter().flat_map(|(_, _, names)| names.clone()));
+        let vectors = vectors(&texts)?;
+        for (number, (by, kind, names)) in rows.iter().enumerate() {
+            let scores: Vec<Rouge> = truth
+                .iter()
+                .zip(names)
+                .map(|(truth, name)| rouge(truth, name))
+                .collect();
+            let (mut cosines, mut ranks) = (Vec::new(), Vec::new());
+            for set in 0..named.len() {
+                let (truth, name) = (
+                    pool.len() + set,
+                    pool.len() + (number + 1) * named.len() + set,
+                );
+                let cosine = vectors.inner(truth, name);
+                let below = (0..pool.len())
+                    .filter(|other| vectors.inner(name, *other) < cosine)
+                    .count();
+                cosines.push(cosine);
+                ranks.push(below as f64 / pool.len().max(1) as f64);
+            }
+            let average =
+                |values: &[f64]| Cell::from(mean(values, self.options.redraws, self.options.seed));
+            let of =
+                |which: fn(&Rouge) -> f64| average(&scores.iter().map(which).collect::<Vec<f64>>());
+            whole.rows.push(vec![
+                Cell::from(*by),
+                Cell::from(*kind),
+                Cell::Count(named.len()),
+                of(|it| it.one),
+                of(|it| it.two),
+                of(|it| it.l),
+                average(&cosines),
+                average(&ranks),
+            ]);
+        }
+        whole.say("scores", format!("ROUGE F, stemmed; percentile: share of the names of {} processes with 10 to 100 genes that are less like the given name than the true one is", pool.len()));
+        whole.say(
+            "enrichment",
+            if self.options.leave_out_relatives {
+                "a set's own term, its ancestors and its descendants are left out"
             } else {
-                Cell::Number(score.l)
+                "a set's own term is left out, its parents and children are not, which makes this a strong baseline"
             },
-        ];
-        match &it.support {
-            Some(term) => row.extend([
-                Cell::from(format!("{} {}", term.go, term.name)),
-                Cell::from(term.overlap()),
-                Cell::Number(term.p),
-            ]),
-            None => row.extend([Cell::None, Cell::None, Cell::None]),
-        }
-        row.push(if it.invented.is_empty() {
-            Cell::None
-        } else {
-            Cell::from(it.invented.join(", "))
-        });
-        match &it.enriched {
-            Some(term) => row.extend([
-                Cell::from(term.name.as_str()),
-                Cell::from(term.go.as_str()),
-                Cell::from(term.overlap()),
-                Cell::Number(term.p),
-                Cell::from(term.q),
-            ]),
-            None => row.extend((0..5).map(|_| Cell::None)),
-        }
-        rows.rows.push(row);
+        );
+        whole.say(
+            "intervals",
+            format!("95 %, sets redrawn {} times", self.options.redraws),
+        );
+        whole.say("seed", self.options.seed.to_string());
+        Ok(whole)
     }
-    let mut whole = Report::new(
-        "Process naming",
-        &[
-            "names by",
-            "kind",
-            "sets",
-            "ROUGE-1",
-            "ROUGE-2",
-            "ROUGE-L",
-            "cosine (TF-IDF)",
-            "percentile of the true name",
-        ],
-    );
-    let by_model: Vec<&str> = named.iter().map(|it| it.name.as_str()).collect();
-    let by_enrichment: Vec<&str> = named
-        .iter()
-        .map(|it| it.enriched.as_ref().map_or("", |term| term.name.as_str()))
-        .collect();
-    let truth: Vec<&str> = named.iter().map(|it| it.set.genes.name.as_str()).collect();
-    whole.rows.push(summary(
-        "enrichment, first term",
-        "baseline",
-        &truth,
-        &by_enrichment,
-        ontology,
-        options,
-    ));
-    if by_model.iter().any(|name| !name.is_empty()) {
-        whole.rows.push(summary(
-            model, "judged", &truth, &by_model, ontology, options,
-        ));
-    }
-    whole.say("scores", "ROUGE F, stemmed; cosine of TF-IDF vectors; percentile: share of all process names less like the given name than the true one is");
-    whole.say(
-        "enrichment",
-        "a set's own term is left out, its parents and children are not: for terms of Gene Ontology that makes this a strong baseline",
-    );
-    whole.say(
-        "intervals",
-        format!("95 %, sets redrawn {} times", options.redraws),
-    );
-    whole.say("seed", options.seed.to_string());
-    Ok((rows, whole))
-}
-
-fn summary(
-    by: &str,
-    kind: &str,
-    truth: &[&str],
-    names: &[&str],
-    ontology: &Ontology,
-    options: Options,
-) -> Vec<Cell> {
-    let scores: Vec<Rouge> = truth
-        .iter()
-        .zip(names)
-        .map(|(truth, name)| rouge(truth, name))
-        .collect();
-    let pool: Vec<&str> = ontology
-        .terms
-        .iter()
-        .filter(|term| term.ontology == "BP")
-        .map(|term| term.name.as_str())
-        .collect();
-    let texts: Vec<String> = truth
-        .iter()
-        .chain(names)
-        .chain(&pool)
-        .map(|text| (*text).to_owned())
-        .collect();
-    let vectors = tfidf(&texts);
-    let count = truth.len();
-    let (mut cosines, mut ranks) = (Vec::new(), Vec::new());
-    for set in 0..count {
-        let cosine = vectors.inner(set, count + set);
-        let below = (2 * count..texts.len())
-            .filter(|other| vectors.inner(count + set, *other) < cosine)
-            .count();
-        cosines.push(cosine);
-        ranks.push(below as f64 / pool.len().max(1) as f64);
-    }
-    let average = |values: Vec<f64>| Cell::from(mean(&values, options.redraws, options.seed));
-    vec![
-        Cell::from(by),
-        Cell::from(kind),
-        Cell::Count(count),
-        average(scores.iter().map(|s| s.one).collect()),
-        average(scores.iter().map(|s| s.two).collect()),
-        average(scores.iter().map(|s| s.l).collect()),
-        average(cosines),
-        average(ranks),
-    ]
 }

@@ -9,7 +9,7 @@ use bft_bio::genes::encode::TextModel;
 use bft_bio::genes::facts::FactCheck;
 use bft_bio::genes::generate::{self, Answerer};
 use bft_bio::genes::list::GeneList;
-use bft_bio::genes::partial::{Partial, key};
+use bft_bio::genes::partial::{Partial, fingerprint, key};
 use bft_bio::genes::profile;
 use bft_bio::genes::resolver::{Mapping, Resolver};
 use bft_core::device::{Device, DeviceRequest};
@@ -103,11 +103,7 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     let (path, adapter) = encoder(flags, &knowledge)?;
     let model = TextModel::open(&path, adapter).map_err(CliError::failed)?;
     let partial = beside(&flags.output, "partial.jsonl");
-    let key = key(&[
-        &path.display().to_string(),
-        &format!("{adapter:?}"),
-        &format!("{:?}", flags.profile),
-    ]);
+    let key = key(&[model.fingerprint(), &format!("{:?}", flags.profile)]);
     let mut partial = Partial::open(&partial, &key).map_err(CliError::failed)?;
     let name = |gene: GeneId| knowledge.genome.genes[gene].entrez.as_str();
     let left: Vec<usize> = (0..genes.len())
@@ -303,8 +299,11 @@ fn generated(
     let check = FactCheck::new(genome).map_err(CliError::failed)?;
     let file = beside(&flags.output, "profiles.jsonl");
     let settings = [
-        path.display().to_string(),
-        format!("{:?}", flags.adapter),
+        fingerprint(
+            &model.sha256().map_err(CliError::failed)?,
+            flags.adapter.as_deref(),
+        )
+        .map_err(CliError::failed)?,
         flags.max_new_tokens.to_string(),
     ];
     let key = key(&settings.each_ref().map(String::as_str));

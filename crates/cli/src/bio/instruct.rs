@@ -49,7 +49,7 @@ pub struct InstructFlags {
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = at_least(1))]
     pub per_gene: usize,
     /// Facts in all, at most, drawn by hash; 0 = all
-    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = at_least(0))]
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = facts)]
     pub facts: usize,
     /// Part of every hash that picks a phrasing, an order or a split
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
@@ -83,6 +83,14 @@ impl From<KindFlag> for Kind {
     }
 }
 
+/// None, or enough for all three sides of the split.
+fn facts(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count == 0 || count >= 10 => Ok(count),
+        _ => Err("expected 0 for all, or a whole number from 10".to_owned()),
+    }
+}
+
 /// Runs `bft bio instruct`.
 pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
     let knowledge = Knowledge::open()?;
@@ -108,6 +116,7 @@ pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
         .evidence
         .iter()
         .any(|code| code.eq_ignore_ascii_case("all"));
+    let tenth = flags.facts.div_ceil(10);
     let options = Options {
         seed: flags.seed,
         kinds: flags.kinds.iter().map(|kind| Kind::from(*kind)).collect(),
@@ -123,7 +132,7 @@ pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
                 .collect()
         },
         genes,
-        most: flags.facts,
+        most: [flags.facts - 2 * tenth, tenth, tenth],
     };
     let written = instruct::write(
         &flags.output,

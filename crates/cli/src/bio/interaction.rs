@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use bft_bio::data::gmt::GeneSets;
 use bft_bio::data::pairs::Pairs;
 use bft_bio::data::sources::Dataset;
 use bft_bio::genes::resolver::Resolver;
@@ -38,9 +37,7 @@ pub fn run(flags: &InteractionFlags) -> Result<(), CliError> {
     let resolver = Resolver::new(&knowledge.genome);
     let pairs = match flags.pairs.to_str() {
         Some("corum") if !flags.pairs.exists() => {
-            let path = knowledge.path(Dataset::Complexes)?;
-            let complexes = GeneSets::read_complexes(&path, &resolver).map_err(CliError::failed)?;
-            Pairs::of_complexes(&complexes, 2, 15)
+            Pairs::of_complexes(&knowledge.complexes(&resolver)?, 2, 15)
         }
         Some("ligands") if !flags.pairs.exists() => {
             let path = knowledge.path(Dataset::Ligands)?;

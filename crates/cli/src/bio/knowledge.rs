@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use bft_bio::data::genome::{GeneId, Genome};
+use bft_bio::data::gmt::GeneSets;
 use bft_bio::data::ontology::Ontology;
+use bft_bio::data::response::Response;
 use bft_bio::data::sources::Dataset;
 use bft_bio::data::vectors::NamedVectors;
 use bft_bio::genes::baselines::baselines;
@@ -42,6 +44,25 @@ impl Knowledge {
             ontology: Ontology::open(&ontology).map_err(CliError::failed)?,
             cache,
         })
+    }
+
+    /// Knock-out fitness of the fetched tables.
+    pub fn fitness(&self, resolver: &Resolver<'_>) -> Result<Response, CliError> {
+        let files = [
+            Dataset::FitnessMelanoma,
+            Dataset::FitnessLiver,
+            Dataset::FitnessNeuroblastoma,
+        ];
+        let files = files.map(|dataset| self.path(dataset));
+        let files = files.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        Response::read_fitness(&files, resolver).map_err(CliError::failed)
+    }
+
+    /// The fetched protein complexes.
+    pub fn complexes(&self, resolver: &Resolver<'_>) -> Result<GeneSets, CliError> {
+        GeneSets::read_complexes(&self.path(Dataset::Complexes)?, resolver)
+            .map_err(CliError::failed)
     }
 
     /// Path of fetched data.

@@ -1,10 +1,8 @@
 //! `bft bio perturbation`: do vectors tell what perturbing an unseen gene does?
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bft_bio::data::response::Response;
-use bft_bio::data::sources::Dataset;
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::tasks::perturbation::{self, Options};
 use clap::Args;
@@ -45,27 +43,15 @@ pub fn run(flags: &PerturbationFlags) -> Result<(), CliError> {
     let resolver = Resolver::new(&knowledge.genome);
     let fitness = flags.file == Path::new("fitness") && !flags.file.exists();
     let response = if fitness {
-        let files = [
-            Dataset::FitnessMelanoma,
-            Dataset::FitnessLiver,
-            Dataset::FitnessNeuroblastoma,
-        ]
-        .map(|dataset| knowledge.path(dataset));
-        let files = files.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-        Response::read_fitness(&files, &resolver)
+        knowledge.fitness(&resolver)?
     } else {
         let path = open::existing("FILE", &flags.file)?;
         Response::read_h5ad(path, &resolver, flags.cell_type.as_deref())
-    }
-    .map_err(CliError::failed)?;
-    let genes: BTreeSet<usize> = response
-        .conditions
-        .iter()
-        .flat_map(|condition| condition.genes.clone())
-        .collect();
-    let genes: Vec<usize> = genes.into_iter().collect();
-    let sets = flags.vectors.sets(&knowledge, &resolver, &genes)?;
+            .map_err(CliError::failed)?
+    };
+    let sets = flags
+        .vectors
+        .sets(&knowledge, &resolver, &response.genes())?;
     let options = Options {
         seed: flags.vectors.seed,
         folds: flags.folds,

@@ -4,9 +4,15 @@ use std::path::{Path, PathBuf};
 
 use bft_bio::data::gmt::GeneSets;
 use bft_bio::data::sources::Dataset;
+use bft_bio::genes::encode::TextModel;
+use bft_bio::genes::facts::FactCheck;
 use bft_bio::genes::generate::{self, Answerer};
 use bft_bio::genes::resolver::Resolver;
-use bft_bio::tasks::process::{self, Enrichment, OPENING, Options};
+use bft_bio::stats::features::Features;
+use bft_bio::stats::tfidf::tfidf;
+use bft_bio::tasks::process::{
+    self, Enrichment, Judge, Named, NamedSet, OPENING, Options, Support,
+};
 use bft_core::device::DeviceRequest;
 use clap::Args;
 use serde_json::json;
@@ -15,7 +21,7 @@ use super::knowledge::Knowledge;
 use crate::error::CliError;
 use crate::flags::at_least;
 use crate::open;
-use crate::ui::{self, DIM, Progress};
+use crate::ui::{self, BOLD, DIM, Progress};
 
 /// Name the process of each gene set, and show what enrichment says of the name
 #[derive(Debug, Clone, Args)]
@@ -26,7 +32,8 @@ Examples:
   bft bio process modules.gmt --no-model        # enrichment alone
 
 Beside each name stands the GO term nearest to it with overlap and p-value, genes that the answer names and the set has not,
-and the term that enrichment puts first (a set's own term left out). Not for clinical use.")]
+what it says of their place that the annotation contradicts, and the term that enrichment puts first (a set's own term, its
+ancestors and its descendants left out). The TSV holds the answers too. Not for clinical use.")]
 pub struct ProcessFlags {
     /// A GMT file; or go, processes of 10 to 100 genes from held-out branches
     #[arg(value_name = "GMT")]
@@ -34,6 +41,9 @@ pub struct ProcessFlags {
     /// Sets to name, at most
     #[arg(long = "sets", value_name = "COUNT", default_value_t = 50, value_parser = at_least(1), help_heading = "Data")]
     pub most: usize,
+    /// Let enrichment answer with ancestors and descendants of a set's own term
+    #[arg(long, help_heading = "Data")]
+    pub keep_relatives: bool,
     /// The language model that names [default: the fetched SmolLM2]
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: Option<PathBuf>,
@@ -43,6 +53,12 @@ pub struct ProcessFlags {
     /// Enrichment alone
     #[arg(long, conflicts_with_all = ["model", "adapter"], help_heading = "Model")]
     pub no_model: bool,
+    /// A sentence encoder's folder, for how near names are [default: the fetched MiniLM, else TF-IDF]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub encoder: Option<PathBuf>,
+    /// Tokens of an answer, at most
+    #[arg(long, value_name = "TOKENS", default_value_t = 96, value_parser = at_least(1), help_heading = "Model")]
+    pub max_new_tokens: usize,
     /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device, help_heading = "Run")]
     pub device: DeviceRequest,
@@ -55,13 +71,10 @@ pub struct ProcessFlags {
     /// Write the table of sets here as TSV
     #[arg(long, short = 'o', value_name = "FILE", help_heading = "Run")]
     pub output: Option<PathBuf>,
-    /// Print both tables as JSON
+    /// Print everything as JSON
     #[arg(long, help_heading = "Run")]
     pub json: bool,
 }
-
-/// Tokens of an answer, at most.
-const ANSWER: usize = 24;
 
 /// Runs `bft bio process`.
 pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
@@ -85,49 +98,39 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
         about.extend(sets.notes.iter().map(|note| ("input", note.clone())));
         process::of_gmt(&sets, flags.most)
     };
-    let (mut named, mut model_name) = (Vec::new(), String::new());
-    let mut progress = Progress::new("naming", "sets", sets.len() as u64, 0);
-    if flags.no_model {
-        named.extend(
-            sets.into_iter()
-                .map(|set| process::judge(&knowledge.genome, &enrichment, set, "")),
-        );
-    } else {
-        let path = flags
-            .model
-            .clone()
-            .map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
-        open::existing("--model", &path)?;
-        let (model, adapter) =
-            generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
-        let device = open::device(&flags.device)?;
-        let answerer =
-            Answerer::new(&device, &model, adapter.as_ref()).map_err(CliError::failed)?;
-        model_name = flags
-            .adapter
-            .as_ref()
-            .map_or(model.name.clone(), |adapter| {
-                format!("{} + {}", model.name, adapter.display())
-            });
-        for set in sets {
-            let question = process::question(&knowledge.genome, &set.genes);
-            let answer = answerer
-                .answer(&question, OPENING, ANSWER)
-                .map_err(CliError::failed)?;
-            named.push(process::judge(&knowledge.genome, &enrichment, set, &answer));
-            progress.at(named.len() as u64, "");
-        }
-    }
-    progress.finish();
-    let options = Options {
-        seed: flags.seed,
-        redraws: flags.redraws,
+    let judge = Judge {
+        genome: &knowledge.genome,
+        enrichment: &enrichment,
+        facts: FactCheck::new(&knowledge.genome).map_err(CliError::failed)?,
+        options: Options {
+            seed: flags.seed,
+            redraws: flags.redraws,
+            leave_out_relatives: !flags.keep_relatives,
+        },
     };
-    let (mut rows, whole) = process::report(&named, &knowledge.ontology, &model_name, options)
-        .map_err(CliError::failed)?;
+    let (named, model) = if flags.no_model {
+        let judged = sets.into_iter().map(|set| judge.judge(set, ""));
+        (judged.collect(), String::new())
+    } else {
+        answers(flags, &knowledge, &judge, sets)?
+    };
+    let mut rows = judge.sets(&named);
     about
         .into_iter()
         .for_each(|(what, value)| rows.say(what, value));
+    let (by, encoder) = encoder(flags, &knowledge)?;
+    let vectors = |texts: &[String]| match &encoder {
+        None => Ok(tfidf(texts)),
+        Some((model, device)) => {
+            let mut values = Vec::new();
+            model.embed(device, texts, |_, vector| values.extend_from_slice(vector))?;
+            let width = model.width();
+            Ok(Features::Dense { width, values }.normalized())
+        }
+    };
+    let whole = judge
+        .whole(&named, &model, &by, vectors)
+        .map_err(CliError::failed)?;
     if let Some(path) = &flags.output {
         bft_formats::write_atomic(path, |out| out.write_all(rows.tsv().as_bytes()))
             .map_err(CliError::failed)?;
@@ -138,7 +141,98 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
     for (what, value) in rows.about.iter().chain(&whole.about) {
         ui::note(&format!("{DIM}{what}: {value}{DIM:#}"));
     }
-    ui::result(&ui::table(&rows.cells()))?;
-    ui::result("")?;
+    for it in &named {
+        show(it)?;
+    }
     ui::result(&ui::table(&whole.cells()))
+}
+
+/// Asks the model for a name of every set.
+fn answers(
+    flags: &ProcessFlags,
+    knowledge: &Knowledge,
+    judge: &Judge<'_>,
+    sets: Vec<NamedSet>,
+) -> Result<(Vec<Named>, String), CliError> {
+    let path = flags
+        .model
+        .clone()
+        .map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
+    open::existing("--model", &path)?;
+    let (model, adapter) =
+        generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
+    let device = open::device(&flags.device)?;
+    let answerer = Answerer::new(&device, &model, adapter.as_ref()).map_err(CliError::failed)?;
+    let mut progress = Progress::new("naming", "sets", sets.len() as u64, 0);
+    let mut named = Vec::with_capacity(sets.len());
+    for set in sets {
+        let question = process::question(&knowledge.genome, &set.genes);
+        let answer = answerer
+            .answer(&question, OPENING, flags.max_new_tokens)
+            .map_err(CliError::failed)?;
+        named.push(judge.judge(set, &answer));
+        progress.at(named.len() as u64, "");
+    }
+    progress.finish();
+    let name = flags
+        .adapter
+        .as_ref()
+        .map_or(model.name.clone(), |adapter| {
+            format!("{} + {}", model.name, adapter.display())
+        });
+    Ok((named, name))
+}
+
+/// What tells how near two names are, and its name.
+type Encoder = Option<(TextModel, open::OpenDevice)>;
+
+fn encoder(flags: &ProcessFlags, knowledge: &Knowledge) -> Result<(String, Encoder), CliError> {
+    let path = match &flags.encoder {
+        Some(path) => Some(open::existing("--encoder", path)?.to_path_buf()),
+        None => knowledge.path(Dataset::MiniLm).ok(),
+    };
+    let Some(path) = path else {
+        return Ok(("TF-IDF".to_owned(), None));
+    };
+    let model = TextModel::open(&path, None).map_err(CliError::failed)?;
+    let device = open::device(&flags.device)?;
+    Ok((model.name().to_owned(), Some((model, device))))
+}
+
+/// A set with its name and the evidence below it.
+fn show(it: &Named) -> Result<(), CliError> {
+    let evidence = |term: &Support| {
+        let q = term.q.map_or_else(String::new, |q| format!(", q {q:.1e}"));
+        format!(
+            "{} {}: {}, p {:.1e}{q}",
+            term.go,
+            term.name,
+            term.overlap(),
+            term.p
+        )
+    };
+    ui::result(&format!(
+        "{BOLD}{}{BOLD:#} ({} genes)",
+        it.set.genes.name,
+        it.set.genes.genes.len()
+    ))?;
+    if !it.answer.is_empty() {
+        ui::result(&format!("  model       {}", it.name))?;
+        let nearest = it.support.as_ref().map(evidence);
+        let nearest = nearest
+            .as_deref()
+            .unwrap_or("no term shares a word with it");
+        ui::result(&format!("  nearest     {nearest}"))?;
+    }
+    for (what, list) in [
+        ("not in set ", &it.invented),
+        ("contradicted", &it.contradicted),
+    ] {
+        if !list.is_empty() {
+            ui::result(&format!("  {what:<11} {}", list.join("; ")))?;
+        }
+    }
+    let first = it.enriched.as_ref().map(evidence);
+    let first = first.as_deref().unwrap_or("no term has a gene of the set");
+    ui::result(&format!("  enrichment  {first}\n"))
 }

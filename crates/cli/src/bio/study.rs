@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use bft_bio::data::response::Response;
 use bft_bio::data::sources::Dataset;
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
@@ -24,7 +23,7 @@ Examples:
   bft bio study --preset small --model SmolLM2-135M-Instruct.Q4_1.gguf --output study
 
 SFT, DFT, BFT and BFT-v3 on the same gene facts; then exact match, token F1 and NLL in unseen phrasings, NLL on unseen genes
-and on general English, and the fitness task. Writes report.html and report.tsv. Stopped, the same command goes on.
+and on general English, and two embedding tasks. Writes report.html and report.tsv. Stopped, the same command goes on.
 Not for clinical use.")]
 pub struct StudyFlags {
     /// How large
@@ -36,9 +35,9 @@ pub struct StudyFlags {
     /// The language model [default: the fetched SmolLM2]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// Learning rate of every run
-    #[arg(long, value_name = "NUMBER", default_value_t = 1e-3, value_parser = positive)]
-    pub lr: f64,
+    /// Learning rate of every run [default: the preset's]
+    #[arg(long, value_name = "NUMBER", value_parser = positive)]
+    pub lr: Option<f64>,
     /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device)]
     pub device: DeviceRequest,
@@ -49,7 +48,7 @@ pub struct StudyFlags {
 pub enum PresetFlag {
     /// minutes; shows that it runs
     Tiny,
-    /// planned for 40 minutes on 2 quiet cores
+    /// under 40 minutes on 2 quiet cores
     Small,
     /// for a GPU, or a night
     Full,
@@ -65,18 +64,21 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
         .map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
     let model = open::model(&path)?;
     let resolver = Resolver::new(&knowledge.genome);
-    let fitness = knowledge.path(Dataset::FitnessMelanoma)?;
-    let response = Response::read_fitness(&[&fitness], &resolver).map_err(CliError::failed)?;
+    let (response, complexes) = (
+        knowledge.fitness(&resolver)?,
+        knowledge.complexes(&resolver)?,
+    );
     let device = open::device(&flags.device)?;
-    let preset = match flags.preset {
+    let mut preset = match flags.preset {
         PresetFlag::Tiny => TINY,
         PresetFlag::Small => SMALL,
         PresetFlag::Full => FULL,
     };
-    let command = format!(
-        "bft bio study --preset {} --lr {} --device {}",
-        preset.name, flags.lr, flags.device
-    );
+    let mut command = format!("bft bio study --preset {}", preset.name);
+    if let Some(lr) = flags.lr {
+        preset.lr = lr;
+        command.push_str(&format!(" --lr {lr}"));
+    }
     let study = Study {
         model_path: path,
         model: &model,
@@ -84,22 +86,23 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
         genome: &knowledge.genome,
         ontology: &knowledge.ontology,
         response: &response,
+        complexes: &complexes,
         folder: flags.output.clone(),
         preset,
-        lr: flags.lr,
     };
     let mut bar: Option<Bar> = None;
-    let mut name = String::new();
+    let (mut name, mut before) = (String::new(), 0);
     let found = study
         .run(stop, |event| match event {
             Progress::Run(number, of, run) => {
                 name = format!("run {number} of {of}, {run}");
-                bar = Some(Bar::new("study", "runs", of as u64, number as u64 - 1));
+                before = number as u64 - 1;
+                bar = Some(Bar::new("study", "runs", of as u64, before));
                 ui::note(&name);
             }
             Progress::Step(step, steps) => {
                 if let Some(bar) = &mut bar {
-                    bar.at(0, &format!("{name}: step {step} of {steps}"));
+                    bar.at(before, &format!("{name}: step {step} of {steps}"));
                 }
             }
             Progress::Kept => ui::note("  done before"),

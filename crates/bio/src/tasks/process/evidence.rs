@@ -71,6 +71,26 @@ impl<'o> Enrichment<'o> {
         })
     }
 
+    /// A set's own term, with its ancestors and descendants if they are asked for too.
+    pub fn family(&self, term: Option<&str>, relatives: bool) -> HashSet<&str> {
+        match term.and_then(|go| self.ontology.term(go)) {
+            Some(term) if relatives => self.ontology.family(&term.go),
+            Some(term) => HashSet::from([term.go.as_str()]),
+            None => HashSet::new(),
+        }
+    }
+
+    /// Names of the processes that a set may be named after: those of 10 to 100 genes.
+    pub fn pool(&self) -> Vec<&str> {
+        let sized = self
+            .terms
+            .iter()
+            .filter(|(_, genes)| (10..=100).contains(&genes.len()));
+        sized
+            .filter_map(|(go, _)| Some(self.ontology.term(go)?.name.as_str()))
+            .collect()
+    }
+
     /// Genes of each process.
     pub fn terms(&self) -> &BTreeMap<String, HashSet<GeneId>> {
         &self.terms
@@ -105,12 +125,11 @@ impl<'o> Enrichment<'o> {
         })
     }
 
-    /// The term with the smallest p-value among those with 5 to 500 genes; `own` is the set's own term, left out.
-    pub fn first(&self, set: &GeneSet, own: Option<&str>) -> Option<Support> {
-        let sized = self
-            .terms
-            .iter()
-            .filter(|(go, genes)| (5..=500).contains(&genes.len()) && Some(go.as_str()) != own);
+    /// The term with the smallest p-value among those with 5 to 500 genes, without those that are left out.
+    pub fn first(&self, set: &GeneSet, left_out: &HashSet<&str>) -> Option<Support> {
+        let sized = self.terms.iter().filter(|(go, genes)| {
+            (5..=500).contains(&genes.len()) && !left_out.contains(go.as_str())
+        });
         let tested: Vec<Support> = sized
             .filter(|(_, genes)| set.genes.iter().any(|gene| genes.contains(gene)))
             .filter_map(|(go, _)| self.support(go, set))
