@@ -129,7 +129,6 @@ fn every_layout_equals_sentence_transformers() {
 }
 
 #[test]
-#[ignore = "nothing fetches MiniLM yet: put its folder into the cache or set BFT_MINILM"]
 fn the_real_minilm_equals_sentence_transformers() {
     let model = EmbeddingModel::open(&bft_tests::minilm()).unwrap();
     let rows = std::fs::read_to_string(folder().join("minilm.jsonl")).unwrap();

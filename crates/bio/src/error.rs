@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bft_fetch::FetchError;
 use bft_formats::FormatError;
 
 /// Why a biology task cannot go on.
@@ -18,20 +17,9 @@ pub enum BioError {
         /// In words.
         problem: String,
     },
-    /// Fetched data is not there.
-    #[error("{what} is not in the cache ({}): run `bft bio fetch` first", path.display())]
-    NotFetched {
-        /// What is missing.
-        what: &'static str,
-        /// Where it would be.
-        path: PathBuf,
-    },
     /// The data cannot answer what was asked.
     #[error("{0}")]
     Data(String),
-    /// Fetching.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
     /// A model file or an output file.
     #[error(transparent)]
     Format(Box<FormatError>),

@@ -5,6 +5,7 @@
 //! holds them. Each file's SHA-256 is pinned; a file appears in the cache whole and right, or not at all.
 
 mod client;
+pub mod sources;
 mod unpack;
 
 use std::fs::{self, File};
@@ -61,6 +62,22 @@ pub enum FetchError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Fetched data is not there.
+    #[error("{what} is not in the cache ({}): run `bft bio fetch` first", path.display())]
+    NotFetched {
+        /// What is missing.
+        what: &'static str,
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// No such data.
+    #[error("there is no data set '{key}'; known: {known}")]
+    Unknown {
+        /// What was asked for.
+        key: String,
+        /// What there is.
+        known: String,
     },
     /// The cache cannot be made.
     #[error("the cache {} cannot be made: {source}; set BFT_CACHE to a folder you can write", path.display())]

@@ -14,7 +14,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     heading("What the tests need");
     system::vulkan()?;
     let mpi = system::mpi()?;
-    let model = model::get()?;
+    model::test_data()?;
     heading("Lints");
     let lint = |more: &[&str]| {
         shell::run(
@@ -39,7 +39,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         cargo()
             .args(["test", "--workspace", "--quiet"])
             .args(features)
-            .env("BFT_CACHE", model.parent().unwrap_or(&model)),
+            .env("BFT_CACHE", model::cache()?),
     )?;
     println!(
         "\nall passed in {:.0} minutes",

@@ -6,6 +6,5 @@ pub mod h5ad;
 pub mod ontology;
 pub mod pairs;
 pub mod response;
-pub mod sources;
 pub mod table;
 pub mod vectors;

@@ -77,7 +77,10 @@ impl Pairs {
                     let known = labels.entry((x.min(y), x.max(y))).or_default();
                     twice += usize::from(!known.insert(label));
                 }
-                (x, _) => unknown.push(if x.is_none() { a.clone() } else { b.clone() }),
+                (x, _) => {
+                    let word = if x.is_none() { a } else { b };
+                    unknown.push(format!("line {line} ({word})"));
+                }
             }
         }
         let mut found = Self::default();

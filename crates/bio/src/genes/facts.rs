@@ -106,13 +106,16 @@ fn bands(text: &str) -> Vec<String> {
     words(text).filter(is_band).map(str::to_owned).collect()
 }
 
-/// X of "chromosome X".
+/// X of "chromosome X" and "X chromosome"; a number before the word may count chromosomes.
 fn chromosomes(text: &str) -> Vec<String> {
     let list: Vec<&str> = words(text).filter(|word| !word.is_empty()).collect();
-    let after = list
-        .windows(2)
-        .filter(|pair| pair[0].eq_ignore_ascii_case("chromosome") && is_chromosome(pair[1]));
-    after.map(|pair| pair[1].to_owned()).collect()
+    let is_word = |word: &str| word.eq_ignore_ascii_case("chromosome");
+    let claim = |pair: &[&str]| match pair {
+        [word, name] if is_word(word) && is_chromosome(name) => Some((*name).to_owned()),
+        [name @ ("X" | "Y"), word] if is_word(word) => Some((*name).to_owned()),
+        _ => None,
+    };
+    list.windows(2).filter_map(claim).collect()
 }
 
 #[cfg(test)]
@@ -137,6 +140,10 @@ mod tests {
         assert_eq!(
             flags("found on chromosome 13"),
             ["says chromosome 13, annotated 17p13.1"]
+        );
+        assert_eq!(
+            flags("It is on the X chromosome."),
+            ["says chromosome X, annotated 17p13.1"]
         );
         assert_eq!(flags("IL6 and p53, 3 of 10 genes, version 2.0"), [""; 0]);
         assert_eq!(check.contradictions(7, "11q22.3"), [""; 0]);

@@ -1,7 +1,7 @@
 //! The data card that stands beside the files.
 
 use super::{Options, Written};
-use crate::data::sources::SOURCES;
+use bft_fetch::sources::SOURCES;
 
 pub(super) fn card(written: &Written, options: &Options) -> String {
     let mut text = String::from(

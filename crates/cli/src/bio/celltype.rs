@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bft_bio::data::sources::Dataset;
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::tasks::celltype::{self, Cells, Options};
+use bft_fetch::sources::Dataset;
 use clap::Args;
 
 use super::knowledge::{Knowledge, VectorFlags};

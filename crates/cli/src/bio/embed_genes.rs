@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use bft_bio::data::genome::{Aspect, GeneId};
 use bft_bio::data::h5ad::write_obsm;
-use bft_bio::data::sources::Dataset;
 use bft_bio::genes::encode::TextModel;
 use bft_bio::genes::facts::FactCheck;
 use bft_bio::genes::generate::{self, Answerer};
@@ -13,6 +12,7 @@ use bft_bio::genes::partial::{Partial, fingerprint, key};
 use bft_bio::genes::profile;
 use bft_bio::genes::resolver::{Mapping, Resolver};
 use bft_core::device::{Device, DeviceRequest};
+use bft_fetch::sources::Dataset;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use bft_bio::data::sources::{SOURCES, fetch};
 use bft_fetch::Event;
+use bft_fetch::sources::{SOURCES, fetch};
 use clap::Args;
 
 use crate::error::CliError;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use bft_bio::data::pairs::Pairs;
-use bft_bio::data::sources::Dataset;
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::tasks::interaction::{self, Options};
+use bft_fetch::sources::Dataset;
 use clap::Args;
 
 use super::knowledge::{Knowledge, VectorFlags};

@@ -6,7 +6,6 @@ use bft_bio::data::genome::{GeneId, Genome};
 use bft_bio::data::gmt::GeneSets;
 use bft_bio::data::ontology::Ontology;
 use bft_bio::data::response::Response;
-use bft_bio::data::sources::Dataset;
 use bft_bio::data::vectors::NamedVectors;
 use bft_bio::genes::baselines::baselines;
 use bft_bio::genes::encode::TextModel;
@@ -16,6 +15,7 @@ use bft_bio::genes::vectors::GeneVectors;
 use bft_bio::report::Report;
 use bft_bio::stats::features::Features;
 use bft_core::device::{Device, DeviceRequest};
+use bft_fetch::sources::Dataset;
 use clap::Args;
 
 use crate::error::CliError;

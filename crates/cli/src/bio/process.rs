@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use bft_bio::data::gmt::GeneSets;
-use bft_bio::data::sources::Dataset;
 use bft_bio::genes::encode::TextModel;
 use bft_bio::genes::facts::FactCheck;
 use bft_bio::genes::generate::{self, Answerer};
@@ -14,6 +13,7 @@ use bft_bio::tasks::process::{
     self, Enrichment, Judge, Named, NamedSet, OPENING, Options, Support,
 };
 use bft_core::device::DeviceRequest;
+use bft_fetch::sources::Dataset;
 use clap::Args;
 use serde_json::json;
 

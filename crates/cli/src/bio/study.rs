@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use bft_bio::data::sources::Dataset;
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
 use bft_core::device::DeviceRequest;
+use bft_fetch::sources::Dataset;
 use clap::{Args, ValueEnum};
 
 use super::knowledge::Knowledge;

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bft_fetch::{Event, Item, Package, Registry};
-
-use crate::error::{BioError, Result};
+use crate::{Event, FetchError, Item, Package, Registry};
 
 /// Files of one package, with what to know about them.
 #[derive(Debug)]
@@ -82,14 +80,14 @@ impl Dataset {
     /// Its path below `cache`.
     ///
     /// # Errors
-    /// [`BioError::NotFetched`] where it is not there.
-    pub fn path(self, cache: &Path) -> Result<PathBuf> {
+    /// [`FetchError::NotFetched`] where it is not there.
+    pub fn path(self, cache: &Path) -> Result<PathBuf, FetchError> {
         let path = cache.join(self.file());
         if path.exists() {
             Ok(path)
         } else {
             let what = self.what();
-            Err(BioError::NotFetched { what, path })
+            Err(FetchError::NotFetched { what, path })
         }
     }
 }
@@ -299,17 +297,17 @@ pub fn fetch(
     only: &[String],
     from: Option<&Path>,
     mut hear: impl FnMut(&Source, Event<'_>),
-) -> Result<()> {
+) -> Result<(), FetchError> {
     if let Some(unknown) = only.iter().find(|key| source(key).is_none()) {
         let keys: Vec<&str> = SOURCES.iter().map(|source| source.key).collect();
-        return Err(BioError::data(format!(
-            "there is no data set '{unknown}'; known: {}",
-            keys.join(", ")
-        )));
+        return Err(FetchError::Unknown {
+            key: unknown.clone(),
+            known: keys.join(", "),
+        });
     }
     let wanted = |source: &&Source| only.is_empty() || only.iter().any(|key| key == source.key);
     for source in SOURCES.iter().filter(wanted) {
-        bft_fetch::get(cache, &source.package, source.items, from, |event| {
+        crate::get(cache, &source.package, source.items, from, |event| {
             hear(source, event)
         })?;
     }
