@@ -26,9 +26,14 @@ pub fn get() -> Result<PathBuf, String> {
     path.map_err(|error| error.to_string())
 }
 
-/// Everything that the tests open: the model, the sentence encoder, genes, terms and benchmarks.
-pub fn test_data() -> Result<(), String> {
-    fetched(&["model", "encoder", "genes", "ontology", "benchmarks"])
+/// The models that the tests open, and the gene data where it can be had: its packages are those of Debian 12.
+pub fn test_data() -> Result<bool, String> {
+    fetched(&["model", "encoder"])?;
+    let genes = fetched(&["genes", "ontology", "benchmarks"]);
+    if let Err(problem) = &genes {
+        println!("{problem}\nthe tests on pinned gene data are left out");
+    }
+    Ok(genes.is_ok())
 }
 
 fn fetched(keys: &[&str]) -> Result<(), String> {

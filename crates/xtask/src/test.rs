@@ -14,7 +14,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     heading("What the tests need");
     system::vulkan()?;
     let mpi = system::mpi()?;
-    model::test_data()?;
+    let genes = model::test_data()?;
     heading("Lints");
     let lint = |more: &[&str]| {
         shell::run(
@@ -39,7 +39,8 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         cargo()
             .args(["test", "--workspace", "--quiet"])
             .args(features)
-            .env("BFT_CACHE", model::cache()?),
+            .env("BFT_CACHE", model::cache()?)
+            .envs((!genes).then_some(("BFT_TEST_NO_GENES", "1"))),
     )?;
     println!(
         "\nall passed in {:.0} minutes",

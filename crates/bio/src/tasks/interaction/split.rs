@@ -207,3 +207,57 @@ impl PairSplit {
         report.say("leakage", "0 genes on both sides (checked)");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pairs inside rings of genes: gene n meets n + 1 and n + 2.
+    fn pairs(genes: usize) -> Pairs {
+        let near =
+            |n: usize| [1, 2].map(|step| (n.min((n + step) % genes), n.max((n + step) % genes)));
+        let mut positives: Vec<Pair> = (0..genes).flat_map(near).collect();
+        positives.sort_unstable();
+        positives.dedup();
+        Pairs {
+            positives,
+            ..Pairs::default()
+        }
+    }
+
+    fn degrees(pairs: &[Pair]) -> HashMap<GeneId, usize> {
+        let mut degrees = HashMap::new();
+        for gene in pairs.iter().flat_map(|(a, b)| [*a, *b]) {
+            *degrees.entry(gene).or_default() += 1;
+        }
+        degrees
+    }
+
+    #[test]
+    fn negatives_are_new_pairs_and_keep_every_degree() {
+        // A hub of 30 pairs beside the ring, so that degrees differ.
+        let mut positives = pairs(200).positives;
+        positives.extend((0..30).map(|n| (5 * n + 20, 200)));
+        let known: HashSet<Pair> = positives.iter().copied().collect();
+        let drawn = negatives(&positives, &known, &mut Random::new(3, "test"));
+        assert_eq!(drawn.len(), positives.len());
+        assert_eq!(degrees(&drawn), degrees(&positives));
+        assert!(
+            drawn
+                .iter()
+                .all(|pair| pair.0 < pair.1 && !known.contains(pair))
+        );
+        assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), drawn.len());
+    }
+
+    #[test]
+    fn no_gene_is_on_both_sides_and_a_leak_is_noticed() {
+        let mut found = split(&pairs(300), 0.7, 1);
+        found.check().expect("nothing leaks");
+        assert!(found.crossing > 0 && found.test.len() > 10);
+        found.test.push(found.train[0]);
+        found.test_labels.push(true);
+        let text = found.check().expect_err("a leak").to_string();
+        assert!(text.contains("2 genes are on both sides"), "{text}");
+    }
+}
