@@ -3,6 +3,8 @@
 // A harness speaks to developers: where something is wrong it stops the test with the reason.
 #![allow(clippy::unwrap_used)]
 
+// A browser has no files.
+#[cfg(not(target_arch = "wasm32"))]
 pub mod fixture;
 pub mod ops;
 pub mod random;

@@ -55,3 +55,9 @@ export const percent = (share: number) => `${Math.round(share * 100)} %`;
 export function speed(perSecond: number): string {
   return Number.isFinite(perSecond) && perSecond > 0 ? `${perSecond < 100 ? perSecond.toPrecision(3) : count(perSecond)} tokens/s` : "";
 }
+
+/** The engine's errors begin small and end without a point, as a command line's do; names stay as they are. */
+export function sentence(message: string): string {
+  const text = message.trim().replace(/^[a-z]+(?=[ ,;])/, (word) => word.charAt(0).toUpperCase() + word.slice(1));
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}

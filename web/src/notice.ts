@@ -3,6 +3,7 @@ import type { App } from "./app.ts";
 import type { EngineError } from "./client.ts";
 import type { Failure } from "./protocol.ts";
 import { $, h } from "./dom.ts";
+import { sentence } from "./format.ts";
 import { changeDevice } from "./sections/device.ts";
 
 interface Action {
@@ -82,10 +83,4 @@ function showStorage(): void {
   storage.open = true;
   storage.scrollIntoView({ block: "center" });
   $("summary", storage).focus();
-}
-
-/** The engine's errors begin small and end without a point, as a command line's do; names stay as they are. */
-function sentence(message: string): string {
-  const text = message.trim().replace(/^[a-z]+(?=[ ,;])/, (word) => word.charAt(0).toUpperCase() + word.slice(1));
-  return /[.!?]$/.test(text) ? text : `${text}.`;
 }

@@ -6,7 +6,7 @@
  * command line, because the same Rust structs are behind both.
  */
 
-/** Which device was asked for. `auto` takes WebGPU where there is an adapter, else the CPU in WebAssembly. */
+/** Which device was asked for. `auto` takes a real GPU, else the CPU in WebAssembly. */
 export type DeviceChoice = "auto" | "gpu" | "cpu";
 
 export interface DeviceInfo {
@@ -15,7 +15,7 @@ export interface DeviceInfo {
   backend: string;
   /** Why this one was taken. */
   reason: string;
-  /** Whether a GPU adapter is a software one, as slow as the CPU. */
+  /** Whether the GPU is a program on the CPU, and slower than it. */
   software: boolean;
 }
 
@@ -180,10 +180,8 @@ export interface Preview {
   sample_weights: Record<Loss, number>;
 }
 
-export interface GenerateOptions {
+export interface AskOptions {
   prompt: string;
-  /** Base model, or with the adapter in use. */
-  adapter: boolean;
   chat_template: boolean;
   max_new_tokens: number;
   temperature: number;
@@ -196,6 +194,12 @@ export interface Generated {
   tokens: number;
   finish_reason: "stop" | "length" | "cancelled";
   seconds: number;
+}
+
+/** Of the base model and, where there is an adapter, of the tuned one. */
+export interface Answers {
+  base: Generated;
+  tuned: Generated | null;
 }
 
 export interface EmbedOptions {
@@ -255,13 +259,14 @@ export interface Methods {
   unpause: [Record<string, never>, null];
   /** Ends a run after the step at hand, a generation after its token, a download at once. */
   stop: [Record<string, never>, null];
-  generate: [GenerateOptions, Generated];
+  /** Asks the base model and the tuned one; both are written at once, a token in turn. */
+  ask: [AskOptions, Answers];
   embed: [EmbedOptions, Embedded];
   export_vectors: [{ format: VectorFormat }, Blob];
   /** The adapter in PEFT's layout with metrics.jsonl and run.json, as a zip. */
   export_adapter: [Record<string, never>, Blob];
   /** adapter_config.json and adapter_model.safetensors, or a zip of them. */
-  import_adapter: [{ files: File[] }, AdapterInfo];
+  import_adapter: [{ files: File[]; folder?: string }, AdapterInfo];
   adapter: [Record<string, never>, AdapterInfo | null];
   clear_adapter: [Record<string, never>, null];
   /** Loses the GPU on purpose; for tests. */
@@ -294,7 +299,9 @@ export type WorkerEvent =
   | { event: "skipped"; step: number; tensor: string }
   | { event: "eval"; row: EvalRow }
   | { event: "checkpoint"; step: number }
-  | { event: "token"; text: string }
+  /** A run waits for `unpause`. */
+  | { event: "paused" }
+  | { event: "token"; who: keyof Answers; text: string }
   | { event: "device_lost"; message: string };
 
 export type FromWorker =

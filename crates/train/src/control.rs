@@ -11,13 +11,16 @@ pub trait Control {
     /// Whether the work is to end after the step at hand.
     fn stopping(&self) -> bool;
 
-    /// Whether to save before the next [`Control::turn`], which then takes its time.
+    /// Called between two steps: whoever shares this thread may say what it wants.
+    async fn turn(&self) {}
+
+    /// Whether to save what is done and then to wait with [`Control::hold`].
     fn pausing(&self) -> bool {
         false
     }
 
-    /// Called between two steps; returns when the next may begin.
-    async fn turn(&self) {}
+    /// Returns when the work may go on.
+    async fn hold(&self) {}
 }
 
 impl Control for AtomicBool {

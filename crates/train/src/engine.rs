@@ -42,7 +42,7 @@ pub trait Engine: LogProbs {
         Ok(())
     }
     /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
-    fn accumulate(
+    async fn accumulate(
         &mut self,
         batch: &Batch,
         totals: StepTotals,
@@ -59,10 +59,9 @@ pub trait Engine: LogProbs {
     async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError>;
     /// The adapter as it is now.
     async fn adapter(&mut self) -> Result<Adapter, EngineError>;
-    /// s_b of each sample of the last micro-batch under `loss`; none where nobody looks at them.
-    async fn sample_weights(&mut self, loss: &LossConfig) -> Result<Vec<f64>, EngineError> {
-        let _ = loss;
-        Ok(Vec::new())
+    /// s_b of each sample that was accumulated since the last call; none where nobody looks at them.
+    fn sample_weights(&mut self) -> Vec<f64> {
+        Vec::new()
     }
     /// AdamW's moments and step count.
     async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
@@ -105,7 +104,7 @@ impl Engine for Tuner<'_> {
         Tuner::prepare(self).await.map_err(boxed)
     }
 
-    fn accumulate(
+    async fn accumulate(
         &mut self,
         batch: &Batch,
         totals: StepTotals,

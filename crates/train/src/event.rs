@@ -14,7 +14,7 @@ pub enum Event {
     Note(Note),
     /// An optimizer step is done.
     Step(StepRow),
-    /// s_b of the samples of the last micro-batch, where the engine tells; comes before the step that it belongs to.
+    /// s_b of a step's samples, where the engine tells; comes before the step that they belong to.
     SampleWeights {
         /// The step, from 1.
         step: u64,

@@ -106,21 +106,22 @@ impl<'r, E: Shareable, R: Ranks> Together<'r, E, R> {
     }
 
     /// Computes this rank's share of the step.
-    fn accumulate_share(&mut self) -> Result<(), EngineError> {
+    async fn accumulate_share(&mut self) -> Result<(), EngineError> {
         let step = std::mem::take(&mut self.step);
         let Some((totals, loss)) = self.loss.take() else {
             return Ok(());
         };
         let (rank, count) = (self.ranks.rank(), self.ranks.count());
         if !self.whole {
-            return share_of(&step, rank, count, self.bounds)
-                .iter()
-                .try_for_each(|batch| self.engine.accumulate(batch, totals, &loss));
+            for batch in share_of(&step, rank, count, self.bounds) {
+                self.engine.accumulate(&batch, totals, &loss).await?;
+            }
+            return Ok(());
         }
         let costs: Vec<usize> = step.iter().map(|batch| batch.tokens.len()).collect();
         for (batch, taker) in step.iter().zip(share_out(&costs, count)) {
             if taker == rank {
-                self.engine.accumulate(batch, totals, &loss)?;
+                self.engine.accumulate(batch, totals, &loss).await?;
             } else if !batch.trained.is_empty() {
                 self.engine.pass_over();
             }
@@ -219,7 +220,7 @@ impl<E: Shareable, R: Ranks> LogProbs for Together<'_, E, R> {
 
 impl<E: Shareable, R: Ranks> Engine for Together<'_, E, R> {
     /// Keeps the micro-batch until the step's last is known, for only then can the step be shared out evenly.
-    fn accumulate(
+    async fn accumulate(
         &mut self,
         batch: &Batch,
         totals: StepTotals,
@@ -231,7 +232,7 @@ impl<E: Shareable, R: Ranks> Engine for Together<'_, E, R> {
     }
 
     async fn complete_step(&mut self) -> Result<(), EngineError> {
-        self.accumulate_share()?;
+        self.accumulate_share().await?;
         let mut sums = self.engine.step_sums().await?;
         sums.push(f32::from(self.asked.load(Ordering::Relaxed)));
         self.ranks.sum(&mut sums);

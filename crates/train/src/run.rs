@@ -167,11 +167,13 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             if save {
                 self.save().await?;
             }
+            self.control.turn().await;
             if self.control.pausing() {
                 self.report().await?;
                 self.save().await?;
+                self.control.hold().await;
+                self.reported = self.store.seconds();
             }
-            self.control.turn().await;
         }
         // Whoever stops a run may do so between any two lines above.
         if !self.pending.is_empty() {
@@ -197,11 +199,15 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             source,
             checkpoint: None,
         };
-        work.batches
-            .iter()
-            .try_for_each(|batch| engine.accumulate(batch, work.totals, &loss))
-            .map_err(failed)?;
+        for batch in &work.batches {
+            let done = engine.accumulate(batch, work.totals, &loss).await;
+            done.map_err(failed)?;
+        }
         engine.complete_step().await.map_err(failed)?;
+        let weights = engine.sample_weights();
+        if !weights.is_empty() {
+            (self.on_event)(Event::SampleWeights { step, weights });
+        }
         engine.apply(lr, &optimizer).map_err(failed)?;
         self.pending.push_back(Pending {
             step,
@@ -227,15 +233,6 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             .drain_metrics()
             .await
             .map_err(|e| self.device_error(e))?;
-        let weights = self
-            .engine
-            .sample_weights(&self.plan.config.loss())
-            .await
-            .map_err(|e| self.device_error(e))?;
-        if !weights.is_empty() {
-            let step = self.step;
-            (self.on_event)(Event::SampleWeights { step, weights });
-        }
         let tokens: usize = self.pending.iter().map(|p| p.tokens).sum();
         let seconds = (self.store.seconds() - self.reported).max(1e-9);
         let tokens_per_second = (tokens as f64 / seconds * 10.0).round() / 10.0;

@@ -247,7 +247,7 @@ impl LogProbs for Toy {
 }
 
 impl Engine for Toy {
-    fn accumulate(
+    async fn accumulate(
         &mut self,
         batch: &Batch,
         totals: StepTotals,

@@ -21,9 +21,13 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn event(this: &Host, event: JsValue);
 
-    /// Resolves when the messages that have come were heard, and, while a run is paused, when it goes on.
+    /// Resolves when the messages that have come were heard.
     #[wasm_bindgen(method, catch)]
     async fn turn(this: &Host) -> Result<JsValue, JsValue>;
+
+    /// Resolves when a paused run goes on.
+    #[wasm_bindgen(method, catch)]
+    async fn hold(this: &Host) -> Result<JsValue, JsValue>;
 
     /// Whether the page asked to stop.
     #[wasm_bindgen(method)]
@@ -43,6 +47,7 @@ const HOST: &str = "
 export interface Host {
   event(event: unknown): void;
   turn(): Promise<void>;
+  hold(): Promise<void>;
   stopping(): boolean;
   pausing(): boolean;
   save(step: number, files: [string, Uint8Array][]): Promise<void>;
@@ -117,5 +122,9 @@ impl Control for Turns<'_> {
         // Whatever is wrong, the next call to the device says so.
         let _ = self.device.wait().await;
         let _ = self.host.turn().await;
+    }
+
+    async fn hold(&self) {
+        let _ = self.host.hold().await;
     }
 }

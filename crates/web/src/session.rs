@@ -436,15 +436,13 @@ async fn open_device(choice: &str) -> Answer<(Device, &'static str)> {
             Err(error) => Err(error.into()),
         },
         "auto" => match gpu().await {
+            Ok(device) if device.is_software() => Ok((
+                Device::cpu(),
+                "the only GPU that this browser offers is a program on the processor, slower than the processor itself",
+            )),
             Ok(device) => Ok((device, "this browser offers WebGPU")),
-            Err(DeviceError::NoAdapter) => Ok((
-                Device::cpu(),
-                "this browser offers no WebGPU; one thread of the processor is many times slower than a graphics card",
-            )),
-            Err(_) => Ok((
-                Device::cpu(),
-                "WebGPU could not be opened; one thread of the processor is many times slower than a graphics card",
-            )),
+            Err(DeviceError::NoAdapter) => Ok((Device::cpu(), "this browser offers no WebGPU")),
+            Err(_) => Ok((Device::cpu(), "WebGPU could not be opened")),
         },
         other => Err(Failure::input(format!(
             "device {other:?} is not known: use auto, gpu or cpu"

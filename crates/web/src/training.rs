@@ -1,6 +1,7 @@
 //! Tuning in a tab: the same trainer, with a store that the worker keeps.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -91,10 +92,11 @@ impl Session {
             Ok(Paced {
                 tuner,
                 turns: &turns,
+                weights: Vec::new(),
             })
         };
         let store = |_: &Plan, _| Ok(PageStore::new(&self.host, &made));
-        let mut weights = (0, Vec::new());
+        let mut weights = BTreeMap::new();
         let mut hear = |event: Event| self.tell(event, &mut weights);
         let result = trainer
             .run_in(&summary, engine, store, &turns, &mut hear)
@@ -114,8 +116,8 @@ impl Session {
         Ok(result?)
     }
 
-    /// Tells the page what a run says. `weights` wait for the step that they belong to.
-    fn tell(&self, event: Event, weights: &mut (u64, Vec<f64>)) {
+    /// Tells the page what a run says. Weights wait here for the step that they belong to.
+    fn tell(&self, event: Event, weights: &mut BTreeMap<u64, Vec<f64>>) {
         let event = match event {
             Event::Started(started) => json!({
                 "event": "started",
@@ -127,19 +129,16 @@ impl Session {
             }),
             Event::Note(note) => json!({ "event": "note", "text": note.to_string() }),
             Event::SampleWeights { step, weights: new } => {
-                *weights = (step, new);
+                weights.insert(step, new);
                 return;
             }
-            Event::Step(row) => {
-                let of_step = weights.0 == row.step;
-                let weights = of_step.then(|| std::mem::take(&mut weights.1));
-                json!({
-                    "event": "step",
-                    "row": row,
-                    "sample_weights": weights.unwrap_or_default(),
-                })
-            }
+            Event::Step(row) => json!({
+                "event": "step",
+                "sample_weights": weights.remove(&row.step).unwrap_or_default(),
+                "row": row,
+            }),
             Event::Skipped { step, tensor } => {
+                weights.remove(&step);
                 json!({ "event": "skipped", "step": step, "tensor": tensor })
             }
             Event::Eval(row) => json!({ "event": "eval", "row": row }),
@@ -242,23 +241,30 @@ impl Store for PageStore<'_> {
 struct Paced<'r, 'd> {
     tuner: Tuner<'d>,
     turns: &'r Turns<'r>,
+    /// Of the samples of the step at hand.
+    weights: Vec<f64>,
 }
 
 impl LogProbs for Paced<'_, '_> {
     async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
         self.turns.turn().await;
+        self.turns.hold().await;
         LogProbs::log_probs(&mut self.tuner, batch).await
     }
 }
 
 impl Engine for Paced<'_, '_> {
-    fn accumulate(
+    async fn accumulate(
         &mut self,
         batch: &Batch,
         totals: StepTotals,
         loss: &LossConfig,
     ) -> Result<(), EngineError> {
-        Engine::accumulate(&mut self.tuner, batch, totals, loss)
+        Engine::accumulate(&mut self.tuner, batch, totals, loss).await?;
+        let samples = self.tuner.last_log_probs().await?;
+        let weights = samples.iter().map(|s| sample_weight(s, loss));
+        self.weights.extend(weights);
+        Ok(())
     }
 
     fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
@@ -269,9 +275,8 @@ impl Engine for Paced<'_, '_> {
         Engine::drain_metrics(&mut self.tuner).await
     }
 
-    async fn sample_weights(&mut self, loss: &LossConfig) -> Result<Vec<f64>, EngineError> {
-        let samples = self.tuner.last_log_probs().await?;
-        Ok(samples.iter().map(|s| sample_weight(s, loss)).collect())
+    fn sample_weights(&mut self) -> Vec<f64> {
+        std::mem::take(&mut self.weights)
     }
 
     async fn adapter(&mut self) -> Result<Adapter, EngineError> {

@@ -73,12 +73,14 @@ impl Session {
             device: Rc::clone(&ready.device),
         };
         let new = options.max_new_tokens;
+        let who = if options.adapter { "tuned" } else { "base" };
         let mut writer =
             TextWriter::new(&runner, &ready.model, tokenizer, sampling, new, max_length)
                 .map_err(Failure::from)?;
         let written = writer
             .go_on(&tokens, &turns, |piece| {
-                self.host.tell(json!({ "event": "token", "text": piece }));
+                self.host
+                    .tell(json!({ "event": "token", "who": who, "text": piece }));
             })
             .await
             .map_err(Failure::from)?;

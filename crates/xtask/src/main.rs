@@ -28,7 +28,7 @@ const TASKS: [Task; 5] = [
     },
     Task {
         name: "test",
-        does: "installs what the tests need (Debian) and runs format, lints and every test but the page's",
+        does: "installs what the tests need (Debian) and runs format, lints and every test, the page's in Chromium too",
         run: test::run,
     },
     Task {

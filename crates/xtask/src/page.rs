@@ -44,7 +44,7 @@ pub fn serve(port: &str) -> Result<(), String> {
     npm(&[&serve[..], &[port]].concat())
 }
 
-/// Drives the built page in Chromium.
+/// Drives the built page in Chromium, beside the `bft` of this tree, which is built already.
 pub fn test() -> Result<(), String> {
     crate::web::build()?;
     crate::web::ops()?;

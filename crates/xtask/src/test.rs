@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::shell::{self, cargo, heading};
-use crate::{model, system};
+use crate::{model, page, system};
 
 /// Installs what is missing, then the quick checks before the slow ones; stops at the first that fails.
 pub fn run(rest: &[String]) -> Result<(), String> {
@@ -42,6 +42,8 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             .env("BFT_CACHE", model::cache()?)
             .envs((!genes).then_some(("BFT_TEST_NO_GENES", "1"))),
     )?;
+    // That build left the command line, which the page has to agree with.
+    page::test()?;
     println!(
         "\nall passed in {:.0} minutes",
         started.elapsed().as_secs_f64() / 60.0

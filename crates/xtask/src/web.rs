@@ -17,7 +17,10 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     let serve = match rest {
         [] => true,
         [flag] if flag == "--build" => false,
-        [flag] if flag == "--test" => return page::test(),
+        [flag] if flag == "--test" => {
+            shell::run(cargo().args(["build", "--quiet", "--package", "bft-cli"]))?;
+            return page::test();
+        }
         [found, ..] => {
             return Err(format!(
                 "`cargo xtask web` takes no arguments but --build or --test, found `{found}`"

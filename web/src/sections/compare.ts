@@ -1,12 +1,14 @@
 /** Step 4: one question to the base model and to the tuned one. */
 import type { App } from "../app.ts";
-import type { Generated, GenerateOptions } from "../protocol.ts";
+import type { Answers, Generated } from "../protocol.ts";
 import { $, fill, hide, input } from "../dom.ts";
 import { plural, speed } from "../format.ts";
 
+type Who = keyof Answers;
+
 const ENDS: Record<Generated["finish_reason"], string> = { stop: "ended by itself", length: "cut at the limit", cancelled: "stopped" };
-/** Where tokens go that the engine sends now. */
-let writing: HTMLElement | null = null;
+const answerOf = (who: Who) => $(`#${who}-answer`);
+const footOf = (who: Who) => $(`#${who}-foot`);
 
 export function compareSection(app: App): void {
   $("#ask").addEventListener("submit", (event) => {
@@ -15,13 +17,13 @@ export function compareSection(app: App): void {
   });
   $("#ask-stop").addEventListener("click", () => app.stop());
   app.listen((event) => {
-    if (event.event === "token") writing?.append(event.text);
+    if (event.event === "token") answerOf(event.who).append(event.text);
   });
   app.watch(() => {
     hide($("#ask-stop"), app.task !== "generate", $("#ask-both"));
-    fill($("#tuned-title"), app.adapter && app.adapter.name !== "tuned" ? `Tuned: ${app.adapter.name}` : "Tuned");
-    if (app.task === null && !app.adapter) fill($("#tuned-foot"), app.model ? "Tune in step 3, or load an adapter in step 6." : "");
-    else if ($("#tuned-foot").textContent?.startsWith("Tune in")) fill($("#tuned-foot"));
+    fill($("#tuned-title"), app.adapter && app.adapter.name !== "tuned here" ? `Tuned: ${app.adapter.name}` : "Tuned");
+    if (app.task === null && !app.adapter) fill(footOf("tuned"), app.model ? "Tune in step 3, or load an adapter in step 6." : "");
+    else if (footOf("tuned").textContent?.startsWith("Tune in")) fill(footOf("tuned"));
     const chat = input("#chat-template");
     chat.disabled = app.model !== null && !app.model.has_chat_template;
     if (chat.disabled) chat.checked = false;
@@ -37,38 +39,22 @@ async function ask(app: App): Promise<void> {
     top_p: Number(input("#top-p").value),
     seed: Number(input("#ask-seed").value),
   };
-  for (const who of ["base", "tuned"]) {
-    fill($(`#${who}-answer`));
-    fill($(`#${who}-foot`));
+  const asked: Who[] = app.adapter ? ["base", "tuned"] : ["base"];
+  for (const who of ["base", "tuned"] as const) {
+    fill(answerOf(who));
+    fill(footOf(who), asked.includes(who) && "Writing");
+    answerOf(who).setAttribute("aria-busy", String(asked.includes(who)));
   }
-  const again = () => void ask(app);
-  await app.work(
+  const answers = await app.work(
     $("#compare-notice"),
     "generate",
-    async () => {
-      const base = await answer(app, "base", { ...options, adapter: false });
-      if (base.finish_reason !== "cancelled" && app.adapter) await answer(app, "tuned", { ...options, adapter: true });
-    },
-    again,
+    () => app.client.call("ask", options),
+    () => void ask(app),
   );
-}
-
-async function answer(app: App, who: "base" | "tuned", options: GenerateOptions): Promise<Generated> {
-  const place = $(`#${who}-answer`);
-  const foot = $(`#${who}-foot`);
-  place.setAttribute("aria-busy", "true");
-  fill(foot, "Writing");
-  writing = place;
-  try {
-    const found = await app.client.call("generate", options);
-    fill(place, found.text);
-    fill(foot, [plural(found.tokens, "token"), speed(found.tokens / found.seconds), ENDS[found.finish_reason]].filter(Boolean).join(", "));
-    return found;
-  } catch (error) {
-    fill(foot);
-    throw error;
-  } finally {
-    writing = null;
-    place.removeAttribute("aria-busy");
+  for (const who of asked) {
+    const answer = answers?.[who];
+    answerOf(who).removeAttribute("aria-busy");
+    if (answer) fill(answerOf(who), answer.text);
+    fill(footOf(who), answer && [plural(answer.tokens, "token"), speed(answer.tokens / answer.seconds), ENDS[answer.finish_reason]].filter(Boolean).join(", "));
   }
 }

@@ -1,7 +1,8 @@
 /** Which device computes, and why. */
 import type { App } from "../app.ts";
-import type { DeviceChoice } from "../protocol.ts";
+import type { DeviceChoice, DeviceInfo } from "../protocol.ts";
 import { $, $$, fill, h } from "../dom.ts";
+import { sentence } from "../format.ts";
 
 let asked: DeviceChoice = "auto";
 
@@ -19,7 +20,9 @@ export function deviceSection(app: App): void {
     const kind = device.kind === "gpu" ? `GPU, ${device.backend}` : "CPU, WebAssembly";
     fill($("#device-line"), h("b", {}, device.kind === "gpu" ? "GPU" : "CPU"), " ", h("span", {}, device.kind === "gpu" ? device.name : "WebAssembly"));
     fill($("#device-gist"), `${kind}: ${device.name}`);
-    fill($("#device-reason"), [device.reason, slow(app)].filter(Boolean).join(" "));
+    fill($("#device-reason"), sentence(device.reason));
+    fill($("#device-speed"), slow(device));
+    $("#device-speed").hidden = slow(device) === "";
   });
   app.listen((event) => {
     if (event.event !== "device_lost") return;
@@ -42,7 +45,8 @@ export async function changeDevice(app: App, choice: DeviceChoice): Promise<bool
   return opened !== null;
 }
 
-function slow(app: App): string {
-  if (app.device?.kind === "cpu") return "One core does the work here: a small model trains at a walking pace, a GPU is many times faster.";
-  return app.device?.software ? "This GPU is a program on the CPU: everything works, slowly." : "";
+/** What the device means for speed, where that is worth a warning. */
+function slow({ kind, software }: DeviceInfo): string {
+  if (kind === "cpu") return "Computing on one thread of the processor: everything works, but a small model learns only some ten tokens a second. A graphics card is many times faster.";
+  return software ? "This GPU is a program on the processor: everything works, but slower than on the processor itself." : "";
 }

@@ -7,7 +7,7 @@ import { show as showNotice } from "../notice.ts";
 
 export function takeSection(app: App): void {
   $("#take-zip").addEventListener("click", () => void take(app));
-  const bring = (files: File[]) => void load(app, files);
+  const bring = (files: File[], folder?: string) => void load(app, files, folder);
   onChoice(input("#adapter-files"), bring);
   onDrop($("#adapter-drop"), bring);
   $("#adapter-clear").addEventListener("click", () => {
@@ -39,13 +39,13 @@ async function take(app: App): Promise<void> {
   if (zip) download(zip, "adapter.zip");
 }
 
-async function load(app: App, files: File[]): Promise<void> {
+async function load(app: App, files: File[], folder?: string): Promise<void> {
   if (!app.model) {
     showNotice($("#take-notice"), "warn", "No model is open", "An adapter belongs to a model: open that in step 1 first.", null, []);
     return;
   }
   await app.work($("#take-notice"), null, async () => {
-    app.adapter = await app.client.call("import_adapter", { files });
+    app.adapter = await app.client.call("import_adapter", { files, ...(folder ? { folder } : {}) });
   });
 }
 

@@ -117,8 +117,6 @@ async function pause(app: App): Promise<void> {
       mine.state = "pausing";
       draw(app);
       await app.client.call("pause", {});
-      if (mine.state === "pausing") mine.state = "paused";
-      mine.times = [];
     }
   } catch {
     // The run ended first, and says so itself.
@@ -154,6 +152,10 @@ function heard(app: App, event: WorkerEvent): void {
       break;
     case "checkpoint":
       run.saved = event.step;
+      break;
+    case "paused":
+      if (run.state === "pausing") run.state = "paused";
+      run.times = [];
       break;
     case "note":
       note(event.text);

@@ -7,6 +7,8 @@ import * as runs from "./runs.ts";
 export class WorkerHost implements Host {
   readonly #tell: (event: WorkerEvent) => void;
   readonly #channel = new MessageChannel();
+  /** Who waits for a turn, in order: two answers are written at once. */
+  readonly #turns: (() => void)[] = [];
   #stopping = false;
   #paused = false;
   #wake: (() => void) | null = null;
@@ -16,6 +18,7 @@ export class WorkerHost implements Host {
 
   constructor(tell: (event: WorkerEvent) => void) {
     this.#tell = tell;
+    this.#channel.port1.onmessage = () => this.#turns.shift()?.();
   }
 
   event(event: unknown): void {
@@ -25,9 +28,13 @@ export class WorkerHost implements Host {
   /** A task of its own, so that messages that came meanwhile are heard first. A timer would wait for 4 ms. */
   async turn(): Promise<void> {
     await new Promise<void>((resolve) => {
-      this.#channel.port1.onmessage = () => resolve();
+      this.#turns.push(resolve);
       this.#channel.port2.postMessage(null);
     });
+  }
+
+  async hold(): Promise<void> {
+    if (this.#paused && !this.#stopping) this.#tell({ event: "paused" });
     while (this.#paused && !this.#stopping) await new Promise<void>((resolve) => (this.#wake = resolve));
   }
 

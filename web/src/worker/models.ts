@@ -170,12 +170,11 @@ async function hash(blob: Blob, digest: Sha256, tell: Tell): Promise<void> {
 }
 
 /** Takes files that were dropped into the storage. Where they have no room there, they are used as they are. */
-export async function keep(files: File[], signal: AbortSignal, tell: Tell): Promise<Opened> {
+export async function keep(files: File[], folder: string | undefined, signal: AbortSignal, tell: Tell): Promise<Opened> {
   const named = files.filter((file) => !file.name.startsWith("."));
   const gguf = named.find((file) => /\.gguf$/i.test(file.name));
   if (gguf) checkMagic(gguf.name, new Uint8Array(await gguf.slice(0, 4).arrayBuffer()), gguf.name);
-  const inFolder = named.find((file) => file.webkitRelativePath)?.webkitRelativePath.split("/")[0];
-  const name = gguf?.name ?? inFolder ?? (named.length === 1 ? named[0]?.name : undefined) ?? "model";
+  const name = gguf?.name ?? folder ?? (named.length === 1 ? named[0]?.name : undefined) ?? "model";
   const wanted = gguf ? [gguf] : named.filter((file) => /\.(json|safetensors|jinja)$/i.test(file.name));
   const given: [string, Blob][] = (wanted.length > 0 ? wanted : named).map((file) => [file.name, file]);
   const opened: Opened = { name, files: given, sha256: undefined, stored: false };

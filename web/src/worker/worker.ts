@@ -1,5 +1,5 @@
 /** The worker's end of protocol.ts: one piece of work at a time, and the page heard in between. */
-import type { FromWorker, Method, Methods, ModelInfo, ModelSource, Request, StorageReport, WorkerEvent } from "../protocol.ts";
+import type { Answers, AskOptions, FromWorker, Generated, Method, Methods, ModelInfo, ModelSource, Request, StorageReport, WorkerEvent } from "../protocol.ts";
 import init, { Session } from "../engine/bft.js";
 import moduleUrl from "../engine/bft_bg.wasm?url";
 import { Failed, failure } from "./failure.ts";
@@ -62,15 +62,15 @@ const handlers: Handlers = {
   pause: async () => null,
   unpause: async () => null,
   stop: async () => null,
-  generate: async (options) => (await session()).generate(options),
+  ask,
   embed: async (options) => (await session()).embed(options),
   export_vectors: async ({ format }) => {
     const bytes = (await session()).vectors_file(format) as Uint8Array<ArrayBuffer>;
     return new Blob([bytes], { type: format === "npy" ? "application/octet-stream" : "text/plain" });
   },
   export_adapter: async () => zip.zip((await session()).adapter_files()),
-  import_adapter: async ({ files }) => {
-    const read = await zip.adapterFiles(files);
+  import_adapter: async ({ files, folder }) => {
+    const read = await zip.adapterFiles(files, folder);
     return (await session()).import_adapter(read.name, read.files);
   },
   adapter: async () => (await session()).adapter(),
@@ -78,10 +78,7 @@ const handlers: Handlers = {
     (await session()).clear_adapter();
     return null;
   },
-  destroy_device: async () => {
-    (await session()).destroy_device();
-    return null;
-  },
+  destroy_device: async () => null,
 };
 
 async function openModel(source: ModelSource, signal: AbortSignal): Promise<ModelInfo> {
@@ -106,7 +103,7 @@ async function fetchModel(source: ModelSource, signal: AbortSignal): Promise<mod
       return models.download(source.url, name, foreignFetch(source.port), signal, event);
     }
     case "files":
-      return models.keep(source.files, signal, event);
+      return models.keep(source.files, source.folder, signal, event);
     case "stored": {
       const stored = await models.stored(source.name);
       if (stored) return stored;
@@ -166,6 +163,21 @@ async function continueRun({ id }: { id: string }): Promise<Methods["continue_ru
   return engine.go_on(run.about.settings, run.files).finally(() => (host.run = null));
 }
 
+/** Both answers at once: each waits for its turn after a token, so that they are written in step. */
+async function ask(options: AskOptions): Promise<Answers> {
+  const engine = await session();
+  const write = (adapter: boolean) =>
+    (engine.generate({ ...options, adapter }) as Promise<Generated>).catch((error: unknown) => {
+      // The other would only take its time.
+      host.stop();
+      throw error;
+    });
+  const both = [write(false), ...(engine.adapter() ? [write(true)] : [])];
+  await Promise.allSettled(both);
+  const [base, tuned = null] = await Promise.all(both);
+  return { base: base!, tuned };
+}
+
 async function storage(): Promise<StorageReport> {
   const { usage = 0, quota = 0 } = await navigator.storage.estimate();
   const persisted = await navigator.storage.persisted();
@@ -182,6 +194,8 @@ const atOnce: Partial<Record<Method, () => void>> = {
   pause: () => host.pause(),
   unpause: () => host.unpause(),
   stop: () => host.stop(),
+  // As a driver does it, in the middle of whatever goes on.
+  destroy_device: () => void started?.then((engine) => engine.destroy_device()),
 };
 
 let queue: Promise<unknown> = Promise.resolve();

@@ -10,7 +10,7 @@ export function zip(files: [string, Uint8Array][]): Blob {
 }
 
 /** The files of an adapter, out of a zip or as they were given. */
-export async function adapterFiles(files: File[]): Promise<{ name: string; files: [string, Uint8Array][] }> {
+export async function adapterFiles(files: File[], folder?: string): Promise<{ name: string; files: [string, Uint8Array][] }> {
   const archive = files.find((file) => /\.zip$/i.test(file.name));
   const read: [string, Uint8Array][] = [];
   if (archive) {
@@ -24,7 +24,6 @@ export async function adapterFiles(files: File[]): Promise<{ name: string; files
   } else {
     for (const file of files) read.push([file.name, new Uint8Array(await file.arrayBuffer())]);
   }
-  const inFolder = files[0]?.webkitRelativePath?.split("/")[0];
-  const name = archive?.name.replace(/\.zip$/i, "") ?? inFolder ?? "adapter";
+  const name = archive?.name.replace(/\.zip$/i, "") ?? folder ?? "adapter";
   return { name: name || "adapter", files: read.filter(([file]) => /^adapter_(config\.json|model\.(safetensors|bin))$/.test(file)) };
 }

@@ -26,7 +26,7 @@ const close = (found: number, expected: number) => Math.abs(found - expected) <=
 for (const device of ["gpu", "cpu"] as const) {
   test(`ten BFT steps on the ${device} are those of the native CPU, and adapters go both ways`, async ({ page }) => {
     const output = join(cli.scratch(), "tuned");
-    cli.run("train", ...flags, ...group, "--output", output, "--steps", "10", "--seed", "3", "--lr", "0.01", "--rank", "4", "--eval-data", rows);
+    cli.run("train", ...flags, ...group, "--output", output, "--steps", "10", "--seed", "3", "--lr", "0.01", "--rank", "4", "--batch-size", "2", "--grad-accum", "2", "--eval-data", rows);
     const expected = cli.steps(output);
     expect(expected).toHaveLength(10);
 
@@ -36,9 +36,12 @@ for (const device of ["gpu", "cpu"] as const) {
     await engine.call("read_data", data("train"));
     await engine.call("read_data", data("held_out"));
     const defaults = await engine.call("default_settings", {});
-    const finished = await engine.call("train", { ...defaults, group_size: 4, steps: 10, seed: 3, lr: 0.01, rank: 4 });
+    const finished = await engine.call("train", { ...defaults, group_size: 4, steps: 10, seed: 3, lr: 0.01, rank: 4, batch_size: 2, grad_accum: 2 });
     expect(finished).toMatchObject({ steps: 10, stopped: false, skipped_steps: 0 });
-    const steps = (await engine.events("step")).map(({ row }) => row);
+    const told = await engine.events("step");
+    // Of all micro-batches of each step.
+    expect(told.map(({ sample_weights }) => sample_weights.length)).toEqual(told.map(() => 4));
+    const steps = told.map(({ row }) => row);
     expect(steps.map(({ step }) => step)).toEqual(expected.map(({ step }) => step));
     for (const [index, step] of steps.entries()) {
       const native = expected[index]!;

@@ -35,9 +35,9 @@ test("SmolLM2 loads, tunes, writes and embeds within its memory", async ({ page 
   expect(model).toMatchObject({ architecture: "llama", layers: 30, format: "Q4_1", has_chat_template: true, stored: true });
   await timed("load_again", () => engine.open({ kind: "stored", name: model.name }));
 
-  const options = { adapter: false, chat_template: false, temperature: 0, top_p: 1, seed: 0 };
-  const text = await timed("generate", () => engine.call("generate", { ...options, prompt: "The gene TP53 encodes", max_new_tokens: 5 }));
-  expect(text).toMatchObject({ text: " a protein that regulates the", tokens: 5, finish_reason: "length" });
+  const options = { chat_template: false, temperature: 0, top_p: 1, seed: 0 };
+  const text = await timed("generate", () => engine.call("ask", { ...options, prompt: "The gene TP53 encodes", max_new_tokens: 5 }));
+  expect(text).toMatchObject({ base: { text: " a protein that regulates the", tokens: 5, finish_reason: "length" }, tuned: null });
 
   const data = await engine.call("read_data", { role: "train", name: "rows.jsonl", text: ROWS, max_length: 64, truncate: true, skip_bad_rows: false });
   expect(data).toMatchObject({ samples: 2, tokens: 128 });

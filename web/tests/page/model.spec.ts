@@ -1,6 +1,9 @@
 /** Flow 1: a model from files, a drop, an address; kept, opened again offline, freed; bad ones refused. */
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { engine, expect, open, openTiny, openTinyOnCpu, test } from "./watched.ts";
 import { folder, gguf, type Upload } from "../tiny.ts";
 
@@ -19,6 +22,27 @@ test("files of a folder are chosen, described, and kept for the next visit, whic
   await expect(card).toContainText("2 of width 32");
   await page.locator("#storage-list").getByRole("button", { name: /^Remove/ }).click();
   await expect(page.locator("#storage-list")).toContainText("Nothing yet.");
+});
+
+test("a chosen folder gives the model its name", async ({ page }) => {
+  const chosen = join(mkdtempSync(join(tmpdir(), "bft-page-")), "my-genes");
+  mkdirSync(chosen);
+  for (const { name, buffer } of folder()) writeFileSync(join(chosen, name), buffer);
+  await open(page);
+  await page.locator("#model-folder").setInputFiles(chosen);
+  await expect(page.locator("#model-card h3")).toHaveText("my-genes");
+});
+
+test("a GPU that is a program is taken only when asked for, and the page says what that means", async ({ page }) => {
+  await open(page);
+  const [line, speed] = [page.locator("#device-line"), page.locator("#device-speed")];
+  await expect(line).toContainText("CPU");
+  await expect(speed).toContainText("one thread of the processor");
+  await page.locator("#device > summary").click();
+  await expect(page.locator("#device-reason")).toContainText("a program on the processor");
+  await page.getByRole("radio", { name: "GPU (WebGPU)" }).check({ force: true });
+  await expect(line).toContainText("GPU");
+  await expect(speed).toContainText("a program on the processor");
 });
 
 test("a dropped GGUF file opens", async ({ page }) => {

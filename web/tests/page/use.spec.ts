@@ -3,11 +3,11 @@ import { readFileSync } from "node:fs";
 import type { Download, Page } from "@playwright/test";
 import { expect, openTinyOnCpu, paste, rows, test } from "./watched.ts";
 
-async function tuned(page: Page): Promise<void> {
+async function tuned(page: Page, steps = 20): Promise<void> {
   await openTinyOnCpu(page);
   await paste(page, "train", rows(8));
   await page.getByLabel("Unit of the length").selectOption("steps");
-  await page.locator("[name=length]").fill("20");
+  await page.locator("[name=length]").fill(String(steps));
   await page.locator("[name=lr]").fill("2e-2");
   await page.getByRole("radio", { name: /^SFT/ }).last().check();
   await page.getByRole("button", { name: "Start tuning" }).click();
@@ -28,6 +28,28 @@ test("base and tuned answer the same question side by side", async ({ page }) =>
   await expect(page.locator("#base-foot")).toContainText(/\d+ tokens?, .*tokens\/s/);
   const [base, after] = [await page.locator("#base-answer").textContent(), await page.locator("#tuned-answer").textContent()];
   expect(after).not.toBe(base);
+});
+
+test("both answers are written at once, and stop when told", async ({ page }) => {
+  // Too few steps to learn where an answer ends.
+  await tuned(page, 1);
+  await page.getByLabel("Ask through the chat template").uncheck();
+  await page.getByLabel(/^At most/).fill("400");
+  // Quicker than a hand: stops as soon as both have begun.
+  await page.evaluate(() => {
+    const of = (id: string) => document.getElementById(id) as HTMLElement;
+    const seen = new MutationObserver(() => {
+      if (of("base-answer").textContent === "" || of("tuned-answer").textContent === "") return;
+      seen.disconnect();
+      Object.assign(window, { writing: [of("base-foot").textContent, of("tuned-foot").textContent] });
+      of("ask-stop").click();
+    });
+    seen.observe(of("compare"), { subtree: true, childList: true, characterData: true });
+  });
+  await page.getByRole("button", { name: "Ask both" }).click();
+  for (const who of ["base", "tuned"]) await expect(page.locator(`#${who}-foot`)).toContainText(/^\d+ tokens?, .*stopped$/);
+  expect(await page.evaluate(() => (window as unknown as { writing: string[] }).writing)).toEqual(["Writing", "Writing"]);
+  await expect(page.locator("#ask-stop")).toBeHidden();
 });
 
 test("one hundred genes make a map with neighbours, and go out as three files", async ({ page }) => {

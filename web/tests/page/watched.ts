@@ -76,9 +76,8 @@ export async function useCpu(page: Page): Promise<void> {
   await expect(page.locator("#device-line")).toContainText("CPU");
 }
 
-/** Opens the GPU in a way that `loseGpu` can take it back, as a driver would. False where there is none. */
-export async function holdGpu(page: Page): Promise<boolean> {
-  if ((await page.locator("#device-line b").textContent()) !== "GPU") return false;
+/** Opens the GPU, in a way that `loseGpu` can take it back, as a driver would. */
+export async function holdGpu(page: Page): Promise<void> {
   await (await engine(page)).evaluate(() => {
     const scope = self as unknown as { gpus: GPUDevice[] };
     scope.gpus = [];
@@ -92,7 +91,7 @@ export async function holdGpu(page: Page): Promise<boolean> {
   await page.locator("#device > summary").click();
   await page.getByRole("radio", { name: "GPU (WebGPU)" }).check({ force: true });
   await expect.poll(async () => (await engine(page)).evaluate(() => (self as unknown as { gpus: GPUDevice[] }).gpus.length)).toBeGreaterThan(0);
-  return true;
+  await expect(page.locator("#device-line")).toContainText("GPU");
 }
 
 export async function loseGpu(page: Page): Promise<void> {
