@@ -164,7 +164,8 @@ fn write_parts(
         fs::remove_dir_all(folder).map_err(|e| write_error("replace", folder, e))?;
     }
     fs::create_dir_all(folder).map_err(|e| write_error("make folder", folder, e))?;
-    for (name, contents) in checkpoint_files(state, adapter, optimizer)? {
+    for file in checkpoint_files(state, adapter, optimizer) {
+        let (name, contents) = file?;
         write_atomic(&folder.join(name), |out| out.write_all(&contents)).map_err(format_error)?;
     }
     sync_folder(folder).map_err(|e| write_error("write", folder, e))

@@ -10,13 +10,15 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::error::TrainError;
 use crate::state::{Checkpoint, RunState};
 
+const CONFIG_FILE: &str = "adapter_config.json";
+const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 pub(crate) const STATE_FILE: &str = "state.json";
 pub(crate) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
 /// Name and contents of a file.
 pub type NamedFile = (&'static str, Vec<u8>);
 
-/// The files of a checkpoint, its state last.
+/// The files of a checkpoint, its state last. Each is made when it is asked for: a tab has no room for all at once.
 ///
 /// # Errors
 /// Where the adapter's factors do not fit their ranks.
@@ -24,12 +26,19 @@ pub fn checkpoint_files(
     state: &RunState,
     adapter: &Adapter,
     optimizer: &OptimizerState,
-) -> Result<Vec<NamedFile>, TrainError> {
-    let mut files = adapter_files(adapter)?;
-    files.push((OPTIMIZER_FILE, optimizer_file(optimizer)?));
-    let json = serde_json::to_vec_pretty(state).map_err(|e| bad(state, e))?;
-    files.push((STATE_FILE, json));
-    Ok(files)
+) -> impl Iterator<Item = Result<NamedFile, TrainError>> {
+    let file = |name| {
+        let contents = match name {
+            CONFIG_FILE => adapter.config_json().into_bytes(),
+            WEIGHTS_FILE => adapter.weights()?,
+            OPTIMIZER_FILE => optimizer_file(optimizer)?,
+            _ => serde_json::to_vec_pretty(state).map_err(|e| bad(state, e))?,
+        };
+        Ok((name, contents))
+    };
+    [CONFIG_FILE, WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE]
+        .into_iter()
+        .map(file)
 }
 
 /// The files of an adapter in PEFT's layout.
@@ -38,8 +47,8 @@ pub fn checkpoint_files(
 /// Where its factors do not fit their ranks.
 pub fn adapter_files(adapter: &Adapter) -> Result<Vec<NamedFile>, TrainError> {
     Ok(vec![
-        ("adapter_config.json", adapter.config_json().into_bytes()),
-        ("adapter_model.safetensors", adapter.weights()?),
+        (CONFIG_FILE, adapter.config_json().into_bytes()),
+        (WEIGHTS_FILE, adapter.weights()?),
     ])
 }
 

@@ -37,9 +37,17 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn pausing(this: &Host) -> bool;
 
-    /// Keeps the files of a checkpoint, all or none. Fails with a sentence.
+    /// Begins a file of the checkpoint of a step, and ends the one before it. Fails with a sentence, as all below.
     #[wasm_bindgen(method, catch)]
-    async fn save(this: &Host, step: f64, files: Array) -> Result<JsValue, JsValue>;
+    async fn begin_file(this: &Host, step: f64, name: &str) -> Result<JsValue, JsValue>;
+
+    /// Writes to the file that was begun.
+    #[wasm_bindgen(method, catch)]
+    fn write(this: &Host, bytes: &[u8]) -> Result<(), JsValue>;
+
+    /// All files are written: the checkpoint counts from now on.
+    #[wasm_bindgen(method, catch)]
+    async fn complete(this: &Host) -> Result<JsValue, JsValue>;
 }
 
 #[wasm_bindgen(typescript_custom_section)]
@@ -50,7 +58,9 @@ export interface Host {
   hold(): Promise<void>;
   stopping(): boolean;
   pausing(): boolean;
-  save(step: number, files: [string, Uint8Array][]): Promise<void>;
+  begin_file(step: number, name: string): Promise<void>;
+  write(bytes: Uint8Array): void;
+  complete(): Promise<void>;
 }
 ";
 
@@ -60,11 +70,18 @@ impl Host {
         self.event(to_js(&event));
     }
 
-    /// Keeps a checkpoint; the error is a sentence.
-    pub async fn keep(&self, step: u64, files: Vec<NamedFile>) -> Result<(), String> {
-        let files = named_files(files);
-        let kept = self.save(step as f64, files).await;
-        kept.map(|_| ()).map_err(|e| sentence(&e))
+    /// Keeps a file of a checkpoint; the error is a sentence.
+    pub async fn keep(&self, step: u64, (name, bytes): NamedFile) -> Result<(), String> {
+        let begun = self.begin_file(step as f64, name).await;
+        begun
+            .and_then(|_| self.write(&bytes))
+            .map_err(|e| sentence(&e))
+    }
+
+    /// Makes the files that were kept a checkpoint; the error is a sentence.
+    pub async fn kept(&self) -> Result<(), String> {
+        let complete = self.complete().await;
+        complete.map(|_| ()).map_err(|e| sentence(&e))
     }
 }
 

@@ -213,22 +213,25 @@ impl Store for PageStore<'_> {
         adapter: &Adapter,
         optimizer: &OptimizerState,
     ) -> Result<PathBuf, TrainError> {
-        let mut files = checkpoint_files(state, adapter, optimizer)?;
-        {
+        let step = state.step;
+        let path = PathBuf::from(format!("step {step}"));
+        let failed = |problem: String| TrainError::Write {
+            action: "keep",
+            path: path.clone(),
+            source: std::io::Error::other(problem),
+            checkpoint: None,
+        };
+        let (metrics, run) = {
             let made = self.made.borrow();
-            files.push(("metrics.jsonl", made.metrics.clone().into_bytes()));
-            files.push(("run.json", made.run.clone().into_bytes()));
+            (made.metrics.clone(), made.run.clone())
+        };
+        let told = [("metrics.jsonl", metrics), ("run.json", run)];
+        let told = told.map(|(name, text)| Ok((name, text.into_bytes())));
+        for file in checkpoint_files(state, adapter, optimizer).chain(told) {
+            self.host.keep(step, file?).await.map_err(failed)?;
         }
-        let path = PathBuf::from(format!("step {}", state.step));
-        match self.host.keep(state.step, files).await {
-            Ok(()) => Ok(path),
-            Err(problem) => Err(TrainError::Write {
-                action: "keep",
-                path,
-                source: std::io::Error::other(problem),
-                checkpoint: None,
-            }),
-        }
+        self.host.kept().await.map_err(failed)?;
+        Ok(path)
     }
 
     async fn write_adapter(&mut self, adapter: &Adapter) -> Result<(), TrainError> {

@@ -13,6 +13,7 @@ export class WorkerHost implements Host {
   #paused = false;
   #wake: (() => void) | null = null;
   #abort = new AbortController();
+  #checkpoint: runs.Checkpoint | null = null;
   /** The run that checkpoints belong to. */
   run: string | null = null;
 
@@ -46,13 +47,45 @@ export class WorkerHost implements Host {
     return this.#paused;
   }
 
-  async save(step: number, files: [string, Uint8Array][]): Promise<void> {
+  async begin_file(step: number, name: string): Promise<void> {
     if (!this.run) return;
+    const run = this.run;
+    await this.#keep(async () => {
+      if (this.#checkpoint?.step !== step) this.#checkpoint = await runs.Checkpoint.begin(run, step);
+      await this.#checkpoint.begin(name);
+    });
+  }
+
+  /** `bytes` lie in the engine's memory, so they are written before it goes on. */
+  write(bytes: Uint8Array): void {
     try {
-      await runs.save(this.run, step, files);
+      this.#checkpoint?.write(bytes as Uint8Array<ArrayBuffer>);
     } catch (error) {
+      void this.#drop();
       throw new Error(failure(error).message);
     }
+  }
+
+  async complete(): Promise<void> {
+    const checkpoint = this.#checkpoint;
+    await this.#keep(async () => checkpoint?.complete());
+    this.#checkpoint = null;
+  }
+
+  async #keep(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      await this.#drop();
+      throw new Error(failure(error).message);
+    }
+  }
+
+  /** A half-written checkpoint only takes room that may be what is lacking. */
+  async #drop(): Promise<void> {
+    const checkpoint = this.#checkpoint;
+    this.#checkpoint = null;
+    await checkpoint?.drop().catch(() => {});
   }
 
   /** A new piece of work: what was asked of the last one does not hold for it. */

@@ -35,23 +35,60 @@ export async function begin(about: About, rows: Rows[]): Promise<void> {
   await opfs.write(folder, ABOUT, JSON.stringify(about));
 }
 
-/** Keeps a checkpoint; drops all but the last two. */
-export async function save(id: string, step: number, files: [string, Uint8Array][]): Promise<void> {
-  const run = await opfs.folder("runs", id);
-  const name = `step-${String(step).padStart(6, "0")}`;
-  await opfs.remove(run, name);
-  const folder = await opfs.folder("runs", id, name);
-  try {
-    for (const [file, bytes] of files) await opfs.write(folder, file, bytes as Uint8Array<ArrayBuffer>);
-    const complete: Complete = { step, saved_at: Date.now(), files: files.map(([file, bytes]) => ({ name: file, bytes: bytes.length })) };
-    await opfs.write(folder, COMPLETE, JSON.stringify(complete));
-  } catch (error) {
-    // A half-written one only takes room that may be what is lacking.
-    await opfs.remove(run, name).catch(() => {});
-    throw error;
+/** A checkpoint being written, file by file. */
+export class Checkpoint {
+  readonly step: number;
+  readonly #run: opfs.Folder;
+  readonly #name: string;
+  readonly #folder: opfs.Folder;
+  readonly #files: Complete["files"] = [];
+  #writer: opfs.Writer | null = null;
+
+  private constructor(step: number, run: opfs.Folder, name: string, folder: opfs.Folder) {
+    this.step = step;
+    this.#run = run;
+    this.#name = name;
+    this.#folder = folder;
   }
-  const old = (await checkpoints(run)).slice(0, -KEPT);
-  for (const { folder: name } of old) await opfs.remove(run, name);
+
+  static async begin(id: string, step: number): Promise<Checkpoint> {
+    const run = await opfs.folder("runs", id);
+    const name = `step-${String(step).padStart(6, "0")}`;
+    await opfs.remove(run, name);
+    return new Checkpoint(step, run, name, await opfs.folder("runs", id, name));
+  }
+
+  /** Begins a file, and ends the one before it. */
+  async begin(name: string): Promise<void> {
+    this.#close();
+    this.#writer = await opfs.Writer.open(this.#folder, name);
+    this.#files.push({ name, bytes: 0 });
+  }
+
+  write(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#writer?.write(bytes);
+    const file = this.#files.at(-1);
+    if (file) file.bytes += bytes.length;
+  }
+
+  /** Makes it count, and drops all but the last two. */
+  async complete(): Promise<void> {
+    this.#close();
+    const complete: Complete = { step: this.step, saved_at: Date.now(), files: this.#files };
+    await opfs.write(this.#folder, COMPLETE, JSON.stringify(complete));
+    const old = (await checkpoints(this.#run)).slice(0, -KEPT);
+    for (const { folder } of old) await opfs.remove(this.#run, folder);
+  }
+
+  async drop(): Promise<void> {
+    this.#close();
+    await opfs.remove(this.#run, this.#name);
+  }
+
+  #close(): void {
+    this.#writer?.close();
+    this.#writer = null;
+  }
 }
 
 /** Whole checkpoints, oldest first. */

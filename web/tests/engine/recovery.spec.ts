@@ -86,6 +86,23 @@ test("a lost device is said, and the run goes on from its checkpoint on another"
   expect(await again).toMatchObject({ answer: { stopped: true } });
 });
 
+test("a run that fills the storage says so, and goes on from what was saved", async ({ page, context }) => {
+  const engine = await Engine.start(page);
+  const run = engine.outcome("train", { ...(await ready(engine)), steps: 100_000, save_every: 1 });
+  await expect.poll(async () => (await engine.events("checkpoint")).length).toBeGreaterThan(1);
+  const browser = await context.newCDPSession(page);
+  const origin = new URL(page.url()).origin;
+  await browser.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1 });
+  expect(await run).toMatchObject({ failure: { kind: "storage", message: expect.stringContaining("storage is full") } });
+
+  await browser.send("Storage.overrideQuotaForOrigin", { origin });
+  const [stored] = (await engine.call("storage", {})).runs;
+  const again = engine.outcome("continue_run", { id: stored!.id });
+  await expect.poll(async () => (await engine.events("started")).length).toBe(2);
+  await engine.call("stop", {});
+  expect(await again).toMatchObject({ answer: { stopped: true } });
+});
+
 test("a second tab is told that the first is at work", async ({ page, context }) => {
   const first = await Engine.start(page);
   await ready(first);

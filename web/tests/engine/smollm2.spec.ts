@@ -1,12 +1,18 @@
 /** The real SmolLM2 in a tab: load, tune, generate, embed. Prints the figures of docs/benchmarks.md. */
-import { expect, test } from "@playwright/test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium, expect, test } from "@playwright/test";
 import { Engine } from "./engine.ts";
 import { browserMegabytes, watchPeak } from "./memory.ts";
 
 /** Of the issue: beyond an empty page, in MB. */
 const MOST = 700;
 
-/** About 64 tokens each. */
+/** Of each sample. A GPU that is a program takes minutes for 64, with which the figures of docs/benchmarks.md were taken. */
+const TOKENS = Number(process.env["BFT_TOKENS"] ?? 12);
+const DEVICE = process.env["BFT_DEVICE"] === "cpu" ? "cpu" : "gpu";
+
 const ROWS = ["TP53", "BRCA1"]
   .map((gene) =>
     JSON.stringify({
@@ -18,8 +24,12 @@ const ROWS = ["TP53", "BRCA1"]
   )
   .join("\n");
 
-test("SmolLM2 loads, tunes, writes and embeds within its memory", async ({ page }) => {
+test("SmolLM2 loads, tunes, writes and embeds within its memory", async ({ baseURL, launchOptions }) => {
   test.setTimeout(1_500_000);
+  // On disk, as a person's is: a test's own would hold in memory what the page stores.
+  const profile = mkdtempSync(join(tmpdir(), "bft-profile-"));
+  const context = await chromium.launchPersistentContext(profile, { ...launchOptions, ...(baseURL ? { baseURL } : {}) });
+  const page = await context.newPage();
   const figures: Record<string, number> = {};
   const timed = async <T>(what: string, work: () => Promise<T>): Promise<T> => {
     const start = performance.now();
@@ -30,7 +40,7 @@ test("SmolLM2 loads, tunes, writes and embeds within its memory", async ({ page 
   const engine = await Engine.start(page);
   const empty = browserMegabytes();
   const peak = watchPeak();
-  await engine.call("open_device", { device: "gpu" });
+  await engine.call("open_device", { device: DEVICE });
   const model = await timed("load", () => engine.open({ kind: "sample" }));
   expect(model).toMatchObject({ architecture: "llama", layers: 30, format: "Q4_1", has_chat_template: true, stored: true });
   await timed("load_again", () => engine.open({ kind: "stored", name: model.name }));
@@ -39,10 +49,10 @@ test("SmolLM2 loads, tunes, writes and embeds within its memory", async ({ page 
   const text = await timed("generate", () => engine.call("ask", { ...options, prompt: "The gene TP53 encodes", max_new_tokens: 5 }));
   expect(text).toMatchObject({ base: { text: " a protein that regulates the", tokens: 5, finish_reason: "length" }, tuned: null });
 
-  const data = await engine.call("read_data", { role: "train", name: "rows.jsonl", text: ROWS, max_length: 64, truncate: true, skip_bad_rows: false });
-  expect(data).toMatchObject({ samples: 2, tokens: 128 });
+  const data = await engine.call("read_data", { role: "train", name: "rows.jsonl", text: ROWS, max_length: TOKENS, truncate: true, skip_bad_rows: false });
+  expect(data).toMatchObject({ samples: 2, tokens: 2 * TOKENS });
   const defaults = await engine.call("default_settings", {});
-  const finished = await timed("train", () => engine.call("train", { ...defaults, batch_size: 2, steps: 2, max_length: 64, truncate: true }));
+  const finished = await timed("train", () => engine.call("train", { ...defaults, batch_size: 2, steps: 2, max_length: TOKENS, truncate: true }));
   expect(finished).toMatchObject({ steps: 2, stopped: false, skipped_steps: 0 });
   const [first] = await engine.events("step");
   expect(first!.row.nll).toBeGreaterThan(1);
@@ -60,9 +70,13 @@ test("SmolLM2 loads, tunes, writes and embeds within its memory", async ({ page 
   );
   expect(embedded.width).toBe(576);
   expect(embedded.neighbours[0]).toHaveLength(2);
-  figures["train_tokens_per_second"] = (2 * data.tokens) / figures["train_seconds"]!;
+  // The first step of a process makes its shaders.
+  const [, second] = await engine.events("step");
+  figures["train_tokens_per_second"] = second!.row.tokens_per_second;
   figures["embed_tokens_per_second"] = embedded.tokens / embedded.seconds;
   figures["memory_megabytes"] = peak() - empty;
   console.log(JSON.stringify(figures));
+  await context.close();
+  rmSync(profile, { recursive: true, force: true });
   expect(figures["memory_megabytes"]!).toBeLessThan(MOST);
 });

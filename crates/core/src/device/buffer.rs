@@ -45,10 +45,15 @@ pub(crate) struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Storage::Gpu { graveyard, .. } = &self.storage
-            && let Ok(mut ids) = graveyard.lock()
-        {
+        let Storage::Gpu { buffer, graveyard } = &self.storage else {
+            return;
+        };
+        if let Ok(mut ids) = graveyard.lock() {
             ids.push(self.id);
+        }
+        // A browser frees it only when it happens to collect its garbage. What uses it was submitted before.
+        if cfg!(target_arch = "wasm32") {
+            buffer.destroy();
         }
     }
 }

@@ -16,6 +16,9 @@ use super::{DeviceError, regroup, sealed};
 /// Distance of two parameter structs in the uniform arena: WebGPU's alignment of dynamic offsets.
 const UNIFORM_STRIDE: usize = 256;
 
+/// Values read back in one piece: a browser holds each three times over while it is read.
+const READ_PIECE: usize = 1 << 20;
+
 /// Commands encoded into one submit. Few enough that a browser's watchdog and a shared desktop stay happy on
 /// slow adapters, many enough that submitting costs nothing.
 pub(super) const COMMANDS_PER_SUBMIT: usize = 128;
@@ -649,10 +652,26 @@ impl Gpu {
 
     pub async fn read(&self, view: &View) -> Result<Vec<f32>, DeviceError> {
         self.check()?;
-        let bytes = view.len as u64 * 4;
-        if bytes == 0 {
+        if view.len == 0 {
             return Ok(Vec::new());
         }
+        self.counters.readbacks.fetch_add(1, Ordering::Relaxed);
+        let mut values = Vec::with_capacity(view.len);
+        while values.len() < view.len {
+            let len = (view.len - values.len()).min(READ_PIECE);
+            self.read_piece(view, len, &mut values).await?;
+        }
+        Ok(values)
+    }
+
+    /// Reads the `len` values of a view that follow those that are there.
+    async fn read_piece(
+        &self,
+        view: &View,
+        len: usize,
+        values: &mut Vec<f32>,
+    ) -> Result<(), DeviceError> {
+        let bytes = len as u64 * 4;
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
             size: bytes,
@@ -664,14 +683,13 @@ impl Gpu {
             .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(
             wgpu_buffer(&view.buffer)?,
-            view.offset as u64 * 4,
+            (view.offset + values.len()) as u64 * 4,
             &staging,
             0,
             Some(bytes),
         );
         self.queue.submit([encoder.finish()]);
         self.counters.submits.fetch_add(1, Ordering::Relaxed);
-        self.counters.readbacks.fetch_add(1, Ordering::Relaxed);
         let mapped = Arc::new(Signal::default());
         let signal = mapped.clone();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
@@ -684,7 +702,11 @@ impl Gpu {
         let range = staging
             .get_mapped_range(..)
             .map_err(|error| DeviceError::Refused(error.to_string()))?;
-        Ok(bytemuck::pod_collect_to_vec(&range))
+        values.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&range));
+        drop(range);
+        // A browser would keep it until it happens to collect its garbage.
+        staging.destroy();
+        Ok(())
     }
 
     pub async fn wait(&self) -> Result<(), DeviceError> {
