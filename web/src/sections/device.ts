@@ -47,6 +47,6 @@ export async function changeDevice(app: App, choice: DeviceChoice): Promise<bool
 
 /** What the device means for speed, where that is worth a warning. */
 function slow({ kind, software }: DeviceInfo): string {
-  if (kind === "cpu") return "Computing on one thread of the processor: everything works, but a small model learns only some ten tokens a second. A graphics card is many times faster.";
+  if (kind === "cpu") return "Computing on one thread of the processor: everything works, but a small model learns at some fifty tokens a second. A graphics card is many times faster.";
   return software ? "This GPU is a program on the processor: everything works, but slower than on the processor itself." : "";
 }
