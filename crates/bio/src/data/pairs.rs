@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{BioError, Result};
 use crate::genes::list::is_header;
-use crate::genes::resolver::{Mapping, Resolved, Resolver};
+use crate::genes::resolver::{Resolved, Resolver};
 
 use super::genome::GeneId;
 use super::gmt::GeneSets;
@@ -71,7 +71,7 @@ impl Pairs {
                     ));
                 }
             };
-            match (one(resolver, a), one(resolver, b)) {
+            match (resolver.gene(a), resolver.gene(b)) {
                 (Some(x), Some(y)) if x == y => selves.push(format!("line {line} ({a}, {b})")),
                 (Some(x), Some(y)) => {
                     let known = labels.entry((x.min(y), x.max(y))).or_default();
@@ -191,7 +191,7 @@ impl Pairs {
                 complexes += 1;
                 continue;
             }
-            match (one(resolver, a), one(resolver, b)) {
+            match (resolver.gene(a), resolver.gene(b)) {
                 (Some(x), Some(y)) if x != y => {
                     pairs.insert((x.min(y), x.max(y)));
                 }
@@ -211,11 +211,4 @@ impl Pairs {
             .into_iter()
             .collect()
     }
-}
-
-fn one(resolver: &Resolver<'_>, word: &str) -> Option<GeneId> {
-    Mapping::new(resolver, [word])
-        .genes
-        .first()
-        .map(|(gene, _)| *gene)
 }

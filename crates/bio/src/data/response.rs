@@ -151,15 +151,7 @@ impl Response {
             ));
         }
         let merged = Self::merged(found, deltas, matrix.columns, &mut notes);
-        let readout_genes = readouts
-            .iter()
-            .map(|word| {
-                Mapping::new(resolver, [word.as_str()])
-                    .genes
-                    .first()
-                    .map(|(gene, _)| *gene)
-            })
-            .collect();
+        let readout_genes = readouts.iter().map(|word| resolver.gene(word)).collect();
         Ok(Self {
             conditions: merged.0,
             deltas: merged.1,

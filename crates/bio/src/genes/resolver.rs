@@ -90,7 +90,15 @@ impl<'g> Resolver<'g> {
         self.genome
     }
 
-    /// The gene of a word.
+    /// The gene that a word surely means.
+    pub fn gene(&self, word: &str) -> Option<GeneId> {
+        match self.resolve(word) {
+            Resolved::Mapped { gene, .. } => Some(gene),
+            Resolved::Ambiguous(_) | Resolved::Unmapped(_) => None,
+        }
+    }
+
+    /// What a word means, and how that is known.
     pub fn resolve(&self, word: &str) -> Resolved {
         let word = clean(word);
         let upper = word.to_uppercase();

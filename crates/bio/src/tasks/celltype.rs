@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::data::genome::GeneId;
 use crate::data::h5ad::H5ad;
 use crate::error::{BioError, Result};
-use crate::genes::resolver::{Mapping, Resolver};
+use crate::genes::resolver::Resolver;
 use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
 use crate::stats::bootstrap::mean;
@@ -99,15 +99,7 @@ impl Cells {
                 symbols.len()
             )));
         }
-        let genes: Vec<Option<GeneId>> = symbols
-            .iter()
-            .map(|word| {
-                Mapping::new(resolver, [word.as_str()])
-                    .genes
-                    .first()
-                    .map(|(gene, _)| *gene)
-            })
-            .collect();
+        let genes: Vec<Option<GeneId>> = symbols.iter().map(|word| resolver.gene(word)).collect();
         let mut rows = Vec::with_capacity(matrix.rows);
         let mut negative = None;
         file.rows(&matrix, |row, cells| {
