@@ -3,6 +3,7 @@
 mod flops;
 mod kernels;
 mod processor;
+mod products;
 mod text;
 mod timed;
 mod work;
@@ -16,6 +17,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
+use crate::estimate::program_bytes;
 use crate::flags::{
     DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, share,
 };
@@ -34,6 +36,7 @@ Examples:
   bft bench --model m.gguf --task train --lengths 256,64,32,16             # ragged samples
   bft bench --model m.gguf --task embed --batch-size 16 --length 128 --json
   bft bench --task kernels --device gpu
+  bft bench --model m.gguf --task products --device gpu  # a step's, as often as it calls them
 
 With --serve, one step is run and one JSON line printed for every line read from standard
 input, so that another program's steps can be timed in turn.")]
@@ -66,6 +69,9 @@ pub struct BenchFlags {
     pub data: Option<PathBuf>,
     #[command(flatten)]
     pub data_flags: DataFlags,
+    /// For --task products: the weights' formats
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = products::Weights::File, help_heading = "What")]
+    pub weights: products::Weights,
     /// What is optimised
     #[arg(long, value_enum, default_value_t = Loss::Bft, help_heading = "Loss")]
     pub loss: Loss,
@@ -102,6 +108,8 @@ pub enum Task {
     Generate,
     /// single kernels at a model's sizes
     Kernels,
+    /// the products of a step, each alone
+    Products,
 }
 
 impl Task {
@@ -111,6 +119,7 @@ impl Task {
             Task::Embed => "embed",
             Task::Generate => "generate",
             Task::Kernels => "kernels",
+            Task::Products => "products",
         }
     }
 }
@@ -159,16 +168,24 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
             "--model <PATH> is missing; see bft bench --help",
         ));
     };
+    if flags.task == Task::Products {
+        return products(&model, flags);
+    }
     let rows = match &flags.data {
         Some(path) => Some(open::samples("--data", path, &model, &flags.data_flags)?.samples),
         None => None,
     };
+    let program = program_bytes(&model)?;
     let device = open::device(&flags.run.device)?;
     flags.kernels.apply(&device);
-    let mut work = Work::prepare(&device, &model, rows, flags)?;
+    let mut work = Work::prepare(&device, &model, rows.as_deref(), flags)?;
+    let ready = started.elapsed();
+    let estimate = program + Work::planned_bytes(&model, rows.as_deref(), flags)?;
+    drop(rows);
+    memory::give_back();
     let bench = Bench {
         device: &device,
-        about: about(&model, &device, flags, started.elapsed()),
+        about: about(&model, &device, flags, ready, estimate),
     };
     if flags.serve {
         bench.serve(&mut work)
@@ -183,6 +200,7 @@ fn about(
     device: &Device,
     flags: &BenchFlags,
     ready: Duration,
+    estimate: u64,
 ) -> Map<String, Value> {
     let mut about = Map::new();
     let mut add = |key: &str, value: Value| about.insert(key.to_owned(), value);
@@ -198,6 +216,8 @@ fn about(
     }
     // From the start of the program to the first step: the model opened and on its device.
     add("ready_seconds", json!(ready.as_secs_f64()));
+    // What planning says, and the program with its tokenizer: to be held against `peak_rss_bytes`.
+    add("estimated_bytes", json!(estimate));
     about
 }
 
@@ -267,14 +287,9 @@ impl Bench<'_> {
         work.step()?;
         let mut ready = self.about.clone();
         ready.insert("ready".to_owned(), json!(true));
+        ready.insert("peak_rss_bytes".to_owned(), json!(memory::peak_bytes()));
         ui::json(&Value::Object(ready))?;
-        for line in std::io::stdin().lines() {
-            line.map_err(|error| {
-                CliError::failed(format!("standard input cannot be read: {error}"))
-            })?;
-            ui::json(&Value::Object(self.step(work)?.as_map()))?;
-        }
-        Ok(())
+        each_line(|| ui::json(&Value::Object(self.step(work)?.as_map())))
     }
 
     fn measure(&self, work: &mut Work, flags: &BenchFlags) -> Result<(), CliError> {
@@ -351,30 +366,46 @@ fn kernels(
     let tokens = flags.lengths().iter().sum();
     let mut list = Vec::new();
     if !flags.json {
-        ui::result(&format!(
-            "{:<15} {:<6} {:>22} {:>10} {:>10}",
-            "kernel", "format", "tokens × out × in", "ms", "GFLOP/s"
-        ))?;
+        ui::result(&kernels::Measured::heading())?;
     }
     kernels::measure(device, model, tokens, flags.steps, |it| {
         if flags.json {
             list.push(it.as_value());
             return Ok(());
         }
-        let [tokens, rows, cols] = it.size;
-        ui::result(&format!(
-            "{:<15} {:<6} {:>22} {:>10.3} {:>10.1}",
-            it.kernel,
-            it.dtype.name(),
-            format!("{tokens} × {rows} × {cols}"),
-            it.seconds * 1e3,
-            it.gflops()
-        ))
+        ui::result(&it.row())
     })?;
     if flags.json {
         ui::json(
             &json!({"tool": "bft", "task": "kernels", "device": open::describe(device), "kernels": list}),
         )?;
+    }
+    Ok(())
+}
+
+fn products(model: &Model, flags: &BenchFlags) -> Result<(), CliError> {
+    let tokens = flags.lengths().iter().sum();
+    let device = open::device(&flags.run.device)?;
+    flags.kernels.apply(&device);
+    let products = products::Products::prepare(&device, model, tokens, flags.weights)?;
+    let about = json!({
+        "tool": "bft",
+        "task": "products",
+        "model": model.name,
+        "device": open::describe(&device),
+    });
+    if flags.serve {
+        products.serve(&about)
+    } else {
+        products.measure(&about, flags.steps, flags.json)
+    }
+}
+
+/// Answers every line of standard input.
+fn each_line(mut answer: impl FnMut() -> Result<(), CliError>) -> Result<(), CliError> {
+    for line in std::io::stdin().lines() {
+        line.map_err(|error| CliError::failed(format!("standard input cannot be read: {error}")))?;
+        answer()?;
     }
     Ok(())
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use bft_core::{Capacity, Checkpoint, TunerOptions};
 use bft_formats::{Adapter, Model};
-use bft_train::{TrainConfig, estimate_memory, new_adapter};
+use bft_train::{MemoryEstimate, TrainConfig, estimate_memory, new_adapter};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::error::CliError;
 use crate::flags::{LoraFlags, RunFlags, at_least};
+use crate::memory;
 use crate::open;
 use crate::train::CheckpointFlag;
 use crate::ui::{self, BOLD, bytes, table, thousands};
@@ -48,6 +49,7 @@ pub struct EstimateFlags {
 /// Runs `bft estimate`.
 pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
+    let program = program_bytes(&model)?;
     let max_length = open::max_length(flags.max_length, &model)?;
     let adapter = adapter(&flags.lora, &model)?;
     let tokens = flags.batch_size.saturating_mul(max_length);
@@ -71,6 +73,7 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     };
     let (off, on) = (estimate(Checkpoint::Off)?, estimate(Checkpoint::On)?);
     let chosen = estimate(flags.checkpoint_activations.into())?;
+    let total = |estimate: MemoryEstimate| estimate.total_bytes + program;
 
     if flags.json {
         return ui::json(&json!({
@@ -82,10 +85,11 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
             "model_bytes": chosen.model_bytes,
             "adapter_bytes": chosen.adapter_bytes,
             "activation_bytes": chosen.activation_bytes,
-            "total_bytes": chosen.total_bytes,
+            "program_bytes": program,
+            "total_bytes": total(chosen),
             "checkpoints_activations": chosen.checkpoints_activations,
-            "total_bytes_checkpoint_off": off.total_bytes,
-            "total_bytes_checkpoint_on": on.total_bytes,
+            "total_bytes_checkpoint_off": total(off),
+            "total_bytes_checkpoint_on": total(on),
         }));
     }
     let row = |name: &str, off: u64, on: u64| vec![name.to_owned(), bytes(off), bytes(on)];
@@ -115,7 +119,8 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
             off.activation_bytes,
             on.activation_bytes,
         ),
-        row("in all", off.total_bytes, on.total_bytes),
+        row("the program and its tokenizer", program, program),
+        row("in all", total(off), total(on)),
     ]))?;
     ui::result(&format!(
         "--checkpoint-activations {} takes {} ({})",
@@ -123,13 +128,25 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
             .checkpoint_activations
             .to_possible_value()
             .map_or_else(String::new, |it| it.get_name().to_owned()),
-        bytes(chosen.total_bytes),
+        bytes(total(chosen)),
         if chosen.checkpoints_activations {
             "on"
         } else {
             "off"
         }
     ))
+}
+
+/// What the program holds with its tokenizer, beside what planning counts: what this process holds as it is called, with the model
+/// open and nothing on a device; 0 where the system does not tell.
+pub fn program_bytes(model: &Model) -> Result<u64, CliError> {
+    if let Some(tokenizer) = &model.tokenizer {
+        // It makes its tables at the first text.
+        let text = "One text, 2 signs, 3 words…";
+        tokenizer.encode(text, true).map_err(CliError::failed)?;
+    }
+    memory::give_back();
+    Ok(memory::resident_bytes().unwrap_or(0))
 }
 
 /// A new adapter of that shape.

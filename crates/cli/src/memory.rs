@@ -1,4 +1,4 @@
-//! How much memory this machine has, and the most that this process has held.
+//! How much memory this machine has, and how much of it this process holds or has held.
 
 /// Memory that this process may use in bytes, where the system tells: the machine's, or less where a container says so.
 #[cfg(target_os = "linux")]
@@ -44,11 +44,42 @@ pub fn available_bytes() -> Option<u64> {
 /// Largest resident set so far in bytes, where the system tells.
 #[cfg(target_os = "linux")]
 pub fn peak_bytes() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Resident set in bytes, where the system tells.
+#[cfg(target_os = "linux")]
+pub fn resident_bytes() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// Resident set in bytes: the largest so far, where the system tells no other.
+#[cfg(not(target_os = "linux"))]
+pub fn resident_bytes() -> Option<u64> {
+    peak_bytes()
+}
+
+#[cfg(target_os = "linux")]
+fn status(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(key))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes * 1024)
 }
+
+/// Gives memory that was freed back to the system. What reading a model or making an adapter leaves between pieces that
+/// stay would otherwise count to the end of the run.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn give_back() {
+    // SAFETY: it takes no pointer and may be called at any time, on any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Gives memory that was freed back to the system, where that takes asking.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_back() {}
 
 /// Largest resident set so far in bytes, where the system tells.
 #[cfg(all(unix, not(target_os = "linux")))]

@@ -252,6 +252,10 @@ fn tune(
     let mut report = TrainReport::new();
     let mut first = true;
     let mut hear = |event| {
+        if let Event::Started(_) = &event {
+            // The adapter is on the device, and what it was made in is freed.
+            memory::give_back();
+        }
         if let Event::Step(_) = &event
             && std::mem::take(&mut first)
         {

@@ -555,6 +555,48 @@ fn bench_serves_one_step_a_line() {
 }
 
 #[test]
+fn bench_weighs_a_steps_products_by_their_calls() {
+    let model = fixture("llama");
+    let flags = [
+        "bench",
+        "--device",
+        "cpu",
+        "--task",
+        "products",
+        "--model",
+        &model,
+        "--length",
+        "8",
+        "--weights",
+        "f32",
+        "--steps",
+        "1",
+        "--json",
+    ];
+    let answer = run(flags).json();
+    let products = answer["products"].as_array().expect("products").clone();
+    let config: Value = serde_json::from_slice(
+        &std::fs::read(format!("{model}/config.json")).expect("a configuration"),
+    )
+    .expect("JSON");
+    let layers = config["num_hidden_layers"].as_u64().expect("layers");
+    let calls: u64 = products
+        .iter()
+        .filter_map(|product| product["calls"].as_u64())
+        .sum();
+    assert_eq!(calls, 2 * (7 * layers + 1), "forward and back: {answer}");
+    let seconds: f64 = products
+        .iter()
+        .filter_map(|product| Some(product["seconds"].as_f64()? * product["calls"].as_f64()?))
+        .sum();
+    near(&answer["seconds"], seconds, 1e-9);
+    assert!(
+        products.iter().all(|product| product["dtype"] == "F32"),
+        "{answer}"
+    );
+}
+
+#[test]
 fn eval_agrees_on_every_architecture() {
     for model in ["llama3_rope", "linear_rope", "mistral", "qwen2", "qwen3"] {
         let rows = format!("{}/rows.jsonl", fixture(model));

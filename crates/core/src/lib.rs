@@ -30,6 +30,7 @@ pub use loss::{LossConfig, LossKind, StepTotals};
 pub use model::ModelError;
 pub use model::batch::{Batch, Capacity};
 pub use model::encoder::EncoderRunner;
+pub use model::head::head_rows_at_once;
 pub use model::runner::{Generation, Runner, RunnerOptions};
 pub use model::tuner::{Checkpoint, OptimizerState, StepMetrics, Tuner, TunerOptions};
 pub use model::weights::Base;

@@ -2,17 +2,22 @@
 
 use std::time::Instant;
 
-use bft_core::device::{Device, Elem, Matrix, Recording};
+use bft_core::device::{Device, Matrix, Recording};
 use bft_core::ops::linear;
 use bft_formats::{Bytes, DType, ModelConfig, Tensor};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
 
+/// x·Wᵀ
+pub const PRODUCT: &str = "product";
+/// dy·W
+pub const INPUT_GRADIENT: &str = "input gradient";
+
 /// One kernel at one size.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// `product` (x·Wᵀ), `input gradient` (dy·W), or `weight gradient` of LoRA's factors.
+    /// [`PRODUCT`] or [`INPUT_GRADIENT`].
     pub kernel: &'static str,
     /// Format of the weight.
     pub dtype: DType,
@@ -23,10 +28,36 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Multiplications and additions.
+    pub fn flops(&self) -> f64 {
+        let [tokens, rows, cols] = self.size;
+        2.0 * (tokens * rows * cols) as f64
+    }
+
     /// Billions of multiplications and additions a second.
     pub fn gflops(&self) -> f64 {
+        self.flops() / self.seconds.max(1e-12) / 1e9
+    }
+
+    /// The columns of [`Self::row`].
+    pub fn heading() -> String {
+        format!(
+            "{:<15} {:<6} {:>22} {:>10} {:>10}",
+            "kernel", "format", "tokens × out × in", "ms", "GFLOP/s"
+        )
+    }
+
+    /// A line for people.
+    pub fn row(&self) -> String {
         let [tokens, rows, cols] = self.size;
-        2.0 * (tokens * rows * cols) as f64 / self.seconds.max(1e-12) / 1e9
+        format!(
+            "{:<15} {:<6} {:>22} {:>10.3} {:>10.1}",
+            self.kernel,
+            self.dtype.name(),
+            format!("{tokens} × {rows} × {cols}"),
+            self.seconds * 1e3,
+            self.gflops()
+        )
     }
 
     /// For `--json`.
@@ -76,7 +107,7 @@ pub fn measure(
             .into_iter()
             .filter(|dtype| dtype.checked_row_bytes(cols).is_some())
         {
-            for kernel in ["product", "input gradient"] {
+            for kernel in [PRODUCT, INPUT_GRADIENT] {
                 heard(&product(
                     device,
                     kernel,
@@ -90,6 +121,64 @@ pub fn measure(
     Ok(())
 }
 
+/// A product with operands of its own, to be run again and again.
+#[derive(Debug)]
+pub struct Product {
+    kernel: &'static str,
+    dtype: DType,
+    size: [usize; 3],
+    recording: Recording,
+}
+
+impl Product {
+    /// Takes operands to the device: tokens, outputs and inputs are `size`.
+    pub fn new(
+        device: &Device,
+        kernel: &'static str,
+        dtype: DType,
+        size: [usize; 3],
+    ) -> Result<Self, CliError> {
+        let [tokens, rows, cols] = size;
+        let weight = device
+            .upload_weight(&weight(dtype, rows, cols)?)
+            .map_err(CliError::failed)?;
+        let values = |count: usize| {
+            (0..count)
+                .map(|i| (i % 13) as f32 * 0.1 - 0.6)
+                .collect::<Vec<f32>>()
+        };
+        let upload = |label, count| device.upload_f32(label, &values(count));
+        let x = upload("x", tokens * cols).map_err(CliError::failed)?;
+        let y = upload("y", tokens * rows).map_err(CliError::failed)?;
+        let mut recording = Recording::new();
+        let matrix = Matrix::frozen(&weight);
+        if kernel == PRODUCT {
+            linear::forward(&mut recording, &x.view(), &matrix, &y.view(), 1.0, false);
+        } else {
+            linear::backward(&mut recording, &y.view(), &matrix, &x.view(), 1.0, false);
+        }
+        Ok(Self {
+            kernel,
+            dtype,
+            size,
+            recording,
+        })
+    }
+
+    /// Runs it, and waits for its end.
+    pub fn run(&self, device: &Device) -> Result<Measured, CliError> {
+        let started = Instant::now();
+        device.run(&self.recording).map_err(CliError::failed)?;
+        pollster::block_on(device.wait()).map_err(CliError::failed)?;
+        Ok(Measured {
+            kernel: self.kernel,
+            dtype: self.dtype,
+            size: self.size,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+}
+
 fn product(
     device: &Device,
     kernel: &'static str,
@@ -97,44 +186,12 @@ fn product(
     size: [usize; 3],
     rounds: usize,
 ) -> Result<Measured, CliError> {
-    let [tokens, rows, cols] = size;
-    let weight = device
-        .upload_weight(&weight(dtype, rows, cols)?)
-        .map_err(CliError::failed)?;
-    let values = |count: usize| {
-        (0..count)
-            .map(|i| (i % 13) as f32 * 0.1 - 0.6)
-            .collect::<Vec<f32>>()
-    };
-    let x = device
-        .upload_f32("x", &values(tokens * cols))
-        .map_err(CliError::failed)?;
-    let y = device
-        .alloc("y", Elem::F32, tokens * rows)
-        .map_err(CliError::failed)?;
-    let mut recording = Recording::new();
-    let matrix = Matrix::frozen(&weight);
-    if kernel == "product" {
-        linear::forward(&mut recording, &x.view(), &matrix, &y.view(), 1.0, false);
-    } else {
-        linear::backward(&mut recording, &y.view(), &matrix, &x.view(), 1.0, false);
-    }
-    let mut times = Vec::with_capacity(rounds);
-    for round in 0..=rounds {
-        let started = Instant::now();
-        device.run(&recording).map_err(CliError::failed)?;
-        pollster::block_on(device.wait()).map_err(CliError::failed)?;
-        // The first round compiles and warms up.
-        if round > 0 {
-            times.push(started.elapsed().as_secs_f64());
-        }
-    }
-    Ok(Measured {
-        kernel,
-        dtype,
-        size,
-        seconds: super::median(&mut times),
-    })
+    let product = Product::new(device, kernel, dtype, size)?;
+    // It compiles and warms up.
+    let mut measured = product.run(device)?;
+    let times = (0..rounds).map(|_| Ok(product.run(device)?.seconds));
+    measured.seconds = super::median(&mut times.collect::<Result<Vec<f64>, CliError>>()?);
+    Ok(measured)
 }
 
 /// A weight of that format with small finite values: 1/16 is the scale of every block.

@@ -65,18 +65,22 @@ impl<'d> Work<'d> {
     pub fn prepare(
         device: &'d Device,
         model: &Model,
-        rows: Option<Vec<Sample>>,
+        rows: Option<&[Sample]>,
         flags: &BenchFlags,
     ) -> Result<Self, CliError> {
         let lengths = flags.lengths();
         match flags.task {
             Task::Train => {
+                let made;
                 let samples = match rows {
                     Some(rows) => rows,
-                    None => text::samples(model, &lengths, flags.trained_share)?,
+                    None => {
+                        made = text::samples(model, &lengths, flags.trained_share)?;
+                        &made
+                    }
                 };
                 Ok(Work::Train(Box::new(Training::prepare(
-                    device, model, &samples, flags,
+                    device, model, samples, flags,
                 )?)))
             }
             Task::Embed => {
@@ -95,7 +99,7 @@ impl<'d> Work<'d> {
                     flops: Flops::new(model, None).embedding(lengths.iter().copied()),
                 })
             }
-            Task::Generate | Task::Kernels => {
+            Task::Generate | Task::Kernels | Task::Products => {
                 let prompt = text::samples(model, &[PROMPT_TOKENS], 1.0)?
                     .remove(0)
                     .tokens;
@@ -117,6 +121,20 @@ impl<'d> Work<'d> {
                 })
             }
         }
+    }
+
+    /// Bytes that it takes from a device: the same preparation, on a device that only counts.
+    pub fn planned_bytes(
+        model: &Model,
+        rows: Option<&[Sample]>,
+        flags: &BenchFlags,
+    ) -> Result<u64, CliError> {
+        let counting = Device::planning();
+        if let Work::Generate { runner, .. } = Work::prepare(&counting, model, rows, flags)? {
+            // The cache of keys and values comes with the text.
+            runner.generation().map_err(CliError::failed)?;
+        }
+        Ok(counting.allocated_bytes())
     }
 
     /// Does it once, and waits until it is done.

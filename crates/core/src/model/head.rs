@@ -16,6 +16,17 @@ const GPU_CHUNK: usize = 4 << 20;
 /// And on a CPU, where it stays in a cache.
 const CPU_CHUNK: usize = 1 << 20;
 
+/// Vocabulary rows whose logits of `trained` positions are made at once on that device, where the vocabulary has as many.
+#[must_use]
+pub fn head_rows_at_once(device: &Device, trained: usize) -> usize {
+    let elements = if device.is_gpu() {
+        GPU_CHUNK
+    } else {
+        CPU_CHUNK
+    };
+    (elements / trained.max(1)).max(Weight::ROW_ALIGN)
+}
+
 /// Buffers of the head.
 #[derive(Debug)]
 pub(crate) struct HeadBuffers {
@@ -64,13 +75,7 @@ impl HeadBuffers {
                 sample_terms: zeros("sample terms", capacity.samples * 2)?,
             })
         };
-        let elements = if device.is_gpu() {
-            GPU_CHUNK
-        } else {
-            CPU_CHUNK
-        };
-        let chunk = (elements / r).max(Weight::ROW_ALIGN);
-        let chunk = whole_chunk(chunk, weights);
+        let chunk = whole_chunk(head_rows_at_once(device, r), weights);
         Ok(Self {
             logits: zeros("logits", r * chunk)?,
             picked: zeros("trained rows", r * h)?,
