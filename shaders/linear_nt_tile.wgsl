@@ -30,8 +30,10 @@ const WEIGHT_LOADS: u32 = max(16u / CHUNK, 1u);
 const LANES_PER_ROW: u32 = 2u * WEIGHT_LOADS;
 
 // [row][input / 4], mixed so that eight lanes side by side touch every bank once, reading or writing.
-var<workgroup> x_tile: array<vec4<f32>, 512>;
-var<workgroup> w_tile: array<vec4<f32>, 512>;
+// In f16 the tiles take half of the memory and of its bandwidth; each sum is of f32 all the same.
+alias Real = {{REAL}};
+var<workgroup> x_tile: array<vec4<Real>, 512>;
+var<workgroup> w_tile: array<vec4<Real>, 512>;
 
 fn x_slot(row: u32, v: u32) -> u32 {
     return row * DEPTH4 + (v ^ (row % 8u));
@@ -84,13 +86,13 @@ fn put(fetched: ptr<function, Fetched>, depth4: u32, lane: u32) {
     let inside = depth4 + lane % DEPTH4 < params.in_features / 4u;
     let x_at = x_slot(lane / DEPTH4, lane % DEPTH4);
     for (var l = 0u; l < 4u; l++) {
-        x_tile[x_at + 16u * DEPTH4 * l] = select(vec4<f32>(0.0), (*fetched).x[l], inside);
+        x_tile[x_at + 16u * DEPTH4 * l] = vec4<Real>(select(vec4<f32>(0.0), (*fetched).x[l], inside));
     }
     let first = lane % LANES_PER_ROW * (DEPTH4 / LANES_PER_ROW);
     for (var l = 0u; l < WEIGHT_LOADS; l++) {
         let chunk = open_chunk((*fetched).w[l], first % (CHUNK / 4u));
         for (var i = 0u; i < 4u / WEIGHT_LOADS; i++) {
-            w_tile[w_slot(w_row(lane, l), first + i)] = weight4(chunk, i);
+            w_tile[w_slot(w_row(lane, l), first + i)] = vec4<Real>(weight4(chunk, i));
         }
     }
 }
@@ -141,23 +143,23 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
             let x_at = x_slot(row, v);
             let w_at = w_slot(column, v);
             let w = transpose(mat4x4<f32>(
-                w_tile[w_at],
-                w_tile[w_at + DEPTH4],
-                w_tile[w_at + 2u * DEPTH4],
-                w_tile[w_at + 3u * DEPTH4],
+                vec4<f32>(w_tile[w_at]),
+                vec4<f32>(w_tile[w_at + DEPTH4]),
+                vec4<f32>(w_tile[w_at + 2u * DEPTH4]),
+                vec4<f32>(w_tile[w_at + 3u * DEPTH4]),
             ));
-            let x0 = x_tile[x_at];
-            let x1 = x_tile[x_at + 8u * DEPTH4];
-            let x2 = x_tile[x_at + 16u * DEPTH4];
-            let x3 = x_tile[x_at + 24u * DEPTH4];
+            let x0 = vec4<f32>(x_tile[x_at]);
+            let x1 = vec4<f32>(x_tile[x_at + 8u * DEPTH4]);
+            let x2 = vec4<f32>(x_tile[x_at + 16u * DEPTH4]);
+            let x3 = vec4<f32>(x_tile[x_at + 24u * DEPTH4]);
             acc0 = step(acc0, x0, w);
             acc1 = step(acc1, x1, w);
-            let x4 = x_tile[x_at + 32u * DEPTH4];
-            let x5 = x_tile[x_at + 40u * DEPTH4];
+            let x4 = vec4<f32>(x_tile[x_at + 32u * DEPTH4]);
+            let x5 = vec4<f32>(x_tile[x_at + 40u * DEPTH4]);
             acc2 = step(acc2, x2, w);
             acc3 = step(acc3, x3, w);
-            let x6 = x_tile[x_at + 48u * DEPTH4];
-            let x7 = x_tile[x_at + 56u * DEPTH4];
+            let x6 = vec4<f32>(x_tile[x_at + 48u * DEPTH4]);
+            let x7 = vec4<f32>(x_tile[x_at + 56u * DEPTH4]);
             acc4 = step(acc4, x4, w);
             acc5 = step(acc5, x5, w);
             acc6 = step(acc6, x6, w);

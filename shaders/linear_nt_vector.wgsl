@@ -20,7 +20,7 @@ struct Params {
 const LANES: u32 = 64u;
 const LANES_PER_ROW: u32 = 8u;
 
-var<workgroup> partial: array<vec4<f32>, LANES>;
+//!include shared/row_{SUM}.wgsl
 
 @compute @workgroup_size(LANES)
 fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -41,14 +41,9 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
             acc += x[inputs + c * (CHUNK / 4u) + i] * w;
         }
     }
-    partial[lane] = acc;
-    workgroupBarrier();
+    let total = sum_row(lane, acc);
     if lane % LANES_PER_ROW != 0u || output4 > last4 {
         return;
-    }
-    var total = vec4<f32>(0.0);
-    for (var l = 0u; l < LANES_PER_ROW; l++) {
-        total += partial[lane + l];
     }
     let at = token * (params.out_features / 4u) + output4;
     var value = params.alpha * total;

@@ -19,18 +19,7 @@ const LANES = 64u;
 @group(0) @binding(3) var<storage, read> dy: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
 
-var<workgroup> partial: array<vec2<f32>, LANES>;
-
-// Sum over the workgroup in lane order: the same order on every run.
-fn sum_lanes(lane: u32, value: vec2<f32>) -> vec2<f32> {
-    partial[lane] = value;
-    workgroupBarrier();
-    var total = vec2<f32>(0.0);
-    for (var i = 0u; i < LANES; i++) {
-        total += partial[i];
-    }
-    return total;
-}
+//!include shared/sum_{SUM}.wgsl
 
 @compute @workgroup_size(LANES)
 fn forward(

@@ -6,12 +6,14 @@
 // A browser has no files.
 #[cfg(not(target_arch = "wasm32"))]
 pub mod fixture;
+pub mod matrices;
 pub mod ops;
 pub mod random;
 
+use std::io::Write;
 use std::path::PathBuf;
 
-use bft_core::device::{Device, DeviceRequest};
+use bft_core::device::{Device, DeviceRequest, Tier};
 
 /// The GPU adapter that tests run on, a software one included.
 ///
@@ -28,6 +30,43 @@ pub fn gpu() -> Option<Device> {
     match pollster::block_on(Device::open(&DeviceRequest::Gpu(None))) {
         Ok(device) => Some(device),
         Err(error) => panic!("{error} (set BFT_TEST_NO_GPU=1 to leave the GPU tests out)"),
+    }
+}
+
+/// Says which tiers of kernels a test is about to run and which it cannot, past the test runner, which hides what passing
+/// tests print. `BFT_TEST_TIERS` (names between commas) demands tiers.
+///
+/// # Panics
+/// Where a demanded tier is not there.
+pub fn tell_tiers(gpu: &Device) {
+    let (here, absent): (Vec<Tier>, Vec<Tier>) = Tier::ALL
+        .into_iter()
+        .filter(|tier| *tier != Tier::Portable)
+        .partition(|tier| gpu.tiers().contains(tier));
+    let names = |tiers: &[Tier]| match tiers {
+        [] => "none".to_owned(),
+        _ => tiers
+            .iter()
+            .map(|tier| tier.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let said = format!(
+        "{}: tiers beside the portable one that are tested: {}; NOT tested, as this adapter has them not: {}",
+        gpu.info().name,
+        names(&here),
+        names(&absent)
+    );
+    // A closed stderr is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "{said}");
+    let demanded = std::env::var("BFT_TEST_TIERS").unwrap_or_default();
+    for name in demanded
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
+        let found = here.iter().any(|tier| tier.name() == name);
+        assert!(found, "BFT_TEST_TIERS demands {name}: {said}");
     }
 }
 

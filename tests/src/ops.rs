@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bft_core::device::{Device, Elem, KernelPreference, Recording};
+use bft_core::device::{Device, Elem, KernelPreference, Recording, Tier};
 use bft_core::ops::Op;
 use bft_core::ops::case::{Bound, Case, Fill, Record, Spec, Tensors};
 use bft_formats::{DType, Tensor};
@@ -126,26 +126,69 @@ pub async fn results(
     results
 }
 
-/// Runs every case of an op on `gpu`, with the kernels for software drivers and those for real cards, and compares
-/// with the CPU. Gives the number of comparisons.
+/// What a case records, forward and backward.
+#[must_use]
+pub fn recorded(op: &str, case: &Case) -> Recording {
+    let tensors = bind(&Device::cpu(), &data(op, case));
+    let mut recording = Recording::new();
+    (case.forward)(&mut recording, &tensors);
+    if let Some(backward) = &case.backward {
+        backward(&mut recording, &tensors);
+    }
+    recording
+}
+
+/// Runs every case of an op on `gpu`, with the kernels for software drivers, those for real cards, and those of each tier that
+/// the device has, and compares with the CPU. Gives the number of comparisons.
 ///
 /// # Errors
 /// The first difference above a case's tolerance, in words.
 pub async fn gpu_difference(op: &Op, gpu: &Device) -> Result<usize, String> {
+    let portable = [KernelPreference::First, KernelPreference::Last];
+    let tiers = gpu.tiers().iter().filter(|tier| **tier != Tier::Portable);
+    let tiers = tiers.map(|tier| KernelPreference::Tier(*tier));
+    difference_of_kernels(
+        op,
+        gpu,
+        &portable.into_iter().chain(tiers).collect::<Vec<_>>(),
+    )
+    .await
+}
+
+/// As [`gpu_difference`], with these kernels; those of a tier where a case has some.
+///
+/// # Errors
+/// The first difference above a case's tolerance, in words.
+pub async fn difference_of_kernels(
+    op: &Op,
+    gpu: &Device,
+    kernels: &[KernelPreference],
+) -> Result<usize, String> {
     let cpu = Device::cpu();
     let mut compared = 0;
     for case in (op.cases)() {
         let data = data(op.name, &case);
         let expected = results(&cpu, &case, &data).await;
-        for preference in [KernelPreference::First, KernelPreference::Last] {
-            gpu.prefer_kernels(preference);
+        let recording = recorded(op.name, &case);
+        for preference in kernels {
+            let mut tolerance = f64::from(case.tolerance);
+            if let KernelPreference::Tier(tier) = preference {
+                if !recording.choices().any(|(choice, _)| choice.needs == *tier) {
+                    continue;
+                }
+                // A product in f16 rounds each factor by 2⁻¹² of it at most, now up, now down.
+                if !tier.is_exact() {
+                    tolerance = 1e-3;
+                }
+            }
+            gpu.prefer_kernels(*preference);
             let what = format!("{} with {}, {preference:?} kernels", op.name, case.label);
             let before = gpu.counters().dispatches;
             let found = results(gpu, &case, &data).await;
             if gpu.counters().dispatches == before {
                 return Err(format!("{what}: nothing ran on the GPU"));
             }
-            if let Some(difference) = difference(&found, &expected, f64::from(case.tolerance)) {
+            if let Some(difference) = difference(&found, &expected, tolerance) {
                 return Err(format!("{what}: {difference}"));
             }
             compared += 1;

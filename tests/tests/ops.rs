@@ -4,56 +4,85 @@
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bft_core::device::{Access, Defines, Device, Kernel, Recording};
-use bft_core::ops::OPS;
-use bft_tests::ops::{bind, data, difference, gpu_difference, gradient_mismatch, results};
+use bft_core::device::{Access, Defines, Device, Kernel, KernelPreference, Tier};
+use bft_core::ops::{OPS, linear};
+use bft_tests::ops::{
+    data, difference, difference_of_kernels, gpu_difference, gradient_mismatch, recorded, results,
+};
 use naga::back::{hlsl, msl, spv};
 use pollster::block_on;
 
-fn parse(kernel: &Kernel, defines: Defines) -> naga::Module {
-    let source = bft_shaders::source(kernel.shader, defines).unwrap();
+/// Lanes of a workgroup of four subgroups, as most cards have them.
+const LANES: u32 = 128;
+
+fn parse(kernel: &Kernel, tier: Tier, defines: Defines) -> naga::Module {
+    let source = tier.source(kernel.shader, defines, LANES).unwrap();
     naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| {
         panic!(
-            "{} {defines:?}: {}",
+            "{} {tier:?} {defines:?}: {}",
             kernel.shader,
             error.emit_to_string(&source)
         )
     })
 }
 
-/// No capability beyond WebGPU's core, which has `unpack2x16float`: the same text must run in a browser.
-fn validate(module: &naga::Module) -> naga::valid::ModuleInfo {
+/// No capability beyond those of its tier: WebGPU's core, which has `unpack2x16float`, for the portable kernels, which must
+/// run in a browser.
+fn validate(module: &naga::Module, tier: Tier) -> naga::valid::ModuleInfo {
     let flags = naga::valid::ValidationFlags::all();
-    let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    use naga::valid::Capabilities as Has;
+    let capabilities = Has::SHADER_FLOAT16_IN_FLOAT32
+        | match tier {
+            Tier::Portable => Has::empty(),
+            Tier::Subgroups => Has::SUBGROUP,
+            Tier::Matrices => Has::COOPERATIVE_MATRIX,
+            Tier::Half => Has::SHADER_FLOAT16,
+            Tier::HalfMatrices => Has::SHADER_FLOAT16 | Has::COOPERATIVE_MATRIX,
+        };
     naga::valid::Validator::new(flags, capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(module)
         .unwrap()
 }
 
-/// Every kernel of every op under every variant of its shader.
-fn variants() -> impl Iterator<Item = (&'static Kernel, Defines)> {
-    let ops = OPS.iter();
-    ops.flat_map(|op| {
-        op.kernels
-            .iter()
-            .flat_map(|kernel| op.variants.iter().map(|defines| (*kernel, *defines)))
-    })
+/// Every kernel of every op under every variant of its shader, in every tier that a call may choose.
+fn variants() -> BTreeMap<(String, Tier, Defines), &'static Kernel> {
+    let mut found = BTreeMap::new();
+    for op in OPS {
+        for case in (op.cases)() {
+            let recording = recorded(op.name, &case);
+            for (choice, defines) in recording.choices() {
+                let name = format!("{}::{}", choice.kernel.shader, choice.kernel.entry);
+                found.insert((name, choice.needs, defines), choice.kernel);
+            }
+        }
+    }
+    found
 }
 
 #[test]
 fn shaders_translate_to_every_backend() {
-    for (kernel, defines) in variants() {
-        let module = parse(kernel, defines);
-        let info = validate(&module);
+    for ((_, tier, defines), kernel) in variants() {
+        let module = parse(kernel, tier, defines);
+        let info = validate(&module, tier);
         spv::write_vec(&module, &info, &spv::Options::default(), None).expect(kernel.shader);
+        // Metal has no matrices of 16 × 16, DirectX none at all: no adapter of theirs offers these tiers.
+        if tier == Tier::HalfMatrices {
+            continue;
+        }
         let options = msl::Options {
+            lang_version: (2, 3),
             fake_missing_bindings: true,
             ..Default::default()
         };
         msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
             .expect(kernel.shader);
+        if tier == Tier::Matrices {
+            continue;
+        }
         let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
         let mut text = String::new();
         hlsl::Writer::new(&mut text, &options, &pipeline)
@@ -63,8 +92,8 @@ fn shaders_translate_to_every_backend() {
 }
 
 /// (binding, name, writable) of the storage globals that an entry point uses, and the size of its uniform.
-fn reflect(module: &naga::Module, entry: &str) -> (Vec<(u32, String, bool)>, usize) {
-    let info = validate(module);
+fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String, bool)>, usize) {
+    let info = validate(module, tier);
     let index = module
         .entry_points
         .iter()
@@ -95,9 +124,9 @@ fn reflect(module: &naga::Module, entry: &str) -> (Vec<(u32, String, bool)>, usi
 
 #[test]
 fn bindings_and_parameters_equal_the_rust_side() {
-    for (kernel, defines) in variants() {
-        let what = format!("{}::{} {defines:?}", kernel.shader, kernel.entry);
-        let (storage, uniform) = reflect(&parse(kernel, defines), kernel.entry);
+    for ((name, tier, defines), kernel) in variants() {
+        let what = format!("{name} {tier:?} {defines:?}");
+        let (storage, uniform) = reflect(&parse(kernel, tier, defines), tier, kernel.entry);
         assert_eq!(uniform, kernel.params_size, "{what}: bytes of Params");
         let mut expected = Vec::new();
         for (name, access) in kernel.bindings {
@@ -133,10 +162,25 @@ fn gradients_match_central_differences() {
 #[test]
 fn gpu_matches_cpu() {
     let Some(gpu) = bft_tests::gpu() else { return };
+    bft_tests::tell_tiers(&gpu);
     for op in OPS {
         if let Err(problem) = block_on(gpu_difference(op, &gpu)) {
             panic!("{problem}");
         }
+    }
+}
+
+/// Tiles, borders and sums of the kernels with cooperative matrices, where the matrices themselves are stood in for.
+#[test]
+fn matrix_kernels_match_cpu_with_a_stand_in_for_matrices() {
+    let Some(mut gpu) = bft_tests::gpu() else {
+        return;
+    };
+    bft_tests::matrices::emulate(&mut gpu);
+    let tiers = [Tier::Matrices, Tier::HalfMatrices].map(KernelPreference::Tier);
+    match block_on(difference_of_kernels(&linear::OP, &gpu, &tiers)) {
+        Ok(compared) => assert!(compared > 50, "only {compared} comparisons"),
+        Err(problem) => panic!("{problem}"),
     }
 }
 
@@ -145,25 +189,19 @@ fn every_kernel_is_run_by_a_case() {
     for op in OPS {
         let mut run = BTreeSet::new();
         for case in (op.cases)() {
-            let tensors = bind(&Device::cpu(), &data(op.name, &case));
-            let mut recording = Recording::new();
-            (case.forward)(&mut recording, &tensors);
-            if let Some(backward) = &case.backward {
-                backward(&mut recording, &tensors);
-            }
+            let recording = recorded(op.name, &case);
+            let choices = recording.choices();
             run.extend(
-                recording
-                    .kernels()
-                    .map(|kernel| (kernel.shader, kernel.entry)),
+                choices
+                    .map(|(choice, variant)| (choice.kernel.shader, choice.kernel.entry, variant)),
             );
         }
         for kernel in op.kernels {
-            let found = run.contains(&(kernel.shader, kernel.entry));
-            assert!(
-                found,
-                "no case of {} runs {}::{}",
-                op.name, kernel.shader, kernel.entry
-            );
+            for variant in op.variants {
+                let found = run.contains(&(kernel.shader, kernel.entry, variant));
+                let (op, shader, entry) = (op.name, kernel.shader, kernel.entry);
+                assert!(found, "no case of {op} runs {shader}::{entry} {variant:?}");
+            }
         }
     }
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bft_core::device::{
-    Device, DeviceError, DeviceRequest, Elem, KernelPreference, Matrix, Recording, View,
+    Choice, Device, DeviceError, DeviceRequest, Elem, KernelPreference, Matrix, Recording, Tier,
+    View,
 };
 use bft_core::ops::linear;
 use bft_formats::{DType, Tensor};
@@ -165,15 +166,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut best = BTreeMap::new();
         // The first round builds the pipelines.
         for round in 0..=ROUNDS {
-            for preference in [KernelPreference::First, KernelPreference::Last] {
-                bench.device.prefer_kernels(preference);
+            let has = |choice: &Choice| bench.device.tiers().contains(&choice.needs);
+            let choices = product.recording.choices().map(|(choice, _)| choice);
+            for (at, choice) in choices.filter(has).enumerate() {
+                bench.device.prefer_kernels(match (choice.needs, at) {
+                    (Tier::Portable, 0) => KernelPreference::First,
+                    (Tier::Portable, _) => KernelPreference::Last,
+                    (tier, _) => KernelPreference::Tier(tier),
+                });
                 let seconds = bench.time(product)?;
-                let kernels: Vec<_> = product.recording.kernels().map(|k| k.shader).collect();
-                let kernel = match preference {
-                    KernelPreference::First => kernels[0],
-                    _ => kernels[kernels.len() - 1],
-                };
-                let slot = best.entry(kernel).or_insert(f64::INFINITY);
+                let slot = best.entry(choice.name()).or_insert(f64::INFINITY);
                 if round > 0 {
                     *slot = slot.min(seconds);
                 }

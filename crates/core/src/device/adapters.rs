@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::gpu::Gpu;
+use super::tier::Tier;
 use super::{Device, DeviceError};
 
 /// What `--device` asks for.
@@ -86,7 +87,7 @@ pub struct AdapterInfo {
     pub workgroup_bytes: u32,
     /// Invocations in a workgroup.
     pub workgroup_invocations: u32,
-    /// Optional features of interest: subgroups, f16, timestamps.
+    /// The tiers of kernels that it can run beside the portable one, and timestamps.
     pub features: Vec<&'static str>,
     /// Whether `auto` takes this one.
     pub auto: bool,
@@ -137,12 +138,13 @@ async fn adapters() -> Vec<wgpu::Adapter> {
 pub async fn list_adapters() -> Vec<AdapterInfo> {
     let found = adapters().await;
     let list = found.iter().enumerate().map(|(index, adapter)| {
-        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
-        let optional = [
-            (wgpu::Features::SUBGROUP, "subgroups"),
-            (wgpu::Features::SHADER_F16, "f16"),
-            (wgpu::Features::TIMESTAMP_QUERY, "timestamps"),
-        ];
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        let tiers = Tier::ALL.iter().skip(1);
+        let tiers = tiers.filter(|tier| tier.is_offered_by(adapter));
+        let mut features: Vec<_> = tiers.map(|tier| tier.name()).collect();
+        if adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            features.push("timestamps");
+        }
         AdapterInfo {
             index,
             kind: format!("{:?}", info.device_type),
@@ -155,11 +157,7 @@ pub async fn list_adapters() -> Vec<AdapterInfo> {
             max_buffer_bytes: limits.max_buffer_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
-            features: optional
-                .iter()
-                .filter(|(feature, _)| features.contains(*feature))
-                .map(|(_, name)| *name)
-                .collect(),
+            features,
             auto: index == 0 && !is_software(&info),
             name: info.name,
         }

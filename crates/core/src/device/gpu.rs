@@ -9,7 +9,10 @@ use bft_formats::Tensor;
 use super::adapters::is_software;
 use super::buffer::{Buffer, Inner, Matrix, Storage, View, WeightStorage};
 use super::choices::Choices;
-use super::recording::{Access, Arg, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording};
+use super::recording::{
+    Access, Arg, Choice, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording,
+};
+use super::tier::{self, Tier};
 use super::timer::Timer;
 use super::{DeviceError, regroup, sealed};
 
@@ -59,7 +62,7 @@ type GroupKey = (u64, Vec<(u64, usize, usize)>);
 
 #[derive(Debug, Default)]
 struct Cache {
-    pipelines: HashMap<(*const Kernel, Defines), Arc<Pipeline>>,
+    pipelines: HashMap<(*const Kernel, Tier, Defines), Arc<Pipeline>>,
     groups: HashMap<GroupKey, wgpu::BindGroup>,
     uniforms: Option<(u64, wgpu::Buffer)>,
 }
@@ -89,6 +92,10 @@ pub(crate) struct Gpu {
     /// While kernels are timed.
     pub(super) timer: Mutex<Option<Timer>>,
     pub(super) choices: Choices,
+    /// Invocations of a workgroup that multiplies matrices.
+    matrix_lanes: u32,
+    /// What a test makes of the shaders of a tier.
+    rewrites: HashMap<Tier, fn(&str) -> String>,
 }
 
 /// A poisoned lock only says that another thread panicked while it held it; the data are caches and stay usable.
@@ -108,7 +115,18 @@ impl Gpu {
     ) -> Result<Self, DeviceError> {
         let info = adapter.get_info();
         let optional = wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY;
-        let features = adapter.features() & optional;
+        let tiers: Vec<Tier> = Tier::ALL
+            .into_iter()
+            .filter(|tier| tier.is_offered_by(&adapter))
+            .collect();
+        let features = tiers
+            .iter()
+            .fold(adapter.features() & optional, |all, tier| {
+                all | tier.features()
+            });
+        // SAFETY: of what is experimental only cooperative matrices are asked for, by kernels whose results are checked before
+        // they are taken.
+        let experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
         let offered = adapter.limits();
         let limits = wgpu::Limits {
             max_buffer_size: offered.max_buffer_size,
@@ -118,6 +136,7 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("bft"),
             required_features: features,
+            experimental_features,
             required_limits: limits,
             ..Default::default()
         };
@@ -188,7 +207,9 @@ impl Gpu {
             max_binding_bytes: offered
                 .max_storage_buffer_binding_size
                 .min(offered.max_buffer_size),
-            choices: Choices::new(is_software(&info)),
+            choices: Choices::new(is_software(&info), tiers),
+            matrix_lanes: tier::lanes(&info),
+            rewrites: HashMap::new(),
             info,
             cache: Mutex::default(),
             graveyard,
@@ -237,6 +258,11 @@ impl Gpu {
             bytes_uploaded: get(&self.counters.bytes_uploaded),
             bytes_allocated: get(&self.counters.bytes_allocated),
         }
+    }
+
+    pub fn rewrite_shaders(&mut self, tier: Tier, rewrite: fn(&str) -> String) {
+        self.choices.add_tier(tier);
+        self.rewrites.insert(tier, rewrite);
     }
 
     pub fn destroy(&self) {
@@ -379,15 +405,14 @@ impl Gpu {
                         let timed = timer.is_some();
                         let timestamps = timer
                             .as_mut()
-                            .map(|timer| timer.next(self.choices.pick(first).kernel, first));
+                            .map(|timer| timer.next(self.choices.pick(first), first));
                         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                             label: None,
                             timestamp_writes: timestamps,
                         });
                         while let Some(Command::Dispatch(dispatch)) = rest.first() {
                             let choice = self.choices.pick(dispatch);
-                            let pipeline =
-                                self.pipeline(&mut cache, choice.kernel, dispatch.defines)?;
+                            let pipeline = self.pipeline(&mut cache, choice, dispatch.defines)?;
                             let key = (pipeline.id, self.binding_key(uniforms_id, dispatch)?);
                             let group = match cache.groups.get(&key) {
                                 Some(group) => group,
@@ -476,22 +501,29 @@ impl Gpu {
     fn pipeline(
         &self,
         cache: &mut Cache,
-        kernel: &'static Kernel,
+        choice: Choice,
         defines: Defines,
     ) -> Result<Arc<Pipeline>, DeviceError> {
-        let key = (std::ptr::from_ref(kernel), defines);
+        let key = (std::ptr::from_ref(choice.kernel), choice.needs, defines);
         if let Some(pipeline) = cache.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
-        let pipeline = Arc::new(self.build(kernel, defines)?);
+        let pipeline = Arc::new(self.build(choice, defines)?);
         cache.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
     }
 
-    fn build(&self, kernel: &'static Kernel, defines: Defines) -> Result<Pipeline, DeviceError> {
-        let label = format!("{}::{}", kernel.shader, kernel.entry);
-        let source = bft_shaders::source(kernel.shader, defines)
+    fn build(&self, choice: Choice, defines: Defines) -> Result<Pipeline, DeviceError> {
+        let kernel = choice.kernel;
+        let label = format!("{}::{}", choice.name(), kernel.entry);
+        let source = choice
+            .needs
+            .source(kernel.shader, defines, self.matrix_lanes)
             .map_err(|error| DeviceError::Misuse(error.to_string()))?;
+        let source = match self.rewrites.get(&choice.needs) {
+            Some(rewrite) => rewrite(&source),
+            None => source,
+        };
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&label),
             source: wgpu::ShaderSource::Wgsl(source.into()),

@@ -11,6 +11,7 @@ mod gpu;
 mod recording;
 pub mod regroup;
 mod sealed;
+mod tier;
 mod timer;
 
 use bft_formats::{FormatError, Tensor};
@@ -18,13 +19,14 @@ use serde::Serialize;
 
 pub use adapters::{AdapterInfo, DeviceRequest, list_adapters};
 pub use buffer::{Buffer, Elem, Matrix, View, Weight};
-pub use choices::{KernelPreference, MeasuredChoice};
+pub use choices::{KernelPreference, MeasuredChoice, WRONG};
 pub use cpu::{Call, CpuArg, CpuMatrix};
 pub use gpu::GpuCounters;
 pub use recording::{
     Access, Arg, Choice, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d,
 };
 
+pub use tier::{Precision, Tier};
 pub use timer::KernelTime;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -457,6 +459,22 @@ impl Device {
         }
     }
 
+    /// What kernels may need of this device: [`Tier::Portable`] alone on the CPU.
+    #[must_use]
+    pub fn tiers(&self) -> &[Tier] {
+        match &self.side {
+            Side::Gpu(gpu) => gpu.choices.tiers(),
+            Side::Cpu(_) | Side::Planning(_) => &[Tier::Portable],
+        }
+    }
+
+    /// How exact a GPU's kernels are to be; the CPU's are in f32. To be said before anything is measured.
+    pub fn set_precision(&self, precision: Precision) {
+        if let Side::Gpu(gpu) = &self.side {
+            gpu.choices.set_precision(precision);
+        }
+    }
+
     /// Which kernels to take where several can do a call; the CPU has one way each.
     pub fn prefer_kernels(&self, preference: KernelPreference) {
         if let Side::Gpu(gpu) = &self.side {
@@ -500,6 +518,15 @@ impl Device {
     /// Where the device failed now or earlier.
     pub async fn measure_choices(&self, recording: &Recording) -> Result<(), DeviceError> {
         choices::measure(self, recording).await
+    }
+
+    /// Runs the kernels of a tier, which this GPU need not have, by what `rewrite` makes of their shaders: for tests. Nothing on
+    /// the CPU.
+    #[doc(hidden)]
+    pub fn rewrite_shaders(&mut self, tier: Tier, rewrite: fn(&str) -> String) {
+        if let Side::Gpu(gpu) = &mut self.side {
+            gpu.rewrite_shaders(tier, rewrite);
+        }
     }
 
     /// Loses the GPU on purpose, to test what happens then. Nothing on the CPU.

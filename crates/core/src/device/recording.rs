@@ -4,6 +4,7 @@ use bytemuck::Pod;
 
 use super::buffer::{Matrix, View};
 use super::cpu::Call;
+use super::tier::Tier;
 
 /// How a kernel uses one of its bindings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,14 +81,42 @@ pub const MAX_PARAMS: usize = 64;
 pub struct Choice {
     /// The kernel.
     pub kernel: &'static Kernel,
+    /// What it needs of the device in this variant.
+    pub needs: Tier,
     /// Its number of workgroups.
     pub grid: [u32; 3],
+}
+
+impl Choice {
+    /// A kernel that runs everywhere.
+    #[must_use]
+    pub fn portable(kernel: &'static Kernel, grid: [u32; 3]) -> Self {
+        Self {
+            kernel,
+            needs: Tier::Portable,
+            grid,
+        }
+    }
+
+    /// The same kernel with the text for another tier.
+    #[must_use]
+    pub fn needing(self, needs: Tier) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// Shader and tier.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let (shader, tier) = (self.kernel.shader, self.needs.name());
+        format!("{shader} {tier}").trim_end().to_owned()
+    }
 }
 
 /// One kernel call.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// At least one, all computing the same: from the best on software drivers to the best on real cards.
+    /// At least one, all computing the same: the portable ones, from the best on software drivers to the best on real cards,
+    /// then those that need more.
     pub(crate) choices: Vec<Choice>,
     /// What decides between the choices; calls of one class are measured once.
     pub(crate) class: [u32; 3],
@@ -154,10 +183,12 @@ impl Recording {
         })
     }
 
-    /// The kernels of its calls, in order, with all that a device may choose from.
-    pub fn kernels(&self) -> impl Iterator<Item = &'static Kernel> + '_ {
-        self.dispatches()
-            .flat_map(|dispatch| dispatch.choices.iter().map(|choice| choice.kernel))
+    /// The kernels of its calls, in order, with all that a device may choose from, and the variant of each.
+    pub fn choices(&self) -> impl Iterator<Item = (Choice, Defines)> + '_ {
+        self.dispatches().flat_map(|dispatch| {
+            let choices = dispatch.choices.iter();
+            choices.map(|choice| (*choice, dispatch.defines))
+        })
     }
 
     /// Appends a kernel call. `grid` is the number of workgroups; an empty grid appends nothing.
@@ -172,13 +203,13 @@ impl Recording {
         args: Vec<Arg>,
         grid: [u32; 3],
     ) {
-        let only = vec![Choice { kernel, grid }];
+        let only = vec![Choice::portable(kernel, grid)];
         self.choose(only, [0; 3], 0.0, defines, params, args);
     }
 
     /// Appends a kernel call that several kernels can do; the device picks. They have the same bindings and parameters
-    /// and come in order, from the best on software drivers to the best on real cards. A measured choice holds for all
-    /// calls of its `class`. `flops` are the call's multiplications and additions, or 0 where nobody counts them.
+    /// and come in order: the portable ones, from the best on software drivers to the best on real cards, then those that
+    /// need more of a device. A measured choice holds for all calls of its `class`. `flops` are the call's multiplications and additions, or 0 where nobody counts them.
     ///
     /// # Panics
     /// Where arguments and bindings do not agree: a mistake of the calling op.

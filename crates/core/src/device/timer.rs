@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::gpu::{COMMANDS_PER_SUBMIT, lock};
-use super::recording::{Access, Arg, Dispatch, Kernel};
+use super::recording::{Access, Arg, Choice, Dispatch};
 use super::{DeviceError, Matrix};
 
 /// All calls of one kernel in one variant.
@@ -69,12 +69,12 @@ impl Timer {
     /// Where the next pass, of one call, writes its two timestamps.
     pub fn next(
         &mut self,
-        kernel: &Kernel,
+        choice: Choice,
         dispatch: &Dispatch,
     ) -> wgpu::ComputePassTimestampWrites<'_> {
         let at = 2 * self.calls.len() as u32;
         self.calls.push(KernelTime {
-            kernel: name(kernel, dispatch),
+            kernel: name(choice, dispatch),
             calls: 1,
             seconds: 0.0,
             flops: dispatch.flops,
@@ -133,11 +133,11 @@ impl Timer {
     }
 }
 
-fn name(kernel: &Kernel, dispatch: &Dispatch) -> String {
-    let mut name = kernel.shader.to_owned();
-    if kernel.entry != "product" {
+fn name(choice: Choice, dispatch: &Dispatch) -> String {
+    let mut name = choice.name();
+    if choice.kernel.entry != "product" {
         name.push_str("::");
-        name.push_str(kernel.entry);
+        name.push_str(choice.kernel.entry);
     }
     for (_, value) in dispatch.defines {
         name.push(' ');

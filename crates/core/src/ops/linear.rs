@@ -14,7 +14,9 @@ use bytemuck::{Pod, Zeroable};
 use super::case::{Case, Fill};
 use super::{Op, WEIGHT_VARIANTS, weight_defines};
 use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
-use crate::device::{Access, Call, Choice, CpuMatrix, Kernel, Matrix, Recording, View, grid_1d};
+use crate::device::{
+    Access, Call, Choice, CpuMatrix, Kernel, Matrix, Recording, Tier, View, grid_1d,
+};
 use crate::real::Real;
 
 /// What the shaders' `Params` holds.
@@ -102,14 +104,16 @@ macro_rules! gradient_kernel {
 }
 
 // Without a suffix: in registers alone, for software drivers. Tile: in workgroup memory, for real cards. Narrow: the same
-// where a side of the result is short. Vector: for few tokens, on every device.
+// where a side of the result is short. Vector: for few tokens, on every device. Matrix: where subgroups multiply matrices.
 static FORWARD: Kernel = forward_kernel!("linear_nt");
 static FORWARD_TILE: Kernel = forward_kernel!("linear_nt_tile");
 static FORWARD_NARROW: Kernel = forward_kernel!("linear_nt_narrow");
 static FORWARD_VECTOR: Kernel = forward_kernel!("linear_nt_vector");
+static FORWARD_MATRIX: Kernel = forward_kernel!("linear_nt_matrix");
 static BACKWARD: Kernel = backward_kernel!("linear_nn");
 static BACKWARD_TILE: Kernel = backward_kernel!("linear_nn_tile");
 static BACKWARD_NARROW: Kernel = backward_kernel!("linear_nn_narrow");
+static BACKWARD_MATRIX: Kernel = backward_kernel!("linear_nn_matrix");
 static GRADIENT: Kernel = gradient_kernel!("linear_tn");
 static GRADIENT_NARROW: Kernel = gradient_kernel!("linear_tn_narrow");
 
@@ -127,9 +131,11 @@ pub static OP: Op = Op {
         &FORWARD_TILE,
         &FORWARD_NARROW,
         &FORWARD_VECTOR,
+        &FORWARD_MATRIX,
         &BACKWARD,
         &BACKWARD_TILE,
         &BACKWARD_NARROW,
+        &BACKWARD_MATRIX,
     ],
     variants: WEIGHT_VARIANTS,
     cases,
@@ -151,12 +157,20 @@ pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, 
     let (rows, cols) = w.shape();
     let tokens = check("linear forward", x, y, rows, cols);
     let choices = if tokens <= VECTOR_TOKENS {
-        vec![Choice {
-            kernel: &FORWARD_VECTOR,
-            grid: [rows.div_ceil(32) as u32, tokens as u32, 1],
-        }]
+        let grid = [rows.div_ceil(32) as u32, tokens as u32, 1];
+        let vector = Choice::portable(&FORWARD_VECTOR, grid);
+        vec![vector, vector.needing(Tier::Subgroups)]
     } else {
-        tiles(&FORWARD, &FORWARD_TILE, &FORWARD_NARROW, tokens, rows)
+        let mut choices = tiles(&FORWARD, &FORWARD_TILE, &FORWARD_NARROW, tokens, rows);
+        if rows > NARROW {
+            choices.push(matrices(&FORWARD_MATRIX, Tier::Matrices, tokens, rows));
+            // LoRA's factors, which are trained, keep their digits.
+            if matches!(w, Matrix::Frozen { .. }) {
+                choices.push(choices[1].needing(Tier::Half));
+                choices.push(matrices(&FORWARD_MATRIX, Tier::HalfMatrices, tokens, rows));
+            }
+        }
+        choices
     };
     rec.choose(
         choices,
@@ -182,8 +196,13 @@ pub fn backward(
 ) {
     let (rows, cols) = w.shape();
     let tokens = check("linear backward", dx, dy, rows, cols);
+    // None in f16: most gradients are smaller than what it can hold.
+    let mut choices = tiles(&BACKWARD, &BACKWARD_TILE, &BACKWARD_NARROW, tokens, cols);
+    if cols > NARROW {
+        choices.push(matrices(&BACKWARD_MATRIX, Tier::Matrices, tokens, cols));
+    }
     rec.choose(
-        tiles(&BACKWARD, &BACKWARD_TILE, &BACKWARD_NARROW, tokens, cols),
+        choices,
         class(tokens, rows, cols),
         2.0 * (tokens * rows * cols) as f64,
         weight_defines(w.dtype()),
@@ -211,14 +230,8 @@ pub fn gradient(
     assert_eq!(c.len(), rows * cols, "linear gradient: {}", c.label());
     let blocks = rows.div_ceil(8) * cols.div_ceil(16);
     let choices = vec![
-        Choice {
-            kernel: &GRADIENT,
-            grid: grid_1d(blocks.div_ceil(8)),
-        },
-        Choice {
-            kernel: &GRADIENT_NARROW,
-            grid: grid_2d(16, cols, rows),
-        },
+        Choice::portable(&GRADIENT, grid_1d(blocks.div_ceil(8))),
+        Choice::portable(&GRADIENT_NARROW, grid_2d(16, cols, rows)),
     ];
     rec.choose(
         choices,
@@ -261,22 +274,19 @@ fn tiles(
     cols: usize,
 ) -> Vec<Choice> {
     // In registers, 8 × 4 invocations have 8 tokens × 16 columns each.
-    let first = Choice {
-        kernel: registers,
-        grid: grid_2d(64, tokens, cols),
-    };
+    let first = Choice::portable(registers, grid_2d(64, tokens, cols));
     let last = if cols <= NARROW {
-        Choice {
-            kernel: narrow,
-            grid: grid_2d(16, tokens, cols),
-        }
+        Choice::portable(narrow, grid_2d(16, tokens, cols))
     } else {
-        Choice {
-            kernel: tile,
-            grid: grid_2d(64, tokens, cols),
-        }
+        Choice::portable(tile, grid_2d(64, tokens, cols))
     };
     vec![first, last]
+}
+
+/// A kernel whose subgroups multiply matrices, four to a side of the result.
+fn matrices(kernel: &'static Kernel, needs: Tier, tokens: usize, cols: usize) -> Choice {
+    let side = if needs == Tier::Matrices { 8 } else { 16 };
+    Choice::portable(kernel, grid_2d(4 * side, tokens, cols)).needing(needs)
 }
 
 /// Calls of one class have the same matrix and about the same number of tokens.

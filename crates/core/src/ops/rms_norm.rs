@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::Op;
 use super::case::{Case, Fill};
 use crate::cpu;
-use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
+use crate::device::{Access, Call, Choice, Kernel, Recording, Tier, View, grid_1d};
 use crate::real::Real;
 
 /// What the shader's `Params` holds.
@@ -69,12 +69,13 @@ pub fn forward(rec: &mut Recording, x: &View, weight: &View, y: &View, dim: usiz
         eps,
         accumulate: 0,
     };
-    rec.dispatch(
-        &FORWARD,
+    rec.choose(
+        choices(&FORWARD, rows),
+        class(rows, dim),
+        0.0,
         &[],
         &params,
         vec![x.into(), weight.into(), y.into()],
-        grid_1d(rows),
     );
 }
 
@@ -96,13 +97,24 @@ pub fn backward(
         eps,
         accumulate: accumulate.into(),
     };
-    rec.dispatch(
-        &BACKWARD,
+    rec.choose(
+        choices(&BACKWARD, rows),
+        class(rows, dim),
+        0.0,
         &[],
         &params,
         vec![x.into(), weight.into(), dy.into(), dx.into()],
-        grid_1d(rows),
     );
+}
+
+fn choices(kernel: &'static Kernel, rows: usize) -> Vec<Choice> {
+    let portable = Choice::portable(kernel, grid_1d(rows));
+    vec![portable, portable.needing(Tier::Subgroups)]
+}
+
+/// Calls of one class have the same row and about the same number of them.
+fn class(rows: usize, dim: usize) -> [u32; 3] {
+    [rows.max(1).ilog2(), 1, dim as u32]
 }
 
 fn scale<T: Real>(x: &[T], params: &Params) -> T {
