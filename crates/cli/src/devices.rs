@@ -1,6 +1,6 @@
 //! `bft devices`: what this machine can run on, and what `auto` takes.
 
-use bft_core::device::{Device, list_adapters};
+use bft_core::device::{Device, WRONG, list_adapters};
 use clap::Args;
 use serde_json::json;
 
@@ -111,7 +111,11 @@ fn kernels(flags: &DevicesFlags) -> Result<(), CliError> {
     for choice in &choices {
         let micros = |kernel: &str| {
             let time = choice.nanoseconds.get(kernel);
-            time.map_or_else(|| "-".to_owned(), |ns| format!("{:.1}", *ns as f64 / 1e3))
+            match time {
+                None => "-".to_owned(),
+                Some(&WRONG) => "gave a wrong result".to_owned(),
+                Some(ns) => format!("{:.1}", *ns as f64 / 1e3),
+            }
         };
         let others: Vec<String> = choice
             .nanoseconds

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bft_core::device::{Device, DeviceRequest};
+use bft_core::device::{Device, DeviceRequest, Precision};
 use bft_core::{LossConfig, LossKind};
 use bft_formats::LINEAR_MODULES;
 use bft_train::SampleOptions;
@@ -28,12 +28,34 @@ pub struct KernelFlags {
     /// Measure on a software GPU driver, too, which kernels are fastest; real GPUs are measured once without being asked
     #[arg(long, help_heading = "Run")]
     pub measure_kernels: bool,
+    /// How exact a GPU's products are: f16 lets those of the forward pass round their factors where that is measured to be faster
+    #[arg(long, value_enum, default_value_t = PrecisionFlag::F32, help_heading = "Run")]
+    pub precision: PrecisionFlag,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionFlag {
+    /// as the CPU
+    F32,
+    /// factors in half precision, sums and gradients in f32
+    F16,
+}
+
+impl From<PrecisionFlag> for Precision {
+    fn from(flag: PrecisionFlag) -> Self {
+        match flag {
+            PrecisionFlag::F32 => Precision::F32,
+            PrecisionFlag::F16 => Precision::F16,
+        }
+    }
 }
 
 impl KernelFlags {
-    /// Tells the device whether to measure what was not measured before.
+    /// Tells the device how exact to be and whether to measure what was not measured before.
     pub fn apply(&self, device: &Device) {
         let measures = self.measure_kernels || !device.is_software();
+        device.set_precision(self.precision.into());
         device.measure_before_tuning(measures);
     }
 }

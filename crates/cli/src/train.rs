@@ -173,6 +173,7 @@ impl TrainFlags {
             data: self.data.clone(),
             output: self.output.clone(),
             device: self.run.device.to_string(),
+            precision: self.kernels.precision.into(),
             loss: self.loss.kind(),
             group_size: self.group.group_size,
             gamma: self.group.gamma as f32,

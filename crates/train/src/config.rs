@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bft_core::device::Precision;
 use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
 use bft_formats::LINEAR_MODULES;
 
@@ -24,6 +25,8 @@ pub struct TrainConfig {
     pub output: PathBuf,
     /// `auto`, `cpu`, `gpu` or `gpu:N`.
     pub device: String,
+    /// How exact a GPU's kernels are to be.
+    pub precision: Precision,
     /// What is optimised.
     pub loss: LossKind,
     /// g: tokens in a confidence window.
@@ -89,6 +92,7 @@ impl Default for TrainConfig {
             data: PathBuf::new(),
             output: PathBuf::new(),
             device: "auto".into(),
+            precision: Precision::F32,
             loss: LossKind::Bft,
             group_size: 256,
             gamma: 1.0,

@@ -246,6 +246,7 @@ mod native {
                 .memory(model, &self.adapter)
                 .map_err(TrainError::model)?;
             let summary = DeviceSummary::new(device.info(), memory.total_bytes);
+            device.set_precision(self.plan.config.precision);
             let tuner = |adapter, plan: &Plan| {
                 Tuner::new(device, model, &adapter, plan.tuner_options()).map_err(EngineError::from)
             };
@@ -271,6 +272,7 @@ mod native {
                 .memory(model, &self.adapter)
                 .map_err(TrainError::model)?;
             let mut summary = DeviceSummary::new(device.info(), memory.total_bytes);
+            device.set_precision(self.plan.config.precision);
             summary.description = format!("{}, {} ranks", summary.description, ranks.count());
             let stop = AtomicBool::new(false);
             let done = self.resumed.as_ref().map_or(0, |from| from.state.step);

@@ -1,5 +1,7 @@
 //! What a kernel may need of a device beyond WebGPU's core. A kernel is offered only where the device has it.
 
+use serde::{Deserialize, Serialize};
+
 use super::recording::Defines;
 
 /// The needs of a kernel, and what the text of its shader is given for them.
@@ -18,7 +20,8 @@ pub enum Tier {
 }
 
 /// How exact the kernels of a device are to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// As f32, in every tier.
     #[default]
