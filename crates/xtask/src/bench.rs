@@ -3,15 +3,19 @@
 //! All sides wait for a line on standard input, run one step and answer with one line of JSON. Steps alternate, so that
 //! whatever else the machine does falls on all alike.
 
-use std::io::{BufRead, BufReader, Write};
+mod server;
+mod table;
+
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::demo;
 use crate::model;
-use crate::shell::{self, heading};
+use crate::shell::{self, cargo, heading};
+use server::{Server, Side};
+use table::Table;
 
 /// What is measured: bft's flags, and who else does the same.
 struct Case {
@@ -20,6 +24,31 @@ struct Case {
     bft: &'static [&'static str],
     rivals: &'static [Rival],
     rounds: usize,
+    counts: Counts,
+}
+
+/// What a case's rates count.
+#[derive(Clone, Copy)]
+enum Counts {
+    Tokens,
+    Gflop,
+}
+
+impl Counts {
+    /// The key of an answer.
+    fn key(self) -> &'static str {
+        match self {
+            Counts::Tokens => "tokens",
+            Counts::Gflop => "gflop",
+        }
+    }
+
+    fn show(self, rate: f64) -> String {
+        match self {
+            Counts::Tokens => format!("{rate:.1} tokens/s"),
+            Counts::Gflop => format!("{rate:.1} GFLOP/s"),
+        }
+    }
 }
 
 /// Another program at the same work.
@@ -31,22 +60,26 @@ enum Rival {
     TorchBf16(&'static [&'static str]),
     /// llama.cpp, which only generates.
     Llama,
+    /// burn's autotuned products on wgpu, in f32, at the sizes that bft names.
+    Burn,
 }
 
 const RAGGED_ROWS: &[&str] = &["train-ragged", "--steps", "8"];
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 9] = [
     Case {
         name: "train, 4 × 256 tokens, all trained",
         bft: &["--task", "train", "--device", "cpu"],
         rivals: &[Rival::Torch(&["train"]), Rival::TorchBf16(&["train"])],
         rounds: 5,
+        counts: Counts::Tokens,
     },
     Case {
         name: "train, 4 ragged samples, two thirds masked",
         bft: &["--task", "train", "--device", "cpu", "--data", RAGGED],
         rivals: &[Rival::Torch(RAGGED_ROWS)],
         rounds: 8,
+        counts: Counts::Tokens,
     },
     Case {
         name: "train, 4 × 256 tokens, a quarter trained",
@@ -60,6 +93,7 @@ const CASES: [Case; 7] = [
         ],
         rivals: &[],
         rounds: 3,
+        counts: Counts::Tokens,
     },
     Case {
         name: "train, 256 + 128 + 64 + 32 tokens",
@@ -73,6 +107,7 @@ const CASES: [Case; 7] = [
         ],
         rivals: &[],
         rounds: 3,
+        counts: Counts::Tokens,
     },
     Case {
         name: "embed, 16 × 128 tokens",
@@ -88,35 +123,59 @@ const CASES: [Case; 7] = [
         ],
         rivals: &[Rival::Torch(&["embed"])],
         rounds: 5,
+        counts: Counts::Tokens,
     },
     Case {
         name: "generate, 64 tokens, greedy",
         bft: &["--task", "generate", "--device", "cpu", "--length", "64"],
         rivals: &[Rival::Torch(&["generate"]), Rival::Llama],
         rounds: 5,
+        counts: Counts::Tokens,
     },
     Case {
         name: "train, 4 × 256 tokens, best GPU adapter",
         bft: &["--task", "train", "--device", "gpu"],
         rivals: &[],
         rounds: 2,
+        counts: Counts::Tokens,
+    },
+    Case {
+        name: "products of that step, f32 weights, best GPU adapter",
+        bft: &["--task", "products", "--device", "gpu", "--weights", "f32"],
+        rivals: &[Rival::Burn],
+        rounds: 5,
+        counts: Counts::Gflop,
+    },
+    Case {
+        name: "products of that step, weights as in the file, best GPU adapter",
+        bft: &["--task", "products", "--device", "gpu"],
+        rivals: &[Rival::Burn],
+        rounds: 5,
+        counts: Counts::Gflop,
     },
 ];
 
 /// Stands for the file of ragged rows that both sides train on.
 const RAGGED: &str = "ragged.jsonl";
 
-/// `cargo xtask bench [WORD]`: every case, or those whose name holds the word.
+/// `cargo xtask bench [WORD] [--output FILE]`: every case, or those whose name holds the word; the table goes to FILE, or
+/// into `target/bench/table.md`.
 pub fn run(rest: &[String]) -> Result<(), String> {
-    let wanted = match rest {
-        [] => "",
-        [word] => word.as_str(),
+    let (wanted, output) = match rest {
+        [] => ("", None),
+        [flag, file] if flag == "--output" => ("", Some(file)),
+        [word] if word != "--output" => (word.as_str(), None),
+        [word, flag, file] if flag == "--output" => (word.as_str(), Some(file)),
         _ => {
             return Err(
-                "`cargo xtask bench` takes at most one word, a part of a case's name".to_owned(),
+                "`cargo xtask bench` takes at most one word, a part of a case's name, and --output FILE".to_owned(),
             );
         }
     };
+    let output = output.map_or_else(
+        || shell::root().join("target/bench/table.md"),
+        PathBuf::from,
+    );
     if !CASES.iter().any(|case| case.name.contains(wanted)) {
         let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
         return Err(format!(
@@ -137,6 +196,8 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         }
         there
     };
+    let cases = || CASES.iter().filter(|case| case.name.contains(wanted));
+    let with_burn = cases().any(|case| case.rivals.iter().any(|it| matches!(it, Rival::Burn)));
     let sides = Sides {
         bft,
         model,
@@ -146,107 +207,43 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             "requirements.txt",
         ),
         llama: has("llama.cpp", "llama_cpp", "requirements-llama.txt"),
+        burn: with_burn.then(build_burn).flatten(),
         python,
         ragged: shell::root().join("target/bench").join(RAGGED),
     };
-    let mut rows = vec![
-        "| case | bft tokens/s | bft peak | against | tokens/s | peak | ratio |".to_owned(),
-        "|---|---|---|---|---|---|---|".to_owned(),
-    ];
-    for case in CASES.iter().filter(|case| case.name.contains(wanted)) {
+    let mut table = Table::new(
+        ["cargo xtask bench", wanted]
+            .join(" ")
+            .trim_end()
+            .to_owned(),
+    );
+    for case in cases() {
         heading(case.name);
-        rows.extend(sides.measure(case)?);
+        sides.measure(case, &mut table)?;
     }
-    println!("\n{}", rows.join("\n"));
+    println!("\n{}", table.markdown());
+    table.write(&output)?;
+    println!("written to {}", output.display());
     Ok(())
 }
 
-/// A program that runs a step for each line it is given.
-struct Server {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    shown: String,
-}
-
-/// What a side came to.
-#[derive(Default)]
-struct Side {
-    tokens: f64,
-    seconds: f64,
-    peak: f64,
-}
-
-impl Server {
-    fn start(command: &mut Command) -> Result<Self, String> {
-        let shown = shell::show(command);
-        println!("{}", shell::dim(&format!("$ {shown}")));
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("`{shown}` could not be started: {error}"))?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(format!("`{shown}` has no pipes"));
-        };
-        let output = BufReader::new(output);
-        let mut server = Server {
-            child,
-            input,
-            output,
-            shown,
-        };
-        // The first line says what is measured and that the model is loaded.
-        let ready = server.answer()?;
-        if ready["ready"] != true {
-            return Err(format!("`{}` is not ready: {ready}", server.shown));
-        }
-        Ok(server)
+/// Builds the program that times burn; `None`, and says so, where that fails.
+fn build_burn() -> Option<PathBuf> {
+    let folder = shell::root().join("target/bench/burn");
+    let built = shell::run(
+        cargo()
+            .args(["build", "--release", "--locked", "--quiet"])
+            .arg("--manifest-path")
+            .arg(shell::root().join("tests/bench/burn/Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&folder),
+    );
+    if let Err(problem) = built {
+        println!("burn is left out: {problem}");
+        return None;
     }
-
-    /// Runs one step.
-    fn step(&mut self) -> Result<Value, String> {
-        self.input
-            .write_all(b"step\n")
-            .and_then(|()| self.input.flush())
-            .map_err(|error| format!("`{}` stopped listening: {error}", self.shown))?;
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Result<Value, String> {
-        let mut line = String::new();
-        self.output
-            .read_line(&mut line)
-            .map_err(|error| format!("`{}` stopped answering: {error}", self.shown))?;
-        serde_json::from_str(&line)
-            .map_err(|_| format!("`{}` answered with no JSON: {line:?}", self.shown))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has nothing to lose: a server only measures.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Side {
-    fn add(&mut self, answer: &Value) -> Result<(), String> {
-        self.tokens += demo::number(answer, "tokens")?;
-        self.seconds += demo::number(answer, "seconds")?;
-        self.peak = self.peak.max(demo::number(answer, "peak_rss_bytes")?);
-        Ok(())
-    }
-
-    /// Over all steps together: ragged steps differ in length.
-    fn tokens_per_second(&self) -> f64 {
-        self.tokens / self.seconds
-    }
-
-    fn peak(&self) -> String {
-        format!("{:.2} GB", self.peak / 1e9)
-    }
+    let name = format!("burn-step{}", std::env::consts::EXE_SUFFIX);
+    Some(folder.join("release").join(name))
 }
 
 /// The programs, and what they are measured with.
@@ -256,6 +253,7 @@ struct Sides {
     python: String,
     torch: bool,
     llama: bool,
+    burn: Option<PathBuf>,
     ragged: PathBuf,
 }
 
@@ -265,13 +263,14 @@ impl Rival {
             Rival::Torch(_) => "PyTorch f32",
             Rival::TorchBf16(_) => "PyTorch bf16",
             Rival::Llama => "llama.cpp",
+            Rival::Burn => "burn, f32",
         }
     }
 }
 
 impl Sides {
-    /// The rival's program; `None` where it is not installed.
-    fn theirs(&self, rival: Rival) -> Option<Command> {
+    /// The rival's program; `None` where it is not installed. `bft` is what bft says that it measures.
+    fn theirs(&self, rival: Rival, bft: &Value) -> Option<Command> {
         let script = |name: &str| {
             let mut command = Command::new(&self.python);
             command
@@ -289,6 +288,11 @@ impl Sides {
             Rival::Torch(mode) => self.torch.then(|| torch(mode, "f32")),
             Rival::TorchBf16(mode) => self.torch.then(|| torch(mode, "bf16")),
             Rival::Llama => self.llama.then(|| script("llama_step.py")),
+            Rival::Burn => self.burn.as_ref().map(|program| {
+                let mut command = Command::new(program);
+                command.arg(bft["products"].to_string());
+                command
+            }),
         }
     }
 
@@ -306,12 +310,12 @@ impl Sides {
         command
     }
 
-    /// The case's rows of the table, one a rival.
-    fn measure(&self, case: &Case) -> Result<Vec<String>, String> {
+    /// Measures the case; adds a row of the table for each rival.
+    fn measure(&self, case: &Case, table: &mut Table) -> Result<(), String> {
         if case.bft.contains(&RAGGED) {
-            let Some(mut command) = self.theirs(Rival::Torch(RAGGED_ROWS)) else {
+            let Some(mut command) = self.theirs(Rival::Torch(RAGGED_ROWS), &Value::Null) else {
                 println!("left out: its rows come from PyTorch's side");
-                return Ok(Vec::new());
+                return Ok(());
             };
             if let Some(folder) = self.ragged.parent() {
                 std::fs::create_dir_all(folder)
@@ -319,38 +323,48 @@ impl Sides {
             }
             shell::run(command.arg("--write-rows").arg(&self.ragged))?;
         }
-        let mut sides = vec![("bft", Server::start(&mut self.ours(case))?, Side::default())];
+        let bft = Server::start(&mut self.ours(case))?;
+        let about = bft.about.clone();
+        table.note(&about);
+        let mut sides = vec![("bft", bft, Side::default())];
         for rival in case.rivals {
-            let Some(mut command) = self.theirs(*rival) else {
+            let Some(mut command) = self.theirs(*rival, &about) else {
                 continue;
             };
-            if !matches!(rival, Rival::Llama) {
+            if matches!(rival, Rival::Torch(_) | Rival::TorchBf16(_)) {
                 command.arg("--serve");
             }
             let server = Server::start(&mut command)?;
+            table.note(&server.about);
             sides.push((rival.name(), server, Side::default()));
         }
         for _ in 0..case.rounds {
             for (name, server, side) in &mut sides {
                 let answer = server.step()?;
                 println!("{name:<12} {answer}");
-                side.add(&answer)?;
+                side.add(&answer, case.counts.key())?;
             }
         }
         let (_, _, bft) = &sides[0];
-        let speed = bft.tokens_per_second();
-        let ours = format!("| {} | {speed:.1} | {}", case.name, bft.peak());
-        if sides.len() == 1 {
-            return Ok(vec![format!("{ours} | – | – | – | – |")]);
-        }
+        let speed = bft.rate();
+        let ours = format!(
+            "| {} | {} | {}",
+            case.name,
+            case.counts.show(speed),
+            bft.peak()
+        );
         let row = |(name, _, side): &(&str, Server, Side)| {
-            let theirs = side.tokens_per_second();
-            let ratio = speed / theirs;
             format!(
-                "{ours} | {name} | {theirs:.1} | {} | {ratio:.2} |",
-                side.peak()
+                "{ours} | {name} | {} | {} | {:.2} |",
+                case.counts.show(side.rate()),
+                side.peak(),
+                speed / side.rate()
             )
         };
-        Ok(sides[1..].iter().map(row).collect())
+        table.rows(match &sides[1..] {
+            [] => vec![format!("{ours} | – | – | – | – |")],
+            rivals => rivals.iter().map(row).collect(),
+        });
+        Ok(())
     }
 }

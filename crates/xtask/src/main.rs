@@ -33,7 +33,7 @@ const TASKS: [Task; 5] = [
     },
     Task {
         name: "bench",
-        does: "times bft, PyTorch and llama.cpp in turn and prints the table of docs/benchmarks.md",
+        does: "times bft, PyTorch, llama.cpp and burn in turn and writes the table into target/bench/table.md, or --output FILE",
         run: bench::run,
     },
     Task {
