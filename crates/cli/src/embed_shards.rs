@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use bft_formats::{EmbeddingModel, sha256_file};
+use bft_formats::{Adapter, EmbeddingModel, sha256_file};
 use bft_train::{EmbedError, EmbedOptions, EmbedReport, EmbedRow, Ranks};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ struct Manifest {
     input_sha256: String,
     /// SHA-256 of the model's weights.
     model_sha256: String,
-    /// SHA-256 of the adapter's weights.
+    /// SHA-256 of the adapter, as [`Adapter::sha256`] has it.
     adapter_sha256: Option<String>,
     /// Ending of the files.
     format: String,
@@ -70,15 +70,14 @@ impl<'r> Shards<'r> {
         model: &EmbeddingModel,
         job: Option<&'r Job>,
     ) -> Result<Self, CliError> {
-        let weights = |folder: &PathBuf| sha256_file(&folder.join("adapter_model.safetensors"));
         let extension = flags.output.extension().unwrap_or_default();
         let manifest = Manifest {
             input_sha256: sha256_file(&flags.input).map_err(CliError::failed)?,
             model_sha256: model.sha256().map_err(CliError::failed)?,
             adapter_sha256: flags
                 .adapter
-                .as_ref()
-                .map(weights)
+                .as_deref()
+                .map(Adapter::sha256)
                 .transpose()
                 .map_err(CliError::failed)?,
             format: extension.to_string_lossy().into_owned(),

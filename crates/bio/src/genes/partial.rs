@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bft_formats::sha256_file;
+use bft_formats::Adapter;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -31,11 +31,8 @@ pub fn key(settings: &[&str]) -> String {
 
 /// SHA-256 of a model and of the adapter on it: files are moved and tuned again, contents tell.
 pub fn fingerprint(model: &str, adapter: Option<&Path>) -> Result<String> {
-    let adapter = adapter.map(|path| sha256_file(&path.join("adapter_model.safetensors")));
-    Ok(format!(
-        "{model} {}",
-        adapter.transpose()?.unwrap_or_default()
-    ))
+    let adapter = adapter.map(Adapter::sha256).transpose()?;
+    Ok(format!("{model} {}", adapter.unwrap_or_default()))
 }
 
 impl Partial {
@@ -117,5 +114,24 @@ mod tests {
         drop(run);
         let run = Partial::open(&path, "b").expect("opened");
         assert_eq!(run.get("TP53", "who?"), None);
+    }
+
+    #[test]
+    fn an_adapter_that_is_scaled_otherwise_is_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tuned = |alpha: u32, weights: &str| {
+            let write = |name, text: &str| std::fs::write(folder.path().join(name), text);
+            write(
+                "adapter_config.json",
+                &format!("{{\"lora_alpha\": {alpha}}}"),
+            )
+            .expect("written");
+            write("adapter_model.safetensors", weights).expect("written");
+            fingerprint("model", Some(folder.path())).expect("read")
+        };
+        let first = tuned(32, "weights");
+        assert_ne!(first, tuned(16, "weights"));
+        assert_ne!(first, tuned(32, "others"));
+        assert_eq!(first, tuned(32, "weights"));
     }
 }

@@ -25,6 +25,16 @@ impl Adapter {
         load(&Folder::on_disk(dir), model)
     }
 
+    /// SHA-256 of what is in an adapter's folder: its weights, and the configuration that scales them.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn sha256(dir: &Path) -> Result<String> {
+        let [config, weights] =
+            [CONFIG_FILE, WEIGHTS_FILE].map(|name| crate::sha256_file(&dir.join(name)));
+        Ok(crate::sha256_bytes(
+            format!("{} {}", config?, weights?).as_bytes(),
+        ))
+    }
+
     /// Reads an adapter from the contents of its files, by file name.
     pub fn from_folder<S: Into<Source>>(
         name: &str,
