@@ -22,30 +22,50 @@ struct Params {
 const TOKENS: u32 = 8u;
 const INPUTS: u32 = 16u;
 // The 16 inputs are half a chunk, a whole one or four, by format.
-const CHUNKS: u32 = max(INPUTS / CHUNK, 1u);
 const CHUNK_VEC4S: u32 = min(CHUNK, INPUTS) / 4u;
 
 // One token's products with four rows of W: `w[g]` holds those rows' four inputs g as its columns.
 fn step(acc: ptr<function, array<vec4<f32>, 4>>, outputs: vec4<f32>, w: ptr<function, array<mat4x4<f32>, 4>>) {
-    for (var g = 0u; g < 4u; g++) {
-        (*acc)[g] += (*w)[g] * outputs;
+    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable indexes.
+    (*acc)[0] += (*w)[0] * outputs;
+    (*acc)[1] += (*w)[1] * outputs;
+    (*acc)[2] += (*w)[2] * outputs;
+    (*acc)[3] += (*w)[3] * outputs;
+}
+
+fn store4(token: u32, input: u32, acc: vec4<f32>) {
+    if input >= params.in_features {
+        return;
     }
+    let at = (token * params.in_features + input) / 4u;
+    var value = params.alpha * acc;
+    if params.beta != 0.0 {
+        value += params.beta * dx[at];
+    }
+    dx[at] = value;
 }
 
 fn store(token: u32, input: u32, acc: ptr<function, array<vec4<f32>, 4>>) {
     if token >= params.tokens {
         return;
     }
-    for (var g = 0u; g < 4u; g++) {
-        if input + 4u * g < params.in_features {
-            let at = (token * params.in_features + input) / 4u + g;
-            var value = params.alpha * (*acc)[g];
-            if params.beta != 0.0 {
-                value += params.beta * dx[at];
-            }
-            dx[at] = value;
-        }
-    }
+    store4(token, input, (*acc)[0]);
+    store4(token, input + 4u, (*acc)[1]);
+    store4(token, input + 8u, (*acc)[2]);
+    store4(token, input + 12u, (*acc)[3]);
+}
+
+// Vec4 g of the 16 inputs, of four rows of W that begin at chunk `at`.
+fn weights_of_four(at: u32, first_chunk: u32, first_vec4: u32, g: u32) -> mat4x4<f32> {
+    let row_chunks = params.in_features / CHUNK;
+    let chunk = at + min(first_chunk + g / CHUNK_VEC4S, row_chunks - 1u);
+    let i = g % CHUNK_VEC4S;
+    return mat4x4<f32>(
+        weight4(open_chunk(fetch_chunk(chunk), first_vec4), i),
+        weight4(open_chunk(fetch_chunk(chunk + row_chunks), first_vec4), i),
+        weight4(open_chunk(fetch_chunk(chunk + 2u * row_chunks), first_vec4), i),
+        weight4(open_chunk(fetch_chunk(chunk + 3u * row_chunks), first_vec4), i),
+    );
 }
 
 @compute @workgroup_size(8, 4)
@@ -79,17 +99,13 @@ fn product(@builtin(global_invocation_id) id: vec3<u32>) {
     var acc7: array<vec4<f32>, 4>;
 
     for (var n4 = 0u; n4 < row4; n4++) {
-        var w: array<mat4x4<f32>, 4>;
-        for (var c = 0u; c < CHUNKS; c++) {
-            let at = 4u * n4 * row_chunks + min(first_chunk + c, row_chunks - 1u);
-            let row0 = open_chunk(fetch_chunk(at), first_vec4);
-            let row1 = open_chunk(fetch_chunk(at + row_chunks), first_vec4);
-            let row2 = open_chunk(fetch_chunk(at + 2u * row_chunks), first_vec4);
-            let row3 = open_chunk(fetch_chunk(at + 3u * row_chunks), first_vec4);
-            for (var g = 0u; g < CHUNK_VEC4S; g++) {
-                w[c * CHUNK_VEC4S + g] = mat4x4<f32>(weight4(row0, g), weight4(row1, g), weight4(row2, g), weight4(row3, g));
-            }
-        }
+        let at = 4u * n4 * row_chunks;
+        var w = array<mat4x4<f32>, 4>(
+            weights_of_four(at, first_chunk, first_vec4, 0u),
+            weights_of_four(at, first_chunk, first_vec4, 1u),
+            weights_of_four(at, first_chunk, first_vec4, 2u),
+            weights_of_four(at, first_chunk, first_vec4, 3u),
+        );
         step(&acc0, dy[y0 + n4], &w);
         step(&acc1, dy[y1 + n4], &w);
         step(&acc2, dy[y2 + n4], &w);
@@ -100,12 +116,19 @@ fn product(@builtin(global_invocation_id) id: vec3<u32>) {
         step(&acc7, dy[y7 + n4], &w);
     }
 
-    store(token, input, &acc0);
-    store(token + 1u, input, &acc1);
-    store(token + 2u, input, &acc2);
-    store(token + 3u, input, &acc3);
-    store(token + 4u, input, &acc4);
-    store(token + 5u, input, &acc5);
-    store(token + 6u, input, &acc6);
-    store(token + 7u, input, &acc7);
+    // One store in the code instead of eight: its many checks are what a browser's compiler spends its memory on.
+    for (var t = 0u; t < TOKENS; t++) {
+        var acc = acc0;
+        switch t {
+            case 1u: { acc = acc1; }
+            case 2u: { acc = acc2; }
+            case 3u: { acc = acc3; }
+            case 4u: { acc = acc4; }
+            case 5u: { acc = acc5; }
+            case 6u: { acc = acc6; }
+            case 7u: { acc = acc7; }
+            default: {}
+        }
+        store(token + t, input, &acc);
+    }
 }

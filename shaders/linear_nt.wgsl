@@ -24,25 +24,54 @@ const OUTPUTS: u32 = 16u;
 
 // One token's products with four inputs: a row of `w[g]` in, four outputs of `acc[g]`.
 fn step(acc: ptr<function, array<vec4<f32>, 4>>, inputs: vec4<f32>, w: ptr<function, array<mat4x4<f32>, 4>>) {
-    for (var g = 0u; g < 4u; g++) {
-        (*acc)[g] += inputs * (*w)[g];
+    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable indexes.
+    (*acc)[0] += inputs * (*w)[0];
+    (*acc)[1] += inputs * (*w)[1];
+    (*acc)[2] += inputs * (*w)[2];
+    (*acc)[3] += inputs * (*w)[3];
+}
+
+fn store4(token: u32, output: u32, acc: vec4<f32>) {
+    if output >= params.out_features {
+        return;
     }
+    let at = (token * params.out_features + output) / 4u;
+    var value = params.alpha * acc;
+    if params.beta != 0.0 {
+        value += params.beta * y[at];
+    }
+    y[at] = value;
 }
 
 fn store(token: u32, output: u32, acc: ptr<function, array<vec4<f32>, 4>>) {
     if token >= params.tokens {
         return;
     }
-    for (var g = 0u; g < 4u; g++) {
-        if output + 4u * g < params.out_features {
-            let at = (token * params.out_features + output) / 4u + g;
-            var value = params.alpha * (*acc)[g];
-            if params.beta != 0.0 {
-                value += params.beta * y[at];
-            }
-            y[at] = value;
-        }
-    }
+    store4(token, output, (*acc)[0]);
+    store4(token, output + 4u, (*acc)[1]);
+    store4(token, output + 8u, (*acc)[2]);
+    store4(token, output + 12u, (*acc)[3]);
+}
+
+// The chunk of four neighbouring outputs.
+fn load_four(output: u32, c: u32) -> array<Chunk, 4> {
+    let last = params.out_features - 1u;
+    let row_chunks = params.in_features / CHUNK;
+    return array<Chunk, 4>(
+        load_chunk(min(output, last) * row_chunks + c),
+        load_chunk(min(output + 1u, last) * row_chunks + c),
+        load_chunk(min(output + 2u, last) * row_chunks + c),
+        load_chunk(min(output + 3u, last) * row_chunks + c),
+    );
+}
+
+fn weights_of_four(chunks: ptr<function, array<Chunk, 4>>, i: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        weight4((*chunks)[0], i),
+        weight4((*chunks)[1], i),
+        weight4((*chunks)[2], i),
+        weight4((*chunks)[3], i),
+    );
 }
 
 @compute @workgroup_size(8, 4)
@@ -74,20 +103,17 @@ fn product(@builtin(global_invocation_id) id: vec3<u32>) {
     var acc7: array<vec4<f32>, 4>;
 
     for (var c = 0u; c < row_chunks; c++) {
-        var chunks: array<Chunk, 16>;
-        for (var o = 0u; o < 16u; o++) {
-            chunks[o] = load_chunk(min(output + o, params.out_features - 1u) * row_chunks + c);
-        }
+        var chunks0 = load_four(output, c);
+        var chunks1 = load_four(output + 4u, c);
+        var chunks2 = load_four(output + 8u, c);
+        var chunks3 = load_four(output + 12u, c);
         for (var i = 0u; i < CHUNK / 4u; i++) {
-            var w: array<mat4x4<f32>, 4>;
-            for (var g = 0u; g < 4u; g++) {
-                w[g] = mat4x4<f32>(
-                    weight4(chunks[4u * g], i),
-                    weight4(chunks[4u * g + 1u], i),
-                    weight4(chunks[4u * g + 2u], i),
-                    weight4(chunks[4u * g + 3u], i),
-                );
-            }
+            var w = array<mat4x4<f32>, 4>(
+                weights_of_four(&chunks0, i),
+                weights_of_four(&chunks1, i),
+                weights_of_four(&chunks2, i),
+                weights_of_four(&chunks3, i),
+            );
             let at = c * (CHUNK / 4u) + i;
             step(&acc0, x[x0 + at], &w);
             step(&acc1, x[x1 + at], &w);
@@ -100,12 +126,19 @@ fn product(@builtin(global_invocation_id) id: vec3<u32>) {
         }
     }
 
-    store(token, output, &acc0);
-    store(token + 1u, output, &acc1);
-    store(token + 2u, output, &acc2);
-    store(token + 3u, output, &acc3);
-    store(token + 4u, output, &acc4);
-    store(token + 5u, output, &acc5);
-    store(token + 6u, output, &acc6);
-    store(token + 7u, output, &acc7);
+    // One store in the code instead of eight: its many checks are what a browser's compiler spends its memory on.
+    for (var t = 0u; t < TOKENS; t++) {
+        var acc = acc0;
+        switch t {
+            case 1u: { acc = acc1; }
+            case 2u: { acc = acc2; }
+            case 3u: { acc = acc3; }
+            case 4u: { acc = acc4; }
+            case 5u: { acc = acc5; }
+            case 6u: { acc = acc6; }
+            case 7u: { acc = acc7; }
+            default: {}
+        }
+        store(token + t, output, &acc);
+    }
 }

@@ -26,25 +26,33 @@ const ROWS: u32 = 8u;
 const COLS: u32 = 16u;
 
 fn step(acc: ptr<function, array<vec4<f32>, 4>>, left: f32, right: ptr<function, array<vec4<f32>, 4>>) {
-    for (var g = 0u; g < 4u; g++) {
-        (*acc)[g] += left * (*right)[g];
+    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable indexes.
+    (*acc)[0] += left * (*right)[0];
+    (*acc)[1] += left * (*right)[1];
+    (*acc)[2] += left * (*right)[2];
+    (*acc)[3] += left * (*right)[3];
+}
+
+fn store4(row: u32, col: u32, acc: vec4<f32>) {
+    if col >= params.cols {
+        return;
     }
+    let at = (row * params.cols + col) / 4u;
+    var value = params.alpha * acc;
+    if params.beta != 0.0 {
+        value += params.beta * c[at];
+    }
+    c[at] = value;
 }
 
 fn store(row: u32, col: u32, acc: ptr<function, array<vec4<f32>, 4>>) {
     if row >= params.rows {
         return;
     }
-    for (var g = 0u; g < 4u; g++) {
-        if col + 4u * g < params.cols {
-            let at = (row * params.cols + col) / 4u + g;
-            var value = params.alpha * (*acc)[g];
-            if params.beta != 0.0 {
-                value += params.beta * c[at];
-            }
-            c[at] = value;
-        }
-    }
+    store4(row, col, (*acc)[0]);
+    store4(row, col + 4u, (*acc)[1]);
+    store4(row, col + 8u, (*acc)[2]);
+    store4(row, col + 12u, (*acc)[3]);
 }
 
 @compute @workgroup_size(LANES)
@@ -64,6 +72,10 @@ fn product(
     let cols4 = params.cols / 4u;
     let a0 = row / 4u;
     let a1 = min(a0 + 1u, rows4 - 1u);
+    let b0 = col / 4u;
+    let b1 = min(b0 + 1u, cols4 - 1u);
+    let b2 = min(b0 + 2u, cols4 - 1u);
+    let b3 = min(b0 + 3u, cols4 - 1u);
     var acc0: array<vec4<f32>, 4>;
     var acc1: array<vec4<f32>, 4>;
     var acc2: array<vec4<f32>, 4>;
@@ -74,10 +86,8 @@ fn product(
     var acc7: array<vec4<f32>, 4>;
 
     for (var t = 0u; t < params.tokens; t++) {
-        var right: array<vec4<f32>, 4>;
-        for (var g = 0u; g < 4u; g++) {
-            right[g] = b[t * cols4 + min(col / 4u + g, cols4 - 1u)];
-        }
+        let at = t * cols4;
+        var right = array<vec4<f32>, 4>(b[at + b0], b[at + b1], b[at + b2], b[at + b3]);
         let low = a[t * rows4 + a0];
         step(&acc0, low.x, &right);
         step(&acc1, low.y, &right);
@@ -90,12 +100,19 @@ fn product(
         step(&acc7, high.w, &right);
     }
 
-    store(row, col, &acc0);
-    store(row + 1u, col, &acc1);
-    store(row + 2u, col, &acc2);
-    store(row + 3u, col, &acc3);
-    store(row + 4u, col, &acc4);
-    store(row + 5u, col, &acc5);
-    store(row + 6u, col, &acc6);
-    store(row + 7u, col, &acc7);
+    // One store in the code instead of eight: its many checks are what a browser's compiler spends its memory on.
+    for (var r = 0u; r < ROWS; r++) {
+        var acc = acc0;
+        switch r {
+            case 1u: { acc = acc1; }
+            case 2u: { acc = acc2; }
+            case 3u: { acc = acc3; }
+            case 4u: { acc = acc4; }
+            case 5u: { acc = acc5; }
+            case 6u: { acc = acc6; }
+            case 7u: { acc = acc7; }
+            default: {}
+        }
+        store(row + r, col, &acc);
+    }
 }
