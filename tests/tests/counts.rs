@@ -49,6 +49,18 @@ fn a_step_asks_no_more_of_a_gpu_than_it_did() {
             seed: 0,
         };
         let opened = gpu.counters();
+        block_on(Tuner::compile(
+            &gpu,
+            &fixture.model,
+            &fixture.adapter,
+            options,
+        ))
+        .unwrap();
+        assert_eq!(
+            gpu.counters(),
+            opened,
+            "building shaders asks for no memory"
+        );
         let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
         let start = since(opened, gpu.counters());
         let mut step = || {

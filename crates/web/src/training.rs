@@ -78,6 +78,10 @@ impl Session {
             .memory(&ready.model, trainer.adapter())
             .map_err(Failure::from)?;
         let summary = DeviceSummary::new(ready.device.info(), memory.total_bytes);
+        let options = trainer.plan().tuner_options();
+        Tuner::compile(&ready.device, &ready.model, trainer.adapter(), options)
+            .await
+            .map_err(Failure::from)?;
         let turns = Turns {
             host: &self.host,
             device: Rc::clone(&ready.device),

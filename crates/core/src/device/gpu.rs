@@ -513,6 +513,23 @@ impl Gpu {
         Ok(pipeline)
     }
 
+    /// Builds the pipelines of a recording, one after another.
+    pub async fn compile(&self, recording: &Recording) -> Result<(), DeviceError> {
+        for dispatch in recording.dispatches() {
+            let choice = self.choices.pick(dispatch);
+            let is_new = {
+                let mut cache = lock(&self.cache);
+                let count = cache.pipelines.len();
+                self.pipeline(&mut cache, choice, dispatch.defines)?;
+                cache.pipelines.len() > count
+            };
+            if is_new {
+                self.wait().await?;
+            }
+        }
+        Ok(())
+    }
+
     fn build(&self, choice: Choice, defines: Defines) -> Result<Pipeline, DeviceError> {
         let kernel = choice.kernel;
         let label = format!("{}::{}", choice.name(), kernel.entry);

@@ -459,6 +459,14 @@ impl Device {
         }
     }
 
+    /// Builds the pipelines of a recording, one after another, and runs nothing.
+    pub(crate) async fn compile(&self, recording: &Recording) -> Result<(), DeviceError> {
+        match &self.side {
+            Side::Cpu(_) | Side::Planning(_) => Ok(()),
+            Side::Gpu(gpu) => gpu.compile(recording).await,
+        }
+    }
+
     /// What kernels may need of this device: [`Tier::Portable`] alone on the CPU.
     #[must_use]
     pub fn tiers(&self) -> &[Tier] {

@@ -192,6 +192,28 @@ impl<'a> Tuner<'a> {
         })
     }
 
+    /// Builds the pipelines that tuning will need, one after another, before the run has a buffer: a driver's compiler
+    /// may hold more than the run does, and so never holds it beside the run. Nothing on the CPU.
+    ///
+    /// # Errors
+    /// Where the adapter's factors do not fit their ranks, or the device fails.
+    pub async fn compile(
+        device: &Device,
+        model: &Model,
+        adapter: &Adapter,
+        options: TunerOptions,
+    ) -> Result<(), ModelError> {
+        let planning = Device::planning();
+        let mut dry = Tuner::new(&planning, model, adapter, options)?;
+        let batch = dry.largest_batch(options.capacity.tokens);
+        let totals = StepTotals {
+            samples: 1,
+            tokens: 1,
+        };
+        let rec = dry.record(&batch, totals, &LossConfig::default())?;
+        Ok(device.compile(&rec).await?)
+    }
+
     /// Whether blocks are computed again in the backward pass.
     #[must_use]
     pub fn checkpoints_activations(&self) -> bool {
