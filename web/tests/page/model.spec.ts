@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { engine, expect, open, openTiny, openTinyOnCpu, test } from "./watched.ts";
+import { engine, expect, open, openTiny, openTinyOnCpu, test, useCpu } from "./watched.ts";
 import { folder, gguf, type Upload } from "../tiny.ts";
 
 test("files of a folder are chosen, described, and kept for the next visit, which is offline", async ({ page, context }) => {
@@ -31,6 +31,35 @@ test("a chosen folder gives the model its name", async ({ page }) => {
   await open(page);
   await page.locator("#model-folder").setInputFiles(chosen);
   await expect(page.locator("#model-card h3")).toHaveText("my-genes");
+});
+
+test("a folder is dropped", async ({ page }) => {
+  await open(page);
+  await useCpu(page);
+  const dropped = join(mkdtempSync(join(tmpdir(), "bft-page-")), "my-model");
+  mkdirSync(dropped);
+  for (const { name, buffer } of folder()) writeFileSync(join(dropped, name), buffer);
+  await page.locator("#model-drop").scrollIntoViewIfNeeded();
+  const box = (await page.locator("#model-drop").boundingBox())!;
+  const session = await page.context().newCDPSession(page);
+  for (const type of ["dragEnter", "dragOver", "drop"] as const) {
+    const data = { items: [], files: [dropped], dragOperationsMask: 1 };
+    await session.send("Input.dispatchDragEvent", { type, x: box.x + box.width / 2, y: box.y + box.height / 2, data });
+  }
+  await expect(page.locator("#model-card")).toContainText("qwen2");
+  await expect(page.locator("#model-card")).toContainText("my-model");
+});
+
+test("the page is there before the engine is", async ({ page, context }) => {
+  let release = () => {};
+  const held = new Promise<void>((resolve) => (release = resolve));
+  await context.route(/\.wasm$/, async (route) => (await held, route.continue()));
+  await page.goto("./");
+  await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
+  await expect(page.getByRole("button", { name: "Load SmolLM2" })).toBeVisible();
+  await expect(page.locator("#device-gist")).toBeEmpty();
+  release();
+  await expect(page.locator("#device-gist")).not.toBeEmpty();
 });
 
 test("a GPU that is a program is taken only when asked for, and the page says what that means", async ({ page }) => {

@@ -91,6 +91,22 @@ test("a page that is left in the middle of a run offers to go on, and does", asy
   await expect(state(page)).toHaveText(/^Stopped after step/);
 });
 
+test("a run goes on while the browser has frozen the page, as it may behind other tabs", async ({ page, context }) => {
+  await ready(page, 50_000);
+  await start(page);
+  await expect.poll(() => stepsDone(page)).toBeGreaterThan(2);
+  const session = await context.newCDPSession(page);
+  await session.send("Page.setWebLifecycleState", { state: "frozen" });
+  const frozen = await stepsDone(page);
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await session.send("Page.setWebLifecycleState", { state: "active" });
+  expect(await stepsDone(page)).toBeGreaterThan(frozen + 10);
+  const thawed = await stepsDone(page);
+  await expect.poll(() => stepsDone(page)).toBeGreaterThan(thawed + 10);
+  await page.getByRole("button", { name: "Stop", exact: true }).click();
+  await expect(state(page)).toHaveText(/^Stopped after step/);
+});
+
 for (const [how, button] of [["the GPU opened again", "Open the GPU again"], ["the CPU", "Go on with the CPU"]] as const) {
   test(`a run whose GPU is lost goes on with ${how}`, async ({ page, watch }) => {
     watch.expected.push(/[Dd]evice.*(lost|destroyed)/);
