@@ -396,8 +396,6 @@ impl Session {
                 _ => return Ok(()),
             }
         };
-        // What an old model held is given back once the device has had its turn.
-        device.wait().await?;
         let total: usize = model.tensors.values().map(|t| t.byte_len()).sum();
         let base = Base::stream(&device, &model, |done| {
             self.host.tell(json!({
