@@ -1,14 +1,18 @@
 //! Stands in for a driver with cooperative matrices: rewrites a shader's matrices to plain arithmetic, of which each lane of a
 //! subgroup does its share.
 //!
-//! So the kernels' tiles, borders and sums are run on every machine. What a driver makes of real matrices is not.
+//! So the kernels' tiles, borders and sums are run on every machine, in each size. What a driver makes of real matrices is
+//! tested by `gpu_matches_cpu` where an adapter has them.
 
 use bft_core::device::{Device, Tier};
 
-/// Lets a device run the kernels of both tiers with matrices by the stand-in. In f32 throughout: what they compute is to be
-/// that of the portable kernels.
+/// The tiers with matrices.
+pub const TIERS: [Tier; 3] = [Tier::Matrices, Tier::HalfMatrices8, Tier::HalfMatrices16];
+
+/// Lets a device run the kernels of [`TIERS`] by the stand-in. In f32 throughout: what they compute is to be that of the
+/// portable kernels.
 pub fn emulate(device: &mut Device) {
-    for tier in [Tier::Matrices, Tier::HalfMatrices] {
+    for tier in TIERS {
         device.rewrite_shaders(tier, rewrite);
     }
 }

@@ -39,7 +39,9 @@ fn validate(module: &naga::Module, tier: Tier) -> naga::valid::ModuleInfo {
             Tier::Subgroups => Has::SUBGROUP,
             Tier::Matrices => Has::COOPERATIVE_MATRIX,
             Tier::Half => Has::SHADER_FLOAT16,
-            Tier::HalfMatrices => Has::SHADER_FLOAT16 | Has::COOPERATIVE_MATRIX,
+            Tier::HalfMatrices8 | Tier::HalfMatrices16 => {
+                Has::SHADER_FLOAT16 | Has::COOPERATIVE_MATRIX
+            }
         };
     naga::valid::Validator::new(flags, capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
@@ -70,7 +72,7 @@ fn shaders_translate_to_every_backend() {
         let info = validate(&module, tier);
         spv::write_vec(&module, &info, &spv::Options::default(), None).expect(kernel.shader);
         // Metal has no matrices of 16 × 16, DirectX none at all: no adapter of theirs offers these tiers.
-        if tier == Tier::HalfMatrices {
+        if tier == Tier::HalfMatrices16 {
             continue;
         }
         let options = msl::Options {
@@ -80,7 +82,7 @@ fn shaders_translate_to_every_backend() {
         };
         msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
             .expect(kernel.shader);
-        if tier == Tier::Matrices {
+        if matches!(tier, Tier::Matrices | Tier::HalfMatrices8) {
             continue;
         }
         let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
@@ -177,7 +179,7 @@ fn matrix_kernels_match_cpu_with_a_stand_in_for_matrices() {
         return;
     };
     bft_tests::matrices::emulate(&mut gpu);
-    let tiers = [Tier::Matrices, Tier::HalfMatrices].map(KernelPreference::Tier);
+    let tiers = bft_tests::matrices::TIERS.map(KernelPreference::Tier);
     match block_on(difference_of_kernels(&linear::OP, &gpu, &tiers)) {
         Ok(compared) => assert!(compared > 50, "only {compared} comparisons"),
         Err(problem) => panic!("{problem}"),

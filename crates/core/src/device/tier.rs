@@ -15,8 +15,10 @@ pub enum Tier {
     Matrices,
     /// Tiles in f16, sums in f32. Less accurate: taken only where [`Precision::F16`] allows it.
     Half,
-    /// Matrices of 16 × 16 in f16 with sums in f32. Less accurate, as [`Tier::Half`].
-    HalfMatrices,
+    /// Matrices of 8 × 8 in f16 with sums in f32. Less accurate, as [`Tier::Half`].
+    HalfMatrices8,
+    /// The same of 16 × 16.
+    HalfMatrices16,
 }
 
 /// How exact the kernels of a device are to be.
@@ -38,12 +40,13 @@ const FEWEST_LANES: u32 = 8;
 
 impl Tier {
     /// Every tier, the portable one first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Portable,
         Self::Subgroups,
         Self::Matrices,
         Self::Half,
-        Self::HalfMatrices,
+        Self::HalfMatrices8,
+        Self::HalfMatrices16,
     ];
 
     /// Its name in lists: empty for the portable one.
@@ -54,14 +57,27 @@ impl Tier {
             Self::Subgroups => "subgroups",
             Self::Matrices => "matrices",
             Self::Half => "f16",
-            Self::HalfMatrices => "f16 matrices",
+            Self::HalfMatrices8 => "f16 matrices of 8",
+            Self::HalfMatrices16 => "f16 matrices of 16",
         }
     }
 
     /// Whether its results are as exact as those of the portable kernels.
     #[must_use]
     pub fn is_exact(self) -> bool {
-        !matches!(self, Self::Half | Self::HalfMatrices)
+        !matches!(
+            self,
+            Self::Half | Self::HalfMatrices8 | Self::HalfMatrices16
+        )
+    }
+
+    /// Rows and columns of the matrices that its subgroups multiply.
+    pub(crate) fn side(self) -> Option<usize> {
+        match self {
+            Self::Portable | Self::Subgroups | Self::Half => None,
+            Self::Matrices | Self::HalfMatrices8 => Some(8),
+            Self::HalfMatrices16 => Some(16),
+        }
     }
 
     /// What its shaders' text is given, before the definitions of the variant. `lanes` is [`Tier::lanes`].
@@ -71,7 +87,8 @@ impl Tier {
             Self::Subgroups => &[("REAL", "f32"), ("SUM", "subgroups")],
             Self::Matrices => &[("REAL", "f32"), ("SIDE", "8")],
             Self::Half => &[("REAL", "f16")],
-            Self::HalfMatrices => &[("REAL", "f16"), ("SIDE", "16")],
+            Self::HalfMatrices8 => &[("REAL", "f16"), ("SIDE", "8")],
+            Self::HalfMatrices16 => &[("REAL", "f16"), ("SIDE", "16")],
         }
     }
 
@@ -89,7 +106,9 @@ impl Tier {
             Self::Portable | Self::Subgroups => "",
             Self::Matrices => "enable wgpu_cooperative_matrix;\n",
             Self::Half => "enable f16;\n",
-            Self::HalfMatrices => "enable f16;\nenable wgpu_cooperative_matrix;\n",
+            Self::HalfMatrices8 | Self::HalfMatrices16 => {
+                "enable f16;\nenable wgpu_cooperative_matrix;\n"
+            }
         };
         let lanes = lanes.to_string();
         let mut defines = [self.defines(), variant].concat();
@@ -104,7 +123,7 @@ impl Tier {
             Self::Subgroups => wgpu::Features::SUBGROUP,
             Self::Matrices => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
             Self::Half => wgpu::Features::SHADER_F16,
-            Self::HalfMatrices => {
+            Self::HalfMatrices8 | Self::HalfMatrices16 => {
                 wgpu::Features::SHADER_F16 | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
             }
         }
@@ -130,7 +149,8 @@ impl Tier {
                 Self::Portable | Self::Half => true,
                 Self::Subgroups => info.subgroup_min_size >= FEWEST_LANES,
                 Self::Matrices => multiplies(8, wgpu::CooperativeScalarType::F32),
-                Self::HalfMatrices => multiplies(16, wgpu::CooperativeScalarType::F16),
+                Self::HalfMatrices8 => multiplies(8, wgpu::CooperativeScalarType::F16),
+                Self::HalfMatrices16 => multiplies(16, wgpu::CooperativeScalarType::F16),
             }
     }
 }

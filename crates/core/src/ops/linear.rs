@@ -163,11 +163,13 @@ pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, 
     } else {
         let mut choices = tiles(&FORWARD, &FORWARD_TILE, &FORWARD_NARROW, tokens, rows);
         if rows > NARROW {
-            choices.push(matrices(&FORWARD_MATRIX, Tier::Matrices, tokens, rows));
+            choices.extend(matrices(&FORWARD_MATRIX, Tier::Matrices, tokens, rows));
             // LoRA's factors, which are trained, keep their digits.
             if matches!(w, Matrix::Frozen { .. }) {
                 choices.push(choices[1].needing(Tier::Half));
-                choices.push(matrices(&FORWARD_MATRIX, Tier::HalfMatrices, tokens, rows));
+                for tier in [Tier::HalfMatrices8, Tier::HalfMatrices16] {
+                    choices.extend(matrices(&FORWARD_MATRIX, tier, tokens, rows));
+                }
             }
         }
         choices
@@ -199,7 +201,7 @@ pub fn backward(
     // None in f16: most gradients are smaller than what it can hold.
     let mut choices = tiles(&BACKWARD, &BACKWARD_TILE, &BACKWARD_NARROW, tokens, cols);
     if cols > NARROW {
-        choices.push(matrices(&BACKWARD_MATRIX, Tier::Matrices, tokens, cols));
+        choices.extend(matrices(&BACKWARD_MATRIX, Tier::Matrices, tokens, cols));
     }
     rec.choose(
         choices,
@@ -284,9 +286,9 @@ fn tiles(
 }
 
 /// A kernel whose subgroups multiply matrices, four to a side of the result.
-fn matrices(kernel: &'static Kernel, needs: Tier, tokens: usize, cols: usize) -> Choice {
-    let side = if needs == Tier::Matrices { 8 } else { 16 };
-    Choice::portable(kernel, grid_2d(4 * side, tokens, cols)).needing(needs)
+fn matrices(kernel: &'static Kernel, needs: Tier, tokens: usize, cols: usize) -> Option<Choice> {
+    let grid = grid_2d(4 * needs.side()?, tokens, cols);
+    Some(Choice::portable(kernel, grid).needing(needs))
 }
 
 /// Calls of one class have the same matrix and about the same number of tokens.
