@@ -48,6 +48,8 @@ files![
     "shared/row_lanes.wgsl",
     "shared/row_subgroups.wgsl",
     "shared/slices.wgsl",
+    "shared/step_f16.wgsl",
+    "shared/step_f32.wgsl",
     "shared/sum_lanes.wgsl",
     "shared/sum_subgroups.wgsl",
     "shared/weight_bf16.wgsl",

@@ -30,7 +30,7 @@ const WEIGHT_LOADS: u32 = max(16u / CHUNK, 1u);
 const LANES_PER_ROW: u32 = 2u * WEIGHT_LOADS;
 
 // [row][input / 4], mixed so that eight lanes side by side touch every bank once, reading or writing.
-// In f16 the tiles take half of the memory and of its bandwidth; each sum is of f32 all the same.
+// In f16 the tiles take half of the memory and of its bandwidth.
 alias Real = {{REAL}};
 var<workgroup> x_tile: array<vec4<Real>, 512>;
 var<workgroup> w_tile: array<vec4<Real>, 512>;
@@ -97,10 +97,7 @@ fn put(fetched: ptr<function, Fetched>, depth4: u32, lane: u32) {
     }
 }
 
-fn step(acc: vec4<f32>, inputs: vec4<f32>, w: mat4x4<f32>) -> vec4<f32> {
-    let low = fma(vec4<f32>(inputs.y), w[1], fma(vec4<f32>(inputs.x), w[0], acc));
-    return fma(vec4<f32>(inputs.w), w[3], fma(vec4<f32>(inputs.z), w[2], low));
-}
+//!include shared/step_{REAL}.wgsl
 
 fn store(token: u32, output: u32, acc: vec4<f32>) {
     if token >= params.tokens || output >= params.out_features {
@@ -138,28 +135,22 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         if depth4 + DEPTH4 < row4 {
             fetched = fetch(&at, depth4 + DEPTH4, lane);
         }
-        for (var v = 0u; v < DEPTH4; v++) {
+        for (var v = 0u; v < DEPTH4; v += RUN4) {
             // Tokens 8 apart, and four neighbouring outputs, have their slots at one distance.
             let x_at = x_slot(row, v);
-            let w_at = w_slot(column, v);
-            let w = transpose(mat4x4<f32>(
-                vec4<f32>(w_tile[w_at]),
-                vec4<f32>(w_tile[w_at + DEPTH4]),
-                vec4<f32>(w_tile[w_at + 2u * DEPTH4]),
-                vec4<f32>(w_tile[w_at + 3u * DEPTH4]),
-            ));
-            let x0 = vec4<f32>(x_tile[x_at]);
-            let x1 = vec4<f32>(x_tile[x_at + 8u * DEPTH4]);
-            let x2 = vec4<f32>(x_tile[x_at + 16u * DEPTH4]);
-            let x3 = vec4<f32>(x_tile[x_at + 24u * DEPTH4]);
+            let w = weights(w_slot(column, v));
+            let x0 = inputs(x_at);
+            let x1 = inputs(x_at + 8u * DEPTH4);
+            let x2 = inputs(x_at + 16u * DEPTH4);
+            let x3 = inputs(x_at + 24u * DEPTH4);
             acc0 = step(acc0, x0, w);
             acc1 = step(acc1, x1, w);
-            let x4 = vec4<f32>(x_tile[x_at + 32u * DEPTH4]);
-            let x5 = vec4<f32>(x_tile[x_at + 40u * DEPTH4]);
+            let x4 = inputs(x_at + 32u * DEPTH4);
+            let x5 = inputs(x_at + 40u * DEPTH4);
             acc2 = step(acc2, x2, w);
             acc3 = step(acc3, x3, w);
-            let x6 = vec4<f32>(x_tile[x_at + 48u * DEPTH4]);
-            let x7 = vec4<f32>(x_tile[x_at + 56u * DEPTH4]);
+            let x6 = inputs(x_at + 48u * DEPTH4);
+            let x7 = inputs(x_at + 56u * DEPTH4);
             acc4 = step(acc4, x4, w);
             acc5 = step(acc5, x5, w);
             acc6 = step(acc6, x6, w);

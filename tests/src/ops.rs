@@ -176,10 +176,7 @@ pub async fn difference_of_kernels(
                 if !recording.choices().any(|(choice, _)| choice.needs == *tier) {
                     continue;
                 }
-                // A product in f16 rounds each factor by 2⁻¹² of it at most, now up, now down.
-                if !tier.is_exact() {
-                    tolerance = 1e-3;
-                }
+                tolerance = tolerance_of(*tier, tolerance);
             }
             gpu.prefer_kernels(*preference);
             let what = format!("{} with {}, {preference:?} kernels", op.name, case.label);
@@ -195,6 +192,20 @@ pub async fn difference_of_kernels(
         }
     }
     Ok(compared)
+}
+
+/// Largest error of a tier's kernels, relative to the largest element, for a case that is given `exact`.
+///
+/// In f16 a rounding errs by 2⁻¹¹ of the number at most, by 0.4 · 2⁻¹¹ in root mean square, now up, now down. Two factors
+/// make that 0.6 · 2⁻¹¹ of a result's root mean square. Where a run of eight products is summed in f16, its product i and sum i
+/// add 0.4 · 2⁻¹¹ of √1 and of √i products: all together 1.1 · 2⁻¹¹. The largest of some thousand errors is four times their
+/// root mean square, the largest result twice its own: 6e-4 and 1.1e-3, and nearly twice that is allowed.
+fn tolerance_of(tier: Tier, exact: f64) -> f64 {
+    match tier {
+        Tier::Portable | Tier::Subgroups | Tier::Matrices => exact,
+        Tier::HalfMatrices8 | Tier::HalfMatrices16 => 1e-3,
+        Tier::Half => 2e-3,
+    }
 }
 
 /// Where two results differ by more than the tolerance, relative to the largest element: what and where.

@@ -28,7 +28,7 @@ pub struct KernelFlags {
     /// Measure on a software GPU driver, too, which kernels are fastest; real GPUs are measured once without being asked
     #[arg(long, help_heading = "Run")]
     pub measure_kernels: bool,
-    /// How exact a GPU's products are: f16 lets those of the forward pass round their factors where that is measured to be faster
+    /// How exact a GPU's products are: f16 lets those of the forward pass be in half precision where that is measured to be faster
     #[arg(long, value_enum, default_value_t = PrecisionFlag::F32, help_heading = "Run")]
     pub precision: PrecisionFlag,
 }
@@ -38,7 +38,7 @@ pub struct KernelFlags {
 pub enum PrecisionFlag {
     /// as the CPU
     F32,
-    /// factors in half precision, sums and gradients in f32
+    /// products in half precision, what they add up to and gradients in f32
     F16,
 }
 

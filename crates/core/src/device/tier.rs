@@ -13,9 +13,10 @@ pub enum Tier {
     Subgroups,
     /// Matrices of 8 × 8 in f32, multiplied by a subgroup together.
     Matrices,
-    /// Tiles in f16, sums in f32. Less accurate: taken only where [`Precision::F16`] allows it.
+    /// Tiles and the sums of eight products in f16, sums of these in f32. Less accurate: taken only where [`Precision::F16`]
+    /// allows it.
     Half,
-    /// Matrices of 8 × 8 in f16 with sums in f32. Less accurate, as [`Tier::Half`].
+    /// Matrices of 8 × 8 in f16 with sums in f32. Less accurate, too.
     HalfMatrices8,
     /// The same of 16 × 16.
     HalfMatrices16,
@@ -28,7 +29,8 @@ pub enum Precision {
     /// As f32, in every tier.
     #[default]
     F32,
-    /// Products of the forward pass may round their factors to f16. Sums and gradients stay in f32.
+    /// Products of the forward pass may be computed in f16, where no more than eight are summed. Their sums and gradients stay
+    /// in f32. A factor or a sum of eight beyond 65,504 becomes infinite.
     F16,
 }
 
