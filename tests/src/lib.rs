@@ -6,6 +6,7 @@
 // A browser has no files.
 #[cfg(not(target_arch = "wasm32"))]
 pub mod fixture;
+pub mod half;
 pub mod matrices;
 pub mod ops;
 pub mod random;

@@ -137,18 +137,10 @@ fn recording_of(device: &Device) -> Recording {
     call(device).1
 }
 
-/// A GPU that has the tile in f16, whatever the adapter: in f32, and a thousandth too large, to be told apart.
 fn with_half() -> Option<Device> {
     let mut gpu = bft_tests::gpu()?;
-    gpu.rewrite_shaders(Tier::Half, skewed);
+    bft_tests::half::skew(&mut gpu);
     Some(gpu)
-}
-
-fn skewed(text: &str) -> String {
-    let text = text
-        .replace("enable f16;", "")
-        .replace("Real = f16", "Real = f32");
-    text.replace("params.alpha *", "1.001 * params.alpha *")
 }
 
 /// Less accurate kernels are neither measured nor taken unless f16 is asked for, though a cache names them.

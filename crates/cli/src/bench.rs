@@ -177,7 +177,7 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     };
     let program = program_bytes(&model)?;
     let device = open::device(&flags.run.device)?;
-    flags.kernels.apply(&device);
+    flags.kernels.apply(&device, true);
     let mut work = Work::prepare(&device, &model, rows.as_deref(), flags)?;
     let ready = started.elapsed();
     let estimate = program + Work::planned_bytes(&model, rows.as_deref(), flags)?;
@@ -386,7 +386,7 @@ fn kernels(
 fn products(model: &Model, flags: &BenchFlags) -> Result<(), CliError> {
     let tokens = flags.lengths().iter().sum();
     let device = open::device(&flags.run.device)?;
-    flags.kernels.apply(&device);
+    flags.kernels.apply(&device, true);
     let products = products::Products::prepare(&device, model, tokens, flags.weights)?;
     let about = json!({
         "tool": "bft",

@@ -8,7 +8,7 @@ use bft_train::TextEncoder;
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{RunFlags, at_least};
+use crate::flags::{KernelFlags, RunFlags, at_least};
 use crate::generate::{SamplingFlags, as_value, chat_tokens, messages};
 use crate::open;
 use crate::ui::{self, DIM};
@@ -47,6 +47,8 @@ pub struct ChatFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub kernels: KernelFlags,
+    #[command(flatten)]
     pub run: RunFlags,
 }
 
@@ -64,6 +66,7 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
         &messages(flags.system.as_deref(), "Hello".to_owned()),
     )?;
     let device = open::device(&flags.run.device)?;
+    flags.kernels.apply(&device, true);
     let runner = open::runner(
         &device,
         &model,

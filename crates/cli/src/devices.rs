@@ -93,7 +93,7 @@ fn kernels(flags: &DevicesFlags) -> Result<(), CliError> {
     }
     if choices.is_empty() {
         let otherwise = if device.is_gpu() {
-            "bft train and bft bench measure before their first step (--measure-kernels on a software driver)"
+            "bft train, eval, generate, chat, embed and bench measure before they begin (--measure-kernels on a software driver)"
         } else {
             "the CPU has one kernel for each call"
         };

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::embed_shards::Shards;
 use crate::error::CliError;
-use crate::flags::{RunFlags, at_least};
+use crate::flags::{KernelFlags, RunFlags, at_least};
 use crate::open;
 use crate::ranks::{self, Job};
 use crate::ui::{self, Progress, thousands};
@@ -70,6 +70,8 @@ pub struct EmbedFlags {
     /// Print a JSON summary
     #[arg(long, help_heading = "Run")]
     pub json: bool,
+    #[command(flatten)]
+    pub kernels: KernelFlags,
     #[command(flatten)]
     pub run: RunFlags,
 }
@@ -152,9 +154,11 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     open::writable("--output", &flags.output)?;
     let request = job.map_or(flags.run.device, |job| job.device(&flags.run.device));
     let device = open::device(&request)?;
+    flags.kernels.apply(&device, job.is_none());
 
     let mut engine =
         EmbedEngine::new(&device, &model, adapter.as_ref(), &options).map_err(CliError::failed)?;
+    pollster::block_on(engine.prepare()).map_err(CliError::failed)?;
     let started = Instant::now();
     let mut progress = Progress::new("embedding", "bytes", size, 0);
     let read = Cell::new(0);

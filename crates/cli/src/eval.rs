@@ -6,7 +6,7 @@ use bft_train::{BatchBounds, Samples, evaluate};
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{DataFlags, GroupFlags, Loss, RunFlags};
+use crate::flags::{DataFlags, GroupFlags, KernelFlags, Loss, RunFlags};
 use crate::open;
 use crate::ui::{self, Progress, thousands};
 
@@ -36,6 +36,8 @@ pub struct EvalFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub kernels: KernelFlags,
+    #[command(flatten)]
     pub run: RunFlags,
 }
 
@@ -45,6 +47,7 @@ pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
     let samples = open::samples("--data", &flags.data, &model, &flags.data_flags)?;
     let device = open::device(&flags.run.device)?;
+    flags.kernels.apply(&device, true);
     let bounds = bounds(&samples);
     let mut scorer = open::scorer(&device, &model, adapter.as_ref(), bounds)?;
     let mut progress = Progress::new("evaluating", "samples", samples.samples.len() as u64, 0);

@@ -52,11 +52,12 @@ impl From<PrecisionFlag> for Precision {
 }
 
 impl KernelFlags {
-    /// Tells the device how exact to be and whether to measure what was not measured before.
-    pub fn apply(&self, device: &Device) {
+    /// Tells the device how exact to be and whether to measure what was not measured before. One of several processes measures
+    /// nothing: each would find other kernels, and others again when the run is repeated.
+    pub fn apply(&self, device: &Device, alone: bool) {
         let measures = self.measure_kernels || !device.is_software();
         device.set_precision(self.precision.into());
-        device.measure_before_tuning(measures);
+        device.measure_when_preparing(alone && measures);
     }
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
-use crate::flags::{RunFlags, at_least, not_negative, share};
+use crate::flags::{KernelFlags, RunFlags, at_least, not_negative, share};
 use crate::open;
 use crate::ui::{self, DIM};
 use crate::writer;
@@ -54,6 +54,8 @@ pub struct GenerateFlags {
     /// Print one JSON object when all is done, instead of text as it comes
     #[arg(long, help_heading = "Run")]
     pub json: bool,
+    #[command(flatten)]
+    pub kernels: KernelFlags,
     #[command(flatten)]
     pub run: RunFlags,
 }
@@ -110,6 +112,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
     }
     let max_length = context.min(tokens.len().saturating_add(flags.sampling.max_new_tokens));
     let device = open::device(&flags.run.device)?;
+    flags.kernels.apply(&device, true);
     let runner = open::runner(&device, &model, adapter.as_ref(), tokens.len(), max_length)?;
     let mut text = writer::begin(&runner, &model, tokenizer, &flags.sampling, max_length)?;
     let written = writer::go_on(&mut text, &tokens, !flags.json)?;

@@ -118,7 +118,7 @@ pub fn writable(flag: &str, path: &Path) -> Result<(), CliError> {
     )))
 }
 
-/// A model that embeds or scores packed batches within `bounds`.
+/// A model that scores packed batches within `bounds`, with kernels measured where the device is to.
 pub fn scorer<'d>(
     device: &'d Device,
     model: &Model,
@@ -129,7 +129,9 @@ pub fn scorer<'d>(
         capacity: bounds.into(),
         max_length: bounds.tokens,
     };
-    Runner::new(device, model, adapter, options).map_err(CliError::failed)
+    let mut runner = Runner::new(device, model, adapter, options).map_err(CliError::failed)?;
+    pollster::block_on(runner.prepare_scores()).map_err(CliError::failed)?;
+    Ok(runner)
 }
 
 /// A model that generates: prompts of up to `prompt` tokens at once, texts of up to `max_length`.

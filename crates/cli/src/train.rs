@@ -265,12 +265,9 @@ fn tune(
         }
         report.event(event);
     };
+    flags.kernels.apply(&device, job.is_none());
     let finished = match job {
-        None => {
-            flags.kernels.apply(&device);
-            pollster::block_on(trainer.tune(&device, stop, &mut hear))
-        }
-        // Ranks that measured each for itself would not take the same kernels when the run is repeated.
+        None => pollster::block_on(trainer.tune(&device, stop, &mut hear)),
         Some(job) => {
             warn_of_idle_ranks(job, trainer.plan());
             pollster::block_on(trainer.tune_together(&device, job, stop, &mut hear))

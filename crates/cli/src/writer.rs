@@ -11,7 +11,7 @@ use crate::error::CliError;
 use crate::generate::SamplingFlags;
 use crate::ui;
 
-/// An empty text. `max_length` is what `runner` was planned for.
+/// An empty text, with kernels measured where the device is to. `max_length` is what `runner` was planned for.
 pub fn begin<'r, 'd>(
     runner: &'r Runner<'d>,
     model: &'r Model,
@@ -27,7 +27,10 @@ pub fn begin<'r, 'd>(
         seed: flags.seed,
     };
     let new = flags.max_new_tokens;
-    TextWriter::new(runner, model, tokenizer, sampling, new, max_length).map_err(CliError::failed)
+    let writer = TextWriter::new(runner, model, tokenizer, sampling, new, max_length)
+        .map_err(CliError::failed)?;
+    pollster::block_on(writer.prepare()).map_err(CliError::failed)?;
+    Ok(writer)
 }
 
 /// Goes on from `prompt`, and shows the text as it comes unless it is wanted whole.

@@ -152,3 +152,55 @@ fn a_cache_that_cannot_be_written_is_done_without() {
     let eval = format!("eval --device gpu --model {model} --data {model}/rows.jsonl --json");
     cache.line(&eval).json();
 }
+
+/// Every verb that computes measures what it will call, where it is to, and nothing else does.
+#[test]
+fn verbs_measure_before_they_begin() {
+    if no_gpu() {
+        return;
+    }
+    // The fixture has no tokenizer; any will do.
+    let texts = tempfile::tempdir().expect("a temporary folder");
+    for file in [
+        "llama/config.json",
+        "llama/model.safetensors",
+        "encoders/bge/tokenizer.json",
+    ] {
+        let from = fixture(file);
+        let name = Path::new(file).file_name().expect("a name");
+        std::fs::copy(from, texts.path().join(name)).expect("copied");
+    }
+    let model = texts.path().display();
+    let rows = fixture("llama/rows.jsonl");
+    let input = write(texts.path(), "texts.txt", "ACGT\n");
+    let output = texts.path().join("vectors.npy");
+    let verbs = [
+        format!("eval --model {model} --data {rows}"),
+        format!(
+            "generate --model {model} --no-chat-template --prompt TP53,TP53,TP53,TP53 --max-new-tokens 1"
+        ),
+        format!(
+            "embed --model {model} --input {} --output {}",
+            input.display(),
+            output.display()
+        ),
+    ];
+    for verb in verbs {
+        let cache = Cache::new();
+        cache.line(&format!("{verb} --device gpu")).ok();
+        // Only a real card is measured unasked.
+        let unasked = cache.choices().len();
+        cache
+            .line(&format!("{verb} --device gpu --measure-kernels"))
+            .ok();
+        let asked = cache.choices();
+        let of = |family: &str| {
+            let family = serde_json::Value::from(family);
+            asked.iter().any(|choice| choice["family"] == family)
+        };
+        assert!(of("linear_nt f32"), "{verb}: {asked:?}");
+        assert!(unasked == 0 || unasked == asked.len(), "{verb}: {unasked}");
+        // None of them has a backward pass.
+        assert!(!of("linear_nn f32"), "{verb}: {asked:?}");
+    }
+}

@@ -118,6 +118,18 @@ impl<'d> EmbedEngine<'d> {
             .into()),
         }
     }
+
+    /// Before the first batch: where the device is to measure (see [`Device::measure_when_preparing`]), finds the fastest kernels
+    /// for batches of every size up to the planned one.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn prepare(&mut self) -> Result<(), ModelError> {
+        match self {
+            Self::Decoder(runner) => runner.prepare_vectors().await,
+            Self::Encoder(runner) => runner.prepare().await,
+        }
+    }
 }
 
 impl Embedder for EmbedEngine<'_> {

@@ -119,6 +119,15 @@ impl<'r, 'd> TextWriter<'r, 'd> {
         })
     }
 
+    /// Before the first text: where the device is to measure (see [`bft_core::device::Device::measure_when_preparing`]), finds the
+    /// fastest kernels for prompts of every size up to the planned one.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn prepare(&self) -> Result<(), WriteError> {
+        Ok(self.generation.prepare().await?)
+    }
+
     /// Goes on from `prompt`, the whole text so far; `piece` gets text as soon as it is whole.
     ///
     /// # Errors

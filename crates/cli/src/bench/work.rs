@@ -93,8 +93,10 @@ impl<'d> Work<'d> {
                     trained: 0,
                     samples: samples.len(),
                 };
+                let mut runner = runner(device, model, capacity, tokens)?;
+                pollster::block_on(runner.prepare_vectors()).map_err(CliError::failed)?;
                 Ok(Work::Embed {
-                    runner: Box::new(runner(device, model, capacity, tokens)?),
+                    runner: Box::new(runner),
                     batch,
                     flops: Flops::new(model, None).embedding(lengths.iter().copied()),
                 })
@@ -108,13 +110,13 @@ impl<'d> Work<'d> {
                     trained: 1,
                     samples: 1,
                 };
+                let runner = runner(device, model, capacity, prompt.len() + flags.length)?;
+                if device.is_gpu() {
+                    let text = runner.generation().map_err(CliError::failed)?;
+                    pollster::block_on(text.prepare()).map_err(CliError::failed)?;
+                }
                 Ok(Work::Generate {
-                    runner: Box::new(runner(
-                        device,
-                        model,
-                        capacity,
-                        prompt.len() + flags.length,
-                    )?),
+                    runner: Box::new(runner),
                     flops: Flops::new(model, None).generation(prompt.len(), flags.length),
                     prompt,
                     new_tokens: flags.length,

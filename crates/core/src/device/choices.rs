@@ -55,7 +55,7 @@ pub(crate) struct Choices {
 struct Table {
     preference: KernelPreference,
     precision: Precision,
-    /// Whether what is not known is measured before tuning.
+    /// Whether what is not known is measured when something prepares itself.
     measures: bool,
     measured: BTreeMap<Key, MeasuredChoice>,
 }

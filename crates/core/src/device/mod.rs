@@ -490,8 +490,9 @@ impl Device {
         }
     }
 
-    /// Whether [`crate::Tuner::prepare`] measures kernels that were not measured before; at first it does not.
-    pub fn measure_before_tuning(&self, measures: bool) {
+    /// Whether preparing (as [`crate::Tuner::prepare`] does, and its like of runners) measures kernels that were not measured
+    /// before; at first it does not.
+    pub fn measure_when_preparing(&self, measures: bool) {
         if let Side::Gpu(gpu) = &self.side {
             gpu.choices.set_measures(measures);
         }

@@ -127,7 +127,32 @@ impl Batch {
     }
 }
 
+/// Numbers of tokens, from `most` down to `least`, that meet every class of calls up to there: classes are powers of two wide,
+/// and kernels may change within one, so that the first and the last number of each is here.
+pub(crate) fn every_class(least: usize, most: usize) -> Vec<usize> {
+    let classes = (0..usize::BITS - most.leading_zeros()).rev();
+    let ends = classes.flat_map(|class| [((2 << class) - 1).min(most), 1 << class]);
+    let mut sizes: Vec<usize> = ends.filter(|size| *size >= least).collect();
+    sizes.dedup();
+    sizes
+}
+
 impl Batch {
+    /// So many tokens in samples as long as they may be, as many of them trained as there is room for.
+    pub(crate) fn largest(tokens: usize, capacity: Capacity, max_length: usize) -> Self {
+        let mut batch = Self::untrained(vec![0; tokens], vec![0]);
+        for start in (0..tokens).step_by(max_length) {
+            let end = tokens.min(start + max_length);
+            let room = capacity.trained - batch.trained.len();
+            let trained = (start..end - 1).take(room).map(|t| t as u32);
+            batch.trained.extend(trained);
+            batch.segments.push(end as u32);
+            batch.trained_segments.push(batch.trained.len() as u32);
+        }
+        batch.labels = vec![0; batch.trained.len()];
+        batch
+    }
+
     /// Checks that every sample has a token, and so a vector.
     pub(crate) fn check_every_sample(&self) -> Result<(), ModelError> {
         if self
@@ -217,5 +242,32 @@ impl BatchBuffers {
             labels: put(&self.labels, &batch.labels)?,
             trained_segments: put(&self.trained_segments, &batch.trained_segments)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Batch, Capacity, every_class};
+
+    #[test]
+    fn both_ends_of_every_class_are_met_once() {
+        assert_eq!(every_class(1, 20), [20, 16, 15, 8, 7, 4, 3, 2, 1]);
+        assert_eq!(every_class(2, 16), [16, 15, 8, 7, 4, 3, 2]);
+        assert_eq!(every_class(1, 1), [1]);
+        assert!(every_class(2, 1).is_empty());
+    }
+
+    #[test]
+    fn the_largest_batch_of_any_size_fits_the_plan() {
+        let capacity = Capacity {
+            tokens: 20,
+            trained: 11,
+            samples: 3,
+        };
+        for tokens in every_class(2, 20) {
+            let batch = Batch::largest(tokens, capacity, 8);
+            batch.check(capacity, 1).expect("a sound batch");
+            assert_eq!(batch.tokens.len(), tokens);
+        }
     }
 }

@@ -6,7 +6,7 @@
 use bft_formats::{EncoderConfig, EncoderModel, Pooling, Tensor};
 
 use super::ModelError;
-use super::batch::{Batch, BatchBuffers, BatchViews, Capacity};
+use super::batch::{Batch, BatchBuffers, BatchViews, Capacity, every_class};
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
 use crate::ops::embedding::rows_per_binding;
 use crate::ops::{activation, add, attention, embedding, layer_norm, linear, pool};
@@ -203,6 +203,25 @@ impl<'a> EncoderRunner<'a> {
             ids: BatchBuffers::new(device, capacity)?,
             capacity,
         })
+    }
+
+    /// Before the first batch: where the device is to measure (see [`Device::measure_when_preparing`]), finds the fastest kernels
+    /// for batches of every size up to the planned one.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn prepare(&mut self) -> Result<(), ModelError> {
+        if self.device.measures() {
+            let longest = self.weights.config.max_position_embeddings;
+            let most = self.capacity.tokens.min(self.capacity.samples * longest);
+            for tokens in every_class(1, most) {
+                let ids = self.upload(&Batch::largest(tokens, self.capacity, longest))?;
+                let mut rec = Recording::new();
+                self.forward(&mut rec, &ids);
+                self.device.measure_choices(&rec).await?;
+            }
+        }
+        Ok(())
     }
 
     /// `[N, H]` hidden states of the last block.

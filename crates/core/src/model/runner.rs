@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bft_formats::{Adapter, Model, Pooling};
 
 use super::ModelError;
-use super::batch::{Batch, BatchBuffers, BatchViews, Capacity};
+use super::batch::{Batch, BatchBuffers, BatchViews, Capacity, every_class};
 use super::block::{Cache, Pass};
 use super::head::{self, HeadBuffers};
 use super::lora::Lora;
@@ -118,15 +118,56 @@ impl<'a> Runner<'a> {
         if batch.trained.is_empty() {
             return Ok(Vec::new());
         }
-        let ids = self.ids.upload(self.device, batch)?;
-        let mut rec = Recording::new();
-        let out = self.pass(&ids).forward_all(&mut rec);
-        head::forward(&mut rec, &self.weights, &self.head, &ids, &out, false);
+        let rec = self.record_scores(batch)?;
         self.device.run(&rec)?;
         Ok(self
             .device
             .read_f32(&self.head.log_p.first(batch.trained.len()))
             .await?)
+    }
+
+    /// Records the pass to a batch's log-probabilities.
+    fn record_scores(&self, batch: &Batch) -> Result<Recording, ModelError> {
+        let ids = self.ids.upload(self.device, batch)?;
+        let mut rec = Recording::new();
+        let out = self.pass(&ids).forward_all(&mut rec);
+        head::forward(&mut rec, &self.weights, &self.head, &ids, &out, false);
+        Ok(rec)
+    }
+
+    /// Before the first log-probabilities: where the device is to measure (see [`Device::measure_when_preparing`]), finds the
+    /// fastest kernels for batches of every size up to the planned one.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn prepare_scores(&mut self) -> Result<(), ModelError> {
+        if self.device.measures() && self.options.capacity.trained > 0 {
+            // One token has no next one.
+            for tokens in every_class(2, self.options.capacity.tokens) {
+                let rec = self.record_scores(&self.largest(tokens))?;
+                self.device.measure_choices(&rec).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::prepare_scores`], before the first embedding or hidden states.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn prepare_vectors(&mut self) -> Result<(), ModelError> {
+        if self.device.measures() {
+            for tokens in every_class(1, self.options.capacity.tokens) {
+                let mut rec = Recording::new();
+                self.record_hidden(&mut rec, &self.largest(tokens))?;
+                self.device.measure_choices(&rec).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn largest(&self, tokens: usize) -> Batch {
+        Batch::largest(tokens, self.options.capacity, self.options.max_length)
     }
 
     /// `[N, H]` hidden states after the final norm.
@@ -255,7 +296,31 @@ impl Generation<'_, '_> {
         Ok(runner.device.read_f32(&self.logits.first(vocab)).await?)
     }
 
+    /// Before the first tokens: where the device is to measure (see [`Device::measure_when_preparing`]), finds the fastest kernels
+    /// for pieces of a prompt of every size up to the planned one.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn prepare(&self) -> Result<(), ModelError> {
+        let (device, options) = (self.runner.device, self.runner.options);
+        if device.measures() {
+            for tokens in every_class(1, options.capacity.tokens.min(options.max_length)) {
+                let rec = self.record(&vec![0; tokens])?;
+                device.measure_choices(&rec).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn extend(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
+        let rec = self.record(tokens)?;
+        self.runner.device.run(&rec)?;
+        self.past += tokens.len();
+        Ok(())
+    }
+
+    /// Uploads the next tokens and records the pass from them to the logits.
+    fn record(&self, tokens: &[u32]) -> Result<Recording, ModelError> {
         let runner = self.runner;
         let (device, weights, config) = (runner.device, &runner.weights, &runner.weights.config);
         let last = tokens.len() as u32 - 1;
@@ -313,8 +378,6 @@ impl Generation<'_, '_> {
                 false,
             );
         }
-        device.run(&rec)?;
-        self.past += tokens.len();
-        Ok(())
+        Ok(rec)
     }
 }

@@ -6,7 +6,7 @@ use bft_formats::{Adapter, AdapterConfig, Model};
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
-use super::batch::{Batch, BatchBuffers, Capacity};
+use super::batch::{Batch, BatchBuffers, Capacity, every_class};
 use super::block::{Dropout, Pass};
 use super::head::{self, HeadBuffers};
 use super::lora::{Lora, Moments};
@@ -205,7 +205,11 @@ impl<'a> Tuner<'a> {
     ) -> Result<(), ModelError> {
         let planning = Device::planning();
         let mut dry = Tuner::new(&planning, model, adapter, options)?;
-        let batch = dry.largest_batch(options.capacity.tokens);
+        let batch = Batch::largest(
+            options.capacity.tokens,
+            options.capacity,
+            options.max_length.max(2),
+        );
         let totals = StepTotals {
             samples: 1,
             tokens: 1,
@@ -287,7 +291,7 @@ impl<'a> Tuner<'a> {
         Ok(rec)
     }
 
-    /// Before the first step: where the device is to measure (see [`Device::measure_before_tuning`]), finds the fastest
+    /// Before the first step: where the device is to measure (see [`Device::measure_when_preparing`]), finds the fastest
     /// kernels for micro-batches of every size up to the planned one. All of them, so that a run's choices, and with
     /// them its rounding, are the same when it is repeated. Leaves adapter, gradient and moments as they are.
     ///
@@ -297,37 +301,21 @@ impl<'a> Tuner<'a> {
         if !self.device.measures() {
             return Ok(());
         }
-        // Classes of calls are powers of two wide.
-        let mut tokens = self.options.capacity.tokens.max(2);
-        loop {
-            let batch = self.largest_batch(tokens);
-            let totals = StepTotals {
-                samples: 1,
-                tokens: 1,
-            };
+        let TunerOptions {
+            capacity,
+            max_length,
+            ..
+        } = self.options;
+        let totals = StepTotals {
+            samples: 1,
+            tokens: 1,
+        };
+        for tokens in every_class(2, capacity.tokens.max(2)) {
+            let batch = Batch::largest(tokens, capacity, max_length.max(2));
             let rec = self.record(&batch, totals, &LossConfig::default())?;
             self.device.measure_choices(&rec).await?;
-            if tokens == 2 {
-                return Ok(());
-            }
-            tokens = (tokens / 2).max(2);
         }
-    }
-
-    /// So many tokens in samples as long as they may be, as many of them trained as there is room for.
-    fn largest_batch(&self, tokens: usize) -> Batch {
-        let length = self.options.max_length.max(2);
-        let mut batch = Batch::untrained(vec![0; tokens], vec![0]);
-        for start in (0..tokens).step_by(length) {
-            let end = tokens.min(start + length);
-            let room = self.options.capacity.trained - batch.trained.len();
-            let trained = (start..end - 1).take(room).map(|t| t as u32);
-            batch.trained.extend(trained);
-            batch.segments.push(end as u32);
-            batch.trained_segments.push(batch.trained.len() as u32);
-        }
-        batch.labels = vec![0; batch.trained.len()];
-        batch
+        Ok(())
     }
 
     /// One optimizer step with learning rate `lr`; the gradient is zero after it. A step whose loss or gradient is not
