@@ -1,5 +1,6 @@
 // The activation of BERT-like feed-forward blocks, behind the bias of the layer before it. One invocation an element.
-//!include shared/grid.wgsl
+//!include shared/elements.wgsl
+//!include shared/sigmoid.wgsl
 
 struct Params {
     len: u32,
@@ -8,15 +9,12 @@ struct Params {
     pad0: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 @group(0) @binding(3) var<storage, read> dy: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
-
-const LANES = 64u;
 
 // erfc(z) of z >= 0: exp of a polynomial in 1 / (1 + z/2), within a few units in the last place.
 fn erfc_positive(z: f32) -> f32 {
@@ -30,12 +28,6 @@ fn erfc_positive(z: f32) -> f32 {
 fn normal_cdf(x: f32) -> f32 {
     let tail = 0.5 * erfc_positive(abs(x) * 0.70710678);
     return select(tail, 1.0 - tail, x >= 0.0);
-}
-
-fn sigmoid(x: f32) -> f32 {
-    // exp of a negative number alone, so that nothing overflows.
-    let e = exp(-abs(x));
-    return select(e, 1.0, x >= 0.0) / (1.0 + e);
 }
 
 // (f(x), f'(x)); 0.5·(1 + tanh(u)) = σ(2u).
@@ -57,7 +49,7 @@ fn forward(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     if i < params.len {
         y[i] = value_and_slope(x[i] + bias[i % params.cols]).x;
     }
@@ -69,7 +61,7 @@ fn backward(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     if i < params.len {
         dx[i] = dy[i] * value_and_slope(x[i] + bias[i % params.cols]).y;
     }

@@ -1,5 +1,5 @@
 // Sums: of two tensors, and of a row to every row. One invocation an element.
-//!include shared/grid.wgsl
+//!include shared/elements.wgsl
 
 struct Params {
     len: u32,
@@ -8,7 +8,6 @@ struct Params {
     pad1: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
@@ -16,15 +15,13 @@ struct Params {
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;
 
-const LANES = 64u;
-
 @compute @workgroup_size(LANES)
 fn residual(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     if i < params.len {
         y[i] = a[i] + b[i];
     }
@@ -36,7 +33,7 @@ fn add_bias(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     if i < params.len {
         x[i] += bias[i % params.cols];
     }

@@ -1,5 +1,5 @@
 // Dropout whose mask is a function of a key and an element's index: nothing is kept for the gradient.
-//!include shared/grid.wgsl
+//!include shared/elements.wgsl
 //!include shared/philox.wgsl
 
 struct Params {
@@ -9,10 +9,6 @@ struct Params {
     unused: u32,
     key: vec4<u32>, // seed, low and high word; stream; pass
 }
-
-const LANES = 64u;
-
-@group(0) @binding(0) var<uniform> params: Params;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -41,7 +37,7 @@ fn apply(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let four = flat_group(group, groups) * LANES + lane;
+    let four = element(group, groups, lane);
     let factor = factors(four);
     write(4u * four, factor.x);
     write(4u * four + 1u, factor.y);
@@ -55,7 +51,7 @@ fn accumulate(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let four = flat_group(group, groups) * LANES + lane;
+    let four = element(group, groups, lane);
     let factor = factors(four);
     add(4u * four, factor.x);
     add(4u * four + 1u, factor.y);

@@ -1,5 +1,5 @@
 // Rows of a frozen matrix, picked by id and decoded. One invocation a chunk of a row.
-//!include shared/grid.wgsl
+//!include shared/elements.wgsl
 //!include shared/weight_{WEIGHT}.wgsl
 
 struct Params {
@@ -9,11 +9,8 @@ struct Params {
     rows: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
-
-const LANES = 64u;
 
 @compute @workgroup_size(LANES)
 fn forward(
@@ -22,7 +19,7 @@ fn forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let row_chunks = params.cols / CHUNK;
-    let index = flat_group(group, groups) * LANES + lane;
+    let index = element(group, groups, lane);
     let token = index / row_chunks;
     if token >= params.tokens {
         return;

@@ -1,5 +1,5 @@
 // Picks rows, and puts gradients of picked rows back. One invocation an element.
-//!include shared/grid.wgsl
+//!include shared/elements.wgsl
 
 struct Params {
     picked: u32,
@@ -8,7 +8,6 @@ struct Params {
     pad1: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> rows: array<u32>;
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
@@ -16,15 +15,13 @@ struct Params {
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
-const LANES = 64u;
-
 @compute @workgroup_size(LANES)
 fn forward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     let row = i / params.cols;
     if row < params.picked {
         y[i] = x[rows[row] * params.cols + i % params.cols];
@@ -38,7 +35,7 @@ fn backward(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     let row = i / params.cols;
     if row < params.picked {
         dx[rows[row] * params.cols + i % params.cols] = dy[i];

@@ -1,18 +1,8 @@
-// Layer normalisation of the sum of two tensors and a row, row by row. One workgroup a row.
+// Layer normalisation of the sum of two tensors and a row, row by row.
 //!include shared/grid.wgsl
+//!include shared/norm.wgsl
+//!include shared/sum_lanes.wgsl
 
-struct Params {
-    rows: u32,
-    dim: u32,
-    eps: f32,
-    pad0: u32,
-}
-
-const LANES = 64u;
-
-@group(0) @binding(0) var<uniform> params: Params;
-
-@group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> r: array<f32>;
 @group(0) @binding(3) var<storage, read> shift: array<f32>;
 @group(0) @binding(4) var<storage, read> weight: array<f32>;
@@ -22,18 +12,10 @@ const LANES = 64u;
 @group(0) @binding(5) var<storage, read> dy: array<f32>;
 @group(0) @binding(6) var<storage, read_write> dx: array<f32>;
 
-var<workgroup> partial: array<vec2<f32>, LANES>;
-
-// Sum over the workgroup in lane order: the same order on every run.
-fn sum_lanes(lane: u32, value: vec2<f32>) -> vec2<f32> {
-    workgroupBarrier(); // Every lane has read the last result.
-    partial[lane] = value;
+// For a second sum and further ones: every lane has read the last.
+fn sum_again(lane: u32, value: vec2<f32>) -> vec2<f32> {
     workgroupBarrier();
-    var total = vec2<f32>(0.0);
-    for (var i = 0u; i < LANES; i++) {
-        total += partial[i];
-    }
-    return total;
+    return sum_lanes(lane, value);
 }
 
 fn summed(base: u32, i: u32) -> f32 {
@@ -52,7 +34,7 @@ fn moments(base: u32, lane: u32) -> vec2<f32> {
         let centred = summed(base, i) - mean;
         squares += centred * centred;
     }
-    let variance = sum_lanes(lane, vec2<f32>(squares, 0.0)).x / f32(params.dim);
+    let variance = sum_again(lane, vec2<f32>(squares, 0.0)).x / f32(params.dim);
     return vec2<f32>(mean, inverseSqrt(variance + params.eps));
 }
 
@@ -88,7 +70,7 @@ fn backward(
         let g = weight[i] * dy[base + i];
         sums += vec2<f32>(g, g * normed);
     }
-    let means = sum_lanes(lane, sums) / f32(params.dim);
+    let means = sum_again(lane, sums) / f32(params.dim);
     if row >= params.rows {
         return;
     }

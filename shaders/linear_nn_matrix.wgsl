@@ -1,9 +1,13 @@
 // linear_nn where subgroups multiply matrices: W is decoded into workgroup memory once for TILE tokens.
 
-@group(0) @binding(0) var<uniform> params: Params;
+//!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
 //!include shared/weight_{WEIGHT}.wgsl
-@group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec4<f32>>;
+
+fn shape() -> vec2<u32> {
+    return vec2<u32>(params.tokens, params.cols);
+}
 
 //!include shared/matrices.wgsl
 
@@ -12,25 +16,6 @@ var<workgroup> right: array<Real, DEPTH * RIGHT_PITCH>; // [term][input]
 
 fn left4(at: u32) -> vec4<f32> {
     return dy[at];
-}
-
-fn store(token: u32, input: u32, i: u32, j: u32, lane: u32) {
-    workgroupBarrier();
-    for (var n = lane; n < SIDE * SIDE; n += LANES) {
-        let slot = place(n, i, j);
-        let row = token + slot.y;
-        let column = input + slot.z;
-        if row < params.tokens && column < params.in_features {
-            let at = (row * params.in_features + column) / 4u;
-            let r = slot.x;
-            var value = params.alpha * vec4<f32>(results[r], results[r + 1u], results[r + 2u], results[r + 3u]);
-            if params.beta != 0.0 {
-                value += params.beta * dx[at];
-            }
-            dx[at] = value;
-        }
-    }
-    workgroupBarrier();
 }
 
 @compute @workgroup_size(LANES)
@@ -42,13 +27,13 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     var sum01 = Sum();
     var sum10 = Sum();
     var sum11 = Sum();
-    for (var term = 0u; term < params.out_features; term += DEPTH) {
-        put_left(token, term, params.out_features, lane);
+    for (var term = 0u; term < params.rows; term += DEPTH) {
+        put_left(token, term, params.rows, lane);
         for (var i = lane; i < DEPTH * (TILE / 16u); i += LANES) {
             // Rows beyond the last meet zeros of dy.
             let row = i / (TILE / 16u);
             let first = i % (TILE / 16u) * 16u;
-            put_right(min(term + row, params.out_features - 1u), input + first, row * RIGHT_PITCH + first);
+            put_right(min(term + row, params.rows - 1u), input + first, row * RIGHT_PITCH + first);
         }
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k += SIDE) {
@@ -63,12 +48,12 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         }
         workgroupBarrier();
     }
-    coopStoreT(sum00, &results[block.own], SIDE);
-    store(token, input, 0u, 0u, lane);
-    coopStoreT(sum01, &results[block.own], SIDE);
-    store(token, input, 0u, 1u, lane);
-    coopStoreT(sum10, &results[block.own], SIDE);
-    store(token, input, 1u, 0u, lane);
-    coopStoreT(sum11, &results[block.own], SIDE);
-    store(token, input, 1u, 1u, lane);
+    coopStoreT(sum00, &sums[block.own], SIDE);
+    store_matrices(token, input, 0u, 0u, lane);
+    coopStoreT(sum01, &sums[block.own], SIDE);
+    store_matrices(token, input, 0u, 1u, lane);
+    coopStoreT(sum10, &sums[block.own], SIDE);
+    store_matrices(token, input, 1u, 0u, lane);
+    coopStoreT(sum11, &sums[block.own], SIDE);
+    store_matrices(token, input, 1u, 1u, lane);
 }

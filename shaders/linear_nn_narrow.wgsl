@@ -1,22 +1,14 @@
 // linear_nn for few inputs on real cards, as LoRA's dy B: a workgroup makes 16 tokens × 16 inputs, its lanes share out
 // the rows of W.
 //!include shared/slices.wgsl
-
-struct Params {
-    tokens: u32,       // M
-    out_features: u32, // N, a multiple of 4
-    in_features: u32,  // K, a multiple of 4, of 32 for block formats
-    alpha: f32,
-    beta: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+//!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
 //!include shared/weight_{WEIGHT}.wgsl
-@group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec4<f32>>;
+
+fn shape() -> vec2<u32> {
+    return vec2<u32>(params.tokens, params.cols);
+}
 
 @compute @workgroup_size(256)
 fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -24,8 +16,8 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let slice = lane % SLICES;
     let row = lane / 64u * 4u;
     let column4 = lane / 16u % 4u;
-    let row4 = params.out_features / 4u;
-    let row_chunks = params.in_features / CHUNK;
+    let row4 = params.rows / 4u;
+    let row_chunks = params.cols / CHUNK;
     let token = group.x * SIDE;
     let input4 = group.y * 4u;
     let last = params.tokens - 1u;
@@ -33,7 +25,7 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let y1 = min(token + row + 1u, last) * row4;
     let y2 = min(token + row + 2u, last) * row4;
     let y3 = min(token + row + 3u, last) * row4;
-    let column = min(input4 + column4, params.in_features / 4u - 1u) * 4u;
+    let column = min(input4 + column4, params.cols / 4u - 1u) * 4u;
     let i = column % CHUNK / 4u;
     var sums: mat4x4<f32>;
     for (var n4 = slice; n4 < row4; n4 += SLICES) {
@@ -47,15 +39,7 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         sums += w * mat4x4<f32>(dy[y0 + n4], dy[y1 + n4], dy[y2 + n4], dy[y3 + n4]);
     }
     let total = sum_slices(lane, slice, row, column4, sums);
-    let to_token = token + lane / 4u;
-    let to_input4 = input4 + lane % 4u;
-    if lane >= 64u || to_token >= params.tokens || 4u * to_input4 >= params.in_features {
-        return;
+    if lane < 64u {
+        store(token + lane / 4u, 4u * (input4 + lane % 4u), total);
     }
-    let to = to_token * (params.in_features / 4u) + to_input4;
-    var value = params.alpha * total;
-    if params.beta != 0.0 {
-        value += params.beta * dx[to];
-    }
-    dx[to] = value;
 }

@@ -1,21 +1,14 @@
 // linear_nn for real cards: a workgroup of 128 makes 64 tokens × 64 inputs from tiles of 32 rows of W in workgroup
 // memory. The arithmetic is that of linear_nt_tile: 12 vec4 loads of workgroup memory for 128 multiply-adds.
 
-struct Params {
-    tokens: u32,       // M
-    out_features: u32, // N, a multiple of 4
-    in_features: u32,  // K, a multiple of 4, of 32 for block formats
-    alpha: f32,
-    beta: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+//!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
 //!include shared/weight_{WEIGHT}.wgsl
-@group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec4<f32>>;
+
+fn shape() -> vec2<u32> {
+    return vec2<u32>(params.tokens, params.cols);
+}
 
 const LANES: u32 = 128u;
 const TILE: u32 = 64u;
@@ -48,27 +41,27 @@ fn starts(token: u32, input: u32, lane: u32) -> Starts {
     let first = vec4<u32>(token + lane / DEPTH4) + vec4<u32>(0u, 16u, 32u, 48u);
     let chunk = (input + lane % LANES_PER_ROW * (TILE / LANES_PER_ROW)) / CHUNK;
     return Starts(
-        min(first, vec4<u32>(params.tokens - 1u)) * (params.out_features / 4u),
-        min(chunk, params.in_features / CHUNK - 1u),
+        min(first, vec4<u32>(params.tokens - 1u)) * (params.rows / 4u),
+        min(chunk, params.cols / CHUNK - 1u),
     );
 }
 
 fn fetch(at: Starts, depth4: u32, lane: u32) -> Fetched {
     var fetched: Fetched;
     // Beyond the last row of W the last ones are loaded, and `put` drops those of dy.
-    let v = min(depth4 + lane % DEPTH4, params.out_features / 4u - 1u);
+    let v = min(depth4 + lane % DEPTH4, params.rows / 4u - 1u);
     for (var l = 0u; l < 4u; l++) {
         fetched.y[l] = dy[at.y[l] + v];
     }
     for (var l = 0u; l < WEIGHT_LOADS; l++) {
         let row = depth4 * 4u + lane / LANES_PER_ROW + LANES / LANES_PER_ROW * l;
-        fetched.w[l] = fetch_chunk(min(row, params.out_features - 1u) * (params.in_features / CHUNK) + at.w);
+        fetched.w[l] = fetch_chunk(min(row, params.rows - 1u) * (params.cols / CHUNK) + at.w);
     }
     return fetched;
 }
 
 fn put(fetched: ptr<function, Fetched>, depth4: u32, lane: u32) {
-    let inside = depth4 + lane % DEPTH4 < params.out_features / 4u;
+    let inside = depth4 + lane % DEPTH4 < params.rows / 4u;
     let y_at = y_slot(lane / DEPTH4, lane % DEPTH4);
     for (var l = 0u; l < 4u; l++) {
         y_tile[y_at + 16u * DEPTH4 * l] = select(vec4<f32>(0.0), (*fetched).y[l], inside);
@@ -88,18 +81,6 @@ fn step(acc: vec4<f32>, outputs: vec4<f32>, w: mat4x4<f32>) -> vec4<f32> {
     return fma(vec4<f32>(outputs.w), w[3], fma(vec4<f32>(outputs.z), w[2], low));
 }
 
-fn store(token: u32, input: u32, acc: vec4<f32>) {
-    if token >= params.tokens || input >= params.in_features {
-        return;
-    }
-    let at = (token * params.in_features + input) / 4u;
-    var value = params.alpha * acc;
-    if params.beta != 0.0 {
-        value += params.beta * dx[at];
-    }
-    dx[at] = value;
-}
-
 @compute @workgroup_size(LANES)
 fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let token = group.x * TILE;
@@ -115,7 +96,7 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     var acc6: vec4<f32>;
     var acc7: vec4<f32>;
 
-    let row4 = params.out_features / 4u;
+    let row4 = params.rows / 4u;
     let at = starts(token, input, lane);
     var fetched = fetch(at, 0u, lane);
     for (var depth4 = 0u; depth4 < row4; depth4 += DEPTH4) {

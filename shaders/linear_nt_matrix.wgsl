@@ -1,9 +1,13 @@
 // linear_nt where subgroups multiply matrices: W is decoded into workgroup memory once for TILE tokens, in f32 or f16.
 
-@group(0) @binding(0) var<uniform> params: Params;
+//!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 //!include shared/weight_{WEIGHT}.wgsl
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec4<f32>>;
+
+fn shape() -> vec2<u32> {
+    return vec2<u32>(params.tokens, params.rows);
+}
 
 //!include shared/matrices.wgsl
 
@@ -11,25 +15,6 @@ var<workgroup> right: array<Real, TILE * PITCH>; // [output][term]
 
 fn left4(at: u32) -> vec4<f32> {
     return x[at];
-}
-
-fn store(token: u32, output: u32, i: u32, j: u32, lane: u32) {
-    workgroupBarrier();
-    for (var n = lane; n < SIDE * SIDE; n += LANES) {
-        let slot = place(n, i, j);
-        let row = token + slot.y;
-        let column = output + slot.z;
-        if row < params.tokens && column < params.out_features {
-            let at = (row * params.out_features + column) / 4u;
-            let r = slot.x;
-            var value = params.alpha * vec4<f32>(results[r], results[r + 1u], results[r + 2u], results[r + 3u]);
-            if params.beta != 0.0 {
-                value += params.beta * y[at];
-            }
-            y[at] = value;
-        }
-    }
-    workgroupBarrier();
 }
 
 @compute @workgroup_size(LANES)
@@ -41,11 +26,11 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     var sum01 = Sum();
     var sum10 = Sum();
     var sum11 = Sum();
-    for (var term = 0u; term < params.in_features; term += DEPTH) {
-        put_left(token, term, params.in_features, lane);
+    for (var term = 0u; term < params.cols; term += DEPTH) {
+        put_left(token, term, params.cols, lane);
         for (var i = lane; i < TILE * 2u; i += LANES) {
             // Outputs beyond the last are the last again and not stored.
-            let row = min(output + i / 2u, params.out_features - 1u);
+            let row = min(output + i / 2u, params.rows - 1u);
             put_right(row, term + i % 2u * 16u, i / 2u * PITCH + i % 2u * 16u);
         }
         workgroupBarrier();
@@ -61,12 +46,12 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         }
         workgroupBarrier();
     }
-    coopStoreT(sum00, &results[block.own], SIDE);
-    store(token, output, 0u, 0u, lane);
-    coopStoreT(sum01, &results[block.own], SIDE);
-    store(token, output, 0u, 1u, lane);
-    coopStoreT(sum10, &results[block.own], SIDE);
-    store(token, output, 1u, 0u, lane);
-    coopStoreT(sum11, &results[block.own], SIDE);
-    store(token, output, 1u, 1u, lane);
+    coopStoreT(sum00, &sums[block.own], SIDE);
+    store_matrices(token, output, 0u, 0u, lane);
+    coopStoreT(sum01, &sums[block.own], SIDE);
+    store_matrices(token, output, 0u, 1u, lane);
+    coopStoreT(sum10, &sums[block.own], SIDE);
+    store_matrices(token, output, 1u, 0u, lane);
+    coopStoreT(sum11, &sums[block.own], SIDE);
+    store_matrices(token, output, 1u, 1u, lane);
 }

@@ -1,22 +1,14 @@
 // linear_nt for few outputs on real cards, as LoRA's x Aᵀ: a workgroup makes 16 tokens × 16 outputs, its lanes share out
 // the inputs.
 //!include shared/slices.wgsl
-
-struct Params {
-    tokens: u32,       // M
-    out_features: u32, // N, a multiple of 4
-    in_features: u32,  // K, a multiple of 4, of 32 for block formats
-    alpha: f32,
-    beta: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+//!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 //!include shared/weight_{WEIGHT}.wgsl
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec4<f32>>;
+
+fn shape() -> vec2<u32> {
+    return vec2<u32>(params.tokens, params.rows);
+}
 
 @compute @workgroup_size(256)
 fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -24,8 +16,8 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let slice = lane % SLICES;
     let row = lane / 64u * 4u;
     let column4 = lane / 16u % 4u;
-    let row4 = params.in_features / 4u;
-    let row_chunks = params.in_features / CHUNK;
+    let row4 = params.cols / 4u;
+    let row_chunks = params.cols / CHUNK;
     let token = group.x * SIDE;
     let output4 = group.y * 4u;
     let last = params.tokens - 1u;
@@ -33,7 +25,7 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let x1 = min(token + row + 1u, last) * row4;
     let x2 = min(token + row + 2u, last) * row4;
     let x3 = min(token + row + 3u, last) * row4;
-    let first = 4u * min(output4 + column4, params.out_features / 4u - 1u) * row_chunks;
+    let first = 4u * min(output4 + column4, params.rows / 4u - 1u) * row_chunks;
     var sums: mat4x4<f32>;
     for (var c = slice; c < row_chunks; c += SLICES) {
         let row0 = load_chunk(first + c);
@@ -47,15 +39,7 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         }
     }
     let total = sum_slices(lane, slice, row, column4, sums);
-    let to_token = token + lane / 4u;
-    let to_output4 = output4 + lane % 4u;
-    if lane >= 64u || to_token >= params.tokens || 4u * to_output4 >= params.out_features {
-        return;
+    if lane < 64u {
+        store(token + lane / 4u, 4u * (output4 + lane % 4u), total);
     }
-    let at = to_token * (params.out_features / 4u) + to_output4;
-    var value = params.alpha * total;
-    if params.beta != 0.0 {
-        value += params.beta * y[at];
-    }
-    y[at] = value;
 }

@@ -6,21 +6,14 @@
 // in f32. About 100 registers and 16 KiB let 4 to 6 workgroups share a compute unit of 64 to 100 KiB. The next tile's
 // loads are issued before the present tile's sums, which hide them.
 
-struct Params {
-    tokens: u32,       // M
-    out_features: u32, // N, a multiple of 4
-    in_features: u32,  // K, a multiple of 4, of 32 for block formats
-    alpha: f32,
-    beta: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+//!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 //!include shared/weight_{WEIGHT}.wgsl
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec4<f32>>;
+
+fn shape() -> vec2<u32> {
+    return vec2<u32>(params.tokens, params.rows);
+}
 
 const LANES: u32 = 128u;
 const TILE: u32 = 64u;
@@ -61,9 +54,9 @@ fn starts(token: u32, output: u32, lane: u32) -> Starts {
     var at: Starts;
     // Beyond the last token or output, the last ones are computed again and not stored.
     let first = vec4<u32>(token + lane / DEPTH4) + vec4<u32>(0u, 16u, 32u, 48u);
-    at.x = min(first, vec4<u32>(params.tokens - 1u)) * (params.in_features / 4u);
+    at.x = min(first, vec4<u32>(params.tokens - 1u)) * (params.cols / 4u);
     for (var l = 0u; l < WEIGHT_LOADS; l++) {
-        at.w[l] = min(output + w_row(lane, l), params.out_features - 1u) * (params.in_features / CHUNK);
+        at.w[l] = min(output + w_row(lane, l), params.rows - 1u) * (params.cols / CHUNK);
     }
     return at;
 }
@@ -71,19 +64,19 @@ fn starts(token: u32, output: u32, lane: u32) -> Starts {
 fn fetch(at: ptr<function, Starts>, depth4: u32, lane: u32) -> Fetched {
     var fetched: Fetched;
     // Beyond the last input the last ones are loaded, and `put` drops those of x.
-    let v = min(depth4 + lane % DEPTH4, params.in_features / 4u - 1u);
+    let v = min(depth4 + lane % DEPTH4, params.cols / 4u - 1u);
     for (var l = 0u; l < 4u; l++) {
         fetched.x[l] = x[(*at).x[l] + v];
     }
     let chunk = (depth4 + lane % LANES_PER_ROW * (DEPTH4 / LANES_PER_ROW)) * 4u / CHUNK;
     for (var l = 0u; l < WEIGHT_LOADS; l++) {
-        fetched.w[l] = fetch_chunk((*at).w[l] + min(chunk, params.in_features / CHUNK - 1u));
+        fetched.w[l] = fetch_chunk((*at).w[l] + min(chunk, params.cols / CHUNK - 1u));
     }
     return fetched;
 }
 
 fn put(fetched: ptr<function, Fetched>, depth4: u32, lane: u32) {
-    let inside = depth4 + lane % DEPTH4 < params.in_features / 4u;
+    let inside = depth4 + lane % DEPTH4 < params.cols / 4u;
     let x_at = x_slot(lane / DEPTH4, lane % DEPTH4);
     for (var l = 0u; l < 4u; l++) {
         x_tile[x_at + 16u * DEPTH4 * l] = vec4<Real>(select(vec4<f32>(0.0), (*fetched).x[l], inside));
@@ -98,18 +91,6 @@ fn put(fetched: ptr<function, Fetched>, depth4: u32, lane: u32) {
 }
 
 //!include shared/step_{REAL}.wgsl
-
-fn store(token: u32, output: u32, acc: vec4<f32>) {
-    if token >= params.tokens || output >= params.out_features {
-        return;
-    }
-    let at = (token * params.out_features + output) / 4u;
-    var value = params.alpha * acc;
-    if params.beta != 0.0 {
-        value += params.beta * y[at];
-    }
-    y[at] = value;
-}
 
 @compute @workgroup_size(LANES)
 fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -126,7 +107,7 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     var acc6: vec4<f32>;
     var acc7: vec4<f32>;
 
-    let row4 = params.in_features / 4u;
+    let row4 = params.cols / 4u;
     var at = starts(token, output, lane);
     var fetched = fetch(&at, 0u, lane);
     for (var depth4 = 0u; depth4 < row4; depth4 += DEPTH4) {

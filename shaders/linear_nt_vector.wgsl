@@ -1,21 +1,14 @@
 // linear_nt for few tokens, as in generation: what counts is reading the weight once, in order. Eight lanes share four
 // rows of W, so that they fetch neighbouring chunks; each loaded input serves four outputs.
 
-struct Params {
-    tokens: u32,       // M
-    out_features: u32, // N, a multiple of 4
-    in_features: u32,  // K, a multiple of 4, of 32 for block formats
-    alpha: f32,
-    beta: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+//!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 //!include shared/weight_{WEIGHT}.wgsl
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec4<f32>>;
+
+fn shape() -> vec2<u32> {
+    return vec2<u32>(params.tokens, params.rows);
+}
 
 const LANES: u32 = 64u;
 const LANES_PER_ROW: u32 = 8u;
@@ -26,10 +19,10 @@ const LANES_PER_ROW: u32 = 8u;
 fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let output4 = group.x * (LANES / LANES_PER_ROW) + lane / LANES_PER_ROW;
     let token = group.y;
-    let last4 = params.out_features / 4u - 1u;
-    let row_chunks = params.in_features / CHUNK;
+    let last4 = params.rows / 4u - 1u;
+    let row_chunks = params.cols / CHUNK;
     let first = 4u * min(output4, last4) * row_chunks;
-    let inputs = token * (params.in_features / 4u);
+    let inputs = token * (params.cols / 4u);
     var acc: vec4<f32>;
     for (var c = lane % LANES_PER_ROW; c < row_chunks; c += LANES_PER_ROW) {
         let row0 = load_chunk(first + c);
@@ -42,13 +35,7 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         }
     }
     let total = sum_row(lane, acc);
-    if lane % LANES_PER_ROW != 0u || output4 > last4 {
-        return;
+    if lane % LANES_PER_ROW == 0u {
+        store(token, 4u * output4, total);
     }
-    let at = token * (params.out_features / 4u) + output4;
-    var value = params.alpha * total;
-    if params.beta != 0.0 {
-        value += params.beta * y[at];
-    }
-    y[at] = value;
 }

@@ -1,22 +1,14 @@
-// linear_tn for real cards: a workgroup makes 16 × 16 of c, its lanes share out the tokens. One side of c is LoRA's rank,
+// linear_tn for real cards: a workgroup makes 16 × 16 results, its lanes share out the tokens. One side is LoRA's rank,
 // so that whole tiles would be few; here a 16 × 576 gradient has 36 workgroups of 256.
 //!include shared/slices.wgsl
-
-struct Params {
-    tokens: u32, // T
-    rows: u32,   // P, a multiple of 4
-    cols: u32,   // Q, a multiple of 4
-    alpha: f32,
-    beta: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+//!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> result: array<vec4<f32>>;
+
+fn shape() -> vec2<u32> {
+    return vec2<u32>(params.rows, params.cols);
+}
 
 // Tokens of a slice that are loaded at once.
 const AHEAD: u32 = 4u;
@@ -47,15 +39,7 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         }
     }
     let total = sum_slices(lane, slice, row, column4, sums);
-    let to_row = group.y * SIDE + lane / 4u;
-    let to_col4 = group.x * 4u + lane % 4u;
-    if lane >= 64u || to_row >= params.rows || to_col4 >= cols4 {
-        return;
+    if lane < 64u {
+        store(group.y * SIDE + lane / 4u, 4u * (group.x * 4u + lane % 4u), total);
     }
-    let to = to_row * cols4 + to_col4;
-    var value = params.alpha * total;
-    if params.beta != 0.0 {
-        value += params.beta * c[to];
-    }
-    c[to] = value;
 }

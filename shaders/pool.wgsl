@@ -1,5 +1,5 @@
 // A vector for each sample of a packed batch, from its tokens' hidden states. One invocation a column of a sample.
-//!include shared/grid.wgsl
+//!include shared/elements.wgsl
 
 struct Params {
     samples: u32,
@@ -8,15 +8,12 @@ struct Params {
     pad0: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> segments: array<u32>;
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
-
-const LANES = 64u;
 
 // The tokens that count: first, one past the last.
 fn counted(sample: u32) -> vec2<u32> {
@@ -37,7 +34,7 @@ fn forward(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     if i >= params.samples * params.cols {
         return;
     }
@@ -55,7 +52,7 @@ fn backward(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     if i >= params.samples * params.cols {
         return;
     }

@@ -1,25 +1,13 @@
-// Root-mean-square normalisation of rows. One workgroup a row.
+// Root-mean-square normalisation of rows.
 //!include shared/grid.wgsl
+//!include shared/norm.wgsl
+//!include shared/sum_{SUM}.wgsl
 
-struct Params {
-    rows: u32,
-    dim: u32,
-    eps: f32,
-    accumulate: u32, // backward: 1 adds to dx, 0 overwrites it
-}
-
-const LANES = 64u;
-
-@group(0) @binding(0) var<uniform> params: Params;
-
-@group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 @group(0) @binding(3) var<storage, read> dy: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
-
-//!include shared/sum_{SUM}.wgsl
 
 @compute @workgroup_size(LANES)
 fn forward(

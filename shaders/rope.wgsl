@@ -1,5 +1,5 @@
 // Rotary position embedding, in place: halves of a head are rotated against each other. One invocation a pair.
-//!include shared/grid.wgsl
+//!include shared/elements.wgsl
 
 struct Params {
     tokens: u32,
@@ -8,12 +8,9 @@ struct Params {
     direction: f32, // 1 forward, -1 backward
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> positions: array<u32>;
 @group(0) @binding(2) var<storage, read> cos_sin: array<f32>;
 @group(0) @binding(3) var<storage, read_write> x: array<f32>;
-
-const LANES = 64u;
 
 @compute @workgroup_size(LANES)
 fn rotate(
@@ -21,7 +18,7 @@ fn rotate(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = flat_group(group, groups) * LANES + lane;
+    let index = element(group, groups, lane);
     let head = index / params.half;
     let token = head / params.heads;
     if token >= params.tokens {

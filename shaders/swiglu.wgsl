@@ -1,5 +1,6 @@
 // The gated activation silu(gate) * up. One invocation an element.
-//!include shared/grid.wgsl
+//!include shared/elements.wgsl
+//!include shared/sigmoid.wgsl
 
 struct Params {
     len: u32,
@@ -8,7 +9,6 @@ struct Params {
     pad2: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> gate: array<f32>;
 @group(0) @binding(2) var<storage, read> up: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
@@ -17,21 +17,13 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> dgate: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dup: array<f32>;
 
-const LANES = 64u;
-
-fn sigmoid(x: f32) -> f32 {
-    // exp of a negative number alone, so that nothing overflows.
-    let e = exp(-abs(x));
-    return select(e, 1.0, x >= 0.0) / (1.0 + e);
-}
-
 @compute @workgroup_size(LANES)
 fn forward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     if i < params.len {
         y[i] = gate[i] * sigmoid(gate[i]) * up[i];
     }
@@ -43,7 +35,7 @@ fn backward(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = flat_group(group, groups) * LANES + lane;
+    let i = element(group, groups, lane);
     if i < params.len {
         let s = sigmoid(gate[i]);
         dgate[i] = dy[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));

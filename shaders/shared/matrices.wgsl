@@ -2,18 +2,8 @@
 // TILE × TILE results from tiles of DEPTH terms of their sums, each of its four subgroups 2 × 2 matrices. LANES counts subgroups
 // of the adapter's largest size; where a driver takes smaller ones, neighbours make the same matrices.
 //
-// The shader around it has `params`, `left4`, which loads four neighbours of a token's terms, and a weight's loader.
-
-struct Params {
-    tokens: u32,       // M
-    out_features: u32, // N, a multiple of 4
-    in_features: u32,  // K, a multiple of 4, of 32 for block formats
-    alpha: f32,
-    beta: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
-}
+// The shader around it has what shared/product.wgsl takes and gives, `left4`, which loads four neighbours of a token's terms, a
+// weight's loader, and `right`, a tile of it.
 
 alias Real = {{REAL}};
 alias Left = coop_mat{{SIDE}}x{{SIDE}}<{{REAL}}, A>;
@@ -30,7 +20,7 @@ const PITCH: u32 = DEPTH + 8u;
 const WEIGHT_LOADS: u32 = max(16u / CHUNK, 1u);
 
 var<workgroup> left: array<Real, TILE * PITCH>; // [token][term]
-var<workgroup> results: array<f32, 4u * SIDE * SIDE>; // a matrix of each subgroup
+var<workgroup> sums: array<f32, 4u * SIDE * SIDE>; // a matrix of each subgroup
 
 // Tokens beyond the last are the last again and not stored. Terms beyond the last are zero.
 fn put_left(token: u32, term: u32, terms: u32, lane: u32) {
@@ -49,7 +39,7 @@ fn put_left(token: u32, term: u32, terms: u32, lane: u32) {
 
 // Sixteen neighbours of a row of W, from element `first` on. Beyond the row's end the last chunk is repeated.
 fn put_right(row: u32, first: u32, slot: u32) {
-    let chunks = params.in_features / CHUNK;
+    let chunks = params.cols / CHUNK;
     for (var l = 0u; l < WEIGHT_LOADS; l++) {
         let packed = fetch_chunk(row * chunks + min(first / CHUNK + l, chunks - 1u));
         let chunk = open_chunk(packed, first % CHUNK / 4u);
@@ -64,7 +54,7 @@ fn put_right(row: u32, first: u32, slot: u32) {
     }
 }
 
-// Where the subgroup's matrices begin in the tile, and its part of `results`.
+// Where the subgroup's matrices begin in the tile, and its part of `sums`.
 struct Block { row: u32, column: u32, own: u32 }
 
 fn block(lane: u32) -> Block {
@@ -72,13 +62,18 @@ fn block(lane: u32) -> Block {
     return Block(number / 2u * 2u * SIDE, number % 2u * 2u * SIDE, number * SIDE * SIDE);
 }
 
-// Four neighbours of matrix `i`, `j` of each subgroup: where they are in `results` (x), and their token (y) and column (z).
-fn place(at: u32, i: u32, j: u32) -> vec3<u32> {
-    let number = at / (SIDE * SIDE / 4u);
-    let within = at % (SIDE * SIDE / 4u) * 4u;
-    return vec3<u32>(
-        at * 4u,
-        (number / 2u * 2u + i) * SIDE + within / SIDE,
-        (number % 2u * 2u + j) * SIDE + within % SIDE,
-    );
+// Stores matrix `i`, `j` of each subgroup from `sums`, which its subgroup has just written. `row` and `column` are the tile's.
+fn store_matrices(row: u32, column: u32, i: u32, j: u32, lane: u32) {
+    workgroupBarrier();
+    for (var n = lane; n < SIDE * SIDE; n += LANES) {
+        let number = n / (SIDE * SIDE / 4u);
+        let within = n % (SIDE * SIDE / 4u) * 4u;
+        let at = n * 4u;
+        store(
+            row + (number / 2u * 2u + i) * SIDE + within / SIDE,
+            column + (number % 2u * 2u + j) * SIDE + within % SIDE,
+            vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]),
+        );
+    }
+    workgroupBarrier();
 }

@@ -37,7 +37,7 @@ pub fn rewrite(text: &str) -> String {
             for (call, stand_in) in calls {
                 line = line.replace(call, stand_in);
             }
-            line = line.replace("&results[", "").replace("], ", ", ");
+            line = line.replace("&sums[", "").replace("], ", ", ");
         }
         for (role, stand_in) in [
             ("A>", "Factor"),
@@ -96,7 +96,7 @@ fn store_rows(sum: array<f32, SHARE>, at: u32, pitch: u32) {
     var c = sum;
     for (var n = 0u; n < SHARE; n++) {
         let element = own + n * GROUP;
-        results[at + element / SIDE * pitch + element % SIDE] = c[n];
+        sums[at + element / SIDE * pitch + element % SIDE] = c[n];
     }
 }
 ";

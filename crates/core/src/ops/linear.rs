@@ -68,7 +68,7 @@ macro_rules! forward_kernel {
             [
                 ("x", Access::Read),
                 ("w", Access::Matrix),
-                ("y", Access::ReadWrite)
+                ("result", Access::ReadWrite)
             ],
             forward_cpu
         )
@@ -82,7 +82,7 @@ macro_rules! backward_kernel {
             [
                 ("dy", Access::Read),
                 ("w", Access::Matrix),
-                ("dx", Access::ReadWrite)
+                ("result", Access::ReadWrite)
             ],
             backward_cpu
         )
@@ -96,7 +96,7 @@ macro_rules! gradient_kernel {
             [
                 ("a", Access::Read),
                 ("b", Access::Read),
-                ("c", Access::ReadWrite)
+                ("result", Access::ReadWrite)
             ],
             gradient_cpu
         )
