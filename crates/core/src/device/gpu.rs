@@ -1,5 +1,9 @@
 //! The GPU device: encodes a recording for wgpu.
 
+mod bindings;
+mod pipelines;
+mod readback;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,20 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bft_formats::Tensor;
 
 use super::adapters::is_software;
-use super::buffer::{Buffer, Inner, Matrix, Storage, View, WeightStorage};
+use super::buffer::{Buffer, Storage, View, WeightStorage};
 use super::choices::Choices;
-use super::recording::{
-    Access, Arg, Choice, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording,
-};
+use super::recording::{Command, Recording};
 use super::tier::{self, Tier};
 use super::timer::Timer;
 use super::{DeviceError, regroup, sealed};
-
-/// Distance of two parameter structs in the uniform arena: WebGPU's alignment of dynamic offsets.
-const UNIFORM_STRIDE: usize = 256;
-
-/// Values read back in one piece: a browser holds each three times over while it is read.
-const READ_PIECE: usize = 1 << 20;
+use bindings::UNIFORM_STRIDE;
+use pipelines::Cache;
 
 /// Commands encoded into one submit. Few enough that a browser's watchdog and a shared desktop stay happy on
 /// slow adapters, many enough that submitting costs nothing.
@@ -49,26 +47,6 @@ struct Counters {
     bytes_uploaded: AtomicU64,
     bytes_allocated: AtomicU64,
 }
-
-#[derive(Debug)]
-struct Pipeline {
-    id: u64,
-    pipeline: wgpu::ComputePipeline,
-    layout: wgpu::BindGroupLayout,
-}
-
-/// Pipeline id, then (buffer id, offset, length) of each binding.
-type GroupKey = (u64, Vec<(u64, usize, usize)>);
-
-#[derive(Debug, Default)]
-struct Cache {
-    pipelines: HashMap<(*const Kernel, Tier, Defines), Arc<Pipeline>>,
-    groups: HashMap<GroupKey, wgpu::BindGroup>,
-    uniforms: Option<(u64, wgpu::Buffer)>,
-}
-
-// SAFETY: the raw pointer is only an identity of a `&'static Kernel`, never dereferenced.
-unsafe impl Send for Cache {}
 
 #[derive(Debug)]
 pub(crate) struct Gpu {
@@ -448,336 +426,6 @@ impl Gpu {
             .fetch_add(dispatches as u64, Ordering::Relaxed);
         self.check()
     }
-
-    /// Drops bind groups whose buffers were dropped.
-    fn bury(&self, cache: &mut Cache) {
-        let dead = std::mem::take(&mut *lock(&self.graveyard));
-        if !dead.is_empty() {
-            let dead: std::collections::HashSet<u64> = dead.into_iter().collect();
-            cache
-                .groups
-                .retain(|(_, bindings), _| !bindings.iter().any(|(id, ..)| dead.contains(id)));
-        }
-    }
-
-    fn upload_params(
-        &self,
-        cache: &mut Cache,
-        recording: &Recording,
-        dispatches: usize,
-    ) -> (u64, wgpu::Buffer) {
-        let mut bytes = Vec::with_capacity(dispatches * UNIFORM_STRIDE);
-        for dispatch in recording.dispatches() {
-            bytes.extend_from_slice(&dispatch.params);
-            bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE), 0);
-        }
-        let needed = bytes.len().max(UNIFORM_STRIDE) as u64;
-        if cache
-            .uniforms
-            .as_ref()
-            .is_none_or(|(_, buffer)| buffer.size() < needed)
-        {
-            if let Some((old, _)) = cache.uniforms.take() {
-                cache.groups.retain(|(_, bindings), _| bindings[0].0 != old);
-            }
-            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("parameters"),
-                size: needed.next_power_of_two(),
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            cache.uniforms = Some((super::buffer::next_id(), buffer));
-        }
-        let (id, buffer) = cache.uniforms.clone().expect("set above");
-        if !bytes.is_empty() {
-            self.counters
-                .bytes_uploaded
-                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            self.queue.write_buffer(&buffer, 0, &bytes);
-        }
-        (id, buffer)
-    }
-
-    fn pipeline(
-        &self,
-        cache: &mut Cache,
-        choice: Choice,
-        defines: Defines,
-    ) -> Result<Arc<Pipeline>, DeviceError> {
-        let key = (std::ptr::from_ref(choice.kernel), choice.needs, defines);
-        if let Some(pipeline) = cache.pipelines.get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let pipeline = Arc::new(self.build(choice, defines)?);
-        cache.pipelines.insert(key, pipeline.clone());
-        Ok(pipeline)
-    }
-
-    /// Builds the pipelines of a recording, one after another.
-    pub async fn compile(&self, recording: &Recording) -> Result<(), DeviceError> {
-        for dispatch in recording.dispatches() {
-            let choice = self.choices.pick(dispatch);
-            let is_new = {
-                let mut cache = lock(&self.cache);
-                let count = cache.pipelines.len();
-                self.pipeline(&mut cache, choice, dispatch.defines)?;
-                cache.pipelines.len() > count
-            };
-            if is_new {
-                self.wait().await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn build(&self, choice: Choice, defines: Defines) -> Result<Pipeline, DeviceError> {
-        let kernel = choice.kernel;
-        let label = format!("{}::{}", choice.name(), kernel.entry);
-        let source = choice
-            .needs
-            .source(kernel.shader, defines, self.matrix_lanes)
-            .map_err(|error| DeviceError::Misuse(error.to_string()))?;
-        let source = match self.rewrites.get(&choice.needs) {
-            Some(rewrite) => rewrite(&source),
-            None => source,
-        };
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(&label),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
-        // A counter in every loop, which naga adds to stop endless ones, would keep drivers from unrolling.
-        let mut checks = wgpu::ShaderRuntimeChecks::checked();
-        checks.force_loop_bounding = false;
-        // SAFETY: the shaders are this crate's own, and each of their loops counts up to a bound. Memory accesses
-        // stay checked.
-        let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
-        let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty,
-                has_dynamic_offset: binding == 0,
-                min_binding_size: None,
-            },
-            count: None,
-        };
-        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
-        for (_, access) in kernel.bindings.iter().filter(|(_, access)| access.on_gpu()) {
-            let read_only = !matches!(access, Access::Write | Access::ReadWrite);
-            let count = if *access == Access::Matrix { 2 } else { 1 };
-            for _ in 0..count {
-                entries.push(entry(
-                    entries.len() as u32,
-                    wgpu::BufferBindingType::Storage { read_only },
-                ));
-            }
-        }
-        let layout = self
-            .device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some(&label),
-                entries: &entries,
-            });
-        let pipeline_layout = self
-            .device
-            .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(&label),
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
-        let pipeline = self
-            .device
-            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(&label),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some(kernel.entry),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    zero_initialize_workgroup_memory: false,
-                    ..Default::default()
-                },
-                cache: self.compiled.as_ref(),
-            });
-        self.check()?;
-        Ok(Pipeline {
-            id: super::buffer::next_id(),
-            pipeline,
-            layout,
-        })
-    }
-
-    fn binding_key(
-        &self,
-        uniforms_id: u64,
-        dispatch: &Dispatch,
-    ) -> Result<Vec<(u64, usize, usize)>, DeviceError> {
-        let mut key = vec![(uniforms_id, 0, 0)];
-        self.for_each_binding(dispatch, |buffer, offset, len| {
-            key.push((buffer.id, offset, len))
-        })?;
-        Ok(key)
-    }
-
-    fn bind_group(
-        &self,
-        pipeline: &Pipeline,
-        uniforms: &wgpu::Buffer,
-        dispatch: &Dispatch,
-    ) -> Result<wgpu::BindGroup, DeviceError> {
-        let params = wgpu::BufferBinding {
-            buffer: uniforms,
-            offset: 0,
-            size: wgpu::BufferSize::new(MAX_PARAMS as u64),
-        };
-        let mut entries = vec![wgpu::BindGroupEntry {
-            binding: 0,
-            resource: wgpu::BindingResource::Buffer(params),
-        }];
-        self.for_each_binding(dispatch, |buffer, offset, len| {
-            if let Storage::Gpu { buffer, .. } = &buffer.storage {
-                let size = wgpu::BufferSize::new(len as u64 * 4);
-                let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset: offset as u64 * 4,
-                    size,
-                });
-                entries.push(wgpu::BindGroupEntry {
-                    binding: entries.len() as u32,
-                    resource,
-                });
-            }
-        })?;
-        let descriptor = wgpu::BindGroupDescriptor {
-            label: Some(dispatch.kernel().shader),
-            layout: &pipeline.layout,
-            entries: &entries,
-        };
-        Ok(self.device.create_bind_group(&descriptor))
-    }
-
-    /// Buffer, first element and length of each storage binding of a call.
-    fn for_each_binding<'a>(
-        &'a self,
-        dispatch: &'a Dispatch,
-        mut each: impl FnMut(&'a Inner, usize, usize),
-    ) -> Result<(), DeviceError> {
-        for (arg, (_, access)) in dispatch.args.iter().zip(dispatch.kernel().bindings) {
-            match arg {
-                _ if !access.on_gpu() => {}
-                Arg::View(view) => each(&view.buffer.0, view.offset, view.len.max(1)),
-                Arg::Matrix(Matrix::Dense { view, .. }) => {
-                    each(&view.buffer.0, view.offset, view.len.max(1));
-                    each(&self.dummy.0, 0, self.dummy.len());
-                }
-                Arg::Matrix(Matrix::Frozen {
-                    weight,
-                    start,
-                    rows,
-                }) => match &*weight.storage {
-                    WeightStorage::Gpu { quants, scales } => {
-                        let at = regroup::sizes(weight.dtype, *start, weight.cols);
-                        let len = regroup::sizes(weight.dtype, *rows, weight.cols);
-                        each(&quants.0, at.quants, len.quants);
-                        each(
-                            &scales.0,
-                            at.scales,
-                            if len.scales == 0 {
-                                scales.len()
-                            } else {
-                                len.scales
-                            },
-                        );
-                    }
-                    WeightStorage::Cpu(_) | WeightStorage::Planned => {
-                        return Err(DeviceError::Misuse(
-                            "a weight on the CPU is used by a GPU".into(),
-                        ));
-                    }
-                },
-            }
-        }
-        Ok(())
-    }
-
-    pub async fn read(&self, view: &View) -> Result<Vec<f32>, DeviceError> {
-        self.check()?;
-        if view.len == 0 {
-            return Ok(Vec::new());
-        }
-        self.counters.readbacks.fetch_add(1, Ordering::Relaxed);
-        let mut values = Vec::with_capacity(view.len);
-        while values.len() < view.len {
-            let len = (view.len - values.len()).min(READ_PIECE);
-            self.read_piece(view, len, &mut values).await?;
-        }
-        Ok(values)
-    }
-
-    /// Reads the `len` values of a view that follow those that are there.
-    async fn read_piece(
-        &self,
-        view: &View,
-        len: usize,
-        values: &mut Vec<f32>,
-    ) -> Result<(), DeviceError> {
-        let bytes = len as u64 * 4;
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("readback"),
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(
-            wgpu_buffer(&view.buffer)?,
-            (view.offset + values.len()) as u64 * 4,
-            &staging,
-            0,
-            Some(bytes),
-        );
-        self.queue.submit([encoder.finish()]);
-        self.counters.submits.fetch_add(1, Ordering::Relaxed);
-        let mapped = Arc::new(Signal::default());
-        let signal = mapped.clone();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            signal.set(result.map_err(|error| error.to_string()))
-        });
-        self.poll()?;
-        let mapped = Signal::wait(mapped).await;
-        self.check()?;
-        mapped.map_err(DeviceError::Lost)?;
-        let range = staging
-            .get_mapped_range(..)
-            .map_err(|error| DeviceError::Refused(error.to_string()))?;
-        values.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&range));
-        drop(range);
-        // A browser would keep it until it happens to collect its garbage.
-        staging.destroy();
-        Ok(())
-    }
-
-    pub async fn wait(&self) -> Result<(), DeviceError> {
-        let done = Arc::new(Signal::default());
-        let signal = done.clone();
-        self.queue
-            .on_submitted_work_done(move || signal.set(Ok(())));
-        self.poll()?;
-        let _: Result<(), String> = Signal::wait(done).await;
-        self.check()
-    }
-
-    /// Natively, blocks until the queue is done and callbacks have run; in a browser the event loop does that.
-    fn poll(&self) -> Result<(), DeviceError> {
-        match self.device.poll(wgpu::PollType::wait_indefinitely()) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.check()?;
-                Err(DeviceError::Lost(error.to_string()))
-            }
-        }
-    }
 }
 
 /// Backend, vendor, device, driver and its version: what pipelines and measurements hold for.
@@ -816,39 +464,5 @@ fn first_line(text: &str) -> String {
     match lines.next_back() {
         Some(last) => format!("{first} {last}"),
         None => first.to_owned(),
-    }
-}
-
-/// A value that a callback sets once and a future waits for.
-#[derive(Debug, Default)]
-struct Signal(Mutex<SignalState>);
-
-#[derive(Debug, Default)]
-struct SignalState {
-    value: Option<Result<(), String>>,
-    waker: Option<std::task::Waker>,
-}
-
-impl Signal {
-    fn set(&self, value: Result<(), String>) {
-        let mut state = lock(&self.0);
-        state.value = Some(value);
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
-    }
-
-    async fn wait(signal: Arc<Self>) -> Result<(), String> {
-        std::future::poll_fn(|context| {
-            let mut state = lock(&signal.0);
-            match state.value.take() {
-                Some(value) => std::task::Poll::Ready(value),
-                None => {
-                    state.waker = Some(context.waker().clone());
-                    std::task::Poll::Pending
-                }
-            }
-        })
-        .await
     }
 }
