@@ -91,12 +91,15 @@ async function begin(app: App, call: () => Promise<Finished>, again: () => void)
   charts.start(1);
   $("#run").scrollIntoView({ block: "nearest" });
   const lock = await keepAwake();
-  const finished = await app.work($("#run-notice"), "train", call, () => {
-    // After a failure the newest checkpoint is worth more than a new start.
+  // After a failure the newest checkpoint is worth more than a new start. Whoever is quick asks before the list of
+  // runs has it, so that it is read anew.
+  const retry = async () => {
+    await app.refreshStorage().catch(() => {});
     const saved = app.storage?.runs.find((stored) => !earlier.has(stored.id) || mine.saved !== null);
     if (saved && saved.step < saved.steps) void goOn(app, saved);
     else again();
-  });
+  };
+  const finished = await app.work($("#run-notice"), "train", call, () => void retry());
   void lock?.release();
   run.finished = finished;
   run.state = finished ? (finished.stopped ? "stopped" : "done") : "failed";

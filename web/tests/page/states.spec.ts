@@ -161,7 +161,8 @@ for (const { name, script, drive } of STATES) {
     }
     for (const width of [768, 390]) {
       await page.setViewportSize({ width, height: 844 });
-      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+      // The charts take the new width a moment later.
+      await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
     }
     await noFaults(page);
   });
