@@ -89,6 +89,29 @@ fn two_and_four_ranks_train_what_one_process_trains() {
 }
 
 #[test]
+fn ranks_measure_no_kernels_so_that_all_compute_with_the_same() {
+    if std::env::var_os("BFT_TEST_NO_GPU").is_some_and(|value| value == "1") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kept = |name: &str, ranks: usize| {
+        let cache = folder.path().join(name);
+        let mut flags = training(&folder.path().join(format!("{name}-run")), 1);
+        flags[2] = "gpu".to_owned();
+        flags.push("--measure-kernels".to_owned());
+        let done = mpirun(ranks).args(&flags).env("BFT_CACHE", &cache).output();
+        Done::of(done.expect("mpirun starts")).ok();
+        let files = std::fs::read_dir(cache.join("gpu")).expect("a cache");
+        let names = files.map(|file| file.expect("a file").file_name());
+        names
+            .filter(|name| name.to_string_lossy().ends_with(".kernels.json"))
+            .count()
+    };
+    assert_eq!(kept("alone", 1), 1, "one process measures");
+    assert_eq!(kept("two", 2), 0);
+}
+
+#[test]
 fn a_rank_that_dies_stops_the_job_and_the_last_checkpoint_goes_on_with_other_ranks() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = folder.path().join("tuned");

@@ -3,7 +3,7 @@
 use super::pack::Right;
 use super::product::product;
 use super::tile::Left;
-use super::{Real, WeightRef, f32s, f32s_mut, small};
+use super::{Real, WeightRef, f32s, f32s_mut, gradient, small};
 
 /// C`[m, n]` = α · A`[m, k]` · B`[n, k]`ᵀ + β · C
 pub fn gemm_nt<T: Real>(
@@ -63,8 +63,15 @@ pub fn gemm_tn<T: Real>(
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (k * m, k * n, m * n), "gemm_tn lengths");
     if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
+        let (alpha, beta) = (alpha.to_f32(), beta.to_f32());
+        if gradient::fits(m, n) {
+            return gradient::gradient((k, m, n), a, b, c, false, alpha, beta);
+        }
+        if gradient::fits(n, m) {
+            return gradient::gradient((k, n, m), b, a, c, true, alpha, beta);
+        }
         let (a, b) = (Left::Columns(a, m), Right::Rows(WeightRef::dense(b, k, n)));
-        return product((m, n, k), a, b, c, n, alpha.to_f32(), beta.to_f32());
+        return product((m, n, k), a, b, c, n, alpha, beta);
     }
     strided(m, n, k, a, (1, m), b, (n, 1), c, n, alpha, beta);
 }

@@ -13,6 +13,7 @@ mod attention;
 mod dequantize;
 mod encoder;
 mod gemm;
+mod gradient;
 mod linear;
 mod math;
 mod pack;

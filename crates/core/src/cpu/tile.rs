@@ -42,12 +42,44 @@ impl<'a> Left<'a> {
     }
 }
 
-/// B`[k, n]` as packed panels, which divide its columns as evenly as whole vectors allow.
+/// B`[k, n]` as panels, which divide its columns as evenly as whole vectors allow: packed, or where they lie.
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a> {
     k: usize,
     n: usize,
     panels: &'a [f32],
+    /// From row to row of a B that is not packed.
+    stride: Option<usize>,
+    /// Rows that are left out, at the start.
+    skipped: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// B as it lies in memory, its rows `stride` apart. `n` must be whole vectors.
+    #[inline(always)]
+    pub(super) fn in_place(b: &'a [f32], k: usize, n: usize, stride: usize) -> Self {
+        assert!(
+            n.is_multiple_of(16) && k > 0 && (k - 1) * stride + n <= b.len(),
+            "B of {k} rows and {n} columns in {} elements",
+            b.len()
+        );
+        Packed {
+            k,
+            n,
+            panels: b,
+            stride: Some(stride),
+            skipped: 0,
+        }
+    }
+
+    /// B from row `rows` on.
+    #[inline(always)]
+    pub(super) fn skip(self, rows: usize) -> Self {
+        Packed {
+            skipped: self.skipped + rows,
+            ..self
+        }
+    }
 }
 
 /// f32 that packing `k` terms of `n` columns needs, on any instruction set.
@@ -89,6 +121,8 @@ impl<'a> Kernel for Pack<'a> {
             k: k.len(),
             n: n.len(),
             panels: out,
+            stride: None,
+            skipped: 0,
         }
     }
 }
@@ -113,7 +147,7 @@ impl Multiply<'_> {
     pub(super) unsafe fn on<S: Simd>(&self, s: S) {
         self.a.check(self.m, self.k);
         assert!(
-            self.k <= self.b.k && self.columns <= self.b.n,
+            self.b.skipped + self.k <= self.b.k && self.columns <= self.b.n,
             "B holds what is multiplied"
         );
         let width = panel_width(s, self.b.n);
@@ -124,31 +158,34 @@ impl Multiply<'_> {
                 Left::Columns(a, stride) => (&a[row..], 1, stride),
             };
             for column in (0..self.columns).step_by(width) {
-                let vectors = width.min(self.b.n - column).div_ceil(S::LANES);
+                let panel = width.min(self.b.n - column).next_multiple_of(S::LANES);
+                let (at, b_step) = match self.b.stride {
+                    Some(stride) => (column, stride),
+                    None => (column * self.b.k, panel),
+                };
+                let columns = width.min(self.columns - column);
                 let tile = Tile {
                     k: self.k,
                     a: a.as_ptr(),
                     row_step,
                     k_step,
-                    b: self.b.panels[column * self.b.k..].as_ptr(),
+                    b: self.b.panels[at + self.b.skipped * b_step..].as_ptr(),
+                    b_step,
                     // SAFETY: row and column are in C.
                     c: unsafe { self.c.add(row * self.c_stride + column) },
                     c_stride: self.c_stride,
                     rows,
-                    columns: width.min(self.columns - column),
+                    columns,
                     alpha: self.alpha,
                     beta: self.beta,
                 };
                 // SAFETY: `check` saw the rows and columns of A; a panel of that many vectors was packed here; C's part
                 // is the caller's word.
                 unsafe {
-                    match (S::ROWS, vectors) {
-                        (8, 3) => tile.run::<S, 8, 3>(s),
-                        (8, 2) => tile.run::<S, 8, 2>(s),
-                        (8, _) => tile.run::<S, 8, 1>(s),
-                        (_, 3) => tile.run::<S, 4, 3>(s),
-                        (_, 2) => tile.run::<S, 4, 2>(s),
-                        (_, _) => tile.run::<S, 4, 1>(s),
+                    if b_step == columns.next_multiple_of(S::LANES) {
+                        tile.sized::<S, true>(s);
+                    } else {
+                        tile.sized::<S, false>(s);
                     }
                 }
             }
@@ -198,6 +235,7 @@ struct Tile {
     row_step: usize,
     k_step: usize,
     b: *const f32,
+    b_step: usize,
     c: *mut f32,
     c_stride: usize,
     rows: usize,
@@ -207,10 +245,28 @@ struct Tile {
 }
 
 impl Tile {
+    /// Runs in as few vectors as hold the columns. `DENSE` rows of B follow each other, which spares the loop a register.
     /// # Safety
-    /// A readable for `rows`, B for k rows of V vectors, C writable for `rows` and `columns`.
+    /// A readable for `rows`, B for k rows of whole vectors, C writable for `rows` and `columns`.
     #[inline(always)]
-    unsafe fn run<S: Simd, const R: usize, const V: usize>(&self, s: S) {
+    unsafe fn sized<S: Simd, const DENSE: bool>(&self, s: S) {
+        // SAFETY: the caller's word.
+        unsafe {
+            match (S::ROWS, self.columns.div_ceil(S::LANES)) {
+                (8, 3) => self.run::<S, 8, 3, DENSE>(s),
+                (8, 2) => self.run::<S, 8, 2, DENSE>(s),
+                (8, _) => self.run::<S, 8, 1, DENSE>(s),
+                (_, 3) => self.run::<S, 4, 3, DENSE>(s),
+                (_, 2) => self.run::<S, 4, 2, DENSE>(s),
+                (_, _) => self.run::<S, 4, 1, DENSE>(s),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As `sized`; V vectors hold the columns.
+    #[inline(always)]
+    unsafe fn run<S: Simd, const R: usize, const V: usize, const DENSE: bool>(&self, s: S) {
         let mut sums = [[s.splat(0.0); V]; R];
         // Rows that are not there are the last one again; what comes of them is not stored.
         let mut left = [self.a; R];
@@ -219,6 +275,7 @@ impl Tile {
             *left = unsafe { self.a.add(i.min(self.rows - 1) * self.row_step) };
         }
         let (mut b, mut at) = (self.b, 0);
+        let b_step = if DENSE { V * S::LANES } else { self.b_step };
         for _ in 0..self.k {
             let mut right = [s.splat(0.0); V];
             for (j, right) in right.iter_mut().enumerate() {
@@ -232,8 +289,8 @@ impl Tile {
                     *sum = s.mul_add(left, right, *sum);
                 }
             }
-            // SAFETY: at most one past the panel.
-            b = unsafe { b.add(V * S::LANES) };
+            // Past the last row it is not read, and may point outside of B.
+            b = b.wrapping_add(b_step);
             at += self.k_step;
         }
         // A whole tile goes to C directly, a part of one through a buffer: conditions between the stores would keep the

@@ -15,7 +15,7 @@ use crate::cpu::tile::{Left, Pack, multiply, packed_len};
 /// Keys of a block, and queries of a block: their probabilities stay in the first caches.
 const KEYS: usize = 96;
 const QUERIES: usize = 64;
-/// Queries that go through the tile together, each with its own last key.
+/// Queries that go through the tile together, each with its own last key; and keys, each with its own first query.
 const STRIP: usize = 8;
 
 /// What all tasks read.
@@ -186,6 +186,7 @@ impl Backward<'_> {
                     n: c,
                     out: d_outputs,
                 });
+                let beta = if first == tokens.start { 0.0 } else { 1.0 };
                 for strip in (start..end).step_by(STRIP) {
                     let strip = strip..end.min(strip + STRIP);
                     let at = strip.start * q_cols + head * d;
@@ -225,31 +226,34 @@ impl Backward<'_> {
                         seen,
                         scale: self.scale,
                     });
+                    // SAFETY: these rows of this head are the task's alone.
+                    unsafe {
+                        multiply(
+                            (strip.len(), d, size.1),
+                            Left::Rows(ds, KEYS),
+                            keys,
+                            dq.0.add(at),
+                            q_cols,
+                            1.0,
+                            beta,
+                        );
+                    }
                 }
-                let (by_keys, by_width) = ((seen, d, rows), (rows, d, seen));
-                let beta = if first == tokens.start { 0.0 } else { 1.0 };
-                // SAFETY: these rows of this head are the task's alone.
-                unsafe {
-                    multiply(
-                        by_keys,
-                        Left::Columns(p, KEYS),
-                        d_outputs,
-                        dv.at(first),
-                        dv.stride,
-                        1.0,
-                        1.0,
+                for key in (0..seen).step_by(STRIP) {
+                    // Queries before the strip's first key see none of its keys.
+                    let skip = (first + key).saturating_sub(start);
+                    let size = (STRIP.min(seen - key), d, rows - skip);
+                    let of = skip * KEYS + key;
+                    let (p, ds) = (
+                        Left::Columns(&p[of..], KEYS),
+                        Left::Columns(&ds[of..], KEYS),
                     );
-                    multiply(
-                        by_keys,
-                        Left::Columns(ds, KEYS),
-                        queries,
-                        dk.at(first),
-                        dk.stride,
-                        1.0,
-                        1.0,
-                    );
-                    let dq = dq.0.add(start * q_cols + head * d);
-                    multiply(by_width, Left::Rows(ds, KEYS), keys, dq, q_cols, 1.0, beta);
+                    let (d_outputs, queries) = (d_outputs.skip(skip), queries.skip(skip));
+                    // SAFETY: these rows of this head are the task's alone.
+                    unsafe {
+                        multiply(size, p, d_outputs, dv.at(first + key), dv.stride, 1.0, 1.0);
+                        multiply(size, ds, queries, dk.at(first + key), dk.stride, 1.0, 1.0);
+                    }
                 }
             }
         }

@@ -64,8 +64,8 @@ fn before(random: &mut Random, len: usize, beta: f32) -> Vec<f32> {
 
 const SCALES: [(f32, f32); 4] = [(1.0, 0.0), (1.0, 1.0), (0.5, 0.0), (-1.5, 0.25)];
 
-/// Around the tiles' sizes: 8 rows, 16, 32 and 48 columns, blocks of 96 columns and 512 terms.
-const SIZES: [(usize, usize, usize); 22] = [
+/// Around the tiles' sizes: 8 rows, 16, 32 and 48 columns, blocks of 96 and 192 columns and 512 terms.
+const SIZES: [(usize, usize, usize); 24] = [
     (1, 1, 1),
     (1, 4, 4),
     (2, 3, 5),
@@ -88,6 +88,8 @@ const SIZES: [(usize, usize, usize); 22] = [
     (129, 31, 1030),
     (300, 64, 257),
     (257, 193, 7),
+    (12, 400, 130),
+    (208, 9, 65),
 ];
 
 fn check_gemm((m, n, k): (usize, usize, usize)) {
