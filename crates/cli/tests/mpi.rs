@@ -94,12 +94,26 @@ fn ranks_measure_no_kernels_so_that_all_compute_with_the_same() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let kept = |name: &str, ranks: usize| {
-        let cache = folder.path().join(name);
-        let mut flags = training(&folder.path().join(format!("{name}-run")), 1);
+    let row = "{\"input_ids\": [1, 2, 3], \"id\": 1}\n";
+    let input = write(folder.path(), "rows.jsonl", row)
+        .display()
+        .to_string();
+    let kept = |verb: &str, count: usize| {
+        let place = |what: &str| folder.path().join(format!("{verb}-{count}-{what}"));
+        let (cache, output) = (place("cache"), place("output"));
+        let mut flags = training(&output, 1);
+        if verb == "embed" {
+            let output = output.with_extension("npy").display().to_string();
+            let model = fixture("llama");
+            let line = [
+                "embed", "--device", "gpu", "--model", &model, "--input", &input, "--output",
+                &output,
+            ];
+            flags = line.map(str::to_owned).to_vec();
+        }
         flags[2] = "gpu".to_owned();
         flags.push("--measure-kernels".to_owned());
-        let done = mpirun(ranks).args(&flags).env("BFT_CACHE", &cache).output();
+        let done = mpirun(count).args(&flags).env("BFT_CACHE", &cache).output();
         Done::of(done.expect("mpirun starts")).ok();
         let files = std::fs::read_dir(cache.join("gpu")).expect("a cache");
         let names = files.map(|file| file.expect("a file").file_name());
@@ -107,8 +121,10 @@ fn ranks_measure_no_kernels_so_that_all_compute_with_the_same() {
             .filter(|name| name.to_string_lossy().ends_with(".kernels.json"))
             .count()
     };
-    assert_eq!(kept("alone", 1), 1, "one process measures");
-    assert_eq!(kept("two", 2), 0);
+    for verb in ["train", "embed"] {
+        assert_eq!(kept(verb, 1), 1, "one process measures: {verb}");
+        assert_eq!(kept(verb, 2), 0, "{verb}");
+    }
 }
 
 #[test]
