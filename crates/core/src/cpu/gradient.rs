@@ -16,7 +16,7 @@ const MAX_RANK: usize = 16;
 /// Tokens that go through both row tiles while they are in the first cache.
 const TOKENS: usize = 64;
 /// Columns of a task.
-const COLUMNS: usize = 192;
+const COLUMNS: usize = 96;
 /// Multiplications below which a second thread costs more than it gives.
 const MIN_WORK: usize = 200_000;
 

@@ -15,8 +15,10 @@ use super::tile::{Left, Multiply, Pack, packed_len};
 
 /// Terms of a sum that one pass over a packed block adds, at most: so that the block stays in the second cache.
 const DEPTH: usize = 640;
-/// Columns in a packed block, which stays in the second cache.
+/// Columns in a packed block, at most, which stays in the second cache.
 const COLUMNS: usize = 192;
+/// Columns of which blocks are made: whole panels of every instruction set.
+const PANEL: usize = 48;
 /// Rows of C in a task, at least, unless there are fewer.
 const MIN_ROWS: usize = 64;
 /// Multiplications below which a second thread costs more than it gives.
@@ -45,19 +47,19 @@ pub(super) fn product(
     } else {
         rayon::current_num_threads()
     };
-    let blocks = n.div_ceil(COLUMNS);
-    // A few tasks a thread, so that one that is late does not leave the others waiting.
-    let row_tasks = if threads == 1 {
-        1
-    } else {
-        (4 * threads).div_ceil(blocks).min(m.div_ceil(MIN_ROWS))
-    };
+    // Enough tasks that a thread that is late does not leave the others waiting, by columns first: each range of rows packs
+    // the block anew.
+    let tasks = if threads == 1 { 1 } else { 3 * threads };
+    let panels = n.div_ceil(PANEL).div_ceil(tasks);
+    let columns = PANEL * panels.clamp(1, COLUMNS / PANEL);
+    let blocks = n.div_ceil(columns);
+    let row_tasks = (tasks / blocks).clamp(1, m.div_ceil(MIN_ROWS));
     let rows = m.div_ceil(row_tasks).next_multiple_of(8);
     let row_tasks = m.div_ceil(rows);
     let c = Output(c.as_mut_ptr());
     let task = |index: usize| {
-        let (column, row) = (index / row_tasks * COLUMNS, index % row_tasks * rows);
-        let (m, n) = (row..(row + rows).min(m), column..(column + COLUMNS).min(n));
+        let (column, row) = (index / row_tasks * columns, index % row_tasks * rows);
+        let (m, n) = (row..(row + rows).min(m), column..(column + columns).min(n));
         dispatch(Task {
             m,
             n,
