@@ -15,6 +15,11 @@ use super::team;
 pub(super) const MAX_ROWS: usize = 12;
 /// Rows of W in a task.
 const TASK: usize = 32;
+/// Bytes of W that are asked for before they are met: memory answers within some rows' time, and a stream of few bytes a row
+/// is too slow for the processor to see that it goes on.
+const AHEAD: usize = 2048;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Elements of W below which a second thread costs more than it gives.
 const MIN_WORK: usize = 100_000;
 
@@ -80,7 +85,18 @@ impl Task<'_> {
     fn dots<S: Simd, const M: usize>(&self, s: S, row: usize) {
         let cols = self.w.cols;
         let x = &self.x[row * cols..(row + M) * cols];
+        let stride = self.w.dtype.row_bytes(cols);
+        let all = &self.w.data[self.rows.start * stride..self.rows.end * stride];
+        let fetch = |from: usize, to: usize| {
+            let lines = all.get(from..to.min(all.len())).unwrap_or_default();
+            for line in lines.chunks(LINE) {
+                s.prefetch(line.as_ptr());
+            }
+        };
+        fetch(0, AHEAD);
         for n in self.rows.clone() {
+            let at = (n - self.rows.start) * stride + AHEAD;
+            fetch(at, at + stride);
             let w = self.w.blocks(n, 0..cols);
             // Two sums, so that one addition need not wait for the last.
             let mut sums = [[s.splat(0.0); 2]; M];

@@ -55,6 +55,10 @@ pub(in crate::cpu) trait Simd: Copy {
     /// The largest lane; no lane is NaN.
     fn largest(self, v: Self::V) -> f32;
 
+    /// Asks for the cache line at `p`, which need not be readable, where an instruction set can.
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+
     /// Turns LANES rows of LANES, `from_stride` apart, into as many columns.
     /// # Safety
     /// Such rows readable at `from` and writable, `to_stride` apart, at `to`; they do not overlap.

@@ -70,6 +70,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_mask_storeu_ps(p, first16(n), v) }
     }
     #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_add_ps(a, b) }
     }
@@ -250,6 +254,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, v: __m256, n: usize) {
         unsafe { _mm256_maskstore_ps(p, first8(n), v) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
