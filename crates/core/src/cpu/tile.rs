@@ -179,8 +179,8 @@ impl Multiply<'_> {
                     alpha: self.alpha,
                     beta: self.beta,
                 };
-                // SAFETY: `check` saw the rows and columns of A; a panel of that many vectors was packed here; C's part
-                // is the caller's word.
+                // SAFETY: `check` saw the rows and columns of A; a panel of whole vectors was packed here, or `in_place` saw
+                // them; C's part is the caller's word.
                 unsafe {
                     if b_step == columns.next_multiple_of(S::LANES) {
                         tile.sized::<S, true>(s);
