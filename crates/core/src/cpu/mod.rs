@@ -22,6 +22,7 @@ mod product;
 mod scratch;
 mod simd;
 mod small;
+mod split;
 mod team;
 mod tile;
 mod weight;

@@ -3,17 +3,36 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::simd::{Kernel, Simd, dispatch};
+use super::simd::{Kernel, MatrixUnit, Simd, dispatch, matrix_unit};
+use super::split::{LINES, STEP, SUMS, TERMS};
 
-/// Multiplications and additions a second of one thread that does nothing else, in registers: the best of a few short rounds.
+/// Multiplications and additions a second, in f32, of one thread that does nothing else, in registers, or by a matrix unit from
+/// the first cache: the best of a few short rounds.
 pub fn peak_flops() -> f64 {
-    const STEPS: usize = 200_000;
     let round = |_| {
         let start = Instant::now();
-        let flops = dispatch(Peak { steps: STEPS });
+        let flops = match matrix_unit() {
+            Some(unit) => tiles(unit),
+            None => dispatch(Peak { steps: 200_000 }),
+        };
         flops as f64 / start.elapsed().as_secs_f64()
     };
     (0..20).map(round).fold(0.0, f64::max)
+}
+
+/// Multiplies the same few steps of two panels. Returns how many multiplications and additions that is.
+fn tiles(unit: MatrixUnit) -> usize {
+    const STEPS: usize = 3;
+    const ROUNDS: usize = 20_000;
+    let (a, b) = (vec![1.0f32; STEPS * STEP], vec![1.0f32; STEPS * STEP]);
+    let mut sums = [0.0; SUMS];
+    let tiles = unit.tiles();
+    for _ in 0..ROUNDS {
+        // SAFETY: both hold the steps. Nothing need lie where it is asked for ahead.
+        unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), a.as_ptr(), STEPS, &mut sums) };
+        black_box(&sums);
+    }
+    ROUNDS * STEPS * LINES * LINES * TERMS * 2
 }
 
 /// Returns how many multiplications and additions it did.

@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use super::pack::Right;
 use super::scratch::{Output, Scratch};
-use super::simd::{Kernel, Simd, dispatch};
+use super::simd::{Kernel, Simd, dispatch, matrix_unit};
+use super::split;
 use super::tile::{Left, Multiply, Pack, packed_len};
 
 /// Terms of a sum that one pass over a packed block adds, at most: so that the block stays in the second cache.
@@ -42,6 +43,13 @@ pub(super) fn product(
         c_stride >= n && (m - 1) * c_stride + n <= c.len(),
         "C holds the product"
     );
+    if let Some(unit) = matrix_unit()
+        && split::fits(m, n, k)
+    {
+        let c = Output(c.as_mut_ptr());
+        // SAFETY: asserted above; B is a weight that was checked.
+        return unsafe { split::product(unit, (m, n, k), a, b, c, c_stride, alpha, beta) };
+    }
     let threads = if m * n * k < MIN_WORK {
         1
     } else {

@@ -17,7 +17,8 @@ unsafe impl Sync for Output {}
 struct Line([f32; 16]);
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// What is not in use, the last one given back on top.
+    static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// This thread's scratch, borrowed until dropped. (Not a closure: that would not be compiled for the instruction set.)
@@ -26,7 +27,7 @@ pub(super) struct Scratch(Vec<Line>);
 impl Scratch {
     /// At least `len` f32, of any value.
     pub(super) fn take(len: usize) -> Scratch {
-        let mut lines = SCRATCH.take();
+        let mut lines = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
         if lines.len() * 16 < len {
             lines.resize(len.div_ceil(16), Line([0.0; 16]));
         }
@@ -43,6 +44,6 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        SCRATCH.set(std::mem::take(&mut self.0));
+        SCRATCH.with_borrow_mut(|free| free.push(std::mem::take(&mut self.0)));
     }
 }

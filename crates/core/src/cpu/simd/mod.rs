@@ -1,9 +1,14 @@
 //! The instruction sets, behind one trait, and the one place that chooses among them.
 //!
 //! A kernel is written once over [`Simd`]; [`dispatch`] compiles it for each instruction set (everything it calls must be
-//! `#[inline(always)]`) and runs the best one this processor has. The environment variable `BFT_SIMD` (`avx512`, `avx2`,
-//! `portable`) asks for a lesser one, to find out whether a kernel or an instruction set is at fault.
+//! `#[inline(always)]`) and runs the best one this processor has. The environment variable `BFT_SIMD` (`avx512`,
+//! `avx2`, `portable`) asks for a lesser one, to find out whether a kernel or an instruction set is at fault.
 
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux")),
+    path = "no_amx.rs"
+)]
+mod amx;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -11,6 +16,8 @@ mod portable;
 mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub(in crate::cpu) use amx::{MatrixUnit, Tiles};
 
 /// A vector of f32 and what the kernels do with it. A value of an implementing type is the proof that the processor has
 /// the instructions: only [`dispatch`] makes one.
@@ -78,6 +85,28 @@ pub(in crate::cpu) trait Simd: Copy {
                 };
             }
         }
+    }
+    /// Three bf16 whose sum is the lane, for the lanes of `low` in the lower half of each lane, for those of `high` in the upper:
+    /// the lane rounded (a half away from zero), what that leaves out rounded, and the exact rest.
+    #[inline(always)]
+    fn bf16_parts(self, low: Self::V, high: Self::V) -> [Self::V; 3] {
+        let (mut lanes, mut parts) = ([[0.0f32; 16]; 2], [[0.0f32; 16]; 3]);
+        // SAFETY: no instruction set here has more than sixteen lanes.
+        unsafe {
+            self.store(lanes[0].as_mut_ptr(), low);
+            self.store(lanes[1].as_mut_ptr(), high);
+        }
+        let [low, high] = lanes;
+        for (i, (low, high)) in low.into_iter().zip(high).enumerate() {
+            for (part, (low, high)) in parts
+                .iter_mut()
+                .zip(split(low).into_iter().zip(split(high)))
+            {
+                part[i] = f32::from_bits(low.to_bits() >> 16 | high.to_bits() & 0xffff_0000);
+            }
+        }
+        // SAFETY: as above.
+        parts.map(|part| unsafe { self.load(part.as_ptr()) })
     }
     /// Two IEEE halves that stand one after the other, each in every lane.
     /// # Safety
@@ -158,6 +187,15 @@ pub(in crate::cpu) fn half_to_f32(bits: u16) -> f32 {
     f32::from_bits(magnitude.to_bits() | special | (bits & 0x8000) << 16)
 }
 
+/// Three numbers of which each needs the upper half of its bits only, and whose sum is x.
+#[inline(always)]
+pub(in crate::cpu) fn split(x: f32) -> [f32; 3] {
+    let rounded = |x: f32| f32::from_bits(x.to_bits().wrapping_add(0x8000) & 0xffff_0000);
+    let first = rounded(x);
+    let second = rounded(x - first);
+    [first, second, x - first - second]
+}
+
 /// A computation that any instruction set can do.
 pub(in crate::cpu) trait Kernel {
     type Output;
@@ -173,6 +211,9 @@ enum Level {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512 and a matrix unit.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Amx,
     #[cfg(target_arch = "aarch64")]
     Neon,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -194,6 +235,10 @@ fn detect(asked: &str) -> Level {
     } else if asked == "avx2" || !x86::has_avx512() {
         Level::Avx2
     } else {
+        #[cfg(target_os = "linux")]
+        if asked != "avx512" && amx::has_amx() {
+            return Level::Amx;
+        }
         Level::Avx512
     }
 }
@@ -228,9 +273,22 @@ pub(in crate::cpu) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe { x86::run_avx512(kernel) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Level::Amx => unsafe { x86::run_avx512(kernel) },
         #[cfg(target_arch = "aarch64")]
         Level::Neon => kernel.run(neon::Neon::new()),
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         Level::Simd128 => kernel.run(wasm::Simd128::new()),
     }
+}
+
+/// The matrix unit, if this processor has one.
+pub(in crate::cpu) fn matrix_unit() -> Option<MatrixUnit> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if level() == Level::Amx {
+        // SAFETY: `detect` gives this level only where there is one.
+        return Some(unsafe { MatrixUnit::new() });
+    }
+    None
 }

@@ -171,6 +171,41 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn bf16_parts(self, low: __m512, high: __m512) -> [__m512; 3] {
+        unsafe {
+            let (half, upper) = (
+                _mm512_set1_epi32(0x8000),
+                _mm512_set1_epi32(0xffff_0000u32 as i32),
+            );
+            let rounded = |x| {
+                let bits = _mm512_add_epi32(_mm512_castps_si512(x), half);
+                _mm512_castsi512_ps(_mm512_and_si512(bits, upper))
+            };
+            let words = |low, high| {
+                let (low, high) = (_mm512_castps_si512(low), _mm512_castps_si512(high));
+                // low >> 16 | high & upper
+                _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
+                    _mm512_srli_epi32(low, 16),
+                    high,
+                    upper,
+                    0xf8,
+                ))
+            };
+            let first = (rounded(low), rounded(high));
+            let rest = (_mm512_sub_ps(low, first.0), _mm512_sub_ps(high, first.1));
+            let second = (rounded(rest.0), rounded(rest.1));
+            let third = (
+                _mm512_sub_ps(rest.0, second.0),
+                _mm512_sub_ps(rest.1, second.1),
+            );
+            [
+                words(first.0, first.1),
+                words(second.0, second.1),
+                words(third.0, third.1),
+            ]
+        }
+    }
+    #[inline(always)]
     unsafe fn splat_f16_pair(self, p: *const u8) -> (__m512, __m512) {
         unsafe {
             let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned()));

@@ -4,6 +4,7 @@ mod attention;
 mod encoder;
 mod math;
 mod products;
+mod split;
 mod team;
 
 use bft_formats::DType;
@@ -84,7 +85,7 @@ fn lesser_instruction_sets_pass_the_same_tests() {
     if std::env::var_os("BFT_SIMD").is_some() {
         return;
     }
-    for level in ["avx2", "portable"] {
+    for level in ["avx512", "avx2", "portable"] {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .arg("cpu::tests::")
             .env("BFT_SIMD", level)

@@ -153,6 +153,46 @@ fn dense_products_match_at_model_shapes() {
     }
 }
 
+/// More rows, columns and terms than any block has; a few hundred elements of each product.
+#[test]
+fn dense_products_of_many_blocks_match_the_sum() {
+    for (m, n, k) in [(800, 790, 1600), (1100, 96, 800), (70, 900, 1030)] {
+        let mut random = Random::new((m + n + k) as u64);
+        let (a, b) = (random.vec(m * k), random.vec(n * k));
+        let (alpha, beta) = (-1.5, 0.25);
+        let c = random.vec(m * n);
+        let mut y = [c.clone(), c.clone(), c.clone()];
+        gemm_nt(&a, &b, &mut y[0], m, n, k, alpha, beta);
+        gemm_nn(&a, &b, &mut y[1], m, n, k, alpha, beta);
+        gemm_tn(&a, &b, &mut y[2], m, n, k, alpha, beta);
+        for at in (0..m * n).step_by(m * n / 301) {
+            let (i, j) = (at / n, at % n);
+            let sum = |terms: &dyn Fn(usize) -> (f32, f32)| {
+                naive(
+                    (1, 1, k),
+                    |_, t| terms(t).0,
+                    |t, _| terms(t).1,
+                    &c[at..],
+                    alpha,
+                    beta,
+                )
+            };
+            let expected = [
+                sum(&|t| (a[i * k + t], b[j * k + t])),
+                sum(&|t| (a[i * k + t], b[t * n + j])),
+                sum(&|t| (a[t * m + i], b[t * n + j])),
+            ];
+            for ((y, expected), kind) in y.iter().zip(expected).zip(["nt", "nn", "tn"]) {
+                assert_sums(
+                    &format!("{kind} {m} {n} {k} at {i} {j}"),
+                    &y[at..=at],
+                    &expected,
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn dense_products_in_f64_are_exact_to_f64() {
     let mut random = Random::new(5);
@@ -367,7 +407,7 @@ fn products_do_not_depend_on_the_number_of_threads() {
         };
         let (x, dy) = (random.vec(m * cols), random.vec(m * rows));
         let one = run(1, &x, &dy, w, m);
-        for threads in [1, 2, 3] {
+        for threads in [1, 2, 3, 16] {
             assert!(
                 run(threads, &x, &dy, w, m) == one,
                 "{m} rows on {threads} threads"

@@ -1,0 +1,31 @@
+//! No matrix unit: what would prove one has no value.
+
+use crate::cpu::split::SUMS;
+
+/// Never.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) enum MatrixUnit {}
+
+impl MatrixUnit {
+    pub(in crate::cpu) fn tiles(self) -> Tiles {
+        match self {}
+    }
+}
+
+/// Never.
+pub(in crate::cpu) struct Tiles(MatrixUnit);
+
+impl Tiles {
+    /// # Safety
+    /// None is needed: there are none.
+    pub(in crate::cpu) unsafe fn multiply(
+        &self,
+        _a: *const f32,
+        _b: *const f32,
+        _ahead: *const f32,
+        _steps: usize,
+        _sums: &mut [f32; SUMS],
+    ) {
+        match self.0 {}
+    }
+}
