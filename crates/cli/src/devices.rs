@@ -1,5 +1,6 @@
 //! `bft devices`: what this machine can run on, and what `auto` takes.
 
+use bft_core::cpu::instructions;
 use bft_core::device::{Device, WRONG, list_adapters};
 use clap::Args;
 use serde_json::json;
@@ -10,7 +11,7 @@ use crate::flags::RunFlags;
 use crate::open;
 use crate::ui::{self, BOLD, bytes};
 
-/// List the GPUs of this machine and say which device `auto` takes
+/// List the devices of this machine and say which device `auto` takes
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
@@ -38,6 +39,7 @@ pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
     if flags.json {
         return ui::json(&json!({
             "adapters": adapters,
+            "cpu": {"instructions": instructions()},
             "request": flags.run.device.to_string(),
             "takes": device.info(),
         }));
@@ -72,6 +74,7 @@ pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
             ui::result(&format!("       {name:<17} {value}"))?;
         }
     }
+    ui::result(&format!("{BOLD}cpu{BOLD:#}    {}", instructions()))?;
     ui::result(&format!(
         "{BOLD}--device {} takes{BOLD:#}  {}",
         flags.run.device,

@@ -38,14 +38,16 @@ impl Processor {
     pub fn as_value(&self) -> Value {
         let kernel = |(name, calls, seconds): &(String, f64, f64)| json!({"kernel": name, "calls": calls, "seconds": seconds});
         let kernels: Vec<Value> = self.kernels.iter().map(kernel).collect();
-        json!({"gflops_of_one_thread": self.roof, "kernels": kernels})
+        json!({"gflops_of_one_thread": self.roof, "instructions": bft_core::cpu::instructions(), "kernels": kernels})
     }
 
     /// The roof, then a line a kernel.
     pub fn print(&self) -> Result<(), CliError> {
         ui::result(&format!(
-            "{:<18} {:.1} GFLOP/s of one thread that only multiplies and adds",
-            "roof", self.roof
+            "{:<18} {:.1} GFLOP/s of one thread that only multiplies and adds, with {}",
+            "roof",
+            self.roof,
+            bft_core::cpu::instructions()
         ))?;
         for (name, calls, seconds) in &self.kernels {
             let ms = seconds * 1e3;

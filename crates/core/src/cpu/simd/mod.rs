@@ -262,6 +262,23 @@ fn detect(asked: &str) -> Level {
     Level::Portable
 }
 
+/// What the kernels run on: the processor's best instructions that they know, or what `BFT_SIMD` asks for.
+pub fn instructions() -> &'static str {
+    match level() {
+        Level::Portable => "no special ones",
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => "AVX2",
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => "AVX-512",
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Level::Amx => "AVX-512 and AMX",
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => "NEON",
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Level::Simd128 => "SIMD of WebAssembly",
+    }
+}
+
 /// Runs a kernel with the best instruction set there is.
 #[inline]
 pub(in crate::cpu) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
