@@ -1,5 +1,5 @@
 /** Flow 2: rows read, refused by line, and seen as the losses see them. */
-import { expect, openTiny, paste, test } from "./watched.ts";
+import { expect, openTiny, paste, pick, test } from "./watched.ts";
 
 test("the gene facts are read, and each token shows its weight under each loss", async ({ page }) => {
   await openTiny(page);
@@ -28,7 +28,7 @@ test("the gene facts are read, and each token shows its weight under each loss",
     await expect(page.locator("#readout")).toContainText("never trained");
   });
   await test.step("SFT weighs every trained token 1", async () => {
-    await page.getByRole("radio", { name: "SFT", exact: true }).check({ force: true });
+    await pick(page, "SFT");
     const heats = await heat.locator(".trained").evaluateAll((spans) => spans.map((span) => (span as HTMLElement).style.getPropertyValue("--heat")));
     expect(new Set(heats)).toEqual(new Set(["100.0%"]));
   });

@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { engine, expect, open, openTiny, openTinyOnCpu, test, useCpu } from "./watched.ts";
+import { engine, expect, open, openTiny, openTinyOnCpu, pick, test, useCpu } from "./watched.ts";
 import { folder, gguf, type Upload } from "../tiny.ts";
 
 test("files of a folder are chosen, described, and kept for the next visit, which is offline", async ({ page, context }) => {
@@ -69,7 +69,7 @@ test("a GPU that is a program is taken only when asked for, and the page says wh
   await expect(speed).toContainText("one thread of the processor");
   await page.locator("#device > summary").click();
   await expect(page.locator("#device-reason")).toContainText("a program on the processor");
-  await page.getByRole("radio", { name: "GPU (WebGPU)" }).check({ force: true });
+  await pick(page, "GPU (WebGPU)");
   await expect(line).toContainText("GPU");
   await expect(speed).toContainText("a program on the processor");
 });

@@ -69,10 +69,17 @@ export async function engine(page: Page): Promise<Worker> {
   return found ?? page.waitForEvent("worker", (worker) => worker.url().startsWith("blob:"));
 }
 
+/** Picks a radio by its label, which is what a visitor sees; the click waits until it stands still. */
+export async function pick(page: Page, name: string): Promise<void> {
+  const radio = page.getByRole("radio", { name, exact: true });
+  await page.locator("label").filter({ has: radio }).click();
+  await expect(radio).toBeChecked();
+}
+
 /** Computes on the CPU, where a tiny model is quicker than on a GPU that is itself a program. */
 export async function useCpu(page: Page): Promise<void> {
   await page.locator("#device > summary").click();
-  await page.getByRole("radio", { name: "CPU" }).check({ force: true });
+  await pick(page, "CPU");
   await expect(page.locator("#device-line")).toContainText("CPU");
 }
 
@@ -89,7 +96,7 @@ export async function holdGpu(page: Page): Promise<void> {
     };
   });
   await page.locator("#device > summary").click();
-  await page.getByRole("radio", { name: "GPU (WebGPU)" }).check({ force: true });
+  await pick(page, "GPU (WebGPU)");
   await expect.poll(async () => (await engine(page)).evaluate(() => (self as unknown as { gpus: GPUDevice[] }).gpus.length)).toBeGreaterThan(0);
   await expect(page.locator("#device-line")).toContainText("GPU");
 }
