@@ -494,6 +494,7 @@ fn estimate_devices_and_bench_answer_in_json() {
     let devices = line("devices --device cpu --json").json();
     assert!(devices["adapters"].is_array());
     assert_eq!(devices["takes"]["kind"], "cpu");
+    assert!(devices["cpu"]["instructions"].is_string());
 
     for task in ["train", "embed", "generate"] {
         let flags = [

@@ -37,7 +37,7 @@ fn main() {
     for tokens in [1, 4, 8, 16, 32, 64, 128, 192, 256, 512] {
         frozen(DType::Q4_1, 1536, 576, tokens, &wanted);
     }
-    for (rank, width) in [(16, 576), (16, 192), (16, 1536), (64, 576)] {
+    for (rank, width) in [(16, 576), (16, 192), (16, 1536), (32, 576), (64, 576)] {
         lora(rank, width, &wanted);
     }
     attention(&wanted);

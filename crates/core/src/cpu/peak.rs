@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use super::scratch::Scratch;
 use super::simd::{Kernel, MatrixUnit, Simd, dispatch, matrix_unit};
-use super::split::{LINES, STEP, SUMS, TERMS};
+use super::split::{LINES, STEP, SUMS, Sums, TERMS};
 
 /// Multiplications and additions a second, in f32, of one thread that does nothing else, in registers, or by a matrix unit from
 /// the first cache: the best of a few short rounds.
@@ -24,13 +25,17 @@ pub fn peak_flops() -> f64 {
 fn tiles(unit: MatrixUnit) -> usize {
     const STEPS: usize = 3;
     const ROUNDS: usize = 20_000;
-    let (a, b) = (vec![1.0f32; STEPS * STEP], vec![1.0f32; STEPS * STEP]);
-    let mut sums = [0.0; SUMS];
-    let tiles = unit.tiles();
+    let mut scratch = Scratch::take(2 * STEPS * STEP);
+    let panels = &mut scratch.floats()[..2 * STEPS * STEP];
+    panels.fill(1.0);
+    let (a, b) = panels.split_at(STEPS * STEP);
+    let mut sums = Sums([0.0; SUMS]);
+    // SAFETY: this thread has no others and does nothing else.
+    let tiles = unsafe { unit.tiles() };
     for _ in 0..ROUNDS {
         // SAFETY: both hold the steps. Nothing need lie where it is asked for ahead.
-        unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), a.as_ptr(), STEPS, &mut sums) };
-        black_box(&sums);
+        unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), a.as_ptr(), STEPS, &mut sums.0) };
+        black_box(&sums.0);
     }
     ROUNDS * STEPS * LINES * LINES * TERMS * 2
 }

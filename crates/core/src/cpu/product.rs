@@ -3,6 +3,8 @@
 //! B, which may be a frozen weight in its file's format, is packed a block of `DEPTH` × `COLUMNS` at a time, where it
 //! becomes f32 and takes the order the tile reads it in. A is read where it lies. One element of C is summed in the same
 //! order whatever the shape of the rest and the number of threads: [`depth`] terms at a time, ascending.
+//!
+//! Where there is a matrix unit, products that [`split::fits`] are made there, in an order of its own.
 
 use std::ops::Range;
 

@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::marker::PhantomData;
 
-use crate::cpu::split::{FETCHED, SUMS, TILE};
+use crate::cpu::split::{FETCHED, STEP, SUMS, TILE};
 
 /// Asks the kernel, too, which keeps 8 KiB of tiles for a thread only if the process was promised them.
 pub(super) fn has_amx() -> bool {
@@ -30,7 +30,9 @@ impl MatrixUnit {
     }
 
     /// Gives this thread eight tiles of 16 rows of 64 bytes, until dropped.
-    pub(in crate::cpu) fn tiles(self) -> Tiles {
+    /// # Safety
+    /// No others live on this thread, nor does it do another task meanwhile that might take some.
+    pub(in crate::cpu) unsafe fn tiles(self) -> Tiles {
         #[repr(C, align(64))]
         struct Config([u8; 64]);
         let mut config = Config([0; 64]);
@@ -132,7 +134,7 @@ impl Tiles {
         steps: usize,
         sums: &mut [f32; SUMS],
     ) {
-        const { assert!(SUMS == 4 * TILE && TILE == 256 && FETCHED == 256) };
+        const { assert!(SUMS == 4 * TILE && TILE == 256 && STEP == 6 * TILE && FETCHED == 256) };
         // SAFETY: tiles are configured as long as `self` lives; 6 KiB of each operand are a step, and the sums have 4 KiB.
         unsafe {
             asm!(

@@ -100,7 +100,7 @@ pub(in crate::cpu) trait Simd: Copy {
         for (i, (low, high)) in low.into_iter().zip(high).enumerate() {
             for (part, (low, high)) in parts
                 .iter_mut()
-                .zip(split(low).into_iter().zip(split(high)))
+                .zip(three_bf16(low).into_iter().zip(three_bf16(high)))
             {
                 part[i] = f32::from_bits(low.to_bits() >> 16 | high.to_bits() & 0xffff_0000);
             }
@@ -189,7 +189,7 @@ pub(in crate::cpu) fn half_to_f32(bits: u16) -> f32 {
 
 /// Three numbers of which each needs the upper half of its bits only, and whose sum is x.
 #[inline(always)]
-pub(in crate::cpu) fn split(x: f32) -> [f32; 3] {
+pub(in crate::cpu) fn three_bf16(x: f32) -> [f32; 3] {
     let rounded = |x: f32| f32::from_bits(x.to_bits().wrapping_add(0x8000) & 0xffff_0000);
     let first = rounded(x);
     let second = rounded(x - first);
@@ -265,7 +265,7 @@ fn detect(asked: &str) -> Level {
 /// What the kernels run on: the processor's best instructions that they know, or what `BFT_SIMD` asks for.
 pub fn instructions() -> &'static str {
     match level() {
-        Level::Portable => "no special ones",
+        Level::Portable => "portable",
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => "AVX2",
         #[cfg(target_arch = "x86_64")]

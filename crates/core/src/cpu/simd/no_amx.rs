@@ -2,17 +2,19 @@
 
 use crate::cpu::split::SUMS;
 
-/// Never.
+/// Of no value.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) enum MatrixUnit {}
 
 impl MatrixUnit {
-    pub(in crate::cpu) fn tiles(self) -> Tiles {
+    /// # Safety
+    /// None is needed: there is no unit.
+    pub(in crate::cpu) unsafe fn tiles(self) -> Tiles {
         match self {}
     }
 }
 
-/// Never.
+/// Of no value, either.
 pub(in crate::cpu) struct Tiles(MatrixUnit);
 
 impl Tiles {

@@ -1,12 +1,13 @@
 //! The f32 product on a matrix unit that multiplies bf16: each factor is the sum of three of them, exactly.
 //!
-//! x = x₁ + x₂ + x₃, where x₁ is x rounded to bf16, x₂ what that leaves out, rounded, and x₃ the rest: each at most 2⁻⁸ of the
-//! one before. Of the nine products of parts x₂·w₃, x₃·w₂ and x₃·w₃ are left out, together at most 2⁻²⁴ of x·w, which is what
-//! rounding a product to f32 may take. So the result is as good as f32's, for six times the work of bf16's. Only numbers that
-//! bf16 rounds to infinity (from 3.39e38 on) and those below 1e-33, whose last parts the unit takes for zero, fare worse.
+//! x = x₁ + x₂ + x₃, where x₁ is x rounded to bf16, x₂ what that leaves out, rounded, and x₃ the rest: at most 2⁻⁸ and 2⁻¹⁷ of
+//! x. Of the nine products of parts x₂·w₃, x₃·w₂ and x₃·w₃ are left out, together about 2⁻²⁴ of x·w at most, which is what
+//! rounding a product to f32 may take. So the result is as good as f32's, for six times the work of bf16's. Less good are only
+//! factors and products below 1e-31, whose last parts the unit takes for zero, and what bf16 rounds to infinity, from 3.39e38 on:
+//! that and infinity itself become NaN.
 //!
 //! The longer operand is divided among the tasks, each of which packs its lines in parts for itself; the shorter one is packed
-//! for all of them first. One element of C is summed in the same order whatever stands beside it and whoever packs it.
+//! for all of them first. On this road one element of C is summed in the same order whatever stands beside it and whoever packs it.
 
 mod pack;
 
@@ -41,12 +42,12 @@ const DEPTH: usize = 768;
 const OWN: usize = 256;
 /// Elements of the shorter operand that are packed at a time for all tasks, at most: 3.4 MiB of parts.
 const SHARED: usize = 768 * DEPTH;
-/// Rows of A below which packing costs more than it gives.
-const MIN_ROWS: usize = 64;
+/// Rows, columns and terms below which packing costs more than it gives.
+const MIN: usize = 64;
 
 /// Whether this is the faster road where there is a matrix unit.
 pub(super) fn fits(m: usize, n: usize, k: usize) -> bool {
-    m >= MIN_ROWS && n >= LINES && k >= TERMS
+    m.min(n).min(k) >= MIN
 }
 
 /// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C, with row stride `c_stride`.
@@ -125,6 +126,7 @@ fn even(len: usize, most: usize, unit: usize) -> usize {
 }
 
 /// The range in pieces of `len`; the last may be shorter.
+#[inline(always)]
 fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(len).map(move |i| i..end.min(i + len))
@@ -151,7 +153,7 @@ struct Task<'a> {
 
 /// Four tiles of sums, on a line of the cache.
 #[repr(C, align(64))]
-struct Sums([f32; SUMS]);
+pub(super) struct Sums(pub [f32; SUMS]);
 
 impl Kernel for Task<'_> {
     type Output = ();
@@ -169,7 +171,8 @@ impl Kernel for Task<'_> {
             };
             pack.run(s);
         }
-        let tiles = self.unit.tiles();
+        // SAFETY: packing, which is done, takes none, and what follows does no other task.
+        let tiles = unsafe { self.unit.tiles() };
         let shared = chunks(self.shared_lines.clone(), LINES);
         for (shared_lines, shared) in shared.zip(self.shared.chunks_exact(self.panel)) {
             let mut ahead = shared.as_ptr().wrapping_add(self.panel);
@@ -203,6 +206,7 @@ impl Kernel for Task<'_> {
 }
 
 impl Task<'_> {
+    #[inline(always)]
     fn steps(&self) -> usize {
         self.terms.len().div_ceil(TERMS)
     }

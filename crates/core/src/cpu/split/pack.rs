@@ -133,9 +133,16 @@ fn elements<S: Simd>(
 ) -> (*const f32, usize) {
     let whole = rows.len() == 32 && cols.len() == 32;
     if whole && matrix.dtype == DType::F32 {
-        let last = matrix.blocks(rows.end - 1, cols).as_ptr().cast::<f32>();
-        // SAFETY: the last row is there, so the first is.
-        return (unsafe { last.sub(31 * matrix.cols) }, matrix.cols);
+        let first = rows.start * matrix.cols + cols.start;
+        assert!(
+            (first + 31 * matrix.cols + 32) * 4 <= matrix.data.len(),
+            "32 rows of 32"
+        );
+        // SAFETY: inside, as just asserted.
+        return (
+            unsafe { matrix.data.as_ptr().cast::<f32>().add(first) },
+            matrix.cols,
+        );
     }
     if !whole {
         *square = [[0.0; 32]; 32];

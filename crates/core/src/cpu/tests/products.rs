@@ -65,7 +65,7 @@ fn before(random: &mut Random, len: usize, beta: f32) -> Vec<f32> {
 const SCALES: [(f32, f32); 4] = [(1.0, 0.0), (1.0, 1.0), (0.5, 0.0), (-1.5, 0.25)];
 
 /// Around the tiles' sizes: 8 rows, 16, 32 and 48 columns, blocks of 96 and 192 columns and 512 terms.
-const SIZES: [(usize, usize, usize); 24] = [
+const SIZES: [(usize, usize, usize); 26] = [
     (1, 1, 1),
     (1, 4, 4),
     (2, 3, 5),
@@ -90,6 +90,8 @@ const SIZES: [(usize, usize, usize); 24] = [
     (257, 193, 7),
     (12, 400, 130),
     (208, 9, 65),
+    (65, 97, 100),
+    (100, 70, 65),
 ];
 
 fn check_gemm((m, n, k): (usize, usize, usize)) {
@@ -156,7 +158,12 @@ fn dense_products_match_at_model_shapes() {
 /// More rows, columns and terms than any block has; a few hundred elements of each product.
 #[test]
 fn dense_products_of_many_blocks_match_the_sum() {
-    for (m, n, k) in [(800, 790, 1600), (1100, 96, 800), (70, 900, 1030)] {
+    for (m, n, k) in [
+        (800, 790, 1536),
+        (900, 1000, 768),
+        (1100, 96, 800),
+        (70, 900, 1030),
+    ] {
         let mut random = Random::new((m + n + k) as u64);
         let (a, b) = (random.vec(m * k), random.vec(n * k));
         let (alpha, beta) = (-1.5, 0.25);
@@ -285,7 +292,7 @@ fn frozen_products_match_the_sum_in_every_format() {
             (97, 1056),
             (516, 32),
         ] {
-            for m in [1, 3, 8, 13, 40] {
+            for m in [1, 3, 8, 13, 40, 70] {
                 check_linear(dtype, m, rows, cols);
             }
         }
@@ -295,7 +302,13 @@ fn frozen_products_match_the_sum_in_every_format() {
 #[test]
 fn plain_formats_need_only_a_multiple_of_four() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        for (m, rows, cols) in [(1, 5, 4), (3, 20, 36), (9, 52, 100), (33, 28, 516)] {
+        for (m, rows, cols) in [
+            (1, 5, 4),
+            (3, 20, 36),
+            (9, 52, 100),
+            (33, 28, 516),
+            (70, 76, 100),
+        ] {
             check_linear(dtype, m, rows, cols);
         }
     }
