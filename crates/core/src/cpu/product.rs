@@ -45,11 +45,11 @@ pub(super) fn product(
         c_stride >= n && (m - 1) * c_stride + n <= c.len(),
         "C holds the product"
     );
+    let c = Output(c.as_mut_ptr());
     if let Some(unit) = matrix_unit()
         && split::fits(m, n, k)
     {
-        let c = Output(c.as_mut_ptr());
-        // SAFETY: asserted above; B is a weight that was checked.
+        // SAFETY: asserted above.
         return unsafe { split::product(unit, (m, n, k), a, b, c, c_stride, alpha, beta) };
     }
     let threads = if m * n * k < MIN_WORK {
@@ -66,7 +66,6 @@ pub(super) fn product(
     let row_tasks = (tasks / blocks).clamp(1, m.div_ceil(MIN_ROWS));
     let rows = m.div_ceil(row_tasks).next_multiple_of(8);
     let row_tasks = m.div_ceil(rows);
-    let c = Output(c.as_mut_ptr());
     let task = |index: usize| {
         let (column, row) = (index / row_tasks * columns, index % row_tasks * rows);
         let (m, n) = (row..(row + rows).min(m), column..(column + columns).min(n));

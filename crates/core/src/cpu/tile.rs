@@ -295,20 +295,19 @@ impl Tile {
         }
         // A whole tile goes to C directly, a part of one through a buffer: conditions between the stores would keep the
         // sums out of registers.
-        let alpha = s.splat(self.alpha);
         if self.rows < R || self.columns < V * S::LANES {
             let mut buffer = std::mem::MaybeUninit::<[f32; 8 * 3 * 16]>::uninit();
             let to = buffer.as_mut_ptr().cast::<f32>();
             for (i, sums) in sums.iter().enumerate() {
                 for (j, &sum) in sums.iter().enumerate() {
                     // SAFETY: no instruction set has a larger tile than the buffer.
-                    unsafe { s.store(to.add((i * V + j) * S::LANES), s.mul(alpha, sum)) };
+                    unsafe { s.store(to.add((i * V + j) * S::LANES), sum) };
                 }
             }
             // SAFETY: the tile was just written; C is the caller's word.
             return unsafe { self.merge(s, to, V * S::LANES) };
         }
-        let beta = s.splat(self.beta);
+        let (alpha, beta) = (s.splat(self.alpha), s.splat(self.beta));
         for (i, sums) in sums.iter().enumerate() {
             for (j, &sum) in sums.iter().enumerate() {
                 // SAFETY: the tile is all inside C.
@@ -329,20 +328,38 @@ impl Tile {
     /// C writable for `rows` and `columns`; as many rows of whole vectors in `from`.
     #[inline(always)]
     unsafe fn merge<S: Simd>(&self, s: S, from: *const f32, stride: usize) {
-        let beta = s.splat(self.beta);
         for i in 0..self.rows {
-            for j in (0..self.columns).step_by(S::LANES) {
-                let n = S::LANES.min(self.columns - j);
-                // SAFETY: the caller's word.
-                unsafe {
-                    let mut y = s.load(from.add(i * stride + j));
-                    let c = self.c.add(i * self.c_stride + j);
-                    if self.beta != 0.0 {
-                        y = s.mul_add(beta, s.load_first(c, n), y);
-                    }
-                    s.store_first(c, y, n);
-                }
+            // SAFETY: the caller's word.
+            unsafe {
+                let (sums, c) = (from.add(i * stride), self.c.add(i * self.c_stride));
+                merge_row(s, sums, c, self.columns, self.alpha, self.beta);
             }
+        }
+    }
+}
+
+/// C = α · sums + β · C for `columns` of one row.
+/// # Safety
+/// C writable for `columns`; whole vectors in `sums`.
+#[inline(always)]
+pub(super) unsafe fn merge_row<S: Simd>(
+    s: S,
+    sums: *const f32,
+    c: *mut f32,
+    columns: usize,
+    alpha: f32,
+    beta: f32,
+) {
+    let (alpha, scale) = (s.splat(alpha), s.splat(beta));
+    for j in (0..columns).step_by(S::LANES) {
+        let n = S::LANES.min(columns - j);
+        // SAFETY: the caller's word.
+        unsafe {
+            let mut y = s.mul(alpha, s.load(sums.add(j)));
+            if beta != 0.0 {
+                y = s.mul_add(scale, s.load_first(c.add(j), n), y);
+            }
+            s.store_first(c.add(j), y, n);
         }
     }
 }

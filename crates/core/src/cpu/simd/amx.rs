@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::marker::PhantomData;
 
-use crate::cpu::split::{FETCHED, STEP, SUMS, TILE};
+use crate::cpu::split::{FETCHED, STEP, SUMS, Sums, TILE};
 
 /// Asks the kernel, too, which keeps 8 KiB of tiles for a thread only if the process was promised them.
 pub(super) fn has_amx() -> bool {
@@ -132,7 +132,7 @@ impl Tiles {
         b: *const f32,
         ahead: *const f32,
         steps: usize,
-        sums: &mut [f32; SUMS],
+        sums: &mut Sums,
     ) {
         const { assert!(SUMS == 4 * TILE && TILE == 256 && STEP == 6 * TILE && FETCHED == 256) };
         // SAFETY: tiles are configured as long as `self` lives; 6 KiB of each operand are a step, and the sums have 4 KiB.
@@ -175,7 +175,7 @@ impl Tiles {
                 ahead = inout(reg) ahead => _,
                 steps = inout(reg) steps => _,
                 row = in(reg) 64usize,
-                sums = in(reg) sums.as_mut_ptr(),
+                sums = in(reg) sums,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),

@@ -1,6 +1,6 @@
 //! No matrix unit: what would prove one has no value.
 
-use crate::cpu::split::SUMS;
+use crate::cpu::split::Sums;
 
 /// Of no value.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ impl Tiles {
         _b: *const f32,
         _ahead: *const f32,
         _steps: usize,
-        _sums: &mut [f32; SUMS],
+        _sums: &mut Sums,
     ) {
         match self.0 {}
     }

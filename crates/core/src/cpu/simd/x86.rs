@@ -41,6 +41,34 @@ fn first16(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+/// Rounded to bf16, a half away from zero.
+/// # Safety
+/// [`has_avx512`].
+#[inline(always)]
+unsafe fn to_bf16(x: __m512) -> __m512 {
+    // SAFETY: the caller's word.
+    unsafe {
+        let bits = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
+        _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(UPPER)))
+    }
+}
+
+/// low >> 16 | high & UPPER
+/// # Safety
+/// [`has_avx512`].
+#[inline(always)]
+unsafe fn upper_halves([low, high]: [__m512; 2]) -> __m512 {
+    // SAFETY: the caller's word.
+    unsafe {
+        let low = _mm512_srli_epi32(_mm512_castps_si512(low), 16);
+        let (high, upper) = (_mm512_castps_si512(high), _mm512_set1_epi32(UPPER));
+        _mm512_castsi512_ps(_mm512_ternarylogic_epi32(low, high, upper, 0xf8))
+    }
+}
+
+/// The half of a lane that is a bf16.
+const UPPER: i32 = 0xffff_0000u32 as i32;
+
 // SAFETY (of every block below): the token proves that the instructions are there; addresses are the caller's word.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
@@ -173,35 +201,17 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn bf16_parts(self, low: __m512, high: __m512) -> [__m512; 3] {
         unsafe {
-            let (half, upper) = (
-                _mm512_set1_epi32(0x8000),
-                _mm512_set1_epi32(0xffff_0000u32 as i32),
-            );
-            let rounded = |x| {
-                let bits = _mm512_add_epi32(_mm512_castps_si512(x), half);
-                _mm512_castsi512_ps(_mm512_and_si512(bits, upper))
-            };
-            let words = |low, high| {
-                let (low, high) = (_mm512_castps_si512(low), _mm512_castps_si512(high));
-                // low >> 16 | high & upper
-                _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
-                    _mm512_srli_epi32(low, 16),
-                    high,
-                    upper,
-                    0xf8,
-                ))
-            };
-            let first = (rounded(low), rounded(high));
-            let rest = (_mm512_sub_ps(low, first.0), _mm512_sub_ps(high, first.1));
-            let second = (rounded(rest.0), rounded(rest.1));
-            let third = (
-                _mm512_sub_ps(rest.0, second.0),
-                _mm512_sub_ps(rest.1, second.1),
-            );
+            let first = [to_bf16(low), to_bf16(high)];
+            let rest = [_mm512_sub_ps(low, first[0]), _mm512_sub_ps(high, first[1])];
+            let second = [to_bf16(rest[0]), to_bf16(rest[1])];
+            let third = [
+                _mm512_sub_ps(rest[0], second[0]),
+                _mm512_sub_ps(rest[1], second[1]),
+            ];
             [
-                words(first.0, first.1),
-                words(second.0, second.1),
-                words(third.0, third.1),
+                upper_halves(first),
+                upper_halves(second),
+                upper_halves(third),
             ]
         }
     }

@@ -20,7 +20,7 @@ pub(super) use pack::{Operand, Pack};
 use super::pack::Right;
 use super::scratch::{Output, Scratch};
 use super::simd::{Kernel, MatrixUnit, Simd, Tiles, dispatch};
-use super::tile::Left;
+use super::tile::{Left, merge_row};
 
 /// Lanes of 32 bits, two bf16 each, that a tile holds: 16 rows of 16.
 pub(super) const TILE: usize = 16 * 16;
@@ -52,7 +52,7 @@ pub(super) fn fits(m: usize, n: usize, k: usize) -> bool {
 
 /// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C, with row stride `c_stride`.
 /// # Safety
-/// A, B and C hold such matrices, and C is this call's alone.
+/// C holds such a matrix, which is this call's alone.
 pub(super) unsafe fn product(
     unit: MatrixUnit,
     (m, n, k): (usize, usize, usize),
@@ -153,7 +153,7 @@ struct Task<'a> {
 
 /// Four tiles of sums, on a line of the cache.
 #[repr(C, align(64))]
-pub(super) struct Sums(pub [f32; SUMS]);
+pub(super) struct Sums(pub(super) [f32; SUMS]);
 
 impl Kernel for Task<'_> {
     type Output = ();
@@ -173,32 +173,19 @@ impl Kernel for Task<'_> {
         }
         // SAFETY: packing, which is done, takes none, and what follows does no other task.
         let tiles = unsafe { self.unit.tiles() };
+        let mut sums = Sums([0.0; SUMS]);
         let shared = chunks(self.shared_lines.clone(), LINES);
         for (shared_lines, shared) in shared.zip(self.shared.chunks_exact(self.panel)) {
             let mut ahead = shared.as_ptr().wrapping_add(self.panel);
             let own = chunks(self.own_lines.clone(), LINES);
-            for (own_lines, own) in own.zip(panels.chunks_exact(self.panel)) {
-                if self.own_rows {
-                    self.panels(
-                        s,
-                        &tiles,
-                        own,
-                        shared,
-                        ahead,
-                        own_lines,
-                        shared_lines.clone(),
-                    );
+            for own in own.zip(panels.chunks_exact(self.panel)) {
+                let shared = (shared_lines.clone(), shared);
+                let (a, b) = if self.own_rows {
+                    (own, shared)
                 } else {
-                    self.panels(
-                        s,
-                        &tiles,
-                        shared,
-                        own,
-                        ahead,
-                        shared_lines.clone(),
-                        own_lines,
-                    );
-                }
+                    (shared, own)
+                };
+                self.panels(s, &tiles, a, b, ahead, &mut sums);
                 ahead = ahead.wrapping_add(self.steps() * FETCHED);
             }
         }
@@ -211,59 +198,33 @@ impl Task<'_> {
         self.terms.len().div_ceil(TERMS)
     }
 
-    /// A panel of A times one of B.
+    /// A panel of A times one of B, each with its lines. What `sums` holds does not matter.
     #[inline(always)]
     fn panels<S: Simd>(
         &self,
         s: S,
         tiles: &Tiles,
-        a: &[f32],
-        b: &[f32],
+        (rows, a): (Range<usize>, &[f32]),
+        (columns, b): (Range<usize>, &[f32]),
         ahead: *const f32,
-        rows: Range<usize>,
-        columns: Range<usize>,
+        sums: &mut Sums,
     ) {
         let steps = self.steps();
         assert!(
             a.len() >= steps * STEP && b.len() >= steps * STEP,
             "panels of {steps} steps"
         );
-        let mut sums = Sums([0.0; SUMS]);
         // SAFETY: both hold as many steps.
-        unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), ahead, steps, &mut sums.0) };
+        unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), ahead, steps, sums) };
         for (i, row) in rows.enumerate() {
-            // SAFETY: a row of C's and its columns, which are this task's alone.
-            unsafe {
-                let from = sums.0.as_ptr().add(i / 16 * 2 * TILE + i % 16 * 16);
-                let c = self.c.0.add(row * self.c_stride + columns.start);
-                merge(s, from, c, columns.len(), self.alpha, self.beta);
+            for (j, columns) in chunks(columns.clone(), 16).enumerate() {
+                // SAFETY: a row of a tile, and a row of C's and its columns, which are this task's alone.
+                unsafe {
+                    let sums = sums.0.as_ptr().add((i / 16 * 2 + j) * TILE + i % 16 * 16);
+                    let c = self.c.0.add(row * self.c_stride + columns.start);
+                    merge_row(s, sums, c, columns.len(), self.alpha, self.beta);
+                }
             }
-        }
-    }
-}
-
-/// C = α · sums + β · C for one row of two tiles.
-/// # Safety
-/// Such a row readable at `from`, `columns` of C writable.
-#[inline(always)]
-unsafe fn merge<S: Simd>(
-    s: S,
-    from: *const f32,
-    c: *mut f32,
-    columns: usize,
-    alpha: f32,
-    beta: f32,
-) {
-    let (alpha, scale) = (s.splat(alpha), s.splat(beta));
-    for j in (0..columns).step_by(S::LANES) {
-        let n = S::LANES.min(columns - j);
-        // SAFETY: the caller's word.
-        unsafe {
-            let mut y = s.mul(alpha, s.load(from.add(j / 16 * TILE + j % 16)));
-            if beta != 0.0 {
-                y = s.mul_add(scale, s.load_first(c.add(j), n), y);
-            }
-            s.store_first(c.add(j), y, n);
         }
     }
 }
