@@ -216,8 +216,8 @@ impl Task<'_> {
         );
         // SAFETY: both hold as many steps.
         unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), ahead, steps, sums) };
-        for (i, row) in rows.enumerate() {
-            for (j, columns) in chunks(columns.clone(), 16).enumerate() {
+        for (j, columns) in chunks(columns, 16).enumerate() {
+            for (i, row) in rows.clone().enumerate() {
                 // SAFETY: a row of a tile, and a row of C's and its columns, which are this task's alone.
                 unsafe {
                     let sums = sums.0.as_ptr().add((i / 16 * 2 + j) * TILE + i % 16 * 16);
