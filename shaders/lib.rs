@@ -68,10 +68,7 @@ files![
 /// Text of one file, or `None` where no such file is listed in [`FILES`].
 #[must_use]
 pub fn file(path: &str) -> Option<&'static str> {
-    FILES
-        .iter()
-        .find(|(name, _)| *name == path)
-        .map(|(_, text)| *text)
+    FILES.iter().find(|(name, _)| *name == path).map(|(_, text)| *text)
 }
 
 /// A shader or fragment that is not in [`FILES`].

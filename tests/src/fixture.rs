@@ -9,14 +9,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 /// Every model there is a fixture of.
-pub const MODELS: [&str; 6] = [
-    "llama",
-    "llama3_rope",
-    "linear_rope",
-    "mistral",
-    "qwen2",
-    "qwen3",
-];
+pub const MODELS: [&str; 6] = ["llama", "llama3_rope", "linear_rope", "mistral", "qwen2", "qwen3"];
 
 /// The folder of the fixtures.
 #[must_use]
@@ -59,32 +52,18 @@ impl Fixture {
     pub fn load(name: &str) -> Self {
         let dir = folder().join(name);
         let model = Model::open(&dir).unwrap_or_else(|error| panic!("{error}"));
-        let adapter = Adapter::load(&dir.join("adapter"), &model.config)
-            .unwrap_or_else(|error| panic!("{error}"));
+        let adapter = Adapter::load(&dir.join("adapter"), &model.config).unwrap_or_else(|error| panic!("{error}"));
         let rows = std::fs::read_to_string(dir.join("rows.jsonl")).unwrap();
         let rows = rows.lines().map(|line| {
             let row: Value = serde_json::from_str(line).unwrap();
-            let numbers = |key: &str| {
-                row[key]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|id| id.as_i64().unwrap())
-                    .collect::<Vec<_>>()
-            };
-            Row {
-                input_ids: numbers("input_ids")
-                    .into_iter()
-                    .map(|id| id as u32)
-                    .collect(),
-                labels: numbers("labels"),
-            }
+            let numbers =
+                |key: &str| row[key].as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect::<Vec<_>>();
+            Row { input_ids: numbers("input_ids").into_iter().map(|id| id as u32).collect(), labels: numbers("labels") }
         });
         Self {
             name: name.to_owned(),
             rows: rows.collect(),
-            expected: serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap())
-                .unwrap(),
+            expected: serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap(),
             tensors: read_tensors(&dir.join("expected.safetensors")),
             model,
             adapter,
@@ -102,19 +81,13 @@ impl Fixture {
     /// Where there is none of that name.
     #[must_use]
     pub fn tensor(&self, name: &str) -> &[f32] {
-        self.tensors
-            .get(name)
-            .unwrap_or_else(|| panic!("{} has no tensor {name}", self.name))
+        self.tensors.get(name).unwrap_or_else(|| panic!("{} has no tensor {name}", self.name))
     }
 
     /// An adapter's factors by the names that `{prefix}{PEFT's name}` has among the expected tensors:
     /// (name, found, expected).
     #[must_use]
-    pub fn compare_factors<'a>(
-        &'a self,
-        prefix: &str,
-        found: &'a Adapter,
-    ) -> Vec<(String, &'a [f32], &'a [f32])> {
+    pub fn compare_factors<'a>(&'a self, prefix: &str, found: &'a Adapter) -> Vec<(String, &'a [f32], &'a [f32])> {
         let factors = found.pairs.iter().flat_map(|pair| {
             [("lora_A", &pair.a), ("lora_B", &pair.b)].map(|(factor, values)| {
                 let name = format!("{prefix}base_model.model.{}.{factor}.weight", pair.module);
@@ -134,21 +107,14 @@ impl Fixture {
 pub fn read_tensors(path: &Path) -> BTreeMap<String, Vec<f32>> {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let tensors = file
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| (name, bytemuck::pod_collect_to_vec(view.data())));
+    let tensors = file.tensors().into_iter().map(|(name, view)| (name, bytemuck::pod_collect_to_vec(view.data())));
     tensors.collect()
 }
 
 /// Rows packed into one micro-batch.
 #[must_use]
 pub fn pack(rows: &[Row]) -> Batch {
-    let mut batch = Batch {
-        segments: vec![0],
-        trained_segments: vec![0],
-        ..Batch::default()
-    };
+    let mut batch = Batch { segments: vec![0], trained_segments: vec![0], ..Batch::default() };
     for row in rows {
         let start = batch.tokens.len() as u32;
         batch.tokens.extend(&row.input_ids);
@@ -170,13 +136,7 @@ pub fn relative_norm(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() {
         return f64::NAN;
     }
-    let square =
-        |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-    let difference = square(
-        &mut found
-            .iter()
-            .zip(expected)
-            .map(|(a, b)| f64::from(*a) - f64::from(*b)),
-    );
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let difference = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
     (difference / square(&mut expected.iter().map(|value| f64::from(*value)))).sqrt()
 }

@@ -40,17 +40,11 @@ pub fn gpu() -> Option<Device> {
 /// # Panics
 /// Where a demanded tier is not there.
 pub fn tell_tiers(gpu: &Device) {
-    let (here, absent): (Vec<Tier>, Vec<Tier>) = Tier::ALL
-        .into_iter()
-        .filter(|tier| *tier != Tier::Portable)
-        .partition(|tier| gpu.tiers().contains(tier));
+    let (here, absent): (Vec<Tier>, Vec<Tier>) =
+        Tier::ALL.into_iter().filter(|tier| *tier != Tier::Portable).partition(|tier| gpu.tiers().contains(tier));
     let names = |tiers: &[Tier]| match tiers {
         [] => "none".to_owned(),
-        _ => tiers
-            .iter()
-            .map(|tier| tier.name())
-            .collect::<Vec<_>>()
-            .join(", "),
+        _ => tiers.iter().map(|tier| tier.name()).collect::<Vec<_>>().join(", "),
     };
     let said = format!(
         "{}: tiers beside the portable one that are tested: {}; NOT tested, as this adapter has them not: {}",
@@ -61,11 +55,7 @@ pub fn tell_tiers(gpu: &Device) {
     // A closed stderr is no reason to fail.
     let _ = writeln!(std::io::stderr(), "{said}");
     let demanded = std::env::var("BFT_TEST_TIERS").unwrap_or_default();
-    for name in demanded
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
+    for name in demanded.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let found = here.iter().any(|tier| tier.name() == name);
         assert!(found, "BFT_TEST_TIERS demands {name}: {said}");
     }
@@ -92,15 +82,9 @@ pub fn minilm() -> PathBuf {
 fn cached(variable: &str, name: &str) -> PathBuf {
     let cache = || {
         let cache = std::env::var_os("BFT_CACHE").map(PathBuf::from);
-        cache.unwrap_or_else(|| {
-            PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/bft")
-        })
+        cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/bft"))
     };
     let path = std::env::var_os(variable).map_or_else(|| cache().join(name), PathBuf::from);
-    assert!(
-        path.exists(),
-        "{} is not there: cargo xtask test fetches it, or set {variable}",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not there: cargo xtask test fetches it, or set {variable}", path.display());
     path
 }

@@ -39,20 +39,13 @@ pub fn rewrite(text: &str) -> String {
             }
             line = line.replace("&sums[", "").replace("], ", ", ");
         }
-        for (role, stand_in) in [
-            ("A>", "Factor"),
-            ("B>", "Factor"),
-            ("C>", "array<f32, SHARE>"),
-        ] {
+        for (role, stand_in) in [("A>", "Factor"), ("B>", "Factor"), ("C>", "array<f32, SHARE>")] {
             if line.contains("coop_mat") && line.contains(role) {
                 let alias = line.split(" = ").next().unwrap_or_default();
                 line = format!("{alias} = {stand_in};");
             }
         }
-        line = line.replace(
-            "let block = block(lane)",
-            "own = lane % GROUP; let block = block(lane)",
-        );
+        line = line.replace("let block = block(lane)", "own = lane % GROUP; let block = block(lane)");
         out.push_str(&line.replace("alias Real = f16", "alias Real = f32"));
         out.push('\n');
     }

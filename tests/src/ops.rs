@@ -32,20 +32,13 @@ pub fn data(op: &str, case: &Case) -> BTreeMap<&'static str, Data> {
             Fill::Random(scale) => Data::F32(random.floats(len, -scale, *scale)),
             Fill::Between(low, high) => Data::F32(random.floats(len, *low, *high)),
             Fill::Values(values) => Data::F32(values.clone()),
-            Fill::Ids(below) => Data::U32(
-                (0..len)
-                    .map(|_| random.below(*below as usize) as u32)
-                    .collect(),
-            ),
+            Fill::Ids(below) => Data::U32((0..len).map(|_| random.below(*below as usize) as u32).collect()),
             Fill::ExactIds(ids) => Data::U32(ids.clone()),
             Fill::Weight(dtype) => Data::Weight(random_weight(&mut random, *dtype, &spec.shape)),
             Fill::Poison => Data::F32(vec![f32::NAN; len]),
         }
     };
-    case.tensors
-        .iter()
-        .map(|spec| (spec.name, fill(spec)))
-        .collect()
+    case.tensors.iter().map(|spec| (spec.name, fill(spec))).collect()
 }
 
 /// A weight with random blocks whose values lie in about −1..1.
@@ -147,23 +140,14 @@ pub async fn gpu_difference(op: &Op, gpu: &Device) -> Result<usize, String> {
     let portable = [KernelPreference::First, KernelPreference::Last];
     let tiers = gpu.tiers().iter().filter(|tier| **tier != Tier::Portable);
     let tiers = tiers.map(|tier| KernelPreference::Tier(*tier));
-    difference_of_kernels(
-        op,
-        gpu,
-        &portable.into_iter().chain(tiers).collect::<Vec<_>>(),
-    )
-    .await
+    difference_of_kernels(op, gpu, &portable.into_iter().chain(tiers).collect::<Vec<_>>()).await
 }
 
 /// As [`gpu_difference`], with these kernels; those of a tier where a case has some.
 ///
 /// # Errors
 /// The first difference above a case's tolerance, in words.
-pub async fn difference_of_kernels(
-    op: &Op,
-    gpu: &Device,
-    kernels: &[KernelPreference],
-) -> Result<usize, String> {
+pub async fn difference_of_kernels(op: &Op, gpu: &Device, kernels: &[KernelPreference]) -> Result<usize, String> {
     let cpu = Device::cpu();
     let mut compared = 0;
     for case in (op.cases)() {
@@ -216,10 +200,8 @@ pub fn difference(
     tolerance: f64,
 ) -> Option<String> {
     for ((name, found), (_, expected)) in found.iter().zip(expected) {
-        let largest = expected
-            .iter()
-            .filter(|value| value.is_finite())
-            .fold(1e-6, |max: f64, value| max.max(value.abs()));
+        let largest =
+            expected.iter().filter(|value| value.is_finite()).fold(1e-6, |max: f64, value| max.max(value.abs()));
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
             let error = (found - expected).abs() / largest;
             let same = found == expected || error <= tolerance;
@@ -247,19 +229,11 @@ pub fn gradient_mismatch(op: &str, case: &Case, probes: usize, tolerance: f64) -
     let mut random = Random::from_text(&case.label);
     for (input, gradient) in &case.gradients {
         let analytic = block_on(read(&device, &tensors, gradient));
-        let Data::F32(base) = &data[input] else {
-            panic!("{input} is no float tensor")
-        };
+        let Data::F32(base) = &data[input] else { panic!("{input} is no float tensor") };
         // Below 1e-4 the rounding of the central difference itself would be judged.
-        let largest = analytic
-            .iter()
-            .fold(1e-4, |max: f64, value| max.max(value.abs()));
+        let largest = analytic.iter().fold(1e-4, |max: f64, value| max.max(value.abs()));
         for probe in 0..probes.min(base.len()) {
-            let at = if probes >= base.len() {
-                probe
-            } else {
-                random.below(base.len())
-            };
+            let at = if probes >= base.len() { probe } else { random.below(base.len()) };
             let step = 1e-5;
             let loss = |shift: f64| -> f64 {
                 let tensors = bind(&device, &data);

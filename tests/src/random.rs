@@ -14,9 +14,10 @@ impl Random {
     /// From a text: the same text, the same data.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
-        Self(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        }))
+        Self(
+            text.bytes()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)),
+        )
     }
 
     /// 64 random bits.
@@ -40,8 +41,6 @@ impl Random {
 
     /// `len` numbers uniform in low..high.
     pub fn floats(&mut self, len: usize, low: f32, high: f32) -> Vec<f32> {
-        (0..len)
-            .map(|_| self.between(f64::from(low), f64::from(high)) as f32)
-            .collect()
+        (0..len).map(|_| self.between(f64::from(low), f64::from(high)) as f32).collect()
     }
 }

@@ -6,9 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bft_core::device::GpuCounters;
-use bft_core::{
-    AdamW, Capacity, Checkpoint, LossConfig, LossKind, StepTotals, Tuner, TunerOptions,
-};
+use bft_core::{AdamW, Capacity, Checkpoint, LossConfig, LossKind, StepTotals, Tuner, TunerOptions};
 use bft_tests::fixture::{Fixture, pack};
 use pollster::block_on;
 
@@ -28,39 +26,18 @@ fn a_step_asks_no_more_of_a_gpu_than_it_did() {
     let fixture = Fixture::load("llama");
     let batch = pack(&fixture.rows);
     let samples = batch.segments.len() - 1;
-    let totals = StepTotals {
-        samples: 2 * samples,
-        tokens: 2 * batch.trained.len(),
-    };
-    let loss = LossConfig {
-        kind: LossKind::Bft,
-        group_size: 4,
-        gamma: 1.0,
-    };
+    let totals = StepTotals { samples: 2 * samples, tokens: 2 * batch.trained.len() };
+    let loss = LossConfig { kind: LossKind::Bft, group_size: 4, gamma: 1.0 };
     let found = [Checkpoint::Off, Checkpoint::On].map(|checkpoint| {
         let options = TunerOptions {
-            capacity: Capacity {
-                tokens: batch.tokens.len(),
-                trained: batch.trained.len(),
-                samples,
-            },
+            capacity: Capacity { tokens: batch.tokens.len(), trained: batch.trained.len(), samples },
             max_length: 64,
             checkpoint,
             seed: 0,
         };
         let opened = gpu.counters();
-        block_on(Tuner::compile(
-            &gpu,
-            &fixture.model,
-            &fixture.adapter,
-            options,
-        ))
-        .unwrap();
-        assert_eq!(
-            gpu.counters(),
-            opened,
-            "building shaders asks for no memory"
-        );
+        block_on(Tuner::compile(&gpu, &fixture.model, &fixture.adapter, options)).unwrap();
+        assert_eq!(gpu.counters(), opened, "building shaders asks for no memory");
         let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
         let start = since(opened, gpu.counters());
         let mut step = || {
@@ -97,49 +74,22 @@ struct Counts {
     metrics: GpuCounters,
 }
 
-const NONE: GpuCounters = GpuCounters {
-    dispatches: 0,
-    submits: 0,
-    readbacks: 0,
-    bytes_uploaded: 0,
-    bytes_allocated: 0,
-};
+const NONE: GpuCounters =
+    GpuCounters { dispatches: 0, submits: 0, readbacks: 0, bytes_uploaded: 0, bytes_allocated: 0 };
 
-const METRICS: GpuCounters = GpuCounters {
-    submits: 1,
-    readbacks: 1,
-    ..NONE
-};
+const METRICS: GpuCounters = GpuCounters { submits: 1, readbacks: 1, ..NONE };
 
 const EVERYTHING_KEPT: Counts = Counts {
-    start: GpuCounters {
-        bytes_uploaded: 321_792,
-        bytes_allocated: 1_616_776,
-        ..NONE
-    },
+    start: GpuCounters { bytes_uploaded: 321_792, bytes_allocated: 1_616_776, ..NONE },
     first_step_allocates: 16_384,
-    step: GpuCounters {
-        dispatches: 319,
-        submits: 5,
-        bytes_uploaded: 87_792,
-        ..NONE
-    },
+    step: GpuCounters { dispatches: 319, submits: 5, bytes_uploaded: 87_792, ..NONE },
     metrics: METRICS,
 };
 
 /// Blocks are run again: more calls, fewer bytes.
 const INPUTS_KEPT: Counts = Counts {
-    start: GpuCounters {
-        bytes_uploaded: 321_792,
-        bytes_allocated: 1_340_296,
-        ..NONE
-    },
+    start: GpuCounters { bytes_uploaded: 321_792, bytes_allocated: 1_340_296, ..NONE },
     first_step_allocates: 16_384,
-    step: GpuCounters {
-        dispatches: 435,
-        submits: 5,
-        bytes_uploaded: 117_488,
-        ..NONE
-    },
+    step: GpuCounters { dispatches: 435, submits: 5, bytes_uploaded: 117_488, ..NONE },
     metrics: METRICS,
 };

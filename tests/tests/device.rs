@@ -5,9 +5,7 @@
 
 use bft_core::device::{Device, DeviceError, DeviceRequest, Elem, Matrix, Recording};
 use bft_core::ops::linear;
-use bft_core::{
-    AdamW, Capacity, Checkpoint, LossConfig, LossKind, ModelError, StepTotals, Tuner, TunerOptions,
-};
+use bft_core::{AdamW, Capacity, Checkpoint, LossConfig, LossKind, ModelError, StepTotals, Tuner, TunerOptions};
 use bft_tests::fixture::{Fixture, pack};
 use pollster::block_on;
 
@@ -16,35 +14,16 @@ fn a_lost_gpu_is_an_error_everywhere() {
     let Some(gpu) = bft_tests::gpu() else { return };
     let fixture = Fixture::load("llama");
     let batch = pack(&fixture.rows);
-    let totals = StepTotals {
-        samples: fixture.rows.len(),
-        tokens: batch.trained.len(),
-    };
-    let capacity = Capacity {
-        tokens: batch.tokens.len(),
-        trained: batch.trained.len(),
-        samples: fixture.rows.len(),
-    };
-    let options = TunerOptions {
-        capacity,
-        max_length: 64,
-        checkpoint: Checkpoint::Off,
-        seed: 0,
-    };
-    let loss = LossConfig {
-        kind: LossKind::Bft,
-        group_size: 4,
-        gamma: 1.0,
-    };
+    let totals = StepTotals { samples: fixture.rows.len(), tokens: batch.trained.len() };
+    let capacity = Capacity { tokens: batch.tokens.len(), trained: batch.trained.len(), samples: fixture.rows.len() };
+    let options = TunerOptions { capacity, max_length: 64, checkpoint: Checkpoint::Off, seed: 0 };
+    let loss = LossConfig { kind: LossKind::Bft, group_size: 4, gamma: 1.0 };
     let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
     tuner.accumulate(&batch, totals, &loss).unwrap();
     gpu.destroy();
     let lost = |result: Result<(), ModelError>| {
         let error = result.expect_err("the device is gone");
-        assert!(
-            matches!(error, ModelError::Device(DeviceError::Lost(_))),
-            "{error:?}"
-        );
+        assert!(matches!(error, ModelError::Device(DeviceError::Lost(_))), "{error:?}");
         assert!(error.to_string().contains("--device cpu"), "{error}");
     };
     lost(block_on(tuner.gradients()).map(drop));
@@ -59,25 +38,14 @@ fn nothing_is_read_back_between_two_looks_at_the_metrics() {
     let Some(gpu) = bft_tests::gpu() else { return };
     let fixture = Fixture::load("llama");
     let batch = pack(&fixture.rows);
-    let totals = StepTotals {
-        samples: 2 * fixture.rows.len(),
-        tokens: 2 * batch.trained.len(),
-    };
+    let totals = StepTotals { samples: 2 * fixture.rows.len(), tokens: 2 * batch.trained.len() };
     let options = TunerOptions {
-        capacity: Capacity {
-            tokens: batch.tokens.len(),
-            trained: batch.trained.len(),
-            samples: fixture.rows.len(),
-        },
+        capacity: Capacity { tokens: batch.tokens.len(), trained: batch.trained.len(), samples: fixture.rows.len() },
         max_length: 64,
         checkpoint: Checkpoint::Off,
         seed: 0,
     };
-    let loss = LossConfig {
-        kind: LossKind::Bft,
-        group_size: 4,
-        gamma: 1.0,
-    };
+    let loss = LossConfig { kind: LossKind::Bft, group_size: 4, gamma: 1.0 };
     let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
     let mut step = || {
         let before = gpu.counters();
@@ -87,17 +55,11 @@ fn nothing_is_read_back_between_two_looks_at_the_metrics() {
         tuner.apply(1e-3, &AdamW::default()).unwrap();
         let after = gpu.counters();
         assert_eq!(after.readbacks, before.readbacks);
-        (
-            after.submits - before.submits,
-            after.dispatches - before.dispatches,
-        )
+        (after.submits - before.submits, after.dispatches - before.dispatches)
     };
     let (submits, dispatches) = step();
     // One for each recording, and one more where it is long.
-    assert!(
-        submits <= 3 + dispatches / 100,
-        "{submits} submits for {dispatches} dispatches"
-    );
+    assert!(submits <= 3 + dispatches / 100, "{submits} submits for {dispatches} dispatches");
     for _ in 0..5 {
         assert_eq!(step(), (submits, dispatches), "every step is alike");
     }
@@ -109,26 +71,16 @@ fn nothing_is_read_back_between_two_looks_at_the_metrics() {
 #[test]
 fn a_buffer_beyond_the_limit_is_refused_by_name() {
     let Some(gpu) = bft_tests::gpu() else { return };
-    let error = gpu
-        .alloc("logits", Elem::F32, usize::MAX / 16)
-        .expect_err("no device binds that");
-    assert!(
-        matches!(&error, DeviceError::TooLarge { what, .. } if what == "logits"),
-        "{error:?}"
-    );
+    let error = gpu.alloc("logits", Elem::F32, usize::MAX / 16).expect_err("no device binds that");
+    assert!(matches!(&error, DeviceError::TooLarge { what, .. } if what == "logits"), "{error:?}");
     // The device goes on working.
     assert!(gpu.alloc("small", Elem::F32, 4).is_ok());
 }
 
 #[test]
 fn the_cpu_reports_memory_it_cannot_have() {
-    let error = Device::cpu()
-        .alloc("activations", Elem::F32, usize::MAX / 8)
-        .expect_err("nobody has that");
-    assert!(
-        matches!(&error, DeviceError::OutOfMemory { what, .. } if what == "activations"),
-        "{error:?}"
-    );
+    let error = Device::cpu().alloc("activations", Elem::F32, usize::MAX / 8).expect_err("nobody has that");
+    assert!(matches!(&error, DeviceError::OutOfMemory { what, .. } if what == "activations"), "{error:?}");
 }
 
 #[test]
@@ -136,23 +88,15 @@ fn an_adapter_number_beyond_the_list_is_refused() {
     if bft_tests::gpu().is_none() {
         return;
     }
-    let error =
-        block_on(Device::open(&DeviceRequest::Gpu(Some(99)))).expect_err("there are not so many");
-    assert!(
-        matches!(error, DeviceError::NoSuchAdapter { index: 99, .. }),
-        "{error:?}"
-    );
+    let error = block_on(Device::open(&DeviceRequest::Gpu(Some(99)))).expect_err("there are not so many");
+    assert!(matches!(error, DeviceError::NoSuchAdapter { index: 99, .. }), "{error:?}");
 }
 
 #[test]
 fn auto_never_takes_a_software_driver() {
     let device = block_on(Device::open(&DeviceRequest::Auto)).unwrap();
     assert!(!device.is_software(), "{:?}", device.info());
-    assert!(
-        device.info().reason.starts_with("auto"),
-        "{:?}",
-        device.info()
-    );
+    assert!(device.info().reason.starts_with("auto"), "{:?}", device.info());
 }
 
 #[test]
@@ -168,11 +112,7 @@ fn a_planning_device_counts_what_a_cpu_would_hold() {
 fn a_batch_that_does_not_hang_together_is_refused() {
     let fixture = Fixture::load("llama");
     let good = pack(&fixture.rows);
-    let capacity = Capacity {
-        tokens: good.tokens.len(),
-        trained: good.trained.len(),
-        samples: fixture.rows.len(),
-    };
+    let capacity = Capacity { tokens: good.tokens.len(), trained: good.trained.len(), samples: fixture.rows.len() };
     let vocab = fixture.model.config.vocab_size;
     good.check(capacity, vocab).unwrap();
     let refused = |change: &dyn Fn(&mut bft_core::Batch), words: &str| {
@@ -194,25 +134,11 @@ fn a_batch_that_does_not_hang_together_is_refused() {
         "or is its last",
     );
     refused(
-        &|batch| {
-            *batch = bft_core::Batch {
-                segments: vec![0],
-                trained_segments: vec![0],
-                ..Default::default()
-            }
-        },
+        &|batch| *batch = bft_core::Batch { segments: vec![0], trained_segments: vec![0], ..Default::default() },
         "no tokens",
     );
-    let small = Capacity {
-        tokens: 10,
-        ..capacity
-    };
-    assert!(
-        good.check(small, vocab)
-            .unwrap_err()
-            .to_string()
-            .contains("planned for 10")
-    );
+    let small = Capacity { tokens: 10, ..capacity };
+    assert!(good.check(small, vocab).unwrap_err().to_string().contains("planned for 10"));
 }
 
 #[test]
@@ -240,10 +166,7 @@ fn timed_kernels_are_all_of_a_recording_s_and_count_its_products() {
     assert_eq!(times[0].flops, 150.0 * 2.0 * (tokens * rows * cols) as f64);
     let bytes = (tokens * cols + rows * cols + 2 * tokens * rows) * 4;
     assert_eq!(times[0].bytes, 150.0 * bytes as f64);
-    assert!(
-        times[0].seconds > 0.0 && times[0].seconds < 60.0,
-        "{times:?}"
-    );
+    assert!(times[0].seconds > 0.0 && times[0].seconds < 60.0, "{times:?}");
     gpu.time_kernels(false);
     gpu.run(&recording).unwrap();
     assert!(gpu.timed_kernels().is_empty());
@@ -272,13 +195,7 @@ fn compiled_shaders_are_taken_over_and_damaged_ones_are_not() {
     let mut damaged = compiled.clone();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
-    for kept in [
-        compiled,
-        damaged,
-        Vec::new(),
-        b"bftpipe1".to_vec(),
-        vec![7; 500],
-    ] {
+    for kept in [compiled, damaged, Vec::new(), b"bftpipe1".to_vec(), vec![7; 500]] {
         let asked = std::cell::RefCell::new(String::new());
         let find = |identity: &str| {
             identity.clone_into(&mut asked.borrow_mut());
@@ -289,9 +206,6 @@ fn compiled_shaders_are_taken_over_and_damaged_ones_are_not() {
         let identity = asked.into_inner();
         assert_eq!(again.identity(), Some(identity.as_str()));
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
-        assert!(
-            !identity.is_empty() && identity.chars().all(plain),
-            "{identity}"
-        );
+        assert!(!identity.is_empty() && identity.chars().all(plain), "{identity}");
     }
 }

@@ -24,22 +24,14 @@ impl Expected {
     fn new(rows: &[Value], vectors: &Path) -> Self {
         let tokens = rows.iter().map(|row| row["tokens"].as_u64().unwrap());
         Self {
-            texts: rows
-                .iter()
-                .map(|row| row["text"].as_str().unwrap().to_owned())
-                .collect(),
+            texts: rows.iter().map(|row| row["text"].as_str().unwrap().to_owned()).collect(),
             tokens: tokens.sum::<u64>() as usize,
             vectors: read_tensors(vectors).remove("vectors").unwrap(),
         }
     }
 }
 
-fn embed(
-    device: &Device,
-    model: &EmbeddingModel,
-    texts: &[String],
-    options: &EmbedOptions,
-) -> (Vec<f32>, EmbedReport) {
+fn embed(device: &Device, model: &EmbeddingModel, texts: &[String], options: &EmbedOptions) -> (Vec<f32>, EmbedReport) {
     let mut engine = EmbedEngine::new(device, model, None, options).unwrap();
     let mut vectors = Vec::new();
     let report = block_on(embed_texts(
@@ -49,11 +41,7 @@ fn embed(
         texts.iter().map(String::as_str),
         options,
         |number, vector| {
-            assert_eq!(
-                number * vector.len(),
-                vectors.len(),
-                "vectors come in order"
-            );
+            assert_eq!(number * vector.len(), vectors.len(), "vectors come in order");
             vectors.extend_from_slice(vector);
             Ok(())
         },
@@ -67,27 +55,15 @@ fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
     // NaN would be lost in a maximum.
     pairs.fold(0.0, |worst: f32, (a, b)| {
         let difference = (a - b).abs();
-        if worst.is_nan() || difference <= worst {
-            worst
-        } else {
-            difference
-        }
+        if worst.is_nan() || difference <= worst { worst } else { difference }
     })
 }
 
 fn compare(model: &EmbeddingModel, expected: &Expected, tolerance: f32) {
     let options = EmbedOptions::of(model, None).unwrap();
-    let whole = EmbedOptions {
-        batch_tokens: expected.tokens,
-        batch_rows: expected.texts.len(),
-        ..options
-    };
+    let whole = EmbedOptions { batch_tokens: expected.tokens, batch_rows: expected.texts.len(), ..options };
     // As many batches as texts, nearly: what a text becomes must not depend on its neighbours.
-    let few = EmbedOptions {
-        batch_tokens: options.max_length,
-        batch_rows: 2,
-        ..options
-    };
+    let few = EmbedOptions { batch_tokens: options.max_length, batch_rows: 2, ..options };
     let cpus = [Device::cpu(), Device::cpu_f64()];
     for device in cpus.into_iter().chain(bft_tests::gpu()) {
         for preference in [KernelPreference::First, KernelPreference::Last] {
@@ -114,8 +90,7 @@ fn compare(model: &EmbeddingModel, expected: &Expected, tolerance: f32) {
 
 fn tiny(name: &str) -> (EncoderModel, Expected) {
     let folder = folder().join("encoders").join(name);
-    let rows: Vec<Value> =
-        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let rows: Vec<Value> = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
     let expected = Expected::new(&rows, &folder.join("expected.safetensors"));
     (EncoderModel::open(&folder).unwrap(), expected)
 }
@@ -132,10 +107,7 @@ fn every_layout_equals_sentence_transformers() {
 fn the_real_minilm_equals_sentence_transformers() {
     let model = EmbeddingModel::open(&bft_tests::minilm()).unwrap();
     let rows = std::fs::read_to_string(folder().join("minilm.jsonl")).unwrap();
-    let rows: Vec<Value> = rows
-        .lines()
-        .map(|row| serde_json::from_str(row).unwrap())
-        .collect();
+    let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
     let expected = Expected::new(&rows, &folder().join("minilm.safetensors"));
     compare(&model, &expected, 1e-5);
 }

@@ -26,29 +26,17 @@ impl Problem {
             let values = random.floats(len, -scale, scale);
             values.into_iter().map(f64::from).collect()
         };
-        let (h, w) = (
-            floats(rows * hidden, scale),
-            floats(vocabulary * hidden, 1.0),
-        );
+        let (h, w) = (floats(rows * hidden, scale), floats(vocabulary * hidden, 1.0));
         let coefficients = floats(rows, 1.0);
         let labels = (0..rows).map(|_| random.below(vocabulary) as u32);
-        Self {
-            rows,
-            hidden,
-            vocabulary,
-            h,
-            w,
-            labels: labels.collect(),
-            coefficients,
-        }
+        Self { rows, hidden, vocabulary, h, w, labels: labels.collect(), coefficients }
     }
 
     /// Logits of the columns, row-major.
     fn logits(&self, columns: std::ops::Range<usize>) -> Vec<f64> {
         let rows = self.h.chunks_exact(self.hidden);
         rows.flat_map(|h| {
-            let columns = self.w[columns.start * self.hidden..columns.end * self.hidden]
-                .chunks_exact(self.hidden);
+            let columns = self.w[columns.start * self.hidden..columns.end * self.hidden].chunks_exact(self.hidden);
             columns.map(move |w| w.iter().zip(h).map(|(w, h)| w * h).sum::<f64>())
         })
         .collect()
@@ -145,12 +133,7 @@ fn distance(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 fn check(device: &Device, tolerance: f64) {
-    for (rows, hidden, vocabulary, scale) in [
-        (1, 1, 1, 1.0),
-        (1, 8, 5, 1.0),
-        (9, 24, 131, 1.0),
-        (9, 24, 131, 20.0),
-    ] {
+    for (rows, hidden, vocabulary, scale) in [(1, 1, 1, 1.0), (1, 8, 5, 1.0), (9, 24, 131, 1.0), (9, 24, 131, 20.0)] {
         let problem = Problem::new(rows, hidden, vocabulary, scale);
         let (log_p, dh) = problem.expected();
         for chunk in [1, 7, 64, 130, 131, 500] {
@@ -188,16 +171,11 @@ fn a_sure_target_keeps_its_digits() {
         let mut problem = Problem::new(1, 2, 6, 1.0);
         problem.labels = vec![3];
         problem.h = vec![1.0, 0.0];
-        problem.w = [-9.0, -7.5, -8.0, 9.0, -9.5, -8.25]
-            .into_iter()
-            .flat_map(|logit| [logit, 0.5 + logit / 64.0])
-            .collect();
+        problem.w =
+            [-9.0, -7.5, -8.0, 9.0, -9.5, -8.25].into_iter().flat_map(|logit| [logit, 0.5 + logit / 64.0]).collect();
         let (log_p, dh) = problem.expected();
         assert!(log_p[0] > -1e-6 && log_p[0] < 0.0);
-        let others: f64 = [-18.0, -16.5, -17.0, -18.5, -17.25f64]
-            .map(f64::exp)
-            .iter()
-            .sum();
+        let others: f64 = [-18.0, -16.5, -17.0, -18.5, -17.25f64].map(f64::exp).iter().sum();
         let (found, gradient) = problem.chunked(&device, 4);
         assert!((found[0] / -others.ln_1p() - 1.0).abs() < 1e-5, "{found:?}");
         assert!(distance(&gradient, &dh) < 1e-5, "{gradient:?} {dh:?}");
@@ -222,10 +200,6 @@ fn the_gradient_is_that_of_log_p() {
         let below = loss(&problem);
         problem.h[i] = middle;
         let numeric = (above - below) / (2.0 * step);
-        assert!(
-            (numeric - analytic).abs() < 1e-8,
-            "d h[{i}] is {}, central difference {numeric}",
-            analytic
-        );
+        assert!((numeric - analytic).abs() < 1e-8, "d h[{i}] is {}, central difference {numeric}", analytic);
     }
 }

@@ -3,9 +3,7 @@
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
 
-use bft_core::device::{
-    Device, KernelPreference, Matrix, MeasuredChoice, Precision, Recording, Tier, View, WRONG,
-};
+use bft_core::device::{Device, KernelPreference, Matrix, MeasuredChoice, Precision, Recording, Tier, View, WRONG};
 use bft_core::ops::linear;
 use bft_formats::DType;
 use bft_tests::matrices;
@@ -24,11 +22,7 @@ fn call(device: &Device) -> (View, Recording) {
         let values = random.floats(len, -1.0, 1.0);
         device.upload_f32(name, &values).unwrap().view()
     };
-    let (x, w, y) = (
-        floats("x", TOKENS * COLS),
-        floats("w", ROWS * COLS),
-        floats("y", TOKENS * ROWS),
-    );
+    let (x, w, y) = (floats("x", TOKENS * COLS), floats("w", ROWS * COLS), floats("y", TOKENS * ROWS));
     let mut recording = Recording::new();
     let w = Matrix::dense(&w, ROWS, COLS);
     linear::forward(&mut recording, &x, &w, &y, 1.0, true);
@@ -57,9 +51,7 @@ fn measuring_leaves_every_buffer_alone_and_is_remembered() {
     assert_eq!(bits(&gpu, &y), before, "measuring wrote to y");
 
     let measured = gpu.measured_choices();
-    let [choice] = &measured[..] else {
-        panic!("one call, {} choices", measured.len())
-    };
+    let [choice] = &measured[..] else { panic!("one call, {} choices", measured.len()) };
     assert_eq!(choice.family, "linear_nt f32");
     assert_eq!(choice.class, [6, ROWS as u32, COLS as u32]);
     for kernel in ["linear_nt", "linear_nt_tile"] {
@@ -85,10 +77,7 @@ fn a_remembered_choice_is_taken_and_a_stale_one_is_not() {
     let Some(gpu) = bft_tests::gpu() else { return };
     let first = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::First));
     let last = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::Last));
-    assert_ne!(
-        first, last,
-        "two kernels that round alike tell nothing apart"
-    );
+    assert_ne!(first, last, "two kernels that round alike tell nothing apart");
     let remember = |kernel: &'static str| {
         move |gpu: &Device| {
             gpu.prefer_kernels(KernelPreference::Measured);
@@ -164,11 +153,7 @@ fn f16_is_taken_only_where_it_is_allowed() {
     block_on(gpu.measure_choices(&recording)).unwrap();
     let measured = gpu.measured_choices();
     assert!(!measured[0].nanoseconds.contains_key(half));
-    let named = |family: &str| MeasuredChoice {
-        family: family.into(),
-        kernel: half.into(),
-        ..measured[0].clone()
-    };
+    let named = |family: &str| MeasuredChoice { family: family.into(), kernel: half.into(), ..measured[0].clone() };
     gpu.remember_choices(&[named("linear_nt f16"), named("linear_nt f16, f16 allowed")]);
     assert_eq!(run(), exact, "f16 was taken unasked");
     gpu.set_precision(Precision::F16);

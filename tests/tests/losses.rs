@@ -50,9 +50,7 @@ fn close(found: f64, expected: f64, what: &str) {
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f64> {
     let bytes = tensors.tensor(name).unwrap();
     let words = bytes.data().chunks_exact(4);
-    words
-        .map(|word| f64::from(f32::from_le_bytes(word.try_into().unwrap())))
-        .collect()
+    words.map(|word| f64::from(f32::from_le_bytes(word.try_into().unwrap()))).collect()
 }
 
 #[test]
@@ -61,15 +59,11 @@ fn host_losses_equal_pytorch() {
     let mut models = 0;
     for folder in fs::read_dir(root).unwrap() {
         let folder = folder.unwrap().path();
-        let (json, tensors) = (
-            folder.join("expected.json"),
-            folder.join("expected.safetensors"),
-        );
+        let (json, tensors) = (folder.join("expected.json"), folder.join("expected.safetensors"));
         if !folder.join("adapter").exists() || !json.exists() {
             continue;
         }
-        let Ok(expected) = serde_json::from_str::<Expected>(&fs::read_to_string(&json).unwrap())
-        else {
+        let Ok(expected) = serde_json::from_str::<Expected>(&fs::read_to_string(&json).unwrap()) else {
             panic!("{} has no losses", json.display());
         };
         models += 1;
@@ -89,41 +83,21 @@ fn host_losses_equal_pytorch() {
             .collect();
         assert!(rest.is_empty(), "log p of tokens that no row trains");
 
-        let totals = StepTotals {
-            samples: samples.len(),
-            tokens: log_p.len(),
-        };
+        let totals = StepTotals { samples: samples.len(), tokens: log_p.len() };
         close(nll(&log_p) / log_p.len() as f64, expected.nll, "nll");
-        for Loss {
-            loss: kind,
-            group_size,
-            gamma,
-            value,
-        } in expected.losses
-        {
-            let config = LossConfig {
-                kind,
-                group_size,
-                gamma,
-            };
+        for Loss { loss: kind, group_size, gamma, value } in expected.losses {
+            let config = LossConfig { kind, group_size, gamma };
             let what = format!("{} {config:?}", folder.display());
             close(loss(&samples, &config, totals), value, &what);
         }
-        let of = |kind| LossConfig {
-            kind,
-            group_size: expected.group_size,
-            gamma: expected.gamma,
-        };
-        for (kind, weights) in [
-            (LossKind::Bft, &expected.sample_weights.bft),
-            (LossKind::BftV3, &expected.sample_weights.bft_v3),
-        ] {
+        let of = |kind| LossConfig { kind, group_size: expected.group_size, gamma: expected.gamma };
+        for (kind, weights) in
+            [(LossKind::Bft, &expected.sample_weights.bft), (LossKind::BftV3, &expected.sample_weights.bft_v3)]
+        {
             for (sample, weight) in samples.iter().zip(weights) {
                 close(sample_weight(sample, &of(kind)), *weight, "sample weight");
             }
-            let found = samples
-                .iter()
-                .flat_map(|sample| token_weights(sample, &of(kind)));
+            let found = samples.iter().flat_map(|sample| token_weights(sample, &of(kind)));
             let name = format!("token_weight.{kind}");
             for (found, expected) in found.zip(floats(&tensors, &name)) {
                 close(found, expected, &name);

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bft_core::device::{Access, Defines, Device, Kernel, KernelPreference, Tier};
 use bft_core::ops::{OPS, linear};
-use bft_tests::ops::{
-    data, difference, difference_of_kernels, gpu_difference, gradient_mismatch, recorded, results,
-};
+use bft_tests::ops::{data, difference, difference_of_kernels, gpu_difference, gradient_mismatch, recorded, results};
 use naga::back::{hlsl, msl, spv};
 use pollster::block_on;
 
@@ -19,13 +17,8 @@ const LANES: u32 = 128;
 
 fn parse(kernel: &Kernel, tier: Tier, defines: Defines) -> naga::Module {
     let source = tier.source(kernel.shader, defines, LANES).unwrap();
-    naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| {
-        panic!(
-            "{} {tier:?} {defines:?}: {}",
-            kernel.shader,
-            error.emit_to_string(&source)
-        )
-    })
+    naga::front::wgsl::parse_str(&source)
+        .unwrap_or_else(|error| panic!("{} {tier:?} {defines:?}: {}", kernel.shader, error.emit_to_string(&source)))
 }
 
 /// No capability beyond those of its tier: WebGPU's core, which has `unpack2x16float`, for the portable kernels, which must
@@ -39,9 +32,7 @@ fn validate(module: &naga::Module, tier: Tier) -> naga::valid::ModuleInfo {
             Tier::Subgroups => Has::SUBGROUP,
             Tier::Matrices => Has::COOPERATIVE_MATRIX,
             Tier::Half => Has::SHADER_FLOAT16,
-            Tier::HalfMatrices8 | Tier::HalfMatrices16 => {
-                Has::SHADER_FLOAT16 | Has::COOPERATIVE_MATRIX
-            }
+            Tier::HalfMatrices8 | Tier::HalfMatrices16 => Has::SHADER_FLOAT16 | Has::COOPERATIVE_MATRIX,
         };
     naga::valid::Validator::new(flags, capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
@@ -75,31 +66,21 @@ fn shaders_translate_to_every_backend() {
         if tier == Tier::HalfMatrices16 {
             continue;
         }
-        let options = msl::Options {
-            lang_version: (2, 3),
-            fake_missing_bindings: true,
-            ..Default::default()
-        };
-        msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
-            .expect(kernel.shader);
+        let options = msl::Options { lang_version: (2, 3), fake_missing_bindings: true, ..Default::default() };
+        msl::write_string(&module, &info, &options, &msl::PipelineOptions::default()).expect(kernel.shader);
         if matches!(tier, Tier::Matrices | Tier::HalfMatrices8) {
             continue;
         }
         let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
         let mut text = String::new();
-        hlsl::Writer::new(&mut text, &options, &pipeline)
-            .write(&module, &info, None)
-            .expect(kernel.shader);
+        hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).expect(kernel.shader);
     }
 }
 
 /// (binding, name, writable) of the storage globals that an entry point uses, and the size of its uniform.
 fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String, bool)>, usize) {
     let info = validate(module, tier);
-    let index = module
-        .entry_points
-        .iter()
-        .position(|point| point.name == entry);
+    let index = module.entry_points.iter().position(|point| point.name == entry);
     let uses = info.get_entry_point(index.unwrap_or_else(|| panic!("no entry point {entry}")));
     let (mut storage, mut uniform) = (Vec::new(), 0);
     for (handle, global) in module.global_variables.iter() {
@@ -193,10 +174,7 @@ fn every_kernel_is_run_by_a_case() {
         for case in (op.cases)() {
             let recording = recorded(op.name, &case);
             let choices = recording.choices();
-            run.extend(
-                choices
-                    .map(|(choice, variant)| (choice.kernel.shader, choice.kernel.entry, variant)),
-            );
+            run.extend(choices.map(|(choice, variant)| (choice.kernel.shader, choice.kernel.entry, variant)));
         }
         for kernel in op.kernels {
             for variant in op.variants {
@@ -217,17 +195,10 @@ fn comparison_notices_one_broken_element() {
         assert_eq!(difference(&good, &good, 1e-5), None);
         for tensor in 0..good.len() {
             let last = good[tensor].1.len() - 1;
-            for (at, wrong) in [
-                (0, f64::NAN),
-                (last, f64::NAN),
-                (last, good[tensor].1[last] + 1e3),
-            ] {
+            for (at, wrong) in [(0, f64::NAN), (last, f64::NAN), (last, good[tensor].1[last] + 1e3)] {
                 let mut bad = good.clone();
                 bad[tensor].1[at] = wrong;
-                assert!(
-                    difference(&bad, &good, 1e-5).is_some(),
-                    "{wrong} went unnoticed"
-                );
+                assert!(difference(&bad, &good, 1e-5).is_some(), "{wrong} went unnoticed");
             }
         }
     }
@@ -237,11 +208,7 @@ fn comparison_notices_one_broken_element() {
 #[test]
 fn gradient_check_notices_one_broken_element() {
     for op in OPS {
-        for mut case in (op.cases)()
-            .into_iter()
-            .filter(|case| case.backward.is_some())
-            .take(1)
-        {
+        for mut case in (op.cases)().into_iter().filter(|case| case.backward.is_some()).take(1) {
             let (_, gradient) = case.gradients[0];
             let right = case.backward.take().unwrap();
             case.backward = Some(Box::new(move |recording, tensors| {
@@ -249,11 +216,7 @@ fn gradient_check_notices_one_broken_element() {
                 recording.clear(&tensors.view(gradient).first(1));
             }));
             let mismatch = gradient_mismatch(op.name, &case, usize::MAX, 1e-6);
-            assert!(
-                mismatch.is_some(),
-                "a gradient of {} set to zero went unnoticed",
-                op.name
-            );
+            assert!(mismatch.is_some(), "a gradient of {} set to zero went unnoticed", op.name);
         }
     }
 }

@@ -5,18 +5,15 @@
 
 use bft_core::device::Device;
 use bft_core::{
-    AdamW, Batch, Capacity, Checkpoint, LossConfig, LossKind, Pooling, Runner, RunnerOptions,
-    StepTotals, Tuner, TunerOptions,
+    AdamW, Batch, Capacity, Checkpoint, LossConfig, LossKind, Pooling, Runner, RunnerOptions, StepTotals, Tuner,
+    TunerOptions,
 };
 use bft_tests::fixture::{Fixture, pack, relative_norm};
 use pollster::block_on;
 
 /// Runs a check on every device and fixture.
 fn everywhere(check: impl Fn(&Device, &Fixture)) {
-    let devices: Vec<Device> = [Some(Device::cpu()), bft_tests::gpu()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let devices: Vec<Device> = [Some(Device::cpu()), bft_tests::gpu()].into_iter().flatten().collect();
     for fixture in Fixture::all() {
         for device in &devices {
             check(device, &fixture);
@@ -25,27 +22,15 @@ fn everywhere(check: impl Fn(&Device, &Fixture)) {
 }
 
 fn capacity(batch: &Batch) -> Capacity {
-    Capacity {
-        tokens: batch.tokens.len(),
-        trained: batch.trained.len(),
-        samples: batch.segments.len() - 1,
-    }
+    Capacity { tokens: batch.tokens.len(), trained: batch.trained.len(), samples: batch.segments.len() - 1 }
 }
 
 fn totals(batch: &Batch) -> StepTotals {
-    StepTotals {
-        samples: batch.segments.len() - 1,
-        tokens: batch.trained.len(),
-    }
+    StepTotals { samples: batch.segments.len() - 1, tokens: batch.trained.len() }
 }
 
 fn options(batch: &Batch) -> TunerOptions {
-    TunerOptions {
-        capacity: capacity(batch),
-        max_length: 128,
-        checkpoint: Checkpoint::Off,
-        seed: 0,
-    }
+    TunerOptions { capacity: capacity(batch), max_length: 128, checkpoint: Checkpoint::Off, seed: 0 }
 }
 
 fn loss(name: &str, fixture: &Fixture) -> LossConfig {
@@ -57,54 +42,30 @@ fn loss(name: &str, fixture: &Fixture) -> LossConfig {
 }
 
 fn runner<'a>(device: &'a Device, fixture: &Fixture, batch: &Batch, adapted: bool) -> Runner<'a> {
-    let options = RunnerOptions {
-        capacity: capacity(batch),
-        max_length: 128,
-    };
-    Runner::new(
-        device,
-        &fixture.model,
-        adapted.then_some(&fixture.adapter),
-        options,
-    )
-    .unwrap()
+    let options = RunnerOptions { capacity: capacity(batch), max_length: 128 };
+    Runner::new(device, &fixture.model, adapted.then_some(&fixture.adapter), options).unwrap()
 }
 
 fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
     let error = relative_norm(found, expected);
-    assert!(
-        error <= tolerance,
-        "{what}: relative error {error:.2e}, tolerance {tolerance:.0e}"
-    );
+    assert!(error <= tolerance, "{what}: relative error {error:.2e}, tolerance {tolerance:.0e}");
 }
 
 #[test]
 fn logits_token_by_token() {
     everywhere(|device, fixture| {
         let vocab = fixture.model.config.vocab_size;
-        for (name, row, adapted) in [
-            ("logits.7", 7, true),
-            ("logits.0", 0, true),
-            ("base_logits.0", 0, false),
-        ] {
+        for (name, row, adapted) in [("logits.7", 7, true), ("logits.0", 0, true), ("base_logits.0", 0, false)] {
             let row = &fixture.rows[row];
             let runner = runner(device, fixture, &pack(std::slice::from_ref(row)), adapted);
             let mut text = runner.generation().unwrap();
             // The first three at once, the others one by one through the cache.
             let mut taken = 0;
-            for piece in [3]
-                .into_iter()
-                .chain(std::iter::repeat_n(1, row.input_ids.len() - 3))
-            {
+            for piece in [3].into_iter().chain(std::iter::repeat_n(1, row.input_ids.len() - 3)) {
                 let logits = block_on(text.next(&row.input_ids[taken..taken + piece])).unwrap();
                 taken += piece;
                 let expected = &fixture.tensor(name)[(taken - 1) * vocab..taken * vocab];
-                assert_close(
-                    &format!("{} {name}, token {taken}", fixture.name),
-                    &logits,
-                    expected,
-                    1e-5,
-                );
+                assert_close(&format!("{} {name}, token {taken}", fixture.name), &logits, expected, 1e-5);
             }
         }
     });
@@ -116,23 +77,10 @@ fn log_probabilities_and_embeddings() {
         let batch = pack(&fixture.rows);
         let mut runner = runner(device, fixture, &batch, true);
         let found = block_on(runner.log_probs(&batch)).unwrap();
-        assert_close(
-            &format!("{} log p", fixture.name),
-            &found,
-            fixture.tensor("log_prob"),
-            1e-5,
-        );
-        for (pooling, name) in [
-            (Pooling::Mean, "embedding.mean"),
-            (Pooling::Last, "embedding.last"),
-        ] {
+        assert_close(&format!("{} log p", fixture.name), &found, fixture.tensor("log_prob"), 1e-5);
+        for (pooling, name) in [(Pooling::Mean, "embedding.mean"), (Pooling::Last, "embedding.last")] {
             let found = block_on(runner.embed(&batch, pooling)).unwrap();
-            assert_close(
-                &format!("{} {name}", fixture.name),
-                &found,
-                fixture.tensor(name),
-                1e-5,
-            );
+            assert_close(&format!("{} {name}", fixture.name), &found, fixture.tensor(name), 1e-5);
         }
     });
 }
@@ -142,12 +90,7 @@ fn greedy_continuation() {
     everywhere(|device, fixture| {
         let generation = &fixture.expected["generation"];
         let ids = |key: &str| -> Vec<u32> {
-            generation[key]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|id| id.as_u64().unwrap() as u32)
-                .collect()
+            generation[key].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
         };
         let (prompt, expected) = (ids("prompt"), ids("tokens"));
         let batch = Batch::untrained(prompt.clone(), vec![0, prompt.len() as u32]);
@@ -156,19 +99,11 @@ fn greedy_continuation() {
         let (mut next, mut found) = (prompt, Vec::new());
         for _ in 0..expected.len() {
             let logits = block_on(text.next(&next)).unwrap();
-            let best = (0..logits.len())
-                .max_by(|a, b| logits[*a].total_cmp(&logits[*b]))
-                .unwrap();
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
             found.push(best as u32);
             next = vec![best as u32];
         }
-        assert_eq!(
-            found,
-            expected,
-            "{} on {}",
-            fixture.name,
-            device.info().name
-        );
+        assert_eq!(found, expected, "{} on {}", fixture.name, device.info().name);
     });
 }
 
@@ -183,35 +118,20 @@ fn losses_and_gradients() {
                 group_size: entry["group_size"].as_u64().unwrap() as usize,
                 gamma: entry["gamma"].as_f64().unwrap() as f32,
             };
-            let mut tuner =
-                Tuner::new(device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+            let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
             tuner.accumulate(&batch, totals(&batch), &config).unwrap();
             let found = block_on(tuner.totals()).unwrap();
-            let (value, what) = (
-                entry["value"].as_f64().unwrap(),
-                format!("{} {config:?}", fixture.name),
-            );
-            assert!(
-                (found[0] / value - 1.0).abs() < 1e-5,
-                "{what}: loss {} expected {value}",
-                found[0]
-            );
+            let (value, what) = (entry["value"].as_f64().unwrap(), format!("{} {config:?}", fixture.name));
+            assert!((found[0] / value - 1.0).abs() < 1e-5, "{what}: loss {} expected {value}", found[0]);
             let nll = fixture.expected["nll"].as_f64().unwrap();
-            assert!(
-                (found[1] / found[2] / nll - 1.0).abs() < 1e-5,
-                "{what}: NLL {}",
-                found[1] / found[2]
-            );
+            assert!((found[1] / found[2] / nll - 1.0).abs() < 1e-5, "{what}: NLL {}", found[1] / found[2]);
 
             let prefix = format!("gradient.{}.", config.kind);
             let has = fixture.tensors.keys().any(|name| name.starts_with(&prefix));
             if config == loss(config.kind.name(), fixture) && has {
                 let gradients = block_on(tuner.gradients()).unwrap();
                 for (name, found, expected) in fixture.compare_factors(&prefix, &gradients) {
-                    assert!(
-                        found.iter().any(|value| *value != 0.0),
-                        "{what}: {name} is all zero"
-                    );
+                    assert!(found.iter().any(|value| *value != 0.0), "{what}: {name} is all zero");
                     assert_close(&format!("{what} {name}"), found, expected, 1e-4);
                 }
             }
@@ -236,40 +156,24 @@ fn five_optimizer_steps() {
                 gamma: number("gamma") as f32,
             };
             let whole = pack(&fixture.rows);
-            let mut tuner =
-                Tuner::new(device, &fixture.model, &fixture.adapter, options(&whole)).unwrap();
+            let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options(&whole)).unwrap();
             let (batch_size, accum) = (count("batch_size"), count("grad_accum"));
             let steps = training["steps_done"].as_array().unwrap();
             for (step, done) in steps.iter().enumerate() {
                 let per_step = batch_size * accum;
-                let rows: Vec<_> = (0..per_step)
-                    .map(|i| fixture.rows[(step * per_step + i) % fixture.rows.len()].clone())
-                    .collect();
+                let rows: Vec<_> =
+                    (0..per_step).map(|i| fixture.rows[(step * per_step + i) % fixture.rows.len()].clone()).collect();
                 let step_totals = totals(&pack(&rows));
                 for rows in rows.chunks(batch_size) {
                     tuner.accumulate(&pack(rows), step_totals, &config).unwrap();
                 }
-                tuner
-                    .apply(done["lr"].as_f64().unwrap(), &settings)
-                    .unwrap();
+                tuner.apply(done["lr"].as_f64().unwrap(), &settings).unwrap();
             }
-            let what = format!(
-                "{} {} on {}",
-                fixture.name,
-                training["schedule"],
-                device.info().name
-            );
+            let what = format!("{} {} on {}", fixture.name, training["schedule"], device.info().name);
             for (metrics, done) in block_on(tuner.drain_metrics()).unwrap().iter().zip(steps) {
-                for (name, found) in [
-                    ("loss", metrics.loss),
-                    ("nll", metrics.nll),
-                    ("grad_norm", metrics.grad_norm),
-                ] {
+                for (name, found) in [("loss", metrics.loss), ("nll", metrics.nll), ("grad_norm", metrics.grad_norm)] {
                     let expected = done[name].as_f64().unwrap();
-                    assert!(
-                        (found / expected - 1.0).abs() < 1e-3,
-                        "{what}: {name} {found}, expected {expected}"
-                    );
+                    assert!((found / expected - 1.0).abs() < 1e-3, "{what}: {name} {found}, expected {expected}");
                 }
                 assert!(!metrics.skipped);
             }
@@ -282,22 +186,12 @@ fn five_optimizer_steps() {
     });
 }
 
-fn gradient_of(
-    device: &Device,
-    fixture: &Fixture,
-    micro_batches: &[Batch],
-    checkpoint: Checkpoint,
-) -> Vec<f64> {
+fn gradient_of(device: &Device, fixture: &Fixture, micro_batches: &[Batch], checkpoint: Checkpoint) -> Vec<f64> {
     let whole = pack(&fixture.rows);
-    let options = TunerOptions {
-        checkpoint,
-        ..options(&whole)
-    };
+    let options = TunerOptions { checkpoint, ..options(&whole) };
     let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options).unwrap();
     for batch in micro_batches {
-        tuner
-            .accumulate(batch, totals(&whole), &loss("bft", fixture))
-            .unwrap();
+        tuner.accumulate(batch, totals(&whole), &loss("bft", fixture)).unwrap();
     }
     block_on(tuner.flat_gradients()).unwrap()
 }
@@ -306,10 +200,7 @@ fn assert_equal_within(tolerance: f64, what: &str, found: &[f64], expected: &[f6
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
     let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
     let relative = difference / norm(&mut expected.iter().copied());
-    assert!(
-        relative <= tolerance,
-        "{what}: relative difference {relative:.1e}"
-    );
+    assert!(relative <= tolerance, "{what}: relative difference {relative:.1e}");
 }
 
 fn check_invariances(device: &Device, fixture: &Fixture, tolerance: f64) {
@@ -317,19 +208,10 @@ fn check_invariances(device: &Device, fixture: &Fixture, tolerance: f64) {
     for size in [1, 2, 4] {
         let micro_batches: Vec<_> = fixture.rows.chunks(size).map(pack).collect();
         let found = gradient_of(device, fixture, &micro_batches, Checkpoint::Off);
-        assert_equal_within(
-            tolerance,
-            &format!("{} {size} at a time", fixture.name),
-            &found,
-            &whole,
-        );
+        assert_equal_within(tolerance, &format!("{} {size} at a time", fixture.name), &found, &whole);
     }
     let again = gradient_of(device, fixture, &[pack(&fixture.rows)], Checkpoint::On);
-    assert_eq!(
-        again, whole,
-        "{}: checkpointing computes the same numbers",
-        fixture.name
-    );
+    assert_eq!(again, whole, "{}: checkpointing computes the same numbers", fixture.name);
 }
 
 /// 8×1 = 4×2 = 2×4 = 1×8, which is also a packed batch against its samples one by one.
@@ -383,23 +265,15 @@ fn whole_model_gradient_matches_central_differences() {
     let device = Device::cpu_f64();
     for fixture in Fixture::all() {
         let batch = pack(&fixture.rows[..3]);
-        let sft = LossConfig {
-            kind: LossKind::Sft,
-            group_size: 4,
-            gamma: 1.0,
-        };
-        let mut tuner =
-            Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+        let sft = LossConfig { kind: LossKind::Sft, group_size: 4, gamma: 1.0 };
+        let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
         tuner.accumulate(&batch, totals(&batch), &sft).unwrap();
         let gradient = block_on(tuner.flat_gradients()).unwrap();
         let parameters = block_on(tuner.flat_parameters()).unwrap();
-        let largest = gradient
-            .iter()
-            .fold(0.0, |max: f64, value| max.max(value.abs()));
+        let largest = gradient.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
         for at in (0..parameters.len()).step_by(parameters.len() / 40) {
             let loss_at = |shift: f64| {
-                let mut tuner =
-                    Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+                let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
                 let mut moved = parameters.clone();
                 moved[at] += shift;
                 tuner.set_flat_parameters(&moved).unwrap();
@@ -412,12 +286,7 @@ fn whole_model_gradient_matches_central_differences() {
             }
             let numeric = (loss_at(1e-5) - loss_at(-1e-5)) / 2e-5;
             let error = (numeric - gradient[at]).abs() / largest;
-            assert!(
-                error < 1e-6,
-                "{} parameter {at}: {} against {numeric}",
-                fixture.name,
-                gradient[at]
-            );
+            assert!(error < 1e-6, "{} parameter {at}: {} against {numeric}", fixture.name, gradient[at]);
         }
     }
 }
@@ -432,12 +301,7 @@ fn vocabulary_of_any_size() {
     model.config.vocab_size = vocab;
     let tensor = &model.tensors["model.embed_tokens.weight"];
     let cut = tensor.to_f32().unwrap()[..vocab * tensor.cols()].to_vec();
-    let cut = bft_formats::Tensor::from_f32(
-        "model.embed_tokens.weight",
-        vec![vocab, tensor.cols()],
-        &cut,
-    )
-    .unwrap();
+    let cut = bft_formats::Tensor::from_f32("model.embed_tokens.weight", vec![vocab, tensor.cols()], &cut).unwrap();
     model.tensors.insert(cut.name.clone(), cut);
     let tokens: Vec<u32> = vec![3, 77, vocab as u32 - 1, 12, 9];
     let batch = Batch {
@@ -447,14 +311,8 @@ fn vocabulary_of_any_size() {
         trained_segments: vec![0, 4],
         tokens,
     };
-    for device in [Some(Device::cpu()), bft_tests::gpu()]
-        .into_iter()
-        .flatten()
-    {
-        let options = RunnerOptions {
-            capacity: capacity(&batch),
-            max_length: 8,
-        };
+    for device in [Some(Device::cpu()), bft_tests::gpu()].into_iter().flatten() {
+        let options = RunnerOptions { capacity: capacity(&batch), max_length: 8 };
         let mut runner = Runner::new(&device, &model, None, options).unwrap();
         let found = block_on(runner.log_probs(&batch)).unwrap();
         let mut text = runner.generation().unwrap();
@@ -463,10 +321,7 @@ fn vocabulary_of_any_size() {
             assert_eq!(logits.len(), vocab);
             let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
             let expected = f64::from(logits[batch.labels[at] as usize]) - sum.ln();
-            assert!(
-                (f64::from(*log_p) - expected).abs() < 1e-5,
-                "{log_p} against {expected}"
-            );
+            assert!((f64::from(*log_p) - expected).abs() < 1e-5, "{log_p} against {expected}");
         }
     }
 }

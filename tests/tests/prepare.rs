@@ -14,11 +14,7 @@ use pollster::block_on;
 const PLANNED: usize = 40;
 const FEW: usize = 8;
 
-const CAPACITY: Capacity = Capacity {
-    tokens: PLANNED,
-    trained: PLANNED,
-    samples: 1,
-};
+const CAPACITY: Capacity = Capacity { tokens: PLANNED, trained: PLANNED, samples: 1 };
 
 fn open() -> Option<Device> {
     let mut gpu = bft_tests::gpu()?;
@@ -51,35 +47,22 @@ fn take_half(gpu: &Device) {
 
 /// `work` takes numbers of tokens after `prepare`, which measures nothing unless the device is to. Then the kernels that it
 /// measured are those which the work looks up, in every size.
-fn check<R>(
-    runner: &mut R,
-    gpu: &Device,
-    prepare: impl Fn(&mut R),
-    work: impl Fn(&mut R, usize) -> Vec<f32>,
-) {
+fn check<R>(runner: &mut R, gpu: &Device, prepare: impl Fn(&mut R), work: impl Fn(&mut R, usize) -> Vec<f32>) {
     prepare(runner);
     assert!(gpu.measured_choices().is_empty(), "measured unasked");
-    let exact: Vec<Vec<f32>> = (FEW + 1..=PLANNED)
-        .map(|tokens| work(runner, tokens))
-        .collect();
+    let exact: Vec<Vec<f32>> = (FEW + 1..=PLANNED).map(|tokens| work(runner, tokens)).collect();
     gpu.measure_when_preparing(true);
     prepare(runner);
     take_half(gpu);
     for (tokens, exact) in (FEW + 1..=PLANNED).zip(exact) {
         let error = relative_norm(&work(runner, tokens), &exact);
-        assert!(
-            error > 1e-5,
-            "{tokens} tokens: the prepared kernels are not taken"
-        );
+        assert!(error > 1e-5, "{tokens} tokens: the prepared kernels are not taken");
         assert!(error < 0.1, "{tokens} tokens: {error}");
     }
 }
 
 fn runner<'a>(gpu: &'a Device, fixture: &Fixture) -> Runner<'a> {
-    let options = RunnerOptions {
-        capacity: CAPACITY,
-        max_length: PLANNED,
-    };
+    let options = RunnerOptions { capacity: CAPACITY, max_length: PLANNED };
     Runner::new(gpu, &fixture.model, None, options).unwrap()
 }
 
@@ -129,9 +112,7 @@ fn generation() {
 fn encoder() {
     let Some(gpu) = open() else { return };
     let folder = folder().join("encoders/bge");
-    let EmbeddingModel::Encoder(model) = EmbeddingModel::open(&folder).unwrap() else {
-        panic!("a decoder")
-    };
+    let EmbeddingModel::Encoder(model) = EmbeddingModel::open(&folder).unwrap() else { panic!("a decoder") };
     check(
         &mut EncoderRunner::new(&gpu, &model, CAPACITY).unwrap(),
         &gpu,

@@ -12,8 +12,7 @@ use bft_core::device::Device;
 use bft_core::{LossConfig, Runner, RunnerOptions};
 use bft_formats::{Adapter, Model, sha256_file};
 use bft_train::{
-    BatchBounds, Checkpoints, Event, Finished, Plan, Schedule, TrainConfig, TrainError, Trainer,
-    evaluate,
+    BatchBounds, Checkpoints, Event, Finished, Plan, Schedule, TrainConfig, TrainError, Trainer, evaluate,
 };
 use serde_json::Value;
 
@@ -32,36 +31,24 @@ fn json(path: &Path) -> Value {
 }
 
 /// Trains to the end, or until `stop_after` steps are done.
-fn train(
-    device: &Device,
-    config: TrainConfig,
-    model: &Model,
-    stop_after: Option<u64>,
-) -> Result<Finished, TrainError> {
+fn train(device: &Device, config: TrainConfig, model: &Model, stop_after: Option<u64>) -> Result<Finished, TrainError> {
     let stop = AtomicBool::new(false);
-    pollster::block_on(
-        Trainer::open(config, model)?.tune(device, &stop, &mut |event| {
-            if let (Event::Checkpoint { step, .. }, Some(last)) = (event, stop_after) {
-                stop.store(step >= last, Ordering::Relaxed);
-            }
-        }),
-    )
+    pollster::block_on(Trainer::open(config, model)?.tune(device, &stop, &mut |event| {
+        if let (Event::Checkpoint { step, .. }, Some(last)) = (event, stop_after) {
+            stop.store(step >= last, Ordering::Relaxed);
+        }
+    }))
 }
 
 fn rows(output: &Path) -> Vec<Value> {
     let text = fs::read_to_string(output.join("metrics.jsonl")).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn close(what: &str, found: &Value, expected: &Value, tolerance: f64) {
     let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
     let error = (found - expected).abs() / expected.abs().max(1e-12);
-    assert!(
-        found == expected || error < tolerance,
-        "{what}: found {found}, expected {expected}"
-    );
+    assert!(found == expected || error < tolerance, "{what}: found {found}, expected {expected}");
 }
 
 /// The settings of a run in `expected.json`.
@@ -95,10 +82,7 @@ fn relative_error(adapter: &Adapter, expected: &[u8], prefix: &str) -> f64 {
     let (mut difference, mut norm) = (0.0, 0.0);
     for pair in &adapter.pairs {
         for (letter, values) in [("A", &pair.a), ("B", &pair.b)] {
-            let name = format!(
-                "{prefix}base_model.model.{}.lora_{letter}.weight",
-                pair.module
-            );
+            let name = format!("{prefix}base_model.model.{}.lora_{letter}.weight", pair.module);
             let (words, _) = tensors.tensor(&name).unwrap().data().as_chunks::<4>();
             assert_eq!(words.len(), values.len(), "{name}");
             for (word, value) in words.iter().zip(values) {
@@ -128,17 +112,9 @@ fn five_steps_are_those_of_pytorch_and_peft() {
             let expected = run["steps_done"].as_array().unwrap();
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(expected) {
-                assert_eq!(
-                    (&found["step"], &found["tokens"]),
-                    (&expected["step"], &expected["tokens"])
-                );
+                assert_eq!((&found["step"], &found["tokens"]), (&expected["step"], &expected["tokens"]));
                 let what = |key: &str| format!("{schedule}, step {}, {key}", found["step"]);
-                for (key, tolerance) in [
-                    ("loss", 1e-4),
-                    ("nll", 1e-5),
-                    ("lr", 1e-12),
-                    ("grad_norm", 1e-4),
-                ] {
+                for (key, tolerance) in [("loss", 1e-4), ("nll", 1e-5), ("lr", 1e-12), ("grad_norm", 1e-4)] {
                     close(&what(key), &found[key], &expected[key], tolerance);
                 }
             }
@@ -185,13 +161,7 @@ fn traces(output: &Path) -> (Vec<String>, Vec<Value>) {
     rows.iter_mut().for_each(|row| {
         row.as_object_mut().unwrap().remove("tokens_per_second");
     });
-    (
-        files
-            .iter()
-            .map(|file| sha256_file(file).unwrap())
-            .collect(),
-        rows,
-    )
+    (files.iter().map(|file| sha256_file(file).unwrap()).collect(), rows)
 }
 
 #[test]
@@ -201,10 +171,7 @@ fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
         let run = |lora_dropout| {
             let place = tempfile::tempdir().unwrap();
             let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
-            let config = |output: &Path, resume| TrainConfig {
-                lora_dropout,
-                ..long_run(output, resume)
-            };
+            let config = |output: &Path, resume| TrainConfig { lora_dropout, ..long_run(output, resume) };
             train(device, config(&whole, false), &model, None).unwrap();
             let stopped = train(device, config(&parts, false), &model, Some(4)).unwrap();
             assert_eq!((stopped.steps, stopped.stopped), (4, true));
@@ -226,12 +193,7 @@ fn one_seed_gives_the_same_bytes_and_another_does_not() {
         let run = |name: &str, seed| {
             let output = place.path().join(name);
             let data = fixture("qwen3").join("rows.jsonl");
-            let config = TrainConfig {
-                eval_data: Some(data.clone()),
-                data,
-                seed,
-                ..long_run(&output, false)
-            };
+            let config = TrainConfig { eval_data: Some(data.clone()), data, seed, ..long_run(&output, false) };
             train(device, config, &model, None).unwrap();
             traces(&output)
         };
@@ -257,14 +219,9 @@ fn a_gpu_lost_in_the_middle_leaves_a_checkpoint_to_go_on_from() {
     }));
     let message = message.unwrap_err().to_string();
     // A GPU's errors arrive late: at the latest where the next checkpoint waits for it.
-    let late = ["step 5 failed", "step 6 failed"]
-        .iter()
-        .any(|step| message.starts_with(step));
+    let late = ["step 5 failed", "step 6 failed"].iter().any(|step| message.starts_with(step));
     assert!(late && message.contains("the GPU was lost ("), "{message}");
-    assert!(
-        message.contains("step-000004: go on from it with --resume"),
-        "{message}"
-    );
+    assert!(message.contains("step-000004: go on from it with --resume"), "{message}");
 
     let again = bft_tests::gpu().unwrap();
     train(&again, long_run(&parts, true), &model, None).unwrap();
@@ -276,53 +233,23 @@ fn an_evaluation_in_training_is_that_of_a_runner_with_the_saved_adapter() {
     let folder = fixture("llama");
     let model = Model::open(&folder).unwrap();
     let place = tempfile::tempdir().unwrap();
-    let config = TrainConfig {
-        schedule: Schedule::Constant,
-        ..long_run(place.path(), false)
-    };
+    let config = TrainConfig { schedule: Schedule::Constant, ..long_run(place.path(), false) };
     let device = Device::cpu();
     let finished = train(&device, config.clone(), &model, None).unwrap();
     let trained = finished.eval.unwrap();
     assert_eq!(trained.step, 8);
-    assert!(
-        trained.eval_nll < rows(place.path())[0]["eval_nll"].as_f64().unwrap(),
-        "something was learnt"
-    );
+    assert!(trained.eval_nll < rows(place.path())[0]["eval_nll"].as_f64().unwrap(), "something was learnt");
 
     let adapter = Adapter::load(place.path(), &model.config).unwrap();
     let plan = Plan::read(config, &model).unwrap();
-    let bounds = BatchBounds {
-        tokens: 60,
-        trained: 60,
-        samples: 2,
-    };
-    let options = RunnerOptions {
-        capacity: bounds.into(),
-        max_length: 40,
-    };
+    let bounds = BatchBounds { tokens: 60, trained: 60, samples: 2 };
+    let options = RunnerOptions { capacity: bounds.into(), max_length: 40 };
     let mut runner = Runner::new(&device, &model, Some(&adapter), options).unwrap();
-    let loss = LossConfig {
-        group_size: 4,
-        ..LossConfig::default()
-    };
-    let report = evaluate(
-        &mut runner,
-        &plan.eval.as_ref().unwrap().samples,
-        bounds,
-        loss,
-        |_| {},
-    );
+    let loss = LossConfig { group_size: 4, ..LossConfig::default() };
+    let report = evaluate(&mut runner, &plan.eval.as_ref().unwrap().samples, bounds, loss, |_| {});
     let report = pollster::block_on(report).unwrap();
-    assert!(
-        (report.nll / trained.eval_nll - 1.0).abs() < 1e-6,
-        "{} {}",
-        report.nll,
-        trained.eval_nll
-    );
-    assert!(
-        (report.loss.bft / trained.eval_loss - 1.0).abs() < 1e-5,
-        "{report:?} {trained:?}"
-    );
+    assert!((report.nll / trained.eval_nll - 1.0).abs() < 1e-6, "{} {}", report.nll, trained.eval_nll);
+    assert!((report.loss.bft / trained.eval_loss - 1.0).abs() < 1e-5, "{report:?} {trained:?}");
 }
 
 #[test]
@@ -330,29 +257,14 @@ fn the_estimate_knows_its_parts_and_falls_with_checkpointing() {
     let model = Model::open(&fixture("llama")).unwrap();
     let place = tempfile::tempdir().unwrap();
     let memory = |checkpoint_activations| {
-        let config = TrainConfig {
-            checkpoint_activations,
-            ..long_run(place.path(), false)
-        };
+        let config = TrainConfig { checkpoint_activations, ..long_run(place.path(), false) };
         let trainer = Trainer::open(config, &model).unwrap();
         trainer.plan().memory(&model, trainer.adapter()).unwrap()
     };
-    let (kept, again) = (
-        memory(bft_core::Checkpoint::Off),
-        memory(bft_core::Checkpoint::On),
-    );
-    assert_eq!(
-        kept.total_bytes,
-        kept.model_bytes + kept.adapter_bytes + kept.activation_bytes
-    );
-    assert!(
-        kept.adapter_bytes > 0 && kept.model_bytes > 0 && kept.activation_bytes > 0,
-        "{kept:?}"
-    );
-    assert!(
-        again.activation_bytes < kept.activation_bytes,
-        "{again:?} {kept:?}"
-    );
+    let (kept, again) = (memory(bft_core::Checkpoint::Off), memory(bft_core::Checkpoint::On));
+    assert_eq!(kept.total_bytes, kept.model_bytes + kept.adapter_bytes + kept.activation_bytes);
+    assert!(kept.adapter_bytes > 0 && kept.model_bytes > 0 && kept.activation_bytes > 0, "{kept:?}");
+    assert!(again.activation_bytes < kept.activation_bytes, "{again:?} {kept:?}");
     assert!(again.checkpoints_activations && !kept.checkpoints_activations);
 }
 
@@ -360,27 +272,16 @@ fn the_estimate_knows_its_parts_and_falls_with_checkpointing() {
 fn a_model_whose_numbers_are_broken_is_given_up_after_twenty_steps() {
     let folder = fixture("llama");
     let mut model = Model::open(&folder).unwrap();
-    let norm = model
-        .tensors
-        .get_mut("model.layers.0.input_layernorm.weight")
-        .unwrap();
-    let nan: Vec<u8> = (0..norm.elements())
-        .flat_map(|_| f32::NAN.to_le_bytes())
-        .collect();
+    let norm = model.tensors.get_mut("model.layers.0.input_layernorm.weight").unwrap();
+    let nan: Vec<u8> = (0..norm.elements()).flat_map(|_| f32::NAN.to_le_bytes()).collect();
     norm.data = nan.into();
     everywhere(|device| {
         let place = tempfile::tempdir().unwrap();
-        let config = TrainConfig {
-            eval_data: None,
-            eval_every: None,
-            steps: Some(40),
-            ..long_run(place.path(), false)
-        };
+        let config =
+            TrainConfig { eval_data: None, eval_every: None, steps: Some(40), ..long_run(place.path(), false) };
         let message = train(device, config, &model, None).unwrap_err().to_string();
         assert!(
-            message.starts_with(
-                "20 steps in a row, 1 to 20, had a gradient that is not finite, at first in "
-            ),
+            message.starts_with("20 steps in a row, 1 to 20, had a gradient that is not finite, at first in "),
             "{message}"
         );
         assert!(!place.path().join("adapter_model.safetensors").exists());
@@ -397,21 +298,11 @@ fn killed_run() {
     };
     let model = Model::open(&fixture("llama")).unwrap();
     let resume = !Checkpoints::of(&output).list().unwrap().is_empty();
-    train(
-        &Device::cpu(),
-        many_checkpoints(&output, resume),
-        &model,
-        None,
-    )
-    .unwrap();
+    train(&Device::cpu(), many_checkpoints(&output, resume), &model, None).unwrap();
 }
 
 fn many_checkpoints(output: &Path, resume: bool) -> TrainConfig {
-    TrainConfig {
-        steps: Some(60),
-        save_every: 1,
-        ..long_run(output, resume)
-    }
+    TrainConfig { steps: Some(60), save_every: 1, ..long_run(output, resume) }
 }
 
 #[test]
@@ -419,13 +310,7 @@ fn a_run_killed_again_and_again_ends_as_if_nothing_had_happened() {
     let model = Model::open(&fixture("llama")).unwrap();
     let place = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|name| place.path().join(name));
-    train(
-        &Device::cpu(),
-        many_checkpoints(&whole, false),
-        &model,
-        None,
-    )
-    .unwrap();
+    train(&Device::cpu(), many_checkpoints(&whole, false), &model, None).unwrap();
     let mut kills = 0;
     // Whatever the machine's speed, some of these moments fall inside a checkpoint.
     for milliseconds in (30..).step_by(23) {
@@ -444,9 +329,6 @@ fn a_run_killed_again_and_again_ends_as_if_nothing_had_happened() {
         child.wait().unwrap();
         kills += 1;
     }
-    assert!(
-        kills > 2,
-        "the run ended after {kills} kills: too few to show anything"
-    );
+    assert!(kills > 2, "the run ended after {kills} kills: too few to show anything");
     assert_eq!(traces(&whole), traces(&killed));
 }

@@ -40,10 +40,7 @@ pub type Result<T> = std::result::Result<T, BioError>;
 impl BioError {
     /// Something is wrong with `path`.
     pub fn file(path: &Path, problem: impl Display) -> Self {
-        Self::File {
-            path: path.to_path_buf(),
-            problem: problem.to_string(),
-        }
+        Self::File { path: path.to_path_buf(), problem: problem.to_string() }
     }
 
     /// The data cannot answer what was asked.
@@ -62,14 +59,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|error| cannot_read(path, &error))?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     String::from_utf8(bytes.to_vec()).map_err(|error| {
-        let line = 1 + bytes[..error.utf8_error().valid_up_to()]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-        BioError::file(
-            path,
-            format!("line {line} is not UTF-8 text; save it as UTF-8"),
-        )
+        let line = 1 + bytes[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        BioError::file(path, format!("line {line} is not UTF-8 text; save it as UTF-8"))
     })
 }
 

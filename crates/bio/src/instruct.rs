@@ -63,10 +63,7 @@ impl Side {
 /// A number that depends on the seed and on these words alone.
 fn hash(seed: u64, words: &[&str]) -> u64 {
     let digest = Sha256::digest(format!("{seed}|{}", words.join("|")));
-    digest
-        .iter()
-        .take(8)
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// The side of a gene or term: 8 in 10 are trained, 1 is for validation, 1 held out.
@@ -98,46 +95,24 @@ fn row(question: &str, answer: &str) -> String {
 }
 
 /// Writes train.jsonl, validation.jsonl, test_phrasing.jsonl, test_genes.jsonl, facts.tsv and README.md.
-pub fn write(
-    folder: &Path,
-    genome: &Genome,
-    ontology: &Ontology,
-    options: &Options,
-) -> Result<Written> {
+pub fn write(folder: &Path, genome: &Genome, ontology: &Ontology, options: &Options) -> Result<Written> {
     let facts = drawn(collect(genome, ontology, options)?, options);
     if facts.is_empty() {
-        return Err(BioError::data(
-            "no facts are left: allow more kinds, evidence codes or genes",
-        ));
+        return Err(BioError::data("no facts are left: allow more kinds, evidence codes or genes"));
     }
-    std::fs::create_dir_all(folder)
-        .map_err(|error| BioError::file(folder, format!("cannot be made: {error}")))?;
-    let (mut train, mut validation, mut phrasing, mut genes) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    std::fs::create_dir_all(folder).map_err(|error| BioError::file(folder, format!("cannot be made: {error}")))?;
+    let (mut train, mut validation, mut phrasing, mut genes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for fact in &facts {
         let words = Phrasing::of(fact.kind);
-        let order = |text: &str| {
-            hash(
-                options.seed,
-                &[fact.kind.word(), &fact.subject, &fact.answer, text],
-            )
-        };
-        let unseen = words
-            .test
-            .iter()
-            .min_by_key(|text| order(text))
-            .copied()
-            .unwrap_or_default();
+        let order = |text: &str| hash(options.seed, &[fact.kind.word(), &fact.subject, &fact.answer, text]);
+        let unseen = words.test.iter().min_by_key(|text| order(text)).copied().unwrap_or_default();
         let asked = |question: &str| row(&question.replace("{}", &fact.subject), &fact.sentence());
         match side(options.seed, fact.about()) {
             Side::Train => {
                 let mut questions = words.train.to_vec();
                 questions.sort_by_key(|text| order(text));
                 train.extend(
-                    questions
-                        .iter()
-                        .take(options.phrasings)
-                        .map(|question| (order(question), asked(question))),
+                    questions.iter().take(options.phrasings).map(|question| (order(question), asked(question))),
                 );
                 phrasing.push((order(unseen), asked(unseen)));
             }
@@ -145,10 +120,7 @@ pub fn write(
             Side::Test => genes.push((order(unseen), asked(unseen))),
         }
     }
-    let mut written = Written {
-        facts: count(&facts, options.seed),
-        ..Written::default()
-    };
+    let mut written = Written { facts: count(&facts, options.seed), ..Written::default() };
     for (name, rows) in [
         ("train.jsonl", &mut train),
         ("validation.jsonl", &mut validation),
@@ -161,32 +133,17 @@ pub fn write(
         written.files.push((name, rows.len()));
     }
     let header = "split\tkind\tsubject\tanswer\tentrez\tgo\tevidence\n";
-    let lines = facts.iter().map(|fact| {
-        format!(
-            "{}\t{}\n",
-            side(options.seed, fact.about()).word(),
-            fact.line()
-        )
-    });
+    let lines = facts.iter().map(|fact| format!("{}\t{}\n", side(options.seed, fact.about()).word(), fact.line()));
     let table: String = std::iter::once(header.to_owned()).chain(lines).collect();
-    bft_formats::write_atomic(&folder.join("facts.tsv"), |out| {
-        out.write_all(table.as_bytes())
-    })?;
+    bft_formats::write_atomic(&folder.join("facts.tsv"), |out| out.write_all(table.as_bytes()))?;
     let card = card::card(&written, options);
-    bft_formats::write_atomic(&folder.join("README.md"), |out| {
-        out.write_all(card.as_bytes())
-    })?;
+    bft_formats::write_atomic(&folder.join("README.md"), |out| out.write_all(card.as_bytes()))?;
     Ok(written)
 }
 
 /// At most as many facts of each side as the options allow.
 fn drawn(mut facts: Vec<Fact>, options: &Options) -> Vec<Fact> {
-    facts.sort_by_key(|fact| {
-        hash(
-            options.seed,
-            &["keep", fact.kind.word(), &fact.subject, &fact.answer],
-        )
-    });
+    facts.sort_by_key(|fact| hash(options.seed, &["keep", fact.kind.word(), &fact.subject, &fact.answer]));
     let mut kept = [0; 3];
     facts.retain(|fact| {
         let side = side(options.seed, fact.about()) as usize;
@@ -199,10 +156,7 @@ fn drawn(mut facts: Vec<Fact>, options: &Options) -> Vec<Fact> {
 
 fn count(facts: &[Fact], seed: u64) -> Vec<(Kind, [usize; 3])> {
     let of = |kind: Kind, wanted: Side| {
-        facts
-            .iter()
-            .filter(|fact| fact.kind == kind && side(seed, fact.about()) == wanted)
-            .count()
+        facts.iter().filter(|fact| fact.kind == kind && side(seed, fact.about()) == wanted).count()
     };
     let sides = [Side::Train, Side::Validation, Side::Test];
     Kind::ALL
@@ -222,14 +176,9 @@ mod tests {
         for number in 0..10_000 {
             counts[side(1, &format!("GENE{number}")) as usize] += 1;
         }
-        assert!(
-            (7_800..8_200).contains(&counts[0]) && (850..1_150).contains(&counts[1]),
-            "{counts:?}"
-        );
+        assert!((7_800..8_200).contains(&counts[0]) && (850..1_150).contains(&counts[1]), "{counts:?}");
         assert_eq!(side(1, "TP53"), side(1, "TP53"));
-        let moved = (0..1000)
-            .filter(|n| side(1, &n.to_string()) != side(2, &n.to_string()))
-            .count();
+        let moved = (0..1000).filter(|n| side(1, &n.to_string()) != side(2, &n.to_string())).count();
         assert!(moved > 200);
     }
 
@@ -239,13 +188,7 @@ mod tests {
             let words = Phrasing::of(kind);
             assert!(words.train.len() >= 3 && words.test.len() >= 2);
             assert!(words.test.iter().all(|text| !words.train.contains(text)));
-            assert!(
-                words
-                    .train
-                    .iter()
-                    .chain(words.test)
-                    .all(|text| text.matches("{}").count() == 1)
-            );
+            assert!(words.train.iter().chain(words.test).all(|text| text.matches("{}").count() == 1));
         }
     }
 }

@@ -125,18 +125,10 @@ impl Setting {
 impl Preset {
     /// Every run, seed by seed, so that a study that is stopped early has all settings.
     pub fn settings(&self) -> Vec<Setting> {
-        let mut settings = vec![Setting {
-            loss: None,
-            group: None,
-            seed: 0,
-        }];
+        let mut settings = vec![Setting { loss: None, group: None, seed: 0 }];
         for seed in 0..self.seeds {
             for loss in [LossKind::Sft, LossKind::Dft] {
-                settings.push(Setting {
-                    loss: Some(loss),
-                    group: None,
-                    seed,
-                });
+                settings.push(Setting { loss: Some(loss), group: None, seed });
             }
             for loss in [LossKind::Bft, LossKind::BftV3] {
                 settings.extend(self.groups.iter().map(|group| Setting {
@@ -190,11 +182,7 @@ const GENERAL: &str = include_str!("study/general.txt");
 
 impl Study<'_> {
     /// Runs what is left, and gives every run's numbers in order. `stop` ends after the step at hand.
-    pub fn run(
-        &self,
-        stop: &AtomicBool,
-        mut hear: impl FnMut(Progress<'_>),
-    ) -> Result<Vec<(Setting, Measured)>> {
+    pub fn run(&self, stop: &AtomicBool, mut hear: impl FnMut(Progress<'_>)) -> Result<Vec<(Setting, Measured)>> {
         let data = self.folder.join("data");
         let facts = Facts {
             seed: 0,
@@ -206,21 +194,12 @@ impl Study<'_> {
             most: [self.preset.facts, self.preset.rows, self.preset.rows],
         };
         instruct::write(&data, self.genome, self.ontology, &facts)?;
-        let general: String = GENERAL
-            .lines()
-            .map(|line| json!({ "text": line }).to_string() + "\n")
-            .collect();
-        bft_formats::write_atomic(&data.join("general.jsonl"), |out| {
-            out.write_all(general.as_bytes())
-        })?;
+        let general: String = GENERAL.lines().map(|line| json!({ "text": line }).to_string() + "\n").collect();
+        bft_formats::write_atomic(&data.join("general.jsonl"), |out| out.write_all(general.as_bytes()))?;
         let tests = measure::Tests::read(self, &data)?;
         let settings = self.preset.settings();
         let model_hash = self.model.sha256()?;
-        let key = key(&[
-            &model_hash,
-            &format!("{:?}", self.preset),
-            env!("CARGO_PKG_VERSION"),
-        ]);
+        let key = key(&[&model_hash, &format!("{:?}", self.preset), env!("CARGO_PKG_VERSION")]);
         let mut found = Vec::new();
         for (number, setting) in settings.iter().enumerate() {
             hear(Progress::Run(number + 1, settings.len(), setting.folder()));
@@ -234,14 +213,7 @@ impl Study<'_> {
             std::fs::create_dir_all(&folder).map_err(|error| BioError::file(&folder, error))?;
             let adapter = match setting.loss {
                 None => None,
-                Some(loss) => Some(self.tune(
-                    setting,
-                    loss,
-                    &data,
-                    &folder.join("adapter"),
-                    stop,
-                    &mut hear,
-                )?),
+                Some(loss) => Some(self.tune(setting, loss, &data, &folder.join("adapter"), stop, &mut hear)?),
             };
             let measured = tests.measure(self, adapter.as_ref())?;
             measured.write(&result, &key)?;
@@ -275,49 +247,34 @@ impl Study<'_> {
             ..TrainConfig::default()
         };
         // A run that was stopped goes on from its checkpoint; one that was stopped before its first begins anew.
-        let resumed = if output.exists() {
-            Trainer::open(config(true), self.model).ok()
-        } else {
-            None
-        };
+        let resumed = if output.exists() { Trainer::open(config(true), self.model).ok() } else { None };
         let trainer = match resumed {
             Some(trainer) => trainer,
             None => {
                 if output.exists() {
-                    std::fs::remove_dir_all(output)
-                        .map_err(|error| BioError::file(output, error))?;
+                    std::fs::remove_dir_all(output).map_err(|error| BioError::file(output, error))?;
                 }
                 Trainer::open(config(false), self.model).map_err(BioError::model)?
             }
         };
         let mut steps = 0;
-        let finished =
-            pollster::block_on(trainer.tune(self.device, stop, &mut |event| match event {
-                Event::Started(started) => steps = started.steps,
-                Event::Step(step) => hear(Progress::Step(step.step, steps)),
-                _ => {}
-            }))
-            .map_err(BioError::model)?;
+        let finished = pollster::block_on(trainer.tune(self.device, stop, &mut |event| match event {
+            Event::Started(started) => steps = started.steps,
+            Event::Step(step) => hear(Progress::Step(step.step, steps)),
+            _ => {}
+        }))
+        .map_err(BioError::model)?;
         if finished.stopped {
-            return Err(BioError::data(
-                "stopped; give the same command again to go on",
-            ));
+            return Err(BioError::data("stopped; give the same command again to go on"));
         }
         Ok(Adapter::load(&finished.adapter, &self.model.config)?)
     }
 
     /// Writes report.html and report.tsv; gives the summary.
-    pub fn report(
-        &self,
-        found: &[(Setting, Measured)],
-        command: &str,
-        machine: &str,
-    ) -> Result<Summary> {
+    pub fn report(&self, found: &[(Setting, Measured)], command: &str, machine: &str) -> Result<Summary> {
         let summary = Summary::new(found);
         let tsv = summary.tsv();
-        bft_formats::write_atomic(&self.folder.join("report.tsv"), |out| {
-            out.write_all(tsv.as_bytes())
-        })?;
+        bft_formats::write_atomic(&self.folder.join("report.tsv"), |out| out.write_all(tsv.as_bytes()))?;
         let size = &self.preset;
         let about = [
             ("command", command.to_owned()),
@@ -347,9 +304,7 @@ impl Study<'_> {
             ),
         ];
         let page = page::page(&summary, &about)?;
-        bft_formats::write_atomic(&self.folder.join("report.html"), |out| {
-            out.write_all(page.as_bytes())
-        })?;
+        bft_formats::write_atomic(&self.folder.join("report.html"), |out| out.write_all(page.as_bytes()))?;
         Ok(summary)
     }
 }

@@ -14,9 +14,7 @@ use bft_bio::stats::features::Features;
 use bft_bio::tasks::perturbation::{Options, run};
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 #[test]
@@ -44,27 +42,14 @@ fn families(genes: &[GeneId], symbols: &[String]) -> GeneVectors {
     let mut values = Vec::new();
     for symbol in symbols {
         let number: usize = symbol[1..].parse().expect("a number");
-        values.extend((0..4).map(|family| {
-            if (number - 1) / 6 == family {
-                1.0f32
-            } else {
-                0.0
-            }
-        }));
+        values.extend((0..4).map(|family| if (number - 1) / 6 == family { 1.0f32 } else { 0.0 }));
     }
-    GeneVectors::new(
-        "families",
-        false,
-        genes,
-        Features::Dense { width: 4, values },
-    )
+    GeneVectors::new("families", false, genes, Features::Dense { width: 4, values })
 }
 
 fn value(report: &Report, vectors: &str, model: &str, split: &str) -> f64 {
-    let row = report
-        .rows
-        .iter()
-        .find(|row| row[0].text() == vectors && row[1].text() == model && row[3].text() == split);
+    let row =
+        report.rows.iter().find(|row| row[0].text() == vectors && row[1].text() == model && row[3].text() == split);
     match row.map(|row| &row[5]) {
         Some(Cell::Estimate(it)) => it.value,
         other => panic!("{vectors}, {model}, {split}: {other:?}"),
@@ -76,32 +61,14 @@ fn the_planted_effect_is_recovered_and_shuffled_labels_give_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let genome = common::genome(folder.path());
     let resolver = Resolver::new(&genome);
-    let response =
-        Response::read_h5ad(&fixture("gears_csr.h5ad"), &resolver, None).expect("a response");
-    assert_eq!(
-        response
-            .conditions
-            .iter()
-            .filter(|it| it.genes.len() == 1)
-            .count(),
-        24
-    );
-    let mut genes: Vec<GeneId> = response
-        .conditions
-        .iter()
-        .flat_map(|it| it.genes.clone())
-        .collect();
+    let response = Response::read_h5ad(&fixture("gears_csr.h5ad"), &resolver, None).expect("a response");
+    assert_eq!(response.conditions.iter().filter(|it| it.genes.len() == 1).count(), 24);
+    let mut genes: Vec<GeneId> = response.conditions.iter().flat_map(|it| it.genes.clone()).collect();
     genes.sort_unstable();
     genes.dedup();
-    let symbols: Vec<String> = genes
-        .iter()
-        .map(|gene| genome.genes[*gene].symbol.clone())
-        .collect();
+    let symbols: Vec<String> = genes.iter().map(|gene| genome.genes[*gene].symbol.clone()).collect();
     let sets = [random(&genes, &genome, 1), families(&genes, &symbols)];
-    let options = Options {
-        redraws: 50,
-        ..Options::default()
-    };
+    let options = Options { redraws: 50, ..Options::default() };
     let report = run(&response, &sets, options).expect("a table");
     // The family is all there is to know; what stays is the noise of eight cells.
     assert!(value(&report, "families", "ridge", "unseen single") < 0.2);
@@ -116,15 +83,7 @@ fn the_planted_effect_is_recovered_and_shuffled_labels_give_none() {
     for split in ["pair, 0 seen", "pair, 1 seen"] {
         assert!(value(&report, "families", "ridge", split) < 0.3, "{split}");
     }
-    let shuffled = run(
-        &response,
-        &sets,
-        Options {
-            shuffle_labels: true,
-            ..options
-        },
-    )
-    .expect("a table");
+    let shuffled = run(&response, &sets, Options { shuffle_labels: true, ..options }).expect("a table");
     assert!(value(&shuffled, "families", "ridge", "unseen single") > 0.8);
 }
 
@@ -133,21 +92,12 @@ fn bad_files_are_named_with_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let genome = common::genome(folder.path());
     let resolver = Resolver::new(&genome);
-    let problem = |path: &PathBuf| {
-        Response::read_h5ad(path, &resolver, None)
-            .expect_err("a bad file")
-            .to_string()
-    };
+    let problem = |path: &PathBuf| Response::read_h5ad(path, &resolver, None).expect_err("a bad file").to_string();
     let nan = problem(&fixture("gears_nan.h5ad"));
-    assert!(
-        nan.contains("X, row 3, column 5: not a finite number"),
-        "{nan}"
-    );
+    assert!(nan.contains("X, row 3, column 5: not a finite number"), "{nan}");
     let bare = problem(&fixture("gears_bare.h5ad"));
     assert!(
-        bare.contains("no column `condition`")
-            && bare.contains("cell_type")
-            && bare.contains("FEV+ctrl"),
+        bare.contains("no column `condition`") && bare.contains("cell_type") && bare.contains("FEV+ctrl"),
         "{bare}"
     );
     let whole = std::fs::read(fixture("gears_csr.h5ad")).expect("a file");
@@ -155,16 +105,8 @@ fn bad_files_are_named_with_what_to_do() {
     for length in [0, 7, 100, whole.len() / 2, whole.len() - 100] {
         std::fs::write(&cut, &whole[..length]).expect("a file");
         let text = problem(&cut);
-        assert!(
-            text.contains("cut.h5ad") && !text.contains('\n'),
-            "{length}: {text}"
-        );
+        assert!(text.contains("cut.h5ad") && !text.contains('\n'), "{length}: {text}");
     }
-    let other = Response::read_h5ad(&fixture("gears_csr.h5ad"), &resolver, Some("HeLa"))
-        .expect_err("no such cells");
-    assert!(
-        other
-            .to_string()
-            .contains("no cells of type 'HeLa'; it has K562")
-    );
+    let other = Response::read_h5ad(&fixture("gears_csr.h5ad"), &resolver, Some("HeLa")).expect_err("no such cells");
+    assert!(other.to_string().contains("no cells of type 'HeLa'; it has K562"));
 }

@@ -50,22 +50,14 @@ impl Data {
     fn sets(&self, genes: &[GeneId]) -> Vec<GeneVectors> {
         let mut sets = baselines(&self.genome, &self.ontology, genes, 0).expect("baselines");
         let model = TextModel::open(&path(Dataset::MiniLm), None).expect("MiniLM");
-        let names: Vec<String> = genes
-            .iter()
-            .map(|gene| profile::name(&self.genome, *gene))
-            .collect();
+        let names: Vec<String> = genes.iter().map(|gene| profile::name(&self.genome, *gene)).collect();
         let (mut values, width) = (Vec::new(), model.width());
         model
             .embed(&Device::cpu(), &names, |_, vector| {
                 values.extend_from_slice(vector);
             })
             .expect("vectors");
-        sets.push(GeneVectors::new(
-            NAME,
-            true,
-            genes,
-            Features::Dense { width, values },
-        ));
+        sets.push(GeneVectors::new(NAME, true, genes, Features::Dense { width, values }));
         sets
     }
 }
@@ -86,11 +78,7 @@ fn complexes_land_where_they_should_and_shuffled_labels_at_chance() {
     let pairs = Pairs::of_complexes(&sets, 2, 15);
     let sets = data.sets(&pairs.genes());
     let run = |shuffle_labels| {
-        let options = interaction::Options {
-            redraws: 0,
-            shuffle_labels,
-            ..interaction::Options::default()
-        };
+        let options = interaction::Options { redraws: 0, shuffle_labels, ..interaction::Options::default() };
         let symbol = |gene: GeneId| data.genome.genes[gene].symbol.clone();
         interaction::run(&pairs, &sets, symbol, options).expect("a table")
     };
@@ -99,12 +87,7 @@ fn complexes_land_where_they_should_and_shuffled_labels_at_chance() {
     near(&report, &["random vectors"], "AUROC", 0.46..0.54);
     near(&report, &["TF-IDF of the name"], "AUROC", 0.65..0.75);
     near(&report, &[NAME], "AUROC", 0.67..0.75);
-    near(
-        &report,
-        &["TF-IDF of name and processes"],
-        "AUROC of cosine",
-        0.76..0.84,
-    );
+    near(&report, &["TF-IDF of name and processes"], "AUROC of cosine", 0.76..0.84);
     for set in sets.iter().filter(|set| set.features.width() > 1) {
         near(&shuffled, &[&set.label], "AUROC", 0.46..0.54);
     }
@@ -116,33 +99,19 @@ fn fitness_lands_where_it_should_and_shuffled_changes_tell_nothing() {
         return;
     };
     let resolver = Resolver::new(&data.genome);
-    let files = [
-        Dataset::FitnessMelanoma,
-        Dataset::FitnessLiver,
-        Dataset::FitnessNeuroblastoma,
-    ]
-    .map(path);
+    let files = [Dataset::FitnessMelanoma, Dataset::FitnessLiver, Dataset::FitnessNeuroblastoma].map(path);
     let files: Vec<&std::path::Path> = files.iter().map(PathBuf::as_path).collect();
     let response = Response::read_fitness(&files, &resolver).expect("fitness");
     let sets = data.sets(&response.genes());
     let run = |shuffle_labels| {
-        let options = perturbation::Options {
-            redraws: 0,
-            shuffle_labels,
-            ..perturbation::Options::default()
-        };
+        let options = perturbation::Options { redraws: 0, shuffle_labels, ..perturbation::Options::default() };
         perturbation::run(&response, &sets, options).expect("a table")
     };
     let (report, shuffled) = (run(false), run(true));
     let column = "MSE / train mean";
     near(&report, &["none", "train mean"], column, 0.999..1.001);
     near(&report, &["random vectors", "ridge"], column, 1.05..1.2);
-    near(
-        &report,
-        &["popularity (PubMed)", "ridge"],
-        column,
-        0.98..1.01,
-    );
+    near(&report, &["popularity (PubMed)", "ridge"], column, 0.98..1.01);
     near(&report, &[NAME, "ridge"], column, 0.77..0.84);
     for set in &sets {
         near(&shuffled, &[&set.label, "ridge"], column, 0.97..1.3);

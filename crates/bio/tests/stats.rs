@@ -15,42 +15,27 @@ fn fixture() -> Value {
 
 fn numbers(value: &Value) -> Vec<f64> {
     let list = value.as_array().expect("a list");
-    list.iter()
-        .map(|it| it.as_f64().expect("a number"))
-        .collect()
+    list.iter().map(|it| it.as_f64().expect("a number")).collect()
 }
 
 fn flags(value: &Value) -> Vec<bool> {
     let list = value.as_array().expect("a list");
-    list.iter()
-        .map(|it| it.as_bool().expect("a flag"))
-        .collect()
+    list.iter().map(|it| it.as_bool().expect("a flag")).collect()
 }
 
 fn matrix(value: &Value) -> DMatrix<f64> {
-    let rows: Vec<Vec<f64>> = value
-        .as_array()
-        .expect("rows")
-        .iter()
-        .map(numbers)
-        .collect();
+    let rows: Vec<Vec<f64>> = value.as_array().expect("rows").iter().map(numbers).collect();
     DMatrix::from_fn(rows.len(), rows[0].len(), |i, j| rows[i][j])
 }
 
 fn features(rows: &DMatrix<f64>) -> Features {
     let values = rows.transpose().iter().map(|value| *value as f32).collect();
-    Features::Dense {
-        width: rows.ncols(),
-        values,
-    }
+    Features::Dense { width: rows.ncols(), values }
 }
 
 #[track_caller]
 fn close(found: f64, expected: f64, tolerance: f64) {
-    assert!(
-        (found - expected).abs() <= tolerance * expected.abs().max(1e-3),
-        "{found} against {expected}"
-    );
+    assert!((found - expected).abs() <= tolerance * expected.abs().max(1e-3), "{found} against {expected}");
 }
 
 #[test]
@@ -59,35 +44,13 @@ fn ranking_equals_scikit_learn_with_ties_and_weights() {
         let (scores, labels) = (numbers(&case["scores"]), flags(&case["labels"]));
         let weights = numbers(&case["weights"]);
         let value = |key: &str| case[key].as_f64().expect("a number");
-        close(
-            auroc(&scores, &labels).expect("both kinds"),
-            value("auroc"),
-            1e-12,
-        );
-        close(
-            average_precision(&scores, &labels).expect("both kinds"),
-            value("ap"),
-            1e-12,
-        );
+        close(auroc(&scores, &labels).expect("both kinds"), value("auroc"), 1e-12);
+        close(average_precision(&scores, &labels).expect("both kinds"), value("ap"), 1e-12);
         let ranking = Ranking::new(&scores, &labels);
-        close(
-            ranking.auroc(&|i| weights[i]).expect("both kinds"),
-            value("auroc_weighted"),
-            1e-12,
-        );
-        close(
-            ranking
-                .average_precision(&|i| weights[i])
-                .expect("both kinds"),
-            value("ap_weighted"),
-            1e-12,
-        );
+        close(ranking.auroc(&|i| weights[i]).expect("both kinds"), value("auroc_weighted"), 1e-12);
+        close(ranking.average_precision(&|i| weights[i]).expect("both kinds"), value("ap_weighted"), 1e-12);
         close(f1(&scores, &labels, 0.5), value("f1_at_half"), 1e-12);
-        close(
-            f1(&scores, &labels, best_threshold(&scores, &labels)),
-            value("best_f1"),
-            1e-9,
-        );
+        close(f1(&scores, &labels, best_threshold(&scores, &labels)), value("best_f1"), 1e-9);
     }
     assert_eq!(auroc(&[1.0, 2.0], &[true, true]), None);
     assert_eq!(auroc(&[1.0, 1.0], &[true, false]), Some(0.5));
@@ -100,11 +63,7 @@ fn tails_equal_scipy() {
         let row = numbers(row);
         let [overlap, total, marked, drawn] = [0, 1, 2, 3].map(|i| row[i] as usize);
         let found = upper_tail(overlap, total, marked, drawn, &logs);
-        assert!(
-            (found / row[4] - 1.0).abs() < 1e-8,
-            "{found} against {}",
-            row[4]
-        );
+        assert!((found / row[4] - 1.0).abs() < 1e-8, "{found} against {}", row[4]);
     }
     let adjusted = benjamini_hochberg(&[0.01, 0.04, 0.03, 0.5, 0.02]);
     for (found, expected) in adjusted.iter().zip(numbers(&fixture()["linear"]["bh"])) {
@@ -121,11 +80,7 @@ fn linear_models_equal_scikit_learn() {
     for (found, expected) in model.weights.iter().zip(numbers(&data["logistic_weights"])) {
         close(*found, expected, 1e-4);
     }
-    close(
-        model.bias,
-        data["logistic_bias"].as_f64().expect("a number"),
-        1e-4,
-    );
+    close(model.bias, data["logistic_bias"].as_f64().expect("a number"), 1e-4);
 
     let (train, test): (Vec<usize>, Vec<usize>) = ((0..30).collect(), (30..40).collect());
     let weights = ridge::weights(&rows, &train, &test, 0.8).expect("solved");
@@ -156,33 +111,19 @@ fn components_neighbours_and_correlations_equal_scikit_learn_and_scipy() {
     let wide = matrix(&data["wide"]);
     assert_eq!(Pca::fit(&wide, 50).axes.ncols(), 11);
 
-    let classes: Vec<usize> = numbers(&data["classes"])
-        .iter()
-        .map(|c| *c as usize)
-        .collect();
+    let classes: Vec<usize> = numbers(&data["classes"]).iter().map(|c| *c as usize).collect();
     let (train, test): (Vec<usize>, Vec<usize>) = ((0..30).collect(), (30..40).collect());
     let found = knn::predict(&features(&x).normalized(), &classes, &train, &test, 1);
     let expected: Vec<usize> = numbers(&data["knn"]).iter().map(|c| *c as usize).collect();
     assert_eq!(found, expected);
 
-    let (a, b): (Vec<f64>, Vec<f64>) = (
-        x.column(0).iter().copied().collect(),
-        y.column(0).iter().copied().collect(),
-    );
-    close(
-        correlation::pearson(&a, &b).expect("varied"),
-        data["pearson"].as_f64().expect("a number"),
-        1e-12,
-    );
+    let (a, b): (Vec<f64>, Vec<f64>) = (x.column(0).iter().copied().collect(), y.column(0).iter().copied().collect());
+    close(correlation::pearson(&a, &b).expect("varied"), data["pearson"].as_f64().expect("a number"), 1e-12);
     assert_eq!(correlation::pearson(&[1.0, 1.0], &[1.0, 2.0]), None);
     let mut sorted = a;
     sorted.sort_by(f64::total_cmp);
     for (share, expected) in [0.025, 0.5, 0.975].iter().zip(numbers(&data["quantiles"])) {
-        close(
-            bootstrap::quantile(&sorted, *share).expect("values"),
-            expected,
-            1e-12,
-        );
+        close(bootstrap::quantile(&sorted, *share).expect("values"), expected, 1e-12);
     }
 }
 
@@ -196,10 +137,7 @@ fn texts_are_weighed_scored_and_stemmed_as_elsewhere() {
         .map(|it| it.as_str().expect("a text").to_owned())
         .collect();
     let vectors = tfidf::tfidf(&texts);
-    assert_eq!(
-        vectors.width() as u64,
-        data["tfidf"]["width"].as_u64().expect("a number")
-    );
+    assert_eq!(vectors.width() as u64, data["tfidf"]["width"].as_u64().expect("a number"));
     let gram = matrix(&data["tfidf"]["gram"]);
     for i in 0..texts.len() {
         for j in 0..texts.len() {
@@ -214,10 +152,7 @@ fn texts_are_weighed_scored_and_stemmed_as_elsewhere() {
         }
     }
     for row in data["stems"].as_array().expect("rows") {
-        let (word, stem) = (
-            row[0].as_str().expect("a word"),
-            row[1].as_str().expect("a stem"),
-        );
+        let (word, stem) = (row[0].as_str().expect("a word"), row[1].as_str().expect("a stem"));
         assert_eq!(porter::stem(word), stem, "{word}");
     }
 }
@@ -228,22 +163,13 @@ fn intervals_hold_the_mean_and_narrow_with_more_units() {
         let values: Vec<f64> = (0..n).map(|i| (i * 10 / n) as f64).collect();
         let found = bootstrap::mean(&values, 500, 1).expect("values");
         let (low, high) = found.range.expect("an interval");
-        assert!(
-            (found.value - 4.5).abs() < 1e-12 && low < 4.5 && high > 4.5,
-            "{found:?}"
-        );
+        assert!((found.value - 4.5).abs() < 1e-12 && low < 4.5 && high > 4.5, "{found:?}");
         high - low
     };
     // The standard error of a mean of 100 such values is 0.287: 1.96 times it on either side.
     let hundred = width(100);
-    assert!(
-        (hundred / (2.0 * 1.96 * 0.287) - 1.0).abs() < 0.15,
-        "{hundred}"
-    );
+    assert!((hundred / (2.0 * 1.96 * 0.287) - 1.0).abs() < 0.15, "{hundred}");
     assert!((width(1600) / hundred - 0.25).abs() < 0.06);
     // Without a redraw there is nothing to say of the spread.
-    assert_eq!(
-        bootstrap::mean(&[1.0, 2.0], 0, 1).expect("values").range,
-        None
-    );
+    assert_eq!(bootstrap::mean(&[1.0, 2.0], 0, 1).expect("values").range, None);
 }

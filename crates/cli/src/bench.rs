@@ -18,9 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
 use crate::estimate::program_bytes;
-use crate::flags::{
-    DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, share,
-};
+use crate::flags::{DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, share};
 use crate::memory;
 use crate::open;
 use crate::train::CheckpointFlag;
@@ -42,12 +40,7 @@ With --serve, one step is run and one JSON line printed for every line read from
 input, so that another program's steps can be timed in turn.")]
 pub struct BenchFlags {
     /// A folder with config.json and *.safetensors, or a .gguf file; not needed for --task kernels
-    #[arg(
-        long,
-        value_name = "PATH",
-        required_unless_present = "task",
-        help_heading = "What"
-    )]
+    #[arg(long, value_name = "PATH", required_unless_present = "task", help_heading = "What")]
     pub model: Option<PathBuf>,
     /// What is measured
     #[arg(long, value_enum, default_value_t = Task::Train, help_heading = "What")]
@@ -146,11 +139,7 @@ impl BenchFlags {
 
     /// Tokens of each sample of a step.
     fn lengths(&self) -> Vec<usize> {
-        if self.lengths.is_empty() {
-            vec![self.length; self.batch_size]
-        } else {
-            self.lengths.clone()
-        }
+        if self.lengths.is_empty() { vec![self.length; self.batch_size] } else { self.lengths.clone() }
     }
 }
 
@@ -164,9 +153,7 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
         return kernels(&device, model.as_ref().map(|model| &model.config), flags);
     }
     let Some(model) = model else {
-        return Err(CliError::usage(
-            "--model <PATH> is missing; see bft bench --help",
-        ));
+        return Err(CliError::usage("--model <PATH> is missing; see bft bench --help"));
     };
     if flags.task == Task::Products {
         return products(&model, flags);
@@ -183,25 +170,12 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     let estimate = program + Work::planned_bytes(&model, rows.as_deref(), flags)?;
     drop(rows);
     memory::give_back();
-    let bench = Bench {
-        device: &device,
-        about: about(&model, &device, flags, ready, estimate),
-    };
-    if flags.serve {
-        bench.serve(&mut work)
-    } else {
-        bench.measure(&mut work, flags)
-    }
+    let bench = Bench { device: &device, about: about(&model, &device, flags, ready, estimate) };
+    if flags.serve { bench.serve(&mut work) } else { bench.measure(&mut work, flags) }
 }
 
 /// What every answer says about the run.
-fn about(
-    model: &Model,
-    device: &Device,
-    flags: &BenchFlags,
-    ready: Duration,
-    estimate: u64,
-) -> Map<String, Value> {
+fn about(model: &Model, device: &Device, flags: &BenchFlags, ready: Duration, estimate: u64) -> Map<String, Value> {
     let mut about = Map::new();
     let mut add = |key: &str, value: Value| about.insert(key.to_owned(), value);
     add("tool", json!("bft"));
@@ -254,10 +228,7 @@ impl Timed {
             add("loss", json!(loss));
         }
         add("tokens_per_second", json!(self.tokens_per_second()));
-        add(
-            "gflops",
-            json!(self.done.flops / self.seconds.max(1e-12) / 1e9),
-        );
+        add("gflops", json!(self.done.flops / self.seconds.max(1e-12) / 1e9));
         add("dispatches", json!(self.dispatches));
         add("submits", json!(self.submits));
         add("readbacks", json!(self.readbacks));
@@ -304,18 +275,8 @@ impl Bench<'_> {
         let kernels = timed::Timed::step(self.device, work)?;
         let processor = processor::Processor::of(self.device, flags.steps + 1);
         progress.finish();
-        let speed = median(
-            &mut steps
-                .iter()
-                .map(Timed::tokens_per_second)
-                .collect::<Vec<_>>(),
-        );
-        let gflops = median(
-            &mut steps
-                .iter()
-                .map(|it| it.done.flops / it.seconds / 1e9)
-                .collect::<Vec<_>>(),
-        );
+        let speed = median(&mut steps.iter().map(Timed::tokens_per_second).collect::<Vec<_>>());
+        let gflops = median(&mut steps.iter().map(|it| it.done.flops / it.seconds / 1e9).collect::<Vec<_>>());
         let last = steps[steps.len() - 1];
         if flags.json {
             let mut answer = self.about.clone();
@@ -358,11 +319,7 @@ impl Bench<'_> {
     }
 }
 
-fn kernels(
-    device: &Device,
-    model: Option<&ModelConfig>,
-    flags: &BenchFlags,
-) -> Result<(), CliError> {
+fn kernels(device: &Device, model: Option<&ModelConfig>, flags: &BenchFlags) -> Result<(), CliError> {
     let tokens = flags.lengths().iter().sum();
     let mut list = Vec::new();
     if !flags.json {
@@ -376,9 +333,7 @@ fn kernels(
         ui::result(&it.row())
     })?;
     if flags.json {
-        ui::json(
-            &json!({"tool": "bft", "task": "kernels", "device": open::describe(device), "kernels": list}),
-        )?;
+        ui::json(&json!({"tool": "bft", "task": "kernels", "device": open::describe(device), "kernels": list}))?;
     }
     Ok(())
 }
@@ -394,11 +349,7 @@ fn products(model: &Model, flags: &BenchFlags) -> Result<(), CliError> {
         "model": model.name,
         "device": open::describe(&device),
     });
-    if flags.serve {
-        products.serve(&about)
-    } else {
-        products.measure(&about, flags.steps, flags.json)
-    }
+    if flags.serve { products.serve(&about) } else { products.measure(&about, flags.steps, flags.json) }
 }
 
 /// Answers every line of standard input.

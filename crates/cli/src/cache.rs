@@ -53,10 +53,7 @@ pub fn keep(device: &Device) {
     if let (Some(identity), Some(compiled)) = (device.identity(), device.compiled()) {
         write(file(identity, "pipelines"), &compiled);
     }
-    let kernels = Kernels {
-        bft: env!("CARGO_PKG_VERSION").to_owned(),
-        choices: device.measured_choices(),
-    };
+    let kernels = Kernels { bft: env!("CARGO_PKG_VERSION").to_owned(), choices: device.measured_choices() };
     if !kernels.choices.is_empty()
         && let Ok(text) = serde_json::to_vec_pretty(&kernels)
     {

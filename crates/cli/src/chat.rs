@@ -31,12 +31,7 @@ pub struct ChatFlags {
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub adapter: Option<PathBuf>,
     /// System message at the start of the conversation
-    #[arg(
-        long,
-        value_name = "TEXT",
-        allow_hyphen_values = true,
-        help_heading = "Text"
-    )]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text")]
     pub system: Option<String>,
     /// Longest conversation in tokens [default: 2048, or the model's context if that is shorter]
     #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Text")]
@@ -60,27 +55,15 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
     let tokenizer = text.tokenizer().map_err(CliError::failed)?;
     let max_length = open::max_length(flags.max_length, &model)?;
     // Says at once if there is no template.
-    chat_tokens(
-        &model,
-        &text,
-        &messages(flags.system.as_deref(), "Hello".to_owned()),
-    )?;
+    chat_tokens(&model, &text, &messages(flags.system.as_deref(), "Hello".to_owned()))?;
     let device = open::device(&flags.run.device)?;
     flags.kernels.apply(&device, true);
-    let runner = open::runner(
-        &device,
-        &model,
-        adapter.as_ref(),
-        PROMPT_PIECE.min(max_length),
-        max_length,
-    )?;
+    let runner = open::runner(&device, &model, adapter.as_ref(), PROMPT_PIECE.min(max_length), max_length)?;
     let mut answers = writer::begin(&runner, &model, tokenizer, &flags.sampling, max_length)?;
 
     let interactive = io::stdin().is_terminal();
     if interactive {
-        ui::note(&format!(
-            "{DIM}/reset forgets the conversation; /quit or Ctrl-D ends it{DIM:#}"
-        ));
+        ui::note(&format!("{DIM}/reset forgets the conversation; /quit or Ctrl-D ends it{DIM:#}"));
     }
     let mut conversation: Vec<Message> = Vec::new();
     let mut lines = io::stdin().lines();
@@ -89,8 +72,7 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
             ui::ask("> ");
         }
         let Some(line) = lines.next() else { break };
-        let line = line
-            .map_err(|error| CliError::failed(format!("standard input cannot be read: {error}")))?;
+        let line = line.map_err(|error| CliError::failed(format!("standard input cannot be read: {error}")))?;
         match line.trim() {
             "" => continue,
             "/quit" | "/exit" => break,

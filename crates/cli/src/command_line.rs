@@ -79,16 +79,9 @@ pub enum Request {
 fn definition() -> Command {
     let numbers = |arg: clap::Arg| {
         let takes_value = arg.get_action().takes_values();
-        if takes_value {
-            arg.allow_negative_numbers(true)
-        } else {
-            arg
-        }
+        if takes_value { arg.allow_negative_numbers(true) } else { arg }
     };
-    CommandLine::command().mut_subcommands(|verb| {
-        verb.mut_args(numbers)
-            .mut_subcommands(|verb| verb.mut_args(numbers))
-    })
+    CommandLine::command().mut_subcommands(|verb| verb.mut_args(numbers).mut_subcommands(|verb| verb.mut_args(numbers)))
 }
 
 /// The command that the first words of a command line name, and those words: `bft`, `bft train` or `bft bio process`.
@@ -107,10 +100,7 @@ fn named<'c>(command: &'c Command, argv: &[OsString]) -> (&'c Command, String) {
 /// The definition with nothing required of verbs, nor of the verbs below them.
 fn relaxed(command: &Command) -> Command {
     let optional = |arg: clap::Arg| arg.required(false);
-    command.clone().mut_subcommands(|verb| {
-        verb.mut_args(optional)
-            .mut_subcommands(|verb| verb.mut_args(optional))
-    })
+    command.clone().mut_subcommands(|verb| verb.mut_args(optional).mut_subcommands(|verb| verb.mut_args(optional)))
 }
 
 /// Reads the command line and the file its `--config` names.
@@ -141,11 +131,7 @@ pub fn parse(mut argv: Vec<OsString>) -> Result<Request, CliError> {
     finish(&command, argv, &[])
 }
 
-fn finish(
-    command: &Command,
-    argv: Vec<OsString>,
-    origins: &[(String, String)],
-) -> Result<Request, CliError> {
+fn finish(command: &Command, argv: Vec<OsString>, origins: &[(String, String)]) -> Result<Request, CliError> {
     let parsed = command
         .clone()
         .try_get_matches_from(&argv)
@@ -179,9 +165,7 @@ fn explain(
         .find(|(from_file, _)| *from_file == name)
         .map_or_else(String::new, |(_, file)| format!("{file}: "));
     let message = match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
             if argv.len() > 1 =>
         {
             return Ok(Request::Show(error.render()));
@@ -189,9 +173,7 @@ fn explain(
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             format!("no verb was given: use one of {}; see {help}", verbs(verb))
         }
-        ErrorKind::InvalidSubcommand => {
-            unknown_verb(verb, &words, &text(ContextKind::InvalidSubcommand))
-        }
+        ErrorKind::InvalidSubcommand => unknown_verb(verb, &words, &text(ContextKind::InvalidSubcommand)),
         ErrorKind::UnknownArgument => unknown_argument(command, verb, &words, &flag),
         ErrorKind::InvalidValue if value.is_empty() => {
             format!("{origin}{name} needs a value: {flag}; see {help}")
@@ -202,10 +184,7 @@ fn explain(
                 _ => Vec::new(),
             };
             let guess = did_you_mean(&value, known.iter().map(String::as_str), str::to_owned);
-            format!(
-                "{origin}{name}: found '{value}', expected {}{guess}",
-                one_of(&known)
-            )
+            format!("{origin}{name}: found '{value}', expected {}{guess}", one_of(&known))
         }
         ErrorKind::ValueValidation => {
             let reason = std::error::Error::source(&error).map(ToString::to_string);
@@ -236,11 +215,7 @@ fn explain(
 fn unknown_verb(command: &Command, words: &str, word: &str) -> String {
     let names = command.get_subcommands().map(Command::get_name);
     let guess = did_you_mean(word, names, |name| format!("{words} {name}"));
-    format!(
-        "{words} has no verb '{word}'{guess}{} verbs: {}",
-        if guess.is_empty() { ";" } else { "" },
-        verbs(command)
-    )
+    format!("{words} has no verb '{word}'{guess}{} verbs: {}", if guess.is_empty() { ";" } else { "" }, verbs(command))
 }
 
 fn unknown_argument(command: &Command, verb: &Command, words: &str, flag: &str) -> String {
@@ -252,21 +227,15 @@ fn unknown_argument(command: &Command, verb: &Command, words: &str, flag: &str) 
     }
     if !flag.starts_with('-') {
         let guess = did_you_mean(flag, long_flags(verb), |flag| format!("--{flag}"));
-        let takes = if verb.get_positionals().next().is_some() {
-            "has room for no more words"
-        } else {
-            "takes flags only"
-        };
+        let takes =
+            if verb.get_positionals().next().is_some() { "has room for no more words" } else { "takes flags only" };
         return format!("{words} {takes}, found '{flag}'{guess}; see {help}");
     }
     let guess = nearest(flag, long_flags(verb));
     // The flag may belong to another verb.
-    let elsewhere = command
-        .get_subcommands()
-        .flat_map(|verb| std::iter::once(verb).chain(verb.get_subcommands()))
-        .find(|other| {
-            other.get_name() != verb.get_name()
-                && long_flags(other).any(|known| format!("--{known}") == flag)
+    let elsewhere =
+        command.get_subcommands().flat_map(|verb| std::iter::once(verb).chain(verb.get_subcommands())).find(|other| {
+            other.get_name() != verb.get_name() && long_flags(other).any(|known| format!("--{known}") == flag)
         });
     let hint = match (guess, elsewhere) {
         (Some(found), _) => format!("; did you mean --{found}?"),
@@ -329,21 +298,11 @@ mod tests {
             std::iter::once((verb.get_name().to_owned(), verb)).chain(named.collect::<Vec<_>>())
         });
         for (name, verb) in verbs {
-            let after = verb
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(
-                after.contains(&format!("bft {name}")),
-                "{name} has no example"
-            );
+            let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains(&format!("bft {name}")), "{name} has no example");
             assert!(verb.get_about().is_some(), "{name} says not what it does");
             for arg in verb.get_arguments() {
-                assert!(
-                    arg.get_help().is_some(),
-                    "{name}: {} has no help",
-                    arg.get_id()
-                );
+                assert!(arg.get_help().is_some(), "{name}: {} has no help", arg.get_id());
                 // -o alone is what everybody types for an output.
                 let short = arg.get_short();
                 assert!(matches!(short, None | Some('o')) || arg.get_id() == "help");
@@ -357,30 +316,12 @@ mod tests {
             ("bft trian --model m", "did you mean bft train?"),
             ("bft train --modle m", "did you mean --model?"),
             ("bft train --learning-rate 1", "did you mean --lr?"),
-            (
-                "bft train --model m --data d --output o --loss btf",
-                "did you mean bft?",
-            ),
-            (
-                "bft train --model m --data d --output o --schedule cosin",
-                "did you mean cosine?",
-            ),
-            (
-                "bft train --model m --data d --output o --target-modules q_porj",
-                "did you mean q_proj?",
-            ),
-            (
-                "bft train --model m --data d --output o --device gpuu",
-                "did you mean gpu?",
-            ),
-            (
-                "bft train --model m --data d --output o --checkpoint-activations atuo",
-                "did you mean auto?",
-            ),
-            (
-                "bft embed --model m --input i --output o --pooling men",
-                "did you mean mean?",
-            ),
+            ("bft train --model m --data d --output o --loss btf", "did you mean bft?"),
+            ("bft train --model m --data d --output o --schedule cosin", "did you mean cosine?"),
+            ("bft train --model m --data d --output o --target-modules q_porj", "did you mean q_proj?"),
+            ("bft train --model m --data d --output o --device gpuu", "did you mean gpu?"),
+            ("bft train --model m --data d --output o --checkpoint-activations atuo", "did you mean auto?"),
+            ("bft embed --model m --input i --output o --pooling men", "did you mean mean?"),
             ("bft train model", "did you mean --model?"),
             ("bft --model m", "bft takes a verb before --model"),
             ("bft devices --rank 4", "it belongs to bft train"),
@@ -403,10 +344,7 @@ mod tests {
             ("bft train --rank", "--rank needs a value"),
             ("bft train --rank 1 --rank 2", "--rank was given twice"),
             ("bft train --model m --data d", "--output <DIR> is missing"),
-            (
-                "bft train --model m --data d --output o --steps 1 --epochs 1",
-                "cannot be used with",
-            ),
+            ("bft train --model m --data d --output o --steps 1 --epochs 1", "cannot be used with"),
             ("bft", "no verb was given"),
         ];
         for (line, expected) in cases {

@@ -35,14 +35,9 @@ pub struct FromFiles {
 /// A file that is missing or cannot be parsed, an unknown key, a value of another type than its flag takes.
 pub fn flags(verb: &Command, given: &ArgMatches) -> Result<FromFiles, CliError> {
     let mut added = FromFiles::default();
-    let on_line =
-        |arg: &&Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let on_line = |arg: &&Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
     let long = |arg: &Arg| arg.get_long().map(str::to_owned);
-    added.taken = verb
-        .get_arguments()
-        .filter(on_line)
-        .filter_map(long)
-        .collect();
+    added.taken = verb.get_arguments().filter(on_line).filter_map(long).collect();
     let path = |id: &str| given.try_get_one::<PathBuf>(id).ok().flatten().cloned();
 
     let mut config = Table::new();
@@ -57,12 +52,7 @@ pub fn flags(verb: &Command, given: &ArgMatches) -> Result<FromFiles, CliError> 
     if let (true, Some(output)) = (resumes, output) {
         let file = output.join("run.json");
         if let Some(settings) = read_run(&file)? {
-            added.add(
-                verb,
-                &settings,
-                &file.display().to_string(),
-                Unknown::Ignored,
-            )?;
+            added.add(verb, &settings, &file.display().to_string(), Unknown::Ignored)?;
         }
     }
     Ok(added)
@@ -88,8 +78,7 @@ fn read_run(path: &Path) -> Result<Option<Table>, CliError> {
             path.display()
         ))
     };
-    let run: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| problem(&format!("not JSON: {error}")))?;
+    let run: serde_json::Value = serde_json::from_str(&text).map_err(|error| problem(&format!("not JSON: {error}")))?;
     let settings = run.get("settings").and_then(serde_json::Value::as_object);
     let settings = settings.ok_or_else(|| problem(&"holds no settings"))?;
     let mut table = Table::new();
@@ -111,27 +100,14 @@ fn read(path: &Path) -> Result<Table, CliError> {
     })?;
     text.parse::<Table>().map_err(|error| {
         let line = error.span().map_or(1, |span| {
-            text.as_bytes()[..span.start.min(text.len())]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count()
-                + 1
+            text.as_bytes()[..span.start.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
         });
-        CliError::usage(format!(
-            "{shown}, line {line}: not TOML: {}; write one `flag = value` a line",
-            error.message()
-        ))
+        CliError::usage(format!("{shown}, line {line}: not TOML: {}; write one `flag = value` a line", error.message()))
     })
 }
 
 impl FromFiles {
-    fn add(
-        &mut self,
-        verb: &Command,
-        table: &Table,
-        file: &str,
-        unknown: Unknown,
-    ) -> Result<(), CliError> {
+    fn add(&mut self, verb: &Command, table: &Table, file: &str, unknown: Unknown) -> Result<(), CliError> {
         let before = self.taken.clone();
         for (key, value) in table {
             let name = key.replace('_', "-");
@@ -145,10 +121,7 @@ impl FromFiles {
                 continue;
             }
             let text = value_text(arg, value).map_err(|expected| {
-                CliError::usage(format!(
-                    "{file}: key `{key}`: found {}, expected {expected}",
-                    found(value)
-                ))
+                CliError::usage(format!("{file}: key `{key}`: found {}, expected {expected}", found(value)))
             })?;
             match text {
                 Some(text) => {
@@ -156,9 +129,7 @@ impl FromFiles {
                     argument.push(text);
                     self.arguments.push(argument);
                 }
-                None if value.as_bool() == Some(true) => {
-                    self.arguments.push(format!("--{name}").into())
-                }
+                None if value.as_bool() == Some(true) => self.arguments.push(format!("--{name}").into()),
                 None => continue,
             }
             self.origins.push((format!("--{name}"), file.to_owned()));
@@ -316,9 +287,7 @@ mod tests {
             "of-a-later-version": 1}}"#;
         std::fs::write(folder.path().join("run.json"), run).expect("a file");
         let parse = |more: &[&str]| {
-            let mut argv: Vec<OsString> = ["bft", "train", "--resume", "--output"]
-                .map(OsString::from)
-                .to_vec();
+            let mut argv: Vec<OsString> = ["bft", "train", "--resume", "--output"].map(OsString::from).to_vec();
             argv.push(folder.path().into());
             argv.extend(more.iter().map(OsString::from));
             match parse(argv) {
@@ -330,10 +299,7 @@ mod tests {
             }
         };
         let flags = parse(&[]);
-        assert_eq!(
-            (flags.lora.rank, flags.epochs, flags.lr),
-            (4, Some(2), 2e-4)
-        );
+        assert_eq!((flags.lora.rank, flags.epochs, flags.lr), (4, Some(2), 2e-4));
         assert!(flags.resume && flags.no_shuffle);
         assert_eq!(flags.lora.target_modules, ["q_proj"]);
         let flags = parse(&["--steps", "9", "--data", "e"]);
@@ -344,24 +310,12 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_file_is_said() {
         let cases = [
-            (
-                "rnak = 8\n",
-                "unknown key `rnak` for bft train; did you mean `rank`?",
-            ),
+            ("rnak = 8\n", "unknown key `rnak` for bft train; did you mean `rank`?"),
             ("learning_rate = 0.1\n", "did you mean `lr`?"),
-            (
-                "rank = '8'\n",
-                "key `rank`: found the text \"8\", expected a whole number",
-            ),
-            (
-                "rank = 8.5\n",
-                "found the number 8.5, expected a whole number",
-            ),
+            ("rank = '8'\n", "key `rank`: found the text \"8\", expected a whole number"),
+            ("rank = 8.5\n", "found the number 8.5, expected a whole number"),
             ("lr = 'fast'\n", "expected a number"),
-            (
-                "no-shuffle = 1\n",
-                "found the whole number 1, expected true or false",
-            ),
+            ("no-shuffle = 1\n", "found the whole number 1, expected true or false"),
             ("seed = true\n", "found true, expected a whole number"),
             ("[train]\nrank = 8\n", "unknown key `train`"),
             ("config = 'x'\n", "unknown key `config`"),

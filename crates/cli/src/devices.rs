@@ -48,15 +48,8 @@ pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
         ui::result("no GPU adapter was found through Vulkan, Metal or DX12")?;
     }
     for adapter in &adapters {
-        let software = if adapter.software {
-            ", a software driver"
-        } else {
-            ""
-        };
-        ui::result(&format!(
-            "{BOLD}gpu:{}{BOLD:#}  {} ({}{software})",
-            adapter.index, adapter.name, adapter.backend
-        ))?;
+        let software = if adapter.software { ", a software driver" } else { "" };
+        ui::result(&format!("{BOLD}gpu:{}{BOLD:#}  {} ({}{software})", adapter.index, adapter.name, adapter.backend))?;
         let none = || "none of interest".to_owned();
         let features = Some(adapter.features.join(", ")).filter(|list| !list.is_empty());
         for (name, value) in [
@@ -64,10 +57,7 @@ pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
             ("driver", adapter.driver.clone()),
             ("largest buffer", bytes(adapter.max_buffer_bytes)),
             ("largest binding", bytes(adapter.max_binding_bytes)),
-            (
-                "workgroup memory",
-                bytes(u64::from(adapter.workgroup_bytes)),
-            ),
+            ("workgroup memory", bytes(u64::from(adapter.workgroup_bytes))),
             ("workgroup size", adapter.workgroup_invocations.to_string()),
             ("features", features.unwrap_or_else(none)),
         ] {
@@ -75,11 +65,7 @@ pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
         }
     }
     ui::result(&format!("{BOLD}cpu{BOLD:#}    {}", instructions()))?;
-    ui::result(&format!(
-        "{BOLD}--device {} takes{BOLD:#}  {}",
-        flags.run.device,
-        open::describe(&device)
-    ))
+    ui::result(&format!("{BOLD}--device {} takes{BOLD:#}  {}", flags.run.device, open::describe(&device)))
 }
 
 /// What was measured on a device, by family and class of calls.
@@ -102,14 +88,7 @@ fn kernels(flags: &DevicesFlags) -> Result<(), CliError> {
         };
         return ui::result(&format!("nothing was measured on this device: {otherwise}"));
     }
-    let heading = [
-        "kernels for",
-        "tokens",
-        "matrix",
-        "fastest",
-        "µs",
-        "others, µs",
-    ];
+    let heading = ["kernels for", "tokens", "matrix", "fastest", "µs", "others, µs"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for choice in &choices {
         let micros = |kernel: &str| {
@@ -138,10 +117,7 @@ fn kernels(flags: &DevicesFlags) -> Result<(), CliError> {
     }
     ui::result(&ui::table(&rows))?;
     if let Some(file) = file {
-        ui::note(&format!(
-            "kept in {}; remove it to measure anew",
-            file.display()
-        ));
+        ui::note(&format!("kept in {}; remove it to measure anew", file.display()));
     }
     Ok(())
 }

@@ -8,9 +8,7 @@ use std::time::Instant;
 
 use bft_core::Pooling;
 use bft_formats::EmbeddingModel;
-use bft_train::{
-    EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedRow, embed_rows, path_to_json,
-};
+use bft_train::{EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedRow, embed_rows, path_to_json};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -101,10 +99,7 @@ impl From<PoolingFlag> for Pooling {
 fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, CliError> {
     let mut options = EmbedOptions::of(model, flags.max_length).map_err(CliError::failed)?;
     if let Some(pooling) = flags.pooling {
-        if matches!(
-            (pooling, model),
-            (PoolingFlag::Cls, EmbeddingModel::Decoder(_))
-        ) {
+        if matches!((pooling, model), (PoolingFlag::Cls, EmbeddingModel::Decoder(_))) {
             return Err(CliError::failed(
                 "--pooling cls: the first token of a language model has seen no other; use mean or last",
             ));
@@ -144,20 +139,15 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     };
     let options = options(flags, &model)?;
     let input = open::existing("--input", &flags.input)?;
-    let file = File::open(input).map_err(|error| {
-        CliError::failed(format!(
-            "--input {}: cannot be opened: {error}",
-            input.display()
-        ))
-    })?;
+    let file = File::open(input)
+        .map_err(|error| CliError::failed(format!("--input {}: cannot be opened: {error}", input.display())))?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     open::writable("--output", &flags.output)?;
     let request = job.map_or(flags.run.device, |job| job.device(&flags.run.device));
     let device = open::device(&request)?;
     flags.kernels.apply(&device, job.is_none());
 
-    let mut engine =
-        EmbedEngine::new(&device, &model, adapter.as_ref(), &options).map_err(CliError::failed)?;
+    let mut engine = EmbedEngine::new(&device, &model, adapter.as_ref(), &options).map_err(CliError::failed)?;
     pollster::block_on(engine.prepare()).map_err(CliError::failed)?;
     let started = Instant::now();
     let mut progress = Progress::new("embedding", "bytes", size, 0);
@@ -173,15 +163,9 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     };
     let width = model.hidden_size();
     let mut vectors = |rows: &mut dyn Iterator<Item = Result<EmbedRow, EmbedError>>| {
-        let mut embeddings = Embeddings {
-            width,
-            ..Embeddings::default()
-        };
+        let mut embeddings = Embeddings { width, ..Embeddings::default() };
         let keep = |row: &EmbedRow, vector: &[f32]| {
-            embeddings.rows.push(RowId {
-                id: row.id.clone(),
-                line: row.origin.line,
-            });
+            embeddings.rows.push(RowId { id: row.id.clone(), line: row.origin.line });
             embeddings.values.extend_from_slice(vector);
             heard(row);
             Ok(())
@@ -206,10 +190,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
 
     let seconds = started.elapsed().as_secs_f64();
     if report.truncated > 0 {
-        ui::warn(&format!(
-            "{} of {} texts were cut to {} tokens",
-            report.truncated, report.rows, options.max_length
-        ));
+        ui::warn(&format!("{} of {} texts were cut to {} tokens", report.truncated, report.rows, options.max_length));
     }
     if kind == OutputKind::Npy && with_ids {
         ui::note("ids are not kept in .npy; its rows are in the order of the input");

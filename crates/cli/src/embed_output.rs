@@ -76,9 +76,7 @@ impl OutputKind {
         if let Some((_, kind)) = ENDINGS.iter().find(|(known, _)| *known == ending) {
             return Ok(*kind);
         }
-        let guess = did_you_mean(&ending, ENDINGS.map(|(known, _)| known), |known| {
-            format!(".{known}")
-        });
+        let guess = did_you_mean(&ending, ENDINGS.map(|(known, _)| known), |known| format!(".{known}"));
         Err(CliError::usage(format!(
             "--output {}: the ending chooses the format and must be .jsonl, .npy, .safetensors or .parquet{guess}",
             path.display()
@@ -99,9 +97,7 @@ impl Embeddings {
     }
 
     fn vectors(&self) -> impl Iterator<Item = (&RowId, &[f32])> {
-        self.rows
-            .iter()
-            .zip(self.values.chunks_exact(self.width.max(1)))
+        self.rows.iter().zip(self.values.chunks_exact(self.width.max(1)))
     }
 
     fn jsonl(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -118,11 +114,8 @@ impl Embeddings {
     }
 
     fn npy(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut header = format!(
-            "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
-            self.rows.len(),
-            self.width
-        );
+        let mut header =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", self.rows.len(), self.width);
         // Magic, version and length take 10 bytes; the data must start at a multiple of 64.
         while (10 + header.len() + 1) % 64 != 0 {
             header.push(' ');
@@ -164,39 +157,21 @@ impl Embeddings {
             .set_dictionary_enabled(false)
             .set_created_by(format!("bft {}", env!("CARGO_PKG_VERSION")))
             .build();
-        let mut writer = SerializedFileWriter::new(
-            Vec::new(),
-            Arc::new(parse_message_type(SCHEMA)?),
-            Arc::new(properties),
-        )?;
+        let mut writer =
+            SerializedFileWriter::new(Vec::new(), Arc::new(parse_message_type(SCHEMA)?), Arc::new(properties))?;
         let width = self.width.max(1);
-        for (rows, values) in self
-            .rows
-            .chunks(ROWS_A_GROUP)
-            .zip(self.values.chunks(ROWS_A_GROUP * width))
-        {
-            let ids: Vec<ByteArray> = rows
-                .iter()
-                .map(|row| ByteArray::from(row.text().into_bytes()))
-                .collect();
+        for (rows, values) in self.rows.chunks(ROWS_A_GROUP).zip(self.values.chunks(ROWS_A_GROUP * width)) {
+            let ids: Vec<ByteArray> = rows.iter().map(|row| ByteArray::from(row.text().into_bytes())).collect();
             // A value is present (1); it starts a new list (0) or goes on with one (1).
             let present = vec![1i16; values.len()];
-            let continued: Vec<i16> = (0..values.len())
-                .map(|index| i16::from(index % width != 0))
-                .collect();
+            let continued: Vec<i16> = (0..values.len()).map(|index| i16::from(index % width != 0)).collect();
             let mut group = writer.next_row_group()?;
             if let Some(mut column) = group.next_column()? {
-                column
-                    .typed::<ByteArrayType>()
-                    .write_batch(&ids, None, None)?;
+                column.typed::<ByteArrayType>().write_batch(&ids, None, None)?;
                 column.close()?;
             }
             if let Some(mut column) = group.next_column()? {
-                column.typed::<FloatType>().write_batch(
-                    values,
-                    Some(&present),
-                    Some(&continued),
-                )?;
+                column.typed::<FloatType>().write_batch(values, Some(&present), Some(&continued))?;
                 column.close()?;
             }
             group.close()?;
@@ -212,14 +187,8 @@ mod tests {
     fn three() -> Embeddings {
         Embeddings {
             rows: vec![
-                RowId {
-                    id: Some(json!("TP53")),
-                    line: 1,
-                },
-                RowId {
-                    id: Some(json!(672)),
-                    line: 2,
-                },
+                RowId { id: Some(json!("TP53")), line: 1 },
+                RowId { id: Some(json!(672)), line: 2 },
                 RowId { id: None, line: 4 },
             ],
             width: 2,
@@ -238,15 +207,11 @@ mod tests {
     #[test]
     fn jsonl_holds_vectors_exactly_and_ids_as_given() {
         let text = String::from_utf8(written("out.jsonl")).expect("text");
-        let rows: Vec<Value> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect();
+        let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(rows[0]["id"], json!("TP53"));
         assert_eq!(rows[1]["id"], json!(672));
         assert!(rows[2].get("id").is_none());
-        let numbers: Vec<f32> =
-            serde_json::from_value(rows[2]["embedding"].clone()).expect("numbers");
+        let numbers: Vec<f32> = serde_json::from_value(rows[2]["embedding"].clone()).expect("numbers");
         assert_eq!(numbers, [0.1, 1e-8]);
     }
 
@@ -258,10 +223,8 @@ mod tests {
         assert_eq!((10 + length) % 64, 0);
         let header = std::str::from_utf8(&bytes[10..10 + length]).expect("text");
         assert!(header.contains("'shape': (3, 2)"), "{header}");
-        let data: Vec<f32> = bytes[10 + length..]
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
+        let data: Vec<f32> =
+            bytes[10 + length..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         assert_eq!(data, three().values);
     }
 
@@ -269,10 +232,7 @@ mod tests {
     fn safetensors_holds_ids_in_its_metadata() {
         let bytes = written("out.safetensors");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-        assert_eq!(
-            file.tensor("embeddings").expect("the tensor").shape(),
-            [3, 2]
-        );
+        assert_eq!(file.tensor("embeddings").expect("the tensor").shape(), [3, 2]);
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
         let metadata = header.metadata().clone().expect("metadata");
         assert_eq!(metadata["ids"], r#"["TP53","672","4"]"#);
@@ -290,17 +250,9 @@ mod tests {
         let mut rows = Vec::new();
         for row in reader.get_row_iter(None).expect("rows") {
             let row = row.expect("a row");
-            let columns: Vec<Field> = row
-                .into_columns()
-                .into_iter()
-                .map(|(_, field)| field)
-                .collect();
-            let Field::Str(id) = &columns[0] else {
-                panic!("id is {:?}", columns[0])
-            };
-            let Field::ListInternal(list) = &columns[1] else {
-                panic!("no list")
-            };
+            let columns: Vec<Field> = row.into_columns().into_iter().map(|(_, field)| field).collect();
+            let Field::Str(id) = &columns[0] else { panic!("id is {:?}", columns[0]) };
+            let Field::ListInternal(list) = &columns[1] else { panic!("no list") };
             let values: Vec<f32> = list
                 .elements()
                 .iter()
@@ -319,10 +271,7 @@ mod tests {
     #[test]
     fn an_unknown_ending_names_the_nearest() {
         let error = OutputKind::of(Path::new("out.parqet")).expect_err("no such ending");
-        assert!(
-            error.to_string().contains("did you mean .parquet?"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("did you mean .parquet?"), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
 }

@@ -55,9 +55,7 @@ pub struct Shards<'r> {
 }
 
 /// Reads rows to their end and gives each its vector.
-type Vectors<'v> = dyn FnMut(
-        &mut dyn Iterator<Item = Result<EmbedRow, EmbedError>>,
-    ) -> Result<(Embeddings, EmbedReport), CliError>
+type Vectors<'v> = dyn FnMut(&mut dyn Iterator<Item = Result<EmbedRow, EmbedError>>) -> Result<(Embeddings, EmbedReport), CliError>
     + 'v;
 
 impl<'r> Shards<'r> {
@@ -74,12 +72,7 @@ impl<'r> Shards<'r> {
         let manifest = Manifest {
             input_sha256: sha256_file(&flags.input).map_err(CliError::failed)?,
             model_sha256: model.sha256().map_err(CliError::failed)?,
-            adapter_sha256: flags
-                .adapter
-                .as_deref()
-                .map(Adapter::sha256)
-                .transpose()
-                .map_err(CliError::failed)?,
+            adapter_sha256: flags.adapter.as_deref().map(Adapter::sha256).transpose().map_err(CliError::failed)?,
             format: extension.to_string_lossy().into_owned(),
             pooling: format!("{:?}", options.pooling).to_lowercase(),
             normalize: options.normalize,
@@ -91,12 +84,7 @@ impl<'r> Shards<'r> {
             rows: None,
             shards: None,
         };
-        let shards = Self {
-            output: flags.output.clone(),
-            kind,
-            manifest,
-            job,
-        };
+        let shards = Self { output: flags.output.clone(), kind, manifest, job };
         shards.check()?;
         if let Some(job) = job {
             let mine = serde_json::to_vec(&shards.manifest).map_err(CliError::failed)?;
@@ -119,11 +107,8 @@ impl<'r> Shards<'r> {
         let Ok(text) = std::fs::read(&path) else {
             return Ok(());
         };
-        let found = serde_json::from_slice::<Manifest>(&text).map(|found| Manifest {
-            rows: None,
-            shards: None,
-            ..found
-        });
+        let found =
+            serde_json::from_slice::<Manifest>(&text).map(|found| Manifest { rows: None, shards: None, ..found });
         match found {
             Ok(found) if found == self.manifest => Ok(()),
             _ => Err(CliError::failed(format!(
@@ -138,20 +123,14 @@ impl<'r> Shards<'r> {
     }
 
     fn write_manifest(&self) -> Result<(), CliError> {
-        bft_formats::write_atomic(&self.manifest_path(), |out| {
-            Ok(serde_json::to_writer_pretty(out, &self.manifest)?)
-        })
-        .map_err(CliError::failed)
+        bft_formats::write_atomic(&self.manifest_path(), |out| Ok(serde_json::to_writer_pretty(out, &self.manifest)?))
+            .map_err(CliError::failed)
     }
 
     /// File of shard `index`.
     fn path(&self, index: usize) -> PathBuf {
         let stem = self.output.file_stem().unwrap_or_default();
-        let name = format!(
-            "{}-{index:05}.{}",
-            stem.to_string_lossy(),
-            self.manifest.format
-        );
+        let name = format!("{}-{index:05}.{}", stem.to_string_lossy(), self.manifest.format);
         self.output.with_file_name(name)
     }
 
@@ -165,11 +144,8 @@ impl<'r> Shards<'r> {
         let mut done = EmbedReport::default();
         let (mut texts, mut kept, mut all) = (0, 0, 0);
         loop {
-            let shard: Vec<EmbedRow> = rows
-                .by_ref()
-                .take(self.manifest.shard_rows)
-                .collect::<Result<_, _>>()
-                .map_err(CliError::failed)?;
+            let shard: Vec<EmbedRow> =
+                rows.by_ref().take(self.manifest.shard_rows).collect::<Result<_, _>>().map_err(CliError::failed)?;
             if shard.is_empty() {
                 break;
             }
@@ -199,11 +175,7 @@ impl<'r> Shards<'r> {
                 sums.iter_mut().zip(numbers).for_each(|(sum, n)| *sum += n);
             }
             let [rows, tokens, truncated, of_all] = sums;
-            done = EmbedReport {
-                rows,
-                tokens,
-                truncated,
-            };
+            done = EmbedReport { rows, tokens, truncated };
             kept = of_all;
         }
         if rank == 0 {

@@ -54,11 +54,7 @@ impl CliError {
 
 /// Joins the lines of a message: an error is one line, so that logs and scripts can hold it.
 pub fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.join("; ")
 }
 

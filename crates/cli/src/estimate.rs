@@ -54,23 +54,13 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     let adapter = adapter(&flags.lora, &model)?;
     let tokens = flags.batch_size.saturating_mul(max_length);
     let options = |checkpoint| TunerOptions {
-        capacity: Capacity {
-            tokens,
-            trained: tokens,
-            samples: flags.batch_size,
-        },
+        capacity: Capacity { tokens, trained: tokens, samples: flags.batch_size },
         max_length,
         checkpoint,
         seed: 0,
     };
-    let values: u64 = adapter
-        .pairs
-        .iter()
-        .map(|pair| (pair.a.len() + pair.b.len()) as u64)
-        .sum();
-    let estimate = |checkpoint| {
-        estimate_memory(&model, &adapter, options(checkpoint)).map_err(CliError::failed)
-    };
+    let values: u64 = adapter.pairs.iter().map(|pair| (pair.a.len() + pair.b.len()) as u64).sum();
+    let estimate = |checkpoint| estimate_memory(&model, &adapter, options(checkpoint)).map_err(CliError::failed);
     let (off, on) = (estimate(Checkpoint::Off)?, estimate(Checkpoint::On)?);
     let chosen = estimate(flags.checkpoint_activations.into())?;
     let total = |estimate: MemoryEstimate| estimate.total_bytes + program;
@@ -101,39 +91,18 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
         thousands(values)
     ))?;
     ui::result(&table(&[
-        ["--checkpoint-activations", "off", "on"]
-            .map(str::to_owned)
-            .to_vec(),
-        row(
-            "frozen model, as in its file",
-            off.model_bytes,
-            on.model_bytes,
-        ),
-        row(
-            "adapter, gradient and moments",
-            off.adapter_bytes,
-            on.adapter_bytes,
-        ),
-        row(
-            "activations and work space",
-            off.activation_bytes,
-            on.activation_bytes,
-        ),
+        ["--checkpoint-activations", "off", "on"].map(str::to_owned).to_vec(),
+        row("frozen model, as in its file", off.model_bytes, on.model_bytes),
+        row("adapter, gradient and moments", off.adapter_bytes, on.adapter_bytes),
+        row("activations and work space", off.activation_bytes, on.activation_bytes),
         row("the program and its tokenizer", program, program),
         row("in all", total(off), total(on)),
     ]))?;
     ui::result(&format!(
         "--checkpoint-activations {} takes {} ({})",
-        flags
-            .checkpoint_activations
-            .to_possible_value()
-            .map_or_else(String::new, |it| it.get_name().to_owned()),
+        flags.checkpoint_activations.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned()),
         bytes(total(chosen)),
-        if chosen.checkpoints_activations {
-            "on"
-        } else {
-            "off"
-        }
+        if chosen.checkpoints_activations { "on" } else { "off" }
     ))
 }
 

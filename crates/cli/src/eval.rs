@@ -51,14 +51,11 @@ pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     let bounds = bounds(&samples);
     let mut scorer = open::scorer(&device, &model, adapter.as_ref(), bounds)?;
     let mut progress = Progress::new("evaluating", "samples", samples.samples.len() as u64, 0);
-    let report = pollster::block_on(evaluate(
-        &mut scorer,
-        &samples.samples,
-        bounds,
-        Loss::Bft.config(flags.group),
-        |done| progress.at(done as u64, ""),
-    ))
-    .map_err(CliError::failed)?;
+    let report =
+        pollster::block_on(evaluate(&mut scorer, &samples.samples, bounds, Loss::Bft.config(flags.group), |done| {
+            progress.at(done as u64, "")
+        }))
+        .map_err(CliError::failed)?;
     progress.finish();
     if flags.json {
         return ui::json(&serde_json::to_value(report).map_err(CliError::failed)?);
@@ -73,11 +70,7 @@ pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     }
     for loss in Loss::ALL {
         let kind = loss.kind();
-        ui::result(&format!(
-            "{:<12} {:.6}",
-            format!("{kind} loss"),
-            report.loss.of(kind)
-        ))?;
+        ui::result(&format!("{:<12} {:.6}", format!("{kind} loss"), report.loss.of(kind)))?;
     }
     Ok(())
 }
@@ -87,13 +80,6 @@ const BATCH_TOKENS: usize = 1024;
 
 /// Sizes of a packed batch: the longest sample always fits.
 fn bounds(samples: &Samples) -> BatchBounds {
-    let tokens = samples
-        .report
-        .longest
-        .max(BATCH_TOKENS.min(samples.report.tokens));
-    BatchBounds {
-        tokens,
-        trained: tokens,
-        samples: tokens.min(samples.samples.len()),
-    }
+    let tokens = samples.report.longest.max(BATCH_TOKENS.min(samples.report.tokens));
+    BatchBounds { tokens, trained: tokens, samples: tokens.min(samples.samples.len()) }
 }

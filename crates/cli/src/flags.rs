@@ -78,11 +78,7 @@ pub struct DataFlags {
 impl DataFlags {
     /// As bft-train takes them.
     pub fn options(&self) -> SampleOptions {
-        SampleOptions {
-            max_length: self.max_length,
-            truncate: self.truncate,
-            skip_bad_rows: self.skip_bad_rows,
-        }
+        SampleOptions { max_length: self.max_length, truncate: self.truncate, skip_bad_rows: self.skip_bad_rows }
     }
 }
 
@@ -133,11 +129,7 @@ impl Loss {
 
     /// The loss with its numbers, as core takes it.
     pub fn config(self, group: GroupFlags) -> LossConfig {
-        LossConfig {
-            kind: self.kind(),
-            group_size: group.group_size,
-            gamma: group.gamma as f32,
-        }
+        LossConfig { kind: self.kind(), group_size: group.group_size, gamma: group.gamma as f32 }
     }
 
     /// Core's name for it.
@@ -204,10 +196,7 @@ fn target_module(text: &str) -> Result<String, String> {
         Ok(name.to_owned())
     } else {
         let guess = did_you_mean(name, known(), str::to_owned);
-        Err(format!(
-            "no such module{guess} (known: all-linear, {})",
-            LINEAR_MODULES.join(", ")
-        ))
+        Err(format!("no such module{guess} (known: all-linear, {})", LINEAR_MODULES.join(", ")))
     }
 }
 

@@ -30,12 +30,7 @@ pub struct GenerateFlags {
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub adapter: Option<PathBuf>,
     /// The prompt; `-` reads it from standard input
-    #[arg(
-        long,
-        value_name = "TEXT",
-        allow_hyphen_values = true,
-        help_heading = "Text"
-    )]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text")]
     pub prompt: String,
     /// System message put before the prompt, where the chat template has a place for one
     #[arg(
@@ -79,12 +74,7 @@ pub struct SamplingFlags {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = crate::flags::chance, help_heading = "Sampling")]
     pub min_p: f64,
     /// Seed of the random choice
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value_t = 0,
-        help_heading = "Sampling"
-    )]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Sampling")]
     pub seed: u64,
 }
 
@@ -137,18 +127,11 @@ pub fn as_value(written: &Written) -> Value {
 /// A conversation of one user's turn, after the system message if there is one.
 pub fn messages(system: Option<&str>, prompt: String) -> Vec<Message> {
     let system = system.map(|text| Message::new("system", text));
-    system
-        .into_iter()
-        .chain([Message::new("user", prompt)])
-        .collect()
+    system.into_iter().chain([Message::new("user", prompt)]).collect()
 }
 
 /// Tokens of a conversation up to where the model's answer begins.
-pub fn chat_tokens(
-    model: &Model,
-    text: &TextEncoder,
-    messages: &[Message],
-) -> Result<Vec<u32>, CliError> {
+pub fn chat_tokens(model: &Model, text: &TextEncoder, messages: &[Message]) -> Result<Vec<u32>, CliError> {
     if model.chat_template.is_none() {
         return Err(CliError::failed(format!(
             "model {} has no chat template: use `bft generate --no-chat-template`, which gives it the prompt as it stands",
@@ -160,11 +143,9 @@ pub fn chat_tokens(
 
 fn read_prompt() -> Result<String, CliError> {
     let mut text = String::new();
-    io::stdin().read_to_string(&mut text).map_err(|error| {
-        CliError::failed(format!(
-            "--prompt -: standard input cannot be read: {error}"
-        ))
-    })?;
+    io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| CliError::failed(format!("--prompt -: standard input cannot be read: {error}")))?;
     // The line end that `echo` adds is not meant.
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }

@@ -66,26 +66,14 @@ pub fn legend() -> String {
 fn glow(weight: f64) -> Style {
     let top = (RAMP.len() - 1) as f64;
     let step = (weight.clamp(0.0, 1.0) * top).round() as usize;
-    Style::new()
-        .bg_color(Some(Ansi256Color(RAMP[step]).into()))
-        .fg_color(Some(Ansi256Color(231).into()))
+    Style::new().bg_color(Some(Ansi256Color(RAMP[step]).into())).fg_color(Some(Ansi256Color(231).into()))
 }
 
 /// One line a token: position, id, text, probability and the four weights; `-` where it is masked.
 pub fn listing(tokens: &[ShownToken]) -> String {
-    let mut rows = vec![
-        ["at", "id", "token", "p"]
-            .into_iter()
-            .chain(NAMES)
-            .map(str::to_owned)
-            .collect::<Vec<_>>(),
-    ];
+    let mut rows = vec![["at", "id", "token", "p"].into_iter().chain(NAMES).map(str::to_owned).collect::<Vec<_>>()];
     for (position, token) in tokens.iter().enumerate() {
-        let mut row = vec![
-            position.to_string(),
-            token.id.to_string(),
-            quoted(&token.piece),
-        ];
+        let mut row = vec![position.to_string(), token.id.to_string(), quoted(&token.piece)];
         match &token.trained {
             Some(known) => {
                 row.push(format!("{:.4}", known.p));
@@ -120,21 +108,10 @@ mod tests {
     use super::*;
 
     fn tokens() -> Vec<ShownToken> {
-        let known = TokenWeights {
-            p: 0.25,
-            weights: [1.0, 0.25, 0.1, 0.0],
-        };
+        let known = TokenWeights { p: 0.25, weights: [1.0, 0.25, 0.1, 0.0] };
         vec![
-            ShownToken {
-                id: 5,
-                piece: "Q\n".into(),
-                trained: None,
-            },
-            ShownToken {
-                id: 17,
-                piece: " A\u{1b}".into(),
-                trained: Some(known),
-            },
+            ShownToken { id: 5, piece: "Q\n".into(), trained: None },
+            ShownToken { id: 17, piece: " A\u{1b}".into(), trained: Some(known) },
         ]
     }
 
@@ -143,15 +120,9 @@ mod tests {
         let text = listing(&tokens());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3);
-        assert!(
-            lines[1].contains("'Q↵'") && lines[1].ends_with(" -"),
-            "{text}"
-        );
+        assert!(lines[1].contains("'Q↵'") && lines[1].ends_with(" -"), "{text}");
         assert!(lines[2].contains("' A·'"), "{text}");
-        assert!(
-            lines[2].contains("0.2500") && lines[2].ends_with("0.0000"),
-            "{text}"
-        );
+        assert!(lines[2].contains("0.2500") && lines[2].ends_with("0.0000"), "{text}");
     }
 
     #[test]

@@ -25,23 +25,13 @@ With --data, every token is shown with its mask and with the weight that SFT, DF
 BFT-v3 give it under the model: as heat on a terminal, as a table elsewhere.")]
 pub struct InspectFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
-    #[arg(
-        long,
-        value_name = "PATH",
-        required_unless_present = "adapter",
-        help_heading = "Model and data"
-    )]
+    #[arg(long, value_name = "PATH", required_unless_present = "adapter", help_heading = "Model and data")]
     pub model: Option<PathBuf>,
     /// LoRA adapter folder (PEFT layout)
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
     pub adapter: Option<PathBuf>,
     /// Rows, JSONL or a JSON array; needs --model
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "model",
-        help_heading = "Model and data"
-    )]
+    #[arg(long, value_name = "FILE", requires = "model", help_heading = "Model and data")]
     pub data: Option<PathBuf>,
     /// Show this many rows of --data
     #[arg(long, value_name = "ROWS", default_value_t = 3, value_parser = at_least(1), help_heading = "Model and data")]
@@ -76,12 +66,8 @@ pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
             let device = open::device(&flags.run.device)?;
             data::show(model, adapter.as_ref(), path, &device, flags)
         }
-        (model, None, Some(folder)) => {
-            adapter::show(folder, model.as_ref(), flags.all_tensors, flags.json)
-        }
+        (model, None, Some(folder)) => adapter::show(folder, model.as_ref(), flags.all_tensors, flags.json),
         (Some(model), None, None) => model::show(model, flags.all_tensors, flags.json),
-        (None, _, _) => Err(CliError::usage(
-            "--model <PATH> is missing; see bft inspect --help",
-        )),
+        (None, _, _) => Err(CliError::usage("--model <PATH> is missing; see bft inspect --help")),
     }
 }

@@ -6,14 +6,8 @@ pub fn available_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("MemTotal:"))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    let of_container = limits
-        .iter()
-        .filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
-        .min();
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let of_container = limits.iter().filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok()).min();
     Some((kibibytes * 1024).min(of_container.unwrap_or(u64::MAX)))
 }
 
@@ -24,13 +18,7 @@ pub fn available_bytes() -> Option<u64> {
     let mut size = size_of::<u64>();
     // SAFETY: the name ends in a zero, and the two pointers are to a u64 and its size, which is what hw.memsize is.
     let failed = unsafe {
-        libc::sysctlbyname(
-            c"hw.memsize".as_ptr(),
-            (&raw mut bytes).cast(),
-            &raw mut size,
-            std::ptr::null_mut(),
-            0,
-        )
+        libc::sysctlbyname(c"hw.memsize".as_ptr(), (&raw mut bytes).cast(), &raw mut size, std::ptr::null_mut(), 0)
     };
     (failed == 0).then_some(bytes)
 }
@@ -93,9 +81,7 @@ pub fn peak_bytes() -> Option<u64> {
         usage
     };
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    u64::try_from(usage.ru_maxrss)
-        .ok()
-        .map(|count| count * unit)
+    u64::try_from(usage.ru_maxrss).ok().map(|count| count * unit)
 }
 
 /// Largest resident set so far in bytes, where the system tells.

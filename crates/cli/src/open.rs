@@ -19,18 +19,11 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
     match path.try_exists() {
         Ok(true) => Ok(path),
         Ok(false) => {
-            let guess = nearest_path(path)
-                .map(|near| format!("; did you mean {}?", near.display()))
-                .unwrap_or_default();
-            Err(CliError::failed(format!(
-                "{flag} {}: no such file or folder{guess}",
-                path.display()
-            )))
+            let guess =
+                nearest_path(path).map(|near| format!("; did you mean {}?", near.display())).unwrap_or_default();
+            Err(CliError::failed(format!("{flag} {}: no such file or folder{guess}", path.display())))
         }
-        Err(error) => Err(CliError::failed(format!(
-            "{flag} {}: cannot be looked at: {error}",
-            path.display()
-        ))),
+        Err(error) => Err(CliError::failed(format!("{flag} {}: cannot be looked at: {error}", path.display()))),
     }
 }
 
@@ -46,19 +39,11 @@ pub fn embedding_model(path: &Path) -> Result<EmbeddingModel, CliError> {
 
 /// Opens the adapter of `--adapter`, if there is one, and checks it against the model.
 pub fn adapter(path: Option<&Path>, model: &Model) -> Result<Option<Adapter>, CliError> {
-    path.map(|path| {
-        Adapter::load(existing("--adapter", path)?, &model.config).map_err(CliError::failed)
-    })
-    .transpose()
+    path.map(|path| Adapter::load(existing("--adapter", path)?, &model.config).map_err(CliError::failed)).transpose()
 }
 
 /// Reads rows and makes samples of them; says what was left out.
-pub fn samples(
-    flag: &str,
-    path: &Path,
-    model: &Model,
-    flags: &DataFlags,
-) -> Result<Samples, CliError> {
+pub fn samples(flag: &str, path: &Path, model: &Model, flags: &DataFlags) -> Result<Samples, CliError> {
     existing(flag, path)?;
     let rows = read_rows(path, flags.skip_bad_rows).map_err(CliError::failed)?;
     make_samples(model, rows, flags)
@@ -66,36 +51,24 @@ pub fn samples(
 
 /// Makes samples of rows; says what was left out.
 pub fn make_samples(model: &Model, rows: Rows, flags: &DataFlags) -> Result<Samples, CliError> {
-    let samples =
-        bft_train::make_samples(model, rows, &flags.options()).map_err(CliError::failed)?;
+    let samples = bft_train::make_samples(model, rows, &flags.options()).map_err(CliError::failed)?;
     let report = &samples.report;
     if let Some(first) = report.skipped.first() {
-        ui::warn(&format!(
-            "{} bad rows left out, the first: {first}",
-            report.skipped.len()
-        ));
+        ui::warn(&format!("{} bad rows left out, the first: {first}", report.skipped.len()));
     }
     if let Some(first) = report.untrained.first() {
         let count = report.untrained.len();
-        ui::warn(&format!(
-            "{count} rows with nothing to train on left out, the first: {first}"
-        ));
+        ui::warn(&format!("{count} rows with nothing to train on left out, the first: {first}"));
     }
     if report.truncated > 0 {
-        ui::warn(&format!(
-            "{} of {} samples cut to the longest length",
-            report.truncated, report.samples
-        ));
+        ui::warn(&format!("{} of {} samples cut to the longest length", report.truncated, report.samples));
     }
     Ok(samples)
 }
 
 /// `--max-length`, checked against the model's context, or its default.
 pub fn max_length(wanted: Option<usize>, model: &Model) -> Result<usize, CliError> {
-    let options = SampleOptions {
-        max_length: wanted,
-        ..SampleOptions::default()
-    };
+    let options = SampleOptions { max_length: wanted, ..SampleOptions::default() };
     options.limit(model).map_err(CliError::failed)
 }
 
@@ -112,10 +85,7 @@ pub fn writable(flag: &str, path: &Path) -> Result<(), CliError> {
     } else {
         return Ok(());
     };
-    Err(CliError::failed(format!(
-        "{flag} {}: cannot be written: {problem}",
-        path.display()
-    )))
+    Err(CliError::failed(format!("{flag} {}: cannot be written: {problem}", path.display())))
 }
 
 /// A model that scores packed batches within `bounds`, with kernels measured where the device is to.
@@ -125,10 +95,7 @@ pub fn scorer<'d>(
     adapter: Option<&Adapter>,
     bounds: BatchBounds,
 ) -> Result<Runner<'d>, CliError> {
-    let options = RunnerOptions {
-        capacity: bounds.into(),
-        max_length: bounds.tokens,
-    };
+    let options = RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };
     let mut runner = Runner::new(device, model, adapter, options).map_err(CliError::failed)?;
     pollster::block_on(runner.prepare_scores()).map_err(CliError::failed)?;
     Ok(runner)
@@ -144,15 +111,8 @@ pub fn runner<'d>(
 ) -> Result<Runner<'d>, CliError> {
     /// More tokens at once cost memory and win no speed.
     const MOST: usize = 512;
-    let capacity = Capacity {
-        tokens: prompt.clamp(1, MOST),
-        trained: 1,
-        samples: 1,
-    };
-    let options = RunnerOptions {
-        capacity,
-        max_length,
-    };
+    let capacity = Capacity { tokens: prompt.clamp(1, MOST), trained: 1, samples: 1 };
+    let options = RunnerOptions { capacity, max_length };
     Runner::new(device, model, adapter, options).map_err(CliError::failed)
 }
 
@@ -175,15 +135,9 @@ impl Drop for OpenDevice {
 
 /// Opens the device of `--device` and says which it is and why.
 pub fn device(request: &DeviceRequest) -> Result<OpenDevice, CliError> {
-    let device = pollster::block_on(Device::open_warm(request, &cache::compiled))
-        .map_err(CliError::failed)?;
+    let device = pollster::block_on(Device::open_warm(request, &cache::compiled)).map_err(CliError::failed)?;
     cache::remember_kernels(&device);
-    ui::note(&format!(
-        "{}device: {}{}",
-        ui::DIM,
-        describe(&device),
-        ui::DIM.render_reset()
-    ));
+    ui::note(&format!("{}device: {}{}", ui::DIM, describe(&device), ui::DIM.render_reset()));
     Ok(OpenDevice(device))
 }
 

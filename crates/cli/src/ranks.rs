@@ -17,19 +17,13 @@ use crate::ui;
 pub use job::Job;
 
 /// Rank and number of processes, as launchers tell them: Open MPI, MPICH and Slurm's PMI, Slurm's PMIx.
-const LAUNCHERS: [(&str, &str); 3] = [
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("PMIX_RANK", "SLURM_NTASKS"),
-];
+const LAUNCHERS: [(&str, &str); 3] =
+    [("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"), ("PMIX_RANK", "SLURM_NTASKS")];
 
 /// This process's rank and how many there are, where a launcher started more than one.
 fn launched() -> Option<(usize, usize)> {
     let number = |name: &str| std::env::var(name).ok()?.parse().ok();
-    LAUNCHERS
-        .iter()
-        .find_map(|(rank, count)| Some((number(rank)?, number(count)?)))
-        .filter(|(_, count)| *count > 1)
+    LAUNCHERS.iter().find_map(|(rank, count)| Some((number(rank)?, number(count)?))).filter(|(_, count)| *count > 1)
 }
 
 /// The job that this process is a rank of; `None` where it runs alone.
@@ -43,12 +37,7 @@ pub fn job() -> Result<Option<Job>, CliError> {
     ui::speak_as(rank);
     let job = Job::join(count).map_err(said_once)?;
     job.share_processors();
-    ui::note(&format!(
-        "{}ranks: {count}, {} of them on this machine{}",
-        ui::DIM,
-        job.here().1,
-        ui::DIM.render_reset()
-    ));
+    ui::note(&format!("{}ranks: {count}, {} of them on this machine{}", ui::DIM, job.here().1, ui::DIM.render_reset()));
     Ok(Some(job))
 }
 
@@ -78,11 +67,8 @@ impl Job {
             return *wanted;
         }
         let adapters = pollster::block_on(list_adapters());
-        let real: Vec<usize> = adapters
-            .iter()
-            .filter(|adapter| !adapter.software)
-            .map(|adapter| adapter.index)
-            .collect();
+        let real: Vec<usize> =
+            adapters.iter().filter(|adapter| !adapter.software).map(|adapter| adapter.index).collect();
         own(&real, self.here().0).map_or(*wanted, |index| DeviceRequest::Gpu(Some(index)))
     }
 
@@ -100,9 +86,7 @@ impl Job {
     pub fn check_work(&self, pieces: usize, what: &str, advice: &str) {
         let count = self.count();
         if pieces < count {
-            ui::warn(&format!(
-                "a step has {pieces} {what} for {count} ranks, some will have nothing to do: {advice}"
-            ));
+            ui::warn(&format!("a step has {pieces} {what} for {count} ranks, some will have nothing to do: {advice}"));
         }
     }
 }

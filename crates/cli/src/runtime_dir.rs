@@ -13,8 +13,8 @@ pub fn provide() {
     // One folder for all runs of a user: a run that is killed leaves nothing new behind.
     let folder = std::env::temp_dir().join(format!("bft-runtime-{user}"));
     let _ = std::fs::DirBuilder::new().mode(0o700).create(&folder);
-    let private = std::fs::symlink_metadata(&folder)
-        .is_ok_and(|it| it.is_dir() && it.uid() == user && it.mode() & 0o077 == 0);
+    let private =
+        std::fs::symlink_metadata(&folder).is_ok_and(|it| it.is_dir() && it.uid() == user && it.mode() & 0o077 == 0);
     if private {
         // SAFETY: main calls this first, before any other thread that could read the environment exists.
         unsafe { std::env::set_var("XDG_RUNTIME_DIR", folder) };

@@ -53,9 +53,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let mut best: Option<(f64, &str)> = None;
     for candidate in candidates {
         let theirs = OTHER_NAMES.iter().filter(|(_, ours)| *ours == candidate);
-        let near = theirs
-            .map(|(theirs, _)| likeness(&word, theirs))
-            .fold(likeness(&word, &normal(candidate)), f64::max);
+        let near =
+            theirs.map(|(theirs, _)| likeness(&word, theirs)).fold(likeness(&word, &normal(candidate)), f64::max);
         if near >= 0.6 && best.is_none_or(|(score, _)| near > score) {
             best = Some((near, candidate));
         }
@@ -69,9 +68,7 @@ pub fn did_you_mean<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
     show: impl Fn(&str) -> String,
 ) -> String {
-    nearest(word, candidates).map_or_else(String::new, |found| {
-        format!("; did you mean {}?", show(found))
-    })
+    nearest(word, candidates).map_or_else(String::new, |found| format!("; did you mean {}?", show(found)))
 }
 
 /// The path beside `path` whose name is nearest, for "no such file" messages.
@@ -83,11 +80,7 @@ pub fn nearest_path(path: &Path) -> Option<PathBuf> {
         missing = existing.file_name()?;
         existing = existing.parent()?;
     }
-    let folder = if existing.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        existing
-    };
+    let folder = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     let names: Vec<String> = std::fs::read_dir(folder)
         .ok()?
         .take(10_000)
@@ -103,31 +96,20 @@ fn likeness(word: &str, candidate: &str) -> f64 {
     let edits = strsim::normalized_damerau_levenshtein(word, candidate);
     // A word that starts another ("checkpoint" for "checkpoint-activations") is near it.
     let shorter = word.len().min(candidate.len());
-    let prefix = shorter >= 3
-        && word != candidate
-        && (candidate.starts_with(word) || word.starts_with(candidate));
+    let prefix = shorter >= 3 && word != candidate && (candidate.starts_with(word) || word.starts_with(candidate));
     if prefix { edits.max(0.75) } else { edits }
 }
 
 /// Case, leading dashes and `_` for `-` are no difference.
 fn normal(word: &str) -> String {
-    word.trim_start_matches('-')
-        .to_lowercase()
-        .replace('_', "-")
+    word.trim_start_matches('-').to_lowercase().replace('_', "-")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FLAGS: [&str; 6] = [
-        "lr",
-        "rank",
-        "batch-size",
-        "max-length",
-        "lora-dropout",
-        "loss",
-    ];
+    const FLAGS: [&str; 6] = ["lr", "rank", "batch-size", "max-length", "lora-dropout", "loss"];
 
     #[test]
     fn a_typo_finds_its_word() {
@@ -160,14 +142,8 @@ mod tests {
         let model = folder.path().join("smollm2");
         std::fs::create_dir_all(&model).expect("a folder");
         std::fs::write(model.join("model.gguf"), b"x").expect("a file");
-        assert_eq!(
-            nearest_path(&folder.path().join("smolm2/model.gguf")),
-            Some(model.clone())
-        );
-        assert_eq!(
-            nearest_path(&model.join("modle.gguf")),
-            Some(model.join("model.gguf"))
-        );
+        assert_eq!(nearest_path(&folder.path().join("smolm2/model.gguf")), Some(model.clone()));
+        assert_eq!(nearest_path(&model.join("modle.gguf")), Some(model.join("model.gguf")));
         assert_eq!(nearest_path(&model.join("zzzz")), None);
     }
 }

@@ -12,9 +12,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cache;
 use crate::error::CliError;
-use crate::flags::{
-    DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, not_negative, positive,
-};
+use crate::flags::{DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, not_negative, positive};
 use crate::memory;
 use crate::open;
 use crate::ranks::{self, Job};
@@ -93,12 +91,7 @@ pub struct TrainFlags {
     #[arg(long, help_heading = "Length")]
     pub no_shuffle: bool,
     /// Seed of LoRA's start, of dropout and of the order of rows
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value_t = 0,
-        help_heading = "Length"
-    )]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Length")]
     pub seed: u64,
 
     /// Steps between evaluations on --eval-data [default: before the first and after the last step]
@@ -226,11 +219,7 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
 }
 
 /// The run itself, in this process alone or as a rank of a job.
-fn tune(
-    flags: &TrainFlags,
-    stop: &'static AtomicBool,
-    job: Option<&Job>,
-) -> Result<Finished, CliError> {
+fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Result<Finished, CliError> {
     open::existing("--data", &flags.data)?;
     if let Some(path) = &flags.eval_data {
         open::existing("--eval-data", path)?;
@@ -244,11 +233,7 @@ fn tune(
     let device = open::device(&request)?;
     if !device.is_gpu() {
         let sharers = job.map_or(1, |job| job.here().1 as u64);
-        check_memory(
-            &trainer,
-            &model,
-            memory::available_bytes().map(|all| all / sharers),
-        )?;
+        check_memory(&trainer, &model, memory::available_bytes().map(|all| all / sharers))?;
     }
     let mut report = TrainReport::new();
     let mut first = true;
@@ -292,21 +277,14 @@ fn warn_of_idle_ranks(job: &Job, plan: &Plan) {
 /// Refuses a run that this machine's memory cannot hold, which the system would end in the middle. The model's pages
 /// are the file's own and can be dropped and read again.
 fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(), CliError> {
-    let memory = trainer
-        .plan()
-        .memory(model, trainer.adapter())
-        .map_err(CliError::failed)?;
+    let memory = trainer.plan().memory(model, trainer.adapter()).map_err(CliError::failed)?;
     let needed = memory.adapter_bytes + memory.activation_bytes;
     match most {
         Some(most) if needed > most => Err(CliError::failed(format!(
             "the run needs about {} of memory beside the model, this machine has {}: use a smaller --batch-size, --max-length or --rank{}",
             bytes(needed),
             bytes(most),
-            if memory.checkpoints_activations {
-                ""
-            } else {
-                ", or --checkpoint-activations on"
-            }
+            if memory.checkpoints_activations { "" } else { ", or --checkpoint-activations on" }
         ))),
         _ => Ok(()),
     }
@@ -374,10 +352,7 @@ mod tests {
         assert!(check_memory(&trainer, &model, Some(1 << 30)).is_ok());
         let error = check_memory(&trainer, &model, Some(1 << 16)).expect_err("too little");
         let error = error.to_string();
-        assert!(
-            error.contains("this machine has 64.0 KiB: use a smaller --batch-size"),
-            "{error}"
-        );
+        assert!(error.contains("this machine has 64.0 KiB: use a smaller --batch-size"), "{error}");
         assert!(error.contains("--checkpoint-activations on"), "{error}");
         assert!(memory::available_bytes().is_none_or(|bytes| bytes > 1 << 20));
     }

@@ -72,17 +72,13 @@ pub fn result(text: &str) -> Result<(), CliError> {
         return Ok(());
     }
     let mut out = anstream::stdout().lock();
-    writeln!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(CliError::from_stdout)
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::from_stdout)
 }
 
 /// A piece of the result without a line end, seen at once (streaming text).
 pub fn result_piece(text: &str) -> Result<(), CliError> {
     let mut out = anstream::stdout().lock();
-    write!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(CliError::from_stdout)
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::from_stdout)
 }
 
 /// One JSON value on a line of its own.
@@ -91,9 +87,7 @@ pub fn json(value: &serde_json::Value) -> Result<(), CliError> {
         return Ok(());
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{value}")
-        .and_then(|()| out.flush())
-        .map_err(CliError::from_stdout)
+    writeln!(out, "{value}").and_then(|()| out.flush()).map_err(CliError::from_stdout)
 }
 
 /// Progress of a job of known length: a bar on a terminal, a line now and then elsewhere.
@@ -118,8 +112,7 @@ impl Progress {
     pub fn new(label: &'static str, unit: &'static str, total: u64, done: u64) -> Self {
         let terminal = io::stderr().is_terminal() && !silent();
         let bar = if terminal {
-            let bar =
-                ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             let template = "{prefix:.bold} {bar:24.green/dim} {pos}/{len} {msg} {eta:>4.dim}";
             bar.set_style(
                 ProgressStyle::with_template(template)
@@ -175,10 +168,7 @@ impl Plain {
     fn say(&self, position: u64, message: &str) {
         let seconds = self.started.elapsed().as_secs();
         let gap = if message.is_empty() { "" } else { "  " };
-        note(&format!(
-            "{}: {}/{} {}{gap}{message}  ({seconds} s)",
-            self.label, position, self.total, self.unit
-        ));
+        note(&format!("{}: {}/{} {}{gap}{message}  ({seconds} s)", self.label, position, self.total, self.unit));
     }
 }
 
@@ -204,11 +194,7 @@ pub fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 {
-        format!("{count} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 /// Rows of cells as aligned columns, the first row their names; columns of numbers are set right.
@@ -228,11 +214,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let pad = " ".repeat(widths[column] - cell.chars().count());
-                let (before, after) = if numbers[column] {
-                    (pad.as_str(), "")
-                } else {
-                    ("", pad.as_str())
-                };
+                let (before, after) = if numbers[column] { (pad.as_str(), "") } else { ("", pad.as_str()) };
                 line.push_str(&format!("{before}{cell}{after}  "));
             }
             line.trim_end().to_owned()

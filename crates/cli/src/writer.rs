@@ -27,18 +27,13 @@ pub fn begin<'r, 'd>(
         seed: flags.seed,
     };
     let new = flags.max_new_tokens;
-    let writer = TextWriter::new(runner, model, tokenizer, sampling, new, max_length)
-        .map_err(CliError::failed)?;
+    let writer = TextWriter::new(runner, model, tokenizer, sampling, new, max_length).map_err(CliError::failed)?;
     pollster::block_on(writer.prepare()).map_err(CliError::failed)?;
     Ok(writer)
 }
 
 /// Goes on from `prompt`, and shows the text as it comes unless it is wanted whole.
-pub fn go_on(
-    writer: &mut TextWriter<'_, '_>,
-    prompt: &[u32],
-    show: bool,
-) -> Result<Written, CliError> {
+pub fn go_on(writer: &mut TextWriter<'_, '_>, prompt: &[u32], show: bool) -> Result<Written, CliError> {
     // Nobody reads on: the text ends with the token at hand.
     let closed = AtomicBool::new(false);
     let mut shown = Ok(());

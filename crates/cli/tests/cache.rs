@@ -79,10 +79,7 @@ fn measured_kernels_are_kept_shown_and_taken_and_a_bad_file_is_made_anew() {
     assert!(measured.len() > 10, "{measured:?}");
     let shown = cache.line("devices --kernels --device gpu");
     shown.ok();
-    assert!(
-        shown.stdout.contains("linear_nt") && shown.stdout.contains("fastest"),
-        "{shown:?}"
-    );
+    assert!(shown.stdout.contains("linear_nt") && shown.stdout.contains("fastest"), "{shown:?}");
 
     // Nothing is measured a second time, and the same kernels give the same bytes.
     let kept = std::fs::read(&path).expect("a file");
@@ -128,10 +125,7 @@ fn compiled_shaders_are_kept_and_a_damaged_file_is_made_anew() {
     let mut flipped = kept.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x10;
-    for (index, bad) in [flipped, kept[..kept.len() - 1].to_vec(), Vec::new()]
-        .iter()
-        .enumerate()
-    {
+    for (index, bad) in [flipped, kept[..kept.len() - 1].to_vec(), Vec::new()].iter().enumerate() {
         std::fs::write(&path, bad).expect("written");
         assert_eq!(cache.train(&format!("bad-{index}"), &[]).1, first);
         let now = std::fs::read(&path).expect("a file");
@@ -161,11 +155,7 @@ fn verbs_measure_before_they_begin() {
     }
     // The fixture has no tokenizer; any will do.
     let texts = tempfile::tempdir().expect("a temporary folder");
-    for file in [
-        "llama/config.json",
-        "llama/model.safetensors",
-        "encoders/bge/tokenizer.json",
-    ] {
+    for file in ["llama/config.json", "llama/model.safetensors", "encoders/bge/tokenizer.json"] {
         let from = fixture(file);
         let name = Path::new(file).file_name().expect("a name");
         std::fs::copy(from, texts.path().join(name)).expect("copied");
@@ -176,23 +166,15 @@ fn verbs_measure_before_they_begin() {
     let output = texts.path().join("vectors.npy");
     let verbs = [
         format!("eval --model {model} --data {rows}"),
-        format!(
-            "generate --model {model} --no-chat-template --prompt TP53,TP53,TP53,TP53 --max-new-tokens 1"
-        ),
-        format!(
-            "embed --model {model} --input {} --output {}",
-            input.display(),
-            output.display()
-        ),
+        format!("generate --model {model} --no-chat-template --prompt TP53,TP53,TP53,TP53 --max-new-tokens 1"),
+        format!("embed --model {model} --input {} --output {}", input.display(), output.display()),
     ];
     for verb in verbs {
         let cache = Cache::new();
         cache.line(&format!("{verb} --device gpu")).ok();
         // Only a real card is measured unasked.
         let unasked = cache.choices().len();
-        cache
-            .line(&format!("{verb} --device gpu --measure-kernels"))
-            .ok();
+        cache.line(&format!("{verb} --device gpu --measure-kernels")).ok();
         let asked = cache.choices();
         let of = |family: &str| {
             let family = serde_json::Value::from(family);

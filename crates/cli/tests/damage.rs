@@ -84,10 +84,7 @@ fn inspect(model: &Path) -> Done {
 #[test]
 fn a_safetensors_file_that_is_cut_off_or_lies_is_named() {
     for (what, damage) in [
-        (
-            "cut in the data",
-            (|bytes| bytes.truncate(bytes.len() / 2)) as fn(&mut Vec<u8>),
-        ),
+        ("cut in the data", (|bytes| bytes.truncate(bytes.len() / 2)) as fn(&mut Vec<u8>)),
         ("cut in the header", |bytes| bytes.truncate(100)),
         ("cut to nothing", Vec::clear),
         ("a header as long as a disk", |bytes| {
@@ -104,13 +101,8 @@ fn a_safetensors_file_that_is_cut_off_or_lies_is_named() {
     }
     // Weights of another configuration.
     let copy = Copy::of("llama");
-    copy.change_json("config.json", |config| {
-        config["intermediate_size"] = json!(128)
-    });
-    says(
-        &inspect(copy.folder.path()),
-        &["mlp", "[96, 64]", "[128, 64]"],
-    );
+    copy.change_json("config.json", |config| config["intermediate_size"] = json!(128));
+    says(&inspect(copy.folder.path()), &["mlp", "[96, 64]", "[128, 64]"]);
 }
 
 #[test]
@@ -124,21 +116,9 @@ fn a_gguf_file_that_is_cut_off_or_lies_is_named() {
     };
     for (name, bytes, words) in [
         ("cut.gguf", header(3, 5), "truncated or lies about itself"),
-        (
-            "count.gguf",
-            header(u64::MAX, 0),
-            "truncated or lies about itself",
-        ),
-        (
-            "empty.gguf",
-            header(0, 0),
-            "general.architecture is missing",
-        ),
-        (
-            "old.gguf",
-            b"GGUF\x01\0\0\0".to_vec(),
-            "version 1 is not supported",
-        ),
+        ("count.gguf", header(u64::MAX, 0), "truncated or lies about itself"),
+        ("empty.gguf", header(0, 0), "general.architecture is missing"),
+        ("old.gguf", b"GGUF\x01\0\0\0".to_vec(), "version 1 is not supported"),
         ("magic.gguf", b"GGU".to_vec(), "not GGUF"),
     ] {
         let path = folder.path().join(name);
@@ -154,11 +134,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     copy.change_json("tokenizer.json", |tokenizer| {
         tokenizer["model"]["vocab"]["elsewhere"] = json!(4000);
     });
-    let words = [
-        "the tokenizer belongs to another model",
-        "elsewhere",
-        "320 rows",
-    ];
+    let words = ["the tokenizer belongs to another model", "elsewhere", "320 rows"];
     says(&inspect(copy.folder.path()), &words);
     says(&run(copy.training(1)), &words);
     // An added token under an id that the library would not give it.
@@ -193,25 +169,14 @@ fn rows_that_are_bad_say_where_and_can_be_left_out_and_counted() {
         ("{\"input_ids\": [1, \n", "line 2"),
         ("{\"input_ids\": [1, 2], \"labels\": [1]}\n", "labels"),
         ("{\"input_ids\": [], \"labels\": []}\n", "input_ids"),
-        (
-            "{\"input_ids\": [1, 9999], \"labels\": [1, 9999]}\n",
-            "9999",
-        ),
+        ("{\"input_ids\": [1, 9999], \"labels\": [1, 9999]}\n", "9999"),
     ] {
-        let data = write(
-            copy.folder.path(),
-            "data.jsonl",
-            &format!("{good}{bad}{good}"),
-        );
+        let data = write(copy.folder.path(), "data.jsonl", &format!("{good}{bad}{good}"));
         let mut flags = copy.training(1);
         let place = flags.iter().position(|flag| flag == "--data");
         flags[place.expect("a flag") + 1] = data.display().to_string();
         let done = run(&flags);
-        let place = if words == "line 2" {
-            "data.jsonl"
-        } else {
-            "data.jsonl:2"
-        };
+        let place = if words == "line 2" { "data.jsonl" } else { "data.jsonl:2" };
         says(&done, &[place]);
         if words != "line 2" {
             says(&done, &[words]);
@@ -219,12 +184,7 @@ fn rows_that_are_bad_say_where_and_can_be_left_out_and_counted() {
         assert!(!copy.path("tuned").exists(), "{bad}");
         flags.push("--skip-bad-rows".into());
         let done = run(&flags);
-        assert!(
-            done.ok()
-                .stderr
-                .contains("1 bad rows left out, the first: "),
-            "{done:?}"
-        );
+        assert!(done.ok().stderr.contains("1 bad rows left out, the first: "), "{done:?}");
         std::fs::remove_dir_all(copy.path("tuned")).expect("removed");
     }
 }
@@ -234,47 +194,24 @@ fn long_samples_are_counted_and_cut_only_on_request() {
     let copy = Copy::of("llama");
     let row = |length: usize| {
         let ids: Vec<String> = (0..length).map(|id| (id % 100).to_string()).collect();
-        format!(
-            "{{\"input_ids\": [{0}], \"labels\": [{0}]}}\n",
-            ids.join(",")
-        )
+        format!("{{\"input_ids\": [{0}], \"labels\": [{0}]}}\n", ids.join(","))
     };
-    let data = write(
-        copy.folder.path(),
-        "long.jsonl",
-        &[row(9), row(200), row(150)].concat(),
-    );
+    let data = write(copy.folder.path(), "long.jsonl", &[row(9), row(200), row(150)].concat());
     let mut flags = copy.training(1);
     let place = flags.iter().position(|flag| flag == "--data");
     flags[place.expect("a flag") + 1] = data.display().to_string();
-    says(
-        &run(&flags),
-        &[
-            "2 of 3 samples are longer than max-length 128",
-            "long.jsonl:2 (200 tokens)",
-            "--truncate",
-        ],
-    );
+    says(&run(&flags), &["2 of 3 samples are longer than max-length 128", "long.jsonl:2 (200 tokens)", "--truncate"]);
     assert!(!copy.path("tuned").exists());
     flags.push("--truncate".into());
     let done = run(flags);
-    assert!(
-        done.ok()
-            .stderr
-            .contains("2 of 3 samples cut to max-length"),
-        "{done:?}"
-    );
+    assert!(done.ok().stderr.contains("2 of 3 samples cut to max-length"), "{done:?}");
 }
 
 #[test]
 fn nothing_to_train_on_is_said_before_anything_is_written() {
     let copy = Copy::of("llama");
     let masked = "{\"input_ids\": [1, 2], \"labels\": [-100, -100]}\n";
-    for (text, words) in [
-        ("", "is empty"),
-        ("\n\n", "is empty"),
-        (masked, "nothing to train on"),
-    ] {
+    for (text, words) in [("", "is empty"), ("\n\n", "is empty"), (masked, "nothing to train on")] {
         let data = write(copy.folder.path(), "data.jsonl", text);
         let mut flags = copy.training(1);
         let place = flags.iter().position(|flag| flag == "--data");
@@ -299,10 +236,7 @@ fn numbers_that_are_not_finite_stop_every_verb() {
     let done = with("inspect", &["--data", &rows, "--json"]);
     says(&done, &broken);
     let vectors = copy.shown("vectors.npy");
-    says(
-        &with("embed", &["--input", &rows, "--output", &vectors]),
-        &broken,
-    );
+    says(&with("embed", &["--input", &rows, "--output", &vectors]), &broken);
     assert!(!copy.path("vectors.npy").exists());
     let prompt = ["--prompt", "a", "--no-chat-template", "--json"];
     says(&with("generate", &prompt), &["NaN"]);
@@ -312,10 +246,7 @@ fn numbers_that_are_not_finite_stop_every_verb() {
         let place = flags.iter().position(|flag| flag == "--data");
         flags[place.expect("a flag") + 1].clone_from(&rows);
         let done = run(flags);
-        says(
-            &done,
-            &["gradient that is not finite", "no checkpoint was made yet"],
-        );
+        says(&done, &["gradient that is not finite", "no checkpoint was made yet"]);
         assert!(!copy.path("tuned/adapter_model.safetensors").exists());
         std::fs::remove_dir_all(copy.path("tuned")).expect("removed");
     }
@@ -336,24 +267,12 @@ fn a_machine_without_a_gpu_says_so_and_auto_takes_the_cpu() {
     let place = flags.iter().position(|flag| flag == "cpu").expect("a flag");
     flags[place] = "gpu".into();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    says(
-        &without(&flags),
-        &["no GPU adapter was found", "--device cpu"],
-    );
-    says(
-        &without(&["devices", "--device", "gpu:0"]),
-        &["no GPU adapter was found"],
-    );
+    says(&without(&flags), &["no GPU adapter was found", "--device cpu"]);
+    says(&without(&["devices", "--device", "gpu:0"]), &["no GPU adapter was found"]);
     let devices = without(&["devices"]);
-    assert!(
-        devices.ok().stdout.contains("no GPU adapter was found"),
-        "{devices:?}"
-    );
+    assert!(devices.ok().stdout.contains("no GPU adapter was found"), "{devices:?}");
     let taken = without(&["devices", "--json"]).json();
-    assert_eq!(
-        (&taken["takes"]["kind"], &taken["adapters"]),
-        (&json!("cpu"), &json!([]))
-    );
+    assert_eq!((&taken["takes"]["kind"], &taken["adapters"]), (&json!("cpu"), &json!([])));
 }
 
 /// Flags of a run whose micro-batches are of `samples` long samples.
@@ -381,10 +300,7 @@ fn a_run_beyond_a_gpu_is_refused_with_what_to_do() {
     let done = run(flags);
     assert_eq!(done.code, Some(1), "{done:?}");
     let error = done.error();
-    assert!(
-        error.contains("in one buffer") || error.contains("out of memory"),
-        "{error}"
-    );
+    assert!(error.contains("in one buffer") || error.contains("out of memory"), "{error}");
     assert!(error.contains("use a smaller"), "{error}");
     assert!(!copy.path("tuned").exists());
 }
@@ -400,10 +316,7 @@ fn a_run_beyond_the_memory_is_refused_with_what_to_do() {
     // SAFETY: between fork and exec only this system call is made, which is async-signal-safe.
     unsafe {
         command.pre_exec(|| {
-            let most = libc::rlimit {
-                rlim_cur: 1 << 31,
-                rlim_max: 1 << 31,
-            };
+            let most = libc::rlimit { rlim_cur: 1 << 31, rlim_max: 1 << 31 };
             match libc::setrlimit(libc::RLIMIT_AS, &most) {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),

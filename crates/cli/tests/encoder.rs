@@ -10,18 +10,13 @@ fn texts(name: &str, folder: &std::path::Path) -> (String, Vec<f32>) {
     let model = fixture(&format!("encoders/{name}"));
     let rows = std::fs::read(format!("{model}/expected.json")).expect("a file");
     let rows: Vec<Value> = serde_json::from_slice(&rows).expect("JSON");
-    let lines: String = rows
-        .iter()
-        .map(|row| format!("{}\n", json!({ "text": row["text"] })))
-        .collect();
+    let lines: String = rows.iter().map(|row| format!("{}\n", json!({ "text": row["text"] }))).collect();
     let file = folder.join("texts.jsonl");
     std::fs::write(&file, lines).expect("written");
     let bytes = std::fs::read(format!("{model}/expected.safetensors")).expect("a file");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
     let vectors = tensors.tensor("vectors").expect("a tensor").data();
-    let floats = vectors
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let floats = vectors.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     (file.display().to_string(), floats.collect())
 }
 
@@ -32,15 +27,10 @@ fn vectors_are_sentence_transformers_and_cuts_are_counted() {
         let (input, expected) = texts(name, folder.path());
         let output = folder.path().join("out.jsonl").display().to_string();
         let model = fixture(&format!("encoders/{name}"));
-        let done = run([
-            "embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &output,
-            "--json",
-        ]);
+        let done =
+            run(["embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &output, "--json"]);
         let answer = done.json();
-        assert_eq!(
-            (&answer["rows"], &answer["width"]),
-            (&json!(11), &json!(24))
-        );
+        assert_eq!((&answer["rows"], &answer["width"]), (&json!(11), &json!(24)));
         assert_eq!(answer["truncated"], truncated, "{name}");
         assert!(done.stderr.contains("were cut to"), "{done:?}");
         let found: Vec<f32> = std::fs::read_to_string(&output)
@@ -53,10 +43,7 @@ fn vectors_are_sentence_transformers_and_cuts_are_counted() {
             .collect();
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(&expected) {
-            assert!(
-                (found - expected).abs() < 1e-5,
-                "{name}: {found} is not {expected}"
-            );
+            assert!((found - expected).abs() < 1e-5, "{name}: {found} is not {expected}");
         }
     }
 }
@@ -68,9 +55,7 @@ fn flags_that_do_not_fit_the_model_are_refused() {
     let output = folder.path().join("out.npy").display().to_string();
     let refusal = |model: &str, more: &[&str]| {
         let model = fixture(model);
-        let mut flags = vec![
-            "embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &output,
-        ];
+        let mut flags = vec!["embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &output];
         flags.extend(more);
         let done = run(flags);
         assert_eq!(done.code, Some(1), "{done:?}");
@@ -79,17 +64,12 @@ fn flags_that_do_not_fit_the_model_are_refused() {
     };
     let adapter = fixture("llama/adapter");
     let text = refusal("encoders/bge", &["--adapter", &adapter]);
-    assert!(
-        text.starts_with("--adapter: bge is a sentence encoder"),
-        "{text}"
-    );
+    assert!(text.starts_with("--adapter: bge is a sentence encoder"), "{text}");
     let text = refusal("llama", &["--pooling", "cls"]);
     assert!(text.starts_with("--pooling cls: the first token"), "{text}");
     let text = refusal("encoders/bge", &["--max-length", "49"]);
     assert!(text.contains("expected 2 to 48"), "{text}");
     let model = fixture("encoders/bge");
-    let done = run([
-        "generate", "--device", "cpu", "--model", &model, "--prompt", "a",
-    ]);
+    let done = run(["generate", "--device", "cpu", "--model", &model, "--prompt", "a"]);
     assert!(done.error().contains("bft embed"), "{done:?}");
 }

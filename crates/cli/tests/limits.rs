@@ -22,11 +22,7 @@ struct Runs {
 impl Runs {
     fn new() -> Self {
         let model = fixture("llama");
-        Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            rows: format!("{model}/rows.jsonl"),
-            model,
-        }
+        Self { folder: tempfile::tempdir().expect("a temporary folder"), rows: format!("{model}/rows.jsonl"), model }
     }
 
     fn train<'r>(&'r self, output: &'r str, more: &[&'r str]) -> Vec<&'r str> {
@@ -106,77 +102,28 @@ fn other_verbs_refuse_numbers_beyond_reason() {
     let estimate = ["estimate", "--model", model];
     let bench = ["bench", "--device", "cpu", "--model", model, "--task"];
     let eval = ["eval", "--device", "cpu", "--model", model, "--data", rows];
-    let with = |flags: &[&'static str], base: &[&str]| -> Done {
-        run(base.iter().chain(flags).collect::<Vec<_>>())
-    };
+    let with = |flags: &[&'static str], base: &[&str]| -> Done { run(base.iter().chain(flags).collect::<Vec<_>>()) };
     for (base, flags, expected) in [
         (&estimate[..], &["--rank", "100000"][..], "rank is 100000"),
-        (
-            &estimate,
-            &["--batch-size", "4294967295"],
-            "tokens in a micro-batch",
-        ),
-        (
-            &bench,
-            &["train", "--batch-size", "4294967295"],
-            "tokens in a step",
-        ),
-        (
-            &bench,
-            &["embed", "--batch-size", "4294967295"],
-            "tokens in a step",
-        ),
-        (
-            &bench,
-            &["train", "--length", "4294967295"],
-            "tokens in a step",
-        ),
-        (
-            &bench,
-            &["generate", "--length", "4294967295"],
-            "tokens in a step",
-        ),
-        (
-            &bench,
-            &["kernels", "--length", "4294967295"],
-            "tokens in a step",
-        ),
-        (
-            &bench,
-            &["train", "--lengths", "16,4294967295"],
-            "tokens in a step",
-        ),
-        (
-            &bench,
-            &["train", "--rank", "4294967295"],
-            "rank is 4294967295",
-        ),
-        (
-            &eval,
-            &["--max-length", "4294967295"],
-            "max-length is 4294967295",
-        ),
+        (&estimate, &["--batch-size", "4294967295"], "tokens in a micro-batch"),
+        (&bench, &["train", "--batch-size", "4294967295"], "tokens in a step"),
+        (&bench, &["embed", "--batch-size", "4294967295"], "tokens in a step"),
+        (&bench, &["train", "--length", "4294967295"], "tokens in a step"),
+        (&bench, &["generate", "--length", "4294967295"], "tokens in a step"),
+        (&bench, &["kernels", "--length", "4294967295"], "tokens in a step"),
+        (&bench, &["train", "--lengths", "16,4294967295"], "tokens in a step"),
+        (&bench, &["train", "--rank", "4294967295"], "rank is 4294967295"),
+        (&eval, &["--max-length", "4294967295"], "max-length is 4294967295"),
     ] {
         let done = with(flags, base);
         assert!(matches!(done.code, Some(1 | 2)), "{flags:?}: {done:?}");
-        assert!(
-            done.error().contains(expected),
-            "{flags:?}: {}",
-            done.error()
-        );
+        assert!(done.error().contains(expected), "{flags:?}: {}", done.error());
     }
     with(&["--group-size", "4294967295"], &eval).ok();
-    let mut embed = vec![
-        "embed", "--device", "cpu", "--model", model, "--input", rows,
-    ];
+    let mut embed = vec!["embed", "--device", "cpu", "--model", model, "--input", rows];
     embed.extend(["--output", &vectors, "--batch-size", "4294967295"]);
     run(embed).ok();
-    let inspect = [
-        "inspect", "--device", "cpu", "--model", model, "--data", rows,
-    ];
+    let inspect = ["inspect", "--device", "cpu", "--model", model, "--data", rows];
     with(&["--rows", "4294967295"], &inspect).ok();
-    refused(
-        &[&inspect[..], &["--first-row", "4294967295"]].concat(),
-        "has 8 rows",
-    );
+    refused(&[&inspect[..], &["--first-row", "4294967295"]].concat(), "has 8 rows");
 }

@@ -21,10 +21,7 @@ fn bench(flags: &str) -> Value {
 fn close(estimated: &Value, held: &Value) {
     let bytes = |value: &Value| value.as_f64().expect("bytes");
     let ratio = bytes(estimated) / bytes(held);
-    assert!(
-        (0.9..=1.1).contains(&ratio),
-        "{estimated} bytes estimated, {held} held: {ratio:.3}"
-    );
+    assert!((0.9..=1.1).contains(&ratio), "{estimated} bytes estimated, {held} held: {ratio:.3}");
 }
 
 #[test]
@@ -35,10 +32,7 @@ fn a_step_holds_what_was_estimated() {
     let flags = line.split_whitespace().chain([model.as_str()]);
     let estimate = run(flags.collect::<Vec<_>>()).json();
     close(&estimate["total_bytes"], &whole["peak_rss_bytes"]);
-    assert!(
-        whole["peak_rss_bytes"].as_u64() <= Some(1_000_000_000),
-        "4 × 256 tokens train within 1.0 GB: {whole}"
-    );
+    assert!(whole["peak_rss_bytes"].as_u64() <= Some(1_000_000_000), "4 × 256 tokens train within 1.0 GB: {whole}");
     bench("--task train --trained-share 0.25");
     bench("--task train --lengths 512,290,100,16 --trained-share 0.34");
     bench("--task train --lengths 256,128,64,32");

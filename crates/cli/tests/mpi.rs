@@ -6,21 +6,14 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{
-    Done, finish, fixture, last_checkpoint, run, steps, tiny_training, wait_until, write,
-};
+use common::{Done, finish, fixture, last_checkpoint, run, steps, tiny_training, wait_until, write};
 use serde_json::Value;
 
 /// `mpirun` with `count` ranks on this machine, whatever its number of processors.
 fn mpirun(count: usize) -> Command {
     let mut command = Command::new("mpirun");
     command
-        .args([
-            "--allow-run-as-root",
-            "--oversubscribe",
-            "--bind-to",
-            "none",
-        ])
+        .args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"])
         // One machine needs no network.
         .args(["--mca", "btl", "self,vader", "-np", &count.to_string()])
         .arg(env!("CARGO_BIN_EXE_bft"))
@@ -49,9 +42,7 @@ fn adapter(output: &Path) -> Vec<f32> {
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
     let mut tensors = file.tensors();
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    let bytes = tensors
-        .iter()
-        .flat_map(|(_, it)| it.data().as_chunks::<4>().0.to_vec());
+    let bytes = tensors.iter().flat_map(|(_, it)| it.data().as_chunks::<4>().0.to_vec());
     bytes.map(f32::from_le_bytes).collect()
 }
 
@@ -76,11 +67,7 @@ fn two_and_four_ranks_train_what_one_process_trains() {
         flags.push("--json".to_owned());
         let done = ranks(count, &flags);
         assert_eq!(done.json()["steps"], 5);
-        assert_eq!(
-            done.stdout.lines().count(),
-            1,
-            "rank 0 alone answers: {done:?}"
-        );
+        assert_eq!(done.stdout.lines().count(), 1, "rank 0 alone answers: {done:?}");
         assert!(done.stderr.contains(&format!("ranks: {count}")), "{done:?}");
         assert_eq!(done.stderr.matches("data: ").count(), 1, "{done:?}");
         assert_eq!(steps(&output), [1, 2, 3, 4, 5]);
@@ -95,9 +82,7 @@ fn ranks_measure_no_kernels_so_that_all_compute_with_the_same() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let row = "{\"input_ids\": [1, 2, 3], \"id\": 1}\n";
-    let input = write(folder.path(), "rows.jsonl", row)
-        .display()
-        .to_string();
+    let input = write(folder.path(), "rows.jsonl", row).display().to_string();
     let kept = |verb: &str, count: usize| {
         let place = |what: &str| folder.path().join(format!("{verb}-{count}-{what}"));
         let (cache, output) = (place("cache"), place("output"));
@@ -105,10 +90,7 @@ fn ranks_measure_no_kernels_so_that_all_compute_with_the_same() {
         if verb == "embed" {
             let output = output.with_extension("npy").display().to_string();
             let model = fixture("llama");
-            let line = [
-                "embed", "--device", "gpu", "--model", &model, "--input", &input, "--output",
-                &output,
-            ];
+            let line = ["embed", "--device", "gpu", "--model", &model, "--input", &input, "--output", &output];
             flags = line.map(str::to_owned).to_vec();
         }
         flags[2] = "gpu".to_owned();
@@ -117,9 +99,7 @@ fn ranks_measure_no_kernels_so_that_all_compute_with_the_same() {
         Done::of(done.expect("mpirun starts")).ok();
         let files = std::fs::read_dir(cache.join("gpu")).expect("a cache");
         let names = files.map(|file| file.expect("a file").file_name());
-        names
-            .filter(|name| name.to_string_lossy().ends_with(".kernels.json"))
-            .count()
+        names.filter(|name| name.to_string_lossy().ends_with(".kernels.json")).count()
     };
     for verb in ["train", "embed"] {
         assert_eq!(kept(verb, 1), 1, "one process measures: {verb}");
@@ -131,13 +111,8 @@ fn ranks_measure_no_kernels_so_that_all_compute_with_the_same() {
 fn a_rank_that_dies_stops_the_job_and_the_last_checkpoint_goes_on_with_other_ranks() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = folder.path().join("tuned");
-    let job = mpirun(4)
-        .args(training(&output, 1_000_000))
-        .spawn()
-        .expect("mpirun starts");
-    wait_until("the first checkpoints", || {
-        last_checkpoint(&output) >= Some(2)
-    });
+    let job = mpirun(4).args(training(&output, 1_000_000)).spawn().expect("mpirun starts");
+    wait_until("the first checkpoints", || last_checkpoint(&output) >= Some(2));
     // The last child of mpirun is a rank.
     let rank = children(job.id()).pop().expect("ranks");
     // SAFETY: kill has no memory to misuse; the process is a rank of the job started above.
@@ -159,19 +134,14 @@ fn a_rank_that_dies_stops_the_job_and_the_last_checkpoint_goes_on_with_other_ran
 fn children(parent: u32) -> Vec<i32> {
     let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     let list = list.expect("a Linux machine");
-    list.split_whitespace()
-        .filter_map(|id| id.parse().ok())
-        .collect()
+    list.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
 #[test]
 fn one_rank_that_is_interrupted_saves_and_stops_all() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = folder.path().join("tuned");
-    let job = mpirun(2)
-        .args(training(&output, 1_000_000))
-        .spawn()
-        .expect("mpirun starts");
+    let job = mpirun(2).args(training(&output, 1_000_000)).spawn().expect("mpirun starts");
     wait_until("the first steps", || !steps(&output).is_empty());
     let rank = children(job.id()).pop().expect("ranks");
     // SAFETY: as above.
@@ -205,12 +175,7 @@ fn shards(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut shards: Vec<_> = entries
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|it| it == "npy"))
-        .map(|path| {
-            (
-                path.file_name().expect("a name").into(),
-                std::fs::read(&path).expect("a file"),
-            )
-        })
+        .map(|path| (path.file_name().expect("a name").into(), std::fs::read(&path).expect("a file")))
         .collect();
     shards.sort();
     shards
@@ -219,9 +184,7 @@ fn shards(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 #[test]
 fn shards_are_the_same_whoever_writes_them_and_a_second_start_writes_what_is_missing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let rows: String = (0..23)
-        .map(|i| format!("{{\"input_ids\": [{i}, {}, 7, 9], \"id\": {i}}}\n", i + 3))
-        .collect();
+    let rows: String = (0..23).map(|i| format!("{{\"input_ids\": [{i}, {}, 7, 9], \"id\": {i}}}\n", i + 3)).collect();
     let input = write(folder.path(), "rows.jsonl", &rows);
     let flags = |name: &str, more: &str| -> Vec<String> {
         let output = folder.path().join(name);
@@ -235,41 +198,26 @@ fn shards_are_the_same_whoever_writes_them_and_a_second_start_writes_what_is_mis
         line.split(' ').map(str::to_owned).collect()
     };
     let alone = run(flags("alone", "")).json();
-    assert_eq!(
-        (&alone["rows"], &alone["shards"]["all"]),
-        (&23.into(), &6.into())
-    );
+    assert_eq!((&alone["rows"], &alone["shards"]["all"]), (&23.into(), &6.into()));
     let expected = shards(&folder.path().join("alone"));
     assert_eq!(expected.len(), 6);
     for count in [2, 4] {
         let name = format!("{count}");
         let answer = ranks(count, &flags(&name, "")).json();
-        assert_eq!(
-            (&answer["rows"], &answer["shards"]["kept"]),
-            (&23.into(), &0.into())
-        );
+        assert_eq!((&answer["rows"], &answer["shards"]["kept"]), (&23.into(), &0.into()));
         assert_eq!(shards(&folder.path().join(&name)), expected);
     }
     let place = folder.path().join("2");
     std::fs::remove_file(place.join("v-00003.npy")).expect("a shard");
     let answer = ranks(4, &flags("2", "")).json();
-    assert_eq!(
-        (&answer["rows"], &answer["shards"]["kept"]),
-        (&4.into(), &5.into())
-    );
+    assert_eq!((&answer["rows"], &answer["shards"]["kept"]), (&4.into(), &5.into()));
     assert_eq!(shards(&place), expected);
     let manifest = std::fs::read_to_string(place.join("v.shards.json")).expect("a manifest");
     let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
-    assert_eq!(
-        (&manifest["rows"], &manifest["shards"]),
-        (&23.into(), &6.into())
-    );
+    assert_eq!((&manifest["rows"], &manifest["shards"]), (&23.into(), &6.into()));
     let other = ranks(2, &flags("2", " --normalize"));
     assert_ne!(other.code, Some(0));
-    assert!(
-        other.stderr.contains("another run") || other.stderr.contains("another model"),
-        "{other:?}"
-    );
+    assert!(other.stderr.contains("another run") || other.stderr.contains("another model"), "{other:?}");
     assert_eq!(shards(&place), expected);
 }
 
@@ -288,22 +236,17 @@ impl Hosts {
         let hosts = Self { names, folder };
         let [a, b] = &hosts.names;
         let ip = |line: String| {
-            let done = Command::new("ip")
-                .args(line.split(' '))
-                .stderr(Stdio::null())
-                .status();
+            let done = Command::new("ip").args(line.split(' ')).stderr(Stdio::null()).status();
             done.is_ok_and(|status| status.success())
         };
         let ready = ip(format!("netns add {a}"))
             && ip(format!("netns add {b}"))
-            && ip(format!(
-                "link add bft0 netns {a} type veth peer name bft0 netns {b}"
-            ))
+            && ip(format!("link add bft0 netns {a} type veth peer name bft0 netns {b}"))
             && ip(format!("-n {a} addr add 10.77.0.1/24 dev bft0"))
             && ip(format!("-n {b} addr add 10.77.0.2/24 dev bft0"))
-            && [a, b].into_iter().all(|name| {
-                ip(format!("-n {name} link set lo up")) && ip(format!("-n {name} link set bft0 up"))
-            });
+            && [a, b]
+                .into_iter()
+                .all(|name| ip(format!("-n {name} link set lo up")) && ip(format!("-n {name} link set bft0 up")));
         ready.then_some(hosts)
     }
 
@@ -323,28 +266,9 @@ impl Hosts {
         let output = Command::new("ip")
             .args(["netns", "exec", a, "unshare", "--uts", "sh", "-c"])
             .args(["hostname \"$0\"; exec mpirun \"$@\"", a])
-            .args([
-                "--allow-run-as-root",
-                "--bind-to",
-                "none",
-                "-x",
-                "RAYON_NUM_THREADS",
-            ])
-            .args([
-                "--host",
-                "10.77.0.1:1,10.77.0.2:1",
-                "--mca",
-                "plm_rsh_agent",
-                &agent,
-            ])
-            .args([
-                "--mca",
-                "oob_tcp_if_include",
-                "10.77.0.0/24",
-                "--mca",
-                "btl",
-                "tcp,self",
-            ])
+            .args(["--allow-run-as-root", "--bind-to", "none", "-x", "RAYON_NUM_THREADS"])
+            .args(["--host", "10.77.0.1:1,10.77.0.2:1", "--mca", "plm_rsh_agent", &agent])
+            .args(["--mca", "oob_tcp_if_include", "10.77.0.0/24", "--mca", "btl", "tcp,self"])
             .args(["--mca", "btl_tcp_if_include", "10.77.0.0/24", "-np", "2"])
             .arg(env!("CARGO_BIN_EXE_bft"))
             .args(arguments)
@@ -358,10 +282,7 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         for name in &self.names {
-            let _ = Command::new("ip")
-                .args(["netns", "del", name])
-                .stderr(Stdio::null())
-                .status();
+            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
         }
     }
 }
@@ -377,9 +298,6 @@ fn two_hosts_train_what_one_process_trains() {
     run(training(&place("alone"), 5)).ok();
     let done = hosts.mpirun(&training(&place("hosts"), 5));
     done.ok();
-    assert!(
-        done.stderr.contains("ranks: 2, 1 of them on this machine"),
-        "{done:?}"
-    );
+    assert!(done.stderr.contains("ranks: 2, 1 of them on this machine"), "{done:?}");
     assert_same_but_for_rounding(&place("hosts"), &place("alone"));
 }

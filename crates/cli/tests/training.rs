@@ -8,18 +8,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{
-    Done, bft, finish, fixture, last_checkpoint, line, run, signal, steps, tiny_training,
-    wait_until, write,
-};
+use common::{Done, bft, finish, fixture, last_checkpoint, line, run, signal, steps, tiny_training, wait_until, write};
 use serde_json::Value;
 
 fn start(flags: &[String]) -> std::process::Child {
-    bft(flags)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("bft starts")
+    bft(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bft starts")
 }
 
 fn adapter_bytes(output: &Path) -> Vec<u8> {
@@ -35,67 +28,32 @@ fn a_run_leaves_what_the_contract_names() {
     flags.extend(["--eval-data", &rows, "--eval-every", "2", "--json"].map(str::to_owned));
     let done = run(&flags);
     let answer = done.json();
-    assert_eq!(
-        (&answer["steps"], &answer["stopped"]),
-        (&5.into(), &false.into())
-    );
-    for name in [
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "metrics.jsonl",
-        "run.json",
-        "checkpoints",
-    ] {
+    assert_eq!((&answer["steps"], &answer["stopped"]), (&5.into(), &false.into()));
+    for name in ["adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "run.json", "checkpoints"] {
         assert!(output.join(name).exists(), "{name}");
     }
     assert_eq!(steps(&output), [1, 2, 3, 4, 5]);
     let metrics = std::fs::read_to_string(output.join("metrics.jsonl")).expect("metrics");
-    let rows: Vec<Value> = metrics
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
-    let step = rows
-        .iter()
-        .find(|row| row["step"] == 1 && row.get("nll").is_some())
-        .expect("a step");
-    for key in [
-        "loss",
-        "nll",
-        "lr",
-        "grad_norm",
-        "tokens",
-        "tokens_per_second",
-    ] {
+    let rows: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let step = rows.iter().find(|row| row["step"] == 1 && row.get("nll").is_some()).expect("a step");
+    for key in ["loss", "nll", "lr", "grad_norm", "tokens", "tokens_per_second"] {
         assert!(step[key].is_number(), "{key}: {step}");
     }
-    let evals: Vec<u64> = rows
-        .iter()
-        .filter(|row| row.get("eval_nll").is_some())
-        .filter_map(|row| row["step"].as_u64())
-        .collect();
+    let evals: Vec<u64> =
+        rows.iter().filter(|row| row.get("eval_nll").is_some()).filter_map(|row| row["step"].as_u64()).collect();
     assert_eq!(evals, [0, 2, 4, 5]);
     // Whatever says what is going on goes to standard error; --json's answer is all there is on standard output.
     assert_eq!(done.stdout.lines().count(), 1);
-    assert!(
-        done.stderr.contains("device: cpu") && done.stderr.contains("held-out nll"),
-        "{done:?}"
-    );
+    assert!(done.stderr.contains("device: cpu") && done.stderr.contains("held-out nll"), "{done:?}");
     // The adapter does something: eval with it differs from eval without.
     let model = fixture("llama");
     let data = format!("{model}/rows.jsonl");
     let eval = |more: &[&str]| {
-        let flags = [
-            "eval", "--device", "cpu", "--model", &model, "--data", &data, "--json",
-        ];
-        run(flags.iter().chain(more)).json()["nll"]
-            .as_f64()
-            .expect("a number")
+        let flags = ["eval", "--device", "cpu", "--model", &model, "--data", &data, "--json"];
+        run(flags.iter().chain(more)).json()["nll"].as_f64().expect("a number")
     };
     let adapter = output.display().to_string();
-    assert!(
-        eval(&["--adapter", &adapter]) < eval(&[]),
-        "training lowers the NLL of its own rows"
-    );
+    assert!(eval(&["--adapter", &adapter]) < eval(&[]), "training lowers the NLL of its own rows");
 }
 
 #[test]
@@ -119,17 +77,12 @@ fn a_config_file_runs_and_the_command_line_wins() {
         "model = '{model}'\ndata = '{model}/rows.jsonl'\noutput = '{}'\nsteps = 9\nrank = 2\ndevice = 'cpu'\nno-shuffle = true\n",
         output.display()
     );
-    let config = write(folder.path(), "run.toml", &text)
-        .display()
-        .to_string();
+    let config = write(folder.path(), "run.toml", &text).display().to_string();
     run(["train", "--config", &config, "--steps", "2"]).ok();
     assert_eq!(steps(&output), [1, 2]);
     let text = std::fs::read_to_string(output.join("run.json")).expect("run.json");
     let settings = &serde_json::from_str::<Value>(&text).expect("JSON")["settings"];
-    assert_eq!(
-        (&settings["rank"], &settings["no-shuffle"]),
-        (&2.into(), &true.into())
-    );
+    assert_eq!((&settings["rank"], &settings["no-shuffle"]), (&2.into(), &true.into()));
 }
 
 #[test]
@@ -140,24 +93,14 @@ fn ctrl_c_saves_and_stops_and_the_shown_command_goes_on_bit_for_bit() {
     wait_until("the first steps", || !steps(&output).is_empty());
     signal(&child, libc::SIGINT);
     let done = finish(child);
-    assert_eq!(
-        done.code,
-        Some(1),
-        "a stopped run is not a finished one: {done:?}"
-    );
+    assert_eq!(done.code, Some(1), "a stopped run is not a finished one: {done:?}");
     assert!(done.stderr.contains("stopping after this step"), "{done:?}");
     let taken = *steps(&output).last().expect("steps");
     assert_eq!(last_checkpoint(&output), Some(taken));
     let error = done.error().to_owned();
-    assert!(
-        error.starts_with(&format!("stopped after step {taken};")),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("stopped after step {taken};")), "{error}");
 
-    let command = error
-        .split("bft ")
-        .nth(1)
-        .expect("the message shows the command");
+    let command = error.split("bft ").nth(1).expect("the message shows the command");
     let more = (taken + 3).to_string();
     let resumed = run(command.split(' ').chain(["--steps", &more]));
     resumed.ok();
@@ -165,11 +108,7 @@ fn ctrl_c_saves_and_stops_and_the_shown_command_goes_on_bit_for_bit() {
 
     let whole = folder.path().join("whole");
     run(tiny_training(&whole, taken as usize + 3)).ok();
-    assert_eq!(
-        adapter_bytes(&output),
-        adapter_bytes(&whole),
-        "stopped and resumed equals uninterrupted"
-    );
+    assert_eq!(adapter_bytes(&output), adapter_bytes(&whole), "stopped and resumed equals uninterrupted");
 }
 
 #[test]
@@ -177,20 +116,12 @@ fn a_second_ctrl_c_quits_at_once() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     // One step of these takes long enough to press twice.
     let ids: Vec<String> = (0..128).map(|id| id.to_string()).collect();
-    let row = format!(
-        "{{\"input_ids\": [{0}], \"labels\": [{0}]}}\n",
-        ids.join(",")
-    );
-    let data = write(folder.path(), "long.jsonl", &row.repeat(512))
-        .display()
-        .to_string();
+    let row = format!("{{\"input_ids\": [{0}], \"labels\": [{0}]}}\n", ids.join(","));
+    let data = write(folder.path(), "long.jsonl", &row.repeat(512)).display().to_string();
     let output = folder.path().join("tuned");
     let mut flags = tiny_training(&output, 1000);
     flags.extend(["--batch-size", "512", "--checkpoint-activations", "on"].map(str::to_owned));
-    let at = flags
-        .iter()
-        .position(|flag| flag.ends_with("rows.jsonl"))
-        .expect("the data flag");
+    let at = flags.iter().position(|flag| flag.ends_with("rows.jsonl")).expect("the data flag");
     flags[at] = data;
     let child = start(&flags);
     wait_until("the first step", || !steps(&output).is_empty());
@@ -200,15 +131,8 @@ fn a_second_ctrl_c_quits_at_once() {
     signal(&child, libc::SIGINT);
     let done = finish(child);
     assert_eq!(done.code, Some(1), "{done:?}");
-    assert!(
-        !done.stderr.contains("stopped after step"),
-        "nothing was saved: {done:?}"
-    );
-    assert!(
-        pressed.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        pressed.elapsed()
-    );
+    assert!(!done.stderr.contains("stopped after step"), "nothing was saved: {done:?}");
+    assert!(pressed.elapsed() < Duration::from_secs(2), "{:?}", pressed.elapsed());
 }
 
 #[test]
@@ -226,20 +150,9 @@ fn kill_9_leaves_the_last_checkpoint_usable() {
         child.wait().expect("ended");
         let saved = last_checkpoint(&output).expect("a checkpoint");
         let more = (saved + 2).to_string();
-        let done = run([
-            "train",
-            "--output",
-            &output.display().to_string(),
-            "--resume",
-            "--steps",
-            &more,
-        ]);
+        let done = run(["train", "--output", &output.display().to_string(), "--resume", "--steps", &more]);
         done.ok();
-        assert_eq!(
-            steps(&output),
-            (1..=saved + 2).collect::<Vec<u64>>(),
-            "no step is lost or told twice"
-        );
+        assert_eq!(steps(&output), (1..=saved + 2).collect::<Vec<u64>>(), "no step is lost or told twice");
     }
 }
 
@@ -264,10 +177,7 @@ fn with_little_room(flags: &[String], bytes: u64) -> Done {
     // SAFETY: between fork and exec only these two system calls are made, both of which are async-signal-safe.
     unsafe {
         command.pre_exec(move || {
-            let limit = libc::rlimit {
-                rlim_cur: bytes,
-                rlim_max: bytes,
-            };
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
             // The write shall fail, not the process be ended by the signal.
             libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
             match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
@@ -291,15 +201,10 @@ fn a_full_disk_is_said_and_loses_no_finished_work() {
     let done = with_little_room(&resume, 4096);
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.error().contains("write"), "{}", done.error());
-    assert_eq!(
-        adapter_bytes(&output),
-        before,
-        "the finished adapter is untouched"
-    );
+    assert_eq!(adapter_bytes(&output), before, "the finished adapter is untouched");
     assert_eq!(last_checkpoint(&output), Some(2));
-    let leftovers = std::fs::read_dir(&output)
-        .expect("a folder")
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let leftovers =
+        std::fs::read_dir(&output).expect("a folder").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let leftovers: Vec<String> = leftovers.filter(|name| name.starts_with(".bft-")).collect();
     assert_eq!(leftovers, [""; 0], "no half-written file stays");
     // With room again, it goes on.
@@ -314,29 +219,14 @@ fn full_devices_are_written_to_not_replaced() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("full.npy");
     std::os::unix::fs::symlink("/dev/full", &out).expect("a link");
-    let done = run([
-        "embed",
-        "--device",
-        "cpu",
-        "--model",
-        &model,
-        "--input",
-        &rows,
-        "--output",
-        &out.display().to_string(),
-    ]);
+    let done =
+        run(["embed", "--device", "cpu", "--model", &model, "--input", &rows, "--output", &out.display().to_string()]);
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.error().contains("full.npy"), "{}", done.error());
     assert!(out.is_symlink(), "the link is still there");
 
-    let full = std::fs::File::options()
-        .write(true)
-        .open("/dev/full")
-        .expect("/dev/full");
-    let output = bft(["inspect", "--model", &model])
-        .stdout(full)
-        .output()
-        .expect("bft starts");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let output = bft(["inspect", "--model", &model]).stdout(full).output().expect("bft starts");
     let done = Done::of(output);
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.error().contains("standard output"), "{}", done.error());
@@ -369,11 +259,7 @@ fn resuming_where_nothing_was_saved_is_said() {
     flags.push("--resume".into());
     let done = run(flags);
     assert_eq!(done.code, Some(1));
-    assert!(
-        done.error().contains("no checkpoint to resume from"),
-        "{}",
-        done.error()
-    );
+    assert!(done.error().contains("no checkpoint to resume from"), "{}", done.error());
     // Without run.json the flags that must be there are asked for.
     let done = line("train --output /no/such/folder --resume");
     assert_eq!(done.code, Some(2));
@@ -392,15 +278,9 @@ fn paths_need_not_be_utf_8() {
     std::os::unix::fs::symlink(fixture("llama"), &model).expect("a link");
     std::fs::copy(model.join("rows.jsonl"), &data).expect("a copy");
     let flags = |steps: usize, output: &Path| -> Vec<OsString> {
-        let mut flags: Vec<OsString> = tiny_training(Path::new("unused"), steps)
-            .into_iter()
-            .map(OsString::from)
-            .collect();
-        for (flag, path) in [
-            ("--model", &*model),
-            ("--data", &*data),
-            ("--output", output),
-        ] {
+        let mut flags: Vec<OsString> =
+            tiny_training(Path::new("unused"), steps).into_iter().map(OsString::from).collect();
+        for (flag, path) in [("--model", &*model), ("--data", &*data), ("--output", output)] {
             let place = flags.iter().position(|word| word == flag).expect("a flag");
             flags[place + 1] = path.into();
         }
@@ -429,19 +309,12 @@ fn paths_need_not_be_utf_8() {
 
     // What is left can be used and written to such paths.
     let vectors = at(b"vectors-\xfc.npy");
-    let mut embed: Vec<OsString> = ["embed", "--device", "cpu", "--json", "--input"]
-        .map(OsString::from)
-        .to_vec();
+    let mut embed: Vec<OsString> = ["embed", "--device", "cpu", "--json", "--input"].map(OsString::from).to_vec();
     embed.extend([data.clone().into(), "--model".into(), model.clone().into()]);
     embed.extend(["--adapter".into(), output.clone().into()]);
     embed.extend(["--output".into(), vectors.clone().into_os_string()]);
     run(embed).ok();
     assert!(vectors.exists());
-    let inspect = [
-        "inspect".into(),
-        "--json".into(),
-        "--adapter".into(),
-        output.into(),
-    ];
+    let inspect = ["inspect".into(), "--json".into(), "--adapter".into(), output.into()];
     assert_eq!(run::<_, OsString>(inspect).json()["kind"], "adapter");
 }

@@ -12,67 +12,25 @@ fn a_mistyped_word_names_the_nearest_and_exits_with_2() {
         ("help", "bft has no verb 'help'"),
         ("eval --modle m --data d", "did you mean --model?"),
         ("generate --model m --prmpt hi", "did you mean --prompt?"),
-        (
-            "generate --model m --prompt hi --max-tokens 4",
-            "did you mean --max-new-tokens?",
-        ),
+        ("generate --model m --prompt hi --max-tokens 4", "did you mean --max-new-tokens?"),
         ("chat --model m --temp 1", "did you mean --temperature?"),
-        (
-            "embed --model m --input a --output b.npy --poolin mean",
-            "did you mean --pooling?",
-        ),
+        ("embed --model m --input a --output b.npy --poolin mean", "did you mean --pooling?"),
         ("inspect --modle m", "did you mean --model?"),
-        (
-            "estimate --model m --bach-size 2",
-            "did you mean --batch-size?",
-        ),
+        ("estimate --model m --bach-size 2", "did you mean --batch-size?"),
         ("devices --jsn", "did you mean --json?"),
         ("bench --task trian --model m", "did you mean train?"),
-        (
-            "train --model m --data d --output o --loss btf",
-            "did you mean bft?",
-        ),
-        (
-            "train --model m --data d --output o --schedule cosin",
-            "did you mean cosine?",
-        ),
-        (
-            "train --model m --data d --output o --device gqu",
-            "did you mean gpu?",
-        ),
-        (
-            "train --model m --data d --output o --target-modules q_proj,v_porj",
-            "did you mean v_proj?",
-        ),
-        (
-            "train --model m --data d --output o --checkpoint-activations yes",
-            "expected auto, on or off",
-        ),
-        (
-            "embed --model m --input a --output b.npy --pooling maen",
-            "did you mean mean?",
-        ),
-        (
-            "embed --model m --input a --output b.paquet",
-            "did you mean .parquet?",
-        ),
+        ("train --model m --data d --output o --loss btf", "did you mean bft?"),
+        ("train --model m --data d --output o --schedule cosin", "did you mean cosine?"),
+        ("train --model m --data d --output o --device gqu", "did you mean gpu?"),
+        ("train --model m --data d --output o --target-modules q_proj,v_porj", "did you mean v_proj?"),
+        ("train --model m --data d --output o --checkpoint-activations yes", "expected auto, on or off"),
+        ("embed --model m --input a --output b.npy --pooling maen", "did you mean mean?"),
+        ("embed --model m --input a --output b.paquet", "did you mean .parquet?"),
         ("eval --model m", "--data <FILE> is missing"),
-        (
-            "train --model m --data d --output o --lr -1",
-            "--lr: found '-1'",
-        ),
-        (
-            "train --model m --data d --output o --rank 0",
-            "--rank: found '0'",
-        ),
-        (
-            "train --model m --data d --output o --lora-dropout 1",
-            "--lora-dropout: found '1'",
-        ),
-        (
-            "generate --model m --prompt a --top-p 0",
-            "--top-p: found '0'",
-        ),
+        ("train --model m --data d --output o --lr -1", "--lr: found '-1'"),
+        ("train --model m --data d --output o --rank 0", "--rank: found '0'"),
+        ("train --model m --data d --output o --lora-dropout 1", "--lora-dropout: found '1'"),
+        ("generate --model m --prompt a --top-p 0", "--top-p: found '0'"),
         ("inspect", "--model <PATH>"),
         ("inspect --data d", "--model <PATH>"),
         ("bench --task train", "--model <PATH> is missing"),
@@ -80,11 +38,7 @@ fn a_mistyped_word_names_the_nearest_and_exits_with_2() {
     for (arguments, expected) in cases {
         let done = line(arguments);
         assert_eq!(done.code, Some(2), "{arguments}: {done:?}");
-        assert!(
-            done.error().contains(expected),
-            "{arguments}: {}",
-            done.error()
-        );
+        assert!(done.error().contains(expected), "{arguments}: {}", done.error());
         assert_eq!(done.stdout, "", "{arguments}");
     }
 }
@@ -93,31 +47,16 @@ fn a_mistyped_word_names_the_nearest_and_exits_with_2() {
 fn no_verb_at_all_is_a_bad_command_line() {
     let done = run::<[&str; 0], &str>([]);
     assert_eq!(done.code, Some(2));
-    assert!(
-        done.error().contains("use one of train, eval"),
-        "{}",
-        done.error()
-    );
+    assert!(done.error().contains("use one of train, eval"), "{}", done.error());
 }
 
 #[test]
 fn help_and_version_are_results() {
-    for verb in [
-        "train", "eval", "generate", "chat", "embed", "inspect", "estimate", "devices", "bench",
-    ] {
+    for verb in ["train", "eval", "generate", "chat", "embed", "inspect", "estimate", "devices", "bench"] {
         let done = run([verb, "--help"]);
-        assert!(
-            done.ok().stdout.contains(&format!("Usage: bft {verb}")),
-            "{done:?}"
-        );
-        assert!(
-            done.stdout.contains(&format!("Examples:\n  bft {verb}")),
-            "{done:?}"
-        );
-        assert!(
-            !done.stdout.contains('\u{1b}'),
-            "no colours in a pipe: {done:?}"
-        );
+        assert!(done.ok().stdout.contains(&format!("Usage: bft {verb}")), "{done:?}");
+        assert!(done.stdout.contains(&format!("Examples:\n  bft {verb}")), "{done:?}");
+        assert!(!done.stdout.contains('\u{1b}'), "no colours in a pipe: {done:?}");
     }
     assert!(line("--version").ok().stdout.starts_with("bft "));
     assert!(line("--help").ok().stdout.contains("estimate"));
@@ -127,48 +66,25 @@ fn help_and_version_are_results() {
 fn a_config_file_s_mistakes_name_the_file_and_exit_with_2() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cases = [
-        (
-            "leraning-rate = 1e-4",
-            "unknown key `leraning-rate` for bft train; did you mean `lr`?",
-        ),
+        ("leraning-rate = 1e-4", "unknown key `leraning-rate` for bft train; did you mean `lr`?"),
         ("batch_sise = 4", "did you mean `batch-size`?"),
-        (
-            "rank = 'ten'",
-            "key `rank`: found the text \"ten\", expected a whole number",
-        ),
+        ("rank = 'ten'", "key `rank`: found the text \"ten\", expected a whole number"),
         ("no-shuffle = 'yes'", "expected true or false"),
         ("loss = 'bfft'", "did you mean bft?"),
         ("rank = ", "line 1: not TOML"),
     ];
     for (text, expected) in cases {
         let path = write(folder.path(), "run.toml", text);
-        let done = run([
-            "train",
-            "--model",
-            "m",
-            "--data",
-            "d",
-            "--output",
-            "o",
-            "--config",
-            &path.display().to_string(),
-        ]);
+        let done =
+            run(["train", "--model", "m", "--data", "d", "--output", "o", "--config", &path.display().to_string()]);
         assert_eq!(done.code, Some(2), "{text}: {done:?}");
         assert!(done.error().contains(expected), "{text}: {}", done.error());
-        assert!(
-            done.error().contains("run.toml"),
-            "{text}: {}",
-            done.error()
-        );
+        assert!(done.error().contains("run.toml"), "{text}: {}", done.error());
     }
     let missing = folder.path().join("rnu.toml").display().to_string();
     let done = run(["train", "--config", &missing]);
     assert_eq!(done.code, Some(2));
-    assert!(
-        done.error().contains("did you mean") && done.error().contains("run.toml?"),
-        "{}",
-        done.error()
-    );
+    assert!(done.error().contains("did you mean") && done.error().contains("run.toml?"), "{}", done.error());
 }
 
 #[test]
@@ -177,54 +93,13 @@ fn a_mistyped_path_names_its_neighbour_and_exits_with_1() {
     let rows = format!("{model}/rows.jsonl");
     let wrong_model = model.replace("/llama", "/lama");
     let cases = [
+        (vec!["eval", "--model", &wrong_model, "--data", &rows], "--model"),
+        (vec!["eval", "--model", &model, "--data", &rows[..rows.len() - 1]], "--data"),
+        (vec!["eval", "--model", &model, "--data", &rows, "--adapter", "no-such-folder-at-all"], "--adapter"),
+        (vec!["inspect", "--adapter", "no-such-folder-at-all"], "--adapter"),
+        (vec!["embed", "--model", &model, "--input", "/no/such.txt", "--output", "/tmp/x.npy"], "--input"),
         (
-            vec!["eval", "--model", &wrong_model, "--data", &rows],
-            "--model",
-        ),
-        (
-            vec!["eval", "--model", &model, "--data", &rows[..rows.len() - 1]],
-            "--data",
-        ),
-        (
-            vec![
-                "eval",
-                "--model",
-                &model,
-                "--data",
-                &rows,
-                "--adapter",
-                "no-such-folder-at-all",
-            ],
-            "--adapter",
-        ),
-        (
-            vec!["inspect", "--adapter", "no-such-folder-at-all"],
-            "--adapter",
-        ),
-        (
-            vec![
-                "embed",
-                "--model",
-                &model,
-                "--input",
-                "/no/such.txt",
-                "--output",
-                "/tmp/x.npy",
-            ],
-            "--input",
-        ),
-        (
-            vec![
-                "train",
-                "--model",
-                &model,
-                "--data",
-                &rows,
-                "--output",
-                "/tmp/never",
-                "--init-adapter",
-                "/no/such",
-            ],
+            vec!["train", "--model", &model, "--data", &rows, "--output", "/tmp/never", "--init-adapter", "/no/such"],
             "--init-adapter",
         ),
     ];
@@ -232,10 +107,7 @@ fn a_mistyped_path_names_its_neighbour_and_exits_with_1() {
         let done = run(&arguments);
         assert_eq!(done.code, Some(1), "{arguments:?}: {done:?}");
         let error = done.error();
-        assert!(
-            error.starts_with(flag) && error.contains("no such file or folder"),
-            "{error}"
-        );
+        assert!(error.starts_with(flag) && error.contains("no such file or folder"), "{error}");
     }
     let done = run(["eval", "--model", &wrong_model, "--data", &rows]);
     let expected = format!("did you mean {model}?");
@@ -250,60 +122,20 @@ fn what_is_no_model_adapter_or_data_is_said_in_one_line() {
     let rows = format!("{model}/rows.jsonl");
     write(folder.path(), "not.gguf", "this is no model");
     write(folder.path(), "empty.jsonl", "");
-    write(
-        folder.path(),
-        "bad.jsonl",
-        "{\"promt\": \"a\", \"completion\": \"b\"}\n",
-    );
-    write(
-        folder.path(),
-        "text.jsonl",
-        "{\"text\": \"this model has no tokenizer\"}\n",
-    );
-    write(
-        folder.path(),
-        "masked.jsonl",
-        "{\"input_ids\": [1, 2], \"labels\": [-100, -100]}\n",
-    );
-    write(
-        folder.path(),
-        "beyond.jsonl",
-        "{\"input_ids\": [1, 9999], \"labels\": [1, 9999]}\n",
-    );
+    write(folder.path(), "bad.jsonl", "{\"promt\": \"a\", \"completion\": \"b\"}\n");
+    write(folder.path(), "text.jsonl", "{\"text\": \"this model has no tokenizer\"}\n");
+    write(folder.path(), "masked.jsonl", "{\"input_ids\": [1, 2], \"labels\": [-100, -100]}\n");
+    write(folder.path(), "beyond.jsonl", "{\"input_ids\": [1, 9999], \"labels\": [1, 9999]}\n");
     let long: Vec<String> = (0..200).map(|id| (id % 100).to_string()).collect();
-    let long = format!(
-        "{{\"input_ids\": [{0}], \"labels\": [{0}]}}\n",
-        long.join(",")
-    );
+    let long = format!("{{\"input_ids\": [{0}], \"labels\": [{0}]}}\n", long.join(","));
     write(folder.path(), "long.jsonl", &long);
-    let eval = |data: &str| {
-        run([
-            "eval",
-            "--device",
-            "cpu",
-            "--model",
-            &model,
-            "--data",
-            &at(data),
-        ])
-    };
+    let eval = |data: &str| run(["eval", "--device", "cpu", "--model", &model, "--data", &at(data)]);
     for (done, expected) in [
         (run(["inspect", "--model", &at("not.gguf")]), "not.gguf"),
-        (
-            run(["inspect", "--model", &folder.path().display().to_string()]),
-            "config.json",
-        ),
+        (run(["inspect", "--model", &folder.path().display().to_string()]), "config.json"),
         (run(["inspect", "--adapter", &model]), "adapter_config.json"),
         (
-            run([
-                "eval",
-                "--model",
-                &fixture("qwen3"),
-                "--adapter",
-                &format!("{model}/adapter"),
-                "--data",
-                &rows,
-            ]),
+            run(["eval", "--model", &fixture("qwen3"), "--adapter", &format!("{model}/adapter"), "--data", &rows]),
             "adapter",
         ),
         (eval("empty.jsonl"), "is empty"),
@@ -312,38 +144,16 @@ fn what_is_no_model_adapter_or_data_is_said_in_one_line() {
         (eval("masked.jsonl"), "masked.jsonl"),
         (eval("beyond.jsonl"), "9999"),
         (eval("long.jsonl"), "200"),
+        (run(["generate", "--device", "cpu", "--model", &model, "--prompt", "a"]), "no chat template"),
+        (run(["chat", "--device", "cpu", "--model", &model]), "no tokenizer"),
         (
-            run([
-                "generate", "--device", "cpu", "--model", &model, "--prompt", "a",
-            ]),
-            "no chat template",
-        ),
-        (
-            run(["chat", "--device", "cpu", "--model", &model]),
-            "no tokenizer",
-        ),
-        (
-            run([
-                "eval",
-                "--device",
-                "cpu",
-                "--model",
-                &model,
-                "--data",
-                &rows,
-                "--max-length",
-                "4096",
-            ]),
+            run(["eval", "--device", "cpu", "--model", &model, "--data", &rows, "--max-length", "4096"]),
             "max-length is 4096",
         ),
         (run(["devices", "--device", "gpu:99"]), "adapter"),
     ] {
         assert_eq!(done.code, Some(1), "{done:?}");
-        assert!(
-            done.error().contains(expected),
-            "expected {expected}: {}",
-            done.error()
-        );
+        assert!(done.error().contains(expected), "expected {expected}: {}", done.error());
         assert_eq!(done.stdout, "", "{done:?}");
     }
 }

@@ -6,29 +6,20 @@
 use std::time::{Duration, Instant};
 
 use bft_core::cpu::{
-    AttentionShape, WeightRef, attention_backward, attention_cached, attention_forward,
-    exp_sub_sum, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt, silu_mul, sum_exp_sub,
+    AttentionShape, WeightRef, attention_backward, attention_cached, attention_forward, exp_sub_sum, gemm_nn, gemm_nt,
+    gemm_tn, linear_nn, linear_nt, silu_mul, sum_exp_sub,
 };
 use bft_formats::DType;
 
 /// (out, in) of q and o, k and v, gate and up, down, and a chunk of the vocabulary.
-const MATRICES: [(usize, usize); 5] = [
-    (576, 576),
-    (192, 576),
-    (1536, 576),
-    (576, 1536),
-    (4096, 576),
-];
+const MATRICES: [(usize, usize); 5] = [(576, 576), (192, 576), (1536, 576), (576, 1536), (4096, 576)];
 const TOKENS: usize = 1024;
 
 fn main() {
     let filter = std::env::args().nth(1).unwrap_or_default();
     let wanted = |name: &str| name.contains(&filter);
     println!("{} threads, {TOKENS} tokens", rayon::current_num_threads());
-    println!(
-        "{:<40} {:>10} {:>10} {:>6}",
-        "GFLOP/s", "bft", "gemm", "ratio"
-    );
+    println!("{:<40} {:>10} {:>10} {:>6}", "GFLOP/s", "bft", "gemm", "ratio");
     for dtype in [DType::F32, DType::BF16, DType::Q8_0, DType::Q4_1] {
         for (rows, cols) in MATRICES {
             frozen(dtype, rows, cols, TOKENS, &wanted);
@@ -58,17 +49,10 @@ fn random(len: usize) -> Vec<f32> {
 /// Blocks of random quants whose scales are small finite halves.
 fn weight(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
     if dtype == DType::F32 {
-        return random(rows * cols)
-            .iter()
-            .flat_map(|x| x.to_le_bytes())
-            .collect();
+        return random(rows * cols).iter().flat_map(|x| x.to_le_bytes()).collect();
     }
     let byte = |i: usize| {
-        if i % 2 == 1 {
-            0x20 | (i * 7 % 8) as u8
-        } else {
-            (i * 31) as u8
-        }
+        if i % 2 == 1 { 0x20 | (i * 7 % 8) as u8 } else { (i * 31) as u8 }
     };
     (0..rows * dtype.row_bytes(cols)).map(byte).collect()
 }
@@ -93,12 +77,7 @@ fn alternate(mut a: impl FnMut(), mut b: impl FnMut()) -> (f64, f64) {
 fn compare(name: &str, flops: usize, ours: impl FnMut(), theirs: impl FnMut()) {
     let (a, b) = alternate(ours, theirs);
     let rate = |seconds: f64| flops as f64 / seconds / 1e9;
-    println!(
-        "{name:<40} {:>10.1} {:>10.1} {:>6.2}",
-        rate(a),
-        rate(b),
-        b / a
-    );
+    println!("{name:<40} {:>10.1} {:>10.1} {:>6.2}", rate(a), rate(b), b / a);
 }
 
 /// C[m, n] = A[m, k] · B[k, n] by the crate `gemm`, with (row, column) strides.
@@ -140,17 +119,8 @@ fn dense(
 
 fn frozen(dtype: DType, rows: usize, cols: usize, tokens: usize, wanted: &dyn Fn(&str) -> bool) {
     let data = weight(dtype, rows, cols);
-    let w = WeightRef {
-        dtype,
-        rows,
-        cols,
-        data: &data,
-    };
-    let (x, dy, w_dense) = (
-        random(tokens * cols),
-        random(tokens * rows),
-        random(rows * cols),
-    );
+    let w = WeightRef { dtype, rows, cols, data: &data };
+    let (x, dy, w_dense) = (random(tokens * cols), random(tokens * rows), random(rows * cols));
     let (mut y, mut dx) = (vec![0.0; tokens * rows], vec![0.0; tokens * cols]);
     let (mut y_dense, mut dx_dense) = (y.clone(), dx.clone());
     let flops = 2 * tokens * rows * cols;
@@ -178,11 +148,7 @@ fn frozen(dtype: DType, rows: usize, cols: usize, tokens: usize, wanted: &dyn Fn
 
 /// The six products of one adapter, whose input and output are equally wide here.
 fn lora(rank: usize, width: usize, wanted: &dyn Fn(&str) -> bool) {
-    let (x, t, a) = (
-        random(TOKENS * width),
-        random(TOKENS * rank),
-        random(rank * width),
-    );
+    let (x, t, a) = (random(TOKENS * width), random(TOKENS * rank), random(rank * width));
     let wide = || vec![0.0; TOKENS * width];
     let narrow = || vec![0.0; TOKENS * rank];
     let flops = 2 * TOKENS * rank * width;
@@ -194,68 +160,35 @@ fn lora(rank: usize, width: usize, wanted: &dyn Fn(&str) -> bool) {
     };
     let (m, r, k) = (TOKENS, rank, width);
     let (mut c, mut d) = (narrow(), narrow());
-    run(
-        "t = x·Aᵀ",
-        &mut || gemm_nt(&x, &a, &mut c, m, r, k, 1.0, 0.0),
-        &mut || {
-            dense((m, r, k), &x, (k, 1), &a, (1, k), &mut d);
-        },
-    );
-    run(
-        "dt = dy·B",
-        &mut || gemm_nn(&x, &a, &mut c, m, r, k, 1.0, 0.0),
-        &mut || {
-            dense((m, r, k), &x, (k, 1), &a, (r, 1), &mut d);
-        },
-    );
+    run("t = x·Aᵀ", &mut || gemm_nt(&x, &a, &mut c, m, r, k, 1.0, 0.0), &mut || {
+        dense((m, r, k), &x, (k, 1), &a, (1, k), &mut d);
+    });
+    run("dt = dy·B", &mut || gemm_nn(&x, &a, &mut c, m, r, k, 1.0, 0.0), &mut || {
+        dense((m, r, k), &x, (k, 1), &a, (r, 1), &mut d);
+    });
     let (mut c, mut d) = (wide(), wide());
-    run(
-        "y = t·Bᵀ",
-        &mut || gemm_nt(&t, &a, &mut c, m, k, r, 1.0, 0.0),
-        &mut || {
-            dense((m, k, r), &t, (r, 1), &a, (1, r), &mut d);
-        },
-    );
-    run(
-        "dx = dt·A",
-        &mut || gemm_nn(&t, &a, &mut c, m, k, r, 1.0, 0.0),
-        &mut || {
-            dense((m, k, r), &t, (r, 1), &a, (k, 1), &mut d);
-        },
-    );
+    run("y = t·Bᵀ", &mut || gemm_nt(&t, &a, &mut c, m, k, r, 1.0, 0.0), &mut || {
+        dense((m, k, r), &t, (r, 1), &a, (1, r), &mut d);
+    });
+    run("dx = dt·A", &mut || gemm_nn(&t, &a, &mut c, m, k, r, 1.0, 0.0), &mut || {
+        dense((m, k, r), &t, (r, 1), &a, (k, 1), &mut d);
+    });
     let (mut c, mut d) = (a.clone(), a.clone());
-    run(
-        "dA = dtᵀ·x",
-        &mut || gemm_tn(&t, &x, &mut c, r, k, m, 1.0, 0.0),
-        &mut || {
-            dense((r, k, m), &t, (1, r), &x, (k, 1), &mut d);
-        },
-    );
-    run(
-        "dB = dyᵀ·t",
-        &mut || gemm_tn(&x, &t, &mut c, k, r, m, 1.0, 0.0),
-        &mut || {
-            dense((k, r, m), &x, (1, k), &t, (r, 1), &mut d);
-        },
-    );
+    run("dA = dtᵀ·x", &mut || gemm_tn(&t, &x, &mut c, r, k, m, 1.0, 0.0), &mut || {
+        dense((r, k, m), &t, (1, r), &x, (k, 1), &mut d);
+    });
+    run("dB = dyᵀ·t", &mut || gemm_tn(&x, &t, &mut c, k, r, m, 1.0, 0.0), &mut || {
+        dense((k, r, m), &x, (1, k), &t, (r, 1), &mut d);
+    });
 }
 
 fn alone(name: &str, work: f64, unit: &str, run: impl FnMut()) {
     let (seconds, _) = alternate(run, || ());
-    println!(
-        "{name:<40} {:>10.2} {unit} {:>10.1} µs",
-        work / seconds / 1e9,
-        seconds * 1e6
-    );
+    println!("{name:<40} {:>10.2} {unit} {:>10.1} µs", work / seconds / 1e9, seconds * 1e6);
 }
 
 fn attention(wanted: &dyn Fn(&str) -> bool) {
-    let shape = AttentionShape {
-        heads: 9,
-        kv_heads: 3,
-        head_dim: 64,
-        causal: true,
-    };
+    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, causal: true };
     for (samples, length) in [(16, 64), (4, 256), (1, 1024), (1, 4096)] {
         let name = format!("attention {samples} x {length}");
         if !wanted(&name) {
@@ -263,12 +196,7 @@ fn attention(wanted: &dyn Fn(&str) -> bool) {
         }
         let n = samples * length;
         let segments: Vec<u32> = (0..=samples).map(|s| (s * length) as u32).collect();
-        let (q, k, v, d_o) = (
-            random(n * 576),
-            random(n * 192),
-            random(n * 192),
-            random(n * 576),
-        );
+        let (q, k, v, d_o) = (random(n * 576), random(n * 192), random(n * 192), random(n * 576));
         let (mut o, mut lse) = (vec![0.0; n * 576], vec![0.0; n * 9]);
         let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
         // A product with scores that a query does not see is not counted.
@@ -276,25 +204,14 @@ fn attention(wanted: &dyn Fn(&str) -> bool) {
         alone(&format!("{name} forward"), 2.0 * product, "GFLOP/s", || {
             attention_forward(&q, &k, &v, &segments, shape, 0.125, &mut o, &mut lse);
         });
-        alone(
-            &format!("{name} backward"),
-            5.0 * product,
-            "GFLOP/s",
-            || {
-                attention_backward(
-                    &q, &k, &v, &o, &lse, &d_o, &segments, shape, 0.125, &mut dq, &mut dk, &mut dv,
-                );
-            },
-        );
+        alone(&format!("{name} backward"), 5.0 * product, "GFLOP/s", || {
+            attention_backward(&q, &k, &v, &o, &lse, &d_o, &segments, shape, 0.125, &mut dq, &mut dk, &mut dv);
+        });
     }
     for past in [100, 1000] {
         let name = format!("attention 1 token after {past}");
         if wanted(&name) {
-            let (q, k, v) = (
-                random(576),
-                random((past + 1) * 192),
-                random((past + 1) * 192),
-            );
+            let (q, k, v) = (random(576), random((past + 1) * 192), random((past + 1) * 192));
             let mut o = vec![0.0; 576];
             alone(&name, (4 * 576 * past) as f64, "GFLOP/s", || {
                 attention_cached(&q, &k, &v, past, shape, 0.125, &mut o);
@@ -320,8 +237,6 @@ fn rows(wanted: &dyn Fn(&str) -> bool) {
         });
     }
     if wanted("row silu_mul") {
-        alone("row silu_mul", N as f64, "G/s", || {
-            silu_mul(&x, &up, &mut y)
-        });
+        alone("row silu_mul", N as f64, "G/s", || silu_mul(&x, &up, &mut y));
     }
 }

@@ -8,16 +8,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bft_core::device::{
-    Choice, Device, DeviceError, DeviceRequest, Elem, KernelPreference, Matrix, Recording, Tier,
-    View,
+    Choice, Device, DeviceError, DeviceRequest, Elem, KernelPreference, Matrix, Recording, Tier, View,
 };
 use bft_core::ops::linear;
 use bft_formats::{DType, Tensor};
 use pollster::block_on;
 
 /// (rows, cols, how many a block has) of q and o, k and v, gate and up, down.
-const BLOCK: [(usize, usize, usize); 4] =
-    [(576, 576, 2), (192, 576, 2), (1536, 576, 2), (576, 1536, 1)];
+const BLOCK: [(usize, usize, usize); 4] = [(576, 576, 2), (192, 576, 2), (1536, 576, 2), (576, 1536, 1)];
 const BLOCKS: usize = 30;
 const VOCABULARY: usize = 49_152;
 const CHUNK: usize = 4096;
@@ -59,13 +57,7 @@ impl Bench {
     }
 
     /// Forward and, where a step needs it, backward through `w`.
-    fn layer(
-        &mut self,
-        what: &str,
-        tokens: usize,
-        w: &Matrix,
-        calls: usize,
-    ) -> Result<(), DeviceError> {
+    fn layer(&mut self, what: &str, tokens: usize, w: &Matrix, calls: usize) -> Result<(), DeviceError> {
         let (rows, cols) = w.shape();
         let (x, y) = (self.dense(tokens * cols)?, self.result(tokens * rows)?);
         let mut forward = Recording::new();
@@ -92,14 +84,7 @@ impl Bench {
         Ok(())
     }
 
-    fn add(
-        &mut self,
-        kind: &str,
-        what: &str,
-        shape: [usize; 3],
-        calls: usize,
-        recording: Recording,
-    ) {
+    fn add(&mut self, kind: &str, what: &str, shape: [usize; 3], calls: usize, recording: Recording) {
         let [tokens, rows, cols] = shape;
         self.products.push(Product {
             name: format!("{kind} {what} {tokens} x [{rows}, {cols}]"),
@@ -129,10 +114,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let request: DeviceRequest = arguments.next().as_deref().unwrap_or("gpu").parse()?;
     let device = block_on(Device::open(&request))?;
     println!("{} ({})", device.info().name, device.info().backend);
-    let mut bench = Bench {
-        device,
-        products: Vec::new(),
-    };
+    let mut bench = Bench { device, products: Vec::new() };
     for (rows, cols, count) in BLOCK {
         let w = bench.frozen(DType::Q4_1, rows, cols)?;
         bench.layer("Q4_1", TOKENS, &w, count * BLOCKS)?;
@@ -144,13 +126,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         bench.lora(rows, RANK, count * BLOCKS)?;
     }
     // Not of a training step: other formats, and one token, as in generation.
-    for dtype in [
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::Q8_0,
-        DType::Q4_0,
-    ] {
+    for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0] {
         let w = bench.frozen(dtype, 576, 576)?;
         bench.layer(dtype.name(), TOKENS, &w, 0)?;
     }
@@ -183,11 +159,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         for (kernel, seconds) in &best {
             let rate = product.flops / seconds / 1e9;
-            println!(
-                "{:<36} {:>10.3} {rate:>9.2}   {kernel}",
-                product.name,
-                seconds * 1e3
-            );
+            println!("{:<36} {:>10.3} {rate:>9.2}   {kernel}", product.name, seconds * 1e3);
         }
         let fastest = best.values().copied().fold(f64::INFINITY, f64::min);
         step_flops += product.flops * product.calls as f64;

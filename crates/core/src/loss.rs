@@ -88,11 +88,7 @@ pub struct LossConfig {
 impl Default for LossConfig {
     /// `bft` with windows of 256 tokens and γ = 1.
     fn default() -> Self {
-        Self {
-            kind: LossKind::default(),
-            group_size: 256,
-            gamma: 1.0,
-        }
+        Self { kind: LossKind::default(), group_size: 256, gamma: 1.0 }
     }
 }
 
@@ -124,9 +120,7 @@ fn confidences(log_p: &[f64], group_size: usize) -> Vec<f64> {
     let p: Vec<f64> = log_p.iter().map(|log_p| log_p.exp()).collect();
     let (n, g) = (p.len(), group_size.max(1));
     let ranges = (0..n).map(|t| t.saturating_sub(g / 2)..t.saturating_add(g - g / 2).min(n));
-    window_sums(&p, ranges)
-        .map(|(sum, len)| sum / len as f64)
-        .collect()
+    window_sums(&p, ranges).map(|(sum, len)| sum / len as f64).collect()
 }
 
 /// The weight w of every token of one sample.
@@ -154,9 +148,7 @@ pub fn sample_weight(log_p: &[f64], loss: &LossConfig) -> f64 {
         LossKind::Bft => {
             let g = loss.group_size.clamp(1, log_p.len());
             let windows = (0..=log_p.len() - g).map(|first| first..first + g);
-            let least = window_sums(log_p, windows)
-                .map(|(sum, _)| sum / g as f64)
-                .fold(f64::INFINITY, f64::min);
+            let least = window_sums(log_p, windows).map(|(sum, _)| sum / g as f64).fold(f64::INFINITY, f64::min);
             1.0 - least.exp().clamp(0.0, 1.0).powf(f64::from(loss.gamma))
         }
         LossKind::BftV3 => {
@@ -197,11 +189,7 @@ mod tests {
     use super::*;
 
     fn config(kind: LossKind, group_size: usize, gamma: f32) -> LossConfig {
-        LossConfig {
-            kind,
-            group_size,
-            gamma,
-        }
+        LossConfig { kind, group_size, gamma }
     }
 
     fn logs(p: &[f64]) -> Vec<f64> {
@@ -209,10 +197,7 @@ mod tests {
     }
 
     fn close(found: f64, expected: f64) {
-        assert!(
-            (found - expected).abs() < 1e-12,
-            "{found} is not {expected}"
-        );
+        assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
     }
 
     #[test]
@@ -224,10 +209,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<LossKind>(&json).unwrap(), kind);
         }
         let error = "bft3".parse::<LossKind>().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "there is no loss \"bft3\", expected sft, dft, bft or bft-v3"
-        );
+        assert_eq!(error, "there is no loss \"bft3\", expected sft, dft, bft or bft-v3");
     }
 
     #[test]
@@ -277,10 +259,7 @@ mod tests {
 
     #[test]
     fn an_empty_sample_adds_nothing_and_counts() {
-        let totals = StepTotals {
-            samples: 2,
-            tokens: 2,
-        };
+        let totals = StepTotals { samples: 2, tokens: 2 };
         for kind in LossKind::ALL {
             let config = config(kind, 4, 1.0);
             let one = logs(&[0.5, 0.25]);
@@ -293,15 +272,10 @@ mod tests {
     #[test]
     fn micro_batches_add_up() {
         let samples: Vec<Vec<f64>> = vec![logs(&[0.5, 0.1, 0.7]), logs(&[0.9]), logs(&[0.3, 0.6])];
-        let totals = StepTotals {
-            samples: 3,
-            tokens: 6,
-        };
+        let totals = StepTotals { samples: 3, tokens: 6 };
         for kind in LossKind::ALL {
             let config = config(kind, 2, 0.5);
-            let parts = samples
-                .iter()
-                .map(|sample| loss(std::slice::from_ref(sample), &config, totals));
+            let parts = samples.iter().map(|sample| loss(std::slice::from_ref(sample), &config, totals));
             close(parts.sum(), loss(&samples, &config, totals));
         }
         let mean = samples.iter().map(|sample| nll(sample)).sum::<f64>() / 6.0;

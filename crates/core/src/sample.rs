@@ -20,13 +20,7 @@ pub struct Sampling {
 impl Default for Sampling {
     /// Greedy.
     fn default() -> Self {
-        Sampling {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            seed: 0,
-        }
+        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
     }
 }
 
@@ -59,11 +53,7 @@ pub struct Sampler {
 impl Sampler {
     /// A sampler at the start of `how.seed`'s sequence.
     pub fn new(how: Sampling) -> Self {
-        Sampler {
-            how,
-            state: how.seed,
-            kept: Vec::new(),
-        }
+        Sampler { how, state: how.seed, kept: Vec::new() }
     }
 
     /// The next token, chosen from `logits` `[V]`. Equal logits: the lower token id is taken first.
@@ -151,20 +141,14 @@ fn argmax(logits: &[f32]) -> Result<(u32, f32), SampleError> {
     let mut best: Option<(u32, f32)> = None;
     for (token, &logit) in (0u32..).zip(logits) {
         if logit.is_nan() || logit == f32::INFINITY {
-            return Err(SampleError::NotFinite {
-                token: token as usize,
-                value: logit,
-            });
+            return Err(SampleError::NotFinite { token: token as usize, value: logit });
         }
         if best.is_none_or(|(_, max)| logit > max) {
             best = Some((token, logit));
         }
     }
     match best {
-        Some((_, max)) if max == f32::NEG_INFINITY => Err(SampleError::NotFinite {
-            token: 0,
-            value: max,
-        }),
+        Some((_, max)) if max == f32::NEG_INFINITY => Err(SampleError::NotFinite { token: 0, value: max }),
         Some(found) => Ok(found),
         None => Err(SampleError::Empty),
     }
@@ -193,11 +177,7 @@ mod tests {
     }
 
     fn warm() -> Sampling {
-        Sampling {
-            temperature: 1.0,
-            seed: 7,
-            ..Sampling::default()
-        }
+        Sampling { temperature: 1.0, seed: 7, ..Sampling::default() }
     }
 
     #[test]
@@ -218,10 +198,7 @@ mod tests {
 
     #[test]
     fn temperature_sharpens() {
-        let cold = Sampling {
-            temperature: 0.5,
-            ..warm()
-        };
+        let cold = Sampling { temperature: 0.5, ..warm() };
         let squares: Vec<f64> = PROBABILITIES.iter().map(|p| f64::from(p * p)).collect();
         let total: f64 = squares.iter().sum();
         for (share, square) in shares(cold, 40_000).iter().zip(squares) {
@@ -231,61 +208,23 @@ mod tests {
 
     #[test]
     fn filters_keep_just_what_they_say() {
-        let kept = |how: Sampling| -> Vec<bool> {
-            shares(how, 5_000)
-                .iter()
-                .map(|share| *share > 0.0)
-                .collect()
-        };
+        let kept = |how: Sampling| -> Vec<bool> { shares(how, 5_000).iter().map(|share| *share > 0.0).collect() };
         let two = [true, true, false, false, false];
         let three = [true, true, true, false, false];
         assert_eq!(kept(Sampling { top_k: 2, ..warm() }), two);
         // 0.4 + 0.3 does not reach 0.75: the third token is needed.
-        assert_eq!(
-            kept(Sampling {
-                top_p: 0.75,
-                ..warm()
-            }),
-            three
-        );
-        assert_eq!(
-            kept(Sampling {
-                top_p: 0.65,
-                ..warm()
-            }),
-            two
-        );
-        assert_eq!(
-            kept(Sampling {
-                min_p: 0.3,
-                ..warm()
-            }),
-            three
-        );
-        assert_eq!(
-            kept(Sampling {
-                top_p: 1e-6,
-                ..warm()
-            }),
-            [true, false, false, false, false]
-        );
-        assert_eq!(
-            kept(Sampling {
-                top_k: 3,
-                min_p: 0.5,
-                ..warm()
-            }),
-            two
-        );
+        assert_eq!(kept(Sampling { top_p: 0.75, ..warm() }), three);
+        assert_eq!(kept(Sampling { top_p: 0.65, ..warm() }), two);
+        assert_eq!(kept(Sampling { min_p: 0.3, ..warm() }), three);
+        assert_eq!(kept(Sampling { top_p: 1e-6, ..warm() }), [true, false, false, false, false]);
+        assert_eq!(kept(Sampling { top_k: 3, min_p: 0.5, ..warm() }), two);
     }
 
     #[test]
     fn one_seed_one_sequence() {
         let draw = |seed| {
             let mut sampler = Sampler::new(Sampling { seed, ..warm() });
-            (0..64)
-                .map(|_| sampler.pick(&logits()).expect("finite"))
-                .collect::<Vec<u32>>()
+            (0..64).map(|_| sampler.pick(&logits()).expect("finite")).collect::<Vec<u32>>()
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
@@ -294,10 +233,7 @@ mod tests {
     #[test]
     fn unusable_logits_are_an_error() {
         let mut sampler = Sampler::new(warm());
-        assert!(matches!(
-            sampler.pick(&[0.0, f32::NAN]),
-            Err(SampleError::NotFinite { token: 1, .. })
-        ));
+        assert!(matches!(sampler.pick(&[0.0, f32::NAN]), Err(SampleError::NotFinite { token: 1, .. })));
         assert!(sampler.pick(&[f32::INFINITY, 0.0]).is_err());
         assert!(sampler.pick(&[f32::NEG_INFINITY; 3]).is_err());
         assert_eq!(sampler.pick(&[]), Err(SampleError::Empty));

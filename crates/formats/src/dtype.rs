@@ -97,12 +97,7 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
 /// # Panics
 /// When `row.len()` is not `dtype.row_bytes(out.len())`.
 pub fn dequantize_row(dtype: DType, row: &[u8], out: &mut [f32]) {
-    assert_eq!(
-        Some(row.len()),
-        dtype.checked_row_bytes(out.len()),
-        "a {dtype} row of {} elements",
-        out.len()
-    );
+    assert_eq!(Some(row.len()), dtype.checked_row_bytes(out.len()), "a {dtype} row of {} elements", out.len());
     let blocks = row.chunks_exact(dtype.block_bytes());
     match dtype {
         DType::F32 => {

@@ -73,41 +73,18 @@ pub enum FormatError {
 impl FormatError {
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn io(action: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.to_path_buf(),
-            source,
-        }
+        Self::Io { action, path: path.to_path_buf(), source }
     }
 
     pub(crate) fn malformed(file: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Malformed {
-            file: file.into(),
-            problem: problem.into(),
-        }
+        Self::Malformed { file: file.into(), problem: problem.into() }
     }
 
-    pub(crate) fn unsupported(
-        file: impl Into<String>,
-        what: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Self {
-        Self::Unsupported {
-            file: file.into(),
-            what: what.into(),
-            advice: advice.into(),
-        }
+    pub(crate) fn unsupported(file: impl Into<String>, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::Unsupported { file: file.into(), what: what.into(), advice: advice.into() }
     }
 
-    pub(crate) fn missing(
-        file: impl Into<String>,
-        what: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Self {
-        Self::Missing {
-            file: file.into(),
-            what: what.into(),
-            advice: advice.into(),
-        }
+    pub(crate) fn missing(file: impl Into<String>, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::Missing { file: file.into(), what: what.into(), advice: advice.into() }
     }
 }

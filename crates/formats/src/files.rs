@@ -8,21 +8,13 @@ use crate::{FormatError, Result, Sha256};
 /// Writes a file through a temporary one beside it: written, flushed to disk, renamed.
 ///
 /// Readers see the old file or the whole new one, never a part, whatever happens meanwhile.
-pub fn write_atomic(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<()> {
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let fail = |e| FormatError::io("write", path, e);
     // A device or pipe (/dev/stdout) is written to: a rename would put a file in its place.
     if std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
-        let mut device = std::fs::File::options()
-            .write(true)
-            .open(path)
-            .map_err(fail)?;
+        let mut device = std::fs::File::options().write(true).open(path).map_err(fail)?;
         let mut buffered = io::BufWriter::new(&mut device);
-        return write(&mut buffered)
-            .and_then(|()| buffered.flush())
-            .map_err(fail);
+        return write(&mut buffered).and_then(|()| buffered.flush()).map_err(fail);
     }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -54,11 +46,7 @@ pub(crate) fn temporary_settings(builder: &mut tempfile::Builder<'_, '_>, mode: 
 /// Flushes a folder's own entries to disk, so that a rename survives a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     // Only Unix can open a folder for this.
-    if cfg!(unix) {
-        std::fs::File::open(folder)?.sync_all()
-    } else {
-        Ok(())
-    }
+    if cfg!(unix) { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Lower-case hexadecimal SHA-256 of a file.
@@ -67,8 +55,7 @@ pub fn sha256_file(path: &Path) -> Result<String> {
     let mut hasher = Sha256::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let n =
-            io::Read::read(&mut file, &mut buffer).map_err(|e| FormatError::io("read", path, e))?;
+        let n = io::Read::read(&mut file, &mut buffer).map_err(|e| FormatError::io("read", path, e))?;
         if n == 0 {
             break;
         }

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::model::{check_tensors, check_vocabulary};
-use crate::{
-    Bytes, ChatTemplate, FormatError, Model, ModelConfig, Result, Source, Tensor, Tokenizer,
-    safetensors,
-};
+use crate::{Bytes, ChatTemplate, FormatError, Model, ModelConfig, Result, Source, Tensor, Tokenizer, safetensors};
 
 /// Where files come from: a folder on disk, or contents already in memory.
 pub(crate) enum Folder {
@@ -28,10 +25,7 @@ impl Folder {
 
     pub fn in_memory<S: Into<Source>>(name: &str, files: BTreeMap<String, S>) -> Self {
         let files = files.into_iter();
-        Self::Memory {
-            name: name.to_string(),
-            files: files.map(|(name, file)| (name, file.into())).collect(),
-        }
+        Self::Memory { name: name.to_string(), files: files.map(|(name, file)| (name, file.into())).collect() }
     }
 
     /// A folder in this one; itself for an empty name.
@@ -41,18 +35,12 @@ impl Folder {
             Self::Disk(path) if name.is_empty() => Self::Disk(path.clone()),
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => Self::Disk(path.join(name)),
-            Self::Memory {
-                name: folder,
-                files,
-            } if name.is_empty() => Self::in_memory(folder, files.clone()),
-            Self::Memory {
-                name: folder,
-                files,
-            } => {
+            Self::Memory { name: folder, files } if name.is_empty() => Self::in_memory(folder, files.clone()),
+            Self::Memory { name: folder, files } => {
                 let start = format!("{name}/");
-                let below = files.iter().filter_map(|(path, contents)| {
-                    Some((path.strip_prefix(&start)?.to_string(), contents.clone()))
-                });
+                let below = files
+                    .iter()
+                    .filter_map(|(path, contents)| Some((path.strip_prefix(&start)?.to_string(), contents.clone())));
                 Self::in_memory(&format!("{folder}/{name}"), below.collect())
             }
         }
@@ -78,9 +66,7 @@ impl Folder {
 
     /// A file's contents, where it is there.
     pub fn get(&self, name: &str) -> Result<Option<Bytes>> {
-        self.source(name)?
-            .map(|source| source.bytes(&self.file(name)))
-            .transpose()
+        self.source(name)?.map(|source| source.bytes(&self.file(name))).transpose()
     }
 
     /// Where a file's contents are, where it is there; nothing is read yet.
@@ -89,11 +75,7 @@ impl Folder {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => {
                 let path = path.join(name);
-                if path.exists() {
-                    Bytes::map(&path).map(|bytes| Some(bytes.into()))
-                } else {
-                    Ok(None)
-                }
+                if path.exists() { Bytes::map(&path).map(|bytes| Some(bytes.into())) } else { Ok(None) }
             }
             Self::Memory { files, .. } => Ok(files.get(name).cloned()),
         }
@@ -101,8 +83,7 @@ impl Folder {
 
     /// A file's contents, or an error that says what to do about its absence.
     pub fn require(&self, name: &str, advice: &str) -> Result<Bytes> {
-        self.get(name)?
-            .ok_or_else(|| FormatError::missing(self.shown(), name, advice))
+        self.get(name)?.ok_or_else(|| FormatError::missing(self.shown(), name, advice))
     }
 
     /// Names of the files in the folder, sorted.
@@ -111,9 +92,7 @@ impl Folder {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => {
                 let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-                let mut names: Vec<String> = entries
-                    .filter_map(|e| e.file_name().into_string().ok())
-                    .collect();
+                let mut names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
                 names.sort_unstable();
                 names
             }
@@ -144,28 +123,19 @@ pub(crate) fn load(name: &str, folder: &Folder) -> Result<Model> {
     }
     config.validate(&folder.file("config.json"))?;
     let chat_template = ChatTemplate::from_folder(folder, tokenizer.as_ref())?;
-    Ok(Model::assemble(
-        name,
-        config,
-        tensors,
-        tokenizer,
-        chat_template,
-        weight_files,
-    ))
+    Ok(Model::assemble(name, config, tensors, tokenizer, chat_template, weight_files))
 }
 
 fn no_config_advice(folder: &Folder) -> String {
     match folder.names().iter().find(|n| n.ends_with(".gguf")) {
         Some(file) => format!("to use {file} give its own path"),
-        None => "give a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file"
-            .to_string(),
+        None => "give a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file".to_string(),
     }
 }
 
 /// Tensors that some files carry and that follow from the others.
 fn is_derivable(name: &str, config: &ModelConfig) -> bool {
-    name.ends_with(".self_attn.rotary_emb.inv_freq")
-        || (name == "lm_head.weight" && config.tie_word_embeddings)
+    name.ends_with(".self_attn.rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tie_word_embeddings)
 }
 
 type Weights = (BTreeMap<String, Tensor>, Vec<(String, Source)>);
@@ -179,14 +149,8 @@ pub(crate) fn load_weights(folder: &Folder, wanted: fn(&str) -> bool) -> Result<
         return Ok((tensors, vec![(SINGLE.to_string(), source)]));
     }
     let Some(json) = folder.get(INDEX)? else {
-        let advice = match folder
-            .names()
-            .iter()
-            .find(|n| n.ends_with(".bin") || n.ends_with(".pth"))
-        {
-            Some(file) => format!(
-                "{file} is a Python pickle; save the model again with safe_serialization=True"
-            ),
+        let advice = match folder.names().iter().find(|n| n.ends_with(".bin") || n.ends_with(".pth")) {
+            Some(file) => format!("{file} is a Python pickle; save the model again with safe_serialization=True"),
             None => "give a folder with model.safetensors, or shards and their index".to_string(),
         };
         return Err(FormatError::missing(folder.shown(), SINGLE, advice));
@@ -210,10 +174,7 @@ pub(crate) fn load_weights(folder: &Folder, wanted: fn(&str) -> bool) -> Result<
         }
         weight_files.insert(shard.clone(), source);
     }
-    if let Some((name, shard)) = shard_of
-        .iter()
-        .find(|(name, _)| wanted(name) && !tensors.contains_key(*name))
-    {
+    if let Some((name, shard)) = shard_of.iter().find(|(name, _)| wanted(name) && !tensors.contains_key(*name)) {
         return Err(FormatError::missing(
             folder.file(shard),
             format!("tensor {name}"),

@@ -14,14 +14,8 @@ pub(crate) struct Object<'a> {
 pub(crate) fn parse_object(file: &str, json: &[u8]) -> Result<Map<String, Value>> {
     match serde_json::from_slice(json) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(other) => Err(FormatError::malformed(
-            file,
-            format!("holds {}, expected a JSON object", kind(&other)),
-        )),
-        Err(e) => Err(FormatError::malformed(
-            file,
-            format!("is not valid JSON: {e}"),
-        )),
+        Ok(other) => Err(FormatError::malformed(file, format!("holds {}, expected a JSON object", kind(&other)))),
+        Err(e) => Err(FormatError::malformed(file, format!("is not valid JSON: {e}"))),
     }
 }
 
@@ -48,27 +42,17 @@ impl<'a> Object<'a> {
         self.map.get(key).filter(|v| !v.is_null())
     }
 
-    fn typed<T>(
-        &self,
-        key: &str,
-        expected: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>> {
+    fn typed<T>(&self, key: &str, expected: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| {
-                FormatError::malformed(
-                    self.file,
-                    format!("{key} is {}, expected {expected}", kind(value)),
-                )
+                FormatError::malformed(self.file, format!("{key} is {}, expected {expected}", kind(value)))
             }),
         }
     }
 
     pub fn usize(&self, key: &str) -> Result<Option<usize>> {
-        self.typed(key, "a whole number, zero or more", |v| {
-            v.as_u64().and_then(|n| usize::try_from(n).ok())
-        })
+        self.typed(key, "a whole number, zero or more", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
     pub fn f64(&self, key: &str) -> Result<Option<f64>> {
@@ -85,18 +69,13 @@ impl<'a> Object<'a> {
 
     pub fn object(&self, key: &str) -> Result<Option<Object<'a>>> {
         let file = self.file;
-        self.typed(key, "an object", Value::as_object)
-            .map(|m| m.map(|map| Object { file, map }))
+        self.typed(key, "an object", Value::as_object).map(|m| m.map(|map| Object { file, map }))
     }
 
     /// A value that must be there.
     pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| {
-            FormatError::missing(
-                self.file,
-                key,
-                "the file is incomplete; get the model's own copy again",
-            )
+            FormatError::missing(self.file, key, "the file is incomplete; get the model's own copy again")
         })
     }
 }

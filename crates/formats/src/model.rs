@@ -8,9 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::folder::Folder;
 use crate::gguf::{self, Header, HeaderError, Value};
-use crate::{
-    ChatTemplate, DType, FormatError, ModelConfig, Result, Source, Tensor, Tokenizer, sha256_bytes,
-};
+use crate::{ChatTemplate, DType, FormatError, ModelConfig, Result, Source, Tensor, Tokenizer, sha256_bytes};
 
 /// An opened model: every tensor its configuration asks for is there with the right shape.
 #[derive(Clone, Debug)]
@@ -84,16 +82,7 @@ impl Model {
         let path = PathBuf::from(&name);
         let weight_files = Vec::new();
         let sha256 = Arc::default();
-        Ok(Self {
-            config,
-            tensors,
-            tokenizer,
-            chat_template,
-            name,
-            path,
-            weight_files,
-            sha256,
-        })
+        Ok(Self { config, tensors, tokenizer, chat_template, name, path, weight_files, sha256 })
     }
 
     /// As `from_parts`, for parts whose tensors are checked already.
@@ -107,25 +96,12 @@ impl Model {
     ) -> Self {
         let (name, path) = (name.to_string(), PathBuf::from(name));
         let sha256 = Arc::default();
-        Self {
-            config,
-            tensors,
-            tokenizer,
-            chat_template,
-            name,
-            path,
-            weight_files,
-            sha256,
-        }
+        Self { config, tensors, tokenizer, chat_template, name, path, weight_files, sha256 }
     }
 
     fn load_gguf(file: &str, name: &str, source: Source) -> Result<Self> {
         let header = gguf_header(file, &source)?;
-        if let Some(parts) = header
-            .get("split.count")
-            .and_then(Value::as_u64)
-            .filter(|&n| n > 1)
-        {
+        if let Some(parts) = header.get("split.count").and_then(Value::as_u64).filter(|&n| n > 1) {
             return Err(FormatError::unsupported(
                 file,
                 format!("a GGUF split into {parts} files"),
@@ -138,27 +114,16 @@ impl Model {
         if let Some(tokenizer) = &tokenizer {
             check_vocabulary(file, tokenizer, config.vocab_size)?;
         }
-        let chat_template = match header
-            .get("tokenizer.chat_template")
-            .and_then(Value::as_str)
-        {
+        let chat_template = match header.get("tokenizer.chat_template").and_then(Value::as_str) {
             None => None,
             Some(source) => {
-                let token =
-                    |token: fn(&Tokenizer) -> Option<&str>| tokenizer.as_ref().and_then(token);
+                let token = |token: fn(&Tokenizer) -> Option<&str>| tokenizer.as_ref().and_then(token);
                 let (bos, eos) = (token(Tokenizer::bos_token), token(Tokenizer::eos_token));
                 Some(ChatTemplate::new(source, bos, eos)?)
             }
         };
         let files = vec![(name.to_string(), source)];
-        Ok(Self::assemble(
-            name,
-            config,
-            tensors,
-            tokenizer,
-            chat_template,
-            files,
-        ))
+        Ok(Self::assemble(name, config, tensors, tokenizer, chat_template, files))
     }
 
     /// A tensor by its Hugging Face name.
@@ -279,27 +244,13 @@ pub(crate) fn sha256_of_files(files: &[(String, Source)]) -> Result<String> {
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn display_name(path: &Path) -> String {
     let whole = path.canonicalize().ok();
-    let name = path
-        .file_name()
-        .or(whole.as_ref().and_then(|p| p.file_name()));
-    name.map_or_else(
-        || path.display().to_string(),
-        |n| n.to_string_lossy().into_owned(),
-    )
+    let name = path.file_name().or(whole.as_ref().and_then(|p| p.file_name()));
+    name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
 }
 
 /// Checks that the tensors are exactly those the configuration asks for, in shape too.
-pub(crate) fn check_tensors(
-    file: &str,
-    config: &ModelConfig,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<()> {
-    check_shapes(
-        file,
-        config.architecture.name(),
-        config.tensor_shapes(),
-        tensors,
-    )
+pub(crate) fn check_tensors(file: &str, config: &ModelConfig, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    check_shapes(file, config.architecture.name(), config.tensor_shapes(), tensors)
 }
 
 /// As [`check_tensors`], of any architecture whose tensors have these names and shapes.
@@ -328,8 +279,7 @@ pub(crate) fn check_shapes(
         }
     }
     if tensors.len() > shapes.len() {
-        let known: std::collections::BTreeSet<String> =
-            shapes.into_iter().map(|(name, _)| name).collect();
+        let known: std::collections::BTreeSet<String> = shapes.into_iter().map(|(name, _)| name).collect();
         if let Some(extra) = tensors.keys().find(|name| !known.contains(*name)) {
             return Err(FormatError::unsupported(
                 file,
@@ -352,7 +302,6 @@ pub(crate) fn check_vocabulary(file: &str, tokenizer: &Tokenizer, rows: usize) -
         what: "the tokenizer's largest token id".to_string(),
         found: format!("{last} ({:?})", tokenizer.piece(last)),
         expected: format!("below the embedding's {rows} rows"),
-        advice: "the tokenizer belongs to another model; use the one that came with the weights"
-            .to_string(),
+        advice: "the tokenizer belongs to another model; use the one that came with the weights".to_string(),
     })
 }

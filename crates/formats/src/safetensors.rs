@@ -10,22 +10,16 @@ use crate::json::{Object, parse_object};
 use crate::{DType, FormatError, Result, Source, Tensor};
 
 /// The supported formats, for messages.
-const ADVICE: &str =
-    "F32, F16 and BF16 are; save the model in one of them, or use a GGUF in Q8_0, Q4_0 or Q4_1";
+const ADVICE: &str = "F32, F16 and BF16 are; save the model in one of them, or use a GGUF in Q8_0, Q4_0 or Q4_1";
 
 /// Longest header the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
 /// The wanted tensors of one file; names, shapes and data are checked, formats must be plain floats.
-pub(crate) fn read(
-    file: &str,
-    source: &Source,
-    wanted: fn(&str) -> bool,
-) -> Result<BTreeMap<String, Tensor>> {
+pub(crate) fn read(file: &str, source: &Source, wanted: fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>> {
     let start = check_length(file, source)?;
     let header = source.head(start, file)?;
-    let metadata =
-        read_header(&header, source.len()).map_err(|e| explain(file, &header, source.len(), e))?;
+    let metadata = read_header(&header, source.len()).map_err(|e| explain(file, &header, source.len(), e))?;
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
         if !wanted(&name) {
@@ -39,9 +33,9 @@ pub(crate) fn read(
         };
         let (from, to) = info.data_offsets;
         let range = start + from as u64..start + to as u64;
-        let data = source.slice(range).ok_or_else(|| {
-            FormatError::malformed(file, format!("tensor {name} lies outside the file"))
-        })?;
+        let data = source
+            .slice(range)
+            .ok_or_else(|| FormatError::malformed(file, format!("tensor {name} lies outside the file")))?;
         let tensor = Tensor::new(&name, dtype, info.shape.clone(), data)
             .map_err(|e| FormatError::malformed(file, e.to_string()))?;
         tensors.insert(name, tensor);
@@ -59,8 +53,8 @@ fn read_header(header: &[u8], length: u64) -> std::result::Result<Metadata, Safe
         Ok((_, metadata)) if header.len() as u64 == length => Ok(metadata),
         // All is well but for the data, which are not here: their length is compared instead.
         Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {
-            let metadata: Metadata = serde_json::from_slice(&header[8..])
-                .map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+            let metadata: Metadata =
+                serde_json::from_slice(&header[8..]).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
             if header.len() as u64 + metadata.data_len() as u64 == length {
                 Ok(metadata)
             } else {
@@ -74,12 +68,7 @@ fn read_header(header: &[u8], length: u64) -> std::result::Result<Metadata, Safe
 /// Where the data start. Tells the two lies a download most often tells, before anything is parsed.
 fn check_length(file: &str, source: &Source) -> Result<u64> {
     let have = source.len();
-    let Some(length) = source
-        .head(8, file)?
-        .get(..8)
-        .and_then(|b| b.try_into().ok())
-        .map(u64::from_le_bytes)
-    else {
+    let Some(length) = source.head(8, file)?.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes) else {
         let problem = format!("has {have} bytes, which is no safetensors file; download it again");
         return Err(FormatError::malformed(file, problem));
     };
@@ -91,10 +80,8 @@ fn check_length(file: &str, source: &Source) -> Result<u64> {
         return Err(FormatError::malformed(file, problem));
     }
     if length + 8 > have {
-        let problem = format!(
-            "is truncated: the header needs {} bytes, the file has {have}; download it again",
-            length + 8
-        );
+        let problem =
+            format!("is truncated: the header needs {} bytes, the file has {have}; download it again", length + 8);
         return Err(FormatError::malformed(file, problem));
     }
     Ok(8 + length)
@@ -102,10 +89,7 @@ fn check_length(file: &str, source: &Source) -> Result<u64> {
 
 /// Puts the parser's errors into words that say what to do, finding the culprit where it can.
 fn explain(file: &str, header: &[u8], have: u64, error: SafeTensorError) -> FormatError {
-    let length = header
-        .get(..8)
-        .and_then(|b| b.try_into().ok())
-        .map_or(0, u64::from_le_bytes);
+    let length = header.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
     let header: Option<Value> = header.get(8..).and_then(|b| serde_json::from_slice(b).ok());
     let problem = match error {
         SafeTensorError::InvalidHeaderDeserialization(e) => {
@@ -118,22 +102,14 @@ fn explain(file: &str, header: &[u8], have: u64, error: SafeTensorError) -> Form
         SafeTensorError::MetadataIncompleteBuffer => {
             let stated = header.as_ref().map_or(0, data_end);
             let expected = stated.saturating_add(length).saturating_add(8);
-            let what = if have < expected {
-                "is truncated"
-            } else {
-                "is longer than it says"
-            };
+            let what = if have < expected { "is truncated" } else { "is longer than it says" };
             format!("{what}: the header describes {expected} bytes, the file has {have}")
         }
-        SafeTensorError::TensorInvalidInfo => {
-            "has a tensor whose shape and data length disagree".to_string()
-        }
+        SafeTensorError::TensorInvalidInfo => "has a tensor whose shape and data length disagree".to_string(),
         SafeTensorError::InvalidOffset(name) => {
             format!("has a tensor {name} whose data overlap another's or leave a gap")
         }
-        SafeTensorError::ValidationOverflow => {
-            "has a tensor with more elements than can be counted".to_string()
-        }
+        SafeTensorError::ValidationOverflow => "has a tensor with more elements than can be counted".to_string(),
         other => format!("is no valid safetensors file: {other}"),
     };
     FormatError::malformed(file, format!("{problem}; download it again"))
@@ -151,10 +127,7 @@ fn unknown_dtype(header: &Value) -> Option<(&str, &str)> {
 /// Where the last tensor's data end, counted from the end of the header.
 fn data_end(header: &Value) -> u64 {
     let tensors = header.as_object().into_iter().flat_map(|map| map.values());
-    tensors
-        .filter_map(|info| info.get("data_offsets")?.get(1)?.as_u64())
-        .max()
-        .unwrap_or(0)
+    tensors.filter_map(|info| info.get("data_offsets")?.get(1)?.as_u64()).max().unwrap_or(0)
 }
 
 /// Shard file of every tensor, by tensor name.

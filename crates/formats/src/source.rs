@@ -27,10 +27,7 @@ pub trait ReadAt: Send + Sync {
 #[derive(Clone)]
 enum Place {
     Memory(Bytes),
-    Ranges {
-        reader: Arc<dyn ReadAt>,
-        range: Range<u64>,
-    },
+    Ranges { reader: Arc<dyn ReadAt>, range: Range<u64> },
 }
 
 /// A range of bytes that need not be in memory. Cloning and slicing read nothing.
@@ -63,13 +60,10 @@ impl Source {
             return None;
         }
         Some(Self(match &self.0 {
-            Place::Memory(bytes) => {
-                Place::Memory(bytes.slice(range.start as usize..range.end as usize)?)
+            Place::Memory(bytes) => Place::Memory(bytes.slice(range.start as usize..range.end as usize)?),
+            Place::Ranges { reader, range: own } => {
+                Place::Ranges { reader: Arc::clone(reader), range: own.start + range.start..own.start + range.end }
             }
-            Place::Ranges { reader, range: own } => Place::Ranges {
-                reader: Arc::clone(reader),
-                range: own.start + range.start..own.start + range.end,
-            },
         }))
     }
 
@@ -78,9 +72,7 @@ impl Source {
         match &self.0 {
             Place::Memory(bytes) => Ok(bytes.clone()),
             Place::Ranges { reader, range } => {
-                let fail = |problem: String| {
-                    FormatError::malformed(what, format!("cannot be read: {problem}"))
-                };
+                let fail = |problem: String| FormatError::malformed(what, format!("cannot be read: {problem}"));
                 let length = usize::try_from(range.end - range.start)
                     .map_err(|_| fail("it is larger than this machine's memory".to_string()))?;
                 let mut bytes = Vec::new();
@@ -88,9 +80,7 @@ impl Source {
                     .try_reserve_exact(length)
                     .map_err(|_| fail(format!("there is no memory for its {length} bytes")))?;
                 bytes.resize(length, 0);
-                reader
-                    .read_at(range.start, &mut bytes)
-                    .map_err(|e| fail(e.to_string()))?;
+                reader.read_at(range.start, &mut bytes).map_err(|e| fail(e.to_string()))?;
                 Ok(Bytes::from(bytes))
             }
         }

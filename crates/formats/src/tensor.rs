@@ -47,38 +47,21 @@ impl Interleaved {
 
 impl Tensor {
     /// Makes a tensor, checking that `data` is exactly as long as shape and format say.
-    pub fn new(
-        name: impl Into<String>,
-        dtype: DType,
-        shape: Vec<usize>,
-        data: impl Into<Source>,
-    ) -> Result<Self> {
+    pub fn new(name: impl Into<String>, dtype: DType, shape: Vec<usize>, data: impl Into<Source>) -> Result<Self> {
         let (name, data) = (name.into(), data.into());
         let expected = byte_len(dtype, &shape).ok_or_else(|| {
             FormatError::malformed(
                 &name,
-                format!(
-                    "shape {shape:?} does not fit whole {dtype} blocks of {}",
-                    dtype.block_len()
-                ),
+                format!("shape {shape:?} does not fit whole {dtype} blocks of {}", dtype.block_len()),
             )
         })?;
         if data.len() != expected as u64 {
             return Err(FormatError::malformed(
                 &name,
-                format!(
-                    "{} bytes for {dtype} {shape:?}, expected {expected}",
-                    data.len()
-                ),
+                format!("{} bytes for {dtype} {shape:?}, expected {expected}", data.len()),
             ));
         }
-        Ok(Self {
-            name,
-            dtype,
-            shape,
-            data,
-            interleaved: None,
-        })
+        Ok(Self { name, dtype, shape, data, interleaved: None })
     }
 
     /// Makes an F32 tensor from values; `values.len()` must be the product of `shape`.
@@ -126,9 +109,7 @@ impl Tensor {
         let head = order.head_dim * order.row_bytes;
         let first = start / head * head;
         let rows = Bytes::from(order.undo(&read(first..end.next_multiple_of(head))?));
-        Ok(rows
-            .slice(start - first..end - first)
-            .expect("whole heads hold their rows"))
+        Ok(rows.slice(start - first..end - first).expect("whole heads hold their rows"))
     }
 
     /// All values as `f32`, row-major.
@@ -142,8 +123,5 @@ impl Tensor {
 /// Bytes of a whole tensor, or `None` when the last dimension is not whole blocks or the product overflows.
 pub(crate) fn byte_len(dtype: DType, shape: &[usize]) -> Option<usize> {
     let (&cols, rows) = shape.split_last().unwrap_or((&1, &[]));
-    rows.iter()
-        .try_fold(dtype.checked_row_bytes(cols)?, |bytes, &n| {
-            bytes.checked_mul(n)
-        })
+    rows.iter().try_fold(dtype.checked_row_bytes(cols)?, |bytes, &n| bytes.checked_mul(n))
 }

@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use bft_formats::{
-    Adapter, AdapterConfig, Architecture, Bytes, DType, LINEAR_MODULES, LoraPair, ModelConfig,
-    Tensor,
-};
+use bft_formats::{Adapter, AdapterConfig, Architecture, Bytes, DType, LINEAR_MODULES, LoraPair, ModelConfig, Tensor};
 use common::{Random, assert_says, message, put, raw_safetensors, safetensors_file, tiny_config};
 use serde_json::{Value, json};
 
@@ -46,10 +43,7 @@ fn pairs(modules: &[&str]) -> Vec<LoraPair> {
 
 fn adapter(modules: &[&str]) -> Adapter {
     let names = modules.iter().map(|m| m.to_string()).collect();
-    Adapter {
-        config: AdapterConfig::new(4, 8.0, names, 0.1),
-        pairs: pairs(modules),
-    }
+    Adapter { config: AdapterConfig::new(4, 8.0, names, 0.1), pairs: pairs(modules) }
 }
 
 /// What PEFT 0.21.2's LoraConfig.save_pretrained writes, with `changes` put over it.
@@ -90,11 +84,7 @@ fn tensors(pairs: &[LoraPair]) -> Vec<Tensor> {
 fn files(changes: Value) -> Files {
     let mut files = Files::new();
     put(&mut files, CONFIG, peft_config(changes));
-    put(
-        &mut files,
-        WEIGHTS,
-        safetensors_file(&tensors(&pairs(&["q_proj", "v_proj"]))),
-    );
+    put(&mut files, WEIGHTS, safetensors_file(&tensors(&pairs(&["q_proj", "v_proj"]))));
     files
 }
 
@@ -123,12 +113,7 @@ fn half_precision_is_widened() {
     let mut all = tensors(&pairs(&["q_proj", "v_proj"]));
     for tensor in &mut all {
         let half = |v: f32| half::bf16::from_f32(v).to_le_bytes();
-        let data: Vec<u8> = tensor
-            .to_f32()
-            .unwrap()
-            .into_iter()
-            .flat_map(half)
-            .collect();
+        let data: Vec<u8> = tensor.to_f32().unwrap().into_iter().flat_map(half).collect();
         *tensor = Tensor::new(&tensor.name, DType::BF16, tensor.shape.clone(), data).unwrap();
     }
     put(&mut files, WEIGHTS, safetensors_file(&all));
@@ -138,32 +123,13 @@ fn half_precision_is_widened() {
 
 #[test]
 fn scaling_is_alpha_over_the_rank_or_its_root() {
-    let scaling = |changes| {
-        load(&files(changes))
-            .unwrap()
-            .pairs
-            .iter()
-            .map(|p| p.scaling)
-            .collect::<Vec<_>>()
-    };
+    let scaling = |changes| load(&files(changes)).unwrap().pairs.iter().map(|p| p.scaling).collect::<Vec<_>>();
     assert_eq!(scaling(json!({"lora_alpha": 6})), [1.5; 4]);
-    assert_eq!(
-        scaling(json!({"lora_alpha": 6, "use_rslora": true})),
-        [3.0; 4]
-    );
+    assert_eq!(scaling(json!({"lora_alpha": 6, "use_rslora": true})), [3.0; 4]);
     // Pairs come as layer 0 q, v, layer 1 q, v.
-    assert_eq!(
-        scaling(json!({"alpha_pattern": {"v_proj": 2}})),
-        [2.0, 0.5, 2.0, 0.5]
-    );
-    assert_eq!(
-        scaling(json!({"alpha_pattern": {"model.layers.1.self_attn.v_proj": 2}})),
-        [2.0, 2.0, 2.0, 0.5]
-    );
-    assert_eq!(
-        scaling(json!({"alpha_pattern": {"^model\\.layers\\.0.*": 2}})),
-        [0.5, 0.5, 2.0, 2.0]
-    );
+    assert_eq!(scaling(json!({"alpha_pattern": {"v_proj": 2}})), [2.0, 0.5, 2.0, 0.5]);
+    assert_eq!(scaling(json!({"alpha_pattern": {"model.layers.1.self_attn.v_proj": 2}})), [2.0, 2.0, 2.0, 0.5]);
+    assert_eq!(scaling(json!({"alpha_pattern": {"^model\\.layers\\.0.*": 2}})), [0.5, 0.5, 2.0, 2.0]);
     // Only whole parts of a name count.
     assert_eq!(scaling(json!({"alpha_pattern": {"proj": 2}})), [2.0; 4]);
 }
@@ -180,41 +146,19 @@ fn ranks_may_differ_by_pattern() {
     put(&mut files, WEIGHTS, safetensors_file(&tensors(&mixed)));
     let adapter = load(&files).unwrap();
     assert_eq!(
-        adapter
-            .pairs
-            .iter()
-            .map(|p| (p.rank, p.scaling))
-            .collect::<Vec<_>>(),
+        adapter.pairs.iter().map(|p| (p.rank, p.scaling)).collect::<Vec<_>>(),
         [(4, 2.0), (2, 4.0), (4, 2.0), (2, 4.0)]
     );
-    assert_eq!(
-        adapter
-            .config
-            .rank_and_scaling("model.layers.0.self_attn.v_proj")
-            .unwrap(),
-        (2, 4.0)
-    );
+    assert_eq!(adapter.config.rank_and_scaling("model.layers.0.self_attn.v_proj").unwrap(), (2, 4.0));
 
     put(&mut files, CONFIG, peft_config(json!({})));
     let text = message(load(&files));
-    assert_says(
-        &text,
-        &[
-            "rank of model.layers.0.self_attn.v_proj",
-            "lora_A [2, 32]",
-            "rank 4",
-            "rank_pattern",
-        ],
-    );
+    assert_says(&text, &["rank of model.layers.0.self_attn.v_proj", "lora_A [2, 32]", "rank 4", "rank_pattern"]);
 }
 
 #[test]
 fn targets_may_be_a_word_or_a_pattern() {
-    for target in [
-        json!("all-linear"),
-        json!(".*self_attn.(q|v)_proj"),
-        Value::Null,
-    ] {
+    for target in [json!("all-linear"), json!(".*self_attn.(q|v)_proj"), Value::Null] {
         let adapter = load(&files(json!({"target_modules": target}))).unwrap();
         assert_eq!(adapter.config.target_modules, ["q_proj", "v_proj"]);
     }
@@ -223,41 +167,21 @@ fn targets_may_be_a_word_or_a_pattern() {
     let second: Vec<LoraPair> = pairs(&["q_proj", "v_proj"]).split_off(2);
     put(&mut one, WEIGHTS, safetensors_file(&tensors(&second)));
     let adapter = load(&one).unwrap();
-    assert_eq!(
-        adapter.config.target_modules,
-        [
-            "model.layers.1.self_attn.q_proj",
-            "model.layers.1.self_attn.v_proj"
-        ]
-    );
+    assert_eq!(adapter.config.target_modules, ["model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"]);
 }
 
 #[test]
 fn files_that_contradict_each_other_are_refused() {
     let text = message(load(&files(json!({"target_modules": ["q_proj"]}))));
-    assert_says(
-        &text,
-        &[WEIGHTS, "model.layers.0.self_attn.v_proj", "target_modules"],
-    );
-    let text = message(load(&files(
-        json!({"target_modules": ["q_proj", "v_proj", "o_proj"]}),
-    )));
-    assert_says(
-        &text,
-        &[
-            WEIGHTS,
-            "the pair of model.layers.0.self_attn.o_proj is missing",
-        ],
-    );
+    assert_says(&text, &[WEIGHTS, "model.layers.0.self_attn.v_proj", "target_modules"]);
+    let text = message(load(&files(json!({"target_modules": ["q_proj", "v_proj", "o_proj"]}))));
+    assert_says(&text, &[WEIGHTS, "the pair of model.layers.0.self_attn.o_proj is missing"]);
     let mut half = files(json!({}));
     let mut all = tensors(&pairs(&["q_proj", "v_proj"]));
     all.remove(3);
     put(&mut half, WEIGHTS, safetensors_file(&all));
     let text = message(load(&half));
-    assert_says(
-        &text,
-        &["one of lora_A and lora_B of model.layers.0.self_attn.v_proj is missing"],
-    );
+    assert_says(&text, &["one of lora_A and lora_B of model.layers.0.self_attn.v_proj is missing"]);
     let mut none = files(json!({"target_modules": "all-linear"}));
     put(&mut none, WEIGHTS, safetensors_file(&[]));
     assert_says(&message(load(&none)), &["any LoRA tensor is missing"]);
@@ -273,73 +197,28 @@ fn an_adapter_for_another_model_says_where_they_differ() {
     let wide = other(&|m| m.hidden_size = 64);
     assert_says(
         &wide,
-        &[
-            "lora_A of model.layers.0.self_attn.q_proj",
-            "found [4, 32]",
-            "expected [4, 64]",
-            "another model",
-        ],
+        &["lora_A of model.layers.0.self_attn.q_proj", "found [4, 32]", "expected [4, 64]", "another model"],
     );
     let heads = other(&|m| m.num_key_value_heads = 4);
-    assert_says(
-        &heads,
-        &[
-            "lora_B of model.layers.0.self_attn.v_proj",
-            "found [16, 4]",
-            "expected [32, 4]",
-        ],
-    );
+    assert_says(&heads, &["lora_B of model.layers.0.self_attn.v_proj", "found [16, 4]", "expected [32, 4]"]);
     let deep = other(&|m| m.num_hidden_layers = 3);
-    assert_says(
-        &deep,
-        &[
-            "the pair of model.layers.2.self_attn.q_proj is missing",
-            "fewer layers",
-        ],
-    );
+    assert_says(&deep, &["the pair of model.layers.2.self_attn.q_proj is missing", "fewer layers"]);
     let shallow = other(&|m| m.num_hidden_layers = 1);
-    assert_says(
-        &shallow,
-        &[
-            "model.layers.1.self_attn.q_proj",
-            "llama model with 1 layers",
-            "another model",
-        ],
-    );
+    assert_says(&shallow, &["model.layers.1.self_attn.q_proj", "llama model with 1 layers", "another model"]);
 }
 
 #[test]
 fn what_is_not_plain_lora_is_refused_by_name() {
-    assert_says(
-        &refusal(json!({"peft_type": "LOHA"})),
-        &["peft_type \"LOHA\"", "only LORA"],
-    );
-    assert_says(
-        &refusal(json!({"use_dora": true})),
-        &["use_dora true", "DoRA"],
-    );
-    assert_says(
-        &refusal(json!({"modules_to_save": ["lm_head"]})),
-        &["modules_to_save [\"lm_head\"]"],
-    );
+    assert_says(&refusal(json!({"peft_type": "LOHA"})), &["peft_type \"LOHA\"", "only LORA"]);
+    assert_says(&refusal(json!({"use_dora": true})), &["use_dora true", "DoRA"]);
+    assert_says(&refusal(json!({"modules_to_save": ["lm_head"]})), &["modules_to_save [\"lm_head\"]"]);
     assert_says(&refusal(json!({"bias": "all"})), &["bias \"all\""]);
-    assert_says(
-        &refusal(json!({"init_lora_weights": "pissa"})),
-        &["init_lora_weights \"pissa\"", "base weights"],
-    );
-    assert_says(
-        &refusal(json!({"some_new_thing": {"on": 1}})),
-        &["some_new_thing"],
-    );
+    assert_says(&refusal(json!({"init_lora_weights": "pissa"})), &["init_lora_weights \"pissa\"", "base weights"]);
+    assert_says(&refusal(json!({"some_new_thing": {"on": 1}})), &["some_new_thing"]);
     for key in ["fan_in_fan_out", "lora_bias", "use_qalora"] {
         assert_says(&refusal(json!({key: true})), &[&format!("{key} true")]);
     }
-    for key in [
-        "target_parameters",
-        "trainable_token_indices",
-        "layer_replication",
-        "alora_invocation_tokens",
-    ] {
+    for key in ["target_parameters", "trainable_token_indices", "layer_replication", "alora_invocation_tokens"] {
         assert_says(&refusal(json!({key: [1]})), &[&format!("{key} [1]")]);
     }
     // The same keys, and unknown ones, at values that mean "off" are fine.
@@ -358,10 +237,7 @@ fn tensors_of_other_kinds_are_refused_by_name() {
         message(load(&files))
     };
     let embedding = with("base_model.model.model.embed_tokens.lora_embedding_A");
-    assert_says(
-        &embedding,
-        &["lora_embedding_A", "lora_A.weight and lora_B.weight"],
-    );
+    assert_says(&embedding, &["lora_embedding_A", "lora_A.weight and lora_B.weight"]);
     let dora = with("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector");
     assert_says(&dora, &["lora_magnitude_vector"]);
     let head = with("base_model.model.lm_head.lora_A.weight");
@@ -372,31 +248,13 @@ fn tensors_of_other_kinds_are_refused_by_name() {
 fn values_that_cannot_be_are_refused() {
     assert_says(&refusal(json!({"r": 0})), &["r is 0"]);
     assert_says(&refusal(json!({"r": null})), &["r is missing"]);
-    assert_says(
-        &refusal(json!({"lora_alpha": 1e300})),
-        &["lora_alpha is too large"],
-    );
+    assert_says(&refusal(json!({"lora_alpha": 1e300})), &["lora_alpha is too large"]);
     assert_says(&refusal(json!({"r": "4"})), &["r is \"4\""]);
-    assert_says(
-        &refusal(json!({"lora_dropout": 1.0})),
-        &["lora_dropout is 1", "below 1"],
-    );
-    assert_says(
-        &refusal(json!({"target_modules": [1]})),
-        &["target_modules"],
-    );
-    assert_says(
-        &refusal(json!({"target_modules": 5})),
-        &["target_modules is 5"],
-    );
-    assert_says(
-        &refusal(json!({"rank_pattern": {"q": 0}})),
-        &["rank_pattern", "\"q\"", "0"],
-    );
-    assert_says(
-        &refusal(json!({"alpha_pattern": {"(": 2}})),
-        &["alpha_pattern", "\"(\"", "regular expression"],
-    );
+    assert_says(&refusal(json!({"lora_dropout": 1.0})), &["lora_dropout is 1", "below 1"]);
+    assert_says(&refusal(json!({"target_modules": [1]})), &["target_modules"]);
+    assert_says(&refusal(json!({"target_modules": 5})), &["target_modules is 5"]);
+    assert_says(&refusal(json!({"rank_pattern": {"q": 0}})), &["rank_pattern", "\"q\"", "0"]);
+    assert_says(&refusal(json!({"alpha_pattern": {"(": 2}})), &["alpha_pattern", "\"(\"", "regular expression"]);
 }
 
 #[test]
@@ -407,27 +265,12 @@ fn incomplete_folders_say_what_is_missing() {
         other.iter().for_each(|name| put(&mut files, name, "x"));
         message(load(&files))
     };
-    assert_says(
-        &without(CONFIG, None),
-        &["tuned: adapter_config.json is missing", "PEFT"],
-    );
-    assert_says(
-        &without(WEIGHTS, None),
-        &["tuned: adapter_model.safetensors is missing"],
-    );
+    assert_says(&without(CONFIG, None), &["tuned: adapter_config.json is missing", "PEFT"]);
+    assert_says(&without(WEIGHTS, None), &["tuned: adapter_model.safetensors is missing"]);
     let pickle = without(WEIGHTS, Some("adapter_model.bin"));
-    assert_says(
-        &pickle,
-        &[
-            "adapter_model.bin is a Python pickle",
-            "safe_serialization=True",
-        ],
-    );
+    assert_says(&pickle, &["adapter_model.bin is a Python pickle", "safe_serialization=True"]);
     let nowhere = message(Adapter::load(Path::new("no/such/folder"), &model()));
-    assert_says(
-        &nowhere,
-        &["cannot open no/such/folder", "adapter_config.json"],
-    );
+    assert_says(&nowhere, &["cannot open no/such/folder", "adapter_config.json"]);
     let mut files = files(json!({}));
     files.insert(WEIGHTS.to_string(), raw_safetensors("{", 0));
     assert_says(&message(load(&files)), &[WEIGHTS, "no safetensors header"]);
@@ -483,13 +326,8 @@ fn what_is_saved_is_what_peft_writes() {
     let weights = adapter.weights().unwrap();
     let (_, header) = safetensors::SafeTensors::read_metadata(&weights).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
-    let info = header
-        .info("base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight")
-        .unwrap();
-    assert_eq!(
-        (info.dtype, &info.shape[..]),
-        (safetensors::Dtype::F32, &[16, 4][..])
-    );
+    let info = header.info("base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight").unwrap();
+    assert_eq!((info.dtype, &info.shape[..]), (safetensors::Dtype::F32, &[16, 4][..]));
     assert_eq!(header.tensors().len(), 8);
 }
 
@@ -506,13 +344,6 @@ fn a_failed_save_leaves_nothing_new() {
     let mut wrong = adapter(&["q_proj"]);
     wrong.pairs[0].b.pop();
     let text = message(wrong.save(&dir.path().join("out")));
-    assert_says(
-        &text,
-        &[
-            "elements of A and B of model.layers.0.self_attn.q_proj",
-            "127",
-            "128",
-        ],
-    );
+    assert_says(&text, &["elements of A and B of model.layers.0.self_attn.q_proj", "127", "128"]);
     assert!(!dir.path().join("out").exists());
 }

@@ -12,11 +12,7 @@ fn render(source: &str, turns: &[(&str, &str)]) -> bft_formats::Result<String> {
     ChatTemplate::new(source, Some("<s>"), Some("</s>"))?.render(&turns, true)
 }
 
-const TALK: [(&str, &str); 3] = [
-    ("system", "Be brief."),
-    ("user", " Hi & <b>é</b> "),
-    ("assistant", "Yo"),
-];
+const TALK: [(&str, &str); 3] = [("system", "Be brief."), ("user", " Hi & <b>é</b> "), ("assistant", "Yo")];
 
 #[test]
 fn variables_loops_and_white_space_are_jinjas() {
@@ -33,10 +29,7 @@ fn pythons_methods_are_there() {
                   {{ messages[::-1][0].role }}|{{ messages[0].get('role') }}|{{ 'x' in messages[0] }}|\
                   {% set ns = namespace(n=0) %}{% for x in messages %}{% set ns.n = ns.n + loop.index0 %}{% endfor %}{{ ns.n }}";
     let text = render(source, &TALK).unwrap().to_lowercase();
-    assert_eq!(
-        text,
-        "<b>é</b>|hi & <b>é</b> |true|user|2|assistant|system|false|3"
-    );
+    assert_eq!(text, "<b>é</b>|hi & <b>é</b> |true|user|2|assistant|system|false|3");
 }
 
 #[test]
@@ -51,24 +44,14 @@ fn json_is_written_as_python_writes_it() {
 fn a_template_can_refuse_in_its_own_words() {
     let source = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}";
     let text = message(render(source, &TALK));
-    assert_says(
-        &text,
-        &[
-            "chat template",
-            "roles system, user, assistant",
-            "System role not supported",
-        ],
-    );
+    assert_says(&text, &["chat template", "roles system, user, assistant", "System role not supported"]);
 }
 
 #[test]
 fn the_date_is_todays() {
     let text = render("{{ strftime_now('%d %b %Y') }}", &[]).unwrap();
     let parts: Vec<&str> = text.split(' ').collect();
-    assert!(
-        parts.len() == 3 && parts[2].parse::<u32>().unwrap() >= 2024,
-        "{text}"
-    );
+    assert!(parts.len() == 3 && parts[2].parse::<u32>().unwrap() >= 2024, "{text}");
 }
 
 #[test]
@@ -79,12 +62,7 @@ fn generation_blocks_print_what_they_hold() {
 
 #[test]
 fn a_token_the_model_lacks_prints_as_nothing() {
-    let template = ChatTemplate::new(
-        "[{{ bos_token }}{% if bos_token %}!{% endif %}]",
-        None,
-        None,
-    )
-    .unwrap();
+    let template = ChatTemplate::new("[{{ bos_token }}{% if bos_token %}!{% endif %}]", None, None).unwrap();
     assert_eq!(template.render(&[], false).unwrap(), "[]");
 }
 
@@ -95,8 +73,7 @@ fn broken_templates_say_where() {
     let text = message(render("{{ nothing.at.all }}", &TALK));
     assert_says(&text, &["cannot render 3 messages", "line 1"]);
     // A template is a program from a stranger: it may not run for ever.
-    let endless =
-        "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}";
+    let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}";
     assert_says(&message(render(endless, &TALK)), &["cannot render", "fuel"]);
     // Nor nest values deeper than a stack, or fill the memory.
     let deep = "{% set n = namespace(x=[]) %}{% for a in range(99) %}{% for b in range(999) %}{% set n.x = [n.x] %}{% endfor %}{% endfor %}ok";
@@ -114,46 +91,23 @@ fn it_is_found_wherever_models_keep_it() {
     let turns = [Message::new("user", "Hi")];
     let folder = |files: &[(&str, String)]| {
         let mut all = tiny_folder(Architecture::Llama);
-        files
-            .iter()
-            .for_each(|(name, text)| put(&mut all, name, text.clone()));
+        files.iter().for_each(|(name, text)| put(&mut all, name, text.clone()));
         Model::from_folder("tiny", all).map(|m| m.chat_template)
     };
-    let config = |template: serde_json::Value| {
-        (
-            "tokenizer_config.json",
-            json!({"chat_template": template}).to_string(),
-        )
-    };
-    let shows = |files: &[(&str, String)]| {
-        folder(files)
-            .unwrap()
-            .map(|t| t.render(&turns, false).unwrap())
-    };
+    let config =
+        |template: serde_json::Value| ("tokenizer_config.json", json!({"chat_template": template}).to_string());
+    let shows = |files: &[(&str, String)]| folder(files).unwrap().map(|t| t.render(&turns, false).unwrap());
     let jinja = ("chat_template.jinja", "file".to_string());
     assert_eq!(shows(&[]), None);
     assert_eq!(shows(&[config(json!("string"))]).unwrap(), "string");
     assert_eq!(shows(&[config(json!("string")), jinja]).unwrap(), "file");
-    let named =
-        json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
+    let named = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
     assert_eq!(shows(&[config(named)]).unwrap(), "d");
-    assert_eq!(
-        shows(&[config(json!([{"name": "only", "template": "o"}]))]).unwrap(),
-        "o"
-    );
+    assert_eq!(shows(&[config(json!([{"name": "only", "template": "o"}]))]).unwrap(), "o");
     let none = json!([{"name": "a", "template": "a"}, {"name": "b", "template": "b"}]);
-    assert_says(
-        &message(folder(&[config(none)])),
-        &["tokenizer_config.json", "\"default\""],
-    );
-    assert_says(
-        &message(folder(&[config(json!(5))])),
-        &["chat_template is 5"],
-    );
+    assert_says(&message(folder(&[config(none)])), &["tokenizer_config.json", "\"default\""]);
+    assert_says(&message(folder(&[config(json!(5))])), &["chat_template is 5"]);
 
     let model = Model::from_gguf("m", tiny_gguf("llama").bytes()).unwrap();
-    assert_eq!(
-        model.chat_template.unwrap().render(&turns, false).unwrap(),
-        "user:Hi<|end|>"
-    );
+    assert_eq!(model.chat_template.unwrap().render(&turns, false).unwrap(), "user:Hi<|end|>");
 }

@@ -8,10 +8,7 @@ use common::{assert_says, config_json, message, tiny_config};
 use serde_json::{Value, json};
 
 fn read(architecture: Architecture, changes: Value) -> Result<ModelConfig> {
-    ModelConfig::from_json(
-        "m/config.json",
-        config_json(architecture, changes).as_bytes(),
-    )
+    ModelConfig::from_json("m/config.json", config_json(architecture, changes).as_bytes())
 }
 
 fn refusal(architecture: Architecture, changes: Value) -> String {
@@ -25,10 +22,7 @@ use Architecture::{Llama, Mistral, Qwen2, Qwen3};
 #[test]
 fn every_architecture_is_read() {
     for architecture in [Llama, Mistral, Qwen2, Qwen3] {
-        assert_eq!(
-            read(architecture, json!({})).unwrap(),
-            tiny_config(architecture)
-        );
+        assert_eq!(read(architecture, json!({})).unwrap(), tiny_config(architecture));
     }
 }
 
@@ -43,34 +37,14 @@ fn absent_keys_mean_what_transformers_takes_them_to_mean() {
         }),
     );
     let c = c.unwrap();
-    assert_eq!(
-        (c.num_key_value_heads, c.head_dim, c.max_position_embeddings),
-        (4, 8, 2048)
-    );
-    assert_eq!(
-        (c.rope_theta, c.rms_norm_eps, c.tie_word_embeddings),
-        (10_000.0, 1e-6, false)
-    );
-    assert_eq!(
-        read(Qwen3, json!({"head_dim": absent})).unwrap().head_dim,
-        128
-    );
-    assert_eq!(
-        read(Qwen2, json!({"num_key_value_heads": null}))
-            .unwrap()
-            .num_key_value_heads,
-        4
-    );
-    assert_says(
-        &refusal(Qwen2, json!({"num_key_value_heads": absent})),
-        &["num_key_value_heads is missing"],
-    );
+    assert_eq!((c.num_key_value_heads, c.head_dim, c.max_position_embeddings), (4, 8, 2048));
+    assert_eq!((c.rope_theta, c.rms_norm_eps, c.tie_word_embeddings), (10_000.0, 1e-6, false));
+    assert_eq!(read(Qwen3, json!({"head_dim": absent})).unwrap().head_dim, 128);
+    assert_eq!(read(Qwen2, json!({"num_key_value_heads": null})).unwrap().num_key_value_heads, 4);
+    assert_says(&refusal(Qwen2, json!({"num_key_value_heads": absent})), &["num_key_value_heads is missing"]);
     // Mistral's own default is a window.
     let windowed = json!({"sliding_window": absent, "max_position_embeddings": 32768});
-    assert_says(
-        &refusal(Mistral, windowed),
-        &["window of 4096", "context 32768"],
-    );
+    assert_says(&refusal(Mistral, windowed), &["window of 4096", "context 32768"]);
 }
 
 #[test]
@@ -99,28 +73,17 @@ fn rope_is_read_from_either_spelling() {
         high_freq_factor: 4.0,
         original_max_position_embeddings: 8192,
     };
-    assert_eq!(
-        rope(json!({"rope_parameters": llama3})).unwrap(),
-        (500_000.0, expected.clone())
-    );
-    assert_eq!(
-        rope(json!({"rope_scaling": llama3})).unwrap(),
-        (500_000.0, expected)
-    );
+    assert_eq!(rope(json!({"rope_parameters": llama3})).unwrap(), (500_000.0, expected.clone()));
+    assert_eq!(rope(json!({"rope_scaling": llama3})).unwrap(), (500_000.0, expected));
     let linear = RopeScaling::Linear { factor: 2.0 };
     let older = json!({"rope_theta": 1e6, "rope_scaling": {"type": "linear", "factor": 2.0}});
     assert_eq!(rope(older).unwrap(), (1e6, linear));
     let default = json!({"rope_theta": "<absent>", "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}});
     assert_eq!(rope(default).unwrap(), (5e5, RopeScaling::None));
-    assert_eq!(
-        rope(json!({"rope_scaling": null})).unwrap().1,
-        RopeScaling::None
-    );
+    assert_eq!(rope(json!({"rope_scaling": null})).unwrap().1, RopeScaling::None);
     let short = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0});
-    let RopeScaling::Llama3 {
-        original_max_position_embeddings: original,
-        ..
-    } = rope(json!({"rope_scaling": short})).unwrap().1
+    let RopeScaling::Llama3 { original_max_position_embeddings: original, .. } =
+        rope(json!({"rope_scaling": short})).unwrap().1
     else {
         panic!("llama3 expected")
     };
@@ -132,42 +95,20 @@ fn other_ropes_are_refused_by_name() {
     let with = |scaling: Value| refusal(Llama, json!({"rope_scaling": scaling}));
     for name in ["yarn", "dynamic", "longrope", "su", "mrope"] {
         let text = with(json!({"rope_type": name, "factor": 2.0}));
-        assert_says(
-            &text,
-            &[&format!("rope type {name:?}"), "default, linear and llama3"],
-        );
+        assert_says(&text, &[&format!("rope type {name:?}"), "default, linear and llama3"]);
     }
-    assert_says(
-        &with(json!({"type": "default", "mrope_section": [16, 24, 24]})),
-        &["\"mrope\""],
-    );
+    assert_says(&with(json!({"type": "default", "mrope_section": [16, 24, 24]})), &["\"mrope\""]);
     assert_says(&with(json!({"type": "linear"})), &["factor is missing"]);
-    assert_says(
-        &with(json!({"type": "linear", "factor": -1})),
-        &["factor is -1", "positive"],
-    );
-    assert_says(
-        &with(json!({"type": "linear", "factor": "2"})),
-        &["factor is \"2\"", "a number"],
-    );
-    let backwards =
-        json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1});
-    assert_says(
-        &with(backwards),
-        &["low_freq_factor 4", "high_freq_factor 1"],
-    );
-    assert_says(
-        &with(json!("linear")),
-        &["rope_scaling is \"linear\"", "an object"],
-    );
+    assert_says(&with(json!({"type": "linear", "factor": -1})), &["factor is -1", "positive"]);
+    assert_says(&with(json!({"type": "linear", "factor": "2"})), &["factor is \"2\"", "a number"]);
+    let backwards = json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1});
+    assert_says(&with(backwards), &["low_freq_factor 4", "high_freq_factor 1"]);
+    assert_says(&with(json!("linear")), &["rope_scaling is \"linear\"", "an object"]);
     let partial = refusal(Llama, json!({"partial_rotary_factor": 0.5}));
     assert_says(&partial, &["partial_rotary_factor 0.5"]);
     let layered = json!({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}});
     assert_says(&refusal(Llama, layered), &["layer to layer"]);
-    assert_says(
-        &refusal(Llama, json!({"rope_theta": 0.0})),
-        &["rope_theta is 0", "above 1"],
-    );
+    assert_says(&refusal(Llama, json!({"rope_theta": 0.0})), &["rope_theta is 0", "above 1"]);
 }
 
 #[test]
@@ -176,134 +117,61 @@ fn active_sliding_windows_are_refused_and_idle_ones_are_not() {
     assert_says(&text, &["sliding attention window of 64", "context 128"]);
     assert!(read(Mistral, json!({"sliding_window": 128})).is_ok());
     // Qwen states a window whether or not it uses it.
-    assert!(
-        read(
-            Qwen2,
-            json!({"sliding_window": 64, "use_sliding_window": false})
-        )
-        .is_ok()
-    );
+    assert!(read(Qwen2, json!({"sliding_window": 64, "use_sliding_window": false})).is_ok());
     let used = json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": 1});
     assert_says(&refusal(Qwen2, used), &["window of 64"]);
     let beyond = json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": 2});
     assert!(read(Qwen2, beyond).is_ok(), "no layer is beyond the second");
-    let types =
-        json!({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]});
+    let types = json!({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]});
     assert_says(&refusal(Qwen3, types), &["window of 64"]);
     let full = json!({"sliding_window": 64, "layer_types": ["full_attention", "full_attention"]});
     assert!(read(Qwen3, full).is_ok());
     let linear = json!({"layer_types": ["linear_attention"]});
-    assert_says(
-        &refusal(Qwen3, linear),
-        &["layer type \"linear_attention\""],
-    );
+    assert_says(&refusal(Qwen3, linear), &["layer type \"linear_attention\""]);
 }
 
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
     let text = refusal(Llama, json!({"model_type": "gemma2"}));
     assert_says(&text, &["\"gemma2\"", "llama, mistral, qwen2 and qwen3"]);
-    assert_says(
-        &refusal(Llama, json!({"model_type": "<absent>"})),
-        &["model_type is missing"],
-    );
-    assert_says(
-        &refusal(Llama, json!({"hidden_act": "gelu"})),
-        &["hidden_act \"gelu\"", "silu"],
-    );
-    assert_says(
-        &refusal(Llama, json!({"mlp_bias": true})),
-        &["mlp_bias true"],
-    );
+    assert_says(&refusal(Llama, json!({"model_type": "<absent>"})), &["model_type is missing"]);
+    assert_says(&refusal(Llama, json!({"hidden_act": "gelu"})), &["hidden_act \"gelu\"", "silu"]);
+    assert_says(&refusal(Llama, json!({"mlp_bias": true})), &["mlp_bias true"]);
     let awq = json!({"quantization_config": {"quant_method": "awq"}});
-    assert_says(
-        &refusal(Llama, awq),
-        &["quantization_config", "\"awq\"", "GGUF"],
-    );
-    assert_says(
-        &refusal(Llama, json!({"logits_scaling": 8.0})),
-        &["logits_scaling 8"],
-    );
-    assert_says(
-        &refusal(Llama, json!({"num_local_experts": 8})),
-        &["num_local_experts 8"],
-    );
+    assert_says(&refusal(Llama, awq), &["quantization_config", "\"awq\"", "GGUF"]);
+    assert_says(&refusal(Llama, json!({"logits_scaling": 8.0})), &["logits_scaling 8"]);
+    assert_says(&refusal(Llama, json!({"num_local_experts": 8})), &["num_local_experts 8"]);
 }
 
 #[test]
 fn impossible_sizes_are_refused() {
     let says = |changes, parts: &[&str]| assert_says(&refusal(Llama, changes), parts);
-    says(
-        json!({"hidden_size": "<absent>"}),
-        &["hidden_size is missing"],
-    );
-    says(
-        json!({"hidden_size": "32"}),
-        &["hidden_size is \"32\"", "whole number"],
-    );
+    says(json!({"hidden_size": "<absent>"}), &["hidden_size is missing"]);
+    says(json!({"hidden_size": "32"}), &["hidden_size is \"32\"", "whole number"]);
     says(json!({"hidden_size": -32}), &["hidden_size is -32"]);
     says(json!({"hidden_size": 32.5}), &["hidden_size is 32.5"]);
     says(json!({"hidden_size": 0}), &["hidden_size is 0"]);
-    says(
-        json!({"hidden_size": 1u64 << 40}),
-        &["hidden_size is 1099511627776", "2147483647"],
-    );
-    says(
-        json!({"num_hidden_layers": 1u64 << 60}),
-        &["num_hidden_layers", "10000"],
-    );
-    says(
-        json!({"num_attention_heads": 0, "head_dim": null}),
-        &["num_attention_heads 0"],
-    );
-    says(
-        json!({"num_attention_heads": 3, "head_dim": null}),
-        &["hidden_size 32", "num_attention_heads 3"],
-    );
-    says(
-        json!({"num_attention_heads": 3}),
-        &["num_attention_heads 3", "num_key_value_heads 2"],
-    );
+    says(json!({"hidden_size": 1u64 << 40}), &["hidden_size is 1099511627776", "2147483647"]);
+    says(json!({"num_hidden_layers": 1u64 << 60}), &["num_hidden_layers", "10000"]);
+    says(json!({"num_attention_heads": 0, "head_dim": null}), &["num_attention_heads 0"]);
+    says(json!({"num_attention_heads": 3, "head_dim": null}), &["hidden_size 32", "num_attention_heads 3"]);
+    says(json!({"num_attention_heads": 3}), &["num_attention_heads 3", "num_key_value_heads 2"]);
     says(json!({"head_dim": 7}), &["head_dim 7 is odd"]);
-    says(
-        json!({"hidden_size": 34}),
-        &["hidden_size 34", "multiple of 4"],
-    );
-    says(
-        json!({"intermediate_size": 63}),
-        &["intermediate_size 63", "multiple of 4"],
-    );
-    says(
-        json!({"head_dim": 1 << 30, "num_attention_heads": 1 << 30}),
-        &["×", "at most"],
-    );
-    says(
-        json!({"head_dim": 6}),
-        &["head_dim 6", "multiples of 4 up to 256"],
-    );
-    says(
-        json!({"head_dim": 260}),
-        &["head_dim 260", "multiples of 4 up to 256"],
-    );
+    says(json!({"hidden_size": 34}), &["hidden_size 34", "multiple of 4"]);
+    says(json!({"intermediate_size": 63}), &["intermediate_size 63", "multiple of 4"]);
+    says(json!({"head_dim": 1 << 30, "num_attention_heads": 1 << 30}), &["×", "at most"]);
+    says(json!({"head_dim": 6}), &["head_dim 6", "multiples of 4 up to 256"]);
+    says(json!({"head_dim": 260}), &["head_dim 260", "multiples of 4 up to 256"]);
     says(json!({"rms_norm_eps": -1.0}), &["rms_norm_eps is -1"]);
     says(json!({"eos_token_id": 264}), &["264", "vocabulary of 264"]);
-    says(
-        json!({"eos_token_id": [1, -2]}),
-        &["eos_token_id is [1,-2]", "a token id or a list"],
-    );
-    says(
-        json!({"tie_word_embeddings": "yes"}),
-        &["tie_word_embeddings is \"yes\""],
-    );
+    says(json!({"eos_token_id": [1, -2]}), &["eos_token_id is [1,-2]", "a token id or a list"]);
+    says(json!({"tie_word_embeddings": "yes"}), &["tie_word_embeddings is \"yes\""]);
 }
 
 #[test]
 fn what_is_no_object_is_refused() {
     let text = |json: &[u8]| message(ModelConfig::from_json("config.json", json));
-    assert_says(
-        &text(b"{\"model_type\": \"llama\""),
-        &["config.json: is not valid JSON", "EOF"],
-    );
+    assert_says(&text(b"{\"model_type\": \"llama\""), &["config.json: is not valid JSON", "EOF"]);
     assert_says(&text(b"[1, 2]"), &["holds [1,2]", "a JSON object"]);
     assert_says(&text(b""), &["not valid JSON"]);
     assert_says(&text(b"\xff\xfe"), &["not valid JSON"]);
@@ -312,8 +180,7 @@ fn what_is_no_object_is_refused() {
 #[test]
 fn end_tokens_come_from_both_files() {
     let mut c = read(Llama, json!({"eos_token_id": [3, 4], "bos_token_id": null})).unwrap();
-    c.add_generation_config("g", br#"{"eos_token_id": [4, 5], "bos_token_id": 1}"#)
-        .unwrap();
+    c.add_generation_config("g", br#"{"eos_token_id": [4, 5], "bos_token_id": 1}"#).unwrap();
     assert_eq!((c.eos_token_ids, c.bos_token_id), (vec![3, 4, 5], Some(1)));
 }
 
@@ -322,11 +189,7 @@ fn assert_near(found: &[f32], expected: &[u32], ulps: u32) {
     assert_eq!(found.len(), expected.len());
     for (i, (f, &e)) in found.iter().zip(expected).enumerate() {
         let off = f.to_bits().abs_diff(e);
-        assert!(
-            off <= ulps,
-            "{i}: {f} and {} are {off} steps apart",
-            f32::from_bits(e)
-        );
+        assert!(off <= ulps, "{i}: {f} and {} are {off} steps apart", f32::from_bits(e));
     }
 }
 
@@ -334,18 +197,16 @@ fn assert_near(found: &[f32], expected: &[u32], ulps: u32) {
 fn inverse_frequencies_are_transformers() {
     // LlamaRotaryEmbedding(config).inv_freq of transformers 5.23.0 on torch 2.15.0, as bits.
     let llama3 = [
-        0x3f800000, 0x3f29e1c6, 0x3ee177bc, 0x3e959ee3, 0x3e4693b0, 0x3e03c6a0, 0x3daee4ad,
-        0x3d681e67, 0x3d1a08c8, 0x3ccc6f49, 0x3c87a9c3, 0x3c340d6d, 0x3beef74f, 0x3b9e9402,
-        0x3b527720, 0x3aa9279b, 0x39e13620, 0x38cb98f7, 0x37a3418d, 0x3758ac81, 0x370fc8f8,
-        0x36bed4f4, 0x367d45c3, 0x3628126b, 0x35df10c4, 0x359406cb, 0x35447610, 0x35025f34,
-        0x34ad07a7, 0x3465a54d, 0x341864a7, 0x33ca41b0,
+        0x3f800000, 0x3f29e1c6, 0x3ee177bc, 0x3e959ee3, 0x3e4693b0, 0x3e03c6a0, 0x3daee4ad, 0x3d681e67, 0x3d1a08c8,
+        0x3ccc6f49, 0x3c87a9c3, 0x3c340d6d, 0x3beef74f, 0x3b9e9402, 0x3b527720, 0x3aa9279b, 0x39e13620, 0x38cb98f7,
+        0x37a3418d, 0x3758ac81, 0x370fc8f8, 0x36bed4f4, 0x367d45c3, 0x3628126b, 0x35df10c4, 0x359406cb, 0x35447610,
+        0x35025f34, 0x34ad07a7, 0x3465a54d, 0x341864a7, 0x33ca41b0,
     ];
     let linear = [
-        0x3e800000, 0x3e3ff911, 0x3e0ff59a, 0x3dd7e89b, 0x3da1e89b, 0x3d72d423, 0x3d361887,
-        0x3d088d77, 0x3ccccccd, 0x3c99940d, 0x3c6655c2, 0x3c2cba15, 0x3c0186e3, 0x3bc2434f,
-        0x3b91ad39, 0x3b5a7bf2, 0x3b23d70a, 0x3af5b9b0, 0x3ab8449c, 0x3a8a2e77, 0x3a4f3e38,
-        0x3a1b690d, 0x39e91528, 0x39aec98e, 0x3983126f, 0x3944948c, 0x39136a16, 0x38dd1725,
-        0x38a5cb60, 0x3878a815, 0x383a7753, 0x380bd472,
+        0x3e800000, 0x3e3ff911, 0x3e0ff59a, 0x3dd7e89b, 0x3da1e89b, 0x3d72d423, 0x3d361887, 0x3d088d77, 0x3ccccccd,
+        0x3c99940d, 0x3c6655c2, 0x3c2cba15, 0x3c0186e3, 0x3bc2434f, 0x3b91ad39, 0x3b5a7bf2, 0x3b23d70a, 0x3af5b9b0,
+        0x3ab8449c, 0x3a8a2e77, 0x3a4f3e38, 0x3a1b690d, 0x39e91528, 0x39aec98e, 0x3983126f, 0x3944948c, 0x39136a16,
+        0x38dd1725, 0x38a5cb60, 0x3878a815, 0x383a7753, 0x380bd472,
     ];
     let mut c = tiny_config(Llama);
     c.head_dim = 64;
@@ -361,12 +222,7 @@ fn inverse_frequencies_are_transformers() {
     // The same scaling as llama.cpp stores it: a divisor for each plain frequency.
     let scaled = c.inv_freq();
     c.rope_scaling = RopeScaling::None;
-    let divisors = c
-        .inv_freq()
-        .iter()
-        .zip(&scaled)
-        .map(|(plain, scaled)| plain / scaled)
-        .collect();
+    let divisors = c.inv_freq().iter().zip(&scaled).map(|(plain, scaled)| plain / scaled).collect();
     c.rope_scaling = RopeScaling::Divisors(divisors);
     assert_near(&c.inv_freq(), &llama3, 3);
 

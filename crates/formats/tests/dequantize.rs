@@ -43,32 +43,16 @@ fn q8_0_is_signed() {
 /// llama.cpp's reference quantisers, to make blocks from values.
 fn quantize(dtype: DType, values: &[f32]) -> Vec<u8> {
     let block = |v: &[f32]| -> Vec<u8> {
-        let largest = v
-            .iter()
-            .copied()
-            .max_by(|a, b| a.abs().total_cmp(&b.abs()))
-            .unwrap();
-        let nibbles = |q: &dyn Fn(f32) -> u8| -> Vec<u8> {
-            (0..16).map(|j| q(v[j]) | q(v[j + 16]) << 4).collect()
-        };
+        let largest = v.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
+        let nibbles = |q: &dyn Fn(f32) -> u8| -> Vec<u8> { (0..16).map(|j| q(v[j]) | q(v[j + 16]) << 4).collect() };
         match dtype {
             DType::F32 => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            DType::F16 => v
-                .iter()
-                .flat_map(|x| f16::from_f32(*x).to_le_bytes())
-                .collect(),
-            DType::BF16 => v
-                .iter()
-                .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
-                .collect(),
+            DType::F16 => v.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+            DType::BF16 => v.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
             DType::Q8_0 => {
                 let d = largest.abs() / 127.0;
                 let quants = v.iter().map(|x| (x / d).round() as i8 as u8);
-                f16::from_f32(d)
-                    .to_le_bytes()
-                    .into_iter()
-                    .chain(quants)
-                    .collect()
+                f16::from_f32(d).to_le_bytes().into_iter().chain(quants).collect()
             }
             DType::Q4_0 => {
                 let d = largest / -8.0;
@@ -80,10 +64,7 @@ fn quantize(dtype: DType, values: &[f32]) -> Vec<u8> {
                 let high = v.iter().copied().fold(f32::MIN, f32::max);
                 let d = (high - low) / 15.0;
                 let q = |x: f32| (((x - low) / d + 0.5) as u8).min(15);
-                let ends = [
-                    f16::from_f32(d).to_le_bytes(),
-                    f16::from_f32(low).to_le_bytes(),
-                ];
+                let ends = [f16::from_f32(d).to_le_bytes(), f16::from_f32(low).to_le_bytes()];
                 [&ends.concat()[..], &nibbles(&q)].concat()
             }
         }
@@ -97,14 +78,7 @@ fn a_round_trip_loses_no_more_than_the_format_must() {
     for round in 0..200 {
         let scale = 10f32.powi(round % 7 - 3);
         let values: Vec<f32> = (0..96).map(|_| scale * random.uniform()).collect();
-        for dtype in [
-            DType::F32,
-            DType::F16,
-            DType::BF16,
-            DType::Q8_0,
-            DType::Q4_0,
-            DType::Q4_1,
-        ] {
+        for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
             let bytes = quantize(dtype, &values);
             assert_eq!(bytes.len(), dtype.row_bytes(96));
             let back = dequantize(dtype, &bytes, 96);
@@ -126,10 +100,7 @@ fn a_round_trip_loses_no_more_than_the_format_must() {
                     + 130.0 * 6e-8;
                 for (i, value) in values.iter().enumerate() {
                     let error = (back[block * 32 + i] - value).abs();
-                    assert!(
-                        error <= bound,
-                        "{dtype}: {value} came back off by {error} > {bound}"
-                    );
+                    assert!(error <= bound, "{dtype}: {value} came back off by {error} > {bound}");
                 }
             }
         }
@@ -142,16 +113,10 @@ fn a_tensor_knows_its_rows() {
     let values: Vec<f32> = (0..rows * 64).map(|i| i as f32 / 64.0).collect();
     let data = quantize(DType::Q8_0, &values);
     let tensor = Tensor::new("w", DType::Q8_0, vec![3, 64], Bytes::from(data.clone())).unwrap();
-    assert_eq!(
-        (tensor.rows(), tensor.cols(), tensor.elements()),
-        (3, 64, 192)
-    );
+    assert_eq!((tensor.rows(), tensor.cols(), tensor.elements()), (3, 64, 192));
     assert_eq!(*tensor.read_rows(1..2).unwrap(), data[68..136]);
     let all = tensor.to_f32().unwrap();
-    assert_eq!(
-        all[64..128],
-        dequantize(DType::Q8_0, &tensor.read_rows(1..2).unwrap(), 64)
-    );
+    assert_eq!(all[64..128], dequantize(DType::Q8_0, &tensor.read_rows(1..2).unwrap(), 64));
 
     let vector = Tensor::from_f32("b", vec![5], &[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
     assert_eq!((vector.rows(), vector.cols()), (1, 5));
@@ -160,21 +125,10 @@ fn a_tensor_knows_its_rows() {
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
-    let make = |dtype, shape: Vec<usize>, bytes| {
-        message(Tensor::new("w", dtype, shape, Bytes::from(vec![0; bytes])))
-    };
-    common::assert_says(
-        &make(DType::Q4_1, vec![2, 48], 60),
-        &["w:", "[2, 48]", "blocks of 32"],
-    );
-    common::assert_says(
-        &make(DType::F32, vec![2, 3], 23),
-        &["23 bytes", "expected 24"],
-    );
-    common::assert_says(
-        &make(DType::F32, vec![usize::MAX, 8], 23),
-        &["does not fit"],
-    );
+    let make = |dtype, shape: Vec<usize>, bytes| message(Tensor::new("w", dtype, shape, Bytes::from(vec![0; bytes])));
+    common::assert_says(&make(DType::Q4_1, vec![2, 48], 60), &["w:", "[2, 48]", "blocks of 32"]);
+    common::assert_says(&make(DType::F32, vec![2, 3], 23), &["23 bytes", "expected 24"]);
+    common::assert_says(&make(DType::F32, vec![usize::MAX, 8], 23), &["does not fit"]);
 }
 
 #[test]
@@ -183,10 +137,7 @@ fn slices_of_bytes_share_and_stay_inside() {
     let middle = bytes.slice(10..20).unwrap();
     assert_eq!(&*middle, &(10..20).collect::<Vec<u8>>()[..]);
     assert_eq!(&*middle.slice(3..5).unwrap(), &[13, 14]);
-    assert!(
-        middle.slice(5..11).is_none(),
-        "past the slice, though not past the buffer"
-    );
+    assert!(middle.slice(5..11).is_none(), "past the slice, though not past the buffer");
     #[allow(clippy::reversed_empty_ranges)]
     let backwards = 7..6;
     assert!(bytes.slice(backwards).is_none());

@@ -13,9 +13,7 @@ use serde_json::{Value, json};
 type Files = BTreeMap<String, Bytes>;
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fixtures/encoders")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/encoders").join(name)
 }
 
 /// The files of a fixture, by path.
@@ -46,9 +44,7 @@ fn read(files: &Files) -> Result<EncoderModel> {
 /// The files of `minilm` with keys of one JSON file changed; null removes a key.
 fn changed(path: &str, changes: Value) -> Files {
     let mut files = files("minilm");
-    let mut value: Value = files
-        .get(path)
-        .map_or_else(|| json!({}), |bytes| serde_json::from_slice(bytes).unwrap());
+    let mut value: Value = files.get(path).map_or_else(|| json!({}), |bytes| serde_json::from_slice(bytes).unwrap());
     for (key, change) in changes.as_object().unwrap() {
         value[key] = change.clone();
     }
@@ -66,23 +62,11 @@ fn refusal(path: &str, changes: Value, says: &[&str]) {
 fn every_layout_is_read() {
     let [minilm, bge, pubmedbert] =
         ["minilm", "bge", "pubmedbert"].map(|name| EncoderModel::open(&folder(name)).unwrap());
-    assert_eq!(
-        (minilm.pooling, minilm.normalize, minilm.max_length),
-        (Pooling::Mean, true, 24)
-    );
-    assert_eq!(
-        (bge.pooling, bge.normalize, bge.max_length),
-        (Pooling::Cls, true, 48)
-    );
-    assert_eq!(
-        (pubmedbert.pooling, pubmedbert.normalize),
-        (Pooling::Mean, false)
-    );
+    assert_eq!((minilm.pooling, minilm.normalize, minilm.max_length), (Pooling::Mean, true, 24));
+    assert_eq!((bge.pooling, bge.normalize, bge.max_length), (Pooling::Cls, true, 48));
+    assert_eq!((pubmedbert.pooling, pubmedbert.normalize), (Pooling::Mean, false));
     let activations = [&minilm, &bge, &pubmedbert].map(|model| model.config.activation);
-    assert_eq!(
-        activations,
-        [Activation::Gelu, Activation::Relu, Activation::GeluTanh]
-    );
+    assert_eq!(activations, [Activation::Gelu, Activation::Relu, Activation::GeluTanh]);
     assert_eq!(minilm.name, "minilm");
     assert_eq!(minilm.sha256().unwrap().len(), 64);
 }
@@ -91,29 +75,15 @@ fn every_layout_is_read() {
 fn a_vocabulary_alone_gives_the_tokens_of_its_tokenizer_json() {
     let mut alone = files("minilm");
     alone.remove("tokenizer.json");
-    put(
-        &mut alone,
-        "vocab.txt",
-        std::fs::read(folder("pubmedbert").join("vocab.txt")).unwrap(),
-    );
+    put(&mut alone, "vocab.txt", std::fs::read(folder("pubmedbert").join("vocab.txt")).unwrap());
     let (alone, whole) = (read(&alone).unwrap(), read(&files("minilm")).unwrap());
     for text in ["TP53: tumor protein p53", "", "Naïve 基因 [SEP]\tend", "☃"] {
-        let ids = |model: &EncoderModel| {
-            model
-                .tokenizer
-                .as_ref()
-                .unwrap()
-                .encode(text, true)
-                .unwrap()
-        };
+        let ids = |model: &EncoderModel| model.tokenizer.as_ref().unwrap().encode(text, true).unwrap();
         assert_eq!(ids(&alone), ids(&whole), "{text:?}");
     }
     let mut broken = files("pubmedbert");
     put(&mut broken, "vocab.txt", "a\nb\n");
-    assert_says(
-        &message(read(&broken)),
-        &["m/vocab.txt", "token [CLS] is missing"],
-    );
+    assert_says(&message(read(&broken)), &["m/vocab.txt", "token [CLS] is missing"]);
     put(&mut broken, "vocab.txt", [0xff, b'\n']);
     assert_says(&message(read(&broken)), &["m/vocab.txt", "UTF-8"]);
 }
@@ -123,15 +93,9 @@ fn long_texts_keep_their_end_tokens() {
     let model = read(&files("minilm")).unwrap();
     let tokenizer = model.tokenizer.unwrap();
     let whole = tokenizer.encode("the gene of a kinase", true).unwrap();
-    assert_eq!(
-        tokenizer.encode_within("the gene of a kinase", 7).unwrap(),
-        (whole.clone(), false)
-    );
+    assert_eq!(tokenizer.encode_within("the gene of a kinase", 7).unwrap(), (whole.clone(), false));
     let cut = [&whole[..4], &whole[6..]].concat();
-    assert_eq!(
-        tokenizer.encode_within("the gene of a kinase", 5).unwrap(),
-        (cut, true)
-    );
+    assert_eq!(tokenizer.encode_within("the gene of a kinase", 5).unwrap(), (cut, true));
     let (two, _) = tokenizer.encode_within("the gene", 2).unwrap();
     assert_eq!(two, [whole[0], whole[6]]);
     let (none, cut) = tokenizer.encode_within("the gene", 0).unwrap();
@@ -141,70 +105,26 @@ fn long_texts_keep_their_end_tokens() {
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
     let config = "config.json";
-    refusal(
-        config,
-        json!({"model_type": "roberta"}),
-        &["model type \"roberta\"", "bert"],
-    );
-    refusal(
-        config,
-        json!({"model_type": null}),
-        &["model_type is missing"],
-    );
+    refusal(config, json!({"model_type": "roberta"}), &["model type \"roberta\"", "bert"]);
+    refusal(config, json!({"model_type": null}), &["model_type is missing"]);
     refusal(
         config,
         json!({"position_embedding_type": "relative_key"}),
         &["position_embedding_type \"relative_key\"", "absolute"],
     );
-    refusal(
-        config,
-        json!({"hidden_act": "silu"}),
-        &["hidden_act \"silu\"", "gelu_new"],
-    );
+    refusal(config, json!({"hidden_act": "silu"}), &["hidden_act \"silu\"", "gelu_new"]);
     refusal(config, json!({"is_decoder": true}), &["is_decoder true"]);
-    refusal(
-        config,
-        json!({"quantization_config": {}}),
-        &["quantization_config"],
-    );
-    refusal(
-        config,
-        json!({"num_attention_heads": 5}),
-        &["24 is not a multiple of", "5"],
-    );
-    refusal(
-        config,
-        json!({"num_attention_heads": 4}),
-        &["a head of 6", "multiples of 4"],
-    );
-    refusal(
-        config,
-        json!({"intermediate_size": 41}),
-        &["intermediate_size 41", "4"],
-    );
+    refusal(config, json!({"quantization_config": {}}), &["quantization_config"]);
+    refusal(config, json!({"num_attention_heads": 5}), &["24 is not a multiple of", "5"]);
+    refusal(config, json!({"num_attention_heads": 4}), &["a head of 6", "multiples of 4"]);
+    refusal(config, json!({"intermediate_size": 41}), &["intermediate_size 41", "4"]);
     refusal(config, json!({"hidden_size": 0}), &["hidden_size is 0"]);
-    refusal(
-        config,
-        json!({"num_hidden_layers": 99_999_999}),
-        &["num_hidden_layers"],
-    );
-    refusal(
-        config,
-        json!({"layer_norm_eps": 2}),
-        &["layer_norm_eps is 2"],
-    );
+    refusal(config, json!({"num_hidden_layers": 99_999_999}), &["num_hidden_layers"]);
+    refusal(config, json!({"layer_norm_eps": 2}), &["layer_norm_eps is 2"]);
 
     let pooling = "1_Pooling/config.json";
-    refusal(
-        pooling,
-        json!({"pooling_mode_mean_tokens": false}),
-        &["a pooling mode is missing"],
-    );
-    refusal(
-        pooling,
-        json!({"pooling_mode_cls_token": true}),
-        &["cls_token and mean_tokens together"],
-    );
+    refusal(pooling, json!({"pooling_mode_mean_tokens": false}), &["a pooling mode is missing"]);
+    refusal(pooling, json!({"pooling_mode_cls_token": true}), &["cls_token and mean_tokens together"]);
     refusal(pooling, json!({"pooling_mode": "max"}), &["pooling by max"]);
     refusal(
         pooling,
@@ -212,22 +132,10 @@ fn what_is_not_implemented_is_refused_by_name() {
         &["pooling by mean_sqrt_len_tokens"],
     );
     let lengths = "sentence_bert_config.json";
-    refusal(
-        lengths,
-        json!({"max_seq_length": 512}),
-        &["max_seq_length is 512", "48 positions"],
-    );
-    refusal(
-        lengths,
-        json!({"max_seq_length": "long"}),
-        &["max_seq_length is \"long\""],
-    );
+    refusal(lengths, json!({"max_seq_length": 512}), &["max_seq_length is 512", "48 positions"]);
+    refusal(lengths, json!({"max_seq_length": "long"}), &["max_seq_length is \"long\""]);
     let prompts = "config_sentence_transformers.json";
-    refusal(
-        prompts,
-        json!({"default_prompt_name": "query"}),
-        &["default_prompt_name \"query\""],
-    );
+    refusal(prompts, json!({"default_prompt_name": "query"}), &["default_prompt_name \"query\""]);
 }
 
 #[test]
@@ -244,14 +152,8 @@ fn modules_are_those_of_a_plain_encoder() {
     let text = with(json!([transformer, module("Pooling", "../elsewhere")]));
     assert_says(&text, &["../elsewhere", "folder beside it"]);
     let text = with(json!([transformer, module("Pooling", "gone")]));
-    assert_says(
-        &text,
-        &["m/gone", "config.json is missing", "get the model again"],
-    );
-    assert_says(
-        &with(json!([{"path": ""}])),
-        &["expected an object with type and path"],
-    );
+    assert_says(&text, &["m/gone", "config.json is missing", "get the model again"]);
+    assert_says(&with(json!([{"path": ""}])), &["expected an object with type and path"]);
     assert_says(&with(json!(3)), &["holds 3, expected a list"]);
 }
 
@@ -279,20 +181,11 @@ fn a_transformer_in_a_folder_below_is_found() {
 fn missing_and_foreign_tensors_are_named() {
     let mut files = changed("config.json", json!({"num_hidden_layers": 3}));
     let text = message(read(&files));
-    assert_says(
-        &text,
-        &["tensor encoder.layer.2.attention.self.query.", "is missing"],
-    );
+    assert_says(&text, &["tensor encoder.layer.2.attention.self.query.", "is missing"]);
     files = changed("config.json", json!({"num_hidden_layers": 1}));
-    assert_says(
-        &message(read(&files)),
-        &["tensor encoder.layer.1.", "no place for it"],
-    );
+    assert_says(&message(read(&files)), &["tensor encoder.layer.1.", "no place for it"]);
     files = changed("config.json", json!({"type_vocab_size": 3}));
-    assert_says(
-        &message(read(&files)),
-        &["token_type_embeddings", "[2, 24]", "[3, 24]"],
-    );
+    assert_says(&message(read(&files)), &["token_type_embeddings", "[2, 24]", "[3, 24]"]);
     files = changed("config.json", json!({"vocab_size": 50}));
     assert_says(&message(read(&files)), &["word_embeddings", "[50, 24]"]);
     files.remove("model.safetensors");
@@ -303,17 +196,11 @@ fn missing_and_foreign_tensors_are_named() {
 fn an_encoder_is_told_from_a_language_model() {
     let open = |path: &Path| EmbeddingModel::open(path).unwrap();
     assert!(matches!(open(&folder("bge")), EmbeddingModel::Encoder(_)));
-    assert!(matches!(
-        open(&folder("../llama")),
-        EmbeddingModel::Decoder(_)
-    ));
+    assert!(matches!(open(&folder("../llama")), EmbeddingModel::Decoder(_)));
     assert_eq!(open(&folder("bge")).hidden_size(), 24);
     let text = message(Model::open(&folder("bge")));
     assert_says(&text, &["config.json", "\"bert\"", "bft embed"]);
     let text = message(EncoderModel::open(&folder("../llama")));
     assert_says(&text, &["model type \"llama\"", "bert"]);
-    assert_says(
-        &message(EmbeddingModel::open(Path::new("nowhere"))),
-        &["cannot open nowhere"],
-    );
+    assert_says(&message(EmbeddingModel::open(Path::new("nowhere"))), &["cannot open nowhere"]);
 }

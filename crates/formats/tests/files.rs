@@ -16,11 +16,7 @@ fn a_file_is_replaced_whole() {
     write_atomic(&path, |w| w.write_all(b"one")).unwrap();
     write_atomic(&path, |w| w.write_all(b"two")).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "two");
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        1,
-        "nothing is left beside it"
-    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
 }
 
 #[test]
@@ -32,10 +28,7 @@ fn a_failed_write_leaves_the_old_file_and_no_litter() {
         w.write_all(&[0; 100_000])?;
         Err(io::Error::from(io::ErrorKind::StorageFull))
     });
-    assert_says(
-        &message(failed),
-        &["cannot write", "a.txt", "no storage space"],
-    );
+    assert_says(&message(failed), &["cannot write", "a.txt", "no storage space"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     let nowhere = write_atomic(&dir.path().join("no/such/a.txt"), |_| Ok(()));
@@ -47,13 +40,7 @@ fn a_failed_write_leaves_the_old_file_and_no_litter() {
 fn a_finished_file_is_an_ordinary_one() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let mode = |name: &str| {
-        fs::metadata(dir.path().join(name))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777
-    };
+    let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
     fs::write(dir.path().join("plain"), "").unwrap();
     write_atomic(&dir.path().join("atomic"), |_| Ok(())).unwrap();
     assert_eq!(mode("atomic"), mode("plain"));
@@ -67,10 +54,7 @@ fn hashes_are_sha_256() {
     let path = dir.path().join("abc");
     fs::write(&path, "abc").unwrap();
     assert_eq!(sha256_file(&path).unwrap(), abc);
-    assert_says(
-        &message(sha256_file(&dir.path().join("none"))),
-        &["cannot open", "none"],
-    );
+    assert_says(&message(sha256_file(&dir.path().join("none"))), &["cannot open", "none"]);
 }
 
 #[test]
@@ -87,8 +71,5 @@ fn maps_hold_what_the_file_holds() {
     assert_eq!(Bytes::map(&path).unwrap().len(), 0);
     assert_says(&message(Bytes::map(dir.path())), &["is a folder"]);
     #[cfg(unix)]
-    assert_says(
-        &message(Bytes::map("/dev/null".as_ref())),
-        &["is a device or pipe"],
-    );
+    assert_says(&message(Bytes::map("/dev/null".as_ref())), &["is a device or pipe"]);
 }

@@ -22,16 +22,13 @@ fn refusal(change: impl FnOnce(&mut Gguf) -> &mut Gguf) -> String {
 
 #[test]
 fn every_architecture_becomes_its_configuration() {
-    for (name, architecture) in [
-        ("llama", Architecture::Llama),
-        ("qwen2", Architecture::Qwen2),
-        ("qwen3", Architecture::Qwen3),
-    ] {
+    for (name, architecture) in
+        [("llama", Architecture::Llama), ("qwen2", Architecture::Qwen2), ("qwen3", Architecture::Qwen3)]
+    {
         let mut g = tiny_gguf(name);
         // Without it, the head's width follows from the others.
         if name == "qwen3" {
-            g.u32("qwen3.attention.key_length", 8)
-                .u32("qwen3.attention.value_length", 8);
+            g.u32("qwen3.attention.key_length", 8).u32("qwen3.attention.value_length", 8);
         }
         let model = open(&g).unwrap();
         let mut expected = tiny_config(architecture);
@@ -47,11 +44,7 @@ fn tensors_come_back_under_hugging_face_names() {
     let expected = tiny_tensors(&tiny_config(Architecture::Qwen3));
     assert_eq!(model.tensors.len(), expected.len());
     for (name, tensor) in &expected {
-        assert_eq!(
-            model.tensors[name].to_f32().unwrap(),
-            tensor.to_f32().unwrap(),
-            "{name}"
-        );
+        assert_eq!(model.tensors[name].to_f32().unwrap(), tensor.to_f32().unwrap(), "{name}");
         assert_eq!(model.tensors[name].shape, tensor.shape, "{name}");
     }
 }
@@ -78,11 +71,7 @@ fn llamas_query_and_key_rows_are_put_back_in_order() {
         for (short, rows) in [("q", 32), ("k", 16)] {
             let name = format!("model.layers.{layer}.self_attn.{short}_proj.weight");
             let stored = interleave(&expected[&name].to_f32().unwrap(), 8, 32);
-            g.f32_tensor(
-                &format!("blk.{layer}.attn_{short}.weight"),
-                &[rows, 32],
-                &stored,
-            );
+            g.f32_tensor(&format!("blk.{layer}.attn_{short}.weight"), &[rows, 32], &stored);
             let stored = interleave(&bias[..rows], 8, 1);
             g.f32_tensor(&format!("blk.{layer}.attn_{short}.bias"), &[rows], &stored);
         }
@@ -91,11 +80,7 @@ fn llamas_query_and_key_rows_are_put_back_in_order() {
     let model = open(&g).unwrap();
     assert!(model.config.attention_bias && !model.config.attention_output_bias);
     for (name, tensor) in &expected {
-        assert_eq!(
-            model.tensors[name].to_f32().unwrap(),
-            tensor.to_f32().unwrap(),
-            "{name}"
-        );
+        assert_eq!(model.tensors[name].to_f32().unwrap(), tensor.to_f32().unwrap(), "{name}");
     }
     for (name, rows) in [("q_proj", 32), ("k_proj", 16), ("v_proj", 16)] {
         let tensor = &model.tensors[&format!("model.layers.1.self_attn.{name}.bias")];
@@ -113,9 +98,7 @@ fn quantised_rows_keep_their_bytes() {
     let model = open(&g).unwrap();
     let q = &model.tensors["model.layers.0.self_attn.q_proj.weight"];
     assert_eq!(q.dtype, DType::Q8_0);
-    let order: Vec<u8> = (0..32)
-        .map(|row| q.read_rows(row..row + 1).unwrap()[0])
-        .collect();
+    let order: Vec<u8> = (0..32).map(|row| q.read_rows(row..row + 1).unwrap()[0]).collect();
     assert_eq!(order[..8], [0, 2, 4, 6, 1, 3, 5, 7]);
     assert_eq!(order[24..], [24, 26, 28, 30, 25, 27, 29, 31]);
     let v = &model.tensors["model.layers.0.self_attn.v_proj.weight"];
@@ -124,31 +107,16 @@ fn quantised_rows_keep_their_bytes() {
     let mut qwen = tiny_gguf("qwen2");
     qwen.tensor("blk.0.attn_q.weight", &[32, 32], 8, rows(32));
     let model = open(&qwen).unwrap();
-    assert_eq!(
-        *model.tensors["model.layers.0.self_attn.q_proj.weight"]
-            .bytes()
-            .unwrap(),
-        rows(32)
-    );
+    assert_eq!(*model.tensors["model.layers.0.self_attn.q_proj.weight"].bytes().unwrap(), rows(32));
 }
 
 #[test]
 fn every_supported_format_is_taken() {
-    for (id, dtype) in [
-        (0, DType::F32),
-        (1, DType::F16),
-        (2, DType::Q4_0),
-        (3, DType::Q4_1),
-        (8, DType::Q8_0),
-        (30, DType::BF16),
-    ] {
+    for (id, dtype) in
+        [(0, DType::F32), (1, DType::F16), (2, DType::Q4_0), (3, DType::Q4_1), (8, DType::Q8_0), (30, DType::BF16)]
+    {
         let mut g = tiny_gguf("llama");
-        g.tensor(
-            "blk.1.ffn_down.weight",
-            &[32, 64],
-            id,
-            vec![1; 32 * dtype.row_bytes(64)],
-        );
+        g.tensor("blk.1.ffn_down.weight", &[32, 64], id, vec![1; 32 * dtype.row_bytes(64)]);
         let model = open(&g).unwrap();
         let tensor = &model.tensors["model.layers.1.mlp.down_proj.weight"];
         assert_eq!((tensor.dtype, &tensor.shape[..]), (dtype, &[32, 64][..]));
@@ -168,10 +136,7 @@ fn an_untied_head_and_an_alignment_are_honoured() {
     assert!(!model.config.tie_word_embeddings);
     assert_eq!(model.tensors["lm_head.weight"].to_f32().unwrap(), head);
     let embedding = &tiny_tensors(&model.config)["model.embed_tokens.weight"];
-    assert_eq!(
-        model.tensors["model.embed_tokens.weight"].to_f32().unwrap(),
-        embedding.to_f32().unwrap()
-    );
+    assert_eq!(model.tensors["model.embed_tokens.weight"].to_f32().unwrap(), embedding.to_f32().unwrap());
 }
 
 #[test]
@@ -183,27 +148,15 @@ fn rope_settings_are_honoured_or_refused() {
     };
     let linear = RopeScaling::Linear { factor: 4.0 };
     let by_type = |name: &'static str| -> Box<Change<'static>> {
-        Box::new(move |g| {
-            g.str("llama.rope.scaling.type", name)
-                .f32("llama.rope.scaling.factor", 4.0)
-        })
+        Box::new(move |g| g.str("llama.rope.scaling.type", name).f32("llama.rope.scaling.factor", 4.0))
     };
     assert_eq!(scaling(&*by_type("linear")).unwrap(), linear);
     assert_eq!(scaling(&*by_type("none")).unwrap(), RopeScaling::None);
-    assert_eq!(
-        scaling(&|g| g.f32("llama.rope.scale_linear", 4.0)).unwrap(),
-        linear
-    );
-    assert_says(
-        &message(scaling(&*by_type("yarn"))),
-        &["rope type \"yarn\"", "supported", "linear"],
-    );
+    assert_eq!(scaling(&|g| g.f32("llama.rope.scale_linear", 4.0)).unwrap(), linear);
+    assert_says(&message(scaling(&*by_type("yarn"))), &["rope type \"yarn\"", "supported", "linear"]);
 
     let divisors: &Change = &|g| g.f32_tensor("rope_freqs.weight", &[4], &[1.0, 1.0, 2.5, 8.0]);
-    assert_eq!(
-        scaling(divisors).unwrap(),
-        RopeScaling::Divisors(vec![1.0, 1.0, 2.5, 8.0])
-    );
+    assert_eq!(scaling(divisors).unwrap(), RopeScaling::Divisors(vec![1.0, 1.0, 2.5, 8.0]));
     let ones: &Change = &|g| g.f32_tensor("rope_freqs.weight", &[4], &[1.0; 4]);
     assert_eq!(scaling(ones).unwrap(), RopeScaling::None);
     let short: &Change = &|g| g.f32_tensor("rope_freqs.weight", &[3], &[2.0; 3]);
@@ -214,24 +167,15 @@ fn rope_settings_are_honoured_or_refused() {
         divisors(g);
         by_type("linear")(g)
     };
-    assert_says(
-        &message(scaling(both)),
-        &["together with rope_freqs.weight"],
-    );
+    assert_says(&message(scaling(both)), &["together with rope_freqs.weight"]);
 }
 
 #[test]
 fn models_that_would_run_wrongly_are_refused_by_name() {
     let architecture = refusal(|g| g.str("general.architecture", "gemma3"));
-    assert_says(
-        &architecture,
-        &["m.gguf", "\"gemma3\"", "llama", "qwen2 and qwen3"],
-    );
+    assert_says(&architecture, &["m.gguf", "\"gemma3\"", "llama", "qwen2 and qwen3"]);
     let q4_k = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 12, vec![0; 144]));
-    assert_says(
-        &q4_k,
-        &["Q4_K", "blk.0.ffn_up.weight", "Q8_0, Q4_0 and Q4_1", "BF16"],
-    );
+    assert_says(&q4_k, &["Q4_K", "blk.0.ffn_up.weight", "Q8_0, Q4_0 and Q4_1", "BF16"]);
     let newer = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 77, vec![0; 144]));
     assert_says(&newer, &["tensor type number 77", "blk.0.ffn_up.weight"]);
     let window = refusal(|g| g.u32("llama.attention.sliding_window", 64));
@@ -267,19 +211,13 @@ fn missing_and_lying_settings_say_which() {
     let missing = refusal(|g| g.remove("llama.embedding_length"));
     assert_says(&missing, &["llama.embedding_length is missing"]);
     let text = refusal(|g| g.str("llama.block_count", "two"));
-    assert_says(
-        &text,
-        &["llama.block_count is \"two\"", "expected a whole number"],
-    );
+    assert_says(&text, &["llama.block_count is \"two\"", "expected a whole number"]);
     let zero = refusal(|g| g.u32("llama.attention.head_count", 0));
     assert_says(&zero, &["num_attention_heads is 0"]);
     let many = refusal(|g| g.u32("llama.block_count", u32::MAX));
     assert_says(&many, &["num_hidden_layers is 4294967295", "10000"]);
     let absent = refusal(|g| g.u32("llama.block_count", 3));
-    assert_says(
-        &absent,
-        &["model.layers.2.input_layernorm.weight", "missing"],
-    );
+    assert_says(&absent, &["model.layers.2.input_layernorm.weight", "missing"]);
     let shape = refusal(|g| g.u32("llama.feed_forward_length", 128));
     assert_says(&shape, &["gate_proj.weight", "[64, 32]", "[128, 32]"]);
     let vocabulary = refusal(|g| g.u32("llama.vocab_size", 300));
@@ -295,10 +233,7 @@ fn missing_and_lying_settings_say_which() {
     });
     assert_says(&nothing, &["general.architecture is missing"]);
     let blocks = refusal(|g| g.tensor("blk.0.attn_norm.weight", &[16, 2], 8, vec![0; 64]));
-    assert_says(
-        &blocks,
-        &["blk.0.attn_norm.weight", "[16, 2]", "blocks of 32"],
-    );
+    assert_says(&blocks, &["blk.0.attn_norm.weight", "[16, 2]", "blocks of 32"]);
     let end = refusal(|g| g.u32("tokenizer.ggml.eos_token_id", 264));
     assert_says(&end, &["264", "vocabulary of 264"]);
 }
@@ -316,10 +251,7 @@ fn headers_that_cannot_be_are_refused() {
         bad
     };
     assert_says(&problem(b"GGML\x03\0\0\0"), &["\"GGML\"", "no GGUF file"]);
-    assert_says(
-        &problem(&with(4, &1u32.to_le_bytes())),
-        &["version 1", "llama.cpp"],
-    );
+    assert_says(&problem(&with(4, &1u32.to_le_bytes())), &["version 1", "llama.cpp"]);
     assert_says(&problem(&with(4, &3u32.to_be_bytes())), &["big-endian"]);
     assert_says(&problem(&with(4, &9u32.to_le_bytes())), &["version 9"]);
 
@@ -333,10 +265,7 @@ fn headers_that_cannot_be_are_refused() {
     let unknown = broken(&|g| g.raw("x", 99u32.to_le_bytes().to_vec()));
     assert_says(&unknown, &["metadata x has type 99"]);
     let nested = [9u32.to_le_bytes().as_slice(), &9u32.to_le_bytes(), &[0; 8]].concat();
-    assert_says(
-        &broken(&|g| g.raw("x", nested.clone())),
-        &["metadata x is a list of lists"],
-    );
+    assert_says(&broken(&|g| g.raw("x", nested.clone())), &["metadata x is a list of lists"]);
     let twice = broken(&|g| {
         g.metadata.push(g.metadata[0].clone());
         g
@@ -358,10 +287,7 @@ fn headers_that_cannot_be_are_refused() {
     });
     assert_says(&huge, &["more elements than can be counted"]);
     let latin1 = [8u32.to_le_bytes().as_slice(), &1u64.to_le_bytes(), &[0xE9]].concat();
-    assert_says(
-        &broken(&|g| g.raw("general.name", latin1.clone())),
-        &["general.name", "UTF-8"],
-    );
+    assert_says(&broken(&|g| g.raw("general.name", latin1.clone())), &["general.name", "UTF-8"]);
     // The alignment changes what the offsets mean.
     let offsets = broken(&|g| {
         g.alignment = 32;
@@ -377,10 +303,7 @@ fn tensor_data_outside_the_file_or_over_each_other_are_refused() {
     let good = tiny_gguf("llama").build();
     let short = Bytes::from(good[..good.len() - 1].to_vec());
     let truncated = message(Model::from_gguf("m.gguf", short));
-    assert_says(
-        &truncated,
-        &["ends at byte", &(good.len() - 1).to_string(), "truncated"],
-    );
+    assert_says(&truncated, &["ends at byte", &(good.len() - 1).to_string(), "truncated"]);
 
     // A directory whose first two tensors claim the same bytes.
     let mut g = tiny_gguf("llama");
@@ -418,10 +341,7 @@ fn a_truncated_file_is_refused_at_every_length() {
     let start = Header::parse(&good).unwrap().data_start as usize;
     // Every length of the header, and some of the data.
     for length in (0..start).chain((start..good.len()).step_by(997)) {
-        let text = message(Model::from_gguf(
-            "m.gguf",
-            Bytes::from(good[..length].to_vec()),
-        ));
+        let text = message(Model::from_gguf("m.gguf", Bytes::from(good[..length].to_vec())));
         assert_says(&text, &["m.gguf", "truncated"]);
     }
 }

@@ -81,11 +81,7 @@ fn a_lie_costs_no_memory() {
         let cost = peak(|| drop(Model::from_folder("m", files)));
         assert!(cost < LIMIT, "a 9 at {at} cost {cost} bytes");
         let mut files = BTreeMap::new();
-        put(
-            &mut files,
-            "adapter_config.json",
-            r#"{"peft_type": "LORA", "r": 1000000000, "lora_alpha": 1}"#,
-        );
+        put(&mut files, "adapter_config.json", r#"{"peft_type": "LORA", "r": 1000000000, "lora_alpha": 1}"#);
         put(&mut files, "adapter_model.safetensors", bad);
         let model = tiny_config(Architecture::Llama);
         let cost = peak(|| drop(Adapter::from_folder("a", files, &model)));

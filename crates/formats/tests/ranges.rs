@@ -65,10 +65,8 @@ fn opening_safetensors_reads_no_weights() {
     let weights = folder.remove("model.safetensors").unwrap();
     let whole = weights.len() as u64;
     let file = file(weights);
-    let mut files: std::collections::BTreeMap<String, Source> = folder
-        .into_iter()
-        .map(|(name, bytes)| (name, bytes.into()))
-        .collect();
+    let mut files: std::collections::BTreeMap<String, Source> =
+        folder.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
     files.insert("model.safetensors".into(), Source::ranges(file.clone()));
     let model = Model::from_folder("m", files).unwrap();
     let data: usize = model.tensors.values().map(|t| t.byte_len()).sum();
@@ -76,11 +74,7 @@ fn opening_safetensors_reads_no_weights() {
     assert!(read <= whole - data as u64 + 8, "{read} bytes of {whole}");
     let expected = Model::from_folder("m", tiny_folder(Architecture::Llama)).unwrap();
     for (name, tensor) in &expected.tensors {
-        assert_eq!(
-            model.tensors[name].to_f32().unwrap(),
-            tensor.to_f32().unwrap(),
-            "{name}"
-        );
+        assert_eq!(model.tensors[name].to_f32().unwrap(), tensor.to_f32().unwrap(), "{name}");
     }
 }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bft_formats::{Architecture, Bytes, DType, Model, Tensor};
 use common::{
-    Random, assert_says, config_json, message, put, raw_safetensors, safetensors_file, tiny_config,
-    tiny_folder, tiny_tensors,
+    Random, assert_says, config_json, message, put, raw_safetensors, safetensors_file, tiny_config, tiny_folder,
+    tiny_tensors,
 };
 use serde_json::json;
 
@@ -33,31 +33,17 @@ fn weights(file: impl Into<Bytes>) -> String {
 
 #[test]
 fn a_folder_becomes_its_tensors() {
-    for architecture in [
-        Architecture::Llama,
-        Architecture::Mistral,
-        Architecture::Qwen2,
-        Architecture::Qwen3,
-    ] {
+    for architecture in [Architecture::Llama, Architecture::Mistral, Architecture::Qwen2, Architecture::Qwen3] {
         let model = open(&tiny_folder(architecture)).unwrap();
         let expected = tiny_tensors(&tiny_config(architecture));
         assert_eq!(model.tensors.len(), expected.len());
         for (name, tensor) in expected {
-            assert_eq!(
-                model.tensors[&name].bytes().unwrap()[..],
-                tensor.bytes().unwrap()[..],
-                "{name}"
-            );
+            assert_eq!(model.tensors[&name].bytes().unwrap()[..], tensor.bytes().unwrap()[..], "{name}");
         }
         assert!(model.tokenizer.is_none() && model.chat_template.is_none());
     }
     // 264·32 in the embedding, 9280 in each block, 32 in the last norm.
-    assert_eq!(
-        open(&tiny_folder(Architecture::Llama))
-            .unwrap()
-            .parameters(),
-        27_040
-    );
+    assert_eq!(open(&tiny_folder(Architecture::Llama)).unwrap().parameters(), 27_040);
 }
 
 #[test]
@@ -69,30 +55,15 @@ fn half_precision_is_kept_as_it_is() {
             DType::F16 => half::f16::from_f32(v).to_le_bytes(),
             _ => half::bf16::from_f32(v).to_le_bytes(),
         };
-        let data: Vec<u8> = tensor
-            .to_f32()
-            .unwrap()
-            .into_iter()
-            .flat_map(half)
-            .collect();
+        let data: Vec<u8> = tensor.to_f32().unwrap().into_iter().flat_map(half).collect();
         *tensor = Tensor::new(tensor.name.clone(), dtype, tensor.shape.clone(), data).unwrap();
     }
     let mut files = tiny_folder(Architecture::Llama);
-    put(
-        &mut files,
-        "model.safetensors",
-        safetensors_file(tensors.values()),
-    );
+    put(&mut files, "model.safetensors", safetensors_file(tensors.values()));
     let model = open(&files).unwrap();
-    assert_eq!(
-        model.formats().keys().collect::<Vec<_>>(),
-        [&DType::F16, &DType::BF16]
-    );
+    assert_eq!(model.formats().keys().collect::<Vec<_>>(), [&DType::F16, &DType::BF16]);
     for (name, tensor) in &tensors {
-        assert_eq!(
-            model.tensors[name].to_f32().unwrap(),
-            tensor.to_f32().unwrap()
-        );
+        assert_eq!(model.tensors[name].to_f32().unwrap(), tensor.to_f32().unwrap());
     }
 }
 
@@ -104,22 +75,12 @@ fn sharded() -> Files {
     let mut weight_map = serde_json::Map::new();
     for shard in 0..2 {
         let name = format!("model-0000{}-of-00002.safetensors", shard + 1);
-        let part: Vec<&Tensor> = tensors
-            .values()
-            .enumerate()
-            .filter(|(i, _)| i % 2 == shard)
-            .map(|(_, t)| t)
-            .collect();
-        part.iter()
-            .for_each(|t| drop(weight_map.insert(t.name.clone(), json!(name))));
+        let part: Vec<&Tensor> = tensors.values().enumerate().filter(|(i, _)| i % 2 == shard).map(|(_, t)| t).collect();
+        part.iter().for_each(|t| drop(weight_map.insert(t.name.clone(), json!(name))));
         put(&mut files, &name, safetensors_file(part));
     }
     let index = json!({"metadata": {"total_size": 1}, "weight_map": weight_map});
-    put(
-        &mut files,
-        "model.safetensors.index.json",
-        index.to_string(),
-    );
+    put(&mut files, "model.safetensors.index.json", index.to_string());
     files
 }
 
@@ -128,11 +89,7 @@ fn shards_are_put_together() {
     let model = open(&sharded()).unwrap();
     let whole = open(&tiny_folder(Architecture::Llama)).unwrap();
     for (name, tensor) in &whole.tensors {
-        assert_eq!(
-            model.tensors[name].bytes().unwrap()[..],
-            tensor.bytes().unwrap()[..],
-            "{name}"
-        );
+        assert_eq!(model.tensors[name].bytes().unwrap()[..], tensor.bytes().unwrap()[..], "{name}");
     }
     // `sha256sum` prints for each file, in name order, its hash, two spaces and its name.
     let files = sharded();
@@ -140,10 +97,7 @@ fn shards_are_put_together() {
         .map(|i| format!("model-0000{i}-of-00002.safetensors"))
         .map(|name| format!("{}  {name}\n", bft_formats::sha256_bytes(&files[&name])))
         .collect();
-    assert_eq!(
-        model.sha256().unwrap(),
-        bft_formats::sha256_bytes(lines.as_bytes())
-    );
+    assert_eq!(model.sha256().unwrap(), bft_formats::sha256_bytes(lines.as_bytes()));
     let single = &tiny_folder(Architecture::Llama)["model.safetensors"];
     assert_eq!(whole.sha256().unwrap(), bft_formats::sha256_bytes(single));
 }
@@ -157,47 +111,25 @@ fn broken_shards_say_which() {
         message(open(&files))
     };
     let gone = broken(&|f| drop(f.remove("model-00002-of-00002.safetensors")));
-    assert_says(
-        &gone,
-        &["model-00002-of-00002.safetensors is missing", "download"],
-    );
+    assert_says(&gone, &["model-00002-of-00002.safetensors is missing", "download"]);
     let swapped = broken(&|f| {
         let first = f["model-00001-of-00002.safetensors"].clone();
         f.insert("model-00002-of-00002.safetensors".to_string(), first);
     });
-    assert_says(
-        &swapped,
-        &[
-            "model-00002-of-00002.safetensors: tensor",
-            "is missing",
-            "the index says",
-        ],
-    );
+    assert_says(&swapped, &["model-00002-of-00002.safetensors: tensor", "is missing", "the index says"]);
     for name in ["../secret.safetensors", "/etc/passwd", "a/b", "..", ""] {
         let index = json!({"weight_map": {"model.norm.weight": name}}).to_string();
         let escape = broken(&|f| put(f, INDEX, index.clone()));
-        assert_says(
-            &escape,
-            &["puts tensor model.norm.weight in", "a file beside it"],
-        );
+        assert_says(&escape, &["puts tensor model.norm.weight in", "a file beside it"]);
     }
-    assert_says(
-        &broken(&|f| put(f, INDEX, "{}")),
-        &["weight_map is missing"],
-    );
-    assert_says(
-        &broken(&|f| put(f, INDEX, "{\"weight_map\"")),
-        &[INDEX, "not valid JSON"],
-    );
+    assert_says(&broken(&|f| put(f, INDEX, "{}")), &["weight_map is missing"]);
+    assert_says(&broken(&|f| put(f, INDEX, "{\"weight_map\"")), &[INDEX, "not valid JSON"]);
 }
 
 #[test]
 fn incomplete_folders_say_what_is_missing() {
     let no_config = refusal(|f| drop(f.remove("config.json")));
-    assert_says(
-        &no_config,
-        &["tiny: config.json is missing", "*.safetensors", ".gguf"],
-    );
+    assert_says(&no_config, &["tiny: config.json is missing", "*.safetensors", ".gguf"]);
     let gguf = refusal(|f| {
         f.remove("config.json");
         put(f, "model-Q4_1.gguf", "GGUF");
@@ -209,13 +141,7 @@ fn incomplete_folders_say_what_is_missing() {
         f.remove("model.safetensors");
         put(f, "pytorch_model.bin", "x");
     });
-    assert_says(
-        &pickle,
-        &[
-            "pytorch_model.bin is a Python pickle",
-            "safe_serialization=True",
-        ],
-    );
+    assert_says(&pickle, &["pytorch_model.bin is a Python pickle", "safe_serialization=True"]);
 }
 
 #[test]
@@ -226,16 +152,10 @@ fn tensors_must_be_those_of_the_configuration() {
         refusal(|f| put(f, "model.safetensors", safetensors_file(tensors.values())))
     };
     let name = "model.layers.1.mlp.up_proj.weight";
-    assert_says(
-        &file(&|t| drop(t.remove(name))),
-        &[&format!("tensor {name} [64, 32] is missing")],
-    );
+    assert_says(&file(&|t| drop(t.remove(name))), &[&format!("tensor {name} [64, 32] is missing")]);
     let other = Tensor::from_f32(name, vec![32, 64], &[0.0; 2048]).unwrap();
     let shape = file(&|t| drop(t.insert(name.to_string(), other.clone())));
-    assert_says(
-        &shape,
-        &["shape of", name, "found [32, 64]", "expected [64, 32]"],
-    );
+    assert_says(&shape, &["shape of", name, "found [32, 64]", "expected [64, 32]"]);
     let extra = file(&|t| {
         let bias = Tensor::from_f32("model.norm.bias", vec![32], &[0.0; 32]).unwrap();
         t.insert(bias.name.clone(), bias);
@@ -249,51 +169,31 @@ fn tensors_that_follow_from_others_are_left_out() {
     let head = Tensor::from_f32("lm_head.weight", vec![264, 32], &[1.0; 264 * 32]).unwrap();
     let rope = "model.layers.0.self_attn.rotary_emb.inv_freq";
     tensors.insert(head.name.clone(), head);
-    tensors.insert(
-        rope.to_string(),
-        Tensor::from_f32(rope, vec![4], &[1.0; 4]).unwrap(),
-    );
+    tensors.insert(rope.to_string(), Tensor::from_f32(rope, vec![4], &[1.0; 4]).unwrap());
     let mut files = tiny_folder(Architecture::Llama);
-    put(
-        &mut files,
-        "model.safetensors",
-        safetensors_file(tensors.values()),
-    );
+    put(&mut files, "model.safetensors", safetensors_file(tensors.values()));
     assert_eq!(open(&files).unwrap().tensors.len(), 20, "the head is tied");
 
     let untied = config_json(Architecture::Llama, json!({"tie_word_embeddings": false}));
     put(&mut files, "config.json", untied);
-    assert_eq!(
-        open(&files).unwrap().tensors["lm_head.weight"]
-            .to_f32()
-            .unwrap()[0],
-        1.0
-    );
+    assert_eq!(open(&files).unwrap().tensors["lm_head.weight"].to_f32().unwrap()[0], 1.0);
 }
 
 #[test]
 fn lying_headers_are_refused() {
     let raw = |header: &str, data| weights(raw_safetensors(header, data));
     let f8 = r#"{"w":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}"#;
-    assert_says(
-        &raw(f8, 4),
-        &["tensor type F8_E4M3 (of w)", "F32, F16 and BF16", "GGUF"],
-    );
-    let new = r#"{"v":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"Z9","shape":[4],"data_offsets":[4,8]}}"#;
+    assert_says(&raw(f8, 4), &["tensor type F8_E4M3 (of w)", "F32, F16 and BF16", "GGUF"]);
+    let new =
+        r#"{"v":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"Z9","shape":[4],"data_offsets":[4,8]}}"#;
     assert_says(&raw(new, 8), &["tensor type Z9 (of w)"]);
     let long = r#"{"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
-    assert_says(
-        &raw(long, 12),
-        &["is truncated", "describes 79 bytes", "has 75"],
-    );
+    assert_says(&raw(long, 12), &["is truncated", "describes 79 bytes", "has 75"]);
     assert_says(&raw(long, 20), &["longer than it says"]);
     let shape = r#"{"w":{"dtype":"F32","shape":[5],"data_offsets":[0,16]}}"#;
     assert_says(&raw(shape, 16), &["shape and data length disagree"]);
     let gap = r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
-    assert_says(
-        &raw(gap, 8),
-        &["tensor w", "overlap another's or leave a gap"],
-    );
+    assert_says(&raw(gap, 8), &["tensor w", "overlap another's or leave a gap"]);
     let many = r#"{"w":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#;
     assert_says(&raw(many, 0), &["more elements than can be counted"]);
     assert_says(&raw("[]", 0), &["no safetensors header"]);
@@ -302,21 +202,12 @@ fn lying_headers_are_refused() {
     latin1.push(0xE9);
     assert_says(&weights(latin1), &["not UTF-8"]);
 
-    assert_says(
-        &weights(Vec::new()),
-        &["has 0 bytes", "no safetensors file"],
-    );
+    assert_says(&weights(Vec::new()), &["has 0 bytes", "no safetensors file"]);
     assert_says(&weights(b"1234567".to_vec()), &["has 7 bytes"]);
     let pointer = b"version https://git-lfs.github.com/spec/v1\n".to_vec();
-    assert_says(
-        &weights(pointer),
-        &["more than the format allows", "Git LFS pointer"],
-    );
+    assert_says(&weights(pointer), &["more than the format allows", "Git LFS pointer"]);
     let cut = 1000u64.to_le_bytes().to_vec();
-    assert_says(
-        &weights(cut),
-        &["is truncated", "needs 1008 bytes", "has 8"],
-    );
+    assert_says(&weights(cut), &["is truncated", "needs 1008 bytes", "has 8"]);
 }
 
 #[test]
@@ -325,10 +216,7 @@ fn no_truncation_or_damage_gets_through_or_panics() {
     let good = files["model.safetensors"].to_vec();
     let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
     for length in (0..header).chain((header..good.len()).step_by(997)) {
-        assert!(
-            weights(good[..length].to_vec()).contains("bytes"),
-            "at length {length}"
-        );
+        assert!(weights(good[..length].to_vec()).contains("bytes"), "at length {length}");
     }
     let mut random = Random::new(11);
     let mut refused = 0;
@@ -350,19 +238,10 @@ fn a_path_that_is_no_model_says_so() {
     assert_says(&absent, &["cannot open", "none", "No such file"]);
     let file = dir.path().join("notes.txt");
     std::fs::write(&file, "hello").unwrap();
-    assert_says(
-        &message(Model::open(&file)),
-        &["notes.txt", "not GGUF", ".gguf file"],
-    );
-    assert_says(
-        &message(Model::open(dir.path())),
-        &["config.json is missing"],
-    );
+    assert_says(&message(Model::open(&file)), &["notes.txt", "not GGUF", ".gguf file"]);
+    assert_says(&message(Model::open(dir.path())), &["config.json is missing"]);
     std::fs::create_dir(dir.path().join("config.json")).unwrap();
-    assert_says(
-        &message(Model::open(dir.path())),
-        &["config.json: is a folder"],
-    );
+    assert_says(&message(Model::open(dir.path())), &["config.json: is a folder"]);
 }
 
 #[test]
@@ -373,13 +252,7 @@ fn a_folder_on_disk_opens_as_one_in_memory() {
     }
     let model = Model::open(dir.path()).unwrap();
     assert_eq!(model.path, dir.path());
-    assert_eq!(
-        model.name,
-        dir.path().file_name().unwrap().to_str().unwrap()
-    );
+    assert_eq!(model.name, dir.path().file_name().unwrap().to_str().unwrap());
     assert_eq!(model.tensors.len(), 20);
-    assert_eq!(
-        model.sha256().unwrap(),
-        open(&sharded()).unwrap().sha256().unwrap()
-    );
+    assert_eq!(model.sha256().unwrap(), open(&sharded()).unwrap().sha256().unwrap());
 }

@@ -10,15 +10,9 @@ use bft_formats::{Architecture, DType, Message, Model};
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 fn path() -> PathBuf {
-    let env = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
+    let env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let path = env("BFT_SMOLLM2_GGUF").unwrap_or_else(|| {
-        let cache = env("BFT_CACHE")
-            .or_else(|| env("HOME").map(|home| home.join(".cache/bft")))
-            .unwrap_or_default();
+        let cache = env("BFT_CACHE").or_else(|| env("HOME").map(|home| home.join(".cache/bft"))).unwrap_or_default();
         cache.join(FILE)
     });
     assert!(
@@ -38,43 +32,21 @@ fn it_opens_as_what_it_is() {
         started.elapsed()
     };
     let fastest = (0..5).map(|_| time()).min().unwrap();
-    assert!(
-        fastest.as_secs_f64() < 1.5,
-        "opening took {fastest:?} at best"
-    );
+    assert!(fastest.as_secs_f64() < 1.5, "opening took {fastest:?} at best");
 
     let model = Model::open(&path()).unwrap();
     let c = &model.config;
     assert_eq!(c.architecture, Architecture::Llama);
-    assert_eq!(
-        (c.hidden_size, c.intermediate_size, c.num_hidden_layers),
-        (576, 1536, 30)
-    );
-    assert_eq!(
-        (c.num_attention_heads, c.num_key_value_heads, c.head_dim),
-        (9, 3, 64)
-    );
+    assert_eq!((c.hidden_size, c.intermediate_size, c.num_hidden_layers), (576, 1536, 30));
+    assert_eq!((c.num_attention_heads, c.num_key_value_heads, c.head_dim), (9, 3, 64));
     assert_eq!((c.vocab_size, c.max_position_embeddings), (49_152, 8192));
     assert_eq!((c.rope_theta, c.rms_norm_eps), (100_000.0, 1e-5));
     assert!(c.tie_word_embeddings && !c.attention_bias && !c.qk_norm);
-    assert_eq!(
-        (c.bos_token_id, &c.eos_token_ids[..]),
-        (Some(1), &[2, 0][..])
-    );
+    assert_eq!((c.bos_token_id, &c.eos_token_ids[..]), (Some(1), &[2, 0][..]));
     assert_eq!(model.parameters(), 134_515_008);
-    let formats: Vec<_> = model
-        .formats()
-        .into_iter()
-        .map(|(d, (count, _))| (d, count))
-        .collect();
-    assert_eq!(
-        formats,
-        [(DType::F32, 61), (DType::Q8_0, 1), (DType::Q4_1, 210)]
-    );
-    assert_eq!(
-        model.sha256().unwrap(),
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    );
+    let formats: Vec<_> = model.formats().into_iter().map(|(d, (count, _))| (d, count)).collect();
+    assert_eq!(formats, [(DType::F32, 61), (DType::Q8_0, 1), (DType::Q4_1, 210)]);
+    assert_eq!(model.sha256().unwrap(), "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53");
 }
 
 #[test]
@@ -82,33 +54,16 @@ fn weights_dequantise_to_what_transformers_gets() {
     // SHA-256 of the little-endian f32 data after transformers 5.23 loaded the same file.
     let model = Model::open(&path()).unwrap();
     for (name, expected) in HASHES {
-        let bytes: Vec<u8> = model.tensors[name]
-            .to_f32()
-            .unwrap()
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = model.tensors[name].to_f32().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect();
         assert_eq!(bft_formats::sha256_bytes(&bytes), expected, "{name}");
     }
 }
 
 const HASHES: [(&str, &str); 4] = [
-    (
-        "model.layers.0.self_attn.q_proj.weight",
-        "54b377bbfa2deab945dfdba7fb59e0ca3eb74329358bd1b53b635b3ff37c1a56",
-    ),
-    (
-        "model.layers.29.self_attn.k_proj.weight",
-        "8e99b2450d5f3d53731f52790cc82f80b04341e533306bcfee6669ffa3c79921",
-    ),
-    (
-        "model.layers.29.mlp.down_proj.weight",
-        "c19605745425a11e704e305ce3d27b632c406195d39eb3377e9cfb140ac643d1",
-    ),
-    (
-        "model.embed_tokens.weight",
-        "3fd491c8066dd9dc1a2bf6796701526c82817d95c0ecabacdef3013c2b8bbbaa",
-    ),
+    ("model.layers.0.self_attn.q_proj.weight", "54b377bbfa2deab945dfdba7fb59e0ca3eb74329358bd1b53b635b3ff37c1a56"),
+    ("model.layers.29.self_attn.k_proj.weight", "8e99b2450d5f3d53731f52790cc82f80b04341e533306bcfee6669ffa3c79921"),
+    ("model.layers.29.mlp.down_proj.weight", "c19605745425a11e704e305ce3d27b632c406195d39eb3377e9cfb140ac643d1"),
+    ("model.embed_tokens.weight", "3fd491c8066dd9dc1a2bf6796701526c82817d95c0ecabacdef3013c2b8bbbaa"),
 ];
 
 #[test]
@@ -118,8 +73,7 @@ fn text_becomes_the_ids_that_hugging_face_gives() {
         text: String,
         ids: Vec<u32>,
     }
-    let rows: Vec<Row> =
-        serde_json::from_str(include_str!("fixtures/smollm2_tokens.json")).unwrap();
+    let rows: Vec<Row> = serde_json::from_str(include_str!("fixtures/smollm2_tokens.json")).unwrap();
     assert_eq!(rows[0].ids, [504, 4675, 39009, 37, 35, 46685]);
     let model = Model::open(&path()).unwrap();
     let tokenizer = model.require_tokenizer().unwrap();
@@ -136,11 +90,8 @@ fn text_becomes_the_ids_that_hugging_face_gives() {
 fn its_chat_template_is_chatml() {
     let model = Model::open(&path()).unwrap();
     let template = model.require_chat_template().unwrap();
-    let turns = [
-        Message::new("user", "What is TP53?"),
-        Message::new("assistant", "A gene."),
-        Message::new("user", "Thanks"),
-    ];
+    let turns =
+        [Message::new("user", "What is TP53?"), Message::new("assistant", "A gene."), Message::new("user", "Thanks")];
     let text = template.render(&turns, true).unwrap();
     assert_eq!(
         text,
@@ -148,10 +99,7 @@ fn its_chat_template_is_chatml() {
          <|im_start|>user\nWhat is TP53?<|im_end|>\n<|im_start|>assistant\nA gene.<|im_end|>\n\
          <|im_start|>user\nThanks<|im_end|>\n<|im_start|>assistant\n"
     );
-    let own_system = [
-        Message::new("system", "Be brief."),
-        Message::new("user", "Hi"),
-    ];
+    let own_system = [Message::new("system", "Be brief."), Message::new("user", "Hi")];
     assert_eq!(
         template.render(&own_system, false).unwrap(),
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"

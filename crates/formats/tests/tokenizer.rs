@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 
 use bft_formats::gguf::Header;
 use bft_formats::{Architecture, Bytes, Model, Result, Tokenizer};
-use common::{
-    Gguf, Random, assert_says, byte_char, byte_level_tokens, message, put, tiny_folder, tiny_gguf,
-};
+use common::{Gguf, Random, assert_says, byte_char, byte_level_tokens, message, put, tiny_folder, tiny_gguf};
 use serde_json::{Value, json};
 
 fn of(g: &Gguf) -> Result<Tokenizer> {
@@ -61,8 +59,7 @@ fn whole_words_skip_merging_in_llama_3_alone() {
     let mut g = tiny_gguf("llama");
     let (mut tokens, mut kinds, _) = byte_level_tokens();
     (tokens[263], kinds[263]) = ("xyz".to_string(), 1);
-    g.strings("tokenizer.ggml.tokens", &tokens)
-        .i32s("tokenizer.ggml.token_type", &kinds);
+    g.strings("tokenizer.ggml.tokens", &tokens).i32s("tokenizer.ggml.token_type", &kinds);
     assert_eq!(ids(&of(&g).unwrap(), "xyz"), [120, 121, 122]);
     g.str("tokenizer.ggml.pre", "llama-bpe");
     assert_eq!(ids(&of(&g).unwrap(), "xyz"), [263]);
@@ -73,19 +70,10 @@ fn control_tokens_are_whole_and_can_be_left_out() {
     let t = byte_level("smollm");
     assert_eq!(ids(&t, "a<|end|>b<think>"), [97, 257, 98, 262]);
     assert_eq!(t.decode(&[97, 257, 98, 262], true).unwrap(), "ab<think>");
-    assert_eq!(
-        t.decode(&[97, 257, 98, 262], false).unwrap(),
-        "a<|end|>b<think>"
-    );
+    assert_eq!(t.decode(&[97, 257, 98, 262], false).unwrap(), "a<|end|>b<think>");
     assert!(t.is_special(257) && !t.is_special(262) && !t.is_special(97));
-    assert_eq!(
-        (t.token_to_id("<|end|>"), t.token_to_id("nothing")),
-        (Some(257), None)
-    );
-    assert_eq!(
-        (t.bos_token(), t.eos_token()),
-        (Some("<|start|>"), Some("<|end|>"))
-    );
+    assert_eq!((t.token_to_id("<|end|>"), t.token_to_id("nothing")), (Some(257), None));
+    assert_eq!((t.bos_token(), t.eos_token()), (Some("<|start|>"), Some("<|end|>")));
     assert_eq!((t.bos_token_id(), t.eos_token_id()), (Some(256), Some(257)));
     assert_eq!(t.vocab_size(), 264);
 }
@@ -94,18 +82,7 @@ fn control_tokens_are_whole_and_can_be_left_out() {
 fn pieces_are_readable() {
     let t = byte_level("smollm");
     let pieces = [260, 10, 0xE2, 257, 262, 263, 999].map(|id| t.piece(id));
-    assert_eq!(
-        pieces,
-        [
-            " the",
-            "\n",
-            "<0xE2>",
-            "<|end|>",
-            "<think>",
-            "[PAD263]",
-            "<no token 999>"
-        ]
-    );
+    assert_eq!(pieces, [" the", "\n", "<0xE2>", "<|end|>", "<think>", "[PAD263]", "<no token 999>"]);
 }
 
 #[test]
@@ -113,18 +90,15 @@ fn beginnings_and_ends_are_added_as_the_file_says() {
     let mut g = tiny_gguf("llama");
     let whole = |g: &Gguf| of(g).unwrap().encode("the", true).unwrap();
     assert_eq!(whole(&g), [259], "smollm adds nothing unless told to");
-    g.bool("tokenizer.ggml.add_bos_token", true)
-        .bool("tokenizer.ggml.add_eos_token", true);
+    g.bool("tokenizer.ggml.add_bos_token", true).bool("tokenizer.ggml.add_eos_token", true);
     assert_eq!(whole(&g), [256, 259, 257]);
     assert_eq!(of(&g).unwrap().encode("the", false).unwrap(), [259]);
-    g.remove("tokenizer.ggml.add_bos_token")
-        .remove("tokenizer.ggml.add_eos_token");
+    g.remove("tokenizer.ggml.add_bos_token").remove("tokenizer.ggml.add_eos_token");
     g.str("tokenizer.ggml.pre", "llama-bpe");
     assert_eq!(whole(&g), [256, 259], "Llama 3 begins every text");
     g.bool("tokenizer.ggml.add_bos_token", false);
     assert_eq!(whole(&g), [259]);
-    g.bool("tokenizer.ggml.add_bos_token", true)
-        .u32("tokenizer.ggml.bos_token_id", u32::MAX);
+    g.bool("tokenizer.ggml.add_bos_token", true).u32("tokenizer.ggml.bos_token_id", u32::MAX);
     assert_eq!(whole(&g), [259], "there is no beginning token to add");
 }
 
@@ -132,13 +106,9 @@ fn beginnings_and_ends_are_added_as_the_file_says() {
 fn text_comes_back_whatever_it_is() {
     let t = byte_level("smollm");
     let mut random = Random::new(5);
-    let alphabet: Vec<char> = "the 12\n\t é日🏳\u{200d}\u{0}<|>Ġ▁\u{FFFD}\u{2028}"
-        .chars()
-        .collect();
+    let alphabet: Vec<char> = "the 12\n\t é日🏳\u{200d}\u{0}<|>Ġ▁\u{FFFD}\u{2028}".chars().collect();
     for _ in 0..500 {
-        let text: String = (0..random.below(30))
-            .map(|_| alphabet[random.below(alphabet.len())])
-            .collect();
+        let text: String = (0..random.below(30)).map(|_| alphabet[random.below(alphabet.len())]).collect();
         let ids = ids(&t, &text);
         assert_eq!(t.decode(&ids, false).unwrap(), text);
         let mut stream = t.stream();
@@ -189,10 +159,8 @@ fn sentence_piece(pieces: &[(&str, f32)]) -> Gguf {
     let mut scores = vec![0.0; 259];
     scores.extend(pieces.iter().map(|(_, s)| s));
     let mut g = Gguf::new();
-    g.str("general.architecture", "llama")
-        .str("tokenizer.ggml.model", "llama");
-    g.strings("tokenizer.ggml.tokens", &tokens)
-        .i32s("tokenizer.ggml.token_type", &kinds);
+    g.str("general.architecture", "llama").str("tokenizer.ggml.model", "llama");
+    g.strings("tokenizer.ggml.tokens", &tokens).i32s("tokenizer.ggml.token_type", &kinds);
     g.f32s("tokenizer.ggml.scores", &scores);
     g
 }
@@ -221,16 +189,9 @@ fn sentence_piece_merges_by_score() {
     assert_eq!(ids(&t, "  a"), [267, 266]);
     // What is in no piece falls back to its bytes; é is C3 A9.
     assert_eq!(ids(&t, "é"), [259, 3 + 0xC3, 3 + 0xA9]);
-    assert_eq!(
-        t.decode(&[1, 268, 3 + 0xC3, 3 + 0xA9], true).unwrap(),
-        "abcé"
-    );
+    assert_eq!(t.decode(&[1, 268, 3 + 0xC3, 3 + 0xA9], true).unwrap(), "abcé");
     assert_eq!(t.piece(268), " abc");
-    assert_eq!(
-        ids(&t, "a</s>b"),
-        [266, 2, 259, 261],
-        "every stretch of text has its space"
-    );
+    assert_eq!(ids(&t, "a</s>b"), [266, 2, 259, 261], "every stretch of text has its space");
     assert_eq!(ids(&t, ""), [0; 0]);
 }
 
@@ -238,25 +199,14 @@ fn sentence_piece_merges_by_score() {
 fn sentence_piece_keeps_its_word_on_spaces_in_a_stream() {
     let t = of(&sentence_piece(&PIECES)).unwrap();
     let mut s = t.stream();
-    let text: Vec<_> = [268, 266, 3 + 0xC3, 3 + 0xA9]
-        .map(|id| s.push(id).unwrap())
-        .into();
-    assert_eq!(
-        text,
-        [
-            Some("abc".into()),
-            Some(" a".into()),
-            None,
-            Some("é".into())
-        ]
-    );
+    let text: Vec<_> = [268, 266, 3 + 0xC3, 3 + 0xA9].map(|id| s.push(id).unwrap()).into();
+    assert_eq!(text, [Some("abc".into()), Some(" a".into()), None, Some("é".into())]);
 }
 
 #[test]
 fn a_space_prefix_can_be_switched_off() {
     let mut g = sentence_piece(&PIECES);
-    g.bool("tokenizer.ggml.add_space_prefix", false)
-        .bool("tokenizer.ggml.add_bos_token", false);
+    g.bool("tokenizer.ggml.add_space_prefix", false).bool("tokenizer.ggml.add_bos_token", false);
     let t = of(&g).unwrap();
     assert_eq!(t.encode("abc", true).unwrap(), [265]);
     assert_eq!(t.decode(&[266], false).unwrap(), " a");
@@ -274,13 +224,7 @@ fn tokenizers_that_are_not_known_or_not_whole_are_refused() {
     let pre = refuse(&|g| {
         g.str("tokenizer.ggml.pre", "tekken");
     });
-    assert_says(
-        &pre,
-        &[
-            "pre-tokenizer \"tekken\"",
-            "smollm, qwen2, llama-bpe and gpt-2",
-        ],
-    );
+    assert_says(&pre, &["pre-tokenizer \"tekken\"", "smollm, qwen2, llama-bpe and gpt-2"]);
     let model = refuse(&|g| {
         g.str("tokenizer.ggml.model", "bert");
     });
@@ -327,11 +271,7 @@ fn tokenizers_that_are_not_known_or_not_whole_are_refused() {
     g.bool("tokenizer.ggml.remove_extra_whitespaces", true);
     assert_says(&message(of(&g)), &["remove_extra_whitespaces"]);
     g.remove("tokenizer.ggml.model");
-    assert!(
-        Tokenizer::from_gguf("m", &Header::parse(&g.build()).unwrap())
-            .unwrap()
-            .is_none()
-    );
+    assert!(Tokenizer::from_gguf("m", &Header::parse(&g.build()).unwrap()).unwrap().is_none());
 }
 
 #[test]
@@ -340,28 +280,17 @@ fn a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused() {
     let (mut tokens, mut kinds, _) = byte_level_tokens();
     tokens.push("<extra>".to_string());
     kinds.push(3);
-    g.strings("tokenizer.ggml.tokens", &tokens)
-        .i32s("tokenizer.ggml.token_type", &kinds);
+    g.strings("tokenizer.ggml.tokens", &tokens).i32s("tokenizer.ggml.token_type", &kinds);
     let text = message(Model::from_gguf("m.gguf", g.bytes()));
-    assert_says(
-        &text,
-        &[
-            "m.gguf",
-            "264 (\"<extra>\")",
-            "below the embedding's 264 rows",
-        ],
-    );
+    assert_says(&text, &["m.gguf", "264 (\"<extra>\")", "below the embedding's 264 rows"]);
     // Fewer tokens than rows is how vocabularies are padded.
-    g.strings("tokenizer.ggml.tokens", &tokens[..262])
-        .i32s("tokenizer.ggml.token_type", &kinds[..262]);
+    g.strings("tokenizer.ggml.tokens", &tokens[..262]).i32s("tokenizer.ggml.token_type", &kinds[..262]);
     assert!(Model::from_gguf("m.gguf", g.bytes()).is_ok());
 }
 
 /// The same byte-level tokenizer as a `tokenizer.json`, which cuts texts after two tokens.
 fn tokenizer_json(extra: &[&str]) -> Value {
-    let mut vocab: serde_json::Map<String, Value> = (0..=255u8)
-        .map(|b| (byte_char(b).to_string(), json!(b)))
-        .collect();
+    let mut vocab: serde_json::Map<String, Value> = (0..=255u8).map(|b| (byte_char(b).to_string(), json!(b))).collect();
     let special = ["<|start|>", "<|end|>"].iter().chain(extra);
     let added: Vec<Value> = special
         .enumerate()
@@ -407,27 +336,17 @@ fn in_folder(json: &Value, config: Option<Value>) -> Result<Model> {
 fn a_folders_tokenizer_is_read_with_its_settings() {
     let encode = |config: Option<Value>| {
         let model = in_folder(&tokenizer_json(&[]), config).unwrap();
-        model
-            .require_tokenizer()
-            .unwrap()
-            .encode("the the", true)
-            .unwrap()
+        model.require_tokenizer().unwrap().encode("the the", true).unwrap()
     };
     // Neither cut nor padded, and with what the file itself adds.
     assert_eq!(encode(None), [256, 259, 32, 259]);
-    assert_eq!(
-        encode(Some(json!({"bos_token": "<|start|>"}))),
-        [256, 259, 32, 259]
-    );
+    assert_eq!(encode(Some(json!({"bos_token": "<|start|>"}))), [256, 259, 32, 259]);
     let settings = json!({"bos_token": {"content": "<|start|>"}, "eos_token": "<|end|>",
                           "add_bos_token": false, "add_eos_token": true});
     assert_eq!(encode(Some(settings.clone())), [259, 32, 259, 257]);
     let model = in_folder(&tokenizer_json(&[]), Some(settings)).unwrap();
     let tokenizer = model.tokenizer.unwrap();
-    assert_eq!(
-        (tokenizer.bos_token(), tokenizer.eos_token_id()),
-        (Some("<|start|>"), Some(257))
-    );
+    assert_eq!((tokenizer.bos_token(), tokenizer.eos_token_id()), (Some("<|start|>"), Some(257)));
 }
 
 #[test]
@@ -452,21 +371,14 @@ fn every_usual_post_processor_is_followed() {
     assert_eq!(encode(both.clone()).unwrap(), [256, 259, 257, 257]);
     let sequence = json!({"type": "Sequence", "processors": [byte_level, both]});
     assert_eq!(encode(sequence).unwrap(), [256, 259, 257, 257]);
-    let bert =
-        json!({"type": "BertProcessing", "cls": ["<|start|>", 256], "sep": ["<|end|>", 257]});
+    let bert = json!({"type": "BertProcessing", "cls": ["<|start|>", 256], "sep": ["<|end|>", 257]});
     assert_eq!(encode(bert).unwrap(), [256, 259, 257]);
 
     let unknown = template(json!([token("<|other|>"), a]));
-    assert_says(
-        &message(encode(unknown)),
-        &["tokenizer.json: post_processor", "does not make sense"],
-    );
+    assert_says(&message(encode(unknown)), &["tokenizer.json: post_processor", "does not make sense"]);
     let second = template(json!([{"Sequence": {"id": "B", "type_id": 0}}]));
     assert_says(&message(encode(second)), &["does not make sense"]);
-    assert_says(
-        &message(encode(json!({"type": "New"}))),
-        &["post-processor \"New\"", "TemplateProcessing"],
-    );
+    assert_says(&message(encode(json!({"type": "New"}))), &["post-processor \"New\"", "TemplateProcessing"]);
 }
 
 #[test]
@@ -479,53 +391,26 @@ fn the_tokenizers_end_token_is_the_first_of_the_models() {
 #[test]
 fn broken_tokenizer_files_are_refused() {
     let refuse = |json: &Value, config| message(in_folder(json, config));
-    assert_says(
-        &refuse(&json!({"model": 1}), None),
-        &["tiny/tokenizer.json", "no tokenizer.json"],
-    );
+    assert_says(&refuse(&json!({"model": 1}), None), &["tiny/tokenizer.json", "no tokenizer.json"]);
     let many: Vec<String> = (0..8).map(|i| format!("<extra{i}>")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let big = refuse(&tokenizer_json(&many), None);
-    assert_says(
-        &big,
-        &[
-            "tiny/tokenizer.json",
-            "largest token id",
-            "found 267",
-            "264 rows",
-        ],
-    );
+    assert_says(&big, &["tiny/tokenizer.json", "largest token id", "found 267", "264 rows"]);
     let mut gap = tokenizer_json(&["<extra>"]);
     let added = gap["added_tokens"].as_array_mut().unwrap();
     added.last_mut().unwrap()["id"] = json!(4000);
-    assert_says(
-        &refuse(&gap, None),
-        &[
-            "id of the added token \"<extra>\"",
-            "found 4000",
-            "expected 258",
-        ],
-    );
+    assert_says(&refuse(&gap, None), &["id of the added token \"<extra>\"", "found 4000", "expected 258"]);
     let mut far = tokenizer_json(&[]);
     far["post_processor"]["special_tokens"]["<|start|>"]["ids"] = json!([70_000]);
-    assert_says(
-        &refuse(&far, None),
-        &["largest token id", "70000", "264 rows"],
-    );
+    assert_says(&refuse(&far, None), &["largest token id", "70000", "264 rows"]);
     let bos = refuse(&tokenizer_json(&[]), Some(json!({"bos_token": 5})));
     assert_says(&bos, &["tokenizer_config.json", "bos_token is 5"]);
     let add = refuse(&tokenizer_json(&[]), Some(json!({"add_bos_token": "no"})));
     assert_says(&add, &["add_bos_token is \"no\""]);
 
     let without = Model::from_folder("tiny", tiny_folder(Architecture::Llama)).unwrap();
-    assert_says(
-        &message(without.require_tokenizer()),
-        &["tiny", "tokenizer.json", "input_ids"],
-    );
-    assert_says(
-        &message(without.require_chat_template()),
-        &["chat template is missing", "base model"],
-    );
+    assert_says(&message(without.require_tokenizer()), &["tiny", "tokenizer.json", "input_ids"]);
+    assert_says(&message(without.require_chat_template()), &["chat template is missing", "base model"]);
 }
 
 #[test]
@@ -536,11 +421,7 @@ fn no_damage_to_a_tokenizer_file_makes_it_panic() {
     for round in 0..3000 {
         let mut bad = good.clone();
         // The vocabulary is most of the file; the settings around it are what can go wrong.
-        let at = if round % 2 == 0 {
-            random.below(1400)
-        } else {
-            random.below(bad.len())
-        };
+        let at = if round % 2 == 0 { random.below(1400) } else { random.below(bad.len()) };
         match random.below(3) {
             0 => bad[at] = b"0123456789\"{}[]:,xnt-"[random.below(21)],
             1 => drop(bad.drain(at..(at + 1 + random.below(40)).min(good.len()))),

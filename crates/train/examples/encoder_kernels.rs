@@ -17,21 +17,11 @@ fn main() {
     let device = Device::cpu();
     let mut engine = EmbedEngine::new(&device, &model, None, &options).unwrap();
     let start = std::time::Instant::now();
-    let report = pollster::block_on(embed_texts(
-        &model,
-        &mut engine,
-        "texts",
-        texts.lines(),
-        &options,
-        |_, _| Ok(()),
-    ))
-    .unwrap();
+    let report =
+        pollster::block_on(embed_texts(&model, &mut engine, "texts", texts.lines(), &options, |_, _| Ok(()))).unwrap();
     let seconds = start.elapsed().as_secs_f64();
     let tokens = report.tokens as f64;
-    println!(
-        "{tokens} tokens in {seconds:.3} s, {:.0} a second",
-        tokens / seconds
-    );
+    println!("{tokens} tokens in {seconds:.3} s, {:.0} a second", tokens / seconds);
     let mut times = device.kernel_times();
     times.sort_by(|a, b| b.3.total_cmp(&a.3));
     let all: f64 = times.iter().map(|time| time.3).sum();

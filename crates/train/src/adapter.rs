@@ -7,11 +7,7 @@ use crate::random::{Random, Stream};
 
 /// Full name of a block's linear module, such as `model.layers.0.mlp.up_proj`.
 fn module_name(layer: usize, module: &str) -> String {
-    let part = if matches!(module, "gate_proj" | "up_proj" | "down_proj") {
-        "mlp"
-    } else {
-        "self_attn"
-    };
+    let part = if matches!(module, "gate_proj" | "up_proj" | "down_proj") { "mlp" } else { "self_attn" };
     format!("model.layers.{layer}.{part}.{module}")
 }
 
@@ -20,24 +16,12 @@ fn module_name(layer: usize, module: &str) -> String {
 /// # Errors
 /// [`ConfigError::TargetModule`] where a module's name is unknown, [`ConfigError::Rank`] where the rank is higher than
 /// any of the modules can use.
-pub fn new_adapter(
-    model: &ModelConfig,
-    base_model: &str,
-    settings: &TrainConfig,
-) -> Result<Adapter, ConfigError> {
+pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig) -> Result<Adapter, ConfigError> {
     let modules = settings.modules()?;
-    let usable = |module: &String| {
-        model
-            .linear_shape(module)
-            .map(|[out, input]| out.min(input))
-    };
+    let usable = |module: &String| model.linear_shape(module).map(|[out, input]| out.min(input));
     let most = modules.iter().filter_map(usable).max().unwrap_or(0);
     if settings.rank > most {
-        return Err(ConfigError::Rank {
-            found: settings.rank,
-            most,
-            model: base_model.to_owned(),
-        });
+        return Err(ConfigError::Rank { found: settings.rank, most, model: base_model.to_owned() });
     }
     let (rank, alpha) = (settings.rank, settings.alpha());
     let mut config = AdapterConfig::new(rank, alpha, modules.clone(), settings.lora_dropout);
@@ -47,32 +31,14 @@ pub fn new_adapter(
     for layer in 0..model.num_hidden_layers {
         for module in &modules {
             let Some([out_features, in_features]) = model.linear_shape(module) else {
-                return Err(ConfigError::TargetModule {
-                    found: module.clone(),
-                    hint: String::new(),
-                });
+                return Err(ConfigError::TargetModule { found: module.clone(), hint: String::new() });
             };
-            let random = Random::new(
-                settings.seed,
-                Stream::LoraInit {
-                    pair: pairs.len() as u64,
-                },
-            );
+            let random = Random::new(settings.seed, Stream::LoraInit { pair: pairs.len() as u64 });
             let bound = 1.0 / (in_features as f32).sqrt();
-            let a = (0..(rank * in_features) as u64)
-                .map(|i| random.symmetric(i) * bound)
-                .collect();
+            let a = (0..(rank * in_features) as u64).map(|i| random.symmetric(i) * bound).collect();
             let b = vec![0.0; out_features * rank];
             let module = module_name(layer, module);
-            pairs.push(LoraPair {
-                module,
-                rank,
-                scaling,
-                in_features,
-                out_features,
-                a,
-                b,
-            });
+            pairs.push(LoraPair { module, rank, scaling, in_features, out_features, a, b });
         }
     }
     Ok(Adapter { config, pairs })
@@ -84,10 +50,7 @@ mod tests {
     use crate::testing::model;
 
     fn settings() -> TrainConfig {
-        TrainConfig {
-            rank: 4,
-            ..TrainConfig::default()
-        }
+        TrainConfig { rank: 4, ..TrainConfig::default() }
     }
 
     #[test]
@@ -97,27 +60,14 @@ mod tests {
         assert_eq!(adapter.pairs.len(), 7);
         for pair in &adapter.pairs {
             let bound = 1.0 / (pair.in_features as f32).sqrt();
-            assert_eq!(
-                (pair.a.len(), pair.b.len()),
-                (4 * pair.in_features, 4 * pair.out_features)
-            );
+            assert_eq!((pair.a.len(), pair.b.len()), (4 * pair.in_features, 4 * pair.out_features));
             assert!(pair.b.iter().all(|b| *b == 0.0));
             let largest = pair.a.iter().fold(0f32, |m, a| m.max(a.abs()));
-            assert!(
-                largest <= bound && largest > 0.8 * bound,
-                "{}: {largest} of {bound}",
-                pair.module
-            );
+            assert!(largest <= bound && largest > 0.8 * bound, "{}: {largest} of {bound}", pair.module);
             assert_eq!(pair.scaling, 2.0);
         }
         let names: Vec<&str> = adapter.pairs.iter().map(|p| p.module.as_str()).collect();
-        assert_eq!(
-            [names[0], names[6]],
-            [
-                "model.layers.0.self_attn.q_proj",
-                "model.layers.0.mlp.down_proj"
-            ]
-        );
+        assert_eq!([names[0], names[6]], ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"]);
     }
 
     #[test]
@@ -131,15 +81,7 @@ mod tests {
             };
             new_adapter(&model.config, "tiny", &settings).map(|adapter| adapter.pairs.len())
         };
-        let of = |module| {
-            model
-                .config
-                .linear_shape(module)
-                .unwrap()
-                .into_iter()
-                .min()
-                .unwrap()
-        };
+        let of = |module| model.config.linear_shape(module).unwrap().into_iter().min().unwrap();
         assert_eq!(make(of("q_proj"), &["all-linear"]), Ok(7));
         assert_eq!(make(of("k_proj"), &["k_proj"]), Ok(1));
         for rank in [of("k_proj") + 1, 100_000, usize::MAX] {
@@ -156,14 +98,9 @@ mod tests {
     #[test]
     fn the_seed_alone_decides() {
         let model = model(None, None);
-        let make =
-            |seed| new_adapter(&model.config, "tiny", &TrainConfig { seed, ..settings() }).unwrap();
+        let make = |seed| new_adapter(&model.config, "tiny", &TrainConfig { seed, ..settings() }).unwrap();
         assert_eq!(make(1), make(1));
         assert_ne!(make(1).pairs[0].a, make(2).pairs[0].a);
-        assert_ne!(
-            make(1).pairs[0].a,
-            make(1).pairs[3].a,
-            "two modules of one shape start apart"
-        );
+        assert_ne!(make(1).pairs[0].a, make(1).pairs[3].a, "two modules of one shape start apart");
     }
 }

@@ -65,12 +65,7 @@ pub struct Loader<'s> {
 impl<'s> Loader<'s> {
     /// A loader at `cursor`. `samples` must not be empty; a position at or past its end begins the next epoch.
     pub fn new(samples: &'s [Sample], options: BatchOptions, cursor: Cursor) -> Self {
-        let mut loader = Self {
-            samples,
-            options,
-            cursor,
-            order: Vec::new(),
-        };
+        let mut loader = Self { samples, options, cursor, order: Vec::new() };
         loader.sort();
         loader.wrap();
         loader
@@ -91,10 +86,7 @@ impl<'s> Loader<'s> {
 
     fn wrap(&mut self) {
         if self.cursor.position >= self.order.len() as u64 {
-            self.cursor = Cursor {
-                epoch: self.cursor.epoch + 1,
-                position: 0,
-            };
+            self.cursor = Cursor { epoch: self.cursor.epoch + 1, position: 0 };
             if self.options.shuffle.is_some() {
                 self.sort();
             }
@@ -104,26 +96,13 @@ impl<'s> Loader<'s> {
     /// The next step: the next samples of this epoch, fewer where the epoch ends.
     pub fn next_step(&mut self) -> StepBatches {
         let start = self.cursor.position as usize;
-        let end = start
-            .saturating_add(self.options.samples_per_step())
-            .min(self.order.len());
-        let chosen: Vec<&Sample> = self.order[start..end]
-            .iter()
-            .map(|&i| &self.samples[i as usize])
-            .collect();
+        let end = start.saturating_add(self.options.samples_per_step()).min(self.order.len());
+        let chosen: Vec<&Sample> = self.order[start..end].iter().map(|&i| &self.samples[i as usize]).collect();
         let batches: Vec<Batch> = chosen.chunks(self.options.batch_size).map(pack).collect();
-        let totals = StepTotals {
-            samples: chosen.len(),
-            tokens: batches.iter().map(|b| b.trained.len()).sum(),
-        };
+        let totals = StepTotals { samples: chosen.len(), tokens: batches.iter().map(|b| b.trained.len()).sum() };
         self.cursor.position = end as u64;
         self.wrap();
-        StepBatches {
-            tokens: batches.iter().map(|b| b.tokens.len()).sum(),
-            batches,
-            totals,
-            next: self.cursor,
-        }
+        StepBatches { tokens: batches.iter().map(|b| b.tokens.len()).sum(), batches, totals, next: self.cursor }
     }
 }
 
@@ -159,8 +138,7 @@ pub(crate) fn push_sample(to: &mut Batch, from: &Batch, sample: usize) {
     let (begins, began) = (to.tokens.len() as u32, tokens.start as u32);
     to.tokens.extend_from_slice(&from.tokens[tokens]);
     let positions = &from.trained[trained.clone()];
-    to.trained
-        .extend(positions.iter().map(|t| t - began + begins));
+    to.trained.extend(positions.iter().map(|t| t - began + begins));
     to.labels.extend_from_slice(&from.labels[trained]);
     to.segments.push(to.tokens.len() as u32);
     to.trained_segments.push(to.trained.len() as u32);
@@ -193,11 +171,7 @@ impl BatchBounds {
                 .max()
                 .unwrap_or(0)
         };
-        Self {
-            tokens: largest(|s| s.tokens.len()),
-            trained: largest(Sample::trained),
-            samples: size,
-        }
+        Self { tokens: largest(|s| s.tokens.len()), trained: largest(Sample::trained), samples: size }
     }
 
     /// Bounds that hold for both.
@@ -225,11 +199,7 @@ impl BatchBounds {
 
     /// Bounds of one sample.
     pub fn of_sample(sample: &Sample) -> Self {
-        Self {
-            tokens: sample.tokens.len(),
-            trained: sample.trained(),
-            samples: 1,
-        }
+        Self { tokens: sample.tokens.len(), trained: sample.trained(), samples: 1 }
     }
 }
 

@@ -16,9 +16,7 @@ use std::path::{Path, PathBuf};
 use bft_core::OptimizerState;
 use bft_formats::{Adapter, FormatError, ModelConfig, write_atomic};
 
-use crate::checkpoint_files::{
-    OPTIMIZER_FILE, STATE_FILE, checkpoint_files, parse_optimizer, parse_state,
-};
+use crate::checkpoint_files::{OPTIMIZER_FILE, STATE_FILE, checkpoint_files, parse_optimizer, parse_state};
 use crate::error::TrainError;
 use crate::state::{Checkpoint, RunState};
 
@@ -36,9 +34,7 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// The checkpoints of the run that writes to `output`. Touches nothing.
     pub fn of(output: &Path) -> Self {
-        Self {
-            folder: output.join("checkpoints"),
-        }
+        Self { folder: output.join("checkpoints") }
     }
 
     /// Complete checkpoints, oldest first, with their steps. None where the folder is not there.
@@ -51,10 +47,7 @@ impl Checkpoints {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
-            let step = name
-                .to_str()
-                .and_then(|n| n.strip_prefix(PREFIX))
-                .and_then(|n| n.parse().ok());
+            let step = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.parse().ok());
             if let Some(step) = step {
                 found.push((step, entry.path()));
             }
@@ -65,20 +58,14 @@ impl Checkpoints {
 
     /// Makes the folder and removes what a killed run left half written.
     pub fn prepare(&self) -> Result<(), TrainError> {
-        fs::create_dir_all(&self.folder)
-            .map_err(|e| write_error("make folder", &self.folder, e))?;
-        self.clean()
-            .map_err(|e| write_error("clean", &self.folder, e))
+        fs::create_dir_all(&self.folder).map_err(|e| write_error("make folder", &self.folder, e))?;
+        self.clean().map_err(|e| write_error("clean", &self.folder, e))
     }
 
     fn clean(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            if entry
-                .file_name()
-                .to_str()
-                .is_some_and(|n| n.starts_with(INCOMPLETE))
-            {
+            if entry.file_name().to_str().is_some_and(|n| n.starts_with(INCOMPLETE)) {
                 fs::remove_dir_all(entry.path())?;
             }
         }
@@ -86,12 +73,7 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint; then drops all but the last two. Returns its folder.
-    pub fn save(
-        &self,
-        state: &RunState,
-        adapter: &Adapter,
-        optimizer: &OptimizerState,
-    ) -> Result<PathBuf, TrainError> {
+    pub fn save(&self, state: &RunState, adapter: &Adapter, optimizer: &OptimizerState) -> Result<PathBuf, TrainError> {
         let name = format!("{PREFIX}{:06}", state.step);
         let temporary = self.folder.join(format!("{INCOMPLETE}{name}"));
         let path = self.folder.join(name);
@@ -104,8 +86,7 @@ impl Checkpoints {
             let _ = fs::remove_dir_all(&temporary);
             return Err(error);
         }
-        self.prune()
-            .map_err(|e| write_error("clean", &self.folder, e))?;
+        self.prune().map_err(|e| write_error("clean", &self.folder, e))?;
         Ok(path)
     }
 
@@ -114,11 +95,7 @@ impl Checkpoints {
         complete.truncate(complete.len().saturating_sub(KEPT));
         for (_, old) in complete {
             // Renamed first, so that a half-deleted one is never taken for a checkpoint.
-            let name = old
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = old.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let doomed = self.folder.join(format!("{INCOMPLETE}{name}"));
             fs::rename(&old, &doomed)?;
             fs::remove_dir_all(&doomed)?;
@@ -128,30 +105,16 @@ impl Checkpoints {
 
     /// Reads what the last checkpoint says about its run, without its tensors.
     pub fn last(&self) -> Result<Option<(PathBuf, RunState)>, TrainError> {
-        let list = self
-            .list()
-            .map_err(|e| bad(&self.folder, format!("cannot be listed: {e}")))?;
-        list.into_iter()
-            .next_back()
-            .map(|(_, path)| read_state(&path).map(|state| (path, state)))
-            .transpose()
+        let list = self.list().map_err(|e| bad(&self.folder, format!("cannot be listed: {e}")))?;
+        list.into_iter().next_back().map(|(_, path)| read_state(&path).map(|state| (path, state))).transpose()
     }
 }
 
 /// Reads the tensors of a checkpoint whose state is known.
-pub(crate) fn load_checkpoint(
-    path: PathBuf,
-    state: RunState,
-    model: &ModelConfig,
-) -> Result<Checkpoint, TrainError> {
+pub(crate) fn load_checkpoint(path: PathBuf, state: RunState, model: &ModelConfig) -> Result<Checkpoint, TrainError> {
     let adapter = Adapter::load(&path, model).map_err(|e| bad(&path, e.to_string()))?;
     let optimizer = read_optimizer(&path)?;
-    Ok(Checkpoint {
-        path,
-        state,
-        adapter,
-        optimizer,
-    })
+    Ok(Checkpoint { path, state, adapter, optimizer })
 }
 
 fn write_parts(
@@ -172,57 +135,34 @@ fn write_parts(
 }
 
 fn read_optimizer(folder: &Path) -> Result<OptimizerState, TrainError> {
-    let bytes = fs::read(folder.join(OPTIMIZER_FILE))
-        .map_err(|e| bad(folder, format!("{OPTIMIZER_FILE}: {e}")))?;
+    let bytes = fs::read(folder.join(OPTIMIZER_FILE)).map_err(|e| bad(folder, format!("{OPTIMIZER_FILE}: {e}")))?;
     parse_optimizer(&bytes).map_err(|problem| bad(folder, problem))
 }
 
 fn read_state(folder: &Path) -> Result<RunState, TrainError> {
-    let bytes =
-        fs::read(folder.join(STATE_FILE)).map_err(|e| bad(folder, format!("{STATE_FILE}: {e}")))?;
+    let bytes = fs::read(folder.join(STATE_FILE)).map_err(|e| bad(folder, format!("{STATE_FILE}: {e}")))?;
     parse_state(&bytes).map_err(|problem| bad(folder, problem))
 }
 
 fn bad(path: &Path, problem: String) -> TrainError {
-    TrainError::BadCheckpoint {
-        path: path.to_owned(),
-        problem,
-    }
+    TrainError::BadCheckpoint { path: path.to_owned(), problem }
 }
 
 pub(crate) fn write_error(action: &'static str, path: &Path, source: io::Error) -> TrainError {
-    TrainError::Write {
-        action,
-        path: path.to_owned(),
-        source,
-        checkpoint: None,
-    }
+    TrainError::Write { action, path: path.to_owned(), source, checkpoint: None }
 }
 
 /// An I/O error of bft-formats becomes one of ours, which knows about checkpoints.
 pub(crate) fn format_error(error: FormatError) -> TrainError {
     match error {
-        FormatError::Io {
-            action,
-            path,
-            source,
-        } => TrainError::Write {
-            action,
-            path,
-            source,
-            checkpoint: None,
-        },
+        FormatError::Io { action, path, source } => TrainError::Write { action, path, source, checkpoint: None },
         other => other.into(),
     }
 }
 
 /// Flushes a folder's entries, so that a rename survives a power cut. Only Unix can.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        File::open(folder)?.sync_all()
-    } else {
-        Ok(())
-    }
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -36,9 +36,7 @@ pub fn checkpoint_files(
         };
         Ok((name, contents))
     };
-    [CONFIG_FILE, WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE]
-        .into_iter()
-        .map(file)
+    [CONFIG_FILE, WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE].into_iter().map(file)
 }
 
 /// The files of an adapter in PEFT's layout.
@@ -46,10 +44,7 @@ pub fn checkpoint_files(
 /// # Errors
 /// Where its factors do not fit their ranks.
 pub fn adapter_files(adapter: &Adapter) -> Result<Vec<NamedFile>, TrainError> {
-    Ok(vec![
-        (CONFIG_FILE, adapter.config_json().into_bytes()),
-        (WEIGHTS_FILE, adapter.weights()?),
-    ])
+    Ok(vec![(CONFIG_FILE, adapter.config_json().into_bytes()), (WEIGHTS_FILE, adapter.weights()?)])
 }
 
 impl Checkpoint {
@@ -57,43 +52,21 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`TrainError::BadCheckpoint`] where a file is missing or cannot be right.
-    pub fn from_files(
-        path: PathBuf,
-        files: BTreeMap<String, Bytes>,
-        model: &ModelConfig,
-    ) -> Result<Self, TrainError> {
-        let problem = |problem: String| TrainError::BadCheckpoint {
-            path: path.clone(),
-            problem,
-        };
-        let file = |name: &str| {
-            files
-                .get(name)
-                .ok_or_else(|| problem(format!("{name} is missing")))
-        };
+    pub fn from_files(path: PathBuf, files: BTreeMap<String, Bytes>, model: &ModelConfig) -> Result<Self, TrainError> {
+        let problem = |problem: String| TrainError::BadCheckpoint { path: path.clone(), problem };
+        let file = |name: &str| files.get(name).ok_or_else(|| problem(format!("{name} is missing")));
         let state = parse_state(file(STATE_FILE)?).map_err(problem)?;
         let optimizer = parse_optimizer(file(OPTIMIZER_FILE)?).map_err(problem)?;
         let name = path.display().to_string();
-        let files: BTreeMap<String, Source> = files
-            .iter()
-            .map(|(name, bytes)| (name.clone(), bytes.clone().into()))
-            .collect();
-        let adapter =
-            Adapter::from_folder(&name, files, model).map_err(|e| problem(e.to_string()))?;
-        Ok(Self {
-            path,
-            state,
-            adapter,
-            optimizer,
-        })
+        let files: BTreeMap<String, Source> =
+            files.iter().map(|(name, bytes)| (name.clone(), bytes.clone().into())).collect();
+        let adapter = Adapter::from_folder(&name, files, model).map_err(|e| problem(e.to_string()))?;
+        Ok(Self { path, state, adapter, optimizer })
     }
 }
 
 fn bad(state: &RunState, error: impl std::fmt::Display) -> TrainError {
-    TrainError::BadCheckpoint {
-        path: format!("step {}", state.step).into(),
-        problem: error.to_string(),
-    }
+    TrainError::BadCheckpoint { path: format!("step {}", state.step).into(), problem: error.to_string() }
 }
 
 /// Contents of [`OPTIMIZER_FILE`].
@@ -105,10 +78,7 @@ pub(crate) fn optimizer_file(state: &OptimizerState) -> Result<Vec<u8>, TrainErr
             TensorView::new(Dtype::F32, vec![len], bytemuck::cast_slice(values))
         };
         // As a tensor, not as metadata, whose order in the file changes from run to run.
-        let counters: Vec<u8> = [state.step, u64::from(state.passes)]
-            .iter()
-            .flat_map(|c| c.to_le_bytes())
-            .collect();
+        let counters: Vec<u8> = [state.step, u64::from(state.passes)].iter().flat_map(|c| c.to_le_bytes()).collect();
         let tensors = [
             ("counters", TensorView::new(Dtype::U64, vec![2], &counters)?),
             ("control", view(&state.control)?),
@@ -117,10 +87,7 @@ pub(crate) fn optimizer_file(state: &OptimizerState) -> Result<Vec<u8>, TrainErr
         ];
         safetensors::serialize(tensors, None)
     }
-    tensors(state).map_err(|e| TrainError::BadCheckpoint {
-        path: OPTIMIZER_FILE.into(),
-        problem: e.to_string(),
-    })
+    tensors(state).map_err(|e| TrainError::BadCheckpoint { path: OPTIMIZER_FILE.into(), problem: e.to_string() })
 }
 
 /// Reads what [`optimizer_file`] wrote.
@@ -130,10 +97,7 @@ pub(crate) fn parse_optimizer(bytes: &[u8]) -> Result<OptimizerState, String> {
     let data = |name: &str, dtype: Dtype| {
         let tensor = tensors.tensor(name).map_err(|e| problem(e.to_string()))?;
         if tensor.dtype() != dtype {
-            return Err(problem(format!(
-                "{name} is {:?}, expected {dtype:?}",
-                tensor.dtype()
-            )));
+            return Err(problem(format!("{name} is {:?}, expected {dtype:?}", tensor.dtype())));
         }
         Ok(tensor.data())
     };
@@ -143,16 +107,12 @@ pub(crate) fn parse_optimizer(bytes: &[u8]) -> Result<OptimizerState, String> {
     };
     let (counters, _) = data("counters", Dtype::U64)?.as_chunks::<8>();
     let [step, passes] = *counters else {
-        return Err(problem(format!(
-            "counters holds {} numbers, expected 2",
-            counters.len()
-        )));
+        return Err(problem(format!("counters holds {} numbers, expected 2", counters.len())));
     };
     let passes = u64::from_le_bytes(passes);
     Ok(OptimizerState {
         step: u64::from_le_bytes(step),
-        passes: u32::try_from(passes)
-            .map_err(|_| problem(format!("passes is {passes}, too many")))?,
+        passes: u32::try_from(passes).map_err(|_| problem(format!("passes is {passes}, too many")))?,
         control: values("control")?,
         first_moment: values("first_moment")?,
         second_moment: values("second_moment")?,
@@ -162,8 +122,7 @@ pub(crate) fn parse_optimizer(bytes: &[u8]) -> Result<OptimizerState, String> {
 /// Reads the contents of [`STATE_FILE`].
 pub(crate) fn parse_state(bytes: &[u8]) -> Result<RunState, String> {
     let problem = |what: String| format!("{STATE_FILE}: {what}");
-    let value: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|e| problem(e.to_string()))?;
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| problem(e.to_string()))?;
     let layout = value.get("layout").and_then(serde_json::Value::as_u64);
     if layout != Some(u64::from(RunState::LAYOUT)) {
         let found = layout.map_or("none".into(), |l| l.to_string());

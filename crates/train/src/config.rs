@@ -138,9 +138,7 @@ pub enum ConfigError {
         expected: &'static str,
     },
     /// A rank that no adapted layer can use up.
-    #[error(
-        "rank is {found}, expected 1 to {most}: no adapted layer of {model} can use a higher one"
-    )]
+    #[error("rank is {found}, expected 1 to {most}: no adapted layer of {model} can use a higher one")]
     Rank {
         /// The rank.
         found: usize,
@@ -171,69 +169,21 @@ impl TrainConfig {
     /// Checks every setting that can be checked without a file.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let range = |ok: bool, setting, found: &dyn std::fmt::Display, expected| {
-            if ok {
-                Ok(())
-            } else {
-                Err(ConfigError::Range {
-                    setting,
-                    found: found.to_string(),
-                    expected,
-                })
-            }
+            if ok { Ok(()) } else { Err(ConfigError::Range { setting, found: found.to_string(), expected }) }
         };
         let at_least_1 = "a whole number from 1";
         let positive = |x: f64| x > 0.0 && x.is_finite();
         let not_negative = |x: f64| x >= 0.0 && x.is_finite();
-        range(
-            self.group_size >= 1,
-            "group-size",
-            &self.group_size,
-            at_least_1,
-        )?;
-        range(
-            not_negative(self.gamma.into()),
-            "gamma",
-            &self.gamma,
-            "a number from 0",
-        )?;
+        range(self.group_size >= 1, "group-size", &self.group_size, at_least_1)?;
+        range(not_negative(self.gamma.into()), "gamma", &self.gamma, "a number from 0")?;
         range(self.rank >= 1, "rank", &self.rank, at_least_1)?;
-        range(
-            positive(self.alpha().into()),
-            "alpha",
-            &self.alpha(),
-            "a number above 0",
-        )?;
-        range(
-            (0.0..1.0).contains(&self.lora_dropout),
-            "lora-dropout",
-            &self.lora_dropout,
-            "0 to below 1",
-        )?;
+        range(positive(self.alpha().into()), "alpha", &self.alpha(), "a number above 0")?;
+        range((0.0..1.0).contains(&self.lora_dropout), "lora-dropout", &self.lora_dropout, "0 to below 1")?;
         range(positive(self.lr), "lr", &self.lr, "a number above 0")?;
-        range(
-            not_negative(self.weight_decay),
-            "weight-decay",
-            &self.weight_decay,
-            "a number from 0",
-        )?;
-        range(
-            not_negative(self.max_grad_norm),
-            "max-grad-norm",
-            &self.max_grad_norm,
-            "a number from 0",
-        )?;
-        range(
-            self.batch_size >= 1,
-            "batch-size",
-            &self.batch_size,
-            at_least_1,
-        )?;
-        range(
-            self.grad_accum >= 1,
-            "grad-accum",
-            &self.grad_accum,
-            at_least_1,
-        )?;
+        range(not_negative(self.weight_decay), "weight-decay", &self.weight_decay, "a number from 0")?;
+        range(not_negative(self.max_grad_norm), "max-grad-norm", &self.max_grad_norm, "a number from 0")?;
+        range(self.batch_size >= 1, "batch-size", &self.batch_size, at_least_1)?;
+        range(self.grad_accum >= 1, "grad-accum", &self.grad_accum, at_least_1)?;
         range(self.steps != Some(0), "steps", &0, at_least_1)?;
         range(self.epochs != Some(0), "epochs", &0, at_least_1)?;
         range(self.eval_every != Some(0), "eval-every", &0, at_least_1)?;
@@ -253,28 +203,12 @@ impl TrainConfig {
     pub fn modules(&self) -> Result<Vec<String>, ConfigError> {
         let known = |name: &str| name == "all-linear" || LINEAR_MODULES.contains(&name);
         if let Some(found) = self.target_modules.iter().find(|name| !known(name)) {
-            let near = LINEAR_MODULES
-                .iter()
-                .map(|m| (strsim::osa_distance(found, m), m))
-                .min();
-            let hint = near
-                .filter(|(d, _)| *d <= 2)
-                .map(|(_, m)| format!(" (did you mean {m}?)"));
-            return Err(ConfigError::TargetModule {
-                found: found.clone(),
-                hint: hint.unwrap_or_default(),
-            });
+            let near = LINEAR_MODULES.iter().map(|m| (strsim::osa_distance(found, m), m)).min();
+            let hint = near.filter(|(d, _)| *d <= 2).map(|(_, m)| format!(" (did you mean {m}?)"));
+            return Err(ConfigError::TargetModule { found: found.clone(), hint: hint.unwrap_or_default() });
         }
-        let wanted = |m: &str| {
-            self.target_modules
-                .iter()
-                .any(|name| name == m || name == "all-linear")
-        };
-        let modules: Vec<String> = LINEAR_MODULES
-            .iter()
-            .filter(|m| wanted(m))
-            .map(|m| (*m).to_owned())
-            .collect();
+        let wanted = |m: &str| self.target_modules.iter().any(|name| name == m || name == "all-linear");
+        let modules: Vec<String> = LINEAR_MODULES.iter().filter(|m| wanted(m)).map(|m| (*m).to_owned()).collect();
         if modules.is_empty() {
             return Err(ConfigError::Range {
                 setting: "target-modules",
@@ -288,45 +222,28 @@ impl TrainConfig {
     /// Optimizer steps of the whole run over `samples`.
     pub fn total_steps(&self, samples: usize) -> u64 {
         let epochs = self.epochs.unwrap_or(1);
-        self.steps
-            .unwrap_or_else(|| epochs.saturating_mul(self.batches().steps_per_epoch(samples)))
+        self.steps.unwrap_or_else(|| epochs.saturating_mul(self.batches().steps_per_epoch(samples)))
     }
 
     /// The loss and its numbers.
     pub fn loss(&self) -> LossConfig {
-        LossConfig {
-            kind: self.loss,
-            group_size: self.group_size,
-            gamma: self.gamma,
-        }
+        LossConfig { kind: self.loss, group_size: self.group_size, gamma: self.gamma }
     }
 
     /// The optimizer and its numbers.
     pub fn optimizer(&self) -> AdamW {
-        AdamW {
-            weight_decay: self.weight_decay,
-            max_grad_norm: self.max_grad_norm,
-            ..AdamW::default()
-        }
+        AdamW { weight_decay: self.weight_decay, max_grad_norm: self.max_grad_norm, ..AdamW::default() }
     }
 
     /// How samples are grouped and ordered.
     pub fn batches(&self) -> BatchOptions {
         let shuffle = (!self.no_shuffle).then_some(self.seed);
-        BatchOptions {
-            batch_size: self.batch_size,
-            grad_accum: self.grad_accum,
-            shuffle,
-        }
+        BatchOptions { batch_size: self.batch_size, grad_accum: self.grad_accum, shuffle }
     }
 
     /// How rows become samples.
     pub fn samples(&self) -> SampleOptions {
-        SampleOptions {
-            max_length: self.max_length,
-            truncate: self.truncate,
-            skip_bad_rows: self.skip_bad_rows,
-        }
+        SampleOptions { max_length: self.max_length, truncate: self.truncate, skip_bad_rows: self.skip_bad_rows }
     }
 }
 
@@ -344,89 +261,46 @@ mod tests {
     fn the_defaults_are_those_of_the_command_line() {
         let config = TrainConfig::default();
         assert_eq!(config.validate(), Ok(()));
-        assert_eq!(
-            (config.loss, config.group_size, config.gamma),
-            (LossKind::Bft, 256, 1.0)
-        );
-        assert_eq!(
-            (config.rank, config.alpha(), config.lora_dropout),
-            (16, 32.0, 0.0)
-        );
+        assert_eq!((config.loss, config.group_size, config.gamma), (LossKind::Bft, 256, 1.0));
+        assert_eq!((config.rank, config.alpha(), config.lora_dropout), (16, 32.0, 0.0));
         assert_eq!(config.modules().unwrap(), LINEAR_MODULES);
-        assert_eq!(
-            (config.lr, config.weight_decay, config.max_grad_norm),
-            (2e-4, 0.01, 1.0)
-        );
+        assert_eq!((config.lr, config.weight_decay, config.max_grad_norm), (2e-4, 0.01, 1.0));
     }
 
     #[test]
     fn a_setting_out_of_range_is_named_with_what_was_found() {
-        assert_eq!(
-            refused(|c| c.rank = 0),
-            "rank is 0, expected a whole number from 1"
-        );
-        assert_eq!(
-            refused(|c| c.lr = f64::NAN),
-            "lr is NaN, expected a number above 0"
-        );
-        assert_eq!(
-            refused(|c| c.lora_dropout = 1.0),
-            "lora-dropout is 1, expected 0 to below 1"
-        );
-        assert_eq!(
-            refused(|c| c.gamma = -1.0),
-            "gamma is -1, expected a number from 0"
-        );
-        assert_eq!(
-            refused(|c| c.steps = Some(0)),
-            "steps is 0, expected a whole number from 1"
-        );
+        assert_eq!(refused(|c| c.rank = 0), "rank is 0, expected a whole number from 1");
+        assert_eq!(refused(|c| c.lr = f64::NAN), "lr is NaN, expected a number above 0");
+        assert_eq!(refused(|c| c.lora_dropout = 1.0), "lora-dropout is 1, expected 0 to below 1");
+        assert_eq!(refused(|c| c.gamma = -1.0), "gamma is -1, expected a number from 0");
+        assert_eq!(refused(|c| c.steps = Some(0)), "steps is 0, expected a whole number from 1");
         let both = refused(|c| (c.steps, c.epochs) = (Some(3), Some(2)));
-        assert_eq!(
-            both,
-            "both steps (3) and epochs (2) are given: give one of them"
-        );
+        assert_eq!(both, "both steps (3) and epochs (2) are given: give one of them");
     }
 
     #[test]
     fn modules_come_in_block_order_and_a_typo_names_the_nearest() {
         let target_modules = ["down_proj", "q_proj", "q_proj"].map(String::from).to_vec();
-        let config = TrainConfig {
-            target_modules,
-            ..TrainConfig::default()
-        };
+        let config = TrainConfig { target_modules, ..TrainConfig::default() };
         assert_eq!(config.modules().unwrap(), ["q_proj", "down_proj"]);
         let error = refused(|c| c.target_modules = vec!["q_porj".into()]);
-        assert!(
-            error.starts_with("target-modules names \"q_porj\" (did you mean q_proj?)"),
-            "{error}"
-        );
+        assert!(error.starts_with("target-modules names \"q_porj\" (did you mean q_proj?)"), "{error}");
         assert!(refused(|c| c.target_modules.clear()).starts_with("target-modules is empty"));
     }
 
     #[test]
     fn json_goes_both_ways_and_an_unknown_key_is_refused() {
-        let config = TrainConfig {
-            lr: 1e-4,
-            steps: Some(7),
-            ..TrainConfig::default()
-        };
+        let config = TrainConfig { lr: 1e-4, steps: Some(7), ..TrainConfig::default() };
         let text = serde_json::to_string(&config).unwrap();
         assert!(text.contains("\"lr\":0.0001"), "{text}");
         assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
-        let error = serde_json::from_str::<TrainConfig>("{\"lrr\": 1}")
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_str::<TrainConfig>("{\"lrr\": 1}").unwrap_err().to_string();
         assert!(error.contains("unknown field `lrr`"), "{error}");
     }
 
     #[test]
     fn epochs_become_steps_with_a_short_last_batch() {
-        let mut config = TrainConfig {
-            batch_size: 2,
-            grad_accum: 2,
-            ..TrainConfig::default()
-        };
+        let mut config = TrainConfig { batch_size: 2, grad_accum: 2, ..TrainConfig::default() };
         assert_eq!(config.total_steps(9), 3);
         config.epochs = Some(2);
         assert_eq!(config.total_steps(9), 6);

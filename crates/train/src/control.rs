@@ -3,10 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A flag that a signal sets, or a page that has to have its turn.
-#[expect(
-    async_fn_in_trait,
-    reason = "callers are generic and never move a future to another thread"
-)]
+#[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
 pub trait Control {
     /// Whether the work is to end after the step at hand.
     fn stopping(&self) -> bool;

@@ -87,10 +87,7 @@ pub(crate) fn describe(
             sha256: facts.model_sha256,
         },
         data: DataDescription::new(&plan.train.report, Some(facts.data_sha256)),
-        eval_data: plan
-            .eval
-            .as_ref()
-            .map(|eval| DataDescription::new(&eval.report, None)),
+        eval_data: plan.eval.as_ref().map(|eval| DataDescription::new(&eval.report, None)),
         device: &facts.device.description,
         seed: plan.config.seed,
         parameters: facts.parameters,

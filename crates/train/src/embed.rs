@@ -11,10 +11,7 @@ use crate::rows::{Origin, RowError, RowProblem, kind, parse_object, token_ids, u
 use crate::text::{TextEncoder, TextError};
 
 /// What gives whole samples vectors: core's `Runner`.
-#[expect(
-    async_fn_in_trait,
-    reason = "callers are generic and never move a future to another thread"
-)]
+#[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
 pub trait Embedder {
     /// `[S, H]` vectors of a batch's samples.
     async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError>;
@@ -22,17 +19,13 @@ pub trait Embedder {
 
 impl Embedder for Runner<'_> {
     async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError> {
-        Runner::embed(self, batch, pooling)
-            .await
-            .map_err(Into::into)
+        Runner::embed(self, batch, pooling).await.map_err(Into::into)
     }
 }
 
 impl Embedder for EncoderRunner<'_> {
     async fn embed(&mut self, batch: &Batch, pooling: Pooling) -> Result<Vec<f32>, EngineError> {
-        EncoderRunner::embed(self, batch, pooling)
-            .await
-            .map_err(Into::into)
+        EncoderRunner::embed(self, batch, pooling).await.map_err(Into::into)
     }
 }
 
@@ -118,43 +111,24 @@ pub struct EmbedInput<R> {
 impl<R: BufRead> EmbedInput<R> {
     /// Reads from `reader`; `file` is its name.
     pub fn new(file: &str, reader: R) -> Self {
-        let named_rows = [".jsonl", ".json"]
-            .iter()
-            .any(|end| file.to_ascii_lowercase().ends_with(end));
+        let named_rows = [".jsonl", ".json"].iter().any(|end| file.to_ascii_lowercase().ends_with(end));
         let kind = named_rows.then_some(InputKind::Rows);
-        Self {
-            reader,
-            file: file.into(),
-            kind,
-            line: 0,
-            blank: None,
-            buffer: Vec::new(),
-        }
+        Self { reader, file: file.into(), kind, line: 0, blank: None, buffer: Vec::new() }
     }
 
     fn origin(&self, line: usize) -> Origin {
-        Origin {
-            file: self.file.clone(),
-            line,
-            element: None,
-        }
+        Origin { file: self.file.clone(), line, element: None }
     }
 
     fn row_error(&self, line: usize, problem: RowProblem) -> EmbedError {
-        EmbedError::Row(RowError {
-            origin: self.origin(line),
-            problem: Box::new(problem),
-        })
+        EmbedError::Row(RowError { origin: self.origin(line), problem: Box::new(problem) })
     }
 
     /// Reads the next line into the buffer, without its end; `false` at the end of the input.
     fn read_line(&mut self) -> Result<bool, EmbedError> {
         self.buffer.clear();
         let read = self.reader.read_until(b'\n', &mut self.buffer);
-        let read = read.map_err(|source| EmbedError::Read {
-            file: self.file.clone(),
-            source,
-        })?;
+        let read = read.map_err(|source| EmbedError::Read { file: self.file.clone(), source })?;
         self.line += 1;
         if self.line == 1 && self.buffer.starts_with(b"\xef\xbb\xbf") {
             self.buffer.drain(..3);
@@ -169,32 +143,22 @@ impl<R: BufRead> EmbedInput<R> {
         let line = self.line;
         let kind = match self.kind {
             Some(kind) => kind,
-            None => *self
-                .kind
-                .insert(match parse_object(self.buffer.trim_ascii()) {
-                    Ok(_) => InputKind::Rows,
-                    Err(_) => InputKind::Lines,
-                }),
+            None => *self.kind.insert(match parse_object(self.buffer.trim_ascii()) {
+                Ok(_) => InputKind::Rows,
+                Err(_) => InputKind::Lines,
+            }),
         };
         let parsed = match kind {
             InputKind::Rows => {
                 if self.buffer.trim_ascii_start().first() == Some(&b'[') {
-                    return Err(EmbedError::Array {
-                        file: self.file.clone(),
-                    });
+                    return Err(EmbedError::Array { file: self.file.clone() });
                 }
                 parse_row(&self.buffer)
             }
-            InputKind::Lines => {
-                utf8(&self.buffer).map(|text| (EmbedContent::Text(text.to_owned()), None))
-            }
+            InputKind::Lines => utf8(&self.buffer).map(|text| (EmbedContent::Text(text.to_owned()), None)),
         };
         let (content, id) = parsed.map_err(|problem| self.row_error(line, problem))?;
-        Ok(EmbedRow {
-            content,
-            id,
-            origin: self.origin(line),
-        })
+        Ok(EmbedRow { content, id, origin: self.origin(line) })
     }
 }
 
@@ -208,9 +172,7 @@ impl<R: BufRead> Iterator for EmbedInput<R> {
                 Ok(false) if self.kind.is_none() => {
                     // Nothing but blank lines.
                     self.kind = Some(InputKind::Lines);
-                    return Some(Err(EmbedError::Empty {
-                        file: self.file.clone(),
-                    }));
+                    return Some(Err(EmbedError::Empty { file: self.file.clone() }));
                 }
                 Ok(false) => return None,
                 Ok(true) => {}
@@ -237,22 +199,12 @@ fn parse_row(bytes: &[u8]) -> Result<(EmbedContent, Option<Value>), RowProblem> 
         (None, Some(Value::String(text))) => EmbedContent::Text(text.clone()),
         (None, Some(other)) => {
             let (path, found) = ("text".into(), kind(other).into());
-            return Err(RowProblem::Type {
-                path,
-                found,
-                expected: "a string",
-            });
+            return Err(RowProblem::Type { path, found, expected: "a string" });
         }
         (None, None) => {
             let names: Vec<String> = row.keys().take(8).map(|k| format!("\"{k}\"")).collect();
-            let found = if names.is_empty() {
-                "no keys".into()
-            } else {
-                format!("keys {}", names.join(", "))
-            };
-            return Err(RowProblem::Sample(format!(
-                "found {found}; expected \"text\" or \"input_ids\""
-            )));
+            let found = if names.is_empty() { "no keys".into() } else { format!("keys {}", names.join(", ")) };
+            return Err(RowProblem::Sample(format!("found {found}; expected \"text\" or \"input_ids\"")));
         }
     };
     Ok((content, row.remove("id")))
@@ -301,26 +253,17 @@ pub async fn embed_rows<'m>(
     for row in rows {
         let row = row?;
         let (ids, cut) = row_ids(&text, &row, options)?;
-        let problem = |problem| RowError {
-            origin: row.origin.clone(),
-            problem: Box::new(problem),
-        };
+        let problem = |problem| RowError { origin: row.origin.clone(), problem: Box::new(problem) };
         if ids.is_empty() {
-            return Err(problem(RowProblem::Empty {
-                path: "the text".into(),
-            })
-            .into());
+            return Err(problem(RowProblem::Empty { path: "the text".into() }).into());
         }
         if ids.len() > options.max_length {
             let (found, most) = (ids.len(), options.max_length);
-            let words = format!(
-                "the text has {found} tokens, at most {most} are allowed: cut it with --truncate"
-            );
+            let words = format!("the text has {found} tokens, at most {most} are allowed: cut it with --truncate");
             return Err(problem(RowProblem::Sample(words)).into());
         }
         report.truncated += usize::from(cut);
-        let full = batch.tokens.len() + ids.len() > options.batch_tokens
-            || batch.rows.len() >= options.batch_rows;
+        let full = batch.tokens.len() + ids.len() > options.batch_tokens || batch.rows.len() >= options.batch_rows;
         if full && !batch.rows.is_empty() {
             batch.run(engine, options, &mut report, &mut sink).await?;
         }
@@ -333,16 +276,8 @@ pub async fn embed_rows<'m>(
 }
 
 /// A row's ids, and whether they were cut.
-fn row_ids(
-    text: &TextEncoder<'_>,
-    row: &EmbedRow,
-    options: &EmbedOptions,
-) -> Result<(Vec<u32>, bool), EmbedError> {
-    let longest = if options.truncate {
-        options.max_length
-    } else {
-        usize::MAX
-    };
+fn row_ids(text: &TextEncoder<'_>, row: &EmbedRow, options: &EmbedOptions) -> Result<(Vec<u32>, bool), EmbedError> {
+    let longest = if options.truncate { options.max_length } else { usize::MAX };
     let ids = match &row.content {
         EmbedContent::Text(words) => text.whole_text_within(words, longest),
         EmbedContent::Tokens(ids) => text
@@ -354,10 +289,7 @@ fn row_ids(
             return EmbedError::Text(error);
         }
         let problem = Box::new(RowProblem::Sample(error.to_string()));
-        EmbedError::Row(RowError {
-            origin: row.origin.clone(),
-            problem,
-        })
+        EmbedError::Row(RowError { origin: row.origin.clone(), problem })
     })
 }
 
@@ -383,23 +315,13 @@ impl EmbedBatch {
         sink: &mut impl FnMut(&EmbedRow, &[f32]) -> io::Result<()>,
     ) -> Result<(), EmbedError> {
         self.segments.push(self.tokens.len() as u32);
-        let (tokens, segments) = (
-            std::mem::take(&mut self.tokens),
-            std::mem::take(&mut self.segments),
-        );
+        let (tokens, segments) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.segments));
         report.tokens += tokens.len();
         let batch = Batch::untrained(tokens, segments);
-        let mut vectors = engine
-            .embed(&batch, options.pooling)
-            .await
-            .map_err(EmbedError::Engine)?;
+        let mut vectors = engine.embed(&batch, options.pooling).await.map_err(EmbedError::Engine)?;
         let width = vectors.len() / self.rows.len();
         if width == 0 || vectors.len() != width * self.rows.len() {
-            let words = format!(
-                "the device gave {} values for {} rows",
-                vectors.len(),
-                self.rows.len()
-            );
+            let words = format!("the device gave {} values for {} rows", vectors.len(), self.rows.len());
             return Err(EmbedError::Engine(words.into()));
         }
         for (row, vector) in self.rows.iter().zip(vectors.chunks_exact_mut(width)) {
@@ -417,15 +339,9 @@ impl EmbedBatch {
 
 /// Scales a vector to length 1; a zero vector stays.
 fn scale_to_one(vector: &mut [f32]) {
-    let norm = vector
-        .iter()
-        .map(|x| f64::from(*x).powi(2))
-        .sum::<f64>()
-        .sqrt();
+    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     if norm > 0.0 {
-        vector
-            .iter_mut()
-            .for_each(|x| *x = (f64::from(*x) / norm) as f32);
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
     }
 }
 

@@ -5,9 +5,7 @@ use bft_core::{Batch, EncoderRunner, ModelError, Pooling, Runner, RunnerOptions}
 use bft_formats::{Adapter, EmbeddingModel, FormatError};
 
 use crate::batches::BatchBounds;
-use crate::embed::{
-    EmbedContent, EmbedError, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows,
-};
+use crate::embed::{EmbedContent, EmbedError, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows};
 use crate::engine::EngineError;
 use crate::rows::Origin;
 use crate::samples::{SampleOptions, SamplesError};
@@ -28,10 +26,7 @@ impl EmbedOptions {
     pub fn of(model: &EmbeddingModel, max_length: Option<usize>) -> Result<Self, SamplesError> {
         match model {
             EmbeddingModel::Decoder(model) => {
-                let options = SampleOptions {
-                    max_length,
-                    ..SampleOptions::default()
-                };
+                let options = SampleOptions { max_length, ..SampleOptions::default() };
                 let max_length = options.limit(model)?;
                 Ok(Self {
                     batch_tokens: DECODER_TOKENS.max(max_length),
@@ -65,14 +60,8 @@ impl EmbedOptions {
 
     /// The largest batch.
     fn bounds(&self) -> BatchBounds {
-        let tokens = self
-            .batch_tokens
-            .min(self.batch_rows.saturating_mul(self.max_length));
-        BatchBounds {
-            tokens,
-            trained: 0,
-            samples: self.batch_rows.min(tokens),
-        }
+        let tokens = self.batch_tokens.min(self.batch_rows.saturating_mul(self.max_length));
+        BatchBounds { tokens, trained: 0, samples: self.batch_rows.min(tokens) }
     }
 }
 
@@ -99,10 +88,7 @@ impl<'d> EmbedEngine<'d> {
         let bounds = options.bounds();
         match model {
             EmbeddingModel::Decoder(model) => {
-                let options = RunnerOptions {
-                    capacity: bounds.into(),
-                    max_length: bounds.tokens,
-                };
+                let options = RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };
                 let runner = Runner::new(device, model, adapter, options)?;
                 Ok(Self::Decoder(runner.into()))
             }
@@ -159,11 +145,7 @@ pub async fn embed_texts<'t>(
         Ok(EmbedRow {
             content: EmbedContent::Text(text.to_owned()),
             id: None,
-            origin: Origin {
-                file: file.clone(),
-                line: number + 1,
-                element: None,
-            },
+            origin: Origin { file: file.clone(), line: number + 1, element: None },
         })
     });
     let mut next = 0;

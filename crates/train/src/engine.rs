@@ -1,8 +1,6 @@
 //! What a training run asks of the device side: core's `Tuner`, or a test's stand-in that fails on purpose.
 
-use bft_core::{
-    AdamW, Batch, LossConfig, ModelError, OptimizerState, Runner, StepMetrics, StepTotals, Tuner,
-};
+use bft_core::{AdamW, Batch, LossConfig, ModelError, OptimizerState, Runner, StepMetrics, StepTotals, Tuner};
 use bft_formats::Adapter;
 
 use crate::rows::Origin;
@@ -22,32 +20,21 @@ pub(crate) fn check_finite(numbers: &[f32], origin: &Origin) -> Result<(), Engin
 }
 
 /// Log-probabilities of a batch's labels.
-#[expect(
-    async_fn_in_trait,
-    reason = "callers are generic and never move a future to another thread"
-)]
+#[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
 pub trait LogProbs {
     /// `[R]` log p of each trained token of `batch`, in order.
     async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError>;
 }
 
 /// An adapter being tuned. Only what reads back from the device is asynchronous.
-#[expect(
-    async_fn_in_trait,
-    reason = "callers are generic and never move a future to another thread"
-)]
+#[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
 pub trait Engine: LogProbs {
     /// Called once, before anything else.
     async fn prepare(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
     /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
-    async fn accumulate(
-        &mut self,
-        batch: &Batch,
-        totals: StepTotals,
-        loss: &LossConfig,
-    ) -> Result<(), EngineError>;
+    async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError>;
     /// Called between the last micro-batch of a step and [`Engine::apply`]: processes that share a step add up what each
     /// has. One process has it all.
     async fn complete_step(&mut self) -> Result<(), EngineError> {
@@ -70,10 +57,7 @@ pub trait Engine: LogProbs {
 }
 
 /// An engine whose step can be shared by several processes.
-#[expect(
-    async_fn_in_trait,
-    reason = "callers are generic and never move a future to another thread"
-)]
+#[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
 pub trait Shareable: Engine {
     /// The gradient gathered so far and whatever else of a step adds up.
     async fn step_sums(&mut self) -> Result<Vec<f32>, EngineError>;
@@ -104,12 +88,7 @@ impl Engine for Tuner<'_> {
         Tuner::prepare(self).await.map_err(boxed)
     }
 
-    async fn accumulate(
-        &mut self,
-        batch: &Batch,
-        totals: StepTotals,
-        loss: &LossConfig,
-    ) -> Result<(), EngineError> {
+    async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError> {
         Tuner::accumulate(self, batch, totals, loss).map_err(boxed)
     }
 

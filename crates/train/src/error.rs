@@ -97,9 +97,7 @@ pub enum TrainError {
         problem: String,
     },
     /// `--resume` with other settings.
-    #[error(
-        "cannot resume from {path}: {differences}; give what that run was given, or choose another --output"
-    )]
+    #[error("cannot resume from {path}: {differences}; give what that run was given, or choose another --output")]
     Differs {
         /// The checkpoint.
         path: PathBuf,
@@ -141,9 +139,8 @@ impl TrainError {
 
     /// Tells an error of a running run which checkpoint is left.
     pub(crate) fn with_checkpoint(mut self, last: Option<PathBuf>) -> Self {
-        if let Self::Step { checkpoint, .. }
-        | Self::NotFinite { checkpoint, .. }
-        | Self::Write { checkpoint, .. } = &mut self
+        if let Self::Step { checkpoint, .. } | Self::NotFinite { checkpoint, .. } | Self::Write { checkpoint, .. } =
+            &mut self
         {
             *checkpoint = last;
         }
@@ -153,16 +150,11 @@ impl TrainError {
 
 fn last_checkpoint(checkpoint: Option<&PathBuf>) -> String {
     match checkpoint {
-        Some(path) => format!(
-            "the last checkpoint is {}: go on from it with --resume",
-            path.display()
-        ),
+        Some(path) => format!("the last checkpoint is {}: go on from it with --resume", path.display()),
         None => "no checkpoint was made yet".into(),
     }
 }
 
 fn after(checkpoint: Option<&PathBuf>) -> String {
-    checkpoint
-        .map(|_| format!("; {}", last_checkpoint(checkpoint)))
-        .unwrap_or_default()
+    checkpoint.map(|_| format!("; {}", last_checkpoint(checkpoint))).unwrap_or_default()
 }

@@ -59,17 +59,8 @@ pub struct Tally {
 impl Tally {
     /// Nothing yet. Of `loss`, only the group size and γ matter.
     pub fn new(loss: LossConfig) -> Self {
-        let sums = Losses {
-            sft: 0.0,
-            dft: 0.0,
-            bft: 0.0,
-            bft_v3: 0.0,
-        };
-        Self {
-            loss,
-            totals: StepTotals::default(),
-            sums,
-        }
+        let sums = Losses { sft: 0.0, dft: 0.0, bft: 0.0, bft_v3: 0.0 };
+        Self { loss, totals: StepTotals::default(), sums }
     }
 
     /// Samples so far.
@@ -78,18 +69,12 @@ impl Tally {
     }
 
     /// Runs a group of samples as one packed batch and adds it.
-    pub async fn add(
-        &mut self,
-        engine: &mut impl LogProbs,
-        group: &[Sample],
-    ) -> Result<(), EngineError> {
+    pub async fn add(&mut self, engine: &mut impl LogProbs, group: &[Sample]) -> Result<(), EngineError> {
         let batch = pack(&group.iter().collect::<Vec<_>>());
         let log_probs = engine.log_probs(&batch).await?;
         if log_probs.len() != batch.trained.len() {
             let (found, expected) = (log_probs.len(), batch.trained.len());
-            return Err(
-                format!("the device gave {found} log-probabilities, expected {expected}").into(),
-            );
+            return Err(format!("the device gave {found} log-probabilities, expected {expected}").into());
         }
         for (range, sample) in batch.trained_segments.windows(2).zip(group) {
             let of_sample = &log_probs[range[0] as usize..range[1] as usize];
@@ -103,10 +88,7 @@ impl Tally {
     pub fn add_sample(&mut self, log_probs: Vec<f64>) {
         self.totals.samples += 1;
         self.totals.tokens += log_probs.len();
-        let one = StepTotals {
-            samples: 1,
-            tokens: 1,
-        };
+        let one = StepTotals { samples: 1, tokens: 1 };
         let sample = [log_probs];
         let sum = |kind| loss::loss(&sample, &LossConfig { kind, ..self.loss }, one);
         self.sums.sft += sum(LossKind::Sft);
@@ -126,13 +108,7 @@ impl Tally {
             bft: self.sums.bft / by_sample,
             bft_v3: self.sums.bft_v3 / by_sample,
         };
-        EvalReport {
-            nll,
-            perplexity: nll.exp(),
-            tokens,
-            samples,
-            loss,
-        }
+        EvalReport { nll, perplexity: nll.exp(), tokens, samples, loss }
     }
 }
 

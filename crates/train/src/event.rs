@@ -229,11 +229,9 @@ impl fmt::Display for Note {
             Self::DeviceChanged { from, to } => {
                 write!(f, "the checkpoint was made on {from}, this is {to}: results differ by rounding")
             }
-            Self::InitAdapter { rank, alpha, modules } => write!(
-                f,
-                "the given adapter's shape holds: rank {rank}, alpha {alpha}, modules {}",
-                modules.join(", ")
-            ),
+            Self::InitAdapter { rank, alpha, modules } => {
+                write!(f, "the given adapter's shape holds: rank {rank}, alpha {alpha}, modules {}", modules.join(", "))
+            }
             Self::AlreadyDone { steps } => {
                 write!(f, "all {steps} steps are done: raise --steps or --epochs to go on")
             }

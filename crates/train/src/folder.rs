@@ -38,10 +38,7 @@ pub(crate) struct Nowhere {
 impl Nowhere {
     /// `output` is where the other process writes.
     pub fn new(output: &Path) -> Self {
-        Self {
-            opened: Instant::now(),
-            checkpoints: output.join("checkpoints"),
-        }
+        Self { opened: Instant::now(), checkpoints: output.join("checkpoints") }
     }
 }
 
@@ -58,12 +55,7 @@ impl Store for Nowhere {
         Ok(())
     }
 
-    async fn save(
-        &mut self,
-        _: &RunState,
-        _: &Adapter,
-        _: &OptimizerState,
-    ) -> Result<PathBuf, TrainError> {
+    async fn save(&mut self, _: &RunState, _: &Adapter, _: &OptimizerState) -> Result<PathBuf, TrainError> {
         Ok(self.checkpoints.clone())
     }
 
@@ -74,12 +66,7 @@ impl Store for Nowhere {
 
 /// Looks for what a new run would overwrite, before anything is read or made.
 pub(crate) fn check_free(output: &Path) -> Result<(), TrainError> {
-    let occupied = |what: String| {
-        Err(TrainError::Occupied {
-            output: output.to_owned(),
-            what,
-        })
-    };
+    let occupied = |what: String| Err(TrainError::Occupied { output: output.to_owned(), what });
     let checkpoints = Checkpoints::of(output);
     match checkpoints.list() {
         Ok(list) => {
@@ -89,20 +76,12 @@ pub(crate) fn check_free(output: &Path) -> Result<(), TrainError> {
         }
         Err(e) => return Err(write_error("use", output, e)),
     }
-    if output.join(ADAPTER_FILE).exists() {
-        occupied("an adapter".into())
-    } else {
-        Ok(())
-    }
+    if output.join(ADAPTER_FILE).exists() { occupied("an adapter".into()) } else { Ok(()) }
 }
 
 /// The checkpoint to go on from, found before anything is read or made.
 pub(crate) fn find_checkpoint(output: &Path) -> Result<(PathBuf, RunState), TrainError> {
-    Checkpoints::of(output)
-        .last()?
-        .ok_or_else(|| TrainError::NothingToResume {
-            output: output.to_owned(),
-        })
+    Checkpoints::of(output).last()?.ok_or_else(|| TrainError::NothingToResume { output: output.to_owned() })
 }
 
 impl RunFolder {
@@ -111,25 +90,16 @@ impl RunFolder {
         fs::create_dir_all(output).map_err(|e| write_error("make folder", output, e))?;
         let path = output.join(METRICS_FILE);
         let fail = |e| write_error("write", &path, e);
-        let mut metrics = File::options()
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(fail)?;
+        let mut metrics =
+            File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(fail)?;
         // A file system without locks is no reason not to train.
         if let Err(TryLockError::WouldBlock) = metrics.try_lock() {
-            return Err(TrainError::Busy {
-                output: output.to_owned(),
-            });
+            return Err(TrainError::Busy { output: output.to_owned() });
         }
         let checkpoints = Checkpoints::of(output);
         checkpoints.prepare()?;
         cut_after(&mut metrics, step).map_err(fail)?;
-        let since_1970 = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             output: output.to_owned(),
             checkpoints,
@@ -163,8 +133,7 @@ impl Store for RunFolder {
     }
 
     async fn write_run(&mut self, run: &str) -> Result<(), TrainError> {
-        write_atomic(&self.output.join(RUN_FILE), |out| writeln!(out, "{run}"))
-            .map_err(format_error)
+        write_atomic(&self.output.join(RUN_FILE), |out| writeln!(out, "{run}")).map_err(format_error)
     }
 
     async fn save(

@@ -76,13 +76,7 @@ pub fn inspect_tokens(tokenizer: Option<&Tokenizer>, sample: &Sample) -> Inspect
     };
     InspectedSample {
         origin: Origin::to_string(&sample.origin),
-        tokens: sample
-            .tokens
-            .iter()
-            .zip(&sample.labels)
-            .enumerate()
-            .map(token)
-            .collect(),
+        tokens: sample.tokens.iter().zip(&sample.labels).enumerate().map(token).collect(),
         trained: sample.trained(),
         nll: None,
         sample_weight: None,
@@ -108,21 +102,12 @@ pub async fn inspect_sample(
     let (bft, bft_v3) = (weights(LossKind::Bft), weights(LossKind::BftV3));
     let trained = inspected.tokens.iter_mut().filter(|t| t.trained);
     for (i, (token, log_p)) in trained.zip(&log_probs).enumerate() {
-        let scores = TokenScores {
-            p: log_p.exp(),
-            sft: sft[i],
-            dft: dft[i],
-            bft: bft[i],
-            bft_v3: bft_v3[i],
-        };
+        let scores = TokenScores { p: log_p.exp(), sft: sft[i], dft: dft[i], bft: bft[i], bft_v3: bft_v3[i] };
         token.scores = Some(scores);
     }
     let weight = |kind| sample_weight(&log_probs, &LossConfig { kind, ..loss });
     inspected.nll = Some(-log_probs.iter().sum::<f64>() / log_probs.len().max(1) as f64);
-    inspected.sample_weight = Some(SampleWeights {
-        bft: weight(LossKind::Bft),
-        bft_v3: weight(LossKind::BftV3),
-    });
+    inspected.sample_weight = Some(SampleWeights { bft: weight(LossKind::Bft), bft_v3: weight(LossKind::BftV3) });
     Ok(inspected)
 }
 
@@ -138,46 +123,22 @@ mod tests {
 
     impl LogProbs for Halving {
         async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
-            Ok((1..=batch.trained.len())
-                .map(|i| i as f32 * 0.5f32.ln())
-                .collect())
+            Ok((1..=batch.trained.len()).map(|i| i as f32 * 0.5f32.ln()).collect())
         }
     }
 
     fn sample() -> Sample {
         let model = model(Some(tokenizer(Around::Nothing)), None);
-        let labelled = TextEncoder::new(&model)
-            .completion_sample("the", " Pr")
-            .unwrap();
-        let origin = Origin {
-            file: "d".into(),
-            line: 4,
-            element: None,
-        };
-        Sample {
-            tokens: labelled.tokens,
-            labels: labelled.labels,
-            origin,
-        }
+        let labelled = TextEncoder::new(&model).completion_sample("the", " Pr").unwrap();
+        let origin = Origin { file: "d".into(), line: 4, element: None };
+        Sample { tokens: labelled.tokens, labels: labelled.labels, origin }
     }
 
     #[test]
     fn tokens_show_their_text_label_and_mask() {
         let inspected = inspect_tokens(Some(&tokenizer(Around::Nothing)), &sample());
-        let seen: Vec<(&str, bool)> = inspected
-            .tokens
-            .iter()
-            .map(|t| (t.text.as_str(), t.trained))
-            .collect();
-        assert_eq!(
-            seen,
-            [
-                ("the", false),
-                (" P", true),
-                ("r", true),
-                ("<|endoftext|>", true)
-            ]
-        );
+        let seen: Vec<(&str, bool)> = inspected.tokens.iter().map(|t| (t.text.as_str(), t.trained)).collect();
+        assert_eq!(seen, [("the", false), (" P", true), ("r", true), ("<|endoftext|>", true)]);
         assert_eq!((inspected.origin.as_str(), inspected.trained), ("d:4", 3));
         assert_eq!(inspected.tokens[0].label, MASKED);
         assert_eq!(inspect_tokens(None, &sample()).tokens[3].text, "<261>");
@@ -190,10 +151,7 @@ mod tests {
             &mut Halving,
             Some(&tokenizer),
             &sample(),
-            LossConfig {
-                group_size: 2,
-                ..LossConfig::default()
-            },
+            LossConfig { group_size: 2, ..LossConfig::default() },
         ));
         let inspected = inspected.unwrap();
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "found {a}, expected {b}");
@@ -203,10 +161,7 @@ mod tests {
         for (token, (p, v3)) in inspected.tokens[1..].iter().zip(expected) {
             let scores = token.scores.unwrap();
             close(scores.p, p);
-            assert_eq!(
-                (scores.sft, scores.dft, scores.bft),
-                (1.0, scores.p, scores.p)
-            );
+            assert_eq!((scores.sft, scores.dft, scores.bft), (1.0, scores.p, scores.p));
             close(scores.bft_v3, v3);
         }
         let weight = inspected.sample_weight.unwrap();

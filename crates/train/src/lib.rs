@@ -63,17 +63,13 @@ pub use checkpoint::Checkpoints;
 pub use checkpoint_files::{NamedFile, adapter_files, checkpoint_files};
 pub use config::{ConfigError, TrainConfig};
 pub use control::Control;
-pub use embed::{
-    EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows,
-};
+pub use embed::{EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows};
 pub use embedder::{EmbedEngine, embed_texts};
 pub use engine::{Engine, EngineError, LogProbs, Shareable};
 pub use error::TrainError;
 pub use evaluate::{EvalReport, Losses, Tally, evaluate};
 pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
-pub use inspect::{
-    InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens,
-};
+pub use inspect::{InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens};
 pub use memory::{MemoryEstimate, estimate_memory};
 pub use paths::{os_string, path_to_json};
 pub use plan::Plan;
@@ -81,13 +77,10 @@ pub use plan::Plan;
 pub use ranks::{Ranks, share_out};
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;
-pub use rows::{
-    DataError, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, parse_rows,
-};
+pub use rows::{DataError, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, parse_rows};
 pub use run::MAX_SKIPPED;
 pub use samples::{
-    DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens,
-    make_samples,
+    DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens, make_samples,
 };
 pub use schedule::{Schedule, UnknownSchedule};
 pub use state::{Checkpoint, RunState, Store};

@@ -25,11 +25,7 @@ pub struct MemoryEstimate {
 ///
 /// # Errors
 /// Where the adapter does not fit the model.
-pub fn estimate_memory(
-    model: &Model,
-    adapter: &Adapter,
-    options: TunerOptions,
-) -> Result<MemoryEstimate, ModelError> {
+pub fn estimate_memory(model: &Model, adapter: &Adapter, options: TunerOptions) -> Result<MemoryEstimate, ModelError> {
     let counting = Device::planning();
     let tuner = Tuner::new(&counting, model, adapter, options)?;
     let checkpoints_activations = tuner.checkpoints_activations();
@@ -38,23 +34,13 @@ pub fn estimate_memory(
     let adapter_bytes = values as u64 * 4 * 4;
     let model_bytes = model.tensors.values().map(|t| t.byte_len() as u64).sum();
     let activation_bytes = total_bytes.saturating_sub(adapter_bytes + model_bytes);
-    Ok(MemoryEstimate {
-        model_bytes,
-        adapter_bytes,
-        activation_bytes,
-        total_bytes,
-        checkpoints_activations,
-    })
+    Ok(MemoryEstimate { model_bytes, adapter_bytes, activation_bytes, total_bytes, checkpoints_activations })
 }
 
 impl Plan {
     /// What the device is planned for.
     pub fn tuner_options(&self) -> TunerOptions {
-        let longest = self
-            .eval
-            .iter()
-            .map(|e| e.report.longest)
-            .fold(self.train.report.longest, usize::max);
+        let longest = self.eval.iter().map(|e| e.report.longest).fold(self.train.report.longest, usize::max);
         TunerOptions {
             capacity: self.bounds.into(),
             max_length: longest,
@@ -74,10 +60,6 @@ impl Plan {
 
 impl From<crate::batches::BatchBounds> for Capacity {
     fn from(bounds: crate::batches::BatchBounds) -> Self {
-        Self {
-            tokens: bounds.tokens,
-            trained: bounds.trained,
-            samples: bounds.samples,
-        }
+        Self { tokens: bounds.tokens, trained: bounds.trained, samples: bounds.samples }
     }
 }

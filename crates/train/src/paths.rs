@@ -23,9 +23,9 @@ fn write(path: &Path) -> Written {
 fn read<E: serde::de::Error>(written: Written) -> Result<PathBuf, E> {
     match written {
         Written::Text(text) => Ok(text.into()),
-        Written::Bytes(bytes) => os_string(bytes)
-            .map(PathBuf::from)
-            .ok_or_else(|| E::custom("a path of bytes that this system cannot name")),
+        Written::Bytes(bytes) => {
+            os_string(bytes).map(PathBuf::from).ok_or_else(|| E::custom("a path of bytes that this system cannot name"))
+        }
     }
 }
 
@@ -64,18 +64,11 @@ pub(crate) mod one {
 pub(crate) mod maybe {
     use super::*;
 
-    pub fn serialize<S: Serializer>(
-        path: &Option<PathBuf>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
         path.as_deref().map(write).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<PathBuf>, D::Error> {
-        Option::<Written>::deserialize(deserializer)?
-            .map(read)
-            .transpose()
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+        Option::<Written>::deserialize(deserializer)?.map(read).transpose()
     }
 }

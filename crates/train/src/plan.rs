@@ -27,39 +27,25 @@ pub struct Plan {
 
 impl Plan {
     /// Plans a run over rows already read.
-    pub fn new(
-        config: TrainConfig,
-        model: &Model,
-        train: Rows,
-        eval: Option<Rows>,
-    ) -> Result<Self, TrainError> {
+    pub fn new(config: TrainConfig, model: &Model, train: Rows, eval: Option<Rows>) -> Result<Self, TrainError> {
         config.validate()?;
         let options = config.samples();
         let train = make_samples(model, train, &options)?;
-        let eval = eval
-            .map(|rows| make_samples(model, rows, &options))
-            .transpose()?;
+        let eval = eval.map(|rows| make_samples(model, rows, &options)).transpose()?;
         let mut bounds = BatchBounds::of_training(&train.samples, &config.batches());
         for sample in eval.iter().flat_map(|e| &e.samples) {
             bounds = bounds.union(BatchBounds::of_sample(sample));
         }
         let steps = config.total_steps(train.samples.len());
-        Ok(Self {
-            config,
-            train,
-            eval,
-            steps,
-            bounds,
-        })
+        Ok(Self { config, train, eval, steps, bounds })
     }
 
     /// Reads the files that the settings name and plans a run.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(config: TrainConfig, model: &Model) -> Result<Self, TrainError> {
         config.validate()?;
-        let read = |path: &std::path::Path| {
-            crate::rows::read_rows(path, config.skip_bad_rows).map_err(TrainError::from)
-        };
+        let read =
+            |path: &std::path::Path| crate::rows::read_rows(path, config.skip_bad_rows).map_err(TrainError::from);
         let train = read(&config.data)?;
         let eval = config.eval_data.as_deref().map(read).transpose()?;
         Self::new(config, model, train, eval)
@@ -72,9 +58,7 @@ impl Plan {
 
     /// Learning rate of `step`, from 1.
     pub fn rate(&self, step: u64) -> f64 {
-        self.config
-            .schedule
-            .rate(self.config.lr, step, self.steps, self.config.warmup_steps)
+        self.config.schedule.rate(self.config.lr, step, self.steps, self.config.warmup_steps)
     }
 
     /// Held-out samples in groups that the buffers of training hold.
@@ -85,26 +69,15 @@ impl Plan {
     /// What the user should know before the first step.
     pub fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
-        for report in
-            std::iter::once(&self.train.report).chain(self.eval.as_ref().map(|e| &e.report))
-        {
+        for report in std::iter::once(&self.train.report).chain(self.eval.as_ref().map(|e| &e.report)) {
             data_notes(report, &mut notes);
         }
         let config = &self.config;
         if matches!(config.loss, LossKind::Bft | LossKind::BftV3) {
             let of = self.train.samples.len();
-            let samples = self
-                .train
-                .samples
-                .iter()
-                .filter(|s| s.trained() <= config.group_size)
-                .count();
+            let samples = self.train.samples.iter().filter(|s| s.trained() <= config.group_size).count();
             if samples * 2 > of {
-                notes.push(Note::WholeAnswerWindow {
-                    group_size: config.group_size,
-                    samples,
-                    of,
-                });
+                notes.push(Note::WholeAnswerWindow { group_size: config.group_size, samples, of });
             }
         }
         if config.loss == LossKind::Bft && config.gamma == 0.0 {
@@ -120,32 +93,18 @@ impl Plan {
 fn data_notes(report: &DataReport, notes: &mut Vec<Note>) {
     const SHOWN: usize = 3;
     if let Some(first) = report.skipped.first() {
-        notes.push(Note::RowsSkipped {
-            count: report.skipped.len(),
-            first: first.to_string(),
-        });
+        notes.push(Note::RowsSkipped { count: report.skipped.len(), first: first.to_string() });
     }
     if !report.untrained.is_empty() {
         let count = report.untrained.len();
-        let mut first: Vec<String> = report
-            .untrained
-            .iter()
-            .take(SHOWN)
-            .map(ToString::to_string)
-            .collect();
+        let mut first: Vec<String> = report.untrained.iter().take(SHOWN).map(ToString::to_string).collect();
         if count > SHOWN {
             first.push("…".into());
         }
-        notes.push(Note::RowsUntrained {
-            count,
-            first: first.join(", "),
-        });
+        notes.push(Note::RowsUntrained { count, first: first.join(", ") });
     }
     if report.truncated > 0 {
-        notes.push(Note::Truncated {
-            count: report.truncated,
-            of: report.samples,
-        });
+        notes.push(Note::Truncated { count: report.truncated, of: report.samples });
     }
 }
 
@@ -165,79 +124,31 @@ mod tests {
 
     fn notes(config: TrainConfig) -> String {
         let plan = Plan::new(config, &model(None, None), rows(ROWS), None).unwrap();
-        plan.notes()
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("\n")
+        plan.notes().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
     fn what_was_left_out_or_is_surely_a_mistake_is_said() {
-        let usual = notes(TrainConfig {
-            steps: Some(5),
-            ..TrainConfig::default()
-        });
-        assert!(
-            usual.contains("1 bad rows left out, the first: d:2: text is a number"),
-            "{usual}"
-        );
-        assert!(
-            usual.contains("1 rows with nothing to train on left out: d:4"),
-            "{usual}"
-        );
-        assert!(
-            usual.contains("at g = 256 the window is the whole answer for 2 of 2 samples"),
-            "{usual}"
-        );
-        let cut = notes(TrainConfig {
-            group_size: 1,
-            max_length: Some(2),
-            truncate: true,
-            ..TrainConfig::default()
-        });
+        let usual = notes(TrainConfig { steps: Some(5), ..TrainConfig::default() });
+        assert!(usual.contains("1 bad rows left out, the first: d:2: text is a number"), "{usual}");
+        assert!(usual.contains("1 rows with nothing to train on left out: d:4"), "{usual}");
+        assert!(usual.contains("at g = 256 the window is the whole answer for 2 of 2 samples"), "{usual}");
+        let cut = notes(TrainConfig { group_size: 1, max_length: Some(2), truncate: true, ..TrainConfig::default() });
         assert!(cut.contains("2 of 2 samples cut to max-length"), "{cut}");
-        let odd = notes(TrainConfig {
-            gamma: 0.0,
-            group_size: 1,
-            steps: Some(1),
-            ..TrainConfig::default()
-        });
+        let odd = notes(TrainConfig { gamma: 0.0, group_size: 1, steps: Some(1), ..TrainConfig::default() });
         assert!(odd.contains("gamma = 0 weighs every sample 0"), "{odd}");
-        assert!(
-            odd.contains("use --schedule constant") && !odd.contains("window"),
-            "{odd}"
-        );
+        assert!(odd.contains("use --schedule constant") && !odd.contains("window"), "{odd}");
     }
 
     #[test]
     fn the_largest_batch_of_training_or_evaluation_is_known() {
-        let held = rows(
-            "{\"input_ids\": [1, 1, 1, 1, 1, 1, 1, 1, 1], \"labels\": [1, 1, -100, 1, 1, 1, 1, 1, 1]}",
-        );
+        let held = rows("{\"input_ids\": [1, 1, 1, 1, 1, 1, 1, 1, 1], \"labels\": [1, 1, -100, 1, 1, 1, 1, 1, 1]}");
         let plan = |batch_size| {
-            let config = TrainConfig {
-                batch_size,
-                ..TrainConfig::default()
-            };
+            let config = TrainConfig { batch_size, ..TrainConfig::default() };
             Plan::new(config, &model(None, None), rows(ROWS), Some(held.clone())).unwrap()
         };
-        assert_eq!(
-            plan(2).bounds,
-            BatchBounds {
-                tokens: 9,
-                trained: 7,
-                samples: 2
-            }
-        );
-        assert_eq!(
-            plan(1).bounds,
-            BatchBounds {
-                tokens: 9,
-                trained: 7,
-                samples: 1
-            }
-        );
+        assert_eq!(plan(2).bounds, BatchBounds { tokens: 9, trained: 7, samples: 2 });
+        assert_eq!(plan(1).bounds, BatchBounds { tokens: 9, trained: 7, samples: 1 });
         assert_eq!(plan(2).eval_groups().count(), 1);
         assert_eq!((plan(2).steps, plan(1).steps), (1, 2));
     }

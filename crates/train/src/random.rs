@@ -30,9 +30,7 @@ impl Random {
             Stream::Shuffle { epoch } => (1, epoch),
             Stream::LoraInit { pair } => (2, pair),
         };
-        Self {
-            key: mix(mix(seed ^ (kind << 56)).wrapping_add(index)),
-        }
+        Self { key: mix(mix(seed ^ (kind << 56)).wrapping_add(index)) }
     }
 
     /// 64 random bits.
@@ -75,17 +73,9 @@ mod tests {
     #[test]
     fn mix_is_splitmix64() {
         // The first outputs of the reference implementation from seed 1234567.
-        let outputs: Vec<u64> = (0..3u64)
-            .map(|i| mix(1234567u64.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
-            .collect();
-        assert_eq!(
-            outputs,
-            [
-                6457827717110365317,
-                3203168211198807973,
-                9817491932198370423
-            ]
-        );
+        let outputs: Vec<u64> =
+            (0..3u64).map(|i| mix(1234567u64.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)))).collect();
+        assert_eq!(outputs, [6457827717110365317, 3203168211198807973, 9817491932198370423]);
     }
 
     #[test]
@@ -108,10 +98,7 @@ mod tests {
                 hits[place][sample as usize] += 1;
             }
         }
-        assert!(
-            hits.iter().flatten().all(|h| (835..=1165).contains(h)),
-            "{hits:?}"
-        );
+        assert!(hits.iter().flatten().all(|h| (835..=1165).contains(h)), "{hits:?}");
     }
 
     #[test]
@@ -121,9 +108,6 @@ mod tests {
         assert!(drawn.iter().all(|x| (-1.0..1.0).contains(x)));
         let mean = drawn.iter().sum::<f32>() / 20_000.0;
         let square = drawn.iter().map(|x| x * x).sum::<f32>() / 20_000.0;
-        assert!(
-            mean.abs() < 0.025 && (square - 1.0 / 3.0).abs() < 0.02,
-            "{mean} {square}"
-        );
+        assert!(mean.abs() < 0.025 && (square - 1.0 / 3.0).abs() < 0.02, "{mean} {square}");
     }
 }

@@ -40,9 +40,8 @@ pub trait Ranks {
     #[doc(hidden)]
     fn sum_piece(&self, values: &mut [f32]) {
         let count = self.count();
-        let lengths: Vec<usize> = (0..count)
-            .map(|r| (r + 1) * values.len() / count - r * values.len() / count)
-            .collect();
+        let lengths: Vec<usize> =
+            (0..count).map(|r| (r + 1) * values.len() / count - r * values.len() / count).collect();
         let own = lengths[self.rank()];
         let parts = self.transpose(values, &lengths);
         let mut sum = parts[..own].to_vec();
@@ -93,16 +92,7 @@ impl<'r, E: Shareable, R: Ranks> Together<'r, E, R> {
         asked: &'r AtomicBool,
         stop: &'r AtomicBool,
     ) -> Self {
-        Self {
-            engine,
-            ranks,
-            bounds,
-            whole,
-            step: Vec::new(),
-            loss: None,
-            asked,
-            stop,
-        }
+        Self { engine, ranks, bounds, whole, step: Vec::new(), loss: None, asked, stop }
     }
 
     /// Computes this rank's share of the step.
@@ -154,10 +144,8 @@ pub(crate) fn check_same(ranks: &impl Ranks, what: &str, mine: &[u8]) -> Result<
 
 /// The samples of a step that one rank takes, in micro-batches as large as `bounds` allow.
 fn share_of(step: &[Batch], rank: usize, count: usize, bounds: BatchBounds) -> Vec<Batch> {
-    let samples: Vec<(&Batch, usize)> = step
-        .iter()
-        .flat_map(|batch| (0..batch.segments.len() - 1).map(move |sample| (batch, sample)))
-        .collect();
+    let samples: Vec<(&Batch, usize)> =
+        step.iter().flat_map(|batch| (0..batch.segments.len() - 1).map(move |sample| (batch, sample))).collect();
     let size = |(batch, sample): (&Batch, usize)| BatchBounds {
         tokens: (batch.segments[sample + 1] - batch.segments[sample]) as usize,
         trained: (batch.trained_segments[sample + 1] - batch.trained_segments[sample]) as usize,
@@ -194,11 +182,7 @@ impl<E: Shareable, R: Ranks> LogProbs for Together<'_, E, R> {
                 push_sample(&mut mine, batch, sample);
             }
         }
-        let found = if mine.trained.is_empty() {
-            Vec::new()
-        } else {
-            self.engine.log_probs(&mine).await?
-        };
+        let found = if mine.trained.is_empty() { Vec::new() } else { self.engine.log_probs(&mine).await? };
         let all = self.ranks.gather(bytemuck::cast_slice(&found));
         let mut shares: Vec<_> = all
             .iter()
@@ -220,12 +204,7 @@ impl<E: Shareable, R: Ranks> LogProbs for Together<'_, E, R> {
 
 impl<E: Shareable, R: Ranks> Engine for Together<'_, E, R> {
     /// Keeps the micro-batch until the step's last is known, for only then can the step be shared out evenly.
-    async fn accumulate(
-        &mut self,
-        batch: &Batch,
-        totals: StepTotals,
-        loss: &LossConfig,
-    ) -> Result<(), EngineError> {
+    async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError> {
         self.step.push(batch.clone());
         self.loss = Some((totals, *loss));
         Ok(())

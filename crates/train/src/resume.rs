@@ -34,26 +34,12 @@ pub(crate) fn check_settings(
 ) -> Result<(), TrainError> {
     let mut differences = Vec::new();
     for (what, file, was, is) in [
-        (
-            "the model",
-            &now.model,
-            then.model_sha256.as_str(),
-            model_sha256,
-        ),
-        (
-            "the data",
-            &now.data,
-            then.data_sha256.as_str(),
-            data_sha256,
-        ),
+        ("the model", &now.model, then.model_sha256.as_str(), model_sha256),
+        ("the data", &now.data, then.data_sha256.as_str(), data_sha256),
     ] {
         if was != is {
             let file = file.display();
-            differences.push(format!(
-                "{what} {file} has sha256 {}…, was {}…",
-                short(is),
-                short(was)
-            ));
+            differences.push(format!("{what} {file} has sha256 {}…, was {}…", short(is), short(was)));
         }
     }
     if let (Value::Object(was), Value::Object(is)) = (to_json(&then.settings), to_json(now)) {
@@ -67,10 +53,7 @@ pub(crate) fn check_settings(
     if differences.is_empty() {
         return Ok(());
     }
-    Err(TrainError::Differs {
-        path: path.to_owned(),
-        differences: differences.join("; "),
-    })
+    Err(TrainError::Differs { path: path.to_owned(), differences: differences.join("; ") })
 }
 
 fn to_json(settings: &TrainConfig) -> Value {
@@ -85,9 +68,7 @@ fn short(hash: &str) -> &str {
 /// Numbers as they were typed: some settings are f32, all of JSON's are f64.
 fn show(value: &Value) -> String {
     match value {
-        Value::Number(n) if n.is_f64() => n
-            .as_f64()
-            .map_or_else(|| n.to_string(), |x| (x as f32).to_string()),
+        Value::Number(n) if n.is_f64() => n.as_f64().map_or_else(|| n.to_string(), |x| (x as f32).to_string()),
         Value::String(s) => s.clone(),
         Value::Null => "not given".into(),
         Value::Array(entries) => entries.iter().map(show).collect::<Vec<_>>().join(","),

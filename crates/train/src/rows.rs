@@ -65,14 +65,8 @@ pub enum RowFormat {
 
 impl RowFormat {
     /// Every format, in the order of precedence.
-    pub const ALL: [Self; 6] = [
-        Self::Tokens,
-        Self::Messages,
-        Self::Conversations,
-        Self::Instruction,
-        Self::PromptCompletion,
-        Self::Text,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Tokens, Self::Messages, Self::Conversations, Self::Instruction, Self::PromptCompletion, Self::Text];
 
     /// Keys that a row of this format must have.
     pub const fn required_keys(self) -> &'static [&'static str] {
@@ -96,10 +90,7 @@ impl RowFormat {
 
     /// Whether rows of this format go through the model's chat template.
     pub const fn is_chat(self) -> bool {
-        matches!(
-            self,
-            Self::Messages | Self::Conversations | Self::Instruction
-        )
+        matches!(self, Self::Messages | Self::Conversations | Self::Instruction)
     }
 }
 
@@ -194,9 +185,7 @@ pub enum RowProblem {
         reason: String,
     },
     /// The text stops before the JSON value is complete.
-    #[error(
-        "the JSON stops in the middle: is the file truncated, or one object spread over several lines?"
-    )]
+    #[error("the JSON stops in the middle: is the file truncated, or one object spread over several lines?")]
     Truncated,
     /// JSON, but not an object.
     #[error("expected an object such as {{\"prompt\": …, \"completion\": …}}, found {found}")]
@@ -261,9 +250,7 @@ pub enum RowProblem {
         hint: String,
     },
     /// `labels` and `input_ids` must align.
-    #[error(
-        "labels has {labels} entries, input_ids has {input_ids}: they must have the same length"
-    )]
+    #[error("labels has {labels} entries, input_ids has {input_ids}: they must have the same length")]
     LabelsLength {
         /// Entries in `labels`.
         labels: usize,
@@ -329,9 +316,7 @@ pub enum DataError {
         format: RowFormat,
     },
     /// Every row was bad and skipped.
-    #[error(
-        "data file {file} has no usable row: all {count} were skipped, the first because {first}"
-    )]
+    #[error("data file {file} has no usable row: all {count} were skipped, the first because {first}")]
     AllSkipped {
         /// The file.
         file: String,
@@ -356,29 +341,17 @@ pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows,
     let (mut rows, mut skipped) = (Vec::new(), Vec::new());
     for record in split::records(bytes) {
         let record = record.map_err(|e| array_error(file, &e))?;
-        let origin = Origin {
-            file: name.clone(),
-            line: record.line,
-            element: record.element,
-        };
+        let origin = Origin { file: name.clone(), line: record.line, element: record.element };
         match parse_record(&record) {
             Ok((format, content)) => {
                 let (expected, at) = first.get_or_insert_with(|| (format, origin.clone()));
                 if *expected != format {
-                    return Err(DataError::Mixed {
-                        origin,
-                        found: format,
-                        first: at.clone(),
-                        format: *expected,
-                    });
+                    return Err(DataError::Mixed { origin, found: format, first: at.clone(), format: *expected });
                 }
                 rows.push(Row { content, origin });
             }
             Err(problem) => {
-                let error = RowError {
-                    origin,
-                    problem: Box::new(problem),
-                };
+                let error = RowError { origin, problem: Box::new(problem) };
                 if !skip_bad_rows {
                     return Err(DataError::Row(error));
                 }
@@ -387,17 +360,10 @@ pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows,
         }
     }
     match (first, skipped.first()) {
-        (Some((format, _)), _) => Ok(Rows {
-            file: name,
-            format,
-            rows,
-            skipped,
-        }),
-        (None, Some(error)) => Err(DataError::AllSkipped {
-            file: file.into(),
-            count: skipped.len(),
-            first: error.clone(),
-        }),
+        (Some((format, _)), _) => Ok(Rows { file: name, format, rows, skipped }),
+        (None, Some(error)) => {
+            Err(DataError::AllSkipped { file: file.into(), count: skipped.len(), first: error.clone() })
+        }
         (None, None) => Err(DataError::Empty { file: file.into() }),
     }
 }
@@ -406,35 +372,21 @@ pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows,
 #[cfg(not(target_arch = "wasm32"))]
 pub fn read_rows(path: &std::path::Path, skip_bad_rows: bool) -> Result<Rows, DataError> {
     let file = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|source| DataError::Read {
-        file: file.clone(),
-        source,
-    })?;
+    let bytes = std::fs::read(path).map_err(|source| DataError::Read { file: file.clone(), source })?;
     parse_rows(&file, &bytes, skip_bad_rows)
 }
 
 fn array_error(file: &str, error: &SplitError) -> DataError {
     let (line, problem) = match error {
-        SplitError::Truncated { line, element } => (
-            *line,
-            format!(
-                "the file ends inside element [{element}], which starts here: is it truncated?"
-            ),
-        ),
-        SplitError::Unclosed { line } => (
-            *line,
-            "the file ends before the array's `]`: is it truncated?".into(),
-        ),
-        SplitError::Trailing { line } => (
-            *line,
-            "text after the array's `]`: expected one JSON array, or one object a line".into(),
-        ),
+        SplitError::Truncated { line, element } => {
+            (*line, format!("the file ends inside element [{element}], which starts here: is it truncated?"))
+        }
+        SplitError::Unclosed { line } => (*line, "the file ends before the array's `]`: is it truncated?".into()),
+        SplitError::Trailing { line } => {
+            (*line, "text after the array's `]`: expected one JSON array, or one object a line".into())
+        }
     };
-    DataError::Array {
-        file: file.into(),
-        line,
-        problem,
-    }
+    DataError::Array { file: file.into(), line, problem }
 }
 
 fn parse_record(record: &Record<'_>) -> Result<(RowFormat, RowContent), RowProblem> {
@@ -442,33 +394,24 @@ fn parse_record(record: &Record<'_>) -> Result<(RowFormat, RowContent), RowProbl
 }
 
 /// Parses one JSON object.
-pub(crate) fn parse_object(
-    bytes: &[u8],
-) -> Result<serde_json::Map<String, serde_json::Value>, RowProblem> {
+pub(crate) fn parse_object(bytes: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, RowProblem> {
     let text = utf8(bytes)?;
     match serde_json::from_str(text) {
         Ok(serde_json::Value::Object(object)) => Ok(object),
-        Ok(other) => Err(RowProblem::NotObject {
-            found: kind(&other),
-        }),
+        Ok(other) => Err(RowProblem::NotObject { found: kind(&other) }),
         Err(e) if e.is_eof() && !text.is_empty() => Err(RowProblem::Truncated),
         Err(e) => {
             let words = e.to_string();
             let reason = words.split(" at line ").next().unwrap_or(&words).to_owned();
-            Err(RowProblem::Json {
-                column: e.column(),
-                reason,
-            })
+            Err(RowProblem::Json { column: e.column(), reason })
         }
     }
 }
 
 /// Checks that bytes are UTF-8, naming the first that is not.
 pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, RowProblem> {
-    std::str::from_utf8(bytes).map_err(|e| RowProblem::NotUtf8 {
-        byte: bytes[e.valid_up_to()],
-        column: e.valid_up_to() + 1,
-    })
+    std::str::from_utf8(bytes)
+        .map_err(|e| RowProblem::NotUtf8 { byte: bytes[e.valid_up_to()], column: e.valid_up_to() + 1 })
 }
 
 #[cfg(test)]

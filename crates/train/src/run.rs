@@ -194,11 +194,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         let lr = self.plan.rate(step);
         let work = self.loader.next_step();
         let engine = &mut self.engine;
-        let failed = |source| TrainError::Step {
-            step,
-            source,
-            checkpoint: None,
-        };
+        let failed = |source| TrainError::Step { step, source, checkpoint: None };
         for batch in &work.batches {
             let done = engine.accumulate(batch, work.totals, &loss).await;
             done.map_err(failed)?;
@@ -209,30 +205,18 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             (self.on_event)(Event::SampleWeights { step, weights });
         }
         engine.apply(lr, &optimizer).map_err(failed)?;
-        self.pending.push_back(Pending {
-            step,
-            lr,
-            tokens: work.tokens,
-        });
+        self.pending.push_back(Pending { step, lr, tokens: work.tokens });
         self.step = step;
         Ok(())
     }
 
     fn device_error(&self, source: EngineError) -> TrainError {
-        TrainError::Step {
-            step: self.step,
-            source,
-            checkpoint: None,
-        }
+        TrainError::Step { step: self.step, source, checkpoint: None }
     }
 
     /// Reads the metrics of the steps since the last look, writes and reports them.
     async fn report(&mut self) -> Result<(), TrainError> {
-        let metrics = self
-            .engine
-            .drain_metrics()
-            .await
-            .map_err(|e| self.device_error(e))?;
+        let metrics = self.engine.drain_metrics().await.map_err(|e| self.device_error(e))?;
         let tokens: usize = self.pending.iter().map(|p| p.tokens).sum();
         let seconds = (self.store.seconds() - self.reported).max(1e-9);
         let tokens_per_second = (tokens as f64 / seconds * 10.0).round() / 10.0;
@@ -242,26 +226,13 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             };
             self.totals.trained_tokens += m.tokens as u64;
             if m.skipped {
-                self.skipped(
-                    step,
-                    lr,
-                    m.tokens,
-                    m.bad_tensor.unwrap_or_else(|| "the loss".into()),
-                )?;
+                self.skipped(step, lr, m.tokens, m.bad_tensor.unwrap_or_else(|| "the loss".into()))?;
                 continue;
             }
             self.skipping = None;
             self.totals.nll = Some(m.nll);
             let (loss, nll, grad_norm, tokens) = (m.loss, m.nll, m.grad_norm, m.tokens);
-            let row = StepRow {
-                step,
-                loss,
-                nll,
-                lr,
-                grad_norm,
-                tokens,
-                tokens_per_second,
-            };
+            let row = StepRow { step, loss, nll, lr, grad_norm, tokens, tokens_per_second };
             self.store.write_row(&json(&row))?;
             (self.on_event)(Event::Step(row));
         }
@@ -269,30 +240,11 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         Ok(())
     }
 
-    fn skipped(
-        &mut self,
-        step: u64,
-        lr: f64,
-        tokens: usize,
-        tensor: String,
-    ) -> Result<(), TrainError> {
+    fn skipped(&mut self, step: u64, lr: f64, tokens: usize, tensor: String) -> Result<(), TrainError> {
         self.totals.skipped += 1;
-        self.store.write_row(&json(&SkippedRow {
-            step,
-            skipped: true,
-            tensor: &tensor,
-            lr,
-            tokens,
-        }))?;
-        (self.on_event)(Event::Skipped {
-            step,
-            tensor: tensor.clone(),
-        });
-        let run = self.skipping.get_or_insert(Skipping {
-            first: step,
-            count: 0,
-            tensor,
-        });
+        self.store.write_row(&json(&SkippedRow { step, skipped: true, tensor: &tensor, lr, tokens }))?;
+        (self.on_event)(Event::Skipped { step, tensor: tensor.clone() });
+        let run = self.skipping.get_or_insert(Skipping { first: step, count: 0, tensor });
         run.count += 1;
         // A run that is over without one good step has learnt nothing.
         let nothing = step == self.plan.steps && run.first == self.first + 1;
@@ -300,13 +252,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             return Ok(());
         }
         let (count, first, tensor) = (run.count, run.first, run.tensor.clone());
-        Err(TrainError::NotFinite {
-            count,
-            first,
-            last: step,
-            tensor,
-            checkpoint: None,
-        })
+        Err(TrainError::NotFinite { count, first, last: step, tensor, checkpoint: None })
     }
 
     /// Evaluates the held-out rows, where there are any and nobody waits for the run to stop.
@@ -317,18 +263,11 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             if self.stopping() {
                 return Ok(());
             }
-            tally
-                .add(&mut self.engine, group)
-                .await
-                .map_err(|e| self.device_error(e))?;
+            tally.add(&mut self.engine, group).await.map_err(|e| self.device_error(e))?;
         }
         if tally.samples() > 0 {
             let report = tally.report();
-            let row = EvalRow {
-                step: self.step,
-                eval_nll: report.nll,
-                eval_loss: report.loss.of(loss.kind),
-            };
+            let row = EvalRow { step: self.step, eval_nll: report.nll, eval_loss: report.loss.of(loss.kind) };
             self.totals.eval = Some(row);
             self.store.write_row(&json(&row))?;
             (self.on_event)(Event::Eval(row));
@@ -338,23 +277,11 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
     }
 
     async fn save(&mut self) -> Result<(), TrainError> {
-        if self
-            .saved
-            .as_ref()
-            .is_some_and(|(step, _)| *step == self.step)
-        {
+        if self.saved.as_ref().is_some_and(|(step, _)| *step == self.step) {
             return Ok(());
         }
-        let adapter = self
-            .engine
-            .adapter()
-            .await
-            .map_err(|e| self.device_error(e))?;
-        let optimizer = self
-            .engine
-            .optimizer_state()
-            .await
-            .map_err(|e| self.device_error(e))?;
+        let adapter = self.engine.adapter().await.map_err(|e| self.device_error(e))?;
+        let optimizer = self.engine.optimizer_state().await.map_err(|e| self.device_error(e))?;
         let state = RunState {
             layout: RunState::LAYOUT,
             step: self.step,
@@ -367,10 +294,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         };
         let path = self.store.save(&state, &adapter, &optimizer).await?;
         self.saved = Some((self.step, path.clone()));
-        (self.on_event)(Event::Checkpoint {
-            step: self.step,
-            path,
-        });
+        (self.on_event)(Event::Checkpoint { step: self.step, path });
         self.reported = self.store.seconds();
         Ok(())
     }
@@ -381,11 +305,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
     }
 
     async fn finish(&mut self) -> Result<Finished, TrainError> {
-        let adapter = self
-            .engine
-            .adapter()
-            .await
-            .map_err(|e| self.device_error(e))?;
+        let adapter = self.engine.adapter().await.map_err(|e| self.device_error(e))?;
         self.store.write_adapter(&adapter).await?;
         let finished = Finished {
             steps: self.step,

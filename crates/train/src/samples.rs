@@ -46,9 +46,7 @@ impl SampleOptions {
         let context = model.config.max_position_embeddings;
         match self.max_length {
             None => Ok(DEFAULT_MAX_LENGTH.min(context)),
-            Some(found) if found < 2 || found > context => {
-                Err(SamplesError::MaxLength { found, context })
-            }
+            Some(found) if found < 2 || found > context => Err(SamplesError::MaxLength { found, context }),
             Some(limit) => Ok(limit),
         }
     }
@@ -129,9 +127,7 @@ pub enum SamplesError {
         examples: String,
     },
     /// No trained token at all.
-    #[error(
-        "data file {file} has nothing to train on: none of its {rows} rows has a trained token ({reason})"
-    )]
+    #[error("data file {file} has nothing to train on: none of its {rows} rows has a trained token ({reason})")]
     NothingToTrain {
         /// The file.
         file: String,
@@ -143,34 +139,22 @@ pub enum SamplesError {
 }
 
 /// Turns one row's content into labelled tokens.
-pub fn labelled_tokens(
-    text: &TextEncoder<'_>,
-    content: &RowContent,
-) -> Result<LabelledTokens, TextError> {
+pub fn labelled_tokens(text: &TextEncoder<'_>, content: &RowContent) -> Result<LabelledTokens, TextError> {
     match content {
         RowContent::Chat(messages) => text.chat_sample(messages),
-        RowContent::PromptCompletion { prompt, completion } => {
-            text.completion_sample(prompt, completion)
-        }
+        RowContent::PromptCompletion { prompt, completion } => text.completion_sample(prompt, completion),
         RowContent::Text(words) => text.text_sample(words),
         RowContent::Tokens { input_ids, labels } => {
             text.check_ids("input_ids", input_ids.iter().copied().enumerate())?;
             let unmasked = labels.iter().enumerate().filter(|(_, l)| **l != MASKED);
             text.check_ids("labels", unmasked.map(|(i, l)| (i, *l as u32)))?;
-            Ok(LabelledTokens {
-                tokens: input_ids.clone(),
-                labels: labels.clone(),
-            })
+            Ok(LabelledTokens { tokens: input_ids.clone(), labels: labels.clone() })
         }
     }
 }
 
 /// Turns a file's rows into samples for `model`.
-pub fn make_samples(
-    model: &Model,
-    rows: Rows,
-    options: &SampleOptions,
-) -> Result<Samples, SamplesError> {
+pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Result<Samples, SamplesError> {
     let limit = options.limit(model)?;
     let text = TextEncoder::new(model);
     let mut report = DataReport {
@@ -189,17 +173,10 @@ pub fn make_samples(
     let mut too_long = TooLong::default();
     for row in rows.rows {
         let origin = row.origin;
-        let LabelledTokens {
-            mut tokens,
-            mut labels,
-        } = match labelled_tokens(&text, &row.content) {
+        let LabelledTokens { mut tokens, mut labels } = match labelled_tokens(&text, &row.content) {
             Ok(labelled) => labelled,
             Err(source) if !source.is_about_the_row() => {
-                return Err(SamplesError::Model {
-                    file: report.file,
-                    format: report.format,
-                    source,
-                });
+                return Err(SamplesError::Model { file: report.file, format: report.format, source });
             }
             Err(source) => {
                 let error = bad_row(origin, source.to_string());
@@ -216,10 +193,7 @@ pub fn make_samples(
                 tokens.truncate(limit);
                 labels.truncate(limit);
             } else if options.skip_bad_rows {
-                let problem = format!(
-                    "the sample has {} tokens, more than max-length {limit}",
-                    tokens.len()
-                );
+                let problem = format!("the sample has {} tokens, more than max-length {limit}", tokens.len());
                 report.skipped.push(bad_row(origin, problem));
                 continue;
             } else {
@@ -227,11 +201,7 @@ pub fn make_samples(
                 continue;
             }
         }
-        let sample = Sample {
-            tokens,
-            labels,
-            origin,
-        };
+        let sample = Sample { tokens, labels, origin };
         match sample.trained() {
             0 => report.untrained.push(sample.origin),
             trained => {
@@ -259,20 +229,13 @@ pub fn make_samples(
 }
 
 fn bad_row(origin: Origin, problem: String) -> RowError {
-    RowError {
-        origin,
-        problem: Box::new(RowProblem::Sample(problem)),
-    }
+    RowError { origin, problem: Box::new(RowProblem::Sample(problem)) }
 }
 
 fn nothing_to_train(mut report: DataReport) -> SamplesError {
     if report.untrained.is_empty() && !report.skipped.is_empty() {
         let (file, count) = (report.file, report.skipped.len());
-        return SamplesError::Data(DataError::AllSkipped {
-            file,
-            count,
-            first: report.skipped.swap_remove(0),
-        });
+        return SamplesError::Data(DataError::AllSkipped { file, count, first: report.skipped.swap_remove(0) });
     }
     let reason = match (report.truncated, report.format) {
         (1.., _) => "after cutting them to max-length",
@@ -280,11 +243,7 @@ fn nothing_to_train(mut report: DataReport) -> SamplesError {
         (_, RowFormat::Messages | RowFormat::Conversations) => "they have no assistant turn",
         _ => "they are a single token long",
     };
-    SamplesError::NothingToTrain {
-        file: report.file,
-        rows: report.rows,
-        reason,
-    }
+    SamplesError::NothingToTrain { file: report.file, rows: report.rows, reason }
 }
 
 #[derive(Default)]
@@ -306,11 +265,8 @@ impl TooLong {
     }
 
     fn examples(&self) -> String {
-        let mut shown: Vec<String> = self
-            .first
-            .iter()
-            .map(|(origin, length)| format!("{origin} ({length} tokens)"))
-            .collect();
+        let mut shown: Vec<String> =
+            self.first.iter().map(|(origin, length)| format!("{origin} ({length} tokens)")).collect();
         if self.count > Self::SHOWN {
             shown.push(format!("… the longest has {}", self.longest));
         }

@@ -68,10 +68,7 @@ impl FromStr for Schedule {
     type Err = UnknownSchedule;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|s| s.to_string() == word)
-            .ok_or_else(|| UnknownSchedule(word.into()))
+        Self::ALL.into_iter().find(|s| s.to_string() == word).ok_or_else(|| UnknownSchedule(word.into()))
     }
 }
 
@@ -80,40 +77,26 @@ mod tests {
     use super::*;
 
     fn rates(schedule: Schedule, steps: u64, warmup: u64) -> Vec<f64> {
-        (1..=steps)
-            .map(|k| schedule.factor(k, steps, warmup))
-            .collect()
+        (1..=steps).map(|k| schedule.factor(k, steps, warmup)).collect()
     }
 
     fn close(found: &[f64], expected: &[f64]) {
         assert_eq!(found.len(), expected.len());
         for (f, e) in found.iter().zip(expected) {
-            assert!(
-                (f - e).abs() < 1e-12,
-                "found {found:?}, expected {expected:?}"
-            );
+            assert!((f - e).abs() < 1e-12, "found {found:?}, expected {expected:?}");
         }
     }
 
     #[test]
     fn cosine_follows_the_formula_by_hand() {
         let (half, tall) = (0.5, (1.0 + 0.5f64.sqrt()) / 2.0);
-        close(
-            &rates(Schedule::Cosine, 6, 2),
-            &[0.5, 1.0, tall, half, 1.0 - tall, 0.0],
-        );
-        close(
-            &rates(Schedule::Cosine, 4, 0),
-            &[tall, half, 1.0 - tall, 0.0],
-        );
+        close(&rates(Schedule::Cosine, 6, 2), &[0.5, 1.0, tall, half, 1.0 - tall, 0.0]);
+        close(&rates(Schedule::Cosine, 4, 0), &[tall, half, 1.0 - tall, 0.0]);
     }
 
     #[test]
     fn linear_and_constant_warm_up_too() {
-        close(
-            &rates(Schedule::Linear, 6, 2),
-            &[0.5, 1.0, 0.75, 0.5, 0.25, 0.0],
-        );
+        close(&rates(Schedule::Linear, 6, 2), &[0.5, 1.0, 0.75, 0.5, 0.25, 0.0]);
         close(&rates(Schedule::Constant, 4, 2), &[0.5, 1.0, 1.0, 1.0]);
     }
 
@@ -122,10 +105,7 @@ mod tests {
         for schedule in Schedule::ALL {
             for (steps, warmup) in [(1, 0), (1, 1), (3, 3), (3, 9), (7, 6)] {
                 for factor in rates(schedule, steps, warmup) {
-                    assert!(
-                        (0.0..=1.0).contains(&factor),
-                        "{schedule} {steps} {warmup}: {factor}"
-                    );
+                    assert!((0.0..=1.0).contains(&factor), "{schedule} {steps} {warmup}: {factor}");
                 }
             }
         }
@@ -137,9 +117,6 @@ mod tests {
             assert_eq!(schedule.to_string().parse(), Ok(schedule));
         }
         let error = "cosin".parse::<Schedule>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "schedule is \"cosin\": expected cosine, linear or constant"
-        );
+        assert_eq!(error.to_string(), "schedule is \"cosin\": expected cosine, linear or constant");
     }
 }

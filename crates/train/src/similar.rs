@@ -17,14 +17,10 @@ pub fn centred(vectors: &[f32], width: usize) -> Vec<f64> {
     let rows = vectors.len() / width.max(1);
     let mut mean = vec![0.0; width];
     for row in vectors.chunks_exact(width.max(1)) {
-        mean.iter_mut()
-            .zip(row)
-            .for_each(|(sum, x)| *sum += f64::from(*x) / rows as f64);
+        mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x) / rows as f64);
     }
     let values = vectors.iter().enumerate();
-    values
-        .map(|(i, x)| f64::from(*x) - mean[i % width])
-        .collect()
+    values.map(|(i, x)| f64::from(*x) - mean[i % width]).collect()
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -90,9 +86,7 @@ fn strongest(rows: &[&[f64]], width: usize, others: &[Vec<f64>]) -> (Vec<f64>, f
         let mut next = vec![0.0; width];
         for row in rows {
             let along = dot(row, &v);
-            next.iter_mut()
-                .zip(*row)
-                .for_each(|(next, x)| *next += along * x);
+            next.iter_mut().zip(*row).for_each(|(next, x)| *next += along * x);
         }
         deflate(&mut next);
         variance = scale(&mut next);
@@ -102,9 +96,7 @@ fn strongest(rows: &[&[f64]], width: usize, others: &[Vec<f64>]) -> (Vec<f64>, f
             break;
         }
     }
-    let largest = v
-        .iter()
-        .fold(0.0f64, |max, x| if x.abs() > max.abs() { *x } else { max });
+    let largest = v.iter().fold(0.0f64, |max, x| if x.abs() > max.abs() { *x } else { max });
     if largest < 0.0 {
         v.iter_mut().for_each(|x| *x = -*x);
     }
@@ -120,14 +112,7 @@ pub fn neighbours(centred: &[f64], width: usize, count: usize) -> Vec<Vec<(usize
         let mut others: Vec<(usize, f64)> = others
             .map(|(j, other)| {
                 let norm = norms[i] * norms[j];
-                (
-                    j,
-                    if norm > 0.0 {
-                        dot(row, other) / norm
-                    } else {
-                        0.0
-                    },
-                )
+                (j, if norm > 0.0 { dot(row, other) / norm } else { 0.0 })
             })
             .collect();
         others.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -153,10 +138,7 @@ mod tests {
     #[test]
     fn the_map_is_along_the_two_widest_directions() {
         let map = map(&centred(&vectors(), 3), 3);
-        for (row, (a, b)) in [(3.0f32, 1.0f32), (-3.0, 1.0), (3.0, -1.0), (-3.0, -1.0)]
-            .into_iter()
-            .enumerate()
-        {
+        for (row, (a, b)) in [(3.0f32, 1.0f32), (-3.0, 1.0), (3.0, -1.0), (-3.0, -1.0)].into_iter().enumerate() {
             let (x, y) = (map.points[row * 2], map.points[row * 2 + 1]);
             assert!((x - a).abs() < 1e-4, "{map:?}");
             assert!((y.abs() - b.abs()).abs() < 1e-4, "{map:?}");

@@ -50,10 +50,7 @@ pub struct Checkpoint {
 }
 
 /// Where a run keeps what it makes: a folder, or whatever a page has.
-#[expect(
-    async_fn_in_trait,
-    reason = "callers are generic and never move a future to another thread"
-)]
+#[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
 pub trait Store {
     /// Seconds since 1970; never goes back.
     fn seconds(&self) -> f64;

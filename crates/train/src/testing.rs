@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use bft_formats::{
-    Adapter, Architecture, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig,
-    RopeScaling, Tensor, Tokenizer,
+    Adapter, Architecture, ChatTemplate, DType, LINEAR_MODULES, Message, Model, ModelConfig, RopeScaling, Tensor,
+    Tokenizer,
 };
 use serde_json::{Value, json};
 
@@ -17,13 +17,7 @@ pub(crate) const CHATML: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m[
                                  {{ '<|im_start|>assistant\n' }}{%- endif -%}";
 
 /// Tokens after the 256 bytes: merges, then these.
-const MERGES: [(&str, &str); 5] = [
-    ("Ċ", "Ċ"),
-    ("t", "h"),
-    ("th", "e"),
-    ("Ġ", "the"),
-    ("Ġ", "P"),
-];
+const MERGES: [(&str, &str); 5] = [("Ċ", "Ċ"), ("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "P")];
 pub(crate) const SPECIALS: [&str; 4] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|bos|>"];
 pub(crate) const END_OF_TEXT: u32 = 261;
 pub(crate) const IM_END: u32 = 263;
@@ -41,8 +35,7 @@ pub(crate) enum Around {
 pub(crate) fn tokenizer(around: Around) -> Tokenizer {
     let mut vocab: Vec<String> = (0..=255u8).map(|b| byte_char(b).to_string()).collect();
     vocab.extend(MERGES.iter().map(|(a, b)| format!("{a}{b}")));
-    let vocab: BTreeMap<String, usize> =
-        vocab.into_iter().enumerate().map(|(i, t)| (t, i)).collect();
+    let vocab: BTreeMap<String, usize> = vocab.into_iter().enumerate().map(|(i, t)| (t, i)).collect();
     let special = |(i, content): (usize, &&str)| {
         json!({"id": 261 + i, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": true})
@@ -75,11 +68,7 @@ pub(crate) fn tokenizer(around: Around) -> Tokenizer {
 /// A tokenizer in the manner of Llama 2: a mark in place of every space, and one before every text.
 pub(crate) fn marked_tokenizer() -> Tokenizer {
     let letters = "▁abcdefghijklmnopqrstuvwxyz[]/:";
-    let vocab: BTreeMap<String, usize> = letters
-        .chars()
-        .enumerate()
-        .map(|(i, c)| (c.to_string(), i))
-        .collect();
+    let vocab: BTreeMap<String, usize> = letters.chars().enumerate().map(|(i, c)| (c.to_string(), i)).collect();
     let mark = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false});
     let end = json!({"id": 31, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
                      "normalized": false, "special": true});
@@ -140,18 +129,12 @@ pub(crate) fn model_with(
     change(&mut config);
     let mut tensors = BTreeMap::new();
     let mut add = |name: String, shape: &[usize], value: &dyn Fn(usize) -> f32| {
-        let bytes: Vec<u8> = (0..shape.iter().product())
-            .flat_map(|i| value(i).to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(|i| value(i).to_le_bytes()).collect();
         let tensor = Tensor::new(name.clone(), DType::F32, shape.to_vec(), bytes).unwrap();
         tensors.insert(name, tensor);
     };
     let weight = |i: usize| (((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5) * 0.8;
-    add(
-        "model.embed_tokens.weight".into(),
-        &[config.vocab_size, 8],
-        &weight,
-    );
+    add("model.embed_tokens.weight".into(), &[config.vocab_size, 8], &weight);
     add("model.norm.weight".into(), &[8], &|_| 1.0);
     for name in ["input_layernorm", "post_attention_layernorm"] {
         add(format!("model.layers.0.{name}.weight"), &[8], &|_| 1.0);
@@ -163,21 +146,14 @@ pub(crate) fn model_with(
             "self_attn"
         };
         let shape = config.linear_shape(module).unwrap();
-        add(
-            format!("model.layers.0.{part}.{module}.weight"),
-            &shape,
-            &weight,
-        );
+        add(format!("model.layers.0.{part}.{module}.weight"), &shape, &weight);
     }
     Model::from_parts("tiny", config, tensors, tokenizer, template).unwrap()
 }
 
 /// Turns from `(role, content)` pairs.
 pub(crate) fn chat(turns: &[(&str, &str)]) -> Vec<Message> {
-    turns
-        .iter()
-        .map(|(role, content)| Message::new(*role, *content))
-        .collect()
+    turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
 }
 
 /// What goes wrong in a [`Toy`].
@@ -215,22 +191,11 @@ impl Toy {
             first_moment: zeros.clone(),
             second_moment: zeros.clone(),
         };
-        Self {
-            adapter,
-            state,
-            gradient: zeros,
-            loss: 0.0,
-            tokens: 0,
-            metrics: Vec::new(),
-            faults,
-        }
+        Self { adapter, state, gradient: zeros, loss: 0.0, tokens: 0, metrics: Vec::new(), faults }
     }
 
     fn values(&mut self) -> impl Iterator<Item = &mut f32> {
-        self.adapter
-            .pairs
-            .iter_mut()
-            .flat_map(|p| p.a.iter_mut().chain(&mut p.b))
+        self.adapter.pairs.iter_mut().flat_map(|p| p.a.iter_mut().chain(&mut p.b))
     }
 
     /// −log p, from the adapter and the label alone.
@@ -247,12 +212,7 @@ impl LogProbs for Toy {
 }
 
 impl Engine for Toy {
-    async fn accumulate(
-        &mut self,
-        batch: &Batch,
-        totals: StepTotals,
-        _: &LossConfig,
-    ) -> Result<(), EngineError> {
+    async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, _: &LossConfig) -> Result<(), EngineError> {
         if self.faults.lost_at == Some(self.state.step + 1) {
             return Err("device lost".into());
         }
@@ -260,10 +220,7 @@ impl Engine for Toy {
             let target = (label % 7) as f32 * 0.1 + *t as f32 * 0.001;
             let share = 1.0 / totals.tokens as f32;
             let mut gradient = std::mem::take(&mut self.gradient);
-            gradient
-                .iter_mut()
-                .zip(self.values())
-                .for_each(|(g, v)| *g += (*v - target) * share);
+            gradient.iter_mut().zip(self.values()).for_each(|(g, v)| *g += (*v - target) * share);
             self.gradient = gradient;
             self.loss += self.nll(*label) * share;
         }
@@ -291,12 +248,7 @@ impl Engine for Toy {
         self.metrics.push(StepMetrics {
             loss: nll,
             nll,
-            grad_norm: self
-                .gradient
-                .iter()
-                .map(|g| f64::from(g * g))
-                .sum::<f64>()
-                .sqrt(),
+            grad_norm: self.gradient.iter().map(|g| f64::from(g * g)).sum::<f64>().sqrt(),
             tokens: self.tokens,
             skipped,
             bad_tensor: skipped.then(|| "model.layers.0.mlp.up_proj.lora_A".into()),
@@ -304,9 +256,7 @@ impl Engine for Toy {
         self.gradient.fill(0.0);
         self.loss = 0.0;
         if self.faults.stop_at == Some(step) {
-            self.faults
-                .stop
-                .store(true, std::sync::atomic::Ordering::Relaxed);
+            self.faults.stop.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         Ok(())
     }

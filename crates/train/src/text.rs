@@ -5,9 +5,7 @@
 //! what is left; where the tokenizer would merge across the border (a prompt that ends with a space), the answer is
 //! encoded by itself, because generation, too, starts from the prompt's own ids and can never reach the merged token.
 
-use bft_formats::{
-    ChatTemplate, EmbeddingModel, EncoderModel, FormatError, Message, Model, Tokenizer,
-};
+use bft_formats::{ChatTemplate, EmbeddingModel, EncoderModel, FormatError, Message, Model, Tokenizer};
 
 /// A model's tokenizer, chat template and end-of-text token, with what must be known to use them safely.
 #[derive(Debug, Clone, Copy)]
@@ -23,25 +21,19 @@ pub struct TextEncoder<'m> {
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// The model came without a tokenizer.
-    #[error(
-        "model {model} has no tokenizer: add its tokenizer.json, or use rows of input_ids/labels"
-    )]
+    #[error("model {model} has no tokenizer: add its tokenizer.json, or use rows of input_ids/labels")]
     NoTokenizer {
         /// The model's name.
         model: String,
     },
     /// The model came without a chat template.
-    #[error(
-        "model {model} has no chat template: use prompt/completion or text rows, or add a chat_template.jinja"
-    )]
+    #[error("model {model} has no chat template: use prompt/completion or text rows, or add a chat_template.jinja")]
     NoChatTemplate {
         /// The model's name.
         model: String,
     },
     /// The model does not say which token ends a text.
-    #[error(
-        "model {model} names no end-of-text token (eos_token_id): use chat or input_ids/labels rows"
-    )]
+    #[error("model {model} names no end-of-text token (eos_token_id): use chat or input_ids/labels rows")]
     NoEndOfText {
         /// The model's name.
         model: String,
@@ -88,10 +80,7 @@ impl From<FormatError> for TextError {
 impl TextError {
     /// Whether another row of the same format may still work.
     pub fn is_about_the_row(&self) -> bool {
-        matches!(
-            self,
-            Self::TokenId { .. } | Self::Format(_) | Self::Unstable { .. }
-        )
+        matches!(self, Self::TokenId { .. } | Self::Format(_) | Self::Unstable { .. })
     }
 }
 
@@ -107,10 +96,7 @@ pub struct LabelledTokens {
 impl LabelledTokens {
     fn push(&mut self, ids: &[u32], trained: bool) {
         self.tokens.extend_from_slice(ids);
-        self.labels.extend(
-            ids.iter()
-                .map(|&id| if trained { id as i32 } else { crate::MASKED }),
-        );
+        self.labels.extend(ids.iter().map(|&id| if trained { id as i32 } else { crate::MASKED }));
     }
 }
 
@@ -158,39 +144,24 @@ impl<'m> TextEncoder<'m> {
     /// # Errors
     /// [`TextError::NoTokenizer`] where the model came without one.
     pub fn tokenizer(&self) -> Result<&'m Tokenizer, TextError> {
-        self.tokenizer.ok_or_else(|| TextError::NoTokenizer {
-            model: self.model.into(),
-        })
+        self.tokenizer.ok_or_else(|| TextError::NoTokenizer { model: self.model.into() })
     }
 
     fn template(&self) -> Result<&'m ChatTemplate, TextError> {
-        self.template.ok_or_else(|| TextError::NoChatTemplate {
-            model: self.model.into(),
-        })
+        self.template.ok_or_else(|| TextError::NoChatTemplate { model: self.model.into() })
     }
 
     fn end_of_text(&self) -> Result<u32, TextError> {
         let end = self.end_tokens.first().copied();
-        end.ok_or_else(|| TextError::NoEndOfText {
-            model: self.model.into(),
-        })
+        end.ok_or_else(|| TextError::NoEndOfText { model: self.model.into() })
     }
 
     /// Checks pre-tokenised ids against the model's vocabulary.
-    pub fn check_ids(
-        &self,
-        key: &str,
-        ids: impl Iterator<Item = (usize, u32)>,
-    ) -> Result<(), TextError> {
+    pub fn check_ids(&self, key: &str, ids: impl Iterator<Item = (usize, u32)>) -> Result<(), TextError> {
         for (i, id) in ids {
             if id as usize >= self.vocab_size {
                 let (path, model) = (format!("{key}[{i}]"), self.model.into());
-                return Err(TextError::TokenId {
-                    path,
-                    id,
-                    model,
-                    vocab_size: self.vocab_size,
-                });
+                return Err(TextError::TokenId { path, id, model, vocab_size: self.vocab_size });
             }
         }
         Ok(())
@@ -207,11 +178,7 @@ impl<'m> TextEncoder<'m> {
     }
 
     /// As [`Self::whole_text`], cut to `longest` ids but for its end tokens; also whether it was cut.
-    pub fn whole_text_within(
-        &self,
-        text: &str,
-        longest: usize,
-    ) -> Result<(Vec<u32>, bool), TextError> {
+    pub fn whole_text_within(&self, text: &str, longest: usize) -> Result<(Vec<u32>, bool), TextError> {
         Ok(self.tokenizer()?.encode_within(text, longest)?)
     }
 
@@ -243,11 +210,7 @@ impl<'m> TextEncoder<'m> {
     }
 
     /// A masked prompt and a trained completion with the end-of-text token.
-    pub fn completion_sample(
-        &self,
-        prompt: &str,
-        completion: &str,
-    ) -> Result<LabelledTokens, TextError> {
+    pub fn completion_sample(&self, prompt: &str, completion: &str) -> Result<LabelledTokens, TextError> {
         let prompt_ids = self.prompt(prompt)?;
         let whole = self.prompt(&format!("{prompt}{completion}"))?;
         let mut sample = LabelledTokens::default();
@@ -277,10 +240,7 @@ impl<'m> TextEncoder<'m> {
         let template = self.template()?;
         let whole = template.render(messages, false)?;
         let mut sample = LabelledTokens::default();
-        let mut done = Prefix {
-            end: 0,
-            ids: Vec::new(),
-        };
+        let mut done = Prefix { end: 0, ids: Vec::new() };
         for turn in (0..messages.len()).filter(|&i| messages[i].role == "assistant") {
             let before = template.render(&messages[..turn], true)?;
             self.check_prefix(&whole, &before, turn)?;
@@ -315,11 +275,7 @@ impl<'m> TextEncoder<'m> {
                 &own
             }
         };
-        let answer = if trained {
-            self.answer_length(added)?
-        } else {
-            0
-        };
+        let answer = if trained { self.answer_length(added)? } else { 0 };
         sample.push(&added[..answer], true);
         sample.push(&added[answer..], false);
         Ok(Prefix { end, ids })
@@ -339,34 +295,13 @@ impl<'m> TextEncoder<'m> {
     }
 
     fn check_prefix(&self, whole: &str, part: &str, turn: usize) -> Result<(), TextError> {
-        if whole.starts_with(part) {
-            Ok(())
-        } else {
-            Err(self.unstable(part, whole, turn))
-        }
+        if whole.starts_with(part) { Ok(()) } else { Err(self.unstable(part, whole, turn)) }
     }
 
     fn unstable(&self, part: &str, whole: &str, turn: usize) -> TextError {
-        let same: usize = part
-            .chars()
-            .zip(whole.chars())
-            .take_while(|(a, b)| a == b)
-            .map(|(a, _)| a.len_utf8())
-            .sum();
-        let show = |text: &str| {
-            text[same..]
-                .chars()
-                .take(24)
-                .collect::<String>()
-                .escape_debug()
-                .to_string()
-        };
-        TextError::Unstable {
-            model: self.model.into(),
-            turn,
-            found: show(part),
-            expected: show(whole),
-        }
+        let same: usize = part.chars().zip(whole.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+        let show = |text: &str| text[same..].chars().take(24).collect::<String>().escape_debug().to_string();
+        TextError::Unstable { model: self.model.into(), turn, found: show(part), expected: show(whole) }
     }
 }
 

@@ -37,21 +37,13 @@ impl DeviceSummary {
     /// A device in words.
     pub fn new(info: &DeviceInfo, memory_bytes: u64) -> Self {
         let DeviceInfo { name, backend, .. } = info;
-        Self {
-            description: format!("{name} ({backend})"),
-            memory_bytes,
-        }
+        Self { description: format!("{name} ({backend})"), memory_bytes }
     }
 }
 
 impl<'m> Trainer<'m> {
     /// A fresh start, from the given adapter or a new one.
-    pub fn fresh(
-        model: &'m Model,
-        plan: Plan,
-        init: Option<Adapter>,
-        data_sha256: String,
-    ) -> Result<Self, TrainError> {
+    pub fn fresh(model: &'m Model, plan: Plan, init: Option<Adapter>, data_sha256: String) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
         let adapter = match init {
             None => new_adapter(&model.config, &model.name, &plan.config)?,
@@ -66,26 +58,14 @@ impl<'m> Trainer<'m> {
             }
         };
         let model_sha256 = model.sha256()?;
-        Ok(Self {
-            model,
-            plan,
-            adapter,
-            resumed: None,
-            notes,
-            model_sha256,
-            data_sha256,
-        })
+        Ok(Self { model, plan, adapter, resumed: None, notes, model_sha256, data_sha256 })
     }
 
     /// Goes on from a checkpoint that belongs to this model, data and settings.
     ///
     /// # Errors
     /// [`TrainError::AlreadyPast`] where the checkpoint has more steps than the plan.
-    pub fn resume(
-        model: &'m Model,
-        plan: Plan,
-        checkpoint: Checkpoint,
-    ) -> Result<Self, TrainError> {
+    pub fn resume(model: &'m Model, plan: Plan, checkpoint: Checkpoint) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
         let state = &checkpoint.state;
         if state.step > plan.steps {
@@ -93,10 +73,7 @@ impl<'m> Trainer<'m> {
             return Err(TrainError::AlreadyPast { path, done, steps });
         }
         if state.steps != plan.steps && plan.config.schedule.depends_on_steps() {
-            notes.push(Note::ScheduleStretched {
-                from: state.steps,
-                to: plan.steps,
-            });
+            notes.push(Note::ScheduleStretched { from: state.steps, to: plan.steps });
         }
         if state.step == plan.steps {
             notes.push(Note::AlreadyDone { steps: plan.steps });
@@ -135,31 +112,20 @@ impl<'m> Trainer<'m> {
         control: &impl Control,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Finished, TrainError> {
-        let parameters = self
-            .adapter
-            .pairs
-            .iter()
-            .map(|p| p.a.len() + p.b.len())
-            .sum();
+        let parameters = self.adapter.pairs.iter().map(|p| p.a.len() + p.b.len()).sum();
         let mut engine = engine(self.adapter, &self.plan).map_err(TrainError::Engine)?;
         engine.prepare().await.map_err(TrainError::Engine)?;
         let mut notes = self.notes;
         let start = match self.resumed {
             None => Start::default(),
             Some(checkpoint) => {
-                engine
-                    .set_optimizer_state(&checkpoint.optimizer)
-                    .map_err(TrainError::Engine)?;
+                engine.set_optimizer_state(&checkpoint.optimizer).map_err(TrainError::Engine)?;
                 let Checkpoint { path, state, .. } = checkpoint;
                 if state.device != device.description {
                     let (from, to) = (state.device, device.description.clone());
                     notes.push(Note::DeviceChanged { from, to });
                 }
-                Start {
-                    step: state.step,
-                    cursor: state.cursor,
-                    checkpoint: Some(path),
-                }
+                Start { step: state.step, cursor: state.cursor, checkpoint: Some(path) }
             }
         };
         // The store is touched last: whatever fails above leaves it as it was.
@@ -171,9 +137,7 @@ impl<'m> Trainer<'m> {
             data_sha256: &self.data_sha256,
             parameters,
         };
-        Run::new(&self.plan, facts, store, engine, start, control, on_event)
-            .go(notes)
-            .await
+        Run::new(&self.plan, facts, store, engine, start, control, on_event).go(notes).await
     }
 }
 
@@ -205,9 +169,7 @@ mod native {
                 check_free(&config.output)?;
                 let plan = Plan::read(config, model)?;
                 let folder = plan.config.init_adapter.as_deref();
-                let init = folder
-                    .map(|folder| Adapter::load(folder, &model.config))
-                    .transpose()?;
+                let init = folder.map(|folder| Adapter::load(folder, &model.config)).transpose()?;
                 let data_sha256 = sha256_file(&plan.config.data)?;
                 return Self::fresh(model, plan, init, data_sha256);
             }
@@ -241,10 +203,7 @@ mod native {
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
             let model = self.model;
-            let memory = self
-                .plan
-                .memory(model, &self.adapter)
-                .map_err(TrainError::model)?;
+            let memory = self.plan.memory(model, &self.adapter).map_err(TrainError::model)?;
             let summary = DeviceSummary::new(device.info(), memory.total_bytes);
             device.set_precision(self.plan.config.precision);
             let tuner = |adapter, plan: &Plan| {
@@ -267,41 +226,26 @@ mod native {
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
             let model = self.model;
-            let memory = self
-                .plan
-                .memory(model, &self.adapter)
-                .map_err(TrainError::model)?;
+            let memory = self.plan.memory(model, &self.adapter).map_err(TrainError::model)?;
             let mut summary = DeviceSummary::new(device.info(), memory.total_bytes);
             device.set_precision(self.plan.config.precision);
             summary.description = format!("{}, {} ranks", summary.description, ranks.count());
             let stop = AtomicBool::new(false);
             let done = self.resumed.as_ref().map_or(0, |from| from.state.step);
-            let files = format!(
-                "{} {} {} {done}",
-                self.model_sha256, self.data_sha256, self.plan.steps
-            );
+            let files = format!("{} {} {} {done}", self.model_sha256, self.data_sha256, self.plan.steps);
             let whole = self.adapter.config.dropout > 0.0;
             let together = |adapter, plan: &Plan| {
                 check_same(ranks, "the model, data or checkpoint", files.as_bytes())?;
                 check_adapter(ranks, &adapter)?;
                 let tuner = Tuner::new(device, model, &adapter, plan.tuner_options())?;
-                Ok(Together::new(
-                    tuner,
-                    ranks,
-                    plan.bounds,
-                    whole,
-                    asked,
-                    &stop,
-                ))
+                Ok(Together::new(tuner, ranks, plan.bounds, whole, asked, &stop))
             };
             if ranks.rank() == 0 {
                 let folder = |plan: &Plan, step| RunFolder::open(&plan.config.output, step);
-                self.run_in(&summary, together, folder, &stop, on_event)
-                    .await
+                self.run_in(&summary, together, folder, &stop, on_event).await
             } else {
                 let nowhere = |plan: &Plan, _| Ok(Nowhere::new(&plan.config.output));
-                self.run_in(&summary, together, nowhere, &stop, on_event)
-                    .await
+                self.run_in(&summary, together, nowhere, &stop, on_event).await
             }
         }
     }

@@ -102,11 +102,7 @@ impl<'r, 'd> TextWriter<'r, 'd> {
     ) -> Result<Self, WriteError> {
         let mut stops = model.config.eos_token_ids.clone();
         // Chat models end a turn with the tokenizer's token, which the model's configuration need not name.
-        stops.extend(
-            tokenizer
-                .eos_token()
-                .and_then(|token| tokenizer.token_to_id(token)),
-        );
+        stops.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
         Ok(TextWriter {
             generation: runner.generation()?,
             runner,
@@ -142,10 +138,7 @@ impl<'r, 'd> TextWriter<'r, 'd> {
             return Err(WriteError::Empty);
         }
         if prompt.len() >= self.max_length {
-            return Err(WriteError::TooLong {
-                found: prompt.len(),
-                limit: self.max_length,
-            });
+            return Err(WriteError::TooLong { found: prompt.len(), limit: self.max_length });
         }
         // A conversation goes on where it was; only a text that differs is read again.
         if !(prompt.len() > self.cached.len() && prompt.starts_with(&self.cached)) {
@@ -184,14 +177,7 @@ impl<'r, 'd> TextWriter<'r, 'd> {
             piece(&rest);
             text.push_str(&rest);
         }
-        Ok(Written {
-            text,
-            tokens,
-            finish,
-            prompt_tokens,
-            prompt_seconds,
-            seconds: started.elapsed().as_secs_f64(),
-        })
+        Ok(Written { text, tokens, finish, prompt_tokens, prompt_seconds, seconds: started.elapsed().as_secs_f64() })
     }
 
     /// Reads tokens into the cache; gives the logits after them.

@@ -35,43 +35,23 @@ fn chats_train_their_answers_as_generation_will_meet_them() {
         ("user", "And BRCA2?"),
         ("assistant", "\n\nChromosome 13."),
     ];
-    let messages: Vec<Message> = turns
-        .iter()
-        .map(|(role, content)| Message::new(*role, *content))
-        .collect();
+    let messages: Vec<Message> = turns.iter().map(|(role, content)| Message::new(*role, *content)).collect();
     let text = TextEncoder::new(&model);
     let sample = text.chat_sample(&messages).unwrap();
     let answers: Vec<String> = sample
         .labels
         .split(|label| *label == MASKED)
         .filter(|run| !run.is_empty())
-        .map(|run| {
-            tokenizer
-                .decode(&run.iter().map(|id| *id as u32).collect::<Vec<_>>(), false)
-                .unwrap()
-        })
+        .map(|run| tokenizer.decode(&run.iter().map(|id| *id as u32).collect::<Vec<_>>(), false).unwrap())
         .collect();
-    assert_eq!(
-        answers,
-        [
-            "Chromosome 17, at 17p13.1.<|im_end|>",
-            "\n\nChromosome 13.<|im_end|>"
-        ]
-    );
+    assert_eq!(answers, ["Chromosome 17, at 17p13.1.<|im_end|>", "\n\nChromosome 13.<|im_end|>"]);
     for turn in [1, 3] {
         let prompt = text.chat_prompt(&messages[..turn]).unwrap();
-        assert_eq!(
-            sample.tokens[..prompt.len()],
-            prompt,
-            "before answer [{turn}]"
-        );
+        assert_eq!(sample.tokens[..prompt.len()], prompt, "before answer [{turn}]");
     }
     // The template greets with a system turn of its own where there is none.
     let whole = tokenizer.decode(&sample.tokens, false).unwrap();
-    assert!(
-        whole.starts_with("<|im_start|>system\nYou are a helpful AI assistant"),
-        "{whole}"
-    );
+    assert!(whole.starts_with("<|im_start|>system\nYou are a helpful AI assistant"), "{whole}");
 }
 
 #[test]

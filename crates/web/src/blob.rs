@@ -32,10 +32,7 @@ impl ReadAt for BlobFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let refused = |_| io::Error::other("it was changed, moved or removed; open it again");
         let (start, end) = (offset as f64, (offset + into.len() as u64) as f64);
-        let part = self
-            .blob
-            .slice_with_f64_and_f64(start, end)
-            .map_err(refused)?;
+        let part = self.blob.slice_with_f64_and_f64(start, end).map_err(refused)?;
         let buffer = self.reader.read_as_array_buffer(&part).map_err(refused)?;
         let bytes = Uint8Array::new(&buffer);
         if bytes.length() as usize != into.len() {

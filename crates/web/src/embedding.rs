@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use bft_core::{Batch, Pooling, Runner};
 use bft_train::{
-    BatchBounds, Control, EmbedContent, EmbedOptions, EmbedRow, Embedder, EngineError, Origin,
-    SampleOptions, TextEncoder, embed_rows, similar,
+    BatchBounds, Control, EmbedContent, EmbedOptions, EmbedRow, Embedder, EngineError, Origin, SampleOptions,
+    TextEncoder, embed_rows, similar,
 };
 use js_sys::{Float32Array, Reflect};
 use serde::Deserialize;
@@ -48,8 +48,7 @@ impl Session {
             .into_iter()
             .map(|near| {
                 let near = near.into_iter();
-                near.map(|(index, cosine)| json!({ "index": index, "cosine": cosine }))
-                    .collect()
+                near.map(|(index, cosine)| json!({ "index": index, "cosine": cosine })).collect()
             })
             .collect();
         let answer = to_js(&json!({
@@ -69,11 +68,7 @@ impl Session {
 
 impl Session {
     async fn embed_texts(&self, options: Options) -> Answer<(Vectors, usize)> {
-        let Ready {
-            device,
-            model,
-            base,
-        } = self.ready()?;
+        let Ready { device, model, base } = self.ready()?;
         let adapter = self.state.borrow().adapter.clone();
         let adapter = adapter.as_ref().filter(|_| options.adapter);
         let ids = options.ids.unwrap_or_else(|| options.texts.clone());
@@ -97,16 +92,10 @@ impl Session {
             rows.push(EmbedRow {
                 content: EmbedContent::Tokens(ids),
                 id: None,
-                origin: Origin {
-                    file: "texts".into(),
-                    line: index + 1,
-                    element: None,
-                },
+                origin: Origin { file: "texts".into(), line: index + 1, element: None },
             });
         }
-        let max_length = SampleOptions::default()
-            .limit(&model)
-            .map_err(Failure::input)?;
+        let max_length = SampleOptions::default().limit(&model).map_err(Failure::input)?;
         let embed_options = EmbedOptions {
             batch_tokens: BATCH_TOKENS,
             batch_rows: BATCH_ROWS,
@@ -120,19 +109,10 @@ impl Session {
             trained: 0,
             samples: BATCH_ROWS,
         };
-        let runner_options = bft_core::RunnerOptions {
-            capacity: bounds.into(),
-            max_length: bounds.tokens,
-        };
+        let runner_options = bft_core::RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };
         let adapter = adapter.map(|named| &named.adapter);
-        let turns = Turns {
-            host: &self.host,
-            device: Rc::clone(&device),
-        };
-        let mut engine = Paced {
-            runner: Runner::on(&device, &base, adapter, runner_options)?,
-            turns: &turns,
-        };
+        let turns = Turns { host: &self.host, device: Rc::clone(&device) };
+        let mut engine = Paced { runner: Runner::on(&device, &base, adapter, runner_options)?, turns: &turns };
         let total = rows.len();
         let done = Cell::new(0usize);
         let mut values = Vec::with_capacity(total * model.config.hidden_size);
@@ -151,11 +131,7 @@ impl Session {
         if turns.stopping() {
             return Err(Failure::cancelled());
         }
-        let vectors = Vectors {
-            ids,
-            width: model.config.hidden_size,
-            values,
-        };
+        let vectors = Vectors { ids, width: model.config.hidden_size, values };
         Ok((vectors, report?.tokens))
     }
 }

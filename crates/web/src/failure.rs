@@ -85,9 +85,7 @@ impl From<DeviceError> for Failure {
         match &error {
             DeviceError::Lost(reason) => Self::new(
                 Kind::Lost,
-                format!(
-                    "the GPU was lost ({reason}): open a device again; finished checkpoints are safe"
-                ),
+                format!("the GPU was lost ({reason}): open a device again; finished checkpoints are safe"),
             ),
             DeviceError::OutOfMemory { what, .. } => Self::new(
                 Kind::Memory,
@@ -135,11 +133,7 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Engine(source) => source.into(),
-            TrainError::Step {
-                step,
-                source,
-                checkpoint,
-            } => {
+            TrainError::Step { step, source, checkpoint } => {
                 let Failure { kind, message } = source.into();
                 let left = if checkpoint.is_some() {
                     "the last checkpoint is kept, and the run can go on from it"
@@ -180,10 +174,7 @@ mod tests {
     #[test]
     fn flags_lose_their_dashes_and_nothing_else_does() {
         for (found, expected) in [
-            (
-                "raise --steps or --epochs to go on",
-                "raise steps or epochs to go on",
-            ),
+            ("raise --steps or --epochs to go on", "raise steps or epochs to go on"),
             ("a -- b, x--y, ---, --1", "a -- b, x--y, ---, --1"),
             ("--device cpu", "device cpu"),
         ] {

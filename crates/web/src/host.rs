@@ -73,9 +73,7 @@ impl Host {
     /// Keeps a file of a checkpoint; the error is a sentence.
     pub async fn keep(&self, step: u64, (name, bytes): NamedFile) -> Result<(), String> {
         let begun = self.begin_file(step as f64, name).await;
-        begun
-            .and_then(|_| self.write(&bytes))
-            .map_err(|e| sentence(&e))
+        begun.and_then(|_| self.write(&bytes)).map_err(|e| sentence(&e))
     }
 
     /// Makes the files that were kept a checkpoint; the error is a sentence.
@@ -112,10 +110,7 @@ pub fn to_js(value: &impl Serialize) -> JsValue {
 
 /// A plain object as a struct.
 pub fn from_js<T: DeserializeOwned>(value: &JsValue) -> Answer<T> {
-    let json = js_sys::JSON::stringify(value)
-        .ok()
-        .and_then(|json| json.as_string())
-        .unwrap_or_default();
+    let json = js_sys::JSON::stringify(value).ok().and_then(|json| json.as_string()).unwrap_or_default();
     serde_json::from_str(&json).map_err(Failure::input)
 }
 

@@ -8,8 +8,7 @@ use bft_core::device::{Device, DeviceError, DeviceRequest};
 use bft_core::{Base, LossConfig, LossKind, Runner, RunnerOptions};
 use bft_formats::{Adapter, Bytes, Model, Source};
 use bft_train::{
-    BatchBounds, Plan, Rows, SampleOptions, Samples, TrainConfig, inspect_sample, make_samples,
-    new_adapter, parse_rows,
+    BatchBounds, Plan, Rows, SampleOptions, Samples, TrainConfig, inspect_sample, make_samples, new_adapter, parse_rows,
 };
 use js_sys::{Array, Uint8Array};
 use serde::Deserialize;
@@ -93,10 +92,7 @@ impl Session {
     /// Nothing is open yet.
     #[wasm_bindgen(constructor)]
     pub fn new(host: Host) -> Self {
-        Self {
-            host,
-            state: RefCell::default(),
-        }
+        Self { host, state: RefCell::default() }
     }
 
     /// Opens `auto`, `gpu` or `cpu`; a model in use is taken to it.
@@ -128,12 +124,7 @@ impl Session {
 
     /// Opens a model from its files, `[[name, Blob], …]`: a `.gguf`, or what a folder holds. `sha256` is that of the
     /// weights where it is known.
-    pub async fn open_model(
-        &self,
-        name: String,
-        files: Array,
-        sha256: Option<String>,
-    ) -> Result<JsValue, JsValue> {
+    pub async fn open_model(&self, name: String, files: Array, sha256: Option<String>) -> Result<JsValue, JsValue> {
         let model = Rc::new(open_model(&name, &files)?);
         if let Some(sha256) = sha256 {
             model.set_sha256(sha256);
@@ -141,10 +132,7 @@ impl Session {
         {
             // The old one goes first: there may be no room for two.
             let mut state = self.state.borrow_mut();
-            *state = State {
-                device: state.device.take(),
-                ..State::default()
-            };
+            *state = State { device: state.device.take(), ..State::default() };
             state.model = Some(Rc::clone(&model));
         }
         if let Err(failure) = self.upload().await {
@@ -171,29 +159,13 @@ impl Session {
 
     /// Reads rows for training or holding out.
     pub fn read_data(&self, options: JsValue) -> Result<JsValue, JsValue> {
-        let ReadData {
-            role,
-            name,
-            text,
-            max_length,
-            truncate,
-            skip_bad_rows,
-        } = from_js(&options)?;
+        let ReadData { role, name, text, max_length, truncate, skip_bad_rows } = from_js(&options)?;
         let model = self.model()?;
-        let options = SampleOptions {
-            max_length,
-            truncate,
-            skip_bad_rows,
-        };
+        let options = SampleOptions { max_length, truncate, skip_bad_rows };
         let rows = parse_rows(&name, text.as_bytes(), skip_bad_rows).map_err(Failure::input)?;
         let samples = make_samples(&model, rows.clone(), &options).map_err(Failure::input)?;
         let report = data_report(&samples);
-        let data = Rc::new(Data {
-            rows,
-            samples,
-            sha256: bft_formats::sha256_bytes(text.as_bytes()),
-            options,
-        });
+        let data = Rc::new(Data { rows, samples, sha256: bft_formats::sha256_bytes(text.as_bytes()), options });
         let mut state = self.state.borrow_mut();
         match role {
             Role::Train => state.train = Some(data),
@@ -224,28 +196,15 @@ impl Session {
         let samples = &data.samples.samples;
         let sample = samples.get(options.index).ok_or_else(|| {
             let count = samples.len();
-            Failure::input(format!(
-                "there is no sample {}: expected 0 to {}",
-                options.index,
-                count.saturating_sub(1)
-            ))
+            Failure::input(format!("there is no sample {}: expected 0 to {}", options.index, count.saturating_sub(1)))
         })?;
         let bounds = BatchBounds::of_sample(sample);
-        let runner_options = RunnerOptions {
-            capacity: bounds.into(),
-            max_length: bounds.tokens,
-        };
+        let runner_options = RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };
         let adapter = adapter.as_ref().map(|named| &named.adapter);
-        let mut runner = Runner::on(&ready.device, &ready.base, adapter, runner_options)
-            .map_err(Failure::from)?;
-        let loss = LossConfig {
-            kind: LossKind::Bft,
-            group_size: options.group_size,
-            gamma: options.gamma,
-        };
-        let inspected = inspect_sample(&mut runner, ready.model.tokenizer.as_ref(), sample, loss)
-            .await
-            .map_err(Failure::from)?;
+        let mut runner = Runner::on(&ready.device, &ready.base, adapter, runner_options).map_err(Failure::from)?;
+        let loss = LossConfig { kind: LossKind::Bft, group_size: options.group_size, gamma: options.gamma };
+        let inspected =
+            inspect_sample(&mut runner, ready.model.tokenizer.as_ref(), sample, loss).await.map_err(Failure::from)?;
         let tokens: Vec<Value> = inspected
             .tokens
             .iter()
@@ -289,8 +248,7 @@ impl Session {
     pub fn estimate(&self, settings: JsValue) -> Result<JsValue, JsValue> {
         let model = self.model()?;
         let plan = self.plan(&from_js(&settings)?)?;
-        let adapter =
-            new_adapter(&model.config, &model.name, &plan.config).map_err(Failure::input)?;
+        let adapter = new_adapter(&model.config, &model.name, &plan.config).map_err(Failure::input)?;
         let memory = plan.memory(&model, &adapter).map_err(Failure::from)?;
         let pairs = adapter.pairs.iter();
         Ok(to_js(&json!({
@@ -304,10 +262,8 @@ impl Session {
     /// Loads an adapter from its files, `[[name, bytes], …]`.
     pub fn import_adapter(&self, name: String, files: Array) -> Result<JsValue, JsValue> {
         let model = self.model()?;
-        let files: BTreeMap<String, Source> = memory_files(&files)
-            .into_iter()
-            .map(|(name, bytes)| (name, bytes.into()))
-            .collect();
+        let files: BTreeMap<String, Source> =
+            memory_files(&files).into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
         let adapter = Adapter::from_folder(&name, files, &model.config).map_err(Failure::from)?;
         self.state.borrow_mut().adapter = Some(Rc::new(NamedAdapter { name, adapter }));
         Ok(self.adapter())
@@ -337,10 +293,8 @@ impl Session {
     /// Files of the adapter in PEFT's layout, and what the last run left: `[[name, bytes], …]`.
     pub fn adapter_files(&self) -> Result<Array, JsValue> {
         let state = self.state.borrow();
-        let adapter = state
-            .adapter
-            .as_ref()
-            .ok_or_else(|| Failure::input("there is no adapter yet: tune one, or load one"))?;
+        let adapter =
+            state.adapter.as_ref().ok_or_else(|| Failure::input("there is no adapter yet: tune one, or load one"))?;
         let mut files = bft_train::adapter_files(&adapter.adapter).map_err(Failure::from)?;
         for (name, text) in [("metrics.jsonl", &state.metrics), ("run.json", &state.run)] {
             if !text.is_empty() {
@@ -353,10 +307,8 @@ impl Session {
     /// The vectors of the last embedding as a file: `npy`, `jsonl` or `tsv`.
     pub fn vectors_file(&self, format: &str) -> Result<Uint8Array, JsValue> {
         let state = self.state.borrow();
-        let vectors = state
-            .vectors
-            .as_ref()
-            .ok_or_else(|| Failure::input("there are no vectors yet: embed some texts first"))?;
+        let vectors =
+            state.vectors.as_ref().ok_or_else(|| Failure::input("there are no vectors yet: embed some texts first"))?;
         Ok(Uint8Array::from(vectors.file(format)?.as_slice()))
     }
 
@@ -377,11 +329,9 @@ impl Session {
     pub(crate) fn ready(&self) -> Answer<Ready> {
         let state = self.state.borrow();
         match (&state.device, &state.model, &state.base) {
-            (Some(device), Some(model), Some(base)) => Ok(Ready {
-                device: Rc::clone(device),
-                model: Rc::clone(model),
-                base: base.clone(),
-            }),
+            (Some(device), Some(model), Some(base)) => {
+                Ok(Ready { device: Rc::clone(device), model: Rc::clone(model), base: base.clone() })
+            }
             (None, ..) => Err(Failure::input("open a device first")),
             _ => Err(Failure::input("open a model first")),
         }
@@ -444,9 +394,7 @@ async fn open_device(choice: &str) -> Answer<(Device, &'static str)> {
             Err(DeviceError::NoAdapter) => Ok((Device::cpu(), "this browser offers no WebGPU")),
             Err(_) => Ok((Device::cpu(), "WebGPU could not be opened")),
         },
-        other => Err(Failure::input(format!(
-            "device {other:?} is not known: use auto, gpu or cpu"
-        ))),
+        other => Err(Failure::input(format!("device {other:?} is not known: use auto, gpu or cpu"))),
     }
 }
 
@@ -455,21 +403,15 @@ fn open_model(name: &str, files: &Array) -> Answer<Model> {
     let mut sources = BTreeMap::new();
     for entry in files.iter() {
         let entry = Array::from(&entry);
-        let (Some(file), Ok(contents)) =
-            (entry.get(0).as_string(), entry.get(1).dyn_into::<Blob>())
-        else {
+        let (Some(file), Ok(contents)) = (entry.get(0).as_string(), entry.get(1).dyn_into::<Blob>()) else {
             return Err(Failure::other("a file without a name or contents"));
         };
-        let source = blob::source(contents)
-            .map_err(|_| Failure::other("this browser cannot read files in a worker"))?;
+        let source =
+            blob::source(contents).map_err(|_| Failure::other("this browser cannot read files in a worker"))?;
         sources.insert(file, source);
     }
     let is_gguf = |file: &String| file.to_ascii_lowercase().ends_with(".gguf");
-    let ggufs: Vec<String> = sources
-        .keys()
-        .filter(|file| is_gguf(file))
-        .cloned()
-        .collect();
+    let ggufs: Vec<String> = sources.keys().filter(|file| is_gguf(file)).cloned().collect();
     match (&ggufs[..], sources.len()) {
         ([], 0) => Err(Failure::input("no file was given")),
         ([], 1) if !sources.contains_key("config.json") => {
@@ -484,10 +426,7 @@ fn open_model(name: &str, files: &Array) -> Answer<Model> {
             Some(source) => Ok(Model::from_gguf(name, source)?),
             None => Err(Failure::other("a file went missing")),
         },
-        (several, _) => Err(Failure::input(format!(
-            "{} .gguf files were given, expected one",
-            several.len()
-        ))),
+        (several, _) => Err(Failure::input(format!("{} .gguf files were given, expected one", several.len()))),
     }
 }
 
@@ -511,15 +450,10 @@ fn data_report(samples: &Samples) -> Value {
     }
     if let Some(first) = report.untrained.first() {
         let count = report.untrained.len();
-        notes.push(format!(
-            "{count} rows with nothing to train on left out, the first: {first}"
-        ));
+        notes.push(format!("{count} rows with nothing to train on left out, the first: {first}"));
     }
     if report.truncated > 0 {
-        notes.push(format!(
-            "{} of {} samples cut to the longest length",
-            report.truncated, report.samples
-        ));
+        notes.push(format!("{} of {} samples cut to the longest length", report.truncated, report.samples));
     }
     json!({
         "file": report.file,

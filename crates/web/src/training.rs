@@ -9,8 +9,8 @@ use bft_core::loss::sample_weight;
 use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals, Tuner};
 use bft_formats::Adapter;
 use bft_train::{
-    Checkpoint, Control, DeviceSummary, Engine, EngineError, Event, Finished, LogProbs, Plan,
-    RunState, Store, TrainError, Trainer, checkpoint_files,
+    Checkpoint, Control, DeviceSummary, Engine, EngineError, Event, Finished, LogProbs, Plan, RunState, Store,
+    TrainError, Trainer, checkpoint_files,
 };
 use js_sys::Array;
 use serde_json::json;
@@ -39,77 +39,44 @@ impl Session {
         let plan = self.plan(&from_js(&settings)?)?;
         let mut files = memory_files(&files);
         let metrics = files.remove("metrics.jsonl");
-        let metrics = metrics.map_or_else(String::new, |bytes| {
-            String::from_utf8_lossy(&bytes).into_owned()
-        });
+        let metrics = metrics.map_or_else(String::new, |bytes| String::from_utf8_lossy(&bytes).into_owned());
         let model = Rc::clone(&ready.model);
         let name = PathBuf::from("the stored checkpoint");
-        let checkpoint =
-            Checkpoint::from_files(name, files, &model.config).map_err(Failure::from)?;
+        let checkpoint = Checkpoint::from_files(name, files, &model.config).map_err(Failure::from)?;
         if checkpoint.state.model_sha256 != model.sha256().map_err(Failure::from)? {
-            return Err(
-                Failure::input("the run belongs to another model: open that one first").into(),
-            );
+            return Err(Failure::input("the run belongs to another model: open that one first").into());
         }
         if checkpoint.state.data_sha256 != self.data_sha256() {
-            return Err(
-                Failure::input("the run belongs to other rows: its own are damaged").into(),
-            );
+            return Err(Failure::input("the run belongs to other rows: its own are damaged").into());
         }
         let trainer = Trainer::resume(&model, plan, checkpoint).map_err(Failure::from)?;
-        Ok(to_js(&finished(
-            &self.tune(&ready, trainer, &metrics).await?,
-        )))
+        Ok(to_js(&finished(&self.tune(&ready, trainer, &metrics).await?)))
     }
 }
 
 impl Session {
     fn data_sha256(&self) -> String {
         let state = self.state.borrow();
-        state
-            .train
-            .as_ref()
-            .map_or_else(String::new, |data| data.sha256.clone())
+        state.train.as_ref().map_or_else(String::new, |data| data.sha256.clone())
     }
 
     async fn tune(&self, ready: &Ready, trainer: Trainer<'_>, metrics: &str) -> Answer<Finished> {
-        let memory = trainer
-            .plan()
-            .memory(&ready.model, trainer.adapter())
-            .map_err(Failure::from)?;
+        let memory = trainer.plan().memory(&ready.model, trainer.adapter()).map_err(Failure::from)?;
         let summary = DeviceSummary::new(ready.device.info(), memory.total_bytes);
         let options = trainer.plan().tuner_options();
-        Tuner::compile(&ready.device, &ready.model, trainer.adapter(), options)
-            .await
-            .map_err(Failure::from)?;
-        let turns = Turns {
-            host: &self.host,
-            device: Rc::clone(&ready.device),
-        };
-        let made = Made {
-            metrics: metrics.to_owned(),
-            ..Made::default()
-        };
+        Tuner::compile(&ready.device, &ready.model, trainer.adapter(), options).await.map_err(Failure::from)?;
+        let turns = Turns { host: &self.host, device: Rc::clone(&ready.device) };
+        let made = Made { metrics: metrics.to_owned(), ..Made::default() };
         let made = RefCell::new(made);
         let engine = |adapter, plan: &Plan| {
             let tuner = Tuner::on(&ready.device, &ready.base, &adapter, plan.tuner_options())?;
-            Ok(Paced {
-                tuner,
-                turns: &turns,
-                weights: Vec::new(),
-            })
+            Ok(Paced { tuner, turns: &turns, weights: Vec::new() })
         };
         let store = |_: &Plan, _| Ok(PageStore::new(&self.host, &made));
         let mut weights = BTreeMap::new();
         let mut hear = |event: Event| self.tell(event, &mut weights);
-        let result = trainer
-            .run_in(&summary, engine, store, &turns, &mut hear)
-            .await;
-        let Made {
-            metrics,
-            run,
-            adapter,
-        } = made.into_inner();
+        let result = trainer.run_in(&summary, engine, store, &turns, &mut hear).await;
+        let Made { metrics, run, adapter } = made.into_inner();
         let mut state = self.state.borrow_mut();
         state.metrics = metrics;
         state.run = run;
@@ -185,12 +152,7 @@ struct PageStore<'r> {
 impl<'r> PageStore<'r> {
     fn new(host: &'r Host, made: &'r RefCell<Made>) -> Self {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Self {
-            host,
-            made,
-            opened: Instant::now(),
-            opened_at: since_1970.unwrap_or_default().as_secs_f64(),
-        }
+        Self { host, made, opened: Instant::now(), opened_at: since_1970.unwrap_or_default().as_secs_f64() }
     }
 }
 
@@ -261,12 +223,7 @@ impl LogProbs for Paced<'_, '_> {
 }
 
 impl Engine for Paced<'_, '_> {
-    async fn accumulate(
-        &mut self,
-        batch: &Batch,
-        totals: StepTotals,
-        loss: &LossConfig,
-    ) -> Result<(), EngineError> {
+    async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError> {
         Engine::accumulate(&mut self.tuner, batch, totals, loss).await?;
         let samples = self.tuner.last_log_probs().await?;
         let weights = samples.iter().map(|s| sample_weight(s, loss));

@@ -33,9 +33,7 @@ impl Vectors {
                 line.push('\n');
                 line
             })),
-            other => Err(Failure::input(format!(
-                "{other:?} is not a format of vectors: expected npy, jsonl or tsv"
-            ))),
+            other => Err(Failure::input(format!("{other:?} is not a format of vectors: expected npy, jsonl or tsv"))),
         }
     }
 
@@ -47,11 +45,8 @@ impl Vectors {
     }
 
     fn npy(&self) -> Vec<u8> {
-        let mut header = format!(
-            "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
-            self.ids.len(),
-            self.width
-        );
+        let mut header =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", self.ids.len(), self.width);
         // Magic, version and length take 10 bytes; the data must start at a multiple of 64.
         while (10 + header.len() + 1) % 64 != 0 {
             header.push(' ');
@@ -70,21 +65,14 @@ mod tests {
     use super::*;
 
     fn vectors() -> Vectors {
-        Vectors {
-            ids: vec!["TP53".into(), "a\tb".into()],
-            width: 2,
-            values: vec![1.0, -0.5, 0.25, 3.0],
-        }
+        Vectors { ids: vec!["TP53".into(), "a\tb".into()], width: 2, values: vec![1.0, -0.5, 0.25, 3.0] }
     }
 
     #[test]
     fn each_format_holds_every_number() {
         let text = |format| String::from_utf8(vectors().file(format).unwrap()).unwrap();
         assert_eq!(text("tsv"), "TP53\t1\t-0.5\na b\t0.25\t3\n");
-        assert_eq!(
-            text("jsonl").lines().next().unwrap(),
-            r#"{"id":"TP53","embedding":[1.0,-0.5]}"#
-        );
+        assert_eq!(text("jsonl").lines().next().unwrap(), r#"{"id":"TP53","embedding":[1.0,-0.5]}"#);
         let npy = vectors().file("npy").unwrap();
         assert_eq!(npy.len() % 64, 16, "data start at a multiple of 64");
         assert!(String::from_utf8_lossy(&npy[10..]).contains("'shape': (2, 2)"));

@@ -52,35 +52,25 @@ impl Session {
         let context = ready.model.config.max_position_embeddings;
         let max_length = context.min(tokens.len().saturating_add(options.max_new_tokens));
         let runner_options = RunnerOptions {
-            capacity: Capacity {
-                tokens: tokens.len().clamp(1, PROMPT_PIECE),
-                trained: 1,
-                samples: 1,
-            },
+            capacity: Capacity { tokens: tokens.len().clamp(1, PROMPT_PIECE), trained: 1, samples: 1 },
             max_length,
         };
         let adapter = adapter.map(|named| &named.adapter);
-        let runner = Runner::on(&ready.device, &ready.base, adapter, runner_options)
-            .map_err(Failure::from)?;
+        let runner = Runner::on(&ready.device, &ready.base, adapter, runner_options).map_err(Failure::from)?;
         let sampling = Sampling {
             temperature: options.temperature,
             top_p: options.top_p,
             seed: options.seed,
             ..Sampling::default()
         };
-        let turns = Turns {
-            host: &self.host,
-            device: Rc::clone(&ready.device),
-        };
+        let turns = Turns { host: &self.host, device: Rc::clone(&ready.device) };
         let new = options.max_new_tokens;
         let who = if options.adapter { "tuned" } else { "base" };
         let mut writer =
-            TextWriter::new(&runner, &ready.model, tokenizer, sampling, new, max_length)
-                .map_err(Failure::from)?;
+            TextWriter::new(&runner, &ready.model, tokenizer, sampling, new, max_length).map_err(Failure::from)?;
         let written = writer
             .go_on(&tokens, &turns, |piece| {
-                self.host
-                    .tell(json!({ "event": "token", "who": who, "text": piece }));
+                self.host.tell(json!({ "event": "token", "who": who, "text": piece }));
             })
             .await
             .map_err(Failure::from)?;

@@ -83,44 +83,21 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "train, 4 × 256 tokens, a quarter trained",
-        bft: &[
-            "--task",
-            "train",
-            "--device",
-            "cpu",
-            "--trained-share",
-            "0.25",
-        ],
+        bft: &["--task", "train", "--device", "cpu", "--trained-share", "0.25"],
         rivals: &[],
         rounds: 3,
         counts: Counts::Tokens,
     },
     Case {
         name: "train, 256 + 128 + 64 + 32 tokens",
-        bft: &[
-            "--task",
-            "train",
-            "--device",
-            "cpu",
-            "--lengths",
-            "256,128,64,32",
-        ],
+        bft: &["--task", "train", "--device", "cpu", "--lengths", "256,128,64,32"],
         rivals: &[],
         rounds: 3,
         counts: Counts::Tokens,
     },
     Case {
         name: "embed, 16 × 128 tokens",
-        bft: &[
-            "--task",
-            "embed",
-            "--device",
-            "cpu",
-            "--batch-size",
-            "16",
-            "--length",
-            "128",
-        ],
+        bft: &["--task", "embed", "--device", "cpu", "--batch-size", "16", "--length", "128"],
         rivals: &[Rival::Torch(&["embed"])],
         rounds: 5,
         counts: Counts::Tokens,
@@ -168,27 +145,20 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         [word, flag, file] if flag == "--output" => (word.as_str(), Some(file)),
         _ => {
             return Err(
-                "`cargo xtask bench` takes at most one word, a part of a case's name, and --output FILE".to_owned(),
+                "`cargo xtask bench` takes at most one word, a part of a case's name, and --output FILE".to_owned()
             );
         }
     };
-    let output = output.map_or_else(
-        || shell::root().join("target/bench/table.md"),
-        PathBuf::from,
-    );
+    let output = output.map_or_else(|| shell::root().join("target/bench/table.md"), PathBuf::from);
     if !CASES.iter().any(|case| case.name.contains(wanted)) {
         let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-        return Err(format!(
-            "no case has `{wanted}` in its name; there are:\n  {}",
-            names.join("\n  ")
-        ));
+        return Err(format!("no case has `{wanted}` in its name; there are:\n  {}", names.join("\n  ")));
     }
     let model = model::get()?;
     let bft = demo::build()?;
     let python = std::env::var("BFT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let has = |what: &str, imports: &str, file: &str| {
-        let there =
-            shell::succeeds(Command::new(&python).args(["-c", &format!("import {imports}")]));
+        let there = shell::succeeds(Command::new(&python).args(["-c", &format!("import {imports}")]));
         if !there {
             println!(
                 "{what} is left out: `{python}` cannot import {imports}; install tests/bench/{file} and set BFT_PYTHON to that Python"
@@ -201,22 +171,13 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     let sides = Sides {
         bft,
         model,
-        torch: has(
-            "PyTorch",
-            "torch, transformers, peft, gguf",
-            "requirements.txt",
-        ),
+        torch: has("PyTorch", "torch, transformers, peft, gguf", "requirements.txt"),
         llama: has("llama.cpp", "llama_cpp", "requirements-llama.txt"),
         burn: with_burn.then(build_burn).flatten(),
         python,
         ragged: shell::root().join("target/bench").join(RAGGED),
     };
-    let mut table = Table::new(
-        ["cargo xtask bench", wanted]
-            .join(" ")
-            .trim_end()
-            .to_owned(),
-    );
+    let mut table = Table::new(["cargo xtask bench", wanted].join(" ").trim_end().to_owned());
     for case in cases() {
         heading(case.name);
         sides.measure(case, &mut table)?;
@@ -273,10 +234,7 @@ impl Sides {
     fn theirs(&self, rival: Rival, bft: &Value) -> Option<Command> {
         let script = |name: &str| {
             let mut command = Command::new(&self.python);
-            command
-                .arg(shell::root().join("tests/bench").join(name))
-                .arg("--model")
-                .arg(&self.model);
+            command.arg(shell::root().join("tests/bench").join(name)).arg("--model").arg(&self.model);
             command
         };
         let torch = |mode: &[&str], dtype: &str| {
@@ -298,9 +256,7 @@ impl Sides {
 
     fn ours(&self, case: &Case) -> Command {
         let mut command = Command::new(&self.bft);
-        command
-            .args(["bench", "--serve", "--model"])
-            .arg(&self.model);
+        command.args(["bench", "--serve", "--model"]).arg(&self.model);
         for flag in case.bft {
             match *flag {
                 RAGGED => command.arg(&self.ragged),
@@ -318,8 +274,7 @@ impl Sides {
                 return Ok(());
             };
             if let Some(folder) = self.ragged.parent() {
-                std::fs::create_dir_all(folder)
-                    .map_err(|error| format!("{}: {error}", folder.display()))?;
+                std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
             }
             shell::run(command.arg("--write-rows").arg(&self.ragged))?;
         }
@@ -352,12 +307,7 @@ impl Sides {
         }
         let (_, _, bft) = &sides[0];
         let speed = bft.rate();
-        let ours = format!(
-            "| {} | {} | {}",
-            case.name,
-            case.counts.show(speed),
-            bft.peak()
-        );
+        let ours = format!("| {} | {} | {}", case.name, case.counts.show(speed), bft.peak());
         let row = |(name, _, side): &(&str, Server, Side)| {
             format!(
                 "{ours} | {name} | {} | {} | {:.2} |",

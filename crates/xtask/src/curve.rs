@@ -17,8 +17,8 @@ pub struct Curve {
 impl Curve {
     /// Reads metrics.jsonl: `step` with `nll` for training rows, with `eval_nll` for evaluation rows.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
         let mut curve = Curve::default();
         for (index, line) in text.lines().enumerate() {
             let row: Value = serde_json::from_str(line)
@@ -48,8 +48,7 @@ impl Curve {
         let half = width / 2;
         (0..self.train.len())
             .map(|at| {
-                let window =
-                    &self.train[at.saturating_sub(half)..(at + half + 1).min(self.train.len())];
+                let window = &self.train[at.saturating_sub(half)..(at + half + 1).min(self.train.len())];
                 let mean = window.iter().map(|(_, nll)| nll).sum::<f64>() / window.len() as f64;
                 (self.train[at].0, mean)
             })
@@ -146,21 +145,13 @@ mod tests {
 
     #[test]
     fn the_held_out_rows_have_a_beginning_and_an_end() {
-        let curve = Curve {
-            train: Vec::new(),
-            eval: vec![(0.0, 2.5), (3.0, 2.0), (6.0, 1.5)],
-        };
+        let curve = Curve { train: Vec::new(), eval: vec![(0.0, 2.5), (3.0, 2.0), (6.0, 1.5)] };
         assert_eq!(curve.held_out(), Some((2.5, 1.5)));
     }
 
     #[test]
     fn smoothing_keeps_the_ends() {
-        let curve = Curve {
-            train: (0..5)
-                .map(|step| (f64::from(step), f64::from(step)))
-                .collect(),
-            eval: Vec::new(),
-        };
+        let curve = Curve { train: (0..5).map(|step| (f64::from(step), f64::from(step))).collect(), eval: Vec::new() };
         assert_eq!(curve.smooth(0), curve.train);
         let means: Vec<f64> = curve.smooth(3).into_iter().map(|point| point.1).collect();
         assert_eq!(means, [0.5, 1.0, 2.0, 3.0, 3.5]);

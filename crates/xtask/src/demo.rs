@@ -54,51 +54,32 @@ struct Demo {
 pub fn run(rest: &[String]) -> Result<(), String> {
     crate::no_arguments(rest, "demo")?;
     let started = Instant::now();
-    println!(
-        "{}",
-        bold("SmolLM2-135M learns human gene facts with Balanced Fine-Tuning")
-    );
+    println!("{}", bold("SmolLM2-135M learns human gene facts with Balanced Fine-Tuning"));
 
     heading("1. The model");
     let model = model::get()?;
     heading("2. The program");
     let bft = build()?;
     let work = target_folder(&bft).join("demo");
-    let demo = Demo {
-        bft,
-        model,
-        data: shell::root().join("crates/xtask/data/genes"),
-        work,
-    };
+    let demo = Demo { bft, model, data: shell::root().join("crates/xtask/data/genes"), work };
     demo.clear()?;
     let questions: Questions = read_json(&demo.data.join("questions.json"))?;
 
     heading("3. Before training");
     let answers_before = demo.answers(&questions, None)?;
 
-    println!(
-        "{} questions asked; the answers stand below, beside those after training",
-        answers_before.len()
-    );
+    println!("{} questions asked; the answers stand below, beside those after training", answers_before.len());
 
     heading("4. Training");
-    println!(
-        "{}",
-        dim("held out: trained facts in phrasings that training never shows")
-    );
+    println!("{}", dim("held out: trained facts in phrasings that training never shows"));
     let adapter = demo.work.join("adapter");
     demo.train(&adapter)?;
 
     heading("5. After training");
     let curve = Curve::read(&adapter.join("metrics.jsonl"))?;
-    let (before, after) = curve
-        .held_out()
-        .ok_or("metrics.jsonl holds no evaluation before and after training")?;
+    let (before, after) = curve.held_out().ok_or("metrics.jsonl holds no evaluation before and after training")?;
     let answers_after = demo.answers(&questions, Some(&adapter))?;
-    println!(
-        "held-out NLL {before:.3} → {} a token",
-        green(&format!("{after:.3}"))
-    );
+    println!("held-out NLL {before:.3} → {} a token", green(&format!("{after:.3}")));
     for (index, question) in questions.questions.iter().enumerate() {
         println!("\n  {}", bold(&question.question));
         println!("    before  {}", dim(&answers_before[index]));
@@ -109,13 +90,9 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     heading("6. Nearest neighbours by embedding");
     let vectors = demo.embed(&adapter)?;
     for gene in &questions.neighbours_of {
-        let near = vectors
-            .nearest(gene, 3)
-            .ok_or_else(|| format!("embed.jsonl has no row for {gene}"))?;
-        let near: Vec<String> = near
-            .iter()
-            .map(|(name, cosine)| format!("{name:<8} {}", dim(&format!("{cosine:.2}"))))
-            .collect();
+        let near = vectors.nearest(gene, 3).ok_or_else(|| format!("embed.jsonl has no row for {gene}"))?;
+        let near: Vec<String> =
+            near.iter().map(|(name, cosine)| format!("{name:<8} {}", dim(&format!("{cosine:.2}")))).collect();
         println!("  {gene:<8} {}", near.join("   "));
     }
 
@@ -126,27 +103,13 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     println!("  adapter     {} (PEFT layout)", adapter.display());
     println!("\nUse it:\n");
     let mut example = demo.bft("generate");
-    example
-        .arg("--adapter")
-        .arg(&adapter)
-        .args(["--prompt", &questions.questions[0].question]);
-    println!(
-        "  {}",
-        shell::show(&example).replacen("bft", &demo.bft.display().to_string(), 1)
-    );
-    println!(
-        "\n{}",
-        dim(&format!(
-            "{:.1} minutes in all",
-            started.elapsed().as_secs_f64() / 60.0
-        ))
-    );
+    example.arg("--adapter").arg(&adapter).args(["--prompt", &questions.questions[0].question]);
+    println!("  {}", shell::show(&example).replacen("bft", &demo.bft.display().to_string(), 1));
+    println!("\n{}", dim(&format!("{:.1} minutes in all", started.elapsed().as_secs_f64() / 60.0)));
     if after < before {
         Ok(())
     } else {
-        Err(format!(
-            "held-out NLL did not fall ({before:.3} → {after:.3}): something is wrong"
-        ))
+        Err(format!("held-out NLL did not fall ({before:.3} → {after:.3}): something is wrong"))
     }
 }
 
@@ -166,18 +129,10 @@ impl Demo {
         std::fs::create_dir_all(&self.work).map_err(problem)
     }
 
-    fn answers(
-        &self,
-        questions: &Questions,
-        adapter: Option<&Path>,
-    ) -> Result<Vec<String>, String> {
+    fn answers(&self, questions: &Questions, adapter: Option<&Path>) -> Result<Vec<String>, String> {
         let ask = |question: &Question| {
             let mut command = self.bft("generate");
-            command.args(["--prompt", &question.question]).args([
-                "--max-new-tokens",
-                "48",
-                "--json",
-            ]);
+            command.args(["--prompt", &question.question]).args(["--max-new-tokens", "48", "--json"]);
             with_adapter(&mut command, adapter);
             let answer = shell::json(&mut command)?;
             let text = answer["text"].as_str().unwrap_or_default();
@@ -211,8 +166,7 @@ impl Demo {
             .arg(&out)
             .arg("--json");
         shell::json(&mut command)?;
-        let text =
-            std::fs::read_to_string(&out).map_err(|error| format!("{}: {error}", out.display()))?;
+        let text = std::fs::read_to_string(&out).map_err(|error| format!("{}: {error}", out.display()))?;
         let mut vectors = Vectors::default();
         for line in text.lines() {
             #[derive(Deserialize)]
@@ -220,8 +174,7 @@ impl Demo {
                 id: String,
                 embedding: Vec<f32>,
             }
-            let row: Row = serde_json::from_str(line)
-                .map_err(|error| format!("{}: {error}", out.display()))?;
+            let row: Row = serde_json::from_str(line).map_err(|error| format!("{}: {error}", out.display()))?;
             vectors.names.push(row.id);
             vectors.rows.push(row.embedding);
         }
@@ -238,14 +191,11 @@ fn with_adapter(command: &mut Command, adapter: Option<&Path>) {
 
 /// A number of an answer in JSON.
 pub fn number(answer: &Value, key: &str) -> Result<f64, String> {
-    answer[key]
-        .as_f64()
-        .ok_or_else(|| format!("found no number `{key}` in {answer}"))
+    answer[key].as_f64().ok_or_else(|| format!("found no number `{key}` in {answer}"))
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -267,10 +217,7 @@ pub fn build() -> Result<PathBuf, String> {
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
         .next_back()
         .ok_or("cargo built no program")?;
-    println!(
-        "{}",
-        dim(&format!("  ok, {:.0} s", started.elapsed().as_secs_f64()))
-    );
+    println!("{}", dim(&format!("  ok, {:.0} s", started.elapsed().as_secs_f64())));
     Ok(executable)
 }
 

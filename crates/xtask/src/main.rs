@@ -63,9 +63,7 @@ fn main() -> ExitCode {
             .iter()
             .max_by(|a, b| strsim::jaro(name, a.name).total_cmp(&strsim::jaro(name, b.name)))
             .filter(|task| strsim::jaro(name, task.name) > 0.6);
-        let guess = nearest.map_or_else(String::new, |task| {
-            format!("; did you mean `cargo xtask {}`?", task.name)
-        });
+        let guess = nearest.map_or_else(String::new, |task| format!("; did you mean `cargo xtask {}`?", task.name));
         return list(&format!("there is no task `{name}`{guess}"));
     };
     match (task.run)(rest) {
@@ -94,8 +92,6 @@ fn tasks() -> String {
 fn no_arguments(rest: &[String], task: &str) -> Result<(), String> {
     match rest.first() {
         None => Ok(()),
-        Some(found) => Err(format!(
-            "`cargo xtask {task}` takes no arguments, found `{found}`"
-        )),
+        Some(found) => Err(format!("`cargo xtask {task}` takes no arguments, found `{found}`")),
     }
 }

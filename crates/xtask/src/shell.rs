@@ -41,11 +41,7 @@ pub fn dim(text: &str) -> String {
 
 fn styled(text: &str, code: &str) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if plain || !std::io::stdout().is_terminal() {
-        text.to_owned()
-    } else {
-        format!("\x1b[{code}m{text}\x1b[0m")
-    }
+    if plain || !std::io::stdout().is_terminal() { text.to_owned() } else { format!("\x1b[{code}m{text}\x1b[0m") }
 }
 
 /// Runs a command with its output on this terminal; shows the command and how long it took.
@@ -53,14 +49,9 @@ pub fn run(command: &mut Command) -> Result<(), String> {
     let shown = show(command);
     println!("{}", dim(&format!("$ {shown}")));
     let started = Instant::now();
-    let status = command
-        .status()
-        .map_err(|error| format!("`{shown}` could not be started: {error}"))?;
+    let status = command.status().map_err(|error| format!("`{shown}` could not be started: {error}"))?;
     if status.success() {
-        println!(
-            "{}",
-            dim(&format!("  ok, {:.0} s", started.elapsed().as_secs_f64()))
-        );
+        println!("{}", dim(&format!("  ok, {:.0} s", started.elapsed().as_secs_f64())));
         Ok(())
     } else {
         Err(format!("`{shown}` failed ({status})"))
@@ -84,8 +75,7 @@ pub fn output(command: &mut Command) -> Result<String, String> {
 pub fn json(command: &mut Command) -> Result<serde_json::Value, String> {
     let text = output(command)?;
     let line = text.lines().last().unwrap_or_default();
-    serde_json::from_str(line)
-        .map_err(|error| format!("`{}` printed no JSON: {error}: {line}", show(command)))
+    serde_json::from_str(line).map_err(|error| format!("`{}` printed no JSON: {error}: {line}", show(command)))
 }
 
 /// Whether a program runs at all, quietly.

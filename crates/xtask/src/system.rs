@@ -19,24 +19,12 @@ pub fn vulkan() -> Result<(), String> {
     install(&["mesa-vulkan-drivers", "libvulkan1"])
 }
 
-const LIBRARIES: [&str; 6] = [
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib64",
-    "/usr/lib",
-    "/usr/local/lib",
-    "/lib",
-];
+const LIBRARIES: [&str; 6] =
+    ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib", "/lib"];
 
 fn vulkan_driver() -> Option<String> {
-    const DRIVERS: [&str; 3] = [
-        "/usr/share/vulkan/icd.d",
-        "/etc/vulkan/icd.d",
-        "/usr/local/share/vulkan/icd.d",
-    ];
-    let loader = LIBRARIES
-        .iter()
-        .any(|folder| Path::new(folder).join("libvulkan.so.1").exists());
+    const DRIVERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
+    let loader = LIBRARIES.iter().any(|folder| Path::new(folder).join("libvulkan.so.1").exists());
     if !loader {
         return None;
     }
@@ -80,10 +68,7 @@ fn libclang() -> bool {
             .filter(|name| !name.starts_with("libclang-cpp"))
             .any(|name| name.starts_with("libclang.so") || name.starts_with("libclang-"))
     };
-    let versions = std::fs::read_dir("/usr/lib")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let versions = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     std::env::var_os("LIBCLANG_PATH").is_some()
         || LIBRARIES.iter().any(|folder| named(Path::new(folder)))
         || versions
@@ -102,10 +87,7 @@ pub fn pip() -> Result<(), String> {
     if found() {
         Ok(())
     } else {
-        Err(
-            "`python3 -m pip` still does not run; install Python 3 with pip and try again"
-                .to_owned(),
-        )
+        Err("`python3 -m pip` still does not run; install Python 3 with pip and try again".to_owned())
     }
 }
 
@@ -125,12 +107,7 @@ pub fn node() -> Result<(), String> {
     let mut part = || parts.next().and_then(|part| part.parse::<u32>().ok());
     match (part(), part()) {
         (Some(major), Some(minor)) if (major, minor) >= OLDEST => Ok(()),
-        _ => Err(format!(
-            "the page needs Node.js {}.{} or newer, found {}",
-            OLDEST.0,
-            OLDEST.1,
-            version.trim()
-        )),
+        _ => Err(format!("the page needs Node.js {}.{} or newer, found {}", OLDEST.0, OLDEST.1, version.trim())),
     }
 }
 
@@ -145,14 +122,9 @@ pub fn chromium() -> Result<(), String> {
 
 /// Installs Debian packages, as root or through sudo where that asks for no password.
 pub fn install(packages: &[&str]) -> Result<(), String> {
-    let advice = format!(
-        "install {} with your system's package manager",
-        packages.join(" and ")
-    );
+    let advice = format!("install {} with your system's package manager", packages.join(" and "));
     if !succeeds(Command::new("apt-get").arg("--version")) {
-        return Err(format!(
-            "this is not a Debian machine (no apt-get): {advice}"
-        ));
+        return Err(format!("this is not a Debian machine (no apt-get): {advice}"));
     }
     let root = succeeds(Command::new("sh").args(["-c", "test $(id -u) = 0"]));
     let as_root = || -> Result<Command, String> {
@@ -164,9 +136,7 @@ pub fn install(packages: &[&str]) -> Result<(), String> {
             command.args(["-n", "apt-get"]);
             return Ok(command);
         }
-        Err(format!(
-            "not root, and sudo would ask for a password: {advice}"
-        ))
+        Err(format!("not root, and sudo would ask for a password: {advice}"))
     };
     run(as_root()?.args(["-q", "update"]))?;
     run(as_root()?

@@ -26,11 +26,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     };
     lint(&[])?;
     // One build for all tests: those of MPI are among them where there is one.
-    let features: &[&str] = if mpi {
-        &["--features", "bft-cli/mpi"]
-    } else {
-        &[]
-    };
+    let features: &[&str] = if mpi { &["--features", "bft-cli/mpi"] } else { &[] };
     if mpi {
         lint(features)?;
     }
@@ -44,9 +40,6 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     )?;
     // That build left the command line, which the page has to agree with.
     page::test()?;
-    println!(
-        "\nall passed in {:.0} minutes",
-        started.elapsed().as_secs_f64() / 60.0
-    );
+    println!("\nall passed in {:.0} minutes", started.elapsed().as_secs_f64() / 60.0);
     Ok(())
 }

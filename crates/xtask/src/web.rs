@@ -22,9 +22,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             return page::test();
         }
         [found, ..] => {
-            return Err(format!(
-                "`cargo xtask web` takes no arguments but --build or --test, found `{found}`"
-            ));
+            return Err(format!("`cargo xtask web` takes no arguments but --build or --test, found `{found}`"));
         }
     };
     build()?;
@@ -33,9 +31,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         println!("\n{} is ready for any static host", dist.display());
         return Ok(());
     }
-    heading(&format!(
-        "Serving http://localhost:{PORT}/ (Ctrl-C ends it)"
-    ));
+    heading(&format!("Serving http://localhost:{PORT}/ (Ctrl-C ends it)"));
     page::serve(PORT)
 }
 
@@ -67,16 +63,9 @@ pub fn ops() -> Result<(), String> {
 fn module(toolchain: &Toolchain, package: &str, folder: &str, name: &str) -> Result<(), String> {
     let build = ["--package", package, "--profile", "web"];
     shell::run(toolchain.cargo().args(build))?;
-    let built = root()
-        .join("target")
-        .join(TARGET)
-        .join("web")
-        .join(format!("{}.wasm", package.replace('-', "_")));
+    let built = root().join("target").join(TARGET).join("web").join(format!("{}.wasm", package.replace('-', "_")));
     shell::run(
-        cargo()
-            .args(["run", "--quiet", "--package", "bft-bindgen", "--"])
-            .args([built, root().join(folder)])
-            .arg(name),
+        cargo().args(["run", "--quiet", "--package", "bft-bindgen", "--"]).args([built, root().join(folder)]).arg(name),
     )
 }
 
@@ -91,13 +80,8 @@ enum Toolchain {
 impl Toolchain {
     fn find() -> Result<Self, String> {
         let installed = || {
-            shell::output(Command::new("rustc").args([
-                "--print",
-                "target-libdir",
-                "--target",
-                TARGET,
-            ]))
-            .is_ok_and(|folder| Path::new(folder.trim()).exists())
+            shell::output(Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]))
+                .is_ok_and(|folder| Path::new(folder.trim()).exists())
         };
         if installed() {
             println!("WebAssembly: {TARGET} of this toolchain");
@@ -132,10 +116,7 @@ impl Toolchain {
                     .env("RUSTC", "/usr/bin/rustc")
                     // The library is built from source, which stable compilers do only for those who insist.
                     .env("RUSTC_BOOTSTRAP", "1")
-                    .env(
-                        "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER",
-                        "/usr/bin/wasm-ld",
-                    )
+                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "/usr/bin/wasm-ld")
                     .args(["build", "-Zbuild-std=std,panic_abort"]);
                 command
             }
@@ -146,8 +127,6 @@ impl Toolchain {
 }
 
 fn debian_is_there() -> bool {
-    ["/usr/bin/cargo", "/usr/bin/rustc", "/usr/bin/wasm-ld"]
-        .iter()
-        .all(|program| Path::new(program).exists())
+    ["/usr/bin/cargo", "/usr/bin/rustc", "/usr/bin/wasm-ld"].iter().all(|program| Path::new(program).exists())
         && Path::new("/usr/lib/rustlib/src/rust/library").exists()
 }

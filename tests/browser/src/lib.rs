@@ -18,9 +18,7 @@ pub fn ops() -> Vec<String> {
 pub async fn compare(name: String) -> Result<usize, JsValue> {
     let op = OPS.iter().find(|op| op.name == name);
     let op = op.ok_or_else(|| JsValue::from(format!("no op {name}")))?;
-    let gpu = Device::open(&DeviceRequest::Gpu(None))
-        .await
-        .map_err(|error| error.to_string())?;
+    let gpu = Device::open(&DeviceRequest::Gpu(None)).await.map_err(|error| error.to_string())?;
     Ok(bft_tests::ops::gpu_difference(op, &gpu).await?)
 }
 

@@ -79,10 +79,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
 }
 
 pub(crate) fn damaged(path: &Path, error: &rusqlite::Error) -> BioError {
-    BioError::file(
-        path,
-        format!("cannot be read as a database ({error}); run `bft bio fetch` to get it anew"),
-    )
+    BioError::file(path, format!("cannot be read as a database ({error}); run `bft bio fetch` to get it anew"))
 }
 
 impl Genome {
@@ -136,10 +133,7 @@ impl Genome {
     }
 
     fn damaged(&self, error: &rusqlite::Error) -> BioError {
-        damaged(
-            Path::new(self.database.path().unwrap_or("org.Hs.eg.sqlite")),
-            error,
-        )
+        damaged(Path::new(self.database.path().unwrap_or("org.Hs.eg.sqlite")), error)
     }
 
     /// Direct annotations, sorted; `evidence` keeps these codes alone, all where it is empty.
@@ -148,11 +142,7 @@ impl Genome {
     }
 
     /// Annotations with those of every term's descendants, sorted.
-    pub fn annotations_inherited(
-        &self,
-        aspect: Aspect,
-        evidence: &[&str],
-    ) -> Result<Vec<Annotation>> {
+    pub fn annotations_inherited(&self, aspect: Aspect, evidence: &[&str]) -> Result<Vec<Annotation>> {
         self.read_annotations(&format!("{}_all", aspect.table()), evidence)
     }
 
@@ -165,11 +155,7 @@ impl Genome {
             if let Some(gene) = gene
                 && (evidence.is_empty() || evidence.contains(&code.as_str()))
             {
-                found.push(Annotation {
-                    gene: *gene,
-                    go: row.get(1)?,
-                    evidence: code,
-                });
+                found.push(Annotation { gene: *gene, go: row.get(1)?, evidence: code });
             }
             Ok(())
         })

@@ -33,11 +33,7 @@ impl GeneSets {
     pub fn read_gmt(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
         let text = read_text(path)?;
         let mut found = Self::default();
-        for (index, line) in text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim().is_empty())
-        {
+        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let cells: Vec<&str> = line.trim_end_matches(['\r', '\t']).split('\t').collect();
             if index == 0 && cells.len() == 1 {
                 return Err(BioError::file(
@@ -45,11 +41,7 @@ impl GeneSets {
                     "line 1 has no tabs: expected GMT, name, description and genes between tabs",
                 ));
             }
-            let words = cells
-                .iter()
-                .skip(2)
-                .copied()
-                .filter(|word| !word.trim().is_empty());
+            let words = cells.iter().skip(2).copied().filter(|word| !word.trim().is_empty());
             found.add(cells[0], &format!("line {}", index + 1), words, resolver);
         }
         found.checked(path)
@@ -60,21 +52,16 @@ impl GeneSets {
         let table = Table::read(path)?;
         let mut found = Self::default();
         let column = |name: &str| {
-            let header = table
-                .rows
-                .first()
-                .map(|(_, row)| row.as_slice())
-                .unwrap_or_default();
-            header.iter().position(|cell| cell == name).ok_or_else(|| {
-                BioError::file(path, format!("has no column {name}; run `bft bio fetch`"))
-            })
+            let header = table.rows.first().map(|(_, row)| row.as_slice()).unwrap_or_default();
+            header
+                .iter()
+                .position(|cell| cell == name)
+                .ok_or_else(|| BioError::file(path, format!("has no column {name}; run `bft bio fetch`")))
         };
         let (name, genes) = (column("Name")?, column("Genes")?);
         for (line, row) in table.rows.iter().skip(1) {
             let cell = |column: usize| row.get(column).map_or("", String::as_str);
-            let words = cell(genes)
-                .split(';')
-                .filter(|word| !word.trim().is_empty());
+            let words = cell(genes).split(';').filter(|word| !word.trim().is_empty());
             found.add(cell(name), &format!("line {line}"), words, resolver);
         }
         found.checked(path)
@@ -94,19 +81,10 @@ impl GeneSets {
             held.extend(set.genes.iter().copied());
             sets.push(set.clone());
         }
-        Self {
-            sets,
-            notes: Vec::new(),
-        }
+        Self { sets, notes: Vec::new() }
     }
 
-    fn add<'w>(
-        &mut self,
-        name: &str,
-        place: &str,
-        words: impl Iterator<Item = &'w str>,
-        resolver: &Resolver<'_>,
-    ) {
+    fn add<'w>(&mut self, name: &str, place: &str, words: impl Iterator<Item = &'w str>, resolver: &Resolver<'_>) {
         let mapping = Mapping::new(resolver, words);
         let mut genes: Vec<GeneId> = mapping.genes.iter().map(|(gene, _)| *gene).collect();
         genes.sort_unstable();
@@ -117,18 +95,13 @@ impl GeneSets {
             .chain(mapping.ambiguous.iter().map(|(word, _)| word.as_str()))
             .collect();
         if !lost.is_empty() {
-            self.notes
-                .push(format!("{place}, {name}: no gene for {}", lost.join(", ")));
+            self.notes.push(format!("{place}, {name}: no gene for {}", lost.join(", ")));
         }
         if genes.is_empty() {
-            self.notes
-                .push(format!("{place}, {name}: an empty set, left out"));
+            self.notes.push(format!("{place}, {name}: an empty set, left out"));
             return;
         }
-        self.sets.push(GeneSet {
-            name: name.to_owned(),
-            genes,
-        });
+        self.sets.push(GeneSet { name: name.to_owned(), genes });
     }
 
     fn checked(self, path: &Path) -> Result<Self> {

@@ -54,10 +54,7 @@ impl H5ad {
     pub fn open(path: &Path) -> Result<Self> {
         let known = hdf5_pure::is_hdf5(path).map_err(|error| cannot_read(path, &error))?;
         if !known {
-            return Err(BioError::file(
-                path,
-                "is no HDF5 file; expected an AnnData file (.h5ad)",
-            ));
+            return Err(BioError::file(path, "is no HDF5 file; expected an AnnData file (.h5ad)"));
         }
         let file = File::open_streaming(path).map_err(|error| damaged(path, error))?;
         let (said, there) = (file.superblock().eof_address, file.file_size());
@@ -67,13 +64,12 @@ impl H5ad {
                 format!("is cut short: it has {there} bytes, expected {said}; copy it again"),
             ));
         }
-        let found = Self {
-            file,
-            path: path.to_path_buf(),
-        };
+        let found = Self { file, path: path.to_path_buf() };
         for frame in ["obs", "var"] {
             if found.file.group(frame).is_err() {
-                return Err(found.problem(format!("has no table `{frame}`; expected an AnnData file (written by anndata 0.7 or newer)")));
+                return Err(found.problem(format!(
+                    "has no table `{frame}`; expected an AnnData file (written by anndata 0.7 or newer)"
+                )));
             }
         }
         Ok(found)
@@ -85,9 +81,7 @@ impl H5ad {
     }
 
     fn group(&self, place: &str) -> Result<Group> {
-        self.file
-            .group(place)
-            .map_err(|error| damaged(&self.path, error))
+        self.file.group(place).map_err(|error| damaged(&self.path, error))
     }
 
     /// Whether there is such a group or data set.
@@ -107,16 +101,11 @@ impl H5ad {
 
     /// Names of a table's rows.
     pub fn index(&self, frame: &str) -> Result<Vec<String>> {
-        let attributes = self
-            .group(frame)?
-            .attrs()
-            .map_err(|error| damaged(&self.path, error))?;
+        let attributes = self.group(frame)?.attrs().map_err(|error| damaged(&self.path, error))?;
         let name = match attributes.get("_index") {
-            Some(
-                AttrValue::VarLenString(name)
-                | AttrValue::String(name)
-                | AttrValue::AsciiString(name),
-            ) => name.clone(),
+            Some(AttrValue::VarLenString(name) | AttrValue::String(name) | AttrValue::AsciiString(name)) => {
+                name.clone()
+            }
             _ => "_index".to_owned(),
         };
         self.column(frame, &name)
@@ -133,20 +122,14 @@ impl H5ad {
         }
         if self.file.dataset(&place).is_err() {
             let known = self.columns(frame)?;
-            return Err(self.problem(format!(
-                "{frame} has no column `{name}`; it has {}",
-                known.join(", ")
-            )));
+            return Err(self.problem(format!("{frame} has no column `{name}`; it has {}", known.join(", "))));
         }
         let codes = self.text(&place)?;
         // Before anndata 0.7.? categories lay in a group beside their codes.
         let legacy = format!("{frame}/__categories/{name}");
         if self.file.dataset(&legacy).is_ok() {
             let categories = self.text(&legacy)?;
-            return Ok(codes
-                .iter()
-                .map(|code| named(&categories, code.parse().unwrap_or(-1)))
-                .collect());
+            return Ok(codes.iter().map(|code| named(&categories, code.parse().unwrap_or(-1))).collect());
         }
         Ok(codes)
     }
@@ -158,10 +141,7 @@ impl H5ad {
             return self.text(&format!("{place}/values"));
         }
         let categories = self.text(&format!("{place}/categories"))?;
-        let codes = group
-            .dataset("codes")
-            .and_then(|codes| codes.read_i64())
-            .map_err(problem)?;
+        let codes = group.dataset("codes").and_then(|codes| codes.read_i64()).map_err(problem)?;
         Ok(codes.iter().map(|code| named(&categories, *code)).collect())
     }
 
@@ -169,29 +149,12 @@ impl H5ad {
         let problem = |error| damaged(&self.path, error);
         let data = self.file.dataset(place).map_err(problem)?;
         match data.dtype().map_err(problem)? {
-            DType::F32 | DType::F64 => Ok(data
-                .read_f64()
-                .map_err(problem)?
-                .iter()
-                .map(ToString::to_string)
-                .collect()),
-            DType::I8
-            | DType::I16
-            | DType::I32
-            | DType::I64
-            | DType::U8
-            | DType::U16
-            | DType::U32
-            | DType::U64 => Ok(data
-                .read_i64()
-                .map_err(problem)?
-                .iter()
-                .map(ToString::to_string)
-                .collect()),
+            DType::F32 | DType::F64 => Ok(data.read_f64().map_err(problem)?.iter().map(ToString::to_string).collect()),
+            DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => {
+                Ok(data.read_i64().map_err(problem)?.iter().map(ToString::to_string).collect())
+            }
             _ => data.read_string().map_err(|error| {
-                self.problem(format!(
-                    "{place} cannot be read as text ({error}); expected text, categories or numbers"
-                ))
+                self.problem(format!("{place} cannot be read as text ({error}); expected text, categories or numbers"))
             }),
         }
     }
@@ -202,10 +165,7 @@ impl H5ad {
         if let Ok(data) = self.file.dataset(place) {
             let shape = data.shape().map_err(problem)?;
             let [rows, columns] = shape.as_slice() else {
-                return Err(self.problem(format!(
-                    "{place} has {} dimensions, expected cells × genes",
-                    shape.len()
-                )));
+                return Err(self.problem(format!("{place} has {} dimensions, expected cells × genes", shape.len())));
             };
             return Ok(Matrix {
                 place: place.to_owned(),
@@ -214,23 +174,15 @@ impl H5ad {
                 layout: Layout::Dense,
             });
         }
-        let group = self
-            .file
-            .group(place)
-            .map_err(|_| self.problem(format!("has no matrix {place}")))?;
+        let group = self.file.group(place).map_err(|_| self.problem(format!("has no matrix {place}")))?;
         let attributes = group.attrs().map_err(problem)?;
         let word = |key: &str| match attributes.get(key) {
-            Some(
-                AttrValue::VarLenString(text)
-                | AttrValue::String(text)
-                | AttrValue::AsciiString(text),
-            ) => Some(text.clone()),
+            Some(AttrValue::VarLenString(text) | AttrValue::String(text) | AttrValue::AsciiString(text)) => {
+                Some(text.clone())
+            }
             _ => None,
         };
-        let layout = match word("encoding-type")
-            .or_else(|| word("h5sparse_format"))
-            .as_deref()
-        {
+        let layout = match word("encoding-type").or_else(|| word("h5sparse_format")).as_deref() {
             Some("csr_matrix" | "csr") => Layout::Csr,
             Some("csc_matrix" | "csc") => Layout::Csc,
             other => {
@@ -240,10 +192,7 @@ impl H5ad {
                 )));
             }
         };
-        let shape = match attributes
-            .get("shape")
-            .or_else(|| attributes.get("h5sparse_shape"))
-        {
+        let shape = match attributes.get("shape").or_else(|| attributes.get("h5sparse_shape")) {
             Some(AttrValue::I64Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
             Some(AttrValue::I32Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
             Some(AttrValue::U64Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
@@ -252,12 +201,7 @@ impl H5ad {
         let [rows, columns] = shape.as_slice() else {
             return Err(self.problem(format!("{place} does not say its shape")));
         };
-        Ok(Matrix {
-            place: place.to_owned(),
-            rows: *rows,
-            columns: *columns,
-            layout,
-        })
+        Ok(Matrix { place: place.to_owned(), rows: *rows, columns: *columns, layout })
     }
 
     /// Visits every row's numbers that are not 0, by column; a block of rows is in memory at a time (all of a CSC matrix).
@@ -267,7 +211,10 @@ impl H5ad {
     pub fn rows(&self, matrix: &Matrix, mut visit: impl FnMut(usize, &[(u32, f32)])) -> Result<()> {
         let mut check = |row: usize, cells: &[(u32, f32)]| {
             if let Some((column, _)) = cells.iter().find(|(_, value)| !value.is_finite()) {
-                return Err(self.problem(format!("{}, row {row}, column {column}: not a finite number; fill or remove such cells first", matrix.place)));
+                return Err(self.problem(format!(
+                    "{}, row {row}, column {column}: not a finite number; fill or remove such cells first",
+                    matrix.place
+                )));
             }
             visit(row, cells);
             Ok(())
@@ -283,9 +230,7 @@ impl H5ad {
                     }
                     Ok(())
                 })?;
-                rows.iter()
-                    .enumerate()
-                    .try_for_each(|(row, cells)| check(row, cells))
+                rows.iter().enumerate().try_for_each(|(row, cells)| check(row, cells))
             }
         }
     }
@@ -296,9 +241,7 @@ impl H5ad {
         let block = (BLOCK / matrix.columns.max(1)).max(1);
         for start in (0..matrix.rows).step_by(block) {
             let count = block.min(matrix.rows - start);
-            let values = data
-                .read_f32_rows(start as u64, count as u64)
-                .map_err(problem)?;
+            let values = data.read_f32_rows(start as u64, count as u64).map_err(problem)?;
             for (offset, row) in values.chunks(matrix.columns.max(1)).enumerate() {
                 let cells: Vec<(u32, f32)> = row
                     .iter()
@@ -313,26 +256,12 @@ impl H5ad {
     }
 
     /// Rows of a CSR matrix, columns of a CSC one.
-    fn compressed(
-        &self,
-        matrix: &Matrix,
-        majors: usize,
-        minors: usize,
-        visit: Visit<'_>,
-    ) -> Result<()> {
+    fn compressed(&self, matrix: &Matrix, majors: usize, minors: usize, visit: Visit<'_>) -> Result<()> {
         let problem = |error| damaged(&self.path, error);
-        let part = |name: &str| {
-            self.file
-                .dataset(&format!("{}/{name}", matrix.place))
-                .map_err(problem)
-        };
+        let part = |name: &str| self.file.dataset(&format!("{}/{name}", matrix.place)).map_err(problem);
         let (data, indices) = (part("data")?, part("indices")?);
         let bounds = part("indptr")?.read_i64().map_err(problem)?;
-        let stored = data
-            .shape()
-            .map_err(problem)?
-            .first()
-            .map_or(0, |n| *n as i64);
+        let stored = data.shape().map_err(problem)?.first().map_or(0, |n| *n as i64);
         let broken = bounds.len() != majors + 1
             || bounds.first() != Some(&0)
             || bounds.last() != Some(&stored)
@@ -359,8 +288,7 @@ impl H5ad {
                 )
             };
             for major in first..end {
-                let range = (bounds[major] - bounds[first]) as usize
-                    ..(bounds[major + 1] - bounds[first]) as usize;
+                let range = (bounds[major] - bounds[first]) as usize..(bounds[major + 1] - bounds[first]) as usize;
                 let mut cells = Vec::with_capacity(range.len());
                 for (index, value) in minor[range.clone()].iter().zip(&values[range]) {
                     if !(0..minors as i64).contains(index) {
@@ -382,16 +310,9 @@ impl H5ad {
 }
 
 fn named(categories: &[String], code: i64) -> String {
-    usize::try_from(code)
-        .ok()
-        .and_then(|code| categories.get(code))
-        .cloned()
-        .unwrap_or_default()
+    usize::try_from(code).ok().and_then(|code| categories.get(code)).cloned().unwrap_or_default()
 }
 
 fn damaged(path: &Path, error: hdf5_pure::Error) -> BioError {
-    BioError::file(
-        path,
-        format!("cannot be read ({error}); it may be damaged or cut short, write or copy it again"),
-    )
+    BioError::file(path, format!("cannot be read ({error}); it may be damaged or cut short, write or copy it again"))
 }

@@ -53,32 +53,19 @@ impl Ontology {
             })?;
             let mut parents = vec![Vec::new(); terms.len()];
             let mut children = parents.clone();
-            each(
-                &database,
-                "SELECT _id, _parent_id FROM go_bp_parents",
-                |row| {
-                    let ends = (keys.get(&row.get(0)?), keys.get(&row.get(1)?));
-                    if let (Some(child), Some(parent)) = ends {
-                        parents[*child].push(*parent);
-                        children[*parent].push(*child);
-                    }
-                    Ok(())
-                },
-            )?;
+            each(&database, "SELECT _id, _parent_id FROM go_bp_parents", |row| {
+                let ends = (keys.get(&row.get(0)?), keys.get(&row.get(1)?));
+                if let (Some(child), Some(parent)) = ends {
+                    parents[*child].push(*parent);
+                    children[*parent].push(*child);
+                }
+                Ok(())
+            })?;
             Ok((terms, parents, children))
         };
-        let (terms, parents, children): (Vec<Term>, _, _) =
-            read().map_err(|error| damaged(path, &error))?;
-        let by_id = terms
-            .iter()
-            .enumerate()
-            .map(|(i, term)| (term.go.clone(), i));
-        Ok(Self {
-            by_id: by_id.collect(),
-            terms,
-            parents,
-            children,
-        })
+        let (terms, parents, children): (Vec<Term>, _, _) = read().map_err(|error| damaged(path, &error))?;
+        let by_id = terms.iter().enumerate().map(|(i, term)| (term.go.clone(), i));
+        Ok(Self { by_id: by_id.collect(), terms, parents, children })
     }
 
     /// The term of an id.
@@ -104,8 +91,7 @@ impl Ontology {
 
     /// The branches of a biological process: its ancestors just below the root.
     pub fn branches(&self, go: &str) -> Vec<&str> {
-        let (Some(start), Some(root)) = (self.by_id.get(go), self.by_id.get(BIOLOGICAL_PROCESS))
-        else {
+        let (Some(start), Some(root)) = (self.by_id.get(go), self.by_id.get(BIOLOGICAL_PROCESS)) else {
             return Vec::new();
         };
         let (mut seen, mut open, mut branches) = (HashSet::new(), vec![*start], Vec::new());

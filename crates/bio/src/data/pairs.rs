@@ -35,9 +35,7 @@ impl Pairs {
                 cell.is_some_and(|cell| !matches!(resolver.resolve(cell), Resolved::Unmapped(_)))
             };
             let named = first.iter().any(|cell| {
-                is_header(cell)
-                    || cell.to_lowercase().contains("gene")
-                    || cell.eq_ignore_ascii_case("label")
+                is_header(cell) || cell.to_lowercase().contains("gene") || cell.eq_ignore_ascii_case("label")
             });
             if named || !(gene(first.first()) || gene(first.get(1))) {
                 rows = rest;
@@ -55,20 +53,14 @@ impl Pairs {
             let [a, b, ..] = row.as_slice() else {
                 return Err(BioError::file(
                     path,
-                    format!(
-                        "line {line} has {} column, expected two genes and, if you like, a label",
-                        row.len()
-                    ),
+                    format!("line {line} has {} column, expected two genes and, if you like, a label", row.len()),
                 ));
             };
             let label = match row.get(2).map(String::as_str) {
                 None | Some("" | "1" | "1.0" | "true" | "True") => true,
                 Some("0" | "0.0" | "false" | "False") => false,
                 Some(other) => {
-                    return Err(BioError::file(
-                        path,
-                        format!("line {line}: label '{other}', expected 1 or 0"),
-                    ));
+                    return Err(BioError::file(path, format!("line {line}: label '{other}', expected 1 or 0")));
                 }
             };
             match (resolver.gene(a), resolver.gene(b)) {
@@ -94,25 +86,15 @@ impl Pairs {
         }
         let symbol = |gene: GeneId| resolver.genome().genes[gene].symbol.as_str();
         found.note(&selves, "pairs of a gene with itself left out");
-        let contradicting: Vec<String> = contradicting
-            .iter()
-            .map(|(a, b)| format!("{} {}", symbol(*a), symbol(*b)))
-            .collect();
+        let contradicting: Vec<String> =
+            contradicting.iter().map(|(a, b)| format!("{} {}", symbol(*a), symbol(*b))).collect();
         found.note(&contradicting, "pairs labelled both 1 and 0 left out");
-        found.note(
-            &unknown,
-            "pairs left out for a gene that is not known or not clear",
-        );
+        found.note(&unknown, "pairs left out for a gene that is not known or not clear");
         if twice > 0 {
-            found
-                .notes
-                .push(format!("{twice} repeated pairs counted once"));
+            found.notes.push(format!("{twice} repeated pairs counted once"));
         }
         if found.positives.is_empty() {
-            return Err(BioError::file(
-                path,
-                "holds no interacting pair (label 1) of two known genes",
-            ));
+            return Err(BioError::file(path, "holds no interacting pair (label 1) of two known genes"));
         }
         Ok(found)
     }
@@ -121,17 +103,13 @@ impl Pairs {
         if !list.is_empty() {
             let shown: Vec<&str> = list.iter().take(5).map(String::as_str).collect();
             let more = if list.len() > 5 { ", …" } else { "" };
-            self.notes
-                .push(format!("{} {what}: {}{more}", list.len(), shown.join(", ")));
+            self.notes.push(format!("{} {what}: {}{more}", list.len(), shown.join(", ")));
         }
     }
 
     /// All pairs inside complexes of `least` to `most` genes.
     pub fn of_complexes(complexes: &GeneSets, least: usize, most: usize) -> Self {
-        let sized = complexes
-            .sets
-            .iter()
-            .filter(|set| (least..=most).contains(&set.genes.len()));
+        let sized = complexes.sets.iter().filter(|set| (least..=most).contains(&set.genes.len()));
         let mut pairs = BTreeSet::new();
         let mut count = 0;
         for set in sized {
@@ -141,9 +119,7 @@ impl Pairs {
             }
         }
         let left = complexes.sets.len() - count;
-        let mut notes = vec![format!(
-            "{count} complexes of {least} to {most} genes; {left} of other sizes left out"
-        )];
+        let mut notes = vec![format!("{count} complexes of {least} to {most} genes; {left} of other sizes left out")];
         if !complexes.notes.is_empty() {
             notes.push(format!(
                 "{} complexes with words that are no known gene, the first: {}",
@@ -151,38 +127,24 @@ impl Pairs {
                 complexes.notes[0]
             ));
         }
-        Self {
-            positives: pairs.into_iter().collect(),
-            negatives: Vec::new(),
-            notes,
-        }
+        Self { positives: pairs.into_iter().collect(), negatives: Vec::new(), notes }
     }
 
     /// The consensus of ligands and receptors; rows of other resources (mouse among them) are left out.
     pub fn read_ligands(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
         let table = Table::read(path)?;
-        let header = table
-            .rows
-            .first()
-            .map(|(_, row)| row.as_slice())
-            .unwrap_or_default();
+        let header = table.rows.first().map(|(_, row)| row.as_slice()).unwrap_or_default();
         let column = |name: &str| {
-            header.iter().position(|cell| cell == name).ok_or_else(|| {
-                BioError::file(path, format!("has no column {name}; run `bft bio fetch`"))
-            })
+            header
+                .iter()
+                .position(|cell| cell == name)
+                .ok_or_else(|| BioError::file(path, format!("has no column {name}; run `bft bio fetch`")))
         };
-        let (from, to, resource) = (
-            column("source_genesymbol")?,
-            column("target_genesymbol")?,
-            column("resource")?,
-        );
+        let (from, to, resource) = (column("source_genesymbol")?, column("target_genesymbol")?, column("resource")?);
         let mut found = Self::default();
         let (mut rows, mut complexes, mut unknown, mut pairs) = (0, 0, 0, BTreeSet::new());
-        for (_, row) in table
-            .rows
-            .iter()
-            .skip(1)
-            .filter(|(_, row)| row.get(resource).is_some_and(|it| it == "consensus"))
+        for (_, row) in
+            table.rows.iter().skip(1).filter(|(_, row)| row.get(resource).is_some_and(|it| it == "consensus"))
         {
             rows += 1;
             let (a, b) = (&row[from], &row[to]);
@@ -199,16 +161,15 @@ impl Pairs {
             }
         }
         found.positives = pairs.into_iter().collect();
-        found.notes.push(format!("{rows} consensus rows; {complexes} with a complex on a side and {unknown} with an unknown gene left out"));
+        found.notes.push(format!(
+            "{rows} consensus rows; {complexes} with a complex on a side and {unknown} with an unknown gene left out"
+        ));
         Ok(found)
     }
 
     /// Every gene of any pair, sorted.
     pub fn genes(&self) -> Vec<GeneId> {
         let all = self.positives.iter().chain(&self.negatives);
-        all.flat_map(|(a, b)| [*a, *b])
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
+        all.flat_map(|(a, b)| [*a, *b]).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }

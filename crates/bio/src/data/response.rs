@@ -41,11 +41,7 @@ const FEWEST_CELLS: usize = 5;
 
 impl Response {
     /// Mean expression changes from an AnnData file in GEARS form: `obs.condition` such as `FEV+ctrl` or `CBL+CNN1`.
-    pub fn read_h5ad(
-        path: &Path,
-        resolver: &Resolver<'_>,
-        cell_type: Option<&str>,
-    ) -> Result<Self> {
+    pub fn read_h5ad(path: &Path, resolver: &Resolver<'_>, cell_type: Option<&str>) -> Result<Self> {
         let file = H5ad::open(path)?;
         let conditions = file.column("obs", "condition").map_err(|error| match error {
             BioError::File { problem, path } if problem.contains("no column") => BioError::file(
@@ -80,36 +76,24 @@ impl Response {
             if !kept[row] {
                 return;
             }
-            let (count, sums) = groups
-                .entry(conditions[row].trim())
-                .or_insert_with(|| (0, vec![0.0; matrix.columns]));
+            let (count, sums) = groups.entry(conditions[row].trim()).or_insert_with(|| (0, vec![0.0; matrix.columns]));
             *count += 1;
             for (column, value) in cells {
                 sums[*column as usize] += f64::from(*value);
             }
         })?;
-        let is_control =
-            |name: &str| ["ctrl", "control", "ctrl+ctrl"].contains(&name.to_lowercase().as_str());
+        let is_control = |name: &str| ["ctrl", "control", "ctrl+ctrl"].contains(&name.to_lowercase().as_str());
         let control = groups.iter().find(|(name, _)| is_control(name));
         let Some((_, (control_cells, control))) = control else {
             let some: Vec<&str> = groups.keys().take(5).copied().collect();
-            return Err(file.problem(format!(
-                "obs.condition has no `ctrl` cells to compare with; it has {}",
-                some.join(", ")
-            )));
+            return Err(
+                file.problem(format!("obs.condition has no `ctrl` cells to compare with; it has {}", some.join(", ")))
+            );
         };
-        let control: Vec<f64> = control
-            .iter()
-            .map(|sum| sum / *control_cells as f64)
-            .collect();
-        let (mut found, mut deltas, mut few, mut unknown) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let control: Vec<f64> = control.iter().map(|sum| sum / *control_cells as f64).collect();
+        let (mut found, mut deltas, mut few, mut unknown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (name, (count, sums)) in groups.iter().filter(|(name, _)| !is_control(name)) {
-            let words: Vec<&str> = name
-                .split('+')
-                .map(str::trim)
-                .filter(|word| !is_control(word))
-                .collect();
+            let words: Vec<&str> = name.split('+').map(str::trim).filter(|word| !is_control(word)).collect();
             let mapping = Mapping::new(resolver, words.iter().copied());
             if *count < FEWEST_CELLS {
                 few.push((*name).to_owned());
@@ -118,15 +102,8 @@ impl Response {
             } else {
                 let mut genes: Vec<GeneId> = mapping.genes.iter().map(|(gene, _)| *gene).collect();
                 genes.sort_unstable();
-                found.push(Condition {
-                    name: (*name).to_owned(),
-                    genes,
-                });
-                deltas.extend(
-                    sums.iter()
-                        .zip(&control)
-                        .map(|(sum, control)| sum / *count as f64 - control),
-                );
+                found.push(Condition { name: (*name).to_owned(), genes });
+                deltas.extend(sums.iter().zip(&control).map(|(sum, control)| sum / *count as f64 - control));
             }
         }
         let shown = |list: &[String]| list.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
@@ -152,22 +129,11 @@ impl Response {
         }
         let merged = Self::merged(found, deltas, matrix.columns, &mut notes);
         let readout_genes = readouts.iter().map(|word| resolver.gene(word)).collect();
-        Ok(Self {
-            conditions: merged.0,
-            deltas: merged.1,
-            readouts,
-            readout_genes,
-            notes,
-        })
+        Ok(Self { conditions: merged.0, deltas: merged.1, readouts, readout_genes, notes })
     }
 
     /// Which cells to use: those of one type, the commonest unless one is named.
-    fn cell_type(
-        file: &H5ad,
-        wanted: Option<&str>,
-        cells: usize,
-        notes: &mut Vec<String>,
-    ) -> Result<Vec<bool>> {
+    fn cell_type(file: &H5ad, wanted: Option<&str>, cells: usize, notes: &mut Vec<String>) -> Result<Vec<bool>> {
         let types = match (file.column("obs", "cell_type"), wanted) {
             (Ok(types), _) => types,
             (Err(error), Some(_)) => return Err(error),
@@ -177,17 +143,11 @@ impl Response {
         for kind in &types {
             *counts.entry(kind).or_default() += 1;
         }
-        let commonest = counts
-            .iter()
-            .max_by_key(|(_, count)| **count)
-            .map_or("", |(kind, _)| *kind);
+        let commonest = counts.iter().max_by_key(|(_, count)| **count).map_or("", |(kind, _)| *kind);
         let chosen = wanted.unwrap_or(commonest);
         if !counts.contains_key(chosen) {
             let known: Vec<&str> = counts.keys().copied().collect();
-            return Err(file.problem(format!(
-                "has no cells of type '{chosen}'; it has {}",
-                known.join(", ")
-            )));
+            return Err(file.problem(format!("has no cells of type '{chosen}'; it has {}", known.join(", "))));
         }
         if counts.len() > 1 {
             notes.push(format!(
@@ -208,28 +168,15 @@ impl Response {
     ) -> (Vec<Condition>, DMatrix<f64>) {
         let mut groups: BTreeMap<Vec<GeneId>, Vec<usize>> = BTreeMap::new();
         for (index, condition) in found.iter().enumerate() {
-            groups
-                .entry(condition.genes.clone())
-                .or_default()
-                .push(index);
+            groups.entry(condition.genes.clone()).or_default().push(index);
         }
         if groups.len() < found.len() {
-            notes.push(format!(
-                "{} conditions of the same genes in other words averaged",
-                found.len() - groups.len()
-            ));
+            notes.push(format!("{} conditions of the same genes in other words averaged", found.len() - groups.len()));
         }
-        let conditions: Vec<Condition> = groups
-            .values()
-            .map(|members| found[members[0]].clone())
-            .collect();
+        let conditions: Vec<Condition> = groups.values().map(|members| found[members[0]].clone()).collect();
         let members: Vec<&Vec<usize>> = groups.values().collect();
         let matrix = DMatrix::from_fn(conditions.len(), width, |row, column| {
-            members[row]
-                .iter()
-                .map(|member| deltas[member * width + column])
-                .sum::<f64>()
-                / members[row].len() as f64
+            members[row].iter().map(|member| deltas[member * width + column]).sum::<f64>() / members[row].len() as f64
         });
         (conditions, matrix)
     }
@@ -246,10 +193,7 @@ impl Response {
         Random::new(seed, "conditions").shuffle(&mut order);
         order.truncate(most);
         Self {
-            conditions: order
-                .iter()
-                .map(|it| self.conditions[*it].clone())
-                .collect(),
+            conditions: order.iter().map(|it| self.conditions[*it].clone()).collect(),
             readouts: self.readouts.clone(),
             readout_genes: self.readout_genes.clone(),
             deltas: self.deltas.select_rows(&order),
@@ -264,33 +208,20 @@ impl Response {
         for (file, path) in paths.iter().enumerate() {
             let table = Table::read(path)?;
             let Some(((_, header), body)) = table.rows.split_first() else {
-                return Err(BioError::file(
-                    path,
-                    "is empty; expected genes × cell lines",
-                ));
+                return Err(BioError::file(path, "is empty; expected genes × cell lines"));
             };
             readouts.extend(header.iter().skip(1).cloned());
             for (line, cells) in body {
                 if cells.len() != header.len() {
                     return Err(BioError::file(
                         path,
-                        format!(
-                            "line {line} has {} cells, expected {}",
-                            cells.len(),
-                            header.len()
-                        ),
+                        format!("line {line} has {} cells, expected {}", cells.len(), header.len()),
                     ));
                 }
-                let numbers: Option<Vec<f64>> = cells
-                    .iter()
-                    .skip(1)
-                    .map(|cell| cell.parse().ok().filter(|n: &f64| n.is_finite()))
-                    .collect();
+                let numbers: Option<Vec<f64>> =
+                    cells.iter().skip(1).map(|cell| cell.parse().ok().filter(|n: &f64| n.is_finite())).collect();
                 let numbers = numbers.ok_or_else(|| {
-                    BioError::file(
-                        path,
-                        format!("line {line} ({}): a cell is no finite number", cells[0]),
-                    )
+                    BioError::file(path, format!("line {line} ({}): a cell is no finite number", cells[0]))
                 })?;
                 let parts = rows.entry(cells[0].clone()).or_default();
                 if parts.len() == file {
@@ -298,10 +229,8 @@ impl Response {
                 }
             }
         }
-        let whole: Vec<(&String, &Vec<Vec<f64>>)> = rows
-            .iter()
-            .filter(|(_, parts)| parts.len() == paths.len())
-            .collect();
+        let whole: Vec<(&String, &Vec<Vec<f64>>)> =
+            rows.iter().filter(|(_, parts)| parts.len() == paths.len()).collect();
         let mut notes = vec![format!(
             "bulk CRISPR knock-out fitness (not single cells): {} genes × {} cell lines; {} genes missing in a file left out",
             whole.len(),
@@ -313,20 +242,11 @@ impl Response {
         let mut deltas = Vec::new();
         let mut conditions = Vec::new();
         for (gene, word) in &mapping.genes {
-            conditions.push(Condition {
-                name: word.clone(),
-                genes: vec![*gene],
-            });
+            conditions.push(Condition { name: word.clone(), genes: vec![*gene] });
             deltas.extend(rows[word].iter().flatten());
         }
         let deltas = DMatrix::from_row_slice(conditions.len(), readouts.len(), &deltas);
         let readout_genes = vec![None; readouts.len()];
-        Ok(Self {
-            conditions,
-            readouts,
-            readout_genes,
-            deltas,
-            notes,
-        })
+        Ok(Self { conditions, readouts, readout_genes, deltas, notes })
     }
 }

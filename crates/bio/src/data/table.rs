@@ -42,12 +42,8 @@ impl Table {
 
 /// The delimiter that the first line with any has most of; tab for plain lists.
 pub fn delimiter(text: &str) -> u8 {
-    let first = text
-        .lines()
-        .find(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#'));
     let count = |byte: u8| first.map_or(0, |line| line.bytes().filter(|b| *b == byte).count());
-    let best = [b'\t', b',', b';']
-        .into_iter()
-        .max_by_key(|byte| count(*byte));
+    let best = [b'\t', b',', b';'].into_iter().max_by_key(|byte| count(*byte));
     best.filter(|byte| count(*byte) > 0).unwrap_or(b'\t')
 }

@@ -27,11 +27,7 @@ impl NamedVectors {
     /// # Errors
     /// An unknown ending, vectors of different lengths, numbers that are not finite, a file that is cut short.
     pub fn read(path: &Path) -> Result<Self> {
-        let ending = path
-            .extension()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase();
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let rows = match ending.as_str() {
             "parquet" => parquet_rows(path),
             "npy" => npy_rows(path),
@@ -50,11 +46,7 @@ impl NamedVectors {
             return Err(BioError::file(path, "holds no vectors"));
         };
         let width = first.len();
-        let mut found = Self {
-            names: Vec::new(),
-            width,
-            values: Vec::new(),
-        };
+        let mut found = Self { names: Vec::new(), width, values: Vec::new() };
         for (row, (name, vector)) in rows.into_iter().enumerate() {
             let place = format!("vector {} ({name})", row + 1);
             if vector.len() != width || width == 0 {
@@ -65,10 +57,7 @@ impl NamedVectors {
                 ));
             }
             if let Some(bad) = vector.iter().position(|value| !value.is_finite()) {
-                return Err(BioError::file(
-                    path,
-                    format!("{place}: number {} is not finite", bad + 1),
-                ));
+                return Err(BioError::file(path, format!("{place}: number {} is not finite", bad + 1)));
             }
             found.names.push(name);
             found.values.extend(vector);
@@ -78,9 +67,8 @@ impl NamedVectors {
 }
 
 fn parquet_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
-    let damaged = |error: parquet::errors::ParquetError| {
-        BioError::file(path, format!("is no readable Parquet file: {error}"))
-    };
+    let damaged =
+        |error: parquet::errors::ParquetError| BioError::file(path, format!("is no readable Parquet file: {error}"));
     let file = File::open(path).map_err(|error| cannot_read(path, &error))?;
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
     let mut rows = Vec::new();
@@ -124,35 +112,21 @@ fn npy_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
     if !index.exists() {
         return Err(BioError::file(
             path,
-            format!(
-                "has no index: expected the genes, one a line, in {}",
-                index.display()
-            ),
+            format!("has no index: expected the genes, one a line, in {}", index.display()),
         ));
     }
-    let mut names: Vec<String> = Table::read(&index)?
-        .rows
-        .into_iter()
-        .filter_map(|(_, row)| row.into_iter().next())
-        .collect();
+    let mut names: Vec<String> =
+        Table::read(&index)?.rows.into_iter().filter_map(|(_, row)| row.into_iter().next()).collect();
     if names.len() == shape[0] + 1 {
         names.remove(0);
     }
     if names.len() != shape[0] {
         return Err(BioError::file(
             &index,
-            format!(
-                "has {} genes, expected {} as {} has vectors",
-                names.len(),
-                shape[0],
-                path.display()
-            ),
+            format!("has {} genes, expected {} as {} has vectors", names.len(), shape[0], path.display()),
         ));
     }
-    Ok(names
-        .into_iter()
-        .zip(values.chunks(shape[1].max(1)).map(<[f32]>::to_vec))
-        .collect())
+    Ok(names.into_iter().zip(values.chunks(shape[1].max(1)).map(<[f32]>::to_vec)).collect())
 }
 
 fn npy(bytes: &[u8]) -> std::result::Result<([usize; 2], Vec<f32>), String> {
@@ -160,17 +134,11 @@ fn npy(bytes: &[u8]) -> std::result::Result<([usize; 2], Vec<f32>), String> {
     let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or("is no .npy file")?;
     let (header, data) = match rest.first() {
         Some(1) => {
-            let length = rest
-                .get(2..4)
-                .map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])))
-                .ok_or(CUT)?;
+            let length = rest.get(2..4).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]]))).ok_or(CUT)?;
             (rest.get(4..4 + length).ok_or(CUT)?, &rest[4 + length..])
         }
         _ => {
-            let length = rest
-                .get(2..6)
-                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)
-                .ok_or(CUT)?;
+            let length = rest.get(2..6).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).ok_or(CUT)?;
             (rest.get(6..6 + length).ok_or(CUT)?, &rest[6 + length..])
         }
     };
@@ -178,26 +146,16 @@ fn npy(bytes: &[u8]) -> std::result::Result<([usize; 2], Vec<f32>), String> {
     if header.contains("'fortran_order':True") {
         return Err("is in Fortran order; save it with numpy.ascontiguousarray".to_owned());
     }
-    let shape = header
-        .split("'shape':(")
-        .nth(1)
-        .and_then(|it| it.split(')').next())
-        .unwrap_or("");
+    let shape = header.split("'shape':(").nth(1).and_then(|it| it.split(')').next()).unwrap_or("");
     let shape: Vec<usize> = shape.split(',').filter_map(|n| n.parse().ok()).collect();
     let [rows, width] = shape.as_slice() else {
         return Err(format!(
             "has shape ({}), expected (genes, width)",
-            shape
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ")
+            shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         ));
     };
     let values: Vec<f32> = if header.contains("'<f4'") {
-        data.chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect()
+        data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     } else if header.contains("'<f8'") {
         data.chunks_exact(8)
             .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
@@ -214,30 +172,16 @@ fn npy(bytes: &[u8]) -> std::result::Result<([usize; 2], Vec<f32>), String> {
 fn jsonl_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
     let text = read_text(path)?;
     let mut rows = Vec::new();
-    for (line, row) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, row)| !row.trim().is_empty())
-    {
+    for (line, row) in text.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
         let bad = |problem: String| BioError::file(path, format!("line {}: {problem}", line + 1));
         let value: Value = serde_json::from_str(row).map_err(|error| bad(error.to_string()))?;
-        let name = ["id", "gene", "symbol"]
-            .iter()
-            .find_map(|key| value.get(key)?.as_str());
-        let vector = ["embedding", "vector"]
-            .iter()
-            .find_map(|key| value.get(key)?.as_array());
+        let name = ["id", "gene", "symbol"].iter().find_map(|key| value.get(key)?.as_str());
+        let vector = ["embedding", "vector"].iter().find_map(|key| value.get(key)?.as_array());
         let (Some(name), Some(vector)) = (name, vector) else {
-            return Err(bad(
-                "expected \"id\" (a text) and \"embedding\" (a list of numbers)".to_owned(),
-            ));
+            return Err(bad("expected \"id\" (a text) and \"embedding\" (a list of numbers)".to_owned()));
         };
-        let vector: Option<Vec<f32>> = vector
-            .iter()
-            .map(|value| Some(value.as_f64()? as f32))
-            .collect();
-        let vector = vector
-            .ok_or_else(|| bad("\"embedding\" holds something that is no number".to_owned()))?;
+        let vector: Option<Vec<f32>> = vector.iter().map(|value| Some(value.as_f64()? as f32)).collect();
+        let vector = vector.ok_or_else(|| bad("\"embedding\" holds something that is no number".to_owned()))?;
         rows.push((name.to_owned(), vector));
     }
     Ok(rows)
@@ -253,12 +197,8 @@ fn text_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
         while cells.last().is_some_and(String::is_empty) {
             cells.pop();
         }
-        let parsed: std::result::Result<Vec<f32>, usize> = cells
-            .iter()
-            .enumerate()
-            .skip(1)
-            .map(|(column, cell)| cell.parse::<f32>().map_err(|_| column))
-            .collect();
+        let parsed: std::result::Result<Vec<f32>, usize> =
+            cells.iter().enumerate().skip(1).map(|(column, cell)| cell.parse::<f32>().map_err(|_| column)).collect();
         match parsed {
             // word2vec text begins with two counts.
             Ok(vector) if index == 0 && vector.len() == 1 && cells[0].parse::<usize>().is_ok() => {}
@@ -268,10 +208,7 @@ fn text_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
                 let found = &cells[column];
                 return Err(BioError::file(
                     path,
-                    format!(
-                        "line {line}, column {}: found '{found}', expected a number",
-                        column + 1
-                    ),
+                    format!("line {line}, column {}: found '{found}', expected a number", column + 1),
                 ));
             }
         }

@@ -8,16 +8,8 @@ use super::profile;
 use super::vectors::{GeneVectors, of_texts, popularity, random};
 
 /// Popularity, random numbers, TF-IDF of the name, TF-IDF of name and processes.
-pub fn baselines(
-    genome: &Genome,
-    ontology: &Ontology,
-    genes: &[GeneId],
-    seed: u64,
-) -> Result<Vec<GeneVectors>> {
-    let names: Vec<String> = genes
-        .iter()
-        .map(|gene| profile::name(genome, *gene))
-        .collect();
+pub fn baselines(genome: &Genome, ontology: &Ontology, genes: &[GeneId], seed: u64) -> Result<Vec<GeneVectors>> {
+    let names: Vec<String> = genes.iter().map(|gene| profile::name(genome, *gene)).collect();
     let processes = profile::annotations(genome, ontology, genes, &[Aspect::Process])?;
     Ok(vec![
         popularity(genes, &genome.publications()?),

@@ -5,9 +5,7 @@ use std::path::Path;
 use bft_core::device::Device;
 use bft_core::{Pooling, Runner, RunnerOptions};
 use bft_formats::{Adapter, EmbeddingModel, Model};
-use bft_train::{
-    BatchBounds, EmbedContent, EmbedEngine, EmbedOptions, EmbedRow, Origin, embed_rows, embed_texts,
-};
+use bft_train::{BatchBounds, EmbedContent, EmbedEngine, EmbedOptions, EmbedRow, Origin, embed_rows, embed_texts};
 
 use super::partial::fingerprint;
 use crate::error::{BioError, Result};
@@ -28,9 +26,7 @@ impl TextModel {
         let model = EmbeddingModel::open(path)?;
         let path_of_adapter = adapter;
         let adapter = match (&model, adapter) {
-            (EmbeddingModel::Decoder(model), Some(path)) => {
-                Some(Adapter::load(path, &model.config)?)
-            }
+            (EmbeddingModel::Decoder(model), Some(path)) => Some(Adapter::load(path, &model.config)?),
             (EmbeddingModel::Encoder(model), Some(_)) => {
                 return Err(BioError::model(format!(
                     "{} is a sentence encoder, and adapters are for language models; leave the adapter out",
@@ -39,11 +35,7 @@ impl TextModel {
             }
             (_, None) => None,
         };
-        Ok(Self {
-            fingerprint: fingerprint(&model.sha256()?, path_of_adapter)?,
-            model,
-            adapter,
-        })
+        Ok(Self { fingerprint: fingerprint(&model.sha256()?, path_of_adapter)?, model, adapter })
     }
 
     /// SHA-256 of what makes the vectors.
@@ -65,30 +57,17 @@ impl TextModel {
     }
 
     /// Embeds texts in order; `sink` gets each one's number and vector.
-    pub fn embed(
-        &self,
-        device: &Device,
-        texts: &[String],
-        mut sink: impl FnMut(usize, &[f32]),
-    ) -> Result<()> {
+    pub fn embed(&self, device: &Device, texts: &[String], mut sink: impl FnMut(usize, &[f32])) -> Result<()> {
         if let EmbeddingModel::Decoder(model) = &self.model {
             return embed(device, model, self.adapter.as_ref(), texts, sink);
         }
         let options = EmbedOptions::of(&self.model, None).map_err(BioError::model)?;
-        let mut engine =
-            EmbedEngine::new(device, &self.model, None, &options).map_err(BioError::model)?;
+        let mut engine = EmbedEngine::new(device, &self.model, None, &options).map_err(BioError::model)?;
         let words = texts.iter().map(String::as_str);
-        let embedded = embed_texts(
-            &self.model,
-            &mut engine,
-            "gene texts",
-            words,
-            &options,
-            |number, vector| {
-                sink(number, vector);
-                Ok(())
-            },
-        );
+        let embedded = embed_texts(&self.model, &mut engine, "gene texts", words, &options, |number, vector| {
+            sink(number, vector);
+            Ok(())
+        });
         pollster::block_on(embedded).map_err(BioError::model)?;
         Ok(())
     }
@@ -111,39 +90,22 @@ pub fn embed(
         normalize: false,
         pooling: Pooling::Mean,
     };
-    let bounds = BatchBounds {
-        tokens: options.batch_tokens,
-        trained: 0,
-        samples: options.batch_rows,
-    };
-    let runner = RunnerOptions {
-        capacity: bounds.into(),
-        max_length: bounds.tokens,
-    };
+    let bounds = BatchBounds { tokens: options.batch_tokens, trained: 0, samples: options.batch_rows };
+    let runner = RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };
     let mut engine = Runner::new(device, model, adapter, runner).map_err(BioError::model)?;
     let rows = texts.iter().enumerate().map(|(number, text)| {
         Ok(EmbedRow {
             content: EmbedContent::Text(text.clone()),
             id: None,
-            origin: Origin {
-                file: "gene texts".into(),
-                line: number + 1,
-                element: None,
-            },
+            origin: Origin { file: "gene texts".into(), line: number + 1, element: None },
         })
     });
     let mut next = 0;
-    pollster::block_on(embed_rows(
-        model,
-        &mut engine,
-        rows,
-        &options,
-        |_, vector| {
-            sink(next, vector);
-            next += 1;
-            Ok(())
-        },
-    ))
+    pollster::block_on(embed_rows(model, &mut engine, rows, &options, |_, vector| {
+        sink(next, vector);
+        next += 1;
+        Ok(())
+    }))
     .map_err(BioError::model)?;
     Ok(())
 }

@@ -69,11 +69,7 @@ mod tests {
             ("1-Dec", "DELEC1"),
         ];
         for (mangled, expected) in cases {
-            assert_eq!(
-                repair(mangled).map(|it| it.0).as_deref(),
-                Some(expected),
-                "{mangled}"
-            );
+            assert_eq!(repair(mangled).map(|it| it.0).as_deref(), Some(expected), "{mangled}");
         }
         for other in ["12-Mar", "13-Sep", "HLA-A", "NKX2-1", "1-Jan", "0-Sep"] {
             assert_eq!(repair(other), None, "{other}");

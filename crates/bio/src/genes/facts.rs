@@ -14,9 +14,7 @@ pub struct FactCheck {
 impl FactCheck {
     /// Reads what is known.
     pub fn new(genome: &Genome) -> Result<Self> {
-        Ok(Self {
-            bands: genome.bands()?,
-        })
+        Ok(Self { bands: genome.bands()? })
     }
 
     /// One line for each claim about the gene's place that its annotation contradicts.
@@ -49,9 +47,7 @@ impl FactCheck {
             let named: Vec<&(GeneId, &str)> = genes
                 .iter()
                 .filter(|(_, symbol)| {
-                    sentence
-                        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-                        .any(|word| word == *symbol)
+                    sentence.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == *symbol)
                 })
                 .collect();
             if let [(gene, symbol)] = named.as_slice() {
@@ -78,15 +74,11 @@ fn agree(known: &str, claim: &str) -> bool {
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.'))
-        .map(|word| word.trim_matches('.'))
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.')).map(|word| word.trim_matches('.'))
 }
 
 fn is_chromosome(word: &str) -> bool {
-    matches!(word, "X" | "Y")
-        || word
-            .parse::<u32>()
-            .is_ok_and(|number| (1..=22).contains(&number))
+    matches!(word, "X" | "Y") || word.parse::<u32>().is_ok_and(|number| (1..=22).contains(&number))
 }
 
 /// Words that read as cytogenetic bands.
@@ -124,31 +116,16 @@ mod tests {
 
     #[test]
     fn a_wrong_band_is_told_and_a_coarser_one_is_not() {
-        let check = FactCheck {
-            bands: HashMap::from([(0, vec!["17p13.1".to_owned()])]),
-        };
+        let check = FactCheck { bands: HashMap::from([(0, vec!["17p13.1".to_owned()])]) };
         let flags = |text: &str| check.contradictions(0, text);
-        assert_eq!(
-            flags("TP53 is located on chromosome 17 (17p13.1)."),
-            [""; 0]
-        );
+        assert_eq!(flags("TP53 is located on chromosome 17 (17p13.1)."), [""; 0]);
         assert_eq!(flags("TP53 maps to 17p13."), [""; 0]);
-        assert_eq!(
-            flags("It lies at 11q22.3."),
-            ["says 11q22.3, annotated 17p13.1"]
-        );
-        assert_eq!(
-            flags("found on chromosome 13"),
-            ["says chromosome 13, annotated 17p13.1"]
-        );
-        assert_eq!(
-            flags("It is on the X chromosome."),
-            ["says chromosome X, annotated 17p13.1"]
-        );
+        assert_eq!(flags("It lies at 11q22.3."), ["says 11q22.3, annotated 17p13.1"]);
+        assert_eq!(flags("found on chromosome 13"), ["says chromosome 13, annotated 17p13.1"]);
+        assert_eq!(flags("It is on the X chromosome."), ["says chromosome X, annotated 17p13.1"]);
         assert_eq!(flags("IL6 and p53, 3 of 10 genes, version 2.0"), [""; 0]);
         assert_eq!(check.contradictions(7, "11q22.3"), [""; 0]);
-        let several =
-            "TP53 lies at 17p13.1. EGFR and TP53 are on 7p11. TP53 maps to 7p11.2; EGFR to 9q1.";
+        let several = "TP53 lies at 17p13.1. EGFR and TP53 are on 7p11. TP53 maps to 7p11.2; EGFR to 9q1.";
         assert_eq!(
             check.contradictions_of(&[(0, "TP53"), (7, "EGFR")], several),
             ["TP53: says 7p11.2, annotated 17p13.1"]

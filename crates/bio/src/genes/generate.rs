@@ -24,9 +24,7 @@ const LONGEST: usize = 2048;
 /// Opens a model and its adapter.
 pub fn open(path: &Path, adapter: Option<&Path>) -> Result<(Model, Option<Adapter>)> {
     let model = Model::open(path)?;
-    let adapter = adapter
-        .map(|path| Adapter::load(path, &model.config))
-        .transpose()?;
+    let adapter = adapter.map(|path| Adapter::load(path, &model.config)).transpose()?;
     Ok((model, adapter))
 }
 
@@ -35,30 +33,14 @@ impl<'d> Answerer<'d> {
     pub fn new(device: &'d Device, model: &'d Model, adapter: Option<&Adapter>) -> Result<Self> {
         let longest = LONGEST.min(model.config.max_position_embeddings);
         let options = RunnerOptions {
-            capacity: Capacity {
-                tokens: 512.min(longest),
-                trained: 1,
-                samples: 1,
-            },
+            capacity: Capacity { tokens: 512.min(longest), trained: 1, samples: 1 },
             max_length: longest,
         };
         let runner = Runner::new(device, model, adapter, options).map_err(BioError::model)?;
-        let tokenizer = TextEncoder::new(model)
-            .tokenizer()
-            .map_err(BioError::model)?;
+        let tokenizer = TextEncoder::new(model).tokenizer().map_err(BioError::model)?;
         let mut stops = model.config.eos_token_ids.clone();
-        stops.extend(
-            tokenizer
-                .eos_token()
-                .and_then(|token| tokenizer.token_to_id(token)),
-        );
-        Ok(Self {
-            model,
-            runner,
-            tokenizer,
-            stops,
-            longest,
-        })
+        stops.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
+        Ok(Self { model, runner, tokenizer, stops, longest })
     }
 
     /// The likeliest answer to a question, which begins with `opening`; the opening is not repeated in what is returned.

@@ -41,8 +41,7 @@ const HEADERS: [&str; 16] = [
 /// Whether a cell reads like a header rather than a gene.
 pub(crate) fn is_header(cell: &str) -> bool {
     let lower = cell.trim().to_lowercase();
-    HEADERS.contains(&lower.as_str())
-        || ["id", "ids", "name", "geneid", "entrez_id", "hgnc"].contains(&lower.as_str())
+    HEADERS.contains(&lower.as_str()) || ["id", "ids", "name", "geneid", "entrez_id", "hgnc"].contains(&lower.as_str())
 }
 
 impl GeneList {
@@ -56,32 +55,17 @@ impl GeneList {
             return Err(BioError::file(path, "is empty; expected a gene a line"));
         };
         let is_gene = |cell: &String| !matches!(resolver.resolve(cell), Resolved::Unmapped(_));
-        let named = HEADERS
-            .iter()
-            .find_map(|header| first.iter().position(|cell| cell.to_lowercase() == *header));
+        let named = HEADERS.iter().find_map(|header| first.iter().position(|cell| cell.to_lowercase() == *header));
         let lone = first.iter().any(|cell| is_header(cell)) && !first.iter().any(is_gene);
         let headed = named.is_some() || lone;
         // Without a header that says so, the column with the most genes in its first rows.
         let column = named.unwrap_or_else(|| {
-            let width = table
-                .rows
-                .iter()
-                .take(50)
-                .map(|(_, row)| row.len())
-                .max()
-                .unwrap_or(1);
+            let width = table.rows.iter().take(50).map(|(_, row)| row.len()).max().unwrap_or(1);
             let genes = |column: usize| {
-                let cells = table
-                    .rows
-                    .iter()
-                    .take(50)
-                    .filter_map(|(_, row)| row.get(column));
+                let cells = table.rows.iter().take(50).filter_map(|(_, row)| row.get(column));
                 cells.filter(|cell| is_gene(cell)).count()
             };
-            (0..width)
-                .rev()
-                .max_by_key(|column| genes(*column))
-                .unwrap_or(0)
+            (0..width).rev().max_by_key(|column| genes(*column)).unwrap_or(0)
         });
         let several = table.rows.iter().any(|(_, row)| row.len() > 1);
         let words: Vec<String> = table
@@ -92,15 +76,8 @@ impl GeneList {
             .filter(|word| !word.is_empty())
             .collect();
         if words.is_empty() {
-            return Err(BioError::file(
-                path,
-                "has a header and no genes; expected a gene a line",
-            ));
+            return Err(BioError::file(path, "has a header and no genes; expected a gene a line"));
         }
-        Ok(Self {
-            words,
-            header: headed.then(|| first.join("\t")),
-            column: several.then_some(column + 1),
-        })
+        Ok(Self { words, header: headed.then(|| first.join("\t")), column: several.then_some(column + 1) })
     }
 }

@@ -22,11 +22,7 @@ pub struct Partial {
 /// A word for settings: answers made with others are not used.
 pub fn key(settings: &[&str]) -> String {
     let digest = Sha256::digest(settings.join("\0"));
-    digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of a model and of the adapter on it: files are moved and tuned again, contents tell.
@@ -42,14 +38,10 @@ impl Partial {
         let mut kept = format!("{}\n", json!({ "settings": key }));
         if path.exists() {
             let text = read_text(path)?;
-            let mut lines = text
-                .lines()
-                .map(|line| serde_json::from_str::<Value>(line).unwrap_or(Value::Null));
+            let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or(Value::Null));
             if lines.next().is_some_and(|first| first["settings"] == key) {
                 for line in lines.take_while(|line| !line.is_null()) {
-                    if let (Some(name), Some(asked)) =
-                        (line["name"].as_str(), line["asked"].as_str())
-                    {
+                    if let (Some(name), Some(asked)) = (line["name"].as_str(), line["asked"].as_str()) {
                         kept.push_str(&format!("{line}\n"));
                         known.insert((name.to_owned(), asked.to_owned()), line["answer"].clone());
                     }
@@ -58,13 +50,8 @@ impl Partial {
         }
         bft_formats::write_atomic(path, |out| out.write_all(kept.as_bytes()))?;
         let file = OpenOptions::new().append(true).open(path);
-        let file =
-            file.map_err(|error| BioError::file(path, format!("cannot be written: {error}")))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-            known,
-        })
+        let file = file.map_err(|error| BioError::file(path, format!("cannot be written: {error}")))?;
+        Ok(Self { path: path.to_path_buf(), file, known })
     }
 
     /// The answer to a question about a name.
@@ -74,14 +61,10 @@ impl Partial {
 
     /// Keeps an answer.
     pub fn put(&mut self, name: &str, asked: &str, answer: Value) -> Result<()> {
-        let line = format!(
-            "{}\n",
-            json!({ "name": name, "asked": asked, "answer": answer })
-        );
+        let line = format!("{}\n", json!({ "name": name, "asked": asked, "answer": answer }));
         let wrote = self.file.write_all(line.as_bytes());
         wrote.map_err(|error| BioError::file(&self.path, format!("cannot be written: {error}")))?;
-        self.known
-            .insert((name.to_owned(), asked.to_owned()), answer);
+        self.known.insert((name.to_owned(), asked.to_owned()), answer);
         Ok(())
     }
 
@@ -103,10 +86,7 @@ mod tests {
         let mut run = Partial::open(&path, "a").expect("opened");
         run.put("TP53", "who?", json!("a gene")).expect("kept");
         drop(run);
-        let cut = format!(
-            "{}{{\"name\": \"EG",
-            std::fs::read_to_string(&path).expect("a file")
-        );
+        let cut = format!("{}{{\"name\": \"EG", std::fs::read_to_string(&path).expect("a file"));
         std::fs::write(&path, cut).expect("cut short");
         let run = Partial::open(&path, "a").expect("opened");
         assert_eq!(run.get("TP53", "who?"), Some(&json!("a gene")));
@@ -121,11 +101,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let tuned = |alpha: u32, weights: &str| {
             let write = |name, text: &str| std::fs::write(folder.path().join(name), text);
-            write(
-                "adapter_config.json",
-                &format!("{{\"lora_alpha\": {alpha}}}"),
-            )
-            .expect("written");
+            write("adapter_config.json", &format!("{{\"lora_alpha\": {alpha}}}")).expect("written");
             write("adapter_model.safetensors", weights).expect("written");
             fingerprint("model", Some(folder.path())).expect("read")
         };

@@ -13,20 +13,11 @@ pub fn name(genome: &Genome, gene: GeneId) -> String {
 }
 
 /// Name with the processes and functions that a person judged, in the order of their GO ids.
-pub fn annotations(
-    genome: &Genome,
-    ontology: &Ontology,
-    genes: &[GeneId],
-    aspects: &[Aspect],
-) -> Result<Vec<String>> {
-    let mut terms: HashMap<GeneId, Vec<&str>> =
-        genes.iter().map(|gene| (*gene, Vec::new())).collect();
+pub fn annotations(genome: &Genome, ontology: &Ontology, genes: &[GeneId], aspects: &[Aspect]) -> Result<Vec<String>> {
+    let mut terms: HashMap<GeneId, Vec<&str>> = genes.iter().map(|gene| (*gene, Vec::new())).collect();
     for aspect in aspects {
         for annotation in genome.annotations(*aspect, &JUDGED)? {
-            let (Some(list), Some(term)) = (
-                terms.get_mut(&annotation.gene),
-                ontology.term(&annotation.go),
-            ) else {
+            let (Some(list), Some(term)) = (terms.get_mut(&annotation.gene), ontology.term(&annotation.go)) else {
                 continue;
             };
             if !list.contains(&term.name.as_str()) {
@@ -37,11 +28,7 @@ pub fn annotations(
     let text = |gene: &GeneId| {
         let name = name(genome, *gene);
         let list = &terms[gene];
-        if list.is_empty() {
-            name
-        } else {
-            format!("{name}. {}", list.join("; "))
-        }
+        if list.is_empty() { name } else { format!("{name}. {}", list.join("; ")) }
     };
     Ok(genes.iter().map(text).collect())
 }

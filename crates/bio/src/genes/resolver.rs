@@ -78,11 +78,7 @@ impl<'g> Resolver<'g> {
             }
             by_upper
         };
-        Self {
-            upper_symbols: upper(&genome.symbols),
-            upper_aliases: upper(&genome.aliases),
-            genome,
-        }
+        Self { upper_symbols: upper(&genome.symbols), upper_aliases: upper(&genome.aliases), genome }
     }
 
     /// The genes.
@@ -124,11 +120,7 @@ impl<'g> Resolver<'g> {
             && let Some([gene]) = self.genome.symbols.get(&symbol).map(Vec::as_slice)
         {
             let doubt = other.map(|other| format!("{word} may also have been {other}"));
-            return Resolved::Mapped {
-                gene: *gene,
-                how: How::Excel,
-                doubt,
-            };
+            return Resolved::Mapped { gene: *gene, how: How::Excel, doubt };
         }
         if let Some(symbol) = excel::renamed(&upper)
             && let Some([gene]) = self.genome.symbols.get(&symbol).map(Vec::as_slice)
@@ -155,11 +147,8 @@ impl<'g> Resolver<'g> {
         if let [gene] = found {
             return mapped(*gene, how);
         }
-        let coding: Vec<GeneId> = found
-            .iter()
-            .copied()
-            .filter(|gene| self.genome.genes[*gene].protein_coding)
-            .collect();
+        let coding: Vec<GeneId> =
+            found.iter().copied().filter(|gene| self.genome.genes[*gene].protein_coding).collect();
         let [gene] = coding.as_slice() else {
             return Resolved::Ambiguous(found.to_vec());
         };
@@ -171,25 +160,17 @@ impl<'g> Resolver<'g> {
         Resolved::Mapped {
             gene: *gene,
             how,
-            doubt: Some(format!(
-                "also names {}, without a protein",
-                others.join(", ")
-            )),
+            doubt: Some(format!("also names {}, without a protein", others.join(", "))),
         }
     }
 }
 
 fn mapped(gene: GeneId, how: How) -> Resolved {
-    Resolved::Mapped {
-        gene,
-        how,
-        doubt: None,
-    }
+    Resolved::Mapped { gene, how, doubt: None }
 }
 
 fn clean(word: &str) -> &str {
-    word.trim()
-        .trim_matches(|c: char| c == '"' || c == '\'' || c == '\u{feff}' || c.is_whitespace())
+    word.trim().trim_matches(|c: char| c == '"' || c == '\'' || c == '\u{feff}' || c.is_whitespace())
 }
 
 fn hint(word: &str, upper: &str) -> Option<String> {
@@ -254,11 +235,7 @@ impl Mapping {
 
     /// The counts in a line.
     pub fn summary(&self) -> String {
-        let how: Vec<String> = self
-            .how
-            .iter()
-            .map(|(how, count)| format!("{count} by {}", how.words()))
-            .collect();
+        let how: Vec<String> = self.how.iter().map(|(how, count)| format!("{count} by {}", how.words())).collect();
         format!(
             "{} words: {} genes ({}), {} duplicates, {} ambiguous, {} unmapped",
             self.words(),
@@ -279,23 +256,13 @@ impl Mapping {
         }
         for (word, genes) in &self.ambiguous {
             let all: Vec<String> = genes.iter().map(symbol).collect();
-            rows.push([
-                word.clone(),
-                "ambiguous".into(),
-                all.join(" or "),
-                "name one".into(),
-            ]);
+            rows.push([word.clone(), "ambiguous".into(), all.join(" or "), "name one".into()]);
         }
         for (word, gene, doubt) in &self.doubts {
             rows.push([word.clone(), "mapped".into(), symbol(gene), doubt.clone()]);
         }
         for (word, gene) in &self.duplicates {
-            rows.push([
-                word.clone(),
-                "duplicate".into(),
-                symbol(gene),
-                "kept once".into(),
-            ]);
+            rows.push([word.clone(), "duplicate".into(), symbol(gene), "kept once".into()]);
         }
         rows
     }

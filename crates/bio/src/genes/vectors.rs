@@ -21,21 +21,12 @@ pub struct GeneVectors {
 
 impl GeneVectors {
     /// Vectors of these genes, in this order; scaled to length 1.
-    pub fn new(
-        label: impl Into<String>,
-        baseline: bool,
-        genes: &[GeneId],
-        features: Features,
-    ) -> Self {
+    pub fn new(label: impl Into<String>, baseline: bool, genes: &[GeneId], features: Features) -> Self {
         Self {
             label: label.into(),
             baseline,
             features: features.normalized(),
-            rows: genes
-                .iter()
-                .enumerate()
-                .map(|(row, gene)| (*gene, row))
-                .collect(),
+            rows: genes.iter().enumerate().map(|(row, gene)| (*gene, row)).collect(),
         }
     }
 
@@ -70,10 +61,7 @@ pub fn random(genes: &[GeneId], genome: &Genome, seed: u64) -> GeneVectors {
         let mut random = Random::new(seed, &genome.genes[*gene].entrez);
         values.extend((0..WIDTH).map(|_| random.normal() as f32));
     }
-    let features = Features::Dense {
-        width: WIDTH,
-        values,
-    };
+    let features = Features::Dense { width: WIDTH, values };
     GeneVectors::new("random vectors", true, genes, features)
 }
 
@@ -84,20 +72,11 @@ pub fn of_texts(label: &str, genes: &[GeneId], texts: &[String]) -> GeneVectors 
 
 /// ln(1 + publications) as a vector of one number, not scaled: how much a gene is written about.
 pub fn popularity(genes: &[GeneId], publications: &[u32]) -> GeneVectors {
-    let values = genes
-        .iter()
-        .map(|gene| f64::from(publications[*gene]).ln_1p() as f32);
+    let values = genes.iter().map(|gene| f64::from(publications[*gene]).ln_1p() as f32);
     GeneVectors {
         label: "popularity (PubMed)".to_owned(),
         baseline: true,
-        features: Features::Dense {
-            width: 1,
-            values: values.collect(),
-        },
-        rows: genes
-            .iter()
-            .enumerate()
-            .map(|(row, gene)| (*gene, row))
-            .collect(),
+        features: Features::Dense { width: 1, values: values.collect() },
+        rows: genes.iter().enumerate().map(|(row, gene)| (*gene, row)).collect(),
     }
 }

@@ -24,13 +24,7 @@ pub enum Kind {
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 5] = [
-        Self::Name,
-        Self::Alias,
-        Self::Process,
-        Self::Function,
-        Self::Definition,
-    ];
+    pub const ALL: [Self; 5] = [Self::Name, Self::Alias, Self::Process, Self::Function, Self::Definition];
 
     /// As flags and tables write it.
     pub fn word(self) -> &'static str {
@@ -64,18 +58,12 @@ pub struct Fact {
 impl Fact {
     /// The gene's symbol, or the term, that the fact is split by.
     pub fn about(&self) -> &str {
-        if self.kind == Kind::Alias {
-            &self.answer
-        } else {
-            &self.subject
-        }
+        if self.kind == Kind::Alias { &self.answer } else { &self.subject }
     }
 
     /// The answer as a sentence.
     pub fn sentence(&self) -> String {
-        let Self {
-            subject, answer, ..
-        } = self;
+        let Self { subject, answer, .. } = self;
         match self.kind {
             Kind::Name => format!("The full name of {subject} is {answer}."),
             Kind::Alias => format!("The official symbol of {subject} is {answer}."),
@@ -88,20 +76,11 @@ impl Fact {
     /// What a sentence of this kind begins with, up to the answer.
     pub fn opening(&self) -> String {
         let sentence = self.sentence();
-        sentence
-            .find(&self.answer)
-            .map_or_else(String::new, |place| sentence[..place].to_owned())
+        sentence.find(&self.answer).map_or_else(String::new, |place| sentence[..place].to_owned())
     }
 
     pub(super) fn line(&self) -> String {
-        let cells = [
-            self.kind.word(),
-            &self.subject,
-            &self.answer,
-            &self.entrez,
-            &self.go,
-            &self.evidence,
-        ];
+        let cells = [self.kind.word(), &self.subject, &self.answer, &self.entrez, &self.go, &self.evidence];
         cells.map(|cell| cell.replace(['\t', '\n'], " ")).join("\t")
     }
 }
@@ -110,9 +89,7 @@ impl Fact {
 pub fn collect(genome: &Genome, ontology: &Ontology, options: &Options) -> Result<Vec<Fact>> {
     let mut facts = Vec::new();
     let wanted: HashSet<GeneId> = if options.genes.is_empty() {
-        (0..genome.genes.len())
-            .filter(|gene| genome.genes[*gene].protein_coding)
-            .collect()
+        (0..genome.genes.len()).filter(|gene| genome.genes[*gene].protein_coding).collect()
     } else {
         options.genes.iter().copied().collect()
     };
@@ -141,46 +118,28 @@ pub fn collect(genome: &Genome, ontology: &Ontology, options: &Options) -> Resul
                 && wanted.contains(gene)
                 && !genome.symbols.contains_key(alias)
             {
-                facts.push(of_gene(
-                    Kind::Alias,
-                    *gene,
-                    alias,
-                    &genome.genes[*gene].symbol,
-                ));
+                facts.push(of_gene(Kind::Alias, *gene, alias, &genome.genes[*gene].symbol));
             }
         }
     }
     let evidence: Vec<&str> = options.evidence.iter().map(String::as_str).collect();
-    for (kind, aspect) in [
-        (Kind::Process, Aspect::Process),
-        (Kind::Function, Aspect::Function),
-    ] {
+    for (kind, aspect) in [(Kind::Process, Aspect::Process), (Kind::Function, Aspect::Function)] {
         if !options.kinds.contains(&kind) {
             continue;
         }
         for annotation in genome.annotations(aspect, &evidence)? {
             let root = ["GO:0008150", "GO:0003674", "GO:0005515"].contains(&annotation.go.as_str());
-            let Some(term) = ontology
-                .term(&annotation.go)
-                .filter(|_| !root && wanted.contains(&annotation.gene))
+            let Some(term) = ontology.term(&annotation.go).filter(|_| !root && wanted.contains(&annotation.gene))
             else {
                 continue;
             };
-            let mut fact = of_gene(
-                kind,
-                annotation.gene,
-                &genome.genes[annotation.gene].symbol,
-                &term.name,
-            );
+            let mut fact = of_gene(kind, annotation.gene, &genome.genes[annotation.gene].symbol, &term.name);
             (fact.go, fact.evidence) = (annotation.go, annotation.evidence);
             facts.push(fact);
         }
     }
     if options.kinds.contains(&Kind::Definition) && options.genes.is_empty() {
-        let defined = ontology
-            .terms
-            .iter()
-            .filter(|term| term.ontology != "CC" && !term.definition.is_empty());
+        let defined = ontology.terms.iter().filter(|term| term.ontology != "CC" && !term.definition.is_empty());
         facts.extend(defined.map(|term| Fact {
             kind: Kind::Definition,
             subject: term.name.clone(),
@@ -198,8 +157,7 @@ pub fn collect(genome: &Genome, ontology: &Ontology, options: &Options) -> Resul
 /// One fact with several evidence codes is one fact.
 fn merge_evidence(facts: &mut Vec<Fact>) {
     facts.dedup_by(|next, kept| {
-        let same =
-            next.kind == kept.kind && next.subject == kept.subject && next.answer == kept.answer;
+        let same = next.kind == kept.kind && next.subject == kept.subject && next.answer == kept.answer;
         if same && !kept.evidence.split(',').any(|code| code == next.evidence) {
             kept.evidence = format!("{},{}", kept.evidence, next.evidence);
         }
@@ -212,10 +170,7 @@ fn limited(facts: Vec<Fact>, options: &Options) -> Vec<Fact> {
     use std::collections::BTreeMap;
     let mut groups: BTreeMap<(Kind, String), Vec<Fact>> = BTreeMap::new();
     for fact in facts {
-        groups
-            .entry((fact.kind, fact.about().to_owned()))
-            .or_default()
-            .push(fact);
+        groups.entry((fact.kind, fact.about().to_owned())).or_default().push(fact);
     }
     let mut kept: Vec<Fact> = groups
         .into_values()

@@ -22,10 +22,7 @@ impl Phrasing {
                     "Which name does the gene symbol {} stand for?",
                     "Tell me the name of the human gene {}.",
                 ],
-                &[
-                    "Which full name is abbreviated as {}?",
-                    "Write out the name behind the symbol {}.",
-                ],
+                &["Which full name is abbreviated as {}?", "Write out the name behind the symbol {}."],
             ),
             Kind::Alias => (
                 &[
@@ -46,10 +43,7 @@ impl Phrasing {
                     "What process involves the {} gene product?",
                     "Give one Gene Ontology process of {}.",
                 ],
-                &[
-                    "Tell me a process in which {} plays a role.",
-                    "Which process would the Gene Ontology list for {}?",
-                ],
+                &["Tell me a process in which {} plays a role.", "Which process would the Gene Ontology list for {}?"],
             ),
             Kind::Function => (
                 &[
@@ -69,10 +63,7 @@ impl Phrasing {
                     "What does the Gene Ontology term \"{}\" mean?",
                     "Explain \"{}\" as the Gene Ontology does.",
                 ],
-                &[
-                    "In biology, what is meant by \"{}\"?",
-                    "How would you describe \"{}\" in a sentence?",
-                ],
+                &["In biology, what is meant by \"{}\"?", "How would you describe \"{}\" in a sentence?"],
             ),
         };
         Self { train, test }

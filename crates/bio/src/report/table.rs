@@ -73,11 +73,7 @@ impl Cell {
 
 /// Three decimals; very small numbers, as p-values are, with an exponent.
 fn shown(number: f64) -> String {
-    if number != 0.0 && number.abs() < 1e-3 {
-        format!("{number:.1e}")
-    } else {
-        format!("{number:.3}")
-    }
+    if number != 0.0 && number.abs() < 1e-3 { format!("{number:.1e}") } else { format!("{number:.3}") }
 }
 
 /// A table, with the split, the checks and the data it came from.
@@ -121,10 +117,7 @@ impl Report {
 
     /// Rows of text, the names of the columns first.
     pub fn cells(&self) -> Vec<Vec<String>> {
-        let rows = self
-            .rows
-            .iter()
-            .map(|row| row.iter().map(Cell::text).collect());
+        let rows = self.rows.iter().map(|row| row.iter().map(Cell::text).collect());
         std::iter::once(self.columns.clone()).chain(rows).collect()
     }
 
@@ -135,19 +128,13 @@ impl Report {
             text.push_str(&format!("# {what}: {}\n", value.replace('\n', " ")));
         }
         let wide: Vec<bool> = (0..self.columns.len())
-            .map(|column| {
-                self.rows
-                    .iter()
-                    .any(|row| matches!(row.get(column), Some(Cell::Estimate(_))))
-            })
+            .map(|column| self.rows.iter().any(|row| matches!(row.get(column), Some(Cell::Estimate(_)))))
             .collect();
-        let names = self.columns.iter().zip(&wide).map(|(name, wide)| {
-            if *wide {
-                format!("{name}\t{name} low\t{name} high")
-            } else {
-                name.clone()
-            }
-        });
+        let names = self
+            .columns
+            .iter()
+            .zip(&wide)
+            .map(|(name, wide)| if *wide { format!("{name}\t{name} low\t{name} high") } else { name.clone() });
         text.push_str(&(names.collect::<Vec<_>>().join("\t") + "\n"));
         for row in &self.rows {
             let cells = row.iter().zip(&wide).map(|(cell, wide)| {
@@ -175,18 +162,10 @@ impl Report {
             .iter()
             .map(|row| {
                 let cells = self.columns.iter().zip(row);
-                Value::Object(
-                    cells
-                        .map(|(name, cell)| (name.clone(), cell.json()))
-                        .collect::<Map<_, _>>(),
-                )
+                Value::Object(cells.map(|(name, cell)| (name.clone(), cell.json())).collect::<Map<_, _>>())
             })
             .collect();
-        let about: Map<String, Value> = self
-            .about
-            .iter()
-            .map(|(what, value)| (what.clone(), json!(value)))
-            .collect();
+        let about: Map<String, Value> = self.about.iter().map(|(what, value)| (what.clone(), json!(value))).collect();
         json!({ "title": self.title, "about": about, "rows": rows })
     }
 }

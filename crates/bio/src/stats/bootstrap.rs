@@ -34,21 +34,14 @@ pub fn interval(
         })
         .collect();
     drawn.sort_by(f64::total_cmp);
-    Some(Estimate {
-        value,
-        range: quantile(&drawn, 0.025).zip(quantile(&drawn, 0.975)),
-    })
+    Some(Estimate { value, range: quantile(&drawn, 0.025).zip(quantile(&drawn, 0.975)) })
 }
 
 /// The mean of one value a unit, with its interval.
 pub fn mean(values: &[f64], times: usize, seed: u64) -> Option<Estimate> {
     interval(values.len(), times, seed, |counts| {
         let total: f64 = counts.iter().sum();
-        let sum: f64 = counts
-            .iter()
-            .zip(values)
-            .map(|(count, value)| count * value)
-            .sum();
+        let sum: f64 = counts.iter().zip(values).map(|(count, value)| count * value).sum();
         (total > 0.0).then(|| sum / total)
     })
 }
@@ -56,9 +49,6 @@ pub fn mean(values: &[f64], times: usize, seed: u64) -> Option<Estimate> {
 /// Quantile of sorted values by linear interpolation, as NumPy's default.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let place = share * (sorted.len().checked_sub(1)? as f64);
-    let (low, high) = (
-        sorted[place.floor() as usize],
-        sorted[place.ceil() as usize],
-    );
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     Some(low + (high - low) * place.fract())
 }

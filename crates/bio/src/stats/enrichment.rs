@@ -2,13 +2,7 @@
 
 /// Upper tail of the hypergeometric distribution: the chance of at least `overlap` marked genes among `drawn`, from
 /// `total` genes of which `marked` are.
-pub fn upper_tail(
-    overlap: usize,
-    total: usize,
-    marked: usize,
-    drawn: usize,
-    logs: &LogFactorials,
-) -> f64 {
+pub fn upper_tail(overlap: usize, total: usize, marked: usize, drawn: usize, logs: &LogFactorials) -> f64 {
     let most = marked.min(drawn);
     let least = (marked + drawn).saturating_sub(total);
     if overlap <= least {

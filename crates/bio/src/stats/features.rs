@@ -47,10 +47,9 @@ impl Features {
                 .zip(weights)
                 .map(|(value, weight)| f64::from(*value) * weight)
                 .sum(),
-            Self::Sparse { rows, .. } => rows[row]
-                .iter()
-                .map(|(column, value)| f64::from(*value) * weights[*column as usize])
-                .sum(),
+            Self::Sparse { rows, .. } => {
+                rows[row].iter().map(|(column, value)| f64::from(*value) * weights[*column as usize]).sum()
+            }
         }
     }
 
@@ -75,20 +74,12 @@ impl Features {
     pub fn inner(&self, a: usize, b: usize) -> f64 {
         match self {
             Self::Dense { width, values } => {
-                let (a, b) = (
-                    Self::dense_row(*width, values, a),
-                    Self::dense_row(*width, values, b),
-                );
-                a.iter()
-                    .zip(b)
-                    .map(|(x, y)| f64::from(*x) * f64::from(*y))
-                    .sum()
+                let (a, b) = (Self::dense_row(*width, values, a), Self::dense_row(*width, values, b));
+                a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
             }
             Self::Sparse { rows, .. } => {
                 let mut sum = 0.0;
-                merge(&rows[a], &rows[b], |_, x, y| {
-                    sum += f64::from(x) * f64::from(y)
-                });
+                merge(&rows[a], &rows[b], |_, x, y| sum += f64::from(x) * f64::from(y));
                 sum
             }
         }
@@ -105,10 +96,7 @@ impl Features {
                     out.extend(a.iter().zip(b).map(|(x, y)| x * y));
                     out.extend(a.iter().zip(b).map(|(x, y)| (x - y).abs()));
                 }
-                Self::Dense {
-                    width: width * 2,
-                    values: out,
-                }
+                Self::Dense { width: width * 2, values: out }
             }
             Self::Sparse { width, rows } => {
                 let offset = *width as u32;
@@ -125,10 +113,7 @@ impl Features {
                     products.extend(distances);
                     products
                 };
-                Self::Sparse {
-                    width: width * 2,
-                    rows: pairs.iter().map(pair).collect(),
-                }
+                Self::Sparse { width: width * 2, rows: pairs.iter().map(pair).collect() }
             }
         }
     }
@@ -138,16 +123,11 @@ impl Features {
         match self {
             Self::Dense { width, values } => Self::Dense {
                 width: *width,
-                values: wanted
-                    .iter()
-                    .flat_map(|row| Self::dense_row(*width, values, *row))
-                    .copied()
-                    .collect(),
+                values: wanted.iter().flat_map(|row| Self::dense_row(*width, values, *row)).copied().collect(),
             },
-            Self::Sparse { width, rows } => Self::Sparse {
-                width: *width,
-                rows: wanted.iter().map(|row| rows[*row].clone()).collect(),
-            },
+            Self::Sparse { width, rows } => {
+                Self::Sparse { width: *width, rows: wanted.iter().map(|row| rows[*row].clone()).collect() }
+            }
         }
     }
 
@@ -169,20 +149,14 @@ impl Features {
             .zip(&squares)
             .map(|(sum, square)| {
                 let mean = sum / count;
-                (
-                    mean,
-                    (square / count - mean * mean).max(0.0).sqrt().max(1e-12),
-                )
+                (mean, (square / count - mean * mean).max(0.0).sqrt().max(1e-12))
             })
             .collect();
         let column = |(place, value): (usize, &f32)| {
             let (mean, deviation) = scale[place % width];
             ((f64::from(*value) - mean) / deviation) as f32
         };
-        Self::Dense {
-            width: *width,
-            values: values.iter().enumerate().map(column).collect(),
-        }
+        Self::Dense { width: *width, values: values.iter().enumerate().map(column).collect() }
     }
 
     /// Sums of rows, one for each group.
@@ -193,15 +167,10 @@ impl Features {
                 for (group, sum) in groups.iter().zip(out.chunks_exact_mut((*width).max(1))) {
                     for row in group {
                         let row = Self::dense_row(*width, values, *row);
-                        sum.iter_mut()
-                            .zip(row)
-                            .for_each(|(sum, value)| *sum += value);
+                        sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
                     }
                 }
-                Self::Dense {
-                    width: *width,
-                    values: out,
-                }
+                Self::Dense { width: *width, values: out }
             }
             Self::Sparse { width, rows } => {
                 let sum = |group: &Vec<usize>| {
@@ -211,10 +180,7 @@ impl Features {
                     }
                     sum.into_iter().collect()
                 };
-                Self::Sparse {
-                    width: *width,
-                    rows: groups.iter().map(sum).collect(),
-                }
+                Self::Sparse { width: *width, rows: groups.iter().map(sum).collect() }
             }
         }
     }
@@ -222,11 +188,7 @@ impl Features {
     /// Scales every row to length 1; rows of zeros stay.
     pub fn normalized(mut self) -> Self {
         let scale = |square: f64| {
-            if square > 0.0 {
-                (1.0 / square.sqrt()) as f32
-            } else {
-                1.0
-            }
+            if square > 0.0 { (1.0 / square.sqrt()) as f32 } else { 1.0 }
         };
         match &mut self {
             Self::Dense { width, values } => {

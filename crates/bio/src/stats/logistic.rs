@@ -42,11 +42,7 @@ impl Logistic {
             let slope = dot(&gradient, &step);
             let mut length = 1.0;
             let moved = loop {
-                let next: Vec<f64> = parameters
-                    .iter()
-                    .zip(&step)
-                    .map(|(p, s)| p + length * s)
-                    .collect();
+                let next: Vec<f64> = parameters.iter().zip(&step).map(|(p, s)| p + length * s).collect();
                 let at_next = objective(rows, labels, c, &next);
                 if at_next <= value + 1e-4 * length * slope {
                     (parameters, value) = (next, at_next);
@@ -62,18 +58,12 @@ impl Logistic {
             }
         }
         let bias = parameters.pop().unwrap_or(0.0);
-        Self {
-            weights: parameters,
-            bias,
-        }
+        Self { weights: parameters, bias }
     }
 
     /// Log-odds of every row.
     pub fn scores(&self, rows: &Features) -> Vec<f64> {
-        (0..rows.rows())
-            .into_par_iter()
-            .map(|row| rows.dot(row, &self.weights) + self.bias)
-            .collect()
+        (0..rows.rows()).into_par_iter().map(|row| rows.dot(row, &self.weights) + self.bias).collect()
     }
 }
 
@@ -103,27 +93,16 @@ fn objective(rows: &Features, labels: &[bool], c: &[f64], parameters: &[f64]) ->
 }
 
 /// Gradient, and C p (1 − p) of every row.
-fn gradient(
-    rows: &Features,
-    labels: &[bool],
-    c: &[f64],
-    parameters: &[f64],
-) -> (Vec<f64>, Vec<f64>) {
+fn gradient(rows: &Features, labels: &[bool], c: &[f64], parameters: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let (weights, bias) = parameters.split_at(rows.width());
-    let chances: Vec<f64> = (0..labels.len())
-        .into_par_iter()
-        .map(|row| sigmoid(rows.dot(row, weights) + bias[0]))
-        .collect();
-    let errors: Vec<f64> = (0..labels.len())
-        .map(|row| c[row] * (chances[row] - f64::from(labels[row])))
-        .collect();
+    let chances: Vec<f64> =
+        (0..labels.len()).into_par_iter().map(|row| sigmoid(rows.dot(row, weights) + bias[0])).collect();
+    let errors: Vec<f64> = (0..labels.len()).map(|row| c[row] * (chances[row] - f64::from(labels[row]))).collect();
     let mut gradient = transposed(rows, &errors);
     for (sum, weight) in gradient.iter_mut().zip(weights) {
         *sum += weight;
     }
-    let curvature = (0..labels.len())
-        .map(|row| c[row] * chances[row] * (1.0 - chances[row]))
-        .collect();
+    let curvature = (0..labels.len()).map(|row| c[row] * chances[row] * (1.0 - chances[row])).collect();
     (gradient, curvature)
 }
 
@@ -152,12 +131,7 @@ fn transposed(rows: &Features, v: &[f64]) -> Vec<f64> {
 }
 
 /// Solves H d = −g to the tolerance, H = Xᵀ diag(curvature) X + I without the bias's 1.
-fn conjugate_gradients(
-    rows: &Features,
-    curvature: &[f64],
-    gradient: &[f64],
-    tolerance: f64,
-) -> Vec<f64> {
+fn conjugate_gradients(rows: &Features, curvature: &[f64], gradient: &[f64], tolerance: f64) -> Vec<f64> {
     let width = rows.width();
     let mut step = vec![0.0; gradient.len()];
     let mut residual: Vec<f64> = gradient.iter().map(|g| -g).collect();

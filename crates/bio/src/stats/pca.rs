@@ -20,11 +20,7 @@ impl Pca {
         let centred = centre(rows, &mean);
         // The eigenvectors of the smaller of XᵀX and XXᵀ give those of the other.
         let tall = rows.nrows() >= rows.ncols();
-        let gram = if tall {
-            centred.tr_mul(&centred)
-        } else {
-            &centred * centred.transpose()
-        };
+        let gram = if tall { centred.tr_mul(&centred) } else { &centred * centred.transpose() };
         let eigen = SymmetricEigen::new(gram);
         let mut order: Vec<usize> = (0..eigen.eigenvalues.len()).collect();
         order.sort_by(|a, b| eigen.eigenvalues[*b].total_cmp(&eigen.eigenvalues[*a]));
@@ -34,30 +30,16 @@ impl Pca {
         let chosen = DMatrix::from_fn(eigen.eigenvectors.nrows(), order.len(), |row, column| {
             eigen.eigenvectors[(row, order[column])]
         });
-        let mut axes = if tall {
-            chosen
-        } else {
-            centred.tr_mul(&chosen)
-        };
+        let mut axes = if tall { chosen } else { centred.tr_mul(&chosen) };
         for mut axis in axes.column_iter_mut() {
             let norm = axis.norm();
             // The sign is free; the largest entry is made positive, so that runs agree.
-            let sign = axis.iter().copied().fold(
-                0.0,
-                |best: f64, x| if x.abs() > best.abs() { x } else { best },
-            );
+            let sign = axis.iter().copied().fold(0.0, |best: f64, x| if x.abs() > best.abs() { x } else { best });
             axis /= norm * sign.signum();
         }
         let divisor = (rows.nrows().max(2) - 1) as f64;
-        let variance = order
-            .iter()
-            .map(|index| eigen.eigenvalues[*index] / divisor)
-            .collect();
-        Self {
-            mean,
-            axes,
-            variance,
-        }
+        let variance = order.iter().map(|index| eigen.eigenvalues[*index] / divisor).collect();
+        Self { mean, axes, variance }
     }
 
     /// Coordinates of rows, `[rows, components]`.
@@ -67,7 +49,5 @@ impl Pca {
 }
 
 fn centre(rows: &DMatrix<f64>, mean: &DMatrix<f64>) -> DMatrix<f64> {
-    DMatrix::from_fn(rows.nrows(), rows.ncols(), |i, j| {
-        rows[(i, j)] - mean[(0, j)]
-    })
+    DMatrix::from_fn(rows.nrows(), rows.ncols(), |i, j| rows[(i, j)] - mean[(0, j)])
 }

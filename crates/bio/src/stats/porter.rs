@@ -78,11 +78,7 @@ fn ends_cvc(word: &str) -> bool {
 fn rules(word: &str, table: &[(&str, &str)], holds: impl Fn(&str) -> bool) -> String {
     for (ending, with) in table {
         if let Some(stem) = word.strip_suffix(ending) {
-            return if holds(stem) {
-                format!("{stem}{with}")
-            } else {
-                word.to_owned()
-            };
+            return if holds(stem) { format!("{stem}{with}") } else { word.to_owned() };
         }
     }
     word.to_owned()
@@ -92,11 +88,7 @@ fn step_1a(word: &str) -> String {
     if word.ends_with("ies") && word.len() == 4 {
         return format!("{}ie", &word[..1]);
     }
-    rules(
-        word,
-        &[("sses", "ss"), ("ies", "i"), ("ss", "ss"), ("s", "")],
-        |_| true,
-    )
+    rules(word, &[("sses", "ss"), ("ies", "i"), ("ss", "ss"), ("s", "")], |_| true)
 }
 
 fn step_1b(word: &str) -> String {
@@ -104,22 +96,13 @@ fn step_1b(word: &str) -> String {
         return format!("{stem}{}", if word.len() == 4 { "ie" } else { "i" });
     }
     if let Some(stem) = word.strip_suffix("eed") {
-        return if measure(stem) > 0 {
-            format!("{stem}ee")
-        } else {
-            word.to_owned()
-        };
+        return if measure(stem) > 0 { format!("{stem}ee") } else { word.to_owned() };
     }
-    let stem = ["ed", "ing"]
-        .iter()
-        .find_map(|ending| word.strip_suffix(ending).filter(|stem| has_vowel(stem)));
+    let stem = ["ed", "ing"].iter().find_map(|ending| word.strip_suffix(ending).filter(|stem| has_vowel(stem)));
     let Some(stem) = stem else {
         return word.to_owned();
     };
-    if ["at", "bl", "iz"]
-        .iter()
-        .any(|ending| stem.ends_with(ending))
-    {
+    if ["at", "bl", "iz"].iter().any(|ending| stem.ends_with(ending)) {
         return format!("{stem}e");
     }
     if ends_double(stem) {
@@ -173,19 +156,11 @@ fn step_2(word: &str) -> String {
     }
     for (ending, with) in STEP_2 {
         if let Some(stem) = word.strip_suffix(ending) {
-            return if measure(stem) > 0 {
-                format!("{stem}{with}")
-            } else {
-                word.to_owned()
-            };
+            return if measure(stem) > 0 { format!("{stem}{with}") } else { word.to_owned() };
         }
     }
     if let Some(stem) = word.strip_suffix("fulli") {
-        return if measure(stem) > 0 {
-            format!("{stem}ful")
-        } else {
-            word.to_owned()
-        };
+        return if measure(stem) > 0 { format!("{stem}ful") } else { word.to_owned() };
     }
     // The l of -logi counts towards the stem.
     if let Some(stem) = word.strip_suffix("ogi")
@@ -197,29 +172,18 @@ fn step_2(word: &str) -> String {
     word.to_owned()
 }
 
-const STEP_3: [(&str, &str); 7] = [
-    ("icate", "ic"),
-    ("ative", ""),
-    ("alize", "al"),
-    ("iciti", "ic"),
-    ("ical", "ic"),
-    ("ful", ""),
-    ("ness", ""),
-];
+const STEP_3: [(&str, &str); 7] =
+    [("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", "")];
 
 fn step_4(word: &str) -> String {
     const ENDINGS: [&str; 19] = [
-        "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion",
-        "ou", "ism", "ate", "iti", "ous", "ive", "ize",
+        "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism", "ate",
+        "iti", "ous", "ive", "ize",
     ];
     for ending in ENDINGS {
         if let Some(stem) = word.strip_suffix(ending) {
             let fits = measure(stem) > 1 && (ending != "ion" || stem.ends_with(['s', 't']));
-            return if fits {
-                stem.to_owned()
-            } else {
-                word.to_owned()
-            };
+            return if fits { stem.to_owned() } else { word.to_owned() };
         }
     }
     word.to_owned()

@@ -10,12 +10,10 @@ impl Random {
     /// Numbers of a seed and a stream: different streams share none.
     pub fn new(seed: u64, stream: &str) -> Self {
         // FNV-1a of the stream's name.
-        let hash = stream.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        let mut random = Self {
-            state: seed ^ hash.rotate_left(17),
-        };
+        let hash = stream
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let mut random = Self { state: seed ^ hash.rotate_left(17) };
         random.bits();
         random
     }

@@ -14,30 +14,18 @@ impl Ranking {
     pub fn new(scores: &[f64], labels: &[bool]) -> Self {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));
-        let ends = (1..=order.len())
-            .filter(|i| *i == order.len() || scores[order[*i]] != scores[order[i - 1]])
-            .collect();
-        Self {
-            order,
-            ends,
-            labels: labels.to_vec(),
-        }
+        let ends =
+            (1..=order.len()).filter(|i| *i == order.len() || scores[order[*i]] != scores[order[i - 1]]).collect();
+        Self { order, ends, labels: labels.to_vec() }
     }
 
     /// Weights of negatives and positives in each group of ties, ascending.
-    fn groups<'r>(
-        &'r self,
-        weight: &'r dyn Fn(usize) -> f64,
-    ) -> impl DoubleEndedIterator<Item = (f64, f64)> + 'r {
+    fn groups<'r>(&'r self, weight: &'r dyn Fn(usize) -> f64) -> impl DoubleEndedIterator<Item = (f64, f64)> + 'r {
         (0..self.ends.len()).map(move |group| {
             let start = if group == 0 { 0 } else { self.ends[group - 1] };
             let mut sums = (0.0, 0.0);
             for example in &self.order[start..self.ends[group]] {
-                let sum = if self.labels[*example] {
-                    &mut sums.1
-                } else {
-                    &mut sums.0
-                };
+                let sum = if self.labels[*example] { &mut sums.1 } else { &mut sums.0 };
                 *sum += weight(*example);
             }
             sums
@@ -89,11 +77,7 @@ pub fn f1(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
         called += f64::from(call);
         positives += f64::from(*label);
     }
-    if right == 0.0 {
-        0.0
-    } else {
-        2.0 * right / (called + positives)
-    }
+    if right == 0.0 { 0.0 } else { 2.0 * right / (called + positives) }
 }
 
 /// The score from which calling positive gives the best F1 (the highest such score).

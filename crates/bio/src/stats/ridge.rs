@@ -11,25 +11,16 @@ use super::features::Features;
 ///
 /// # Errors
 /// In words, where the system cannot be solved (vectors that are not finite).
-pub fn weights(
-    vectors: &Features,
-    train: &[usize],
-    test: &[usize],
-    alpha: f64,
-) -> Result<DMatrix<f64>, String> {
+pub fn weights(vectors: &Features, train: &[usize], test: &[usize], alpha: f64) -> Result<DMatrix<f64>, String> {
     let n = train.len();
     let kernel = DMatrix::from_fn(n, n, |i, j| vectors.inner(train[i], train[j]));
     let cross = DMatrix::from_fn(test.len(), n, |i, j| vectors.inner(test[i], train[j]));
     let columns = DVector::from_fn(n, |j, _| kernel.column(j).mean());
     let all = columns.mean();
     let centred = DMatrix::from_fn(n, n, |i, j| kernel[(i, j)] - columns[i] - columns[j] + all);
-    let cross = DMatrix::from_fn(test.len(), n, |i, j| {
-        cross[(i, j)] - cross.row(i).mean() - columns[j] + all
-    });
+    let cross = DMatrix::from_fn(test.len(), n, |i, j| cross[(i, j)] - cross.row(i).mean() - columns[j] + all);
     let regular = centred + DMatrix::identity(n, n) * alpha;
-    let solver = regular
-        .cholesky()
-        .ok_or("the vectors are not finite numbers, or alpha is 0")?;
+    let solver = regular.cholesky().ok_or("the vectors are not finite numbers, or alpha is 0")?;
     Ok(solver.solve(&cross.transpose()).transpose())
 }
 

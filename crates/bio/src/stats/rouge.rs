@@ -21,11 +21,7 @@ pub fn rouge(reference: &str, prediction: &str) -> Rouge {
     Rouge {
         one: overlap(&reference, &prediction, 1),
         two: overlap(&reference, &prediction, 2),
-        l: f_measure(
-            longest_common(&reference, &prediction),
-            reference.len(),
-            prediction.len(),
-        ),
+        l: f_measure(longest_common(&reference, &prediction), reference.len(), prediction.len()),
     }
 }
 
@@ -34,13 +30,7 @@ fn tokens(text: &str) -> Vec<String> {
     text.to_lowercase()
         .split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit()))
         .filter(|word| !word.is_empty())
-        .map(|word| {
-            if word.len() > 3 {
-                stem(word)
-            } else {
-                word.to_owned()
-            }
-        })
+        .map(|word| if word.len() > 3 { stem(word) } else { word.to_owned() })
         .collect()
 }
 
@@ -58,11 +48,7 @@ fn overlap(reference: &[String], prediction: &[String], n: usize) -> f64 {
 }
 
 fn f_measure(shared: usize, reference: usize, prediction: usize) -> f64 {
-    if shared == 0 {
-        0.0
-    } else {
-        2.0 * shared as f64 / (reference + prediction) as f64
-    }
+    if shared == 0 { 0.0 } else { 2.0 * shared as f64 / (reference + prediction) as f64 }
 }
 
 fn longest_common(a: &[String], b: &[String]) -> usize {
@@ -71,11 +57,7 @@ fn longest_common(a: &[String], b: &[String]) -> usize {
         let mut diagonal = 0;
         for (j, y) in b.iter().enumerate() {
             let above = row[j + 1];
-            row[j + 1] = if x == y {
-                diagonal + 1
-            } else {
-                above.max(row[j])
-            };
+            row[j + 1] = if x == y { diagonal + 1 } else { above.max(row[j]) };
             diagonal = above;
         }
     }

@@ -39,13 +39,7 @@ pub fn tfidf(texts: &[String]) -> Features {
                 *row.entry(*column).or_default() += idf;
             }
         }
-        row.into_iter()
-            .map(|(column, value)| (column, value as f32))
-            .collect()
+        row.into_iter().map(|(column, value)| (column, value as f32)).collect()
     });
-    Features::Sparse {
-        width: columns.len(),
-        rows: rows.collect(),
-    }
-    .normalized()
+    Features::Sparse { width: columns.len(), rows: rows.collect() }.normalized()
 }

@@ -42,29 +42,19 @@ pub struct Measured {
 impl Measured {
     /// Numbers of measures in order.
     pub fn new(values: Vec<Option<f64>>) -> Self {
-        Self {
-            key: String::new(),
-            values,
-        }
+        Self { key: String::new(), values }
     }
 
     /// Reads what a run with the same settings left.
     pub(super) fn read(path: &Path, key: &str) -> Option<Self> {
         let text = std::fs::read_to_string(path).ok()?;
-        serde_json::from_str::<Self>(&text)
-            .ok()
-            .filter(|kept| kept.key == key && kept.values.len() == MEASURES.len())
+        serde_json::from_str::<Self>(&text).ok().filter(|kept| kept.key == key && kept.values.len() == MEASURES.len())
     }
 
     pub(super) fn write(&self, path: &Path, key: &str) -> Result<()> {
-        let kept = Self {
-            key: key.to_owned(),
-            ..self.clone()
-        };
+        let kept = Self { key: key.to_owned(), ..self.clone() };
         let text = serde_json::to_string(&kept).map_err(BioError::data)?;
-        Ok(bft_formats::write_atomic(path, |out| {
-            out.write_all(text.as_bytes())
-        })?)
+        Ok(bft_formats::write_atomic(path, |out| out.write_all(text.as_bytes()))?)
     }
 }
 
@@ -82,13 +72,8 @@ impl Tests {
     pub(super) fn read(study: &Study<'_>, data: &Path) -> Result<Self> {
         let samples = |file: &str| -> Result<Vec<Sample>> {
             let rows = read_rows(&data.join(file), false).map_err(BioError::model)?;
-            let options = SampleOptions {
-                truncate: true,
-                ..SampleOptions::default()
-            };
-            let mut found = make_samples(study.model, rows, &options)
-                .map_err(BioError::model)?
-                .samples;
+            let options = SampleOptions { truncate: true, ..SampleOptions::default() };
+            let mut found = make_samples(study.model, rows, &options).map_err(BioError::model)?.samples;
             found.truncate(study.preset.rows);
             Ok(found)
         };
@@ -99,11 +84,7 @@ impl Tests {
             Some((turn(0)?, turn(1)?))
         });
         Ok(Self {
-            texts: [
-                samples("test_phrasing.jsonl")?,
-                samples("test_genes.jsonl")?,
-                samples("general.jsonl")?,
-            ],
+            texts: [samples("test_phrasing.jsonl")?, samples("test_genes.jsonl")?, samples("general.jsonl")?],
             questions: questions.collect(),
             fitness: study.response.drawn(study.preset.genes, 0),
             pairs: Pairs::of_complexes(&study.complexes.drawn(study.preset.genes, 0), 2, 15),
@@ -126,43 +107,26 @@ impl Tests {
         genes.extend(self.fitness.genes());
         genes.sort_unstable();
         genes.dedup();
-        let texts: Vec<String> = genes
-            .iter()
-            .map(|gene| profile::name(study.genome, *gene))
-            .collect();
+        let texts: Vec<String> = genes.iter().map(|gene| profile::name(study.genome, *gene)).collect();
         let mut values = Vec::new();
         embed(study.device, study.model, adapter, &texts, |_, vector| {
             values.extend_from_slice(vector);
         })?;
         let width = study.model.config.hidden_size;
-        let set = [GeneVectors::new(
-            "model",
-            false,
-            &genes,
-            Features::Dense { width, values },
-        )];
+        let set = [GeneVectors::new("model", false, &genes, Features::Dense { width, values })];
         let symbol = |gene: GeneId| study.genome.genes[gene].symbol.clone();
         let fitness = perturbation::run(
             &self.fitness,
             &set,
-            perturbation::Options {
-                redraws: 0,
-                ..perturbation::Options::default()
-            },
+            perturbation::Options { redraws: 0, ..perturbation::Options::default() },
         )?;
         let pairs = interaction::run(
             &self.pairs,
             &set,
             symbol,
-            interaction::Options {
-                redraws: 0,
-                ..interaction::Options::default()
-            },
+            interaction::Options { redraws: 0, ..interaction::Options::default() },
         )?;
-        Ok([
-            fitness.value(&["model", "ridge"], "MSE / train mean"),
-            pairs.value(&["model"], "AUROC"),
-        ])
+        Ok([fitness.value(&["model", "ridge"], "MSE / train mean"), pairs.value(&["model"], "AUROC")])
     }
 
     fn answers(&self, study: &Study<'_>, adapter: Option<&Adapter>) -> Result<(f64, f64)> {
@@ -181,11 +145,7 @@ impl Tests {
 
 /// What a sentence says of its subject: the words after its first "is", which the form alone does not give away.
 fn claim(sentence: &str) -> &str {
-    sentence
-        .split_once(" is ")
-        .map_or(sentence, |(_, claim)| claim)
-        .trim()
-        .trim_end_matches('.')
+    sentence.split_once(" is ").map_or(sentence, |(_, claim)| claim).trim().trim_end_matches('.')
 }
 
 /// F1 of words, each counted as often as it occurs.
@@ -199,11 +159,7 @@ fn token_f1(truth: &str, found: &str) -> f64 {
             shared += 1;
         }
     }
-    if shared == 0 {
-        0.0
-    } else {
-        2.0 * f64::from(shared) / total as f64
-    }
+    if shared == 0 { 0.0 } else { 2.0 * f64::from(shared) / total as f64 }
 }
 
 fn nll(study: &Study<'_>, adapter: Option<&Adapter>, samples: &[Sample]) -> Result<Option<f64>> {
@@ -211,24 +167,11 @@ fn nll(study: &Study<'_>, adapter: Option<&Adapter>, samples: &[Sample]) -> Resu
         return Ok(None);
     };
     let tokens = longest.max(1024);
-    let bounds = BatchBounds {
-        tokens,
-        trained: tokens,
-        samples: tokens,
-    };
-    let options = RunnerOptions {
-        capacity: bounds.into(),
-        max_length: tokens,
-    };
-    let mut runner =
-        Runner::new(study.device, study.model, adapter, options).map_err(BioError::model)?;
-    let loss = LossConfig {
-        kind: LossKind::Sft,
-        group_size: 256,
-        gamma: 1.0,
-    };
-    let report = pollster::block_on(evaluate(&mut runner, samples, bounds, loss, |_| ()))
-        .map_err(BioError::model)?;
+    let bounds = BatchBounds { tokens, trained: tokens, samples: tokens };
+    let options = RunnerOptions { capacity: bounds.into(), max_length: tokens };
+    let mut runner = Runner::new(study.device, study.model, adapter, options).map_err(BioError::model)?;
+    let loss = LossConfig { kind: LossKind::Sft, group_size: 256, gamma: 1.0 };
+    let report = pollster::block_on(evaluate(&mut runner, samples, bounds, loss, |_| ())).map_err(BioError::model)?;
     Ok(Some(report.nll))
 }
 
@@ -238,10 +181,7 @@ mod tests {
 
     #[test]
     fn form_earns_nothing() {
-        assert_eq!(
-            claim("The full name of TP53 is tumor protein p53."),
-            "tumor protein p53"
-        );
+        assert_eq!(claim("The full name of TP53 is tumor protein p53."), "tumor protein p53");
         assert_eq!(token_f1("tumor protein p53", "tumor protein p53"), 1.0);
         assert_eq!(token_f1("tumor protein p53", "protein kinase"), 2.0 / 5.0);
         assert_eq!(token_f1("tumor protein", ""), 0.0);

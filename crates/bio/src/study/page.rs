@@ -10,9 +10,7 @@ table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.25re
 td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}";
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 pub(super) fn page(summary: &Summary, about: &[(&str, String)]) -> Result<String> {
@@ -27,11 +25,7 @@ pub(super) fn page(summary: &Summary, about: &[(&str, String)]) -> Result<String
     }
     body.push_str("</table>\n<h2>Results</h2>\n<table>\n<tr><th>loss</th>");
     for (name, less) in MEASURES {
-        body.push_str(&format!(
-            "<th>{} {}</th>",
-            escaped(name),
-            if less { "↓" } else { "↑" }
-        ));
+        body.push_str(&format!("<th>{} {}</th>", escaped(name), if less { "↓" } else { "↑" }));
     }
     body.push_str("</tr>\n");
     for (index, row) in summary.rows.iter().enumerate() {
@@ -47,11 +41,7 @@ pub(super) fn page(summary: &Summary, about: &[(&str, String)]) -> Result<String
     }
     body.push_str("</ul>\n<h2>Every seed</h2>\n");
     for (measure, (name, less)) in MEASURES.iter().enumerate() {
-        if summary
-            .rows
-            .iter()
-            .any(|row| !row.seeds[measure].is_empty())
-        {
+        if summary.rows.iter().any(|row| !row.seeds[measure].is_empty()) {
             body.push_str(&picture(
                 summary,
                 measure,
@@ -66,19 +56,11 @@ pub(super) fn page(summary: &Summary, about: &[(&str, String)]) -> Result<String
 
 /// A dot a seed, a line a mean.
 fn picture(summary: &Summary, measure: usize, title: &str) -> Result<String> {
-    let problem = |error: &dyn std::fmt::Display| {
-        BioError::data(format!("the picture of {title} cannot be drawn: {error}"))
-    };
-    let values = || {
-        summary
-            .rows
-            .iter()
-            .flat_map(|row| &row.seeds[measure])
-            .copied()
-    };
-    let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-        (low.min(value), high.max(value))
-    });
+    let problem =
+        |error: &dyn std::fmt::Display| BioError::data(format!("the picture of {title} cannot be drawn: {error}"));
+    let values = || summary.rows.iter().flat_map(|row| &row.seeds[measure]).copied();
+    let (low, high) =
+        values().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     let room = ((high - low) * 0.1).max(0.01);
     let count = summary.rows.len() as f64;
     let mut svg = String::new();
@@ -93,10 +75,7 @@ fn picture(summary: &Summary, measure: usize, title: &str) -> Result<String> {
             .map_err(|error| problem(&error))?;
         let names = |x: &f64| {
             let whole = (x - x.round()).abs() < 1e-6;
-            let row = summary
-                .rows
-                .get(x.round().max(0.0) as usize)
-                .filter(|_| whole);
+            let row = summary.rows.get(x.round().max(0.0) as usize).filter(|_| whole);
             row.map_or_else(String::new, |row| row.name.clone())
         };
         chart
@@ -108,13 +87,9 @@ fn picture(summary: &Summary, measure: usize, title: &str) -> Result<String> {
             .draw()
             .map_err(|error| problem(&error))?;
         let dots = summary.rows.iter().enumerate().flat_map(|(x, row)| {
-            row.seeds[measure].iter().map(move |value| {
-                Circle::new(
-                    (x as f64, *value),
-                    4,
-                    RGBColor(0x1f, 0x77, 0xb4).mix(0.7).filled(),
-                )
-            })
+            row.seeds[measure]
+                .iter()
+                .map(move |value| Circle::new((x as f64, *value), 4, RGBColor(0x1f, 0x77, 0xb4).mix(0.7).filled()))
         });
         chart.draw_series(dots).map_err(|error| problem(&error))?;
         let means = summary.rows.iter().enumerate().filter_map(|(x, row)| {

@@ -28,10 +28,7 @@ impl Row {
         }
         let mean = values.iter().sum::<f64>() / count;
         let square: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        Some((
-            mean,
-            (values.len() > 1).then(|| (square / (count - 1.0)).sqrt()),
-        ))
+        Some((mean, (values.len() > 1).then(|| (square / (count - 1.0)).sqrt())))
     }
 
     fn range(&self, measure: usize) -> Option<(f64, f64)> {
@@ -48,16 +45,10 @@ impl Summary {
         let mut rows: Vec<Row> = Vec::new();
         for (setting, measured) in found {
             let name = setting.name();
-            let index = rows
-                .iter()
-                .position(|row| row.name == name)
-                .unwrap_or_else(|| {
-                    rows.push(Row {
-                        name,
-                        seeds: vec![Vec::new(); MEASURES.len()],
-                    });
-                    rows.len() - 1
-                });
+            let index = rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
+                rows.push(Row { name, seeds: vec![Vec::new(); MEASURES.len()] });
+                rows.len() - 1
+            });
             for (seeds, value) in rows[index].seeds.iter_mut().zip(&measured.values) {
                 seeds.extend(*value);
             }
@@ -83,14 +74,8 @@ impl Summary {
         let mut lines = Vec::new();
         for (measure, (name, less)) in MEASURES.iter().enumerate() {
             let (mut better, mut worse, mut within) = (Vec::new(), Vec::new(), Vec::new());
-            for row in self
-                .rows
-                .iter()
-                .filter(|row| !["sft", "untuned"].contains(&row.name.as_str()))
-            {
-                let (Some((low, high)), Some((sft_low, sft_high))) =
-                    (row.range(measure), sft.range(measure))
-                else {
+            for row in self.rows.iter().filter(|row| !["sft", "untuned"].contains(&row.name.as_str())) {
+                let (Some((low, high)), Some((sft_low, sft_high))) = (row.range(measure), sft.range(measure)) else {
                     continue;
                 };
                 let list = if high < sft_low {
@@ -103,11 +88,7 @@ impl Summary {
                 list.push(row.name.as_str());
             }
             let part = |what: &str, list: &[&str]| {
-                if list.is_empty() {
-                    String::new()
-                } else {
-                    format!("; {what}: {}", list.join(", "))
-                }
+                if list.is_empty() { String::new() } else { format!("; {what}: {}", list.join(", ")) }
             };
             if !(better.is_empty() && worse.is_empty() && within.is_empty()) {
                 lines.push(format!(
@@ -146,14 +127,7 @@ mod tests {
             let mut values = vec![None; MEASURES.len()];
             (values[0], values[2]) = (Some(exact), Some(nll));
             let group = (loss == LossKind::Bft).then_some(16);
-            (
-                Setting {
-                    loss: Some(loss),
-                    group,
-                    seed,
-                },
-                Measured::new(values),
-            )
+            (Setting { loss: Some(loss), group, seed }, Measured::new(values))
         };
         let summary = Summary::new(&[
             run(LossKind::Sft, 0, 0.5, 2.0),

@@ -57,37 +57,23 @@ pub struct Cells {
 impl Cells {
     /// Reads expression and labels; `label` is a column of `obs`, found by its usual names where it is not given.
     pub fn read(path: &Path, resolver: &Resolver<'_>, label: Option<&str>) -> Result<Self> {
-        const USUAL: [&str; 6] = [
-            "cell_type",
-            "celltype",
-            "cell_types",
-            "bulk_labels",
-            "louvain",
-            "leiden",
-        ];
+        const USUAL: [&str; 6] = ["cell_type", "celltype", "cell_types", "bulk_labels", "louvain", "leiden"];
         let file = H5ad::open(path)?;
         let columns = file.columns("obs")?;
         let chosen = match label {
             Some(label) => label,
-            None => USUAL
-                .into_iter()
-                .find(|name| columns.iter().any(|column| column == name))
-                .ok_or_else(|| {
-                    file.problem(format!(
-                        "obs has none of {}; name the column of labels with --label (it has {})",
-                        USUAL.join(", "),
-                        columns.join(", ")
-                    ))
-                })?,
+            None => USUAL.into_iter().find(|name| columns.iter().any(|column| column == name)).ok_or_else(|| {
+                file.problem(format!(
+                    "obs has none of {}; name the column of labels with --label (it has {})",
+                    USUAL.join(", "),
+                    columns.join(", ")
+                ))
+            })?,
         };
         let words = file.column("obs", chosen)?;
         // Scaled expression has negative values, which cannot weigh a mean; raw/X keeps the measured ones.
         let raw = file.has("raw/X");
-        let (place, var) = if raw {
-            ("raw/X", "raw/var")
-        } else {
-            ("X", "var")
-        };
+        let (place, var) = if raw { ("raw/X", "raw/var") } else { ("X", "var") };
         let matrix = file.matrix(place)?;
         let symbols = file.index(var)?;
         if symbols.len() != matrix.columns || words.len() != matrix.rows {
@@ -109,37 +95,30 @@ impl Cells {
             rows.push(cells.to_vec());
         })?;
         if let Some(row) = negative {
-            return Err(file.problem(format!("{place}, row {row} has negative expression (scaled data?): put counts or log counts into X or raw/X")));
+            return Err(file.problem(format!(
+                "{place}, row {row} has negative expression (scaled data?): put counts or log counts into X or raw/X"
+            )));
         }
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for word in &words {
             *counts.entry(word).or_default() += 1;
         }
-        let known: Vec<&str> = counts
-            .iter()
-            .filter(|(word, count)| **count >= 5 && !word.is_empty())
-            .map(|(word, _)| *word)
-            .collect();
+        let known: Vec<&str> =
+            counts.iter().filter(|(word, count)| **count >= 5 && !word.is_empty()).map(|(word, _)| *word).collect();
         let mut notes = vec![format!(
             "{} cells × {} genes from {place}, labels of obs.{chosen}: {}",
             matrix.rows,
             matrix.columns,
             known.len()
         )];
-        let kept: Vec<usize> = (0..rows.len())
-            .filter(|row| known.contains(&words[*row].as_str()))
-            .collect();
+        let kept: Vec<usize> = (0..rows.len()).filter(|row| known.contains(&words[*row].as_str())).collect();
         if kept.len() < rows.len() {
             notes.push(format!(
                 "{} cells without a label, or of labels with fewer than 5 cells, left out",
                 rows.len() - kept.len()
             ));
         }
-        notes.push(format!(
-            "{} of {} genes resolved",
-            genes.iter().flatten().count(),
-            genes.len()
-        ));
+        notes.push(format!("{} of {} genes resolved", genes.iter().flatten().count(), genes.len()));
         if known.len() < 2 {
             return Err(file.problem(format!(
                 "obs.{chosen} has {} labels with 5 cells or more, expected at least 2",
@@ -147,19 +126,8 @@ impl Cells {
             )));
         }
         Ok(Self {
-            labels: kept
-                .iter()
-                .map(|row| {
-                    known
-                        .iter()
-                        .position(|word| *word == words[*row])
-                        .unwrap_or(0)
-                })
-                .collect(),
-            rows: kept
-                .iter()
-                .map(|row| std::mem::take(&mut rows[*row]))
-                .collect(),
+            labels: kept.iter().map(|row| known.iter().position(|word| *word == words[*row]).unwrap_or(0)).collect(),
+            rows: kept.iter().map(|row| std::mem::take(&mut rows[*row])).collect(),
             names: known.iter().map(|word| (*word).to_owned()).collect(),
             genes,
             notes,
@@ -168,11 +136,7 @@ impl Cells {
 
     /// Means of gene vectors weighted by expression, of length 1.
     pub fn embed(&self, set: &GeneVectors) -> Features {
-        let rows: Vec<Option<usize>> = self
-            .genes
-            .iter()
-            .map(|gene| gene.and_then(|gene| set.row(gene)))
-            .collect();
+        let rows: Vec<Option<usize>> = self.genes.iter().map(|gene| gene.and_then(|gene| set.row(gene))).collect();
         let width = set.features.width();
         let sums: Vec<Vec<f64>> = self
             .rows
@@ -196,10 +160,7 @@ impl Cells {
 pub fn run(cells: &Cells, sets: &[GeneVectors], options: Options) -> Result<Report> {
     let count = cells.labels.len();
     if options.folds < 2 || count < 2 * options.folds {
-        return Err(BioError::data(format!(
-            "{count} labelled cells cannot be split into {} folds",
-            options.folds
-        )));
+        return Err(BioError::data(format!("{count} labelled cells cannot be split into {} folds", options.folds)));
     }
     let mut order: Vec<usize> = (0..count).collect();
     Random::new(options.seed, "cells").shuffle(&mut order);
@@ -218,39 +179,21 @@ pub fn run(cells: &Cells, sets: &[GeneVectors], options: Options) -> Result<Repo
         .collect();
     let mut report = Report::new(
         "Cell type",
-        &[
-            "vectors",
-            "kind",
-            "kNN accuracy",
-            "kNN macro F1",
-            "logistic accuracy",
-            "logistic macro F1",
-        ],
+        &["vectors", "kind", "kNN accuracy", "kNN macro F1", "logistic accuracy", "logistic macro F1"],
     );
     for note in &cells.notes {
         report.say("input", note.as_str());
     }
     report.say("split", format!("{}-fold by cell", options.folds));
-    report.say(
-        "leakage",
-        "vectors know no cell; PCA is fitted on training cells alone",
-    );
+    report.say("leakage", "vectors know no cell; PCA is fitted on training cells alone");
     report.say("models", format!("cells: expression-weighted mean of gene vectors, length 1; kNN by cosine, k = {NEIGHBOURS}; logistic regression, one label against the rest, C = {C}, columns scaled"));
     report.say("seed", options.seed.to_string());
     if options.shuffle_labels {
-        report.say(
-            "labels",
-            "shuffled in training: a check, accuracy should be the commonest label's share",
-        );
+        report.say("labels", "shuffled in training: a check, accuracy should be the commonest label's share");
     }
-    let commonest = (0..cells.names.len())
-        .map(|label| cells.labels.iter().filter(|it| **it == label).count())
-        .max()
-        .unwrap_or(0);
-    report.say(
-        "commonest label",
-        format!("{:.3} of cells", commonest as f64 / count as f64),
-    );
+    let commonest =
+        (0..cells.names.len()).map(|label| cells.labels.iter().filter(|it| **it == label).count()).max().unwrap_or(0);
+    report.say("commonest label", format!("{:.3} of cells", commonest as f64 / count as f64));
     let mut rows = vec![("PCA of expression".to_owned(), true, None)];
     rows.extend(
         sets.iter()
@@ -272,43 +215,20 @@ pub fn run(cells: &Cells, sets: &[GeneVectors], options: Options) -> Result<Repo
             if options.shuffle_labels {
                 let mut shuffled: Vec<usize> = train.iter().map(|cell| labels[*cell]).collect();
                 Random::new(options.seed, "shuffled cells").shuffle(&mut shuffled);
-                train
-                    .iter()
-                    .zip(shuffled)
-                    .for_each(|(cell, label)| labels[*cell] = label);
+                train.iter().zip(shuffled).for_each(|(cell, label)| labels[*cell] = label);
             }
-            for (cell, label) in test
-                .iter()
-                .zip(knn::predict(features, &labels, train, test, NEIGHBOURS))
-            {
+            for (cell, label) in test.iter().zip(knn::predict(features, &labels, train, test, NEIGHBOURS)) {
                 near[*cell] = label;
             }
-            for (cell, label) in test.iter().zip(one_against_rest(
-                features,
-                &labels,
-                train,
-                test,
-                cells.names.len(),
-            )) {
+            for (cell, label) in test.iter().zip(one_against_rest(features, &labels, train, test, cells.names.len())) {
                 fitted[*cell] = label;
             }
         }
-        let mut row = vec![
-            Cell::from(label),
-            Cell::from(if baseline { "baseline" } else { "judged" }),
-        ];
+        let mut row = vec![Cell::from(label), Cell::from(if baseline { "baseline" } else { "judged" })];
         for found in [&near, &fitted] {
-            let right: Vec<f64> = found
-                .iter()
-                .zip(&cells.labels)
-                .map(|(a, b)| f64::from(a == b))
-                .collect();
+            let right: Vec<f64> = found.iter().zip(&cells.labels).map(|(a, b)| f64::from(a == b)).collect();
             row.push(mean(&right, options.redraws, options.seed).into());
-            row.push(Cell::Number(macro_f1(
-                found,
-                &cells.labels,
-                cells.names.len(),
-            )));
+            row.push(Cell::Number(macro_f1(found, &cells.labels, cells.names.len())));
         }
         report.rows.push(row);
     }
@@ -326,16 +246,8 @@ fn components(cells: &Cells, train: &[usize]) -> Features {
     }
     let pca = Pca::fit(&all.select_rows(train), COMPONENTS);
     let projected = pca.project(&all);
-    let values = projected
-        .transpose()
-        .iter()
-        .map(|value| *value as f32)
-        .collect();
-    Features::Dense {
-        width: projected.ncols(),
-        values,
-    }
-    .normalized()
+    let values = projected.transpose().iter().map(|value| *value as f32).collect();
+    Features::Dense { width: projected.ncols(), values }.normalized()
 }
 
 fn one_against_rest(
@@ -355,29 +267,17 @@ fn one_against_rest(
         })
         .collect();
     (0..test.len())
-        .map(|cell| {
-            (0..kinds)
-                .max_by(|a, b| scores[*a][cell].total_cmp(&scores[*b][cell]))
-                .unwrap_or(0)
-        })
+        .map(|cell| (0..kinds).max_by(|a, b| scores[*a][cell].total_cmp(&scores[*b][cell])).unwrap_or(0))
         .collect()
 }
 
 /// Mean over labels of F1.
 fn macro_f1(found: &[usize], truth: &[usize], kinds: usize) -> f64 {
     let f1 = |kind: usize| {
-        let both = found
-            .iter()
-            .zip(truth)
-            .filter(|(a, b)| **a == kind && **b == kind)
-            .count();
-        let all = found.iter().filter(|label| **label == kind).count()
-            + truth.iter().filter(|label| **label == kind).count();
-        if all == 0 {
-            0.0
-        } else {
-            2.0 * both as f64 / all as f64
-        }
+        let both = found.iter().zip(truth).filter(|(a, b)| **a == kind && **b == kind).count();
+        let all =
+            found.iter().filter(|label| **label == kind).count() + truth.iter().filter(|label| **label == kind).count();
+        if all == 0 { 0.0 } else { 2.0 * both as f64 / all as f64 }
     };
     (0..kinds).map(f1).sum::<f64>() / kinds.max(1) as f64
 }

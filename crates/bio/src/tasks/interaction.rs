@@ -34,12 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            seed: 0,
-            train_share: 0.7,
-            redraws: 1000,
-            shuffle_labels: false,
-        }
+        Self { seed: 0, train_share: 0.7, redraws: 1000, shuffle_labels: false }
     }
 }
 
@@ -71,42 +66,19 @@ pub fn run(
     let known = |gene: &GeneId| sets.iter().all(|set| set.row(*gene).is_some());
     let genes: Vec<GeneId> = pairs.genes();
     let kept: Vec<GeneId> = genes.iter().copied().filter(known).collect();
-    let keep = |list: &[Pair]| -> Vec<Pair> {
-        list.iter()
-            .copied()
-            .filter(|(a, b)| known(a) && known(b))
-            .collect()
-    };
-    let usable = Pairs {
-        positives: keep(&pairs.positives),
-        negatives: keep(&pairs.negatives),
-        notes: Vec::new(),
-    };
+    let keep = |list: &[Pair]| -> Vec<Pair> { list.iter().copied().filter(|(a, b)| known(a) && known(b)).collect() };
+    let usable = Pairs { positives: keep(&pairs.positives), negatives: keep(&pairs.negatives), notes: Vec::new() };
     let split = split(&usable, options.train_share, options.seed);
     split.check()?;
 
     let mut report = Report::new(
         "Gene interaction",
-        &[
-            "vectors",
-            "kind",
-            "AUROC",
-            "AUPRC",
-            "F1",
-            "AUROC of a+b",
-            "AUROC of cosine",
-        ],
+        &["vectors", "kind", "AUROC", "AUPRC", "F1", "AUROC of a+b", "AUROC of cosine"],
     );
     for note in &pairs.notes {
         report.say("input", note.as_str());
     }
-    let lost: Vec<String> = genes
-        .iter()
-        .copied()
-        .filter(|gene| !known(gene))
-        .take(5)
-        .map(&symbols)
-        .collect();
+    let lost: Vec<String> = genes.iter().copied().filter(|gene| !known(gene)).take(5).map(&symbols).collect();
     if !lost.is_empty() {
         report.say(
             "genes without a vector in some row, left out of all rows",
@@ -121,23 +93,14 @@ pub fn run(
     }
     split.describe(&mut report);
     report.say("model", format!("logistic regression (C = {C}) on a·b and |a−b| of vectors of length 1; beside it on GenePT's a+b, and the cosine with nothing fitted; popularity: the sum, nothing fitted"));
-    report.say(
-        "intervals",
-        format!("95 %, test genes redrawn {} times", options.redraws),
-    );
+    report.say("intervals", format!("95 %, test genes redrawn {} times", options.redraws));
     report.say("seed", options.seed.to_string());
     if options.shuffle_labels {
-        report.say(
-            "labels",
-            "shuffled in training: a check, every AUROC should be about 0.5",
-        );
+        report.say("labels", "shuffled in training: a check, every AUROC should be about 0.5");
     }
     for set in sets {
-        let scores = if set.features.width() == 1 {
-            by_sum(set, &split, options)
-        } else {
-            fitted(set, &split, options)?
-        };
+        let scores =
+            if set.features.width() == 1 { by_sum(set, &split, options) } else { fitted(set, &split, options)? };
         report.rows.push(vec![
             Cell::from(set.label.as_str()),
             Cell::from(if set.baseline { "baseline" } else { "judged" }),
@@ -158,10 +121,7 @@ fn rows(set: &GeneVectors, pairs: &[Pair]) -> Vec<(usize, usize)> {
 
 fn by_sum(set: &GeneVectors, split: &PairSplit, options: Options) -> Scores {
     let score = |pairs: &[Pair]| -> Vec<f64> {
-        rows(set, pairs)
-            .iter()
-            .map(|(a, b)| set.features.dot(*a, &[1.0]) + set.features.dot(*b, &[1.0]))
-            .collect()
+        rows(set, pairs).iter().map(|(a, b)| set.features.dot(*a, &[1.0]) + set.features.dot(*b, &[1.0])).collect()
     };
     let threshold = best_threshold(&score(&split.train), &split.train_labels);
     metrics(&score(&split.test), None, None, threshold, split, options)
@@ -186,28 +146,15 @@ fn fitted(set: &GeneVectors, split: &PairSplit, options: Options) -> Result<Scor
     let test_rows = rows(set, &split.test);
     let scores = model.scores(&set.features.pairs(&test_rows));
     if scores.iter().any(|score| !score.is_finite()) {
-        return Err(BioError::data(format!(
-            "{}: the regression gave scores that are not finite",
-            set.label
-        )));
+        return Err(BioError::data(format!("{}: the regression gave scores that are not finite", set.label)));
     }
-    let cosine: Vec<f64> = test_rows
-        .par_iter()
-        .map(|(a, b)| set.features.inner(*a, *b))
-        .collect();
+    let cosine: Vec<f64> = test_rows.par_iter().map(|(a, b)| set.features.inner(*a, *b)).collect();
     let sums = |pairs: &[Pair]| {
         let groups: Vec<Vec<usize>> = rows(set, pairs).iter().map(|(a, b)| vec![*a, *b]).collect();
         set.features.sums(&groups)
     };
     let sum = Logistic::fit(&sums(&split.train), &labels, C).scores(&sums(&split.test));
-    Ok(metrics(
-        &scores,
-        Some(&sum),
-        Some(&cosine),
-        threshold,
-        split,
-        options,
-    ))
+    Ok(metrics(&scores, Some(&sum), Some(&cosine), threshold, split, options))
 }
 
 fn metrics(
@@ -224,9 +171,7 @@ fn metrics(
         counts[a] * counts[b]
     };
     let estimate = |statistic: &(dyn Fn(Weight<'_>) -> Option<f64> + Sync)| {
-        interval(split.test_genes, options.redraws, options.seed, |counts| {
-            statistic(&|pair| weigh(counts, pair))
-        })
+        interval(split.test_genes, options.redraws, options.seed, |counts| statistic(&|pair| weigh(counts, pair)))
     };
     let ranking = Ranking::new(scores, labels);
     let calls: Vec<bool> = scores.iter().map(|score| *score >= threshold).collect();
@@ -240,9 +185,7 @@ fn metrics(
         }
         (called + positives > 0.0).then(|| 2.0 * right / (called + positives))
     };
-    debug_assert!(
-        (weighted_f1(&|_| 1.0).unwrap_or(0.0) - f1(scores, labels, threshold)).abs() < 1e-9
-    );
+    debug_assert!((weighted_f1(&|_| 1.0).unwrap_or(0.0) - f1(scores, labels, threshold)).abs() < 1e-9);
     let area = |scores: Option<&[f64]>| {
         let ranking = Ranking::new(scores?, labels);
         estimate(&|weight| ranking.auroc(weight))

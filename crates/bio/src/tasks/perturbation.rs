@@ -33,12 +33,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            seed: 0,
-            folds: 5,
-            redraws: 1000,
-            shuffle_labels: false,
-        }
+        Self { seed: 0, folds: 5, redraws: 1000, shuffle_labels: false }
     }
 }
 
@@ -74,16 +69,10 @@ impl Model<'_> {
 /// Runs the task for every set of vectors on the conditions whose genes all of them have.
 pub fn run(response: &Response, sets: &[GeneVectors], options: Options) -> Result<Report> {
     let known = |gene: &GeneId| sets.iter().all(|set| set.row(*gene).is_some());
-    let kept: Vec<usize> = (0..response.conditions.len())
-        .filter(|row| response.conditions[*row].genes.iter().all(known))
-        .collect();
-    let genes: Vec<Vec<GeneId>> = kept
-        .iter()
-        .map(|row| response.conditions[*row].genes.clone())
-        .collect();
-    let truth = DMatrix::from_fn(kept.len(), response.deltas.ncols(), |i, j| {
-        response.deltas[(kept[i], j)]
-    });
+    let kept: Vec<usize> =
+        (0..response.conditions.len()).filter(|row| response.conditions[*row].genes.iter().all(known)).collect();
+    let genes: Vec<Vec<GeneId>> = kept.iter().map(|row| response.conditions[*row].genes.clone()).collect();
+    let truth = DMatrix::from_fn(kept.len(), response.deltas.ncols(), |i, j| response.deltas[(kept[i], j)]);
     let folds = folds(&genes, options.folds, options.seed)?;
 
     let mut report = Report::new(
@@ -106,56 +95,28 @@ pub fn run(response: &Response, sets: &[GeneVectors], options: Options) -> Resul
     }
     let lost = response.conditions.len() - kept.len();
     if lost > 0 {
-        report.say(
-            "conditions whose genes have no vector in some row, left out of all rows",
-            lost.to_string(),
-        );
+        report.say("conditions whose genes have no vector in some row, left out of all rows", lost.to_string());
     }
     report.say(
         "split",
-        format!(
-            "{}-fold by perturbed gene: a fold's genes are perturbed in no training condition",
-            options.folds
-        ),
+        format!("{}-fold by perturbed gene: a fold's genes are perturbed in no training condition", options.folds),
     );
-    report.say(
-        "leakage",
-        "0 unseen genes in training (checked); the same conditions in every row",
-    );
+    report.say("leakage", "0 unseen genes in training (checked); the same conditions in every row");
     report.say("models", format!("ridge: alpha = {RIDGE} on vectors of length 1 (pairs: their sum); linear: Δ = G·K·Pᵀ + mean, G of {COMPONENTS} components, ridge {LINEAR_RIDGE}; additive: the sum of both single changes, the train mean for an unseen one"));
-    report.say(
-        "metrics",
-        "per condition, then the mean; top 20: the readouts that truly changed most",
-    );
-    report.say(
-        "intervals",
-        format!("95 %, conditions redrawn {} times", options.redraws),
-    );
+    report.say("metrics", "per condition, then the mean; top 20: the readouts that truly changed most");
+    report.say("intervals", format!("95 %, conditions redrawn {} times", options.redraws));
     report.say("seed", options.seed.to_string());
     if options.shuffle_labels {
-        report.say(
-            "labels",
-            "shuffled in training: a check, nothing should beat the train mean",
-        );
+        report.say("labels", "shuffled in training: a check, nothing should beat the train mean");
     }
 
     let pairs = genes.iter().any(|genes| genes.len() > 1);
     let mut models = vec![Model::NoChange, Model::TrainMean];
     models.extend(pairs.then_some(Model::Additive));
-    models.extend(
-        response
-            .readout_genes
-            .iter()
-            .any(Option::is_some)
-            .then_some(Model::LinearPca),
-    );
+    models.extend(response.readout_genes.iter().any(Option::is_some).then_some(Model::LinearPca));
     models.extend(sets.iter().map(Model::Ridge));
     // One number a gene gives the linear model nothing to project.
-    models.extend(
-        sets.iter()
-            .filter(|set| set.features.width() > 1)
-            .map(Model::Linear),
-    );
+    models.extend(sets.iter().filter(|set| set.features.width() > 1).map(Model::Linear));
 
     let mut mean = Tally::default();
     let mut rows = Vec::new();
@@ -204,17 +165,13 @@ fn predict(
 ) -> std::result::Result<DMatrix<f64>, String> {
     let test = fold.test.len();
     let mean = targets.row_mean();
-    let repeated =
-        |row: &nalgebra::RowDVector<f64>| DMatrix::from_fn(test, targets.ncols(), |_, j| row[j]);
+    let repeated = |row: &nalgebra::RowDVector<f64>| DMatrix::from_fn(test, targets.ncols(), |_, j| row[j]);
     match model {
         Model::NoChange => Ok(DMatrix::zeros(test, targets.ncols())),
         Model::TrainMean => Ok(repeated(&mean)),
         Model::Additive => {
             let single = |gene: GeneId| {
-                let row = fold
-                    .train
-                    .iter()
-                    .position(|condition| genes[*condition] == [gene]);
+                let row = fold.train.iter().position(|condition| genes[*condition] == [gene]);
                 row.map_or_else(|| mean.clone(), |row| targets.row(row).into_owned())
             };
             let mut predicted = DMatrix::zeros(test, targets.ncols());
@@ -229,48 +186,31 @@ fn predict(
         Model::LinearPca => {
             // A gene's vector is its own row of G: how it is itself changed by the training perturbations.
             let pca = Pca::fit(targets, COMPONENTS);
-            let row = |gene: &GeneId| {
-                response
-                    .readout_genes
-                    .iter()
-                    .position(|readout| readout.as_ref() == Some(gene))
-            };
+            let row = |gene: &GeneId| response.readout_genes.iter().position(|readout| readout.as_ref() == Some(gene));
             let width = pca.axes.ncols();
             let mut values = vec![0.0; genes.len() * width];
             for (condition, genes) in genes.iter().enumerate() {
                 for readout in genes.iter().filter_map(row) {
-                    for (component, value) in
-                        values[condition * width..][..width].iter_mut().enumerate()
-                    {
+                    for (component, value) in values[condition * width..][..width].iter_mut().enumerate() {
                         *value += pca.axes[(readout, component)] as f32;
                     }
                 }
             }
             let vectors = Features::Dense { width, values };
-            Ok(project(
-                &fitted(&vectors, fold, targets, LINEAR_RIDGE)?,
-                &pca,
-                &mean,
-            ))
+            Ok(project(&fitted(&vectors, fold, targets, LINEAR_RIDGE)?, &pca, &mean))
         }
         Model::Ridge(set) => fitted(&of_conditions(set, genes), fold, targets, RIDGE),
         Model::Linear(set) => {
             let pca = Pca::fit(targets, COMPONENTS);
-            Ok(project(
-                &fitted(&of_conditions(set, genes), fold, targets, LINEAR_RIDGE)?,
-                &pca,
-                &mean,
-            ))
+            Ok(project(&fitted(&of_conditions(set, genes), fold, targets, LINEAR_RIDGE)?, &pca, &mean))
         }
     }
 }
 
 /// Sums of the perturbed genes' vectors.
 fn of_conditions(set: &GeneVectors, genes: &[Vec<GeneId>]) -> Features {
-    let rows: Vec<Vec<usize>> = genes
-        .iter()
-        .map(|genes| genes.iter().filter_map(|gene| set.row(*gene)).collect())
-        .collect();
+    let rows: Vec<Vec<usize>> =
+        genes.iter().map(|genes| genes.iter().filter_map(|gene| set.row(*gene)).collect()).collect();
     set.features.sums(&rows)
 }
 
@@ -281,10 +221,7 @@ fn fitted(
     alpha: f64,
 ) -> std::result::Result<DMatrix<f64>, String> {
     let test: Vec<usize> = fold.test.iter().map(|(condition, _)| *condition).collect();
-    Ok(ridge::predict(
-        &ridge::weights(vectors, &fold.train, &test, alpha)?,
-        targets,
-    ))
+    Ok(ridge::predict(&ridge::weights(vectors, &fold.train, &test, alpha)?, targets))
 }
 
 /// Keeps what lies along G's components, shrunk by G's own ridge: (GᵀG + λ)⁻¹ with orthonormal G is 1 / (1 + λ).

@@ -47,11 +47,7 @@ pub struct Named {
 
 /// The question: three steps, then a name.
 pub fn question(genome: &Genome, set: &GeneSet) -> String {
-    let symbols: Vec<&str> = set
-        .genes
-        .iter()
-        .map(|gene| genome.genes[*gene].symbol.as_str())
-        .collect();
+    let symbols: Vec<&str> = set.genes.iter().map(|gene| genome.genes[*gene].symbol.as_str()).collect();
     format!(
         "These human genes work together: {}.\nStep 1: recall what each gene does. Step 2: find what most of them share. \
          Step 3: name the one biological process that describes them best.\nBegin the answer with \"Process:\" and that name.",
@@ -64,17 +60,9 @@ pub const OPENING: &str = "Process:";
 
 /// The name in an answer: its first line, without quotes and full stop.
 pub fn name_of(answer: &str) -> String {
-    let line = answer
-        .trim()
-        .trim_start_matches(OPENING)
-        .trim()
-        .lines()
-        .next()
-        .unwrap_or("");
-    line.trim_matches(|c: char| {
-        c == '"' || c == '*' || c == '.' || c == '<' || c == '>' || c.is_whitespace()
-    })
-    .to_owned()
+    let line = answer.trim().trim_start_matches(OPENING).trim().lines().next().unwrap_or("");
+    line.trim_matches(|c: char| c == '"' || c == '*' || c == '.' || c == '<' || c == '>' || c.is_whitespace())
+        .to_owned()
 }
 
 /// Puts the evidence beside models' answers.
@@ -93,12 +81,8 @@ impl Judge<'_> {
     /// The evidence for one answer; an empty one where no model was asked.
     pub fn judge(&self, set: NamedSet, answer: &str) -> Named {
         let name = name_of(answer);
-        let members: Vec<(GeneId, &str)> = set
-            .genes
-            .genes
-            .iter()
-            .map(|gene| (*gene, self.genome.genes[*gene].symbol.as_str()))
-            .collect();
+        let members: Vec<(GeneId, &str)> =
+            set.genes.genes.iter().map(|gene| (*gene, self.genome.genes[*gene].symbol.as_str())).collect();
         let mut invented: Vec<String> = answer
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
             // Two letters or fewer, and words that are a symbol by chance, would be noise: upper case with a digit alone counts.
@@ -107,17 +91,12 @@ impl Judge<'_> {
                     && word.bytes().any(|b| b.is_ascii_digit())
                     && !word.bytes().any(|b| b.is_ascii_lowercase())
             })
-            .filter(|word| {
-                self.genome.symbols.contains_key(*word)
-                    && !members.iter().any(|(_, symbol)| symbol == word)
-            })
+            .filter(|word| self.genome.symbols.contains_key(*word) && !members.iter().any(|(_, symbol)| symbol == word))
             .map(str::to_owned)
             .collect();
         invented.sort_unstable();
         invented.dedup();
-        let left_out = self
-            .enrichment
-            .family(set.term.as_deref(), self.options.leave_out_relatives);
+        let left_out = self.enrichment.family(set.term.as_deref(), self.options.leave_out_relatives);
         Named {
             answer: answer.to_owned(),
             contradicted: self.facts.contradictions_of(&members, answer),
@@ -199,29 +178,12 @@ impl Judge<'_> {
         let cosine = format!("cosine ({by})");
         let mut whole = Report::new(
             "Process naming",
-            &[
-                "names by",
-                "kind",
-                "sets",
-                "ROUGE-1",
-                "ROUGE-2",
-                "ROUGE-L",
-                &cosine,
-                "percentile of the true name",
-            ],
+            &["names by", "kind", "sets", "ROUGE-1", "ROUGE-2", "ROUGE-L", &cosine, "percentile of the true name"],
         );
         let truth: Vec<&str> = named.iter().map(|it| it.set.genes.name.as_str()).collect();
-        let enriched = |it: &'_ Named| {
-            it.enriched
-                .as_ref()
-                .map_or("", |term| &term.name)
-                .to_owned()
-        };
-        let mut rows = vec![(
-            "enrichment, first term",
-            "baseline",
-            named.iter().map(enriched).collect::<Vec<String>>(),
-        )];
+        let enriched = |it: &'_ Named| it.enriched.as_ref().map_or("", |term| &term.name).to_owned();
+        let mut rows =
+            vec![("enrichment, first term", "baseline", named.iter().map(enriched).collect::<Vec<String>>())];
         if named.iter().any(|it| !it.name.is_empty()) {
             let names = named.iter().map(|it| it.name.clone()).collect();
             rows.push((model, "judged", names));
@@ -232,28 +194,17 @@ impl Judge<'_> {
         texts.extend(rows.iter().flat_map(|(_, _, names)| names.clone()));
         let vectors = vectors(&texts)?;
         for (number, (by, kind, names)) in rows.iter().enumerate() {
-            let scores: Vec<Rouge> = truth
-                .iter()
-                .zip(names)
-                .map(|(truth, name)| rouge(truth, name))
-                .collect();
+            let scores: Vec<Rouge> = truth.iter().zip(names).map(|(truth, name)| rouge(truth, name)).collect();
             let (mut cosines, mut ranks) = (Vec::new(), Vec::new());
             for set in 0..named.len() {
-                let (truth, name) = (
-                    pool.len() + set,
-                    pool.len() + (number + 1) * named.len() + set,
-                );
+                let (truth, name) = (pool.len() + set, pool.len() + (number + 1) * named.len() + set);
                 let cosine = vectors.inner(truth, name);
-                let below = (0..pool.len())
-                    .filter(|other| vectors.inner(name, *other) < cosine)
-                    .count();
+                let below = (0..pool.len()).filter(|other| vectors.inner(name, *other) < cosine).count();
                 cosines.push(cosine);
                 ranks.push(below as f64 / pool.len().max(1) as f64);
             }
-            let average =
-                |values: &[f64]| Cell::from(mean(values, self.options.redraws, self.options.seed));
-            let of =
-                |which: fn(&Rouge) -> f64| average(&scores.iter().map(which).collect::<Vec<f64>>());
+            let average = |values: &[f64]| Cell::from(mean(values, self.options.redraws, self.options.seed));
+            let of = |which: fn(&Rouge) -> f64| average(&scores.iter().map(which).collect::<Vec<f64>>());
             whole.rows.push(vec![
                 Cell::from(*by),
                 Cell::from(*kind),
@@ -274,10 +225,7 @@ impl Judge<'_> {
                 "a set's own term is left out, its parents and children are not, which makes this a strong baseline"
             },
         );
-        whole.say(
-            "intervals",
-            format!("95 %, sets redrawn {} times", self.options.redraws),
-        );
+        whole.say("intervals", format!("95 %, sets redrawn {} times", self.options.redraws));
         whole.say("seed", self.options.seed.to_string());
         Ok(whole)
     }

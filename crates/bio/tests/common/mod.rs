@@ -19,97 +19,20 @@ CREATE TABLE cytogenetic_locations (_id INTEGER, cytogenetic_location TEXT);
 ";
 
 /// Entrez id, symbol, name, aliases, Ensembl id, whether it encodes a protein.
-type Gene = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static [&'static str],
-    &'static str,
-    bool,
-);
+type Gene = (&'static str, &'static str, &'static str, &'static [&'static str], &'static str, bool);
 
 /// Real genes that the resolver's rules are about.
 const GENES: [Gene; 10] = [
-    (
-        "7157",
-        "TP53",
-        "tumor protein p53",
-        &["P53", "LFS1"],
-        "ENSG00000141510",
-        true,
-    ),
-    (
-        "1956",
-        "EGFR",
-        "epidermal growth factor receptor",
-        &["ERBB1", "HER1"],
-        "ENSG00000146648",
-        true,
-    ),
-    (
-        "55016",
-        "MARCHF1",
-        "membrane associated ring-CH-type finger 1",
-        &["MARCH1"],
-        "ENSG00000145416",
-        true,
-    ),
-    (
-        "64757",
-        "MTARC1",
-        "mitochondrial amidoxime reducing component 1",
-        &["MARC1"],
-        "ENSG00000186205",
-        true,
-    ),
-    (
-        "4735",
-        "SEPTIN2",
-        "septin 2",
-        &["SEPT2"],
-        "ENSG00000168385",
-        true,
-    ),
-    (
-        "23157",
-        "SEPTIN6",
-        "septin 6",
-        &["SEPT2"],
-        "ENSG00000125354",
-        true,
-    ),
-    (
-        "4535",
-        "ND1",
-        "NADH dehydrogenase subunit 1",
-        &["MTND1"],
-        "ENSG00000198888",
-        true,
-    ),
-    (
-        "100",
-        "AAA1",
-        "first of two",
-        &["TWIN", "HALF"],
-        "ENSG00000000100",
-        true,
-    ),
-    (
-        "101",
-        "AAA2",
-        "second of two",
-        &["TWIN"],
-        "ENSG00000000101",
-        true,
-    ),
-    (
-        "102",
-        "AAA3",
-        "without a protein",
-        &["HALF"],
-        "ENSG00000000102",
-        false,
-    ),
+    ("7157", "TP53", "tumor protein p53", &["P53", "LFS1"], "ENSG00000141510", true),
+    ("1956", "EGFR", "epidermal growth factor receptor", &["ERBB1", "HER1"], "ENSG00000146648", true),
+    ("55016", "MARCHF1", "membrane associated ring-CH-type finger 1", &["MARCH1"], "ENSG00000145416", true),
+    ("64757", "MTARC1", "mitochondrial amidoxime reducing component 1", &["MARC1"], "ENSG00000186205", true),
+    ("4735", "SEPTIN2", "septin 2", &["SEPT2"], "ENSG00000168385", true),
+    ("23157", "SEPTIN6", "septin 6", &["SEPT2"], "ENSG00000125354", true),
+    ("4535", "ND1", "NADH dehydrogenase subunit 1", &["MTND1"], "ENSG00000198888", true),
+    ("100", "AAA1", "first of two", &["TWIN", "HALF"], "ENSG00000000100", true),
+    ("101", "AAA2", "second of two", &["TWIN"], "ENSG00000000101", true),
+    ("102", "AAA3", "without a protein", &["HALF"], "ENSG00000000102", false),
 ];
 
 /// Those genes, and `G01` to `G24` of the synthetic cells.
@@ -117,36 +40,17 @@ pub fn genome(folder: &Path) -> Genome {
     let path = folder.join("genes.sqlite");
     let database = Connection::open(&path).expect("a database");
     database.execute_batch(TABLES).expect("tables");
-    let made: Vec<(String, String)> = (1..=24)
-        .map(|n| (format!("{}", 900_000 + n), format!("G{n:02}")))
-        .collect();
-    let made = made.iter().map(|(id, symbol)| {
-        (
-            id.as_str(),
-            symbol.as_str(),
-            "made-up gene",
-            &[][..],
-            "",
-            true,
-        )
-    });
-    for (key, (entrez, symbol, name, aliases, ensembl, coding)) in
-        GENES.into_iter().chain(made).enumerate()
-    {
+    let made: Vec<(String, String)> = (1..=24).map(|n| (format!("{}", 900_000 + n), format!("G{n:02}"))).collect();
+    let made = made.iter().map(|(id, symbol)| (id.as_str(), symbol.as_str(), "made-up gene", &[][..], "", true));
+    for (key, (entrez, symbol, name, aliases, ensembl, coding)) in GENES.into_iter().chain(made).enumerate() {
         let run = |query: &str, values: &[&str]| {
-            let all: Vec<String> = std::iter::once(key.to_string())
-                .chain(values.iter().map(|v| (*v).to_owned()))
-                .collect();
-            database
-                .execute(query, rusqlite::params_from_iter(all))
-                .expect("a row");
+            let all: Vec<String> =
+                std::iter::once(key.to_string()).chain(values.iter().map(|v| (*v).to_owned())).collect();
+            database.execute(query, rusqlite::params_from_iter(all)).expect("a row");
         };
         run("INSERT INTO genes VALUES (?, ?)", &[entrez]);
         run("INSERT INTO gene_info VALUES (?, ?, ?)", &[name, symbol]);
-        run(
-            "INSERT INTO genetype VALUES (?, ?)",
-            &[if coding { "protein-coding" } else { "ncRNA" }],
-        );
+        run("INSERT INTO genetype VALUES (?, ?)", &[if coding { "protein-coding" } else { "ncRNA" }]);
         for alias in aliases.iter().chain([&symbol]) {
             run("INSERT INTO alias VALUES (?, ?)", &[alias]);
         }

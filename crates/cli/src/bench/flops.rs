@@ -32,10 +32,7 @@ impl Flops {
         let pairs = adapter.map_or(&[][..], |adapter| &adapter.pairs);
         Flops {
             linear: layers * linear as f64,
-            lora: pairs
-                .iter()
-                .map(|pair| (pair.a.len() + pair.b.len()) as f64)
-                .sum(),
+            lora: pairs.iter().map(|pair| (pair.a.len() + pair.b.len()) as f64).sum(),
             head: (config.vocab_size * config.hidden_size) as f64,
             attention: layers * (config.num_attention_heads * config.head_dim) as f64,
         }
@@ -44,10 +41,7 @@ impl Flops {
     /// Forward and backward of samples. The base has no weight gradient: forward and input gradient are two products;
     /// LoRA's factors have one, so three.
     pub fn training(&self, samples: &[Sample]) -> f64 {
-        let tokens: f64 = samples
-            .iter()
-            .map(|sample| sample.tokens.len() as f64)
-            .sum();
+        let tokens: f64 = samples.iter().map(|sample| sample.tokens.len() as f64).sum();
         let trained: f64 = samples.iter().map(|sample| sample.trained() as f64).sum();
         let lengths = samples.iter().map(|sample| sample.tokens.len());
         tokens * (2.0 * 2.0 * self.linear + 3.0 * 2.0 * self.lora)
@@ -72,9 +66,7 @@ impl Flops {
 
     /// Scores and values of causal attention: each token with itself and those before it.
     fn attention_products(&self, lengths: impl Iterator<Item = usize>) -> f64 {
-        let pairs: f64 = lengths
-            .map(|length| (length * (length + 1)) as f64 / 2.0)
-            .sum();
+        let pairs: f64 = lengths.map(|length| (length * (length + 1)) as f64 / 2.0).sum();
         pairs * 2.0 * 2.0 * self.attention
     }
 }

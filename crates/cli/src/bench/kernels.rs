@@ -41,10 +41,7 @@ impl Measured {
 
     /// The columns of [`Self::row`].
     pub fn heading() -> String {
-        format!(
-            "{:<15} {:<6} {:>22} {:>10} {:>10}",
-            "kernel", "format", "tokens × out × in", "ms", "GFLOP/s"
-        )
+        format!("{:<15} {:<6} {:>22} {:>10} {:>10}", "kernel", "format", "tokens × out × in", "ms", "GFLOP/s")
     }
 
     /// A line for people.
@@ -77,14 +74,7 @@ impl Measured {
 /// SmolLM2-135M's linear layers, where no model is given.
 const SMOLLM2: [(usize, usize); 3] = [(576, 576), (1536, 576), (576, 1536)];
 
-const DTYPES: [DType; 6] = [
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::Q8_0,
-    DType::Q4_0,
-    DType::Q4_1,
-];
+const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
 
 /// Times every product; `heard` gets each as it is done.
 pub fn measure(
@@ -103,18 +93,9 @@ pub fn measure(
         None => SMOLLM2.to_vec(),
     };
     for (rows, cols) in sizes {
-        for dtype in DTYPES
-            .into_iter()
-            .filter(|dtype| dtype.checked_row_bytes(cols).is_some())
-        {
+        for dtype in DTYPES.into_iter().filter(|dtype| dtype.checked_row_bytes(cols).is_some()) {
             for kernel in [PRODUCT, INPUT_GRADIENT] {
-                heard(&product(
-                    device,
-                    kernel,
-                    dtype,
-                    [tokens, rows, cols],
-                    rounds,
-                )?)?;
+                heard(&product(device, kernel, dtype, [tokens, rows, cols], rounds)?)?;
             }
         }
     }
@@ -132,21 +113,10 @@ pub struct Product {
 
 impl Product {
     /// Takes operands to the device: tokens, outputs and inputs are `size`.
-    pub fn new(
-        device: &Device,
-        kernel: &'static str,
-        dtype: DType,
-        size: [usize; 3],
-    ) -> Result<Self, CliError> {
+    pub fn new(device: &Device, kernel: &'static str, dtype: DType, size: [usize; 3]) -> Result<Self, CliError> {
         let [tokens, rows, cols] = size;
-        let weight = device
-            .upload_weight(&weight(dtype, rows, cols)?)
-            .map_err(CliError::failed)?;
-        let values = |count: usize| {
-            (0..count)
-                .map(|i| (i % 13) as f32 * 0.1 - 0.6)
-                .collect::<Vec<f32>>()
-        };
+        let weight = device.upload_weight(&weight(dtype, rows, cols)?).map_err(CliError::failed)?;
+        let values = |count: usize| (0..count).map(|i| (i % 13) as f32 * 0.1 - 0.6).collect::<Vec<f32>>();
         let upload = |label, count| device.upload_f32(label, &values(count));
         let x = upload("x", tokens * cols).map_err(CliError::failed)?;
         let y = upload("y", tokens * rows).map_err(CliError::failed)?;
@@ -157,12 +127,7 @@ impl Product {
         } else {
             linear::backward(&mut recording, &y.view(), &matrix, &x.view(), 1.0, false);
         }
-        Ok(Self {
-            kernel,
-            dtype,
-            size,
-            recording,
-        })
+        Ok(Self { kernel, dtype, size, recording })
     }
 
     /// Runs it, and waits for its end.
@@ -224,16 +189,8 @@ mod tests {
     #[test]
     fn weights_are_small_finite_and_not_all_alike() {
         for dtype in DTYPES {
-            let values = weight(dtype, 4, 64)
-                .expect("whole blocks")
-                .to_f32()
-                .unwrap();
-            assert!(
-                values
-                    .iter()
-                    .all(|value| value.is_finite() && value.abs() <= 16.0),
-                "{dtype}"
-            );
+            let values = weight(dtype, 4, 64).expect("whole blocks").to_f32().unwrap();
+            assert!(values.iter().all(|value| value.is_finite() && value.abs() <= 16.0), "{dtype}");
             assert!(values.iter().any(|value| *value != values[0]), "{dtype}");
         }
     }

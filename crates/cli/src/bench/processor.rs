@@ -29,14 +29,12 @@ impl Processor {
             })
             .collect();
         kernels.sort_by(|a, b| b.2.total_cmp(&a.2));
-        Some(Self {
-            roof: bft_core::cpu::peak_flops() / 1e9,
-            kernels,
-        })
+        Some(Self { roof: bft_core::cpu::peak_flops() / 1e9, kernels })
     }
 
     pub fn as_value(&self) -> Value {
-        let kernel = |(name, calls, seconds): &(String, f64, f64)| json!({"kernel": name, "calls": calls, "seconds": seconds});
+        let kernel =
+            |(name, calls, seconds): &(String, f64, f64)| json!({"kernel": name, "calls": calls, "seconds": seconds});
         let kernels: Vec<Value> = self.kernels.iter().map(kernel).collect();
         json!({"gflops_of_one_thread": self.roof, "instructions": bft_core::cpu::instructions(), "kernels": kernels})
     }
@@ -51,9 +49,7 @@ impl Processor {
         ))?;
         for (name, calls, seconds) in &self.kernels {
             let ms = seconds * 1e3;
-            ui::result(&format!(
-                "{name:<34} {calls:>9.1} calls a step {ms:>10.3} ms a step"
-            ))?;
+            ui::result(&format!("{name:<34} {calls:>9.1} calls a step {ms:>10.3} ms a step"))?;
         }
         Ok(())
     }

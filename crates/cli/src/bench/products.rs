@@ -35,12 +35,7 @@ struct Step {
 
 impl<'d> Products<'d> {
     /// Of a step over so many tokens, all of them trained.
-    pub fn prepare(
-        device: &'d Device,
-        model: &Model,
-        tokens: usize,
-        weights: Weights,
-    ) -> Result<Self, CliError> {
+    pub fn prepare(device: &'d Device, model: &Model, tokens: usize, weights: Weights) -> Result<Self, CliError> {
         let mut list = Vec::new();
         for (dtype, [rows, cols], calls) in matrices(device, model, tokens) {
             let dtype = match weights {
@@ -101,12 +96,7 @@ impl<'d> Products<'d> {
         let all = (0..rounds).map(|_| self.round());
         let all = all.collect::<Result<Vec<_>, CliError>>()?;
         for (at, measured) in typical.iter_mut().enumerate() {
-            measured.seconds = median(
-                &mut all
-                    .iter()
-                    .map(|round| round[at].seconds)
-                    .collect::<Vec<_>>(),
-            );
+            measured.seconds = median(&mut all.iter().map(|round| round[at].seconds).collect::<Vec<_>>());
         }
         let step = self.step(&typical);
         if as_json {
@@ -120,11 +110,7 @@ impl<'d> Products<'d> {
         for (measured, (_, calls)) in typical.iter().zip(&self.list) {
             ui::result(&format!("{} {calls:>6}", measured.row()))?;
         }
-        ui::result(&format!(
-            "a step's products: {:.2} s, {:.1} GFLOP/s",
-            step.seconds,
-            step.flops / step.seconds / 1e9
-        ))
+        ui::result(&format!("a step's products: {:.2} s, {:.1} GFLOP/s", step.seconds, step.flops / step.seconds / 1e9))
     }
 }
 
@@ -156,9 +142,7 @@ fn matrices(device: &Device, model: &Model, tokens: usize) -> Vec<(DType, [usize
             }
         }
     }
-    let head = model
-        .tensor("lm_head.weight")
-        .or_else(|| model.tensor("model.embed_tokens.weight"));
+    let head = model.tensor("lm_head.weight").or_else(|| model.tensor("model.embed_tokens.weight"));
     if let Some(head) = head {
         let rows = head_rows_at_once(device, tokens).min(config.vocab_size);
         let size = [rows, config.hidden_size];

@@ -18,11 +18,7 @@ taking it away. Measuring many cells one by one has shown that there is no avera
 on its own way from one state to another, and a medicine meets all of them at once.";
 
 /// Samples of the given lengths, each from another place of the text; the last `trained_share` of each is trained.
-pub fn samples(
-    model: &Model,
-    lengths: &[usize],
-    trained_share: f64,
-) -> Result<Vec<Sample>, CliError> {
+pub fn samples(model: &Model, lengths: &[usize], trained_share: f64) -> Result<Vec<Sample>, CliError> {
     let vocab = model.config.vocab_size as u32;
     let text: Vec<u32> = match &model.tokenizer {
         Some(tokenizer) => tokenizer.encode(TEXT, false).map_err(CliError::failed)?,
@@ -30,25 +26,15 @@ pub fn samples(
         None => (0..199).map(|id| id * 31).collect(),
     };
     let sample = |(index, &length): (usize, &usize)| {
-        let tokens: Vec<u32> = (0..length)
-            .map(|at| text[(index * 37 + at) % text.len()] % vocab)
-            .collect();
+        let tokens: Vec<u32> = (0..length).map(|at| text[(index * 37 + at) % text.len()] % vocab).collect();
         let trained = ((length as f64 * trained_share).ceil() as usize).clamp(1, length);
         let label = |(at, id): (usize, &u32)| {
-            if at >= length - trained {
-                *id as i32
-            } else {
-                bft_train::MASKED
-            }
+            if at >= length - trained { *id as i32 } else { bft_train::MASKED }
         };
         Sample {
             labels: tokens.iter().enumerate().map(label).collect(),
             tokens,
-            origin: bft_train::Origin {
-                file: "bench".into(),
-                line: index + 1,
-                element: None,
-            },
+            origin: bft_train::Origin { file: "bench".into(), line: index + 1, element: None },
         }
     };
     Ok(lengths.iter().enumerate().map(sample).collect())

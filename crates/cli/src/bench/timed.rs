@@ -63,18 +63,12 @@ impl Timed {
     pub fn print(&self) -> Result<(), CliError> {
         let seconds = self.seconds();
         let best = self.best();
-        let heading = [
-            "kernel", "calls", "ms", "share", "GFLOP/s", "of best", "GB/s",
-        ];
+        let heading = ["kernel", "calls", "ms", "share", "GFLOP/s", "of best", "GB/s"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         for kernel in &self.kernels {
             let flops = rate(kernel.flops, kernel.seconds);
             let product = |text: String| {
-                if kernel.flops > 0.0 {
-                    text
-                } else {
-                    "-".to_owned()
-                }
+                if kernel.flops > 0.0 { text } else { "-".to_owned() }
             };
             let of_best = best.map_or(0.0, |(best, _)| flops / best);
             rows.push(vec![
@@ -112,13 +106,8 @@ mod tests {
 
     #[test]
     fn the_floor_is_what_the_fastest_kernels_would_take() {
-        let kernel = |name: &str, seconds, flops, bytes| KernelTime {
-            kernel: name.to_owned(),
-            calls: 1,
-            seconds,
-            flops,
-            bytes,
-        };
+        let kernel =
+            |name: &str, seconds, flops, bytes| KernelTime { kernel: name.to_owned(), calls: 1, seconds, flops, bytes };
         let timed = Timed {
             kernels: vec![
                 kernel("slow product", 3.0, 3e9, 1.0),

@@ -1,10 +1,7 @@
 //! The steps that `bft bench` times: training, embedding, generation.
 
 use bft_core::device::Device;
-use bft_core::{
-    AdamW, Batch, Capacity, LossConfig, Pooling, Runner, RunnerOptions, StepTotals, Tuner,
-    TunerOptions,
-};
+use bft_core::{AdamW, Batch, Capacity, LossConfig, Pooling, Runner, RunnerOptions, StepTotals, Tuner, TunerOptions};
 use bft_formats::Model;
 use bft_train::{BatchBounds, Sample};
 
@@ -31,18 +28,9 @@ pub enum Work<'d> {
     /// Optimizer steps.
     Train(Box<Training<'d>>),
     /// One packed batch to vectors.
-    Embed {
-        runner: Box<Runner<'d>>,
-        batch: Batch,
-        flops: f64,
-    },
+    Embed { runner: Box<Runner<'d>>, batch: Batch, flops: f64 },
     /// One text, greedily.
-    Generate {
-        runner: Box<Runner<'d>>,
-        prompt: Vec<u32>,
-        new_tokens: usize,
-        flops: f64,
-    },
+    Generate { runner: Box<Runner<'d>>, prompt: Vec<u32>, new_tokens: usize, flops: f64 },
 }
 
 /// Optimizer steps over groups of samples, taken in turn.
@@ -79,20 +67,14 @@ impl<'d> Work<'d> {
                         &made
                     }
                 };
-                Ok(Work::Train(Box::new(Training::prepare(
-                    device, model, samples, flags,
-                )?)))
+                Ok(Work::Train(Box::new(Training::prepare(device, model, samples, flags)?)))
             }
             Task::Embed => {
                 let samples = text::samples(model, &lengths, 1.0)?;
                 let packed = text::batch(&samples);
                 let batch = Batch::untrained(packed.tokens, packed.segments);
                 let tokens = batch.tokens.len();
-                let capacity = Capacity {
-                    tokens,
-                    trained: 0,
-                    samples: samples.len(),
-                };
+                let capacity = Capacity { tokens, trained: 0, samples: samples.len() };
                 let mut runner = runner(device, model, capacity, tokens)?;
                 pollster::block_on(runner.prepare_vectors()).map_err(CliError::failed)?;
                 Ok(Work::Embed {
@@ -102,14 +84,8 @@ impl<'d> Work<'d> {
                 })
             }
             Task::Generate | Task::Kernels | Task::Products => {
-                let prompt = text::samples(model, &[PROMPT_TOKENS], 1.0)?
-                    .remove(0)
-                    .tokens;
-                let capacity = Capacity {
-                    tokens: prompt.len(),
-                    trained: 1,
-                    samples: 1,
-                };
+                let prompt = text::samples(model, &[PROMPT_TOKENS], 1.0)?.remove(0).tokens;
+                let capacity = Capacity { tokens: prompt.len(), trained: 1, samples: 1 };
                 let runner = runner(device, model, capacity, prompt.len() + flags.length)?;
                 if device.is_gpu() {
                     let text = runner.generation().map_err(CliError::failed)?;
@@ -126,11 +102,7 @@ impl<'d> Work<'d> {
     }
 
     /// Bytes that it takes from a device: the same preparation, on a device that only counts.
-    pub fn planned_bytes(
-        model: &Model,
-        rows: Option<&[Sample]>,
-        flags: &BenchFlags,
-    ) -> Result<u64, CliError> {
+    pub fn planned_bytes(model: &Model, rows: Option<&[Sample]>, flags: &BenchFlags) -> Result<u64, CliError> {
         let counting = Device::planning();
         if let Work::Generate { runner, .. } = Work::prepare(&counting, model, rows, flags)? {
             // The cache of keys and values comes with the text.
@@ -143,43 +115,21 @@ impl<'d> Work<'d> {
     pub fn step(&mut self) -> Result<Done, CliError> {
         match self {
             Work::Train(training) => training.step(),
-            Work::Embed {
-                runner,
-                batch,
-                flops,
-            } => {
+            Work::Embed { runner, batch, flops } => {
                 pollster::block_on(runner.embed(batch, Pooling::Mean)).map_err(CliError::failed)?;
-                Ok(Done {
-                    tokens: batch.tokens.len(),
-                    trained_tokens: None,
-                    loss: None,
-                    flops: *flops,
-                })
+                Ok(Done { tokens: batch.tokens.len(), trained_tokens: None, loss: None, flops: *flops })
             }
-            Work::Generate {
-                runner,
-                prompt,
-                new_tokens,
-                flops,
-            } => {
+            Work::Generate { runner, prompt, new_tokens, flops } => {
                 let mut generation = runner.generation().map_err(CliError::failed)?;
-                let mut logits =
-                    pollster::block_on(generation.next(prompt)).map_err(CliError::failed)?;
-                let mut greedy =
-                    bft_core::sample::Sampler::new(bft_core::sample::Sampling::default());
+                let mut logits = pollster::block_on(generation.next(prompt)).map_err(CliError::failed)?;
+                let mut greedy = bft_core::sample::Sampler::new(bft_core::sample::Sampling::default());
                 for made in 1..=*new_tokens {
                     let token = greedy.pick(&logits).map_err(CliError::failed)?;
                     if made < *new_tokens {
-                        logits = pollster::block_on(generation.next(&[token]))
-                            .map_err(CliError::failed)?;
+                        logits = pollster::block_on(generation.next(&[token])).map_err(CliError::failed)?;
                     }
                 }
-                Ok(Done {
-                    tokens: *new_tokens,
-                    trained_tokens: None,
-                    loss: None,
-                    flops: *flops,
-                })
+                Ok(Done { tokens: *new_tokens, trained_tokens: None, loss: None, flops: *flops })
             }
         }
     }
@@ -194,20 +144,12 @@ fn runner<'d>(
     capacity: Capacity,
     max_length: usize,
 ) -> Result<Runner<'d>, CliError> {
-    let options = RunnerOptions {
-        capacity,
-        max_length,
-    };
+    let options = RunnerOptions { capacity, max_length };
     Runner::new(device, model, None, options).map_err(CliError::failed)
 }
 
 impl<'d> Training<'d> {
-    fn prepare(
-        device: &'d Device,
-        model: &Model,
-        samples: &[Sample],
-        flags: &BenchFlags,
-    ) -> Result<Self, CliError> {
+    fn prepare(device: &'d Device, model: &Model, samples: &[Sample], flags: &BenchFlags) -> Result<Self, CliError> {
         let adapter = adapter(&flags.lora, model)?;
         let flops = Flops::new(model, Some(&adapter));
         let a_step = flags.lengths().len();
@@ -216,55 +158,29 @@ impl<'d> Training<'d> {
         for group in samples.chunks(a_step) {
             let tokens = group.iter().map(|sample| sample.tokens.len()).sum();
             let trained = group.iter().map(Sample::trained).sum();
-            bounds = bounds.union(BatchBounds {
-                tokens,
-                trained,
-                samples: group.len(),
-            });
+            bounds = bounds.union(BatchBounds { tokens, trained, samples: group.len() });
             steps.push(Step {
                 batch: text::batch(group),
-                totals: StepTotals {
-                    samples: group.len(),
-                    tokens: trained,
-                },
+                totals: StepTotals { samples: group.len(), tokens: trained },
                 tokens,
                 flops: flops.training(group),
             });
         }
         let options = TunerOptions {
-            capacity: Capacity {
-                tokens: bounds.tokens,
-                trained: bounds.trained,
-                samples: bounds.samples,
-            },
-            max_length: samples
-                .iter()
-                .map(|sample| sample.tokens.len())
-                .max()
-                .unwrap_or(1),
+            capacity: Capacity { tokens: bounds.tokens, trained: bounds.trained, samples: bounds.samples },
+            max_length: samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(1),
             checkpoint: flags.checkpoint_activations.into(),
             seed: 0,
         };
         let mut tuner = Tuner::new(device, model, &adapter, options).map_err(CliError::failed)?;
         pollster::block_on(tuner.prepare()).map_err(CliError::failed)?;
-        Ok(Training {
-            tuner,
-            steps,
-            next: 0,
-            loss: flags.loss.config(flags.group),
-        })
+        Ok(Training { tuner, steps, next: 0, loss: flags.loss.config(flags.group) })
     }
 
     fn step(&mut self) -> Result<Done, CliError> {
         let step = &self.steps[self.next % self.steps.len()];
         self.next += 1;
-        let optimizer = AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.01,
-            max_grad_norm: 1.0,
-        };
+        let optimizer = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 };
         self.tuner
             .accumulate(&step.batch, step.totals, &self.loss)
             .and_then(|()| self.tuner.apply(2e-4, &optimizer))

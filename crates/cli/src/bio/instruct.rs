@@ -29,12 +29,7 @@ pub struct InstructFlags {
     #[arg(long, short = 'o', value_name = "DIR")]
     pub output: PathBuf,
     /// Kinds of facts
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "name,alias,process,function,definition"
-    )]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "name,alias,process,function,definition")]
     pub kinds: Vec<KindFlag>,
     /// Evidence codes that count; all for every code
     #[arg(long, value_name = "CODES", value_delimiter = ',', default_values = JUDGED)]
@@ -97,8 +92,7 @@ pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
     let mut genes = Vec::new();
     if let Some(path) = &flags.genes {
         let resolver = Resolver::new(&knowledge.genome);
-        let list = GeneList::read(open::existing("--genes", path)?, &resolver)
-            .map_err(CliError::failed)?;
+        let list = GeneList::read(open::existing("--genes", path)?, &resolver).map_err(CliError::failed)?;
         let mapping = Mapping::new(&resolver, list.words.iter().map(String::as_str));
         ui::note(&mapping.summary());
         for row in mapping.details(&knowledge.genome) {
@@ -112,53 +106,26 @@ pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
             )));
         }
     }
-    let every = flags
-        .evidence
-        .iter()
-        .any(|code| code.eq_ignore_ascii_case("all"));
+    let every = flags.evidence.iter().any(|code| code.eq_ignore_ascii_case("all"));
     let tenth = flags.facts.div_ceil(10);
     let options = Options {
         seed: flags.seed,
         kinds: flags.kinds.iter().map(|kind| Kind::from(*kind)).collect(),
         per_gene: flags.per_gene,
         phrasings: flags.phrasings,
-        evidence: if every {
-            Vec::new()
-        } else {
-            flags
-                .evidence
-                .iter()
-                .map(|code| code.to_uppercase())
-                .collect()
-        },
+        evidence: if every { Vec::new() } else { flags.evidence.iter().map(|code| code.to_uppercase()).collect() },
         genes,
         most: [flags.facts - 2 * tenth, tenth, tenth],
     };
-    let written = instruct::write(
-        &flags.output,
-        &knowledge.genome,
-        &knowledge.ontology,
-        &options,
-    )
-    .map_err(CliError::failed)?;
-    let mut rows = vec![
-        ["facts", "training", "validation", "held out"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
+    let written =
+        instruct::write(&flags.output, &knowledge.genome, &knowledge.ontology, &options).map_err(CliError::failed)?;
+    let mut rows = vec![["facts", "training", "validation", "held out"].map(str::to_owned).to_vec()];
     for (kind, counts) in &written.facts {
-        rows.push(
-            std::iter::once(kind.word().to_owned())
-                .chain(counts.iter().map(ToString::to_string))
-                .collect(),
-        );
+        rows.push(std::iter::once(kind.word().to_owned()).chain(counts.iter().map(ToString::to_string)).collect());
     }
     ui::result(&ui::table(&rows))?;
     for (file, rows) in &written.files {
-        ui::note(&format!(
-            "{}: {rows} rows",
-            flags.output.join(file).display()
-        ));
+        ui::note(&format!("{}: {rows} rows", flags.output.join(file).display()));
     }
     Ok(())
 }

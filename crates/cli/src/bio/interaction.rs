@@ -36,9 +36,7 @@ pub fn run(flags: &InteractionFlags) -> Result<(), CliError> {
     let knowledge = Knowledge::open()?;
     let resolver = Resolver::new(&knowledge.genome);
     let pairs = match flags.pairs.to_str() {
-        Some("corum") if !flags.pairs.exists() => {
-            Pairs::of_complexes(&knowledge.complexes(&resolver)?, 2, 15)
-        }
+        Some("corum") if !flags.pairs.exists() => Pairs::of_complexes(&knowledge.complexes(&resolver)?, 2, 15),
         Some("ligands") if !flags.pairs.exists() => {
             let path = knowledge.path(Dataset::Ligands)?;
             Pairs::read_ligands(&path, &resolver).map_err(CliError::failed)?

@@ -48,11 +48,7 @@ impl Knowledge {
 
     /// Knock-out fitness of the fetched tables.
     pub fn fitness(&self, resolver: &Resolver<'_>) -> Result<Response, CliError> {
-        let files = [
-            Dataset::FitnessMelanoma,
-            Dataset::FitnessLiver,
-            Dataset::FitnessNeuroblastoma,
-        ];
+        let files = [Dataset::FitnessMelanoma, Dataset::FitnessLiver, Dataset::FitnessNeuroblastoma];
         let files = files.map(|dataset| self.path(dataset));
         let files = files.into_iter().collect::<Result<Vec<_>, _>>()?;
         let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
@@ -61,8 +57,7 @@ impl Knowledge {
 
     /// The fetched protein complexes.
     pub fn complexes(&self, resolver: &Resolver<'_>) -> Result<GeneSets, CliError> {
-        GeneSets::read_complexes(&self.path(Dataset::Complexes)?, resolver)
-            .map_err(CliError::failed)
+        GeneSets::read_complexes(&self.path(Dataset::Complexes)?, resolver).map_err(CliError::failed)
     }
 
     /// Path of fetched data.
@@ -115,9 +110,7 @@ impl VectorFlags {
         if let Some(path) = &self.adapter {
             open::existing("--adapter", path)?;
         }
-        self.output
-            .as_deref()
-            .map_or(Ok(()), |path| open::writable("--output", path))
+        self.output.as_deref().map_or(Ok(()), |path| open::writable("--output", path))
     }
 
     /// Baselines first, then what is judged.
@@ -127,15 +120,10 @@ impl VectorFlags {
         resolver: &Resolver<'_>,
         genes: &[GeneId],
     ) -> Result<Vec<GeneVectors>, CliError> {
-        let Knowledge {
-            genome, ontology, ..
-        } = knowledge;
+        let Knowledge { genome, ontology, .. } = knowledge;
         let mut sets = baselines(genome, ontology, genes, self.seed).map_err(CliError::failed)?;
         let encoder = Dataset::MiniLm.path(&knowledge.cache).ok();
-        let names: Vec<String> = genes
-            .iter()
-            .map(|gene| profile::name(genome, *gene))
-            .collect();
+        let names: Vec<String> = genes.iter().map(|gene| profile::name(genome, *gene)).collect();
         if encoder.is_some() || self.model.is_some() {
             let device = open::device(&self.device)?;
             match encoder {
@@ -143,33 +131,15 @@ impl VectorFlags {
                     let label = "MiniLM of the name";
                     sets.push(embedded(&device, &path, None, label, true, genes, &names)?);
                 }
-                None => ui::note(
-                    "the table has no MiniLM row: run `bft bio fetch --only encoder` for it",
-                ),
+                None => ui::note("the table has no MiniLM row: run `bft bio fetch --only encoder` for it"),
             }
             if let Some(path) = &self.model {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
                 let label = format!("{name} hidden states of the name");
-                sets.push(embedded(
-                    &device,
-                    path,
-                    None,
-                    &label,
-                    self.adapter.is_some(),
-                    genes,
-                    &names,
-                )?);
+                sets.push(embedded(&device, path, None, &label, self.adapter.is_some(), genes, &names)?);
                 if let Some(adapter) = &self.adapter {
                     let label = format!("{name} + {} hidden states of the name", adapter.display());
-                    sets.push(embedded(
-                        &device,
-                        path,
-                        Some(adapter),
-                        &label,
-                        false,
-                        genes,
-                        &names,
-                    )?);
+                    sets.push(embedded(&device, path, Some(adapter), &label, false, genes, &names)?);
                 }
             }
         }
@@ -182,8 +152,7 @@ impl VectorFlags {
     /// Shows and writes a finished table.
     pub fn show(&self, report: &Report) -> Result<(), CliError> {
         if let Some(path) = &self.output {
-            bft_formats::write_atomic(path, |out| out.write_all(report.tsv().as_bytes()))
-                .map_err(CliError::failed)?;
+            bft_formats::write_atomic(path, |out| out.write_all(report.tsv().as_bytes())).map_err(CliError::failed)?;
             ui::note(&format!("table written to {}", path.display()));
         }
         if self.json {
@@ -216,36 +185,20 @@ pub fn embedded(
         })
         .map_err(CliError::failed)?;
     progress.finish();
-    let features = Features::Dense {
-        width: model.width(),
-        values,
-    };
+    let features = Features::Dense { width: model.width(), values };
     Ok(GeneVectors::new(label, baseline, genes, features))
 }
 
 /// Vectors of a file for those of the genes that it has.
-fn of_file(
-    path: &Path,
-    resolver: &Resolver<'_>,
-    genes: &[GeneId],
-) -> Result<GeneVectors, CliError> {
+fn of_file(path: &Path, resolver: &Resolver<'_>, genes: &[GeneId]) -> Result<GeneVectors, CliError> {
     let named = NamedVectors::read(path).map_err(CliError::failed)?;
     let mapping = Mapping::new(resolver, named.names.iter().map(String::as_str));
     ui::note(&format!("{}: {}", path.display(), mapping.summary()));
-    let place: std::collections::HashMap<&str, usize> = named
-        .names
-        .iter()
-        .enumerate()
-        .rev()
-        .map(|(row, name)| (name.as_str(), row))
-        .collect();
+    let place: std::collections::HashMap<&str, usize> =
+        named.names.iter().enumerate().rev().map(|(row, name)| (name.as_str(), row)).collect();
     let wanted: std::collections::HashSet<GeneId> = genes.iter().copied().collect();
     let (mut found, mut values) = (Vec::new(), Vec::new());
-    for (gene, name) in mapping
-        .genes
-        .iter()
-        .filter(|(gene, _)| wanted.contains(gene))
-    {
+    for (gene, name) in mapping.genes.iter().filter(|(gene, _)| wanted.contains(gene)) {
         let row = place.get(name.as_str()).copied().unwrap_or(0);
         found.push(*gene);
         values.extend_from_slice(&named.values[row * named.width..(row + 1) * named.width]);
@@ -256,14 +209,6 @@ fn of_file(
             path.display()
         )));
     }
-    let features = Features::Dense {
-        width: named.width,
-        values,
-    };
-    Ok(GeneVectors::new(
-        path.display().to_string(),
-        false,
-        &found,
-        features,
-    ))
+    let features = Features::Dense { width: named.width, values };
+    Ok(GeneVectors::new(path.display().to_string(), false, &found, features))
 }

@@ -46,12 +46,9 @@ pub fn run(flags: &PerturbationFlags) -> Result<(), CliError> {
         knowledge.fitness(&resolver)?
     } else {
         let path = open::existing("FILE", &flags.file)?;
-        Response::read_h5ad(path, &resolver, flags.cell_type.as_deref())
-            .map_err(CliError::failed)?
+        Response::read_h5ad(path, &resolver, flags.cell_type.as_deref()).map_err(CliError::failed)?
     };
-    let sets = flags
-        .vectors
-        .sets(&knowledge, &resolver, &response.genes())?;
+    let sets = flags.vectors.sets(&knowledge, &resolver, &response.genes())?;
     let options = Options {
         seed: flags.vectors.seed,
         folds: flags.folds,

@@ -9,9 +9,7 @@ use bft_bio::genes::generate::{self, Answerer};
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::stats::features::Features;
 use bft_bio::stats::tfidf::tfidf;
-use bft_bio::tasks::process::{
-    self, Enrichment, Judge, Named, NamedSet, OPENING, Options, Support,
-};
+use bft_bio::tasks::process::{self, Enrichment, Judge, Named, NamedSet, OPENING, Options, Support};
 use bft_core::device::DeviceRequest;
 use bft_fetch::sources::Dataset;
 use clap::Args;
@@ -78,18 +76,13 @@ pub struct ProcessFlags {
 
 /// Runs `bft bio process`.
 pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
-    flags
-        .output
-        .as_deref()
-        .map_or(Ok(()), |path| open::writable("--output", path))?;
+    flags.output.as_deref().map_or(Ok(()), |path| open::writable("--output", path))?;
     let knowledge = Knowledge::open()?;
     let resolver = Resolver::new(&knowledge.genome);
-    let enrichment =
-        Enrichment::new(&knowledge.genome, &knowledge.ontology).map_err(CliError::failed)?;
+    let enrichment = Enrichment::new(&knowledge.genome, &knowledge.ontology).map_err(CliError::failed)?;
     let mut about = Vec::new();
     let sets = if flags.sets == Path::new("go") && !flags.sets.exists() {
-        let (sets, split) =
-            process::of_ontology(&knowledge.ontology, &enrichment, flags.most, flags.seed);
+        let (sets, split) = process::of_ontology(&knowledge.ontology, &enrichment, flags.most, flags.seed);
         about.push(("split", split));
         sets
     } else {
@@ -102,11 +95,7 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
         genome: &knowledge.genome,
         enrichment: &enrichment,
         facts: FactCheck::new(&knowledge.genome).map_err(CliError::failed)?,
-        options: Options {
-            seed: flags.seed,
-            redraws: flags.redraws,
-            leave_out_relatives: !flags.keep_relatives,
-        },
+        options: Options { seed: flags.seed, redraws: flags.redraws, leave_out_relatives: !flags.keep_relatives },
     };
     let (named, model) = if flags.no_model {
         let judged = sets.into_iter().map(|set| judge.judge(set, ""));
@@ -115,9 +104,7 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
         answers(flags, &knowledge, &judge, sets)?
     };
     let mut rows = judge.sets(&named);
-    about
-        .into_iter()
-        .for_each(|(what, value)| rows.say(what, value));
+    about.into_iter().for_each(|(what, value)| rows.say(what, value));
     let (by, encoder) = encoder(flags, &knowledge)?;
     let vectors = |texts: &[String]| match &encoder {
         None => Ok(tfidf(texts)),
@@ -128,12 +115,9 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
             Ok(Features::Dense { width, values }.normalized())
         }
     };
-    let whole = judge
-        .whole(&named, &model, &by, vectors)
-        .map_err(CliError::failed)?;
+    let whole = judge.whole(&named, &model, &by, vectors).map_err(CliError::failed)?;
     if let Some(path) = &flags.output {
-        bft_formats::write_atomic(path, |out| out.write_all(rows.tsv().as_bytes()))
-            .map_err(CliError::failed)?;
+        bft_formats::write_atomic(path, |out| out.write_all(rows.tsv().as_bytes())).map_err(CliError::failed)?;
     }
     if flags.json {
         return ui::json(&json!({ "sets": rows.json(), "whole": whole.json() }));
@@ -154,32 +138,22 @@ fn answers(
     judge: &Judge<'_>,
     sets: Vec<NamedSet>,
 ) -> Result<(Vec<Named>, String), CliError> {
-    let path = flags
-        .model
-        .clone()
-        .map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
+    let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
     open::existing("--model", &path)?;
-    let (model, adapter) =
-        generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
+    let (model, adapter) = generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
     let device = open::device(&flags.device)?;
     let answerer = Answerer::new(&device, &model, adapter.as_ref()).map_err(CliError::failed)?;
     let mut progress = Progress::new("naming", "sets", sets.len() as u64, 0);
     let mut named = Vec::with_capacity(sets.len());
     for set in sets {
         let question = process::question(&knowledge.genome, &set.genes);
-        let answer = answerer
-            .answer(&question, OPENING, flags.max_new_tokens)
-            .map_err(CliError::failed)?;
+        let answer = answerer.answer(&question, OPENING, flags.max_new_tokens).map_err(CliError::failed)?;
         named.push(judge.judge(set, &answer));
         progress.at(named.len() as u64, "");
     }
     progress.finish();
-    let name = flags
-        .adapter
-        .as_ref()
-        .map_or(model.name.clone(), |adapter| {
-            format!("{} + {}", model.name, adapter.display())
-        });
+    let name =
+        flags.adapter.as_ref().map_or(model.name.clone(), |adapter| format!("{} + {}", model.name, adapter.display()));
     Ok((named, name))
 }
 
@@ -203,31 +177,16 @@ fn encoder(flags: &ProcessFlags, knowledge: &Knowledge) -> Result<(String, Encod
 fn show(it: &Named) -> Result<(), CliError> {
     let evidence = |term: &Support| {
         let q = term.q.map_or_else(String::new, |q| format!(", q {q:.1e}"));
-        format!(
-            "{} {}: {}, p {:.1e}{q}",
-            term.go,
-            term.name,
-            term.overlap(),
-            term.p
-        )
+        format!("{} {}: {}, p {:.1e}{q}", term.go, term.name, term.overlap(), term.p)
     };
-    ui::result(&format!(
-        "{BOLD}{}{BOLD:#} ({} genes)",
-        it.set.genes.name,
-        it.set.genes.genes.len()
-    ))?;
+    ui::result(&format!("{BOLD}{}{BOLD:#} ({} genes)", it.set.genes.name, it.set.genes.genes.len()))?;
     if !it.answer.is_empty() {
         ui::result(&format!("  model       {}", it.name))?;
         let nearest = it.support.as_ref().map(evidence);
-        let nearest = nearest
-            .as_deref()
-            .unwrap_or("no term shares a word with it");
+        let nearest = nearest.as_deref().unwrap_or("no term shares a word with it");
         ui::result(&format!("  nearest     {nearest}"))?;
     }
-    for (what, list) in [
-        ("not in set ", &it.invented),
-        ("contradicted", &it.contradicted),
-    ] {
+    for (what, list) in [("not in set ", &it.invented), ("contradicted", &it.contradicted)] {
         if !list.is_empty() {
             ui::result(&format!("  {what:<11} {}", list.join("; ")))?;
         }

@@ -58,16 +58,10 @@ pub enum PresetFlag {
 pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
     let stop = stop_on_ctrl_c()?;
     let knowledge = Knowledge::open()?;
-    let path = flags
-        .model
-        .clone()
-        .map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
+    let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
     let model = open::model(&path)?;
     let resolver = Resolver::new(&knowledge.genome);
-    let (response, complexes) = (
-        knowledge.fitness(&resolver)?,
-        knowledge.complexes(&resolver)?,
-    );
+    let (response, complexes) = (knowledge.fitness(&resolver)?, knowledge.complexes(&resolver)?);
     let device = open::device(&flags.device)?;
     let mut preset = match flags.preset {
         PresetFlag::Tiny => TINY,
@@ -108,22 +102,16 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
             Progress::Kept => ui::note("  done before"),
             Progress::Done(measured) => {
                 let values = MEASURES.iter().zip(&measured.values);
-                let shown = values
-                    .filter_map(|((name, _), value)| Some(format!("{name} {:.3}", (*value)?)));
+                let shown = values.filter_map(|((name, _), value)| Some(format!("{name} {:.3}", (*value)?)));
                 ui::note(&format!("  {}", shown.collect::<Vec<_>>().join("; ")));
             }
         })
         .map_err(CliError::failed)?;
     let threads = std::thread::available_parallelism().map_or(0, usize::from);
     let machine = format!("{}, {threads} hardware threads", open::describe(&device));
-    let summary = study
-        .report(&found, &command, &machine)
-        .map_err(CliError::failed)?;
+    let summary = study.report(&found, &command, &machine).map_err(CliError::failed)?;
     let mut rows = vec![
-        std::iter::once("loss")
-            .chain(MEASURES.iter().map(|(name, _)| *name))
-            .map(str::to_owned)
-            .collect::<Vec<_>>(),
+        std::iter::once("loss").chain(MEASURES.iter().map(|(name, _)| *name)).map(str::to_owned).collect::<Vec<_>>(),
     ];
     for (index, row) in summary.rows.iter().enumerate() {
         let cells = (0..MEASURES.len()).map(|measure| summary.shown(index, measure));
@@ -133,9 +121,6 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
     for line in summary.against_sft() {
         ui::result(&line)?;
     }
-    ui::note(&format!(
-        "report: {}",
-        flags.output.join("report.html").display()
-    ));
+    ui::note(&format!("report: {}", flags.output.join("report.html").display()));
     Ok(())
 }

@@ -19,12 +19,7 @@ const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 
 /// Prints the adapter.
-pub fn show(
-    folder: &Path,
-    model: Option<&Model>,
-    all: bool,
-    as_json: bool,
-) -> Result<(), CliError> {
+pub fn show(folder: &Path, model: Option<&Model>, all: bool, as_json: bool) -> Result<(), CliError> {
     open::existing("--adapter", folder)?;
     let config = read_config(folder)?;
     let tensors = read_tensors(folder)?;
@@ -35,10 +30,7 @@ pub fn show(
         }
         None => None,
     };
-    let parameters: usize = tensors
-        .iter()
-        .map(|(_, info)| info.shape.iter().product::<usize>())
-        .sum();
+    let parameters: usize = tensors.iter().map(|(_, info)| info.shape.iter().product::<usize>()).sum();
     if as_json {
         let list: Vec<Value> = tensors
             .iter()
@@ -67,11 +59,7 @@ pub fn show(
             ui::result(&format!("  {name:<12} {}", plain(value)))?;
         }
     }
-    ui::result(&format!(
-        "  {:<12} {}",
-        "parameters",
-        thousands(parameters as u64)
-    ))?;
+    ui::result(&format!("  {:<12} {}", "parameters", thousands(parameters as u64)))?;
     if let Some(name) = fits {
         ui::result(&format!("  {:<12} {name}", "fits"))?;
     }
@@ -89,31 +77,21 @@ fn read_config(folder: &Path) -> Result<Value, CliError> {
     })?;
     match serde_json::from_str::<Value>(&text) {
         Ok(config @ Value::Object(_)) => Ok(config),
-        Ok(_) => Err(CliError::failed(format!(
-            "{}: found no JSON object",
-            path.display()
-        ))),
-        Err(error) => Err(CliError::failed(format!(
-            "{}: not JSON: {error}",
-            path.display()
-        ))),
+        Ok(_) => Err(CliError::failed(format!("{}: found no JSON object", path.display()))),
+        Err(error) => Err(CliError::failed(format!("{}: not JSON: {error}", path.display()))),
     }
 }
 
 fn read_tensors(folder: &Path) -> Result<Vec<(String, TensorInfo)>, CliError> {
     let path = folder.join(TENSORS);
-    let problem = |error: &dyn std::fmt::Display| {
-        CliError::failed(format!("{}: cannot be read: {error}", path.display()))
-    };
+    let problem =
+        |error: &dyn std::fmt::Display| CliError::failed(format!("{}: cannot be read: {error}", path.display()));
     let bytes = std::fs::read(&path).map_err(|error| problem(&error))?;
     // deserialize also checks that the tensors lie within the file.
     SafeTensors::deserialize(&bytes).map_err(|error| problem(&error))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| problem(&error))?;
-    let mut tensors: Vec<(String, TensorInfo)> = header
-        .tensors()
-        .into_iter()
-        .map(|(name, info)| (name, info.clone()))
-        .collect();
+    let mut tensors: Vec<(String, TensorInfo)> =
+        header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(tensors)
 }
@@ -123,24 +101,12 @@ fn rows(tensors: &[(String, TensorInfo)], all: bool) -> Vec<Vec<String>> {
     let mut kinds: BTreeMap<(String, String, String), usize> = BTreeMap::new();
     for (name, info) in tensors {
         let sizes: Vec<String> = info.shape.iter().map(usize::to_string).collect();
-        let name = if all {
-            name.clone()
-        } else {
-            super::model::without_layer(name)
-        };
+        let name = if all { name.clone() } else { super::model::without_layer(name) };
         let key = (name, sizes.join("×"), format!("{:?}", info.dtype));
         *kinds.entry(key).or_default() += 1;
     }
-    let mut rows = vec![
-        ["tensor", "shape", "format", "tensors"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    rows.extend(
-        kinds
-            .into_iter()
-            .map(|((name, shape, dtype), count)| vec![name, shape, dtype, count.to_string()]),
-    );
+    let mut rows = vec![["tensor", "shape", "format", "tensors"].map(str::to_owned).to_vec()];
+    rows.extend(kinds.into_iter().map(|((name, shape, dtype), count)| vec![name, shape, dtype, count.to_string()]));
     rows
 }
 

@@ -24,30 +24,18 @@ pub fn show(
     let mut rows = read_rows(path, flags.data_flags.skip_bad_rows).map_err(CliError::failed)?;
     let total = rows.rows.len();
     if flags.first_row > total {
-        return Err(CliError::failed(format!(
-            "--first-row {}: {} has {total} rows",
-            flags.first_row,
-            path.display()
-        )));
+        return Err(CliError::failed(format!("--first-row {}: {} has {total} rows", flags.first_row, path.display())));
     }
     rows.rows.drain(..flags.first_row - 1);
     rows.rows.truncate(flags.rows);
     let format = rows.format;
     let samples = open::make_samples(model, rows, &flags.data_flags)?;
     let longest = samples.report.longest;
-    let bounds = BatchBounds {
-        tokens: longest,
-        trained: longest,
-        samples: 1,
-    };
+    let bounds = BatchBounds { tokens: longest, trained: longest, samples: 1 };
     let mut scorer = open::scorer(device, model, adapter, bounds)?;
     let colours = !flags.table && !flags.json && std::io::stdout().is_terminal() && !no_color();
     if !flags.json {
-        ui::result(&format!(
-            "{BOLD}{}{BOLD:#}  {} rows of {format}",
-            path.display(),
-            thousands(total as u64)
-        ))?;
+        ui::result(&format!("{BOLD}{}{BOLD:#}  {} rows of {format}", path.display(), thousands(total as u64)))?;
         if colours {
             ui::result(&legend())?;
         }
@@ -66,11 +54,7 @@ pub fn show(
         }
         ui::result(&format!("\n{}", headline(&inspected)))?;
         let tokens = shown(&inspected);
-        ui::result(&if colours {
-            heat(&tokens)
-        } else {
-            listing(&tokens)
-        })?;
+        ui::result(&if colours { heat(&tokens) } else { listing(&tokens) })?;
     }
     Ok(())
 }
@@ -81,40 +65,26 @@ fn no_color() -> bool {
 }
 
 fn headline(sample: &InspectedSample) -> String {
-    let mut text = format!(
-        "{BOLD}{}{BOLD:#}  {} tokens, {} trained",
-        sample.origin,
-        sample.tokens.len(),
-        sample.trained
-    );
+    let mut text =
+        format!("{BOLD}{}{BOLD:#}  {} tokens, {} trained", sample.origin, sample.tokens.len(), sample.trained);
     if let Some(nll) = sample.nll {
         text.push_str(&format!("  nll {nll:.4}"));
     }
     if let Some(weight) = sample.sample_weight {
-        text.push_str(&format!(
-            "  sample weight bft {:.4}, bft-v3 {:.4}",
-            weight.bft, weight.bft_v3
-        ));
+        text.push_str(&format!("  sample weight bft {:.4}, bft-v3 {:.4}", weight.bft, weight.bft_v3));
     }
     text
 }
 
 /// Weights as they count in the loss: the token's times its sample's.
 fn shown(sample: &InspectedSample) -> Vec<ShownToken> {
-    let (bft, bft_v3) = sample
-        .sample_weight
-        .map_or((0.0, 0.0), |weight| (weight.bft, weight.bft_v3));
+    let (bft, bft_v3) = sample.sample_weight.map_or((0.0, 0.0), |weight| (weight.bft, weight.bft_v3));
     let one = |token: &InspectedToken| ShownToken {
         id: token.id,
         piece: token.text.clone(),
         trained: token.scores.map(|scores| TokenWeights {
             p: scores.p,
-            weights: [
-                scores.sft,
-                scores.dft,
-                scores.bft * bft,
-                scores.bft_v3 * bft_v3,
-            ],
+            weights: [scores.sft, scores.dft, scores.bft * bft, scores.bft_v3 * bft_v3],
         }),
     };
     sample.tokens.iter().map(one).collect()

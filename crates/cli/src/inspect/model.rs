@@ -29,40 +29,20 @@ pub fn show(model: &Model, all: bool, as_json: bool) -> Result<(), CliError> {
         ("feed-forward size", config.intermediate_size.to_string()),
         ("heads", heads),
         ("vocabulary", thousands(config.vocab_size as u64)),
-        (
-            "context",
-            format!(
-                "{} tokens",
-                thousands(config.max_position_embeddings as u64)
-            ),
-        ),
+        ("context", format!("{} tokens", thousands(config.max_position_embeddings as u64))),
         ("rope", rope(model)),
-        (
-            "head",
-            if config.tie_word_embeddings {
-                "tied to the embedding".to_owned()
-            } else {
-                "its own".to_owned()
-            },
-        ),
+        ("head", if config.tie_word_embeddings { "tied to the embedding".to_owned() } else { "its own".to_owned() }),
         ("biases", biases(model)),
         ("q and k norms", yes(config.qk_norm).to_owned()),
         ("tokenizer", tokenizer(model)),
-        (
-            "chat template",
-            yes(model.chat_template.is_some()).to_owned(),
-        ),
+        ("chat template", yes(model.chat_template.is_some()).to_owned()),
     ];
     ui::result(&format!("{BOLD}{}{BOLD:#}", model.name))?;
     for (name, value) in facts {
         ui::result(&format!("  {name:<18} {value}"))?;
     }
     ui::result("")?;
-    ui::result(&table(&if all {
-        every_tensor(model)
-    } else {
-        kinds(model)
-    }))
+    ui::result(&table(&if all { every_tensor(model) } else { kinds(model) }))
 }
 
 fn yes(truth: bool) -> &'static str {
@@ -80,10 +60,7 @@ fn rope(model: &Model) -> String {
 }
 
 fn biases(model: &Model) -> String {
-    match (
-        model.config.attention_bias,
-        model.config.attention_output_bias,
-    ) {
+    match (model.config.attention_bias, model.config.attention_output_bias) {
         (false, false) => "none".to_owned(),
         (true, false) => "q, k, v".to_owned(),
         (false, true) => "o".to_owned(),
@@ -105,9 +82,7 @@ fn shape_text(shape: &[usize]) -> String {
 }
 
 fn head_row(count: &str) -> Vec<String> {
-    ["tensor", "shape", "format", count, "bytes"]
-        .map(str::to_owned)
-        .to_vec()
+    ["tensor", "shape", "format", count, "bytes"].map(str::to_owned).to_vec()
 }
 
 fn every_tensor(model: &Model) -> Vec<Vec<String>> {
@@ -128,44 +103,21 @@ fn every_tensor(model: &Model) -> Vec<Vec<String>> {
 fn kinds(model: &Model) -> Vec<Vec<String>> {
     let mut kinds: BTreeMap<(String, Vec<usize>, DType), (usize, usize)> = BTreeMap::new();
     for tensor in model.tensors.values() {
-        let key = (
-            without_layer(&tensor.name),
-            tensor.shape.clone(),
-            tensor.dtype,
-        );
+        let key = (without_layer(&tensor.name), tensor.shape.clone(), tensor.dtype);
         let entry = kinds.entry(key).or_default();
         entry.0 += 1;
         entry.1 += tensor.byte_len();
     }
     let mut rows = vec![head_row("tensors")];
-    rows.extend(
-        kinds
-            .into_iter()
-            .map(|((name, shape, dtype), (count, size))| {
-                vec![
-                    name,
-                    shape_text(&shape),
-                    dtype.to_string(),
-                    count.to_string(),
-                    thousands(size as u64),
-                ]
-            }),
-    );
+    rows.extend(kinds.into_iter().map(|((name, shape, dtype), (count, size))| {
+        vec![name, shape_text(&shape), dtype.to_string(), count.to_string(), thousands(size as u64)]
+    }));
     rows
 }
 
 /// `model.layers.12.mlp.up_proj.weight` as `model.layers.*.mlp.up_proj.weight`.
 pub(super) fn without_layer(name: &str) -> String {
-    let parts: Vec<&str> = name
-        .split('.')
-        .map(|part| {
-            if part.parse::<usize>().is_ok() {
-                "*"
-            } else {
-                part
-            }
-        })
-        .collect();
+    let parts: Vec<&str> = name.split('.').map(|part| if part.parse::<usize>().is_ok() { "*" } else { part }).collect();
     parts.join(".")
 }
 
@@ -211,10 +163,7 @@ mod tests {
 
     #[test]
     fn layers_fold_into_one_kind() {
-        assert_eq!(
-            without_layer("model.layers.12.mlp.up_proj.weight"),
-            "model.layers.*.mlp.up_proj.weight"
-        );
+        assert_eq!(without_layer("model.layers.12.mlp.up_proj.weight"), "model.layers.*.mlp.up_proj.weight");
         assert_eq!(without_layer("model.norm.weight"), "model.norm.weight");
         assert_eq!(shape_text(&[49152, 576]), "49152×576");
     }

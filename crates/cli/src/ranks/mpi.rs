@@ -23,8 +23,8 @@ pub struct Job {
 impl Job {
     /// Joins the `count` processes that the launcher started.
     pub fn join(count: usize) -> Result<Self, CliError> {
-        let universe = mpi::initialize()
-            .ok_or_else(|| CliError::failed("MPI could not be started; start bft with mpirun"))?;
+        let universe =
+            mpi::initialize().ok_or_else(|| CliError::failed("MPI could not be started; start bft with mpirun"))?;
         let world = universe.world();
         if size(world.size()) != count {
             return Err(CliError::failed(format!(
@@ -33,11 +33,7 @@ impl Job {
             )));
         }
         let here = world.split_shared(world.rank());
-        Ok(Self {
-            here: (size(here.rank()), size(here.size())),
-            world,
-            _universe: universe,
-        })
+        Ok(Self { here: (size(here.rank()), size(here.size())), world, _universe: universe })
     }
 
     /// This rank's place on its machine, and how many ranks share that.
@@ -80,18 +76,13 @@ impl Ranks for Job {
 
     fn gather(&self, mine: &[u8]) -> Vec<Vec<u8>> {
         let mut lengths: Vec<u64> = vec![0; self.count()];
-        self.world
-            .all_gather_into(&(mine.len() as u64), &mut lengths[..]);
+        self.world.all_gather_into(&(mine.len() as u64), &mut lengths[..]);
         let lengths: Vec<usize> = lengths.into_iter().map(|len| len as usize).collect();
         let mut bytes = vec![0u8; lengths.iter().sum()];
         let (counts, starts) = layout(&lengths);
-        self.world
-            .all_gather_varcount_into(mine, &mut PartitionMut::new(&mut bytes[..], counts, starts));
+        self.world.all_gather_varcount_into(mine, &mut PartitionMut::new(&mut bytes[..], counts, starts));
         let mut rest = &bytes[..];
-        lengths
-            .iter()
-            .map(|len| rest.split_off(..*len).unwrap_or_default().to_vec())
-            .collect()
+        lengths.iter().map(|len| rest.split_off(..*len).unwrap_or_default().to_vec()).collect()
     }
 
     fn transpose(&self, values: &[f32], lengths: &[usize]) -> Vec<f32> {
@@ -108,8 +99,7 @@ impl Ranks for Job {
 
     fn join(&self, part: &[f32], lengths: &[usize], whole: &mut [f32]) {
         let (counts, starts) = layout(lengths);
-        self.world
-            .all_gather_varcount_into(part, &mut PartitionMut::new(whole, counts, starts));
+        self.world.all_gather_varcount_into(part, &mut PartitionMut::new(whole, counts, starts));
     }
 }
 

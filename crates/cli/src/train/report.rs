@@ -25,10 +25,8 @@ impl TrainReport {
             Event::Started(started) => self.started(&started),
             Event::Note(note) => self.say(&format!("{}note:{} {note}", ui::YELLOW, ui::YELLOW.render_reset())),
             Event::Step(row) => {
-                self.message = format!(
-                    "loss {:.4}  nll {:.4}  {:.0} tokens/s",
-                    row.loss, row.nll, row.tokens_per_second
-                );
+                self.message =
+                    format!("loss {:.4}  nll {:.4}  {:.0} tokens/s", row.loss, row.nll, row.tokens_per_second);
                 self.step = row.step;
                 self.progress_to();
             }
@@ -78,12 +76,7 @@ impl TrainReport {
             bytes(started.memory_bytes)
         ));
         self.step = started.resumed_from;
-        self.progress = Some(Progress::new(
-            "training",
-            "steps",
-            started.steps,
-            started.resumed_from,
-        ));
+        self.progress = Some(Progress::new("training", "steps", started.steps, started.resumed_from));
     }
 
     fn finished(&mut self, finished: &Finished) {

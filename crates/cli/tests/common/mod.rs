@@ -9,13 +9,8 @@ use serde_json::Value;
 
 /// A folder of `tests/fixtures`.
 pub fn fixture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fixtures")
-        .join(name);
-    path.canonicalize()
-        .expect("the fixture is there")
-        .display()
-        .to_string()
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+    path.canonicalize().expect("the fixture is there").display().to_string()
 }
 
 /// `bft` with these arguments, on the CPU's account: no GPU driver is looked for unless a test asks.
@@ -45,16 +40,9 @@ impl Done {
     /// The one line after `error: `; checks that there is just one and that it comes last.
     #[track_caller]
     pub fn error(&self) -> &str {
-        let lines: Vec<&str> = self
-            .stderr
-            .lines()
-            .filter(|line| line.starts_with("error: "))
-            .collect();
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(lines.len(), 1, "one error line in {self:?}");
-        assert!(
-            self.stderr.trim_end().ends_with(lines[0]),
-            "the error comes last in {self:?}"
-        );
+        assert!(self.stderr.trim_end().ends_with(lines[0]), "the error comes last in {self:?}");
         assert!(!self.stderr.contains("panicked"), "{self:?}");
         &lines[0]["error: ".len()..]
     }
@@ -89,10 +77,7 @@ pub fn line(arguments: &str) -> Done {
 pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let started = Instant::now();
     while !ready() {
-        assert!(
-            started.elapsed() < Duration::from_secs(60),
-            "waited a minute for {what}"
-        );
+        assert!(started.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -114,9 +99,7 @@ pub fn finish(child: Child) -> Done {
 /// Flags of a small, quick training run that goes on for `steps`.
 pub fn tiny_training(output: &Path, steps: usize) -> Vec<String> {
     let model = fixture("llama");
-    let mut flags: Vec<String> = ["train", "--device", "cpu", "--model", &model, "--data"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut flags: Vec<String> = ["train", "--device", "cpu", "--model", &model, "--data"].map(str::to_owned).to_vec();
     flags.push(format!("{model}/rows.jsonl"));
     for (flag, value) in [
         ("--output", output.display().to_string()),

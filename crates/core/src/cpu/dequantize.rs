@@ -11,11 +11,7 @@ const BLOCK: usize = 32;
 /// Writes the elements of `bytes`, whole blocks, to `out`.
 #[inline(always)]
 pub(super) fn dequantize<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    assert_eq!(
-        bytes.len(),
-        out.len() / dtype.block_len() * dtype.block_bytes(),
-        "whole blocks"
-    );
+    assert_eq!(bytes.len(), out.len() / dtype.block_len() * dtype.block_bytes(), "whole blocks");
     assert!(out.len().is_multiple_of(dtype.block_len()), "whole blocks");
     for_each_vector(s, dtype, bytes, |i, n, x| {
         // SAFETY: n elements from i on are inside.
@@ -33,12 +29,7 @@ pub(super) fn dequantize<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f
 /// Calls `f(i, n, x)` with the elements `i..i + n` of `bytes`, whole blocks, in the first n lanes of x; the other lanes are 0. Only
 /// the last call of a format without blocks has n < LANES.
 #[inline(always)]
-pub(super) fn for_each_vector<S: Simd>(
-    s: S,
-    dtype: DType,
-    bytes: &[u8],
-    mut f: impl FnMut(usize, usize, S::V),
-) {
+pub(super) fn for_each_vector<S: Simd>(s: S, dtype: DType, bytes: &[u8], mut f: impl FnMut(usize, usize, S::V)) {
     let blocks = bytes.chunks_exact(dtype.block_bytes());
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 => {
@@ -84,11 +75,7 @@ pub(super) fn for_each_vector<S: Simd>(
                 unsafe {
                     let (d, m) = s.splat_f16_pair(b.as_ptr());
                     // d · q − 8 · d is d · (q − 8) exactly: it has 15 bits.
-                    let m = if dtype == DType::Q4_0 {
-                        s.mul(d, centre)
-                    } else {
-                        m
-                    };
+                    let m = if dtype == DType::Q4_0 { s.mul(d, centre) } else { m };
                     for i in (0..BLOCK / 2).step_by(S::LANES) {
                         let (low, high) = s.load_nibbles(b.as_ptr().add(quants + i), d, m);
                         f(at * BLOCK + i, S::LANES, low);

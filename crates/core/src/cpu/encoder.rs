@@ -21,34 +21,12 @@ impl<T: Real> LayerNorm<'_, T> {
     /// y = n·weight + bias
     pub fn forward(self, x: &[T], r: &[T], bias: &[T], y: &mut [T]) {
         let n = y.len();
-        assert!(
-            [
-                x.len(),
-                r.len(),
-                self.shift.len(),
-                self.weight.len(),
-                bias.len()
-            ] == [n; 5],
-            "layer norm lengths"
-        );
-        if let (Some(x), Some(r), Some(shift), Some(weight), Some(bias), Some(y)) = (
-            f32s(x),
-            f32s(r),
-            f32s(self.shift),
-            f32s(self.weight),
-            f32s(bias),
-            f32s_mut(y),
-        ) {
+        assert!([x.len(), r.len(), self.shift.len(), self.weight.len(), bias.len()] == [n; 5], "layer norm lengths");
+        if let (Some(x), Some(r), Some(shift), Some(weight), Some(bias), Some(y)) =
+            (f32s(x), f32s(r), f32s(self.shift), f32s(self.weight), f32s(bias), f32s_mut(y))
+        {
             let eps = self.eps.to_f32();
-            return dispatch(NormRow {
-                x,
-                r,
-                shift,
-                weight,
-                bias,
-                eps,
-                y,
-            });
+            return dispatch(NormRow { x, r, shift, weight, bias, eps, y });
         }
         let (mean, scale) = self.moments(x, r);
         for i in 0..n {
@@ -123,11 +101,7 @@ impl Kernel for NormRow<'_> {
 
 /// y = f(x + bias), of one row.
 pub fn activate<T: Real>(kind: Activation, x: &[T], bias: &[T], y: &mut [T]) {
-    assert_eq!(
-        (x.len(), bias.len()),
-        (y.len(), y.len()),
-        "activation lengths"
-    );
+    assert_eq!((x.len(), bias.len()), (y.len(), y.len()), "activation lengths");
     if let (Some(x), Some(bias), Some(y)) = (f32s(x), f32s(bias), f32s_mut(y)) {
         return dispatch(Activate { kind, x, bias, y });
     }
@@ -184,10 +158,7 @@ impl Kernel for Activate<'_> {
             Activation::GeluTanh => each(s, x, bias, y, |x| {
                 let cube = s.mul(s.mul(x, x), x);
                 let inner = s.mul_add(s.splat(CUBIC as f32), cube, x);
-                s.mul(
-                    x,
-                    vector_logistic(s, s.mul(s.splat(TWICE_ROOT as f32), inner)),
-                )
+                s.mul(x, vector_logistic(s, s.mul(s.splat(TWICE_ROOT as f32), inner)))
             }),
             Activation::Relu => each(s, x, bias, y, |x| s.max(s.splat(0.0), x)),
         }

@@ -6,16 +6,7 @@ use super::tile::Left;
 use super::{Real, WeightRef, f32s, f32s_mut, gradient, small};
 
 /// C`[m, n]` = α · A`[m, k]` · B`[n, k]`ᵀ + β · C
-pub fn gemm_nt<T: Real>(
-    a: &[T],
-    b: &[T],
-    c: &mut [T],
-    m: usize,
-    n: usize,
-    k: usize,
-    alpha: T,
-    beta: T,
-) {
+pub fn gemm_nt<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: usize, alpha: T, beta: T) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (m * k, n * k, m * n), "gemm_nt lengths");
     if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
@@ -30,16 +21,7 @@ pub fn gemm_nt<T: Real>(
 }
 
 /// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C
-pub fn gemm_nn<T: Real>(
-    a: &[T],
-    b: &[T],
-    c: &mut [T],
-    m: usize,
-    n: usize,
-    k: usize,
-    alpha: T,
-    beta: T,
-) {
+pub fn gemm_nn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: usize, alpha: T, beta: T) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (m * k, k * n, m * n), "gemm_nn lengths");
     if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
@@ -50,16 +32,7 @@ pub fn gemm_nn<T: Real>(
 }
 
 /// C`[m, n]` = α · A`[k, m]`ᵀ · B`[k, n]` + β · C, as in the gradient of a weight, where k counts tokens.
-pub fn gemm_tn<T: Real>(
-    a: &[T],
-    b: &[T],
-    c: &mut [T],
-    m: usize,
-    n: usize,
-    k: usize,
-    alpha: T,
-    beta: T,
-) {
+pub fn gemm_tn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: usize, alpha: T, beta: T) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (k * m, k * n, m * n), "gemm_tn lengths");
     if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
@@ -93,8 +66,7 @@ pub(super) fn strided<T: Real>(
     if m == 0 || n == 0 {
         return;
     }
-    let last =
-        |rows: usize, row: usize, cols: usize, col: usize| (rows - 1) * row + (cols - 1) * col;
+    let last = |rows: usize, row: usize, cols: usize, col: usize| (rows - 1) * row + (cols - 1) * col;
     if k > 0 {
         assert!(last(m, a_row, k, a_col) < a.len() && last(k, b_row, n, b_col) < b.len());
     }

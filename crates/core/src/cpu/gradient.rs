@@ -36,11 +36,7 @@ pub(super) fn gradient(
     beta: f32,
 ) {
     assert!(fits(rank, width), "a gradient of rank {rank}, {width} wide");
-    assert_eq!(
-        (a.len(), b.len(), c.len()),
-        (tokens * rank, tokens * width, rank * width),
-        "gradient lengths"
-    );
+    assert_eq!((a.len(), b.len(), c.len()), (tokens * rank, tokens * width, rank * width), "gradient lengths");
     let c = Output(c.as_mut_ptr());
     let task = |index: usize| {
         let start = index * COLUMNS;
@@ -106,19 +102,11 @@ impl Kernel for Task<'_> {
         }
         for (i, sums) in sums.chunks_exact(columns).enumerate() {
             for (&sum, j) in sums.iter().zip(self.columns.clone()) {
-                let at = if self.turned {
-                    j * self.rank + i
-                } else {
-                    i * self.width + j
-                };
+                let at = if self.turned { j * self.rank + i } else { i * self.width + j };
                 // SAFETY: an element of C in this task's columns, which no other task has.
                 unsafe {
                     let c = self.c.0.add(at);
-                    let old = if self.beta == 0.0 {
-                        0.0
-                    } else {
-                        self.beta * *c
-                    };
+                    let old = if self.beta == 0.0 { 0.0 } else { self.beta * *c };
                     *c = self.alpha * sum + old;
                 }
             }

@@ -26,10 +26,7 @@ pub fn max<T: Real>(x: &[T]) -> T {
 /// x becomes exp(x − max); the sum of that.
 pub fn exp_sub_sum<T: Real>(x: &mut [T], max: T) -> T {
     if let Some(x) = f32s_mut(x) {
-        return T::from_f32(dispatch(ExpSub {
-            x,
-            max: max.to_f32(),
-        }));
+        return T::from_f32(dispatch(ExpSub { x, max: max.to_f32() }));
     }
     x.iter_mut()
         .map(|x| {
@@ -42,21 +39,14 @@ pub fn exp_sub_sum<T: Real>(x: &mut [T], max: T) -> T {
 /// Σ exp(x − max), leaving x as it is.
 pub fn sum_exp_sub<T: Real>(x: &[T], max: T) -> T {
     match f32s(x) {
-        Some(x) => T::from_f32(dispatch(SumExpSub {
-            x,
-            max: max.to_f32(),
-        })),
+        Some(x) => T::from_f32(dispatch(SumExpSub { x, max: max.to_f32() })),
         None => x.iter().map(|&x| (x - max).exp()).sum(),
     }
 }
 
 /// y = gate · σ(gate) · up, σ the logistic function.
 pub fn silu_mul<T: Real>(gate: &[T], up: &[T], y: &mut [T]) {
-    assert_eq!(
-        (gate.len(), up.len()),
-        (y.len(), y.len()),
-        "silu_mul lengths"
-    );
+    assert_eq!((gate.len(), up.len()), (y.len(), y.len()), "silu_mul lengths");
     if let (Some(gate), Some(up), Some(y)) = (f32s(gate), f32s(up), f32s_mut(y)) {
         return dispatch(SiluMul { gate, up, y });
     }
@@ -66,32 +56,13 @@ pub fn silu_mul<T: Real>(gate: &[T], up: &[T], y: &mut [T]) {
 }
 
 /// Of y = gate · σ(gate) · up: d_gate = dy · up · σ · (1 + gate · (1 − σ)), d_up = dy · gate · σ.
-pub fn silu_mul_backward<T: Real>(
-    gate: &[T],
-    up: &[T],
-    dy: &[T],
-    d_gate: &mut [T],
-    d_up: &mut [T],
-) {
+pub fn silu_mul_backward<T: Real>(gate: &[T], up: &[T], dy: &[T], d_gate: &mut [T], d_up: &mut [T]) {
     let n = gate.len();
-    assert!(
-        [up.len(), dy.len(), d_gate.len(), d_up.len()] == [n; 4],
-        "silu_mul_backward lengths"
-    );
-    if let (Some(gate), Some(up), Some(dy), Some(d_gate), Some(d_up)) = (
-        f32s(gate),
-        f32s(up),
-        f32s(dy),
-        f32s_mut(d_gate),
-        f32s_mut(d_up),
-    ) {
-        return dispatch(SiluMulBackward {
-            gate,
-            up,
-            dy,
-            d_gate,
-            d_up,
-        });
+    assert!([up.len(), dy.len(), d_gate.len(), d_up.len()] == [n; 4], "silu_mul_backward lengths");
+    if let (Some(gate), Some(up), Some(dy), Some(d_gate), Some(d_up)) =
+        (f32s(gate), f32s(up), f32s(dy), f32s_mut(d_gate), f32s_mut(d_up))
+    {
+        return dispatch(SiluMulBackward { gate, up, dy, d_gate, d_up });
     }
     for i in 0..n {
         let s = logistic(gate[i]);
@@ -111,21 +82,12 @@ pub(super) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.min(s.splat(90.0), s.max(s.splat(-105.0), x));
     // Adding 1.5 · 2²³ rounds to a whole number.
     let round = s.splat(12_582_912.0);
-    let n = s.sub(
-        s.mul_add(x, s.splat(std::f32::consts::LOG2_E), round),
-        round,
-    );
+    let n = s.sub(s.mul_add(x, s.splat(std::f32::consts::LOG2_E), round), round);
     // r = x − n · ln 2 in −0.35..0.35; the first part of ln 2 has so few bits that its product is exact.
     let r = s.mul_add(n, s.splat(-0.693_359_4), x);
     let r = s.mul_add(n, s.splat(2.121_944_4e-4), r);
     let mut p = s.splat(1.987_569_1e-4);
-    for c in [
-        1.398_199_9e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        1.666_666_5e-1,
-        5e-1,
-    ] {
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
         p = s.mul_add(p, r, s.splat(c));
     }
     let p = s.add(s.mul_add(s.mul(r, r), p, r), s.splat(1.0));
@@ -151,13 +113,7 @@ pub(super) use vectors;
 pub(super) fn get<S: Simd>(s: S, x: &[f32], at: usize, n: usize) -> S::V {
     debug_assert!(at + n <= x.len());
     // SAFETY: n elements from `at` on are inside.
-    unsafe {
-        if n == S::LANES {
-            s.load(x.as_ptr().add(at))
-        } else {
-            s.load_first(x.as_ptr().add(at), n)
-        }
-    }
+    unsafe { if n == S::LANES { s.load(x.as_ptr().add(at)) } else { s.load_first(x.as_ptr().add(at), n) } }
 }
 
 #[inline(always)]
@@ -188,11 +144,7 @@ impl Kernel for Dot<'_> {
         for at in (0..whole).step_by(4 * S::LANES) {
             for (i, sum) in sums.iter_mut().enumerate() {
                 let at = at + i * S::LANES;
-                *sum = s.mul_add(
-                    get(s, self.a, at, S::LANES),
-                    get(s, self.b, at, S::LANES),
-                    *sum,
-                );
+                *sum = s.mul_add(get(s, self.a, at, S::LANES), get(s, self.b, at, S::LANES), *sum);
             }
         }
         let (a, b) = (&self.a[whole..], &self.b[whole..]);
@@ -264,13 +216,7 @@ impl Kernel for SumExpSub<'_> {
         }
         let rest = &self.x[whole..];
         let mut lanes = [0.0; 16];
-        put(
-            s,
-            &mut lanes,
-            0,
-            rest.len(),
-            exp(s, s.sub(get(s, rest, 0, rest.len()), max)),
-        );
+        put(s, &mut lanes, 0, rest.len(), exp(s, s.sub(get(s, rest, 0, rest.len()), max)));
         s.sum(s.add(sum, get(s, &lanes, 0, rest.len())))
     }
 }
@@ -293,10 +239,7 @@ impl Kernel for SiluMul<'_> {
     fn run<S: Simd>(self, s: S) {
         vectors!(S, self.y.len(), |at, n| {
             let gate = get(s, self.gate, at, n);
-            let y = s.mul(
-                s.mul(gate, vector_logistic(s, gate)),
-                get(s, self.up, at, n),
-            );
+            let y = s.mul(s.mul(gate, vector_logistic(s, gate)), get(s, self.up, at, n));
             put(s, self.y, at, n, y);
         });
     }
@@ -319,13 +262,7 @@ impl Kernel for SiluMulBackward<'_> {
             let (gate, dy) = (get(s, self.gate, at, n), get(s, self.dy, at, n));
             let sigma = vector_logistic(s, gate);
             let slope = s.mul(sigma, s.mul_add(gate, s.sub(one, sigma), one));
-            put(
-                s,
-                self.d_gate,
-                at,
-                n,
-                s.mul(s.mul(dy, get(s, self.up, at, n)), slope),
-            );
+            put(s, self.d_gate, at, n, s.mul(s.mul(dy, get(s, self.up, at, n)), slope));
             put(s, self.d_up, at, n, s.mul(s.mul(dy, gate), sigma));
         });
     }

@@ -23,14 +23,7 @@ const STRIP: usize = 64;
 impl Right<'_> {
     /// Writes B[k, n] to `out[k.len(), width]`, `width >= n.len()`, with zeros right of `n`. k begins on a block.
     #[inline(always)]
-    pub(super) fn pack<S: Simd>(
-        self,
-        s: S,
-        k: Range<usize>,
-        n: Range<usize>,
-        width: usize,
-        out: &mut [f32],
-    ) {
+    pub(super) fn pack<S: Simd>(self, s: S, k: Range<usize>, n: Range<usize>, width: usize, out: &mut [f32]) {
         match self {
             Right::Rows(w) => pack_rows(s, w, k, n, width, out),
             Right::Columns(w) => pack_columns(s, w, k, n, width, out),
@@ -39,14 +32,7 @@ impl Right<'_> {
 }
 
 #[inline(always)]
-fn pack_rows<S: Simd>(
-    s: S,
-    w: WeightRef<'_>,
-    k: Range<usize>,
-    n: Range<usize>,
-    width: usize,
-    out: &mut [f32],
-) {
+fn pack_rows<S: Simd>(s: S, w: WeightRef<'_>, k: Range<usize>, n: Range<usize>, width: usize, out: &mut [f32]) {
     // Panels need not begin where blocks do.
     let block = w.dtype.block_len();
     let (first, end) = (n.start / block * block, n.end.next_multiple_of(block));
@@ -67,14 +53,7 @@ fn pack_rows<S: Simd>(
 }
 
 #[inline(always)]
-fn pack_columns<S: Simd>(
-    s: S,
-    w: WeightRef<'_>,
-    k: Range<usize>,
-    n: Range<usize>,
-    width: usize,
-    out: &mut [f32],
-) {
+fn pack_columns<S: Simd>(s: S, w: WeightRef<'_>, k: Range<usize>, n: Range<usize>, width: usize, out: &mut [f32]) {
     let mut buffer = [[0.0f32; STRIP]; 48];
     for row in &mut buffer[n.len()..width] {
         row.fill(0.0);
@@ -99,31 +78,14 @@ fn pack_columns<S: Simd>(
 /// # Safety
 /// Such rows readable at `from`, not necessarily aligned.
 #[inline(always)]
-unsafe fn columns<S: Simd>(
-    s: S,
-    from: *const f32,
-    stride: usize,
-    rows: usize,
-    len: usize,
-    out: &mut [f32],
-) {
-    assert!(
-        rows.is_multiple_of(S::LANES) && out.len() >= rows * len,
-        "columns of whole vectors"
-    );
+unsafe fn columns<S: Simd>(s: S, from: *const f32, stride: usize, rows: usize, len: usize, out: &mut [f32]) {
+    assert!(rows.is_multiple_of(S::LANES) && out.len() >= rows * len, "columns of whole vectors");
     let to = out.as_mut_ptr();
     let whole = len / S::LANES * S::LANES;
     for row in (0..rows).step_by(S::LANES) {
         for k in (0..whole).step_by(S::LANES) {
             // SAFETY: LANES rows of LANES, inside both.
-            unsafe {
-                s.transpose(
-                    from.add(row * stride + k),
-                    stride,
-                    to.add(k * rows + row),
-                    rows,
-                )
-            };
+            unsafe { s.transpose(from.add(row * stride + k), stride, to.add(k * rows + row), rows) };
         }
     }
     for k in whole..len {

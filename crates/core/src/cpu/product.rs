@@ -41,10 +41,7 @@ pub(super) fn product(
         return;
     }
     a.check(m, k);
-    assert!(
-        c_stride >= n && (m - 1) * c_stride + n <= c.len(),
-        "C holds the product"
-    );
+    assert!(c_stride >= n && (m - 1) * c_stride + n <= c.len(), "C holds the product");
     let c = Output(c.as_mut_ptr());
     if let Some(unit) = matrix_unit()
         && split::fits(m, n, k)
@@ -52,11 +49,7 @@ pub(super) fn product(
         // SAFETY: asserted above.
         return unsafe { split::product(unit, (m, n, k), a, b, c, c_stride, alpha, beta) };
     }
-    let threads = if m * n * k < MIN_WORK {
-        1
-    } else {
-        rayon::current_num_threads()
-    };
+    let threads = if m * n * k < MIN_WORK { 1 } else { rayon::current_num_threads() };
     // Enough tasks that a thread that is late does not leave the others waiting, by columns first: each range of rows packs
     // the block anew.
     let tasks = if threads == 1 { 1 } else { 3 * threads };
@@ -69,17 +62,7 @@ pub(super) fn product(
     let task = |index: usize| {
         let (column, row) = (index / row_tasks * columns, index % row_tasks * rows);
         let (m, n) = (row..(row + rows).min(m), column..(column + columns).min(n));
-        dispatch(Task {
-            m,
-            n,
-            k,
-            a,
-            b,
-            c,
-            c_stride,
-            alpha,
-            beta,
-        });
+        dispatch(Task { m, n, k, a, b, c, c_stride, alpha, beta });
     };
     match blocks * row_tasks {
         1 => task(0),
@@ -115,13 +98,7 @@ impl Kernel for Task<'_> {
         let mut beta = self.beta;
         for first in (0..self.k.max(1)).step_by(depth) {
             let k = first..(first + depth).min(self.k);
-            let b = Pack {
-                b: self.b,
-                k: k.clone(),
-                n: self.n.clone(),
-                out: scratch.floats(),
-            }
-            .run(s);
+            let b = Pack { b: self.b, k: k.clone(), n: self.n.clone(), out: scratch.floats() }.run(s);
             // SAFETY: `product` asserted that C holds these rows and columns, which are this task's alone.
             unsafe {
                 Multiply {

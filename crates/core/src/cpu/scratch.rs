@@ -36,9 +36,7 @@ impl Scratch {
 
     pub(super) fn floats(&mut self) -> &mut [f32] {
         // SAFETY: a Line is sixteen f32 and nothing else.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast::<f32>(), self.0.len() * 16)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast::<f32>(), self.0.len() * 16) }
     }
 }
 

@@ -25,23 +25,9 @@ const MIN_WORK: usize = 100_000;
 
 /// Y`[m, rows]` = α · X`[m, cols]` · W`[rows, cols]`ᵀ + β · Y
 pub(super) fn product(x: &[f32], w: WeightRef<'_>, y: &mut [f32], m: usize, alpha: f32, beta: f32) {
-    assert_eq!(
-        (x.len(), y.len()),
-        (m * w.cols, m * w.rows),
-        "small product lengths"
-    );
+    assert_eq!((x.len(), y.len()), (m * w.cols, m * w.rows), "small product lengths");
     let y = Output(y.as_mut_ptr());
-    let task = |rows: Range<usize>| {
-        dispatch(Task {
-            x,
-            w,
-            y,
-            m,
-            alpha,
-            beta,
-            rows,
-        })
-    };
+    let task = |rows: Range<usize>| dispatch(Task { x, w, y, m, alpha, beta, rows });
     if w.rows * w.cols < MIN_WORK {
         return task(0..w.rows);
     }
@@ -110,11 +96,7 @@ impl Task<'_> {
                 // SAFETY: y[row + i, n], which only this task writes.
                 unsafe {
                     let y = self.y.0.add((row + i) * self.w.rows + n);
-                    let old = if self.beta == 0.0 {
-                        0.0
-                    } else {
-                        self.beta * *y
-                    };
+                    let old = if self.beta == 0.0 { 0.0 } else { self.beta * *y };
                     *y = self.alpha * s.sum(s.add(a, b)) + old;
                 }
             }

@@ -62,9 +62,7 @@ pub(super) fn for_each(tasks: usize, work: impl Fn(usize) + Sync) {
     let members = TEAM.members.get_or_init(start);
     let work: &(dyn Fn(usize) + Sync) = &work;
     // SAFETY: the caller holds `taken` and no member is at work. `Job` waits, before the closure's borrow ends, until none is.
-    unsafe {
-        *TEAM.work.get() = std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Work>(work)
-    };
+    unsafe { *TEAM.work.get() = std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Work>(work) };
     TEAM.next.store(0, Relaxed);
     TEAM.tasks.store(tasks, Relaxed);
     TEAM.failed.store(false, Relaxed);
@@ -139,11 +137,7 @@ fn join(last: u64) -> u64 {
         let state = TEAM.state.load(SeqCst);
         let job = state / JOB;
         if state & OPEN > 0 && job != last {
-            if TEAM
-                .state
-                .compare_exchange(state, state + 1, AcqRel, Relaxed)
-                .is_ok()
-            {
+            if TEAM.state.compare_exchange(state, state + 1, AcqRel, Relaxed).is_ok() {
                 return job;
             }
         } else if looks < LOOKS {

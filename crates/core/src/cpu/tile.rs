@@ -20,9 +20,7 @@ impl<'a> Left<'a> {
     pub(super) fn at(self, row: usize, k: usize) -> Left<'a> {
         match self {
             Left::Rows(a, stride) => Left::Rows(&a[(row * stride + k).min(a.len())..], stride),
-            Left::Columns(a, stride) => {
-                Left::Columns(&a[(k * stride + row).min(a.len())..], stride)
-            }
+            Left::Columns(a, stride) => Left::Columns(&a[(k * stride + row).min(a.len())..], stride),
         }
     }
 
@@ -34,11 +32,7 @@ impl<'a> Left<'a> {
             Left::Rows(a, stride) => (a, (m - 1) * stride + k),
             Left::Columns(a, stride) => (a, (k - 1) * stride + m),
         };
-        assert!(
-            last <= a.len(),
-            "A of {m} rows and {k} columns in {} elements",
-            a.len()
-        );
+        assert!(last <= a.len(), "A of {m} rows and {k} columns in {} elements", a.len());
     }
 }
 
@@ -63,22 +57,13 @@ impl<'a> Packed<'a> {
             "B of {k} rows and {n} columns in {} elements",
             b.len()
         );
-        Packed {
-            k,
-            n,
-            panels: b,
-            stride: Some(stride),
-            skipped: 0,
-        }
+        Packed { k, n, panels: b, stride: Some(stride), skipped: 0 }
     }
 
     /// B from row `rows` on.
     #[inline(always)]
     pub(super) fn skip(self, rows: usize) -> Self {
-        Packed {
-            skipped: self.skipped + rows,
-            ..self
-        }
+        Packed { skipped: self.skipped + rows, ..self }
     }
 }
 
@@ -117,13 +102,7 @@ impl<'a> Kernel for Pack<'a> {
             b.pack(s, k.clone(), start..end, width, panel);
             (free, start) = (rest, end);
         }
-        Packed {
-            k: k.len(),
-            n: n.len(),
-            panels: out,
-            stride: None,
-            skipped: 0,
-        }
+        Packed { k: k.len(), n: n.len(), panels: out, stride: None, skipped: 0 }
     }
 }
 
@@ -146,10 +125,7 @@ impl Multiply<'_> {
     #[inline(always)]
     pub(super) unsafe fn on<S: Simd>(&self, s: S) {
         self.a.check(self.m, self.k);
-        assert!(
-            self.b.skipped + self.k <= self.b.k && self.columns <= self.b.n,
-            "B holds what is multiplied"
-        );
+        assert!(self.b.skipped + self.k <= self.b.k && self.columns <= self.b.n, "B holds what is multiplied");
         let width = panel_width(s, self.b.n);
         for row in (0..self.m).step_by(S::ROWS) {
             let rows = S::ROWS.min(self.m - row);
@@ -215,17 +191,7 @@ pub(super) unsafe fn multiply(
     alpha: f32,
     beta: f32,
 ) {
-    dispatch(Multiply {
-        m,
-        columns,
-        k,
-        a,
-        b,
-        c,
-        c_stride,
-        alpha,
-        beta,
-    });
+    dispatch(Multiply { m, columns, k, a, b, c, c_stride, alpha, beta });
 }
 
 /// One tile of C, of which `rows` and `columns` count.
@@ -342,14 +308,7 @@ impl Tile {
 /// # Safety
 /// C writable for `columns`; whole vectors in `sums`.
 #[inline(always)]
-pub(super) unsafe fn merge_row<S: Simd>(
-    s: S,
-    sums: *const f32,
-    c: *mut f32,
-    columns: usize,
-    alpha: f32,
-    beta: f32,
-) {
+pub(super) unsafe fn merge_row<S: Simd>(s: S, sums: *const f32, c: *mut f32, columns: usize, alpha: f32, beta: f32) {
     let (alpha, scale) = (s.splat(alpha), s.splat(beta));
     for j in (0..columns).step_by(S::LANES) {
         let n = S::LANES.min(columns - j);

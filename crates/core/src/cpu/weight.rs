@@ -21,50 +21,26 @@ impl<'a> WeightRef<'a> {
     /// A tensor whose bytes were read.
     pub fn new(tensor: &Tensor, data: &'a [u8]) -> Self {
         let (rows, cols) = (tensor.rows(), tensor.cols());
-        WeightRef {
-            dtype: tensor.dtype,
-            rows,
-            cols,
-            data,
-        }
+        WeightRef { dtype: tensor.dtype, rows, cols, data }
     }
 
     /// The rows `start..start + count`, such as a chunk of the vocabulary.
     pub fn rows(self, start: usize, count: usize) -> WeightRef<'a> {
         let stride = self.dtype.row_bytes(self.cols);
         let data = &self.data[start * stride..(start + count) * stride];
-        WeightRef {
-            rows: count,
-            data,
-            ..self
-        }
+        WeightRef { rows: count, data, ..self }
     }
 
     /// A dense matrix.
     pub(super) fn dense(values: &'a [f32], rows: usize, cols: usize) -> WeightRef<'a> {
-        WeightRef {
-            dtype: DType::F32,
-            rows,
-            cols,
-            data: bytemuck::cast_slice(values),
-        }
+        WeightRef { dtype: DType::F32, rows, cols, data: bytemuck::cast_slice(values) }
     }
 
     pub(super) fn check(&self) {
         let Some(row_bytes) = self.dtype.checked_row_bytes(self.cols) else {
-            panic!(
-                "{} columns are not whole blocks of {}",
-                self.cols, self.dtype
-            );
+            panic!("{} columns are not whole blocks of {}", self.cols, self.dtype);
         };
-        assert_eq!(
-            self.data.len(),
-            self.rows * row_bytes,
-            "bytes of {} [{}, {}]",
-            self.dtype,
-            self.rows,
-            self.cols
-        );
+        assert_eq!(self.data.len(), self.rows * row_bytes, "bytes of {} [{}, {}]", self.dtype, self.rows, self.cols);
     }
 
     /// The bytes of some columns of one row; both ends on block borders.

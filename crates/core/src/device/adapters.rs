@@ -95,10 +95,8 @@ pub struct AdapterInfo {
 
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::VULKAN
-        | wgpu::Backends::METAL
-        | wgpu::Backends::DX12
-        | wgpu::Backends::BROWSER_WEBGPU;
+    descriptor.backends =
+        wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12 | wgpu::Backends::BROWSER_WEBGPU;
     // Validation layers are for shader authors; they cost time and print to the user's terminal.
     descriptor.flags = wgpu::InstanceFlags::empty();
     wgpu::Instance::new(descriptor)
@@ -125,11 +123,8 @@ async fn adapters() -> Vec<wgpu::Adapter> {
     #[cfg(not(target_arch = "wasm32"))]
     let mut found = instance.enumerate_adapters(wgpu::Backends::all()).await;
     #[cfg(target_arch = "wasm32")]
-    let mut found: Vec<_> = instance
-        .request_adapter(&wgpu::RequestAdapterOptions::default())
-        .await
-        .into_iter()
-        .collect();
+    let mut found: Vec<_> =
+        instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.into_iter().collect();
     found.sort_by_key(|adapter| rank(&adapter.get_info()));
     found
 }
@@ -149,9 +144,7 @@ pub async fn list_adapters() -> Vec<AdapterInfo> {
             index,
             kind: format!("{:?}", info.device_type),
             backend: format!("{:?}", info.backend),
-            driver: format!("{} {}", info.driver, info.driver_info)
-                .trim()
-                .to_owned(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             software: is_software(&info),
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
@@ -178,9 +171,9 @@ pub(super) async fn open(
     match index {
         None => match found.first().map(wgpu::Adapter::get_info) {
             None => Ok(Device::cpu_because("auto: no GPU was found")),
-            Some(info) if is_software(&info) => Ok(Device::cpu_because(
-                "auto: the only GPU is a software driver, slower than the CPU",
-            )),
+            Some(info) if is_software(&info) => {
+                Ok(Device::cpu_because("auto: the only GPU is a software driver, slower than the CPU"))
+            }
             Some(_) => Ok(Device::gpu_because(
                 Gpu::open(found.swap_remove(0), kept).await?,
                 "auto: the best GPU of this machine",
@@ -196,10 +189,7 @@ pub(super) async fn open(
             &format!("asked for with --device gpu:{index}"),
         )),
         Some(Some(_)) if found.is_empty() => Err(DeviceError::NoAdapter),
-        Some(Some(index)) => Err(DeviceError::NoSuchAdapter {
-            index,
-            count: found.len(),
-        }),
+        Some(Some(index)) => Err(DeviceError::NoSuchAdapter { index, count: found.len() }),
     }
 }
 

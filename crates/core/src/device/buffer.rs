@@ -69,12 +69,7 @@ pub(crate) fn next_id() -> u64 {
 
 impl Buffer {
     pub(crate) fn new(label: &str, len: usize, storage: Storage) -> Self {
-        Self(Arc::new(Inner {
-            id: next_id(),
-            label: label.to_owned(),
-            len,
-            storage,
-        }))
+        Self(Arc::new(Inner { id: next_id(), label: label.to_owned(), len, storage }))
     }
 
     /// Number of elements.
@@ -92,11 +87,7 @@ impl Buffer {
     /// The whole buffer.
     #[must_use]
     pub fn view(&self) -> View {
-        View {
-            buffer: self.clone(),
-            offset: 0,
-            len: self.0.len,
-        }
+        View { buffer: self.clone(), offset: 0, len: self.0.len }
     }
 }
 
@@ -148,11 +139,7 @@ impl View {
             self.label(),
             range.start
         );
-        View {
-            buffer: self.buffer.clone(),
-            offset: self.offset + range.start,
-            len: range.len(),
-        }
+        View { buffer: self.buffer.clone(), offset: self.offset + range.start, len: range.len() }
     }
 
     /// The first `len` elements.
@@ -237,11 +224,7 @@ impl Matrix {
     /// All rows of a frozen weight.
     #[must_use]
     pub fn frozen(weight: &Weight) -> Self {
-        Self::Frozen {
-            weight: weight.clone(),
-            start: 0,
-            rows: weight.rows,
-        }
+        Self::Frozen { weight: weight.clone(), start: 0, rows: weight.rows }
     }
 
     /// Rows `start .. start + rows` of a frozen weight.
@@ -255,11 +238,7 @@ impl Matrix {
             "rows {start}+{rows} of {}",
             weight.rows
         );
-        Self::Frozen {
-            weight: weight.clone(),
-            start,
-            rows,
-        }
+        Self::Frozen { weight: weight.clone(), start, rows }
     }
 
     /// A dense matrix.
@@ -269,11 +248,7 @@ impl Matrix {
     #[must_use]
     pub fn dense(view: &View, rows: usize, cols: usize) -> Self {
         assert_eq!(view.len(), rows * cols, "{} as a matrix", view.label());
-        Self::Dense {
-            view: view.clone(),
-            rows,
-            cols,
-        }
+        Self::Dense { view: view.clone(), rows, cols }
     }
 
     /// `[rows, cols]`.

@@ -79,11 +79,7 @@ fn family(dispatch: &Dispatch, precision: Precision) -> String {
 
 impl Choices {
     pub fn new(software: bool, tiers: Vec<Tier>) -> Self {
-        Self {
-            software,
-            tiers,
-            table: Mutex::default(),
-        }
+        Self { software, tiers, table: Mutex::default() }
     }
 
     pub fn add_tier(&mut self, tier: Tier) {
@@ -129,9 +125,7 @@ impl Choices {
     pub fn remember(&self, choices: &[MeasuredChoice]) {
         let mut table = lock(&self.table);
         for choice in choices {
-            table
-                .measured
-                .insert((choice.family.clone(), choice.class), choice.clone());
+            table.measured.insert((choice.family.clone(), choice.class), choice.clone());
         }
     }
 
@@ -173,14 +167,10 @@ impl Choices {
             return default;
         }
         let precision = table.precision;
-        let best = table
-            .measured
-            .get(&(family(dispatch, precision), dispatch.class))
-            .map(|best| best.kernel.clone());
+        let best = table.measured.get(&(family(dispatch, precision), dispatch.class)).map(|best| best.kernel.clone());
         drop(table);
         let mut offered = self.offered(dispatch).into_iter();
-        best.and_then(|best| offered.find(|choice| choice.name() == best))
-            .unwrap_or(default)
+        best.and_then(|best| offered.find(|choice| choice.name() == best)).unwrap_or(default)
     }
 }
 
@@ -209,10 +199,7 @@ pub(super) async fn measure(device: &Device, recording: &Recording) -> Result<()
         }
         let right = agreeing(device, dispatch, &offered).await?;
         let args = scratch_args(device, dispatch, false)?;
-        let calls: Vec<Command> = right
-            .iter()
-            .map(|choice| alone(dispatch, *choice, &args))
-            .collect();
+        let calls: Vec<Command> = right.iter().map(|choice| alone(dispatch, *choice, &args)).collect();
         // The first run of each builds its pipeline, the second says how many calls a timed run is to have.
         let mut counts = Vec::new();
         for call in &calls {
@@ -227,8 +214,7 @@ pub(super) async fn measure(device: &Device, recording: &Recording) -> Result<()
                 *best = (*best).min((seconds * 1e9) as u64);
             }
         }
-        let mut named: BTreeMap<String, u64> =
-            right.iter().map(Choice::name).zip(nanoseconds).collect();
+        let mut named: BTreeMap<String, u64> = right.iter().map(Choice::name).zip(nanoseconds).collect();
         let fastest = named.iter().min_by_key(|(_, time)| **time);
         let fastest = fastest.map(|(kernel, _)| kernel.clone());
         for choice in &offered {
@@ -253,11 +239,7 @@ fn tolerance(tier: Tier) -> f32 {
 }
 
 /// The kernels whose results on random numbers are those of the first. What a driver is new to it may get wrong.
-async fn agreeing(
-    device: &Device,
-    dispatch: &Dispatch,
-    offered: &[Choice],
-) -> Result<Vec<Choice>, DeviceError> {
+async fn agreeing(device: &Device, dispatch: &Dispatch, offered: &[Choice]) -> Result<Vec<Choice>, DeviceError> {
     if offered.iter().all(|choice| choice.needs == Tier::Portable) {
         return Ok(offered.to_vec());
     }
@@ -285,9 +267,7 @@ async fn agreeing(
             agreeing.push(*choice);
             continue;
         }
-        let largest = expected
-            .iter()
-            .fold(0.0, |max: f32, value| max.max(value.abs()));
+        let largest = expected.iter().fold(0.0, |max: f32, value| max.max(value.abs()));
         let allowed = tolerance(choice.needs) * largest;
         let mut pairs = found.iter().zip(&expected);
         if pairs.all(|(found, expected)| (found - expected).abs() <= allowed) {
@@ -303,19 +283,11 @@ fn written(access: Access) -> bool {
 
 /// The call with one choice alone.
 fn alone(dispatch: &Dispatch, choice: Choice, args: &[Arg]) -> Command {
-    Command::Dispatch(Dispatch {
-        choices: vec![choice],
-        args: args.to_vec(),
-        ..dispatch.clone()
-    })
+    Command::Dispatch(Dispatch { choices: vec![choice], args: args.to_vec(), ..dispatch.clone() })
 }
 
 /// A call's operands with scratch for what it writes and, where `random`, random numbers for the floats that it reads.
-fn scratch_args(
-    device: &Device,
-    dispatch: &Dispatch,
-    random: bool,
-) -> Result<Vec<Arg>, DeviceError> {
+fn scratch_args(device: &Device, dispatch: &Dispatch, random: bool) -> Result<Vec<Arg>, DeviceError> {
     let mut args = dispatch.args.clone();
     for (arg, (_, access)) in args.iter_mut().zip(dispatch.kernel().bindings) {
         let Arg::View(view) = &*arg else { continue };
@@ -337,9 +309,7 @@ fn scratch_args(
 
 /// Seconds that so many calls take.
 async fn timed(device: &Device, call: &Command, count: usize) -> Result<f64, DeviceError> {
-    let run = Recording {
-        commands: vec![call.clone(); count],
-    };
+    let run = Recording { commands: vec![call.clone(); count] };
     device.wait().await?;
     let start = web_time::Instant::now();
     device.run(&run)?;

@@ -118,9 +118,7 @@ impl<'a, T> Call<'a, T> {
     #[must_use]
     pub fn args<const N: usize>(self) -> [CpuArg<'a, T>; N] {
         let count = self.args.len();
-        self.args
-            .try_into()
-            .unwrap_or_else(|_| panic!("{count} bindings, {N} expected"))
+        self.args.try_into().unwrap_or_else(|_| panic!("{count} bindings, {N} expected"))
     }
 }
 
@@ -142,24 +140,13 @@ macro_rules! lane {
     ($t:ident, $variant:ident, $function:ident) => {
         impl Lane for $t {
             fn slice(data: &CpuData) -> Option<&[Self]> {
-                if let CpuData::$variant(values) = data {
-                    Some(values)
-                } else {
-                    None
-                }
+                if let CpuData::$variant(values) = data { Some(values) } else { None }
             }
             fn slice_mut(data: &mut CpuData) -> Option<&mut [Self]> {
-                if let CpuData::$variant(values) = data {
-                    Some(values)
-                } else {
-                    None
-                }
+                if let CpuData::$variant(values) = data { Some(values) } else { None }
             }
             fn call(dispatch: &Dispatch, args: Vec<CpuArg<'_, Self>>) {
-                (dispatch.kernel().$function)(Call {
-                    params: &dispatch.params,
-                    args,
-                });
+                (dispatch.kernel().$function)(Call { params: &dispatch.params, args });
             }
         }
     };
@@ -184,12 +171,10 @@ impl Cpu {
     pub fn alloc(&self, label: &str, elem: Elem, len: usize) -> Result<Buffer, DeviceError> {
         // Zeroed by the system, page by page as they are first touched: planned room that no step needs costs nothing.
         fn zeros<T: Zeroable>(label: &str, len: usize) -> Result<Vec<T>, DeviceError> {
-            bytemuck::allocation::try_zeroed_slice_box(len)
-                .map(Vec::from)
-                .map_err(|()| DeviceError::OutOfMemory {
-                    what: label.to_owned(),
-                    bytes: len as u64 * size_of::<T>() as u64,
-                })
+            bytemuck::allocation::try_zeroed_slice_box(len).map(Vec::from).map_err(|()| DeviceError::OutOfMemory {
+                what: label.to_owned(),
+                bytes: len as u64 * size_of::<T>() as u64,
+            })
         }
         let data = match (elem, self.wide) {
             (Elem::U32, _) => CpuData::U32(zeros(label, len)?),
@@ -236,15 +221,9 @@ impl Cpu {
                 Command::Copy { from, to } => {
                     let (source, mut target) = (read_lock(from)?, write_lock(to)?);
                     match (&*source, &mut *target) {
-                        (CpuData::F32(a), CpuData::F32(b)) => {
-                            b[range(to)].copy_from_slice(&a[range(from)])
-                        }
-                        (CpuData::F64(a), CpuData::F64(b)) => {
-                            b[range(to)].copy_from_slice(&a[range(from)])
-                        }
-                        (CpuData::U32(a), CpuData::U32(b)) => {
-                            b[range(to)].copy_from_slice(&a[range(from)])
-                        }
+                        (CpuData::F32(a), CpuData::F32(b)) => b[range(to)].copy_from_slice(&a[range(from)]),
+                        (CpuData::F64(a), CpuData::F64(b)) => b[range(to)].copy_from_slice(&a[range(from)]),
+                        (CpuData::U32(a), CpuData::U32(b)) => b[range(to)].copy_from_slice(&a[range(from)]),
                         _ => return Err(misuse(from, "copied to a buffer of another kind")),
                     }
                 }
@@ -253,20 +232,12 @@ impl Cpu {
         Ok(())
     }
 
-    pub fn write_f64(
-        &self,
-        view: &View,
-        values: &mut dyn ExactSizeIterator<Item = f64>,
-    ) -> Result<(), DeviceError> {
+    pub fn write_f64(&self, view: &View, values: &mut dyn ExactSizeIterator<Item = f64>) -> Result<(), DeviceError> {
         match &mut *write_lock(view)? {
-            CpuData::F32(data) => data[range(view)]
-                .iter_mut()
-                .zip(values)
-                .for_each(|(slot, value)| *slot = value as f32),
-            CpuData::F64(data) => data[range(view)]
-                .iter_mut()
-                .zip(values)
-                .for_each(|(slot, value)| *slot = value),
+            CpuData::F32(data) => {
+                data[range(view)].iter_mut().zip(values).for_each(|(slot, value)| *slot = value as f32)
+            }
+            CpuData::F64(data) => data[range(view)].iter_mut().zip(values).for_each(|(slot, value)| *slot = value),
             CpuData::U32(_) => return Err(misuse(view, "written with floats, it holds ids")),
         }
         Ok(())
@@ -275,10 +246,9 @@ impl Cpu {
     pub fn write_f32(&self, view: &View, values: &[f32]) -> Result<(), DeviceError> {
         match &mut *write_lock(view)? {
             CpuData::F32(data) => data[range(view)].copy_from_slice(values),
-            CpuData::F64(data) => data[range(view)]
-                .iter_mut()
-                .zip(values)
-                .for_each(|(slot, value)| *slot = f64::from(*value)),
+            CpuData::F64(data) => {
+                data[range(view)].iter_mut().zip(values).for_each(|(slot, value)| *slot = f64::from(*value))
+            }
             CpuData::U32(_) => return Err(misuse(view, "written with floats, it holds ids")),
         }
         Ok(())
@@ -295,20 +265,14 @@ impl Cpu {
     pub fn read_f32(&self, view: &View) -> Result<Vec<f32>, DeviceError> {
         match &*read_lock(view)? {
             CpuData::F32(data) => Ok(data[range(view)].to_vec()),
-            CpuData::F64(data) => Ok(data[range(view)]
-                .iter()
-                .map(|value| *value as f32)
-                .collect()),
+            CpuData::F64(data) => Ok(data[range(view)].iter().map(|value| *value as f32).collect()),
             CpuData::U32(_) => Err(misuse(view, "read as floats, it holds ids")),
         }
     }
 
     pub fn read_f64(&self, view: &View) -> Result<Vec<f64>, DeviceError> {
         match &*read_lock(view)? {
-            CpuData::F32(data) => Ok(data[range(view)]
-                .iter()
-                .map(|value| f64::from(*value))
-                .collect()),
+            CpuData::F32(data) => Ok(data[range(view)].iter().map(|value| f64::from(*value)).collect()),
             CpuData::F64(data) => Ok(data[range(view)].to_vec()),
             CpuData::U32(_) => Err(misuse(view, "read as floats, it holds ids")),
         }
@@ -326,22 +290,16 @@ fn misuse(view: &View, what: &str) -> DeviceError {
 fn storage(view: &View) -> Result<&std::sync::RwLock<CpuData>, DeviceError> {
     match &view.buffer.0.storage {
         Storage::Cpu(data) => Ok(data),
-        Storage::Gpu { .. } | Storage::Planned => {
-            Err(misuse(view, "of another device, used by the CPU device"))
-        }
+        Storage::Gpu { .. } | Storage::Planned => Err(misuse(view, "of another device, used by the CPU device")),
     }
 }
 
 fn read_lock(view: &View) -> Result<RwLockReadGuard<'_, CpuData>, DeviceError> {
-    storage(view)?
-        .try_read()
-        .map_err(|_| misuse(view, "read while the same call writes it"))
+    storage(view)?.try_read().map_err(|_| misuse(view, "read while the same call writes it"))
 }
 
 fn write_lock(view: &View) -> Result<RwLockWriteGuard<'_, CpuData>, DeviceError> {
-    storage(view)?
-        .try_write()
-        .map_err(|_| misuse(view, "written while the same call uses it otherwise"))
+    storage(view)?.try_write().map_err(|_| misuse(view, "written while the same call uses it otherwise"))
 }
 
 fn run_dispatch<T: Lane>(dispatch: &Dispatch) -> Result<(), DeviceError> {
@@ -360,54 +318,29 @@ fn run_dispatch<T: Lane>(dispatch: &Dispatch) -> Result<(), DeviceError> {
     let mut args = Vec::with_capacity(bindings.len());
     for ((arg, guard), (name, access)) in dispatch.args.iter().zip(&mut guards).zip(bindings) {
         let kind = || {
-            DeviceError::Misuse(format!(
-                "{}: binding {name} holds another kind of number",
-                dispatch.kernel().shader
-            ))
+            DeviceError::Misuse(format!("{}: binding {name} holds another kind of number", dispatch.kernel().shader))
         };
         args.push(match (guard, arg) {
             (Guard::Exclusive(data), Arg::View(view)) => {
                 CpuArg::Write(&mut T::slice_mut(data).ok_or_else(kind)?[range(view)])
             }
             (Guard::Shared(data), arg) => match (&**data, arg) {
-                (CpuData::U32(ids), Arg::View(view)) if *access == Access::Ids => {
-                    CpuArg::Ids(&ids[range(view)])
-                }
-                (data, Arg::View(view)) => {
-                    CpuArg::Read(&T::slice(data).ok_or_else(kind)?[range(view)])
-                }
+                (CpuData::U32(ids), Arg::View(view)) if *access == Access::Ids => CpuArg::Ids(&ids[range(view)]),
+                (data, Arg::View(view)) => CpuArg::Read(&T::slice(data).ok_or_else(kind)?[range(view)]),
                 (data, Arg::Matrix(Matrix::Dense { view, rows, cols })) => {
                     let data = &T::slice(data).ok_or_else(kind)?[range(view)];
-                    CpuArg::Matrix(CpuMatrix::Dense {
-                        rows: *rows,
-                        cols: *cols,
-                        data,
-                    })
+                    CpuArg::Matrix(CpuMatrix::Dense { rows: *rows, cols: *cols, data })
                 }
                 (_, Arg::Matrix(Matrix::Frozen { .. })) => return Err(kind()),
             },
-            (
-                Guard::None,
-                Arg::Matrix(Matrix::Frozen {
-                    weight,
-                    start,
-                    rows,
-                }),
-            ) => match &*weight.storage {
+            (Guard::None, Arg::Matrix(Matrix::Frozen { weight, start, rows })) => match &*weight.storage {
                 WeightStorage::Cpu(bytes) => {
                     let row = weight.dtype.row_bytes(weight.cols);
                     let data = &bytes[start * row..(start + rows) * row];
-                    CpuArg::Matrix(CpuMatrix::Frozen {
-                        dtype: weight.dtype,
-                        rows: *rows,
-                        cols: weight.cols,
-                        data,
-                    })
+                    CpuArg::Matrix(CpuMatrix::Frozen { dtype: weight.dtype, rows: *rows, cols: weight.cols, data })
                 }
                 WeightStorage::Gpu { .. } | WeightStorage::Planned => {
-                    return Err(DeviceError::Misuse(
-                        "a weight of another device is used by the CPU".into(),
-                    ));
+                    return Err(DeviceError::Misuse("a weight of another device is used by the CPU".into()));
                 }
             },
             (Guard::Exclusive(_) | Guard::None, _) => return Err(kind()),

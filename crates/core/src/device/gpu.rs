@@ -87,21 +87,11 @@ fn keep_first(failure: &Mutex<Option<DeviceError>>, error: DeviceError) {
 
 impl Gpu {
     /// Opens an adapter. `kept` finds what [`Gpu::compiled`] gave in an earlier run, by [`Gpu::identity`].
-    pub async fn open(
-        adapter: wgpu::Adapter,
-        kept: &dyn Fn(&str) -> Option<Vec<u8>>,
-    ) -> Result<Self, DeviceError> {
+    pub async fn open(adapter: wgpu::Adapter, kept: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Self, DeviceError> {
         let info = adapter.get_info();
         let optional = wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY;
-        let tiers: Vec<Tier> = Tier::ALL
-            .into_iter()
-            .filter(|tier| tier.is_offered_by(&adapter))
-            .collect();
-        let features = tiers
-            .iter()
-            .fold(adapter.features() & optional, |all, tier| {
-                all | tier.features()
-            });
+        let tiers: Vec<Tier> = Tier::ALL.into_iter().filter(|tier| tier.is_offered_by(&adapter)).collect();
+        let features = tiers.iter().fold(adapter.features() & optional, |all, tier| all | tier.features());
         // SAFETY: of what is experimental only cooperative matrices are asked for, by kernels whose results are checked before
         // they are taken.
         let experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
@@ -118,14 +108,10 @@ impl Gpu {
             required_limits: limits,
             ..Default::default()
         };
-        let (device, queue) =
-            adapter
-                .request_device(&descriptor)
-                .await
-                .map_err(|error| DeviceError::Open {
-                    adapter: info.name.clone(),
-                    reason: error.to_string(),
-                })?;
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|error| DeviceError::Open { adapter: info.name.clone(), reason: error.to_string() })?;
 
         let failure = Arc::new(Mutex::new(None));
         let slot = failure.clone();
@@ -133,10 +119,9 @@ impl Gpu {
             keep_first(
                 &slot,
                 match error {
-                    wgpu::Error::OutOfMemory { .. } => DeviceError::OutOfMemory {
-                        what: "an allocation".into(),
-                        bytes: 0,
-                    },
+                    wgpu::Error::OutOfMemory { .. } => {
+                        DeviceError::OutOfMemory { what: "an allocation".into(), bytes: 0 }
+                    }
                     other => DeviceError::Refused(first_line(&other.to_string())),
                 },
             );
@@ -170,21 +155,12 @@ impl Gpu {
             usage: wgpu::BufferUsages::STORAGE,
             mapped_at_creation: false,
         });
-        let dummy = Buffer::new(
-            "unused",
-            64,
-            Storage::Gpu {
-                buffer: dummy,
-                graveyard: Arc::clone(&graveyard),
-            },
-        );
+        let dummy = Buffer::new("unused", 64, Storage::Gpu { buffer: dummy, graveyard: Arc::clone(&graveyard) });
         Ok(Self {
             device,
             queue,
             backend: format!("{:?}", info.backend),
-            max_binding_bytes: offered
-                .max_storage_buffer_binding_size
-                .min(offered.max_buffer_size),
+            max_binding_bytes: offered.max_storage_buffer_binding_size.min(offered.max_buffer_size),
             choices: Choices::new(is_software(&info), tiers),
             matrix_lanes: tier::lanes(&info),
             rewrites: HashMap::new(),
@@ -263,52 +239,28 @@ impl Gpu {
         self.check()?;
         let bytes = len as u64 * 4;
         if bytes > self.max_binding_bytes {
-            return Err(DeviceError::TooLarge {
-                what: label.to_owned(),
-                bytes,
-                limit: self.max_binding_bytes,
-            });
+            return Err(DeviceError::TooLarge { what: label.to_owned(), bytes, limit: self.max_binding_bytes });
         }
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size: bytes,
-            usage: wgpu::BufferUsages::STORAGE
-                | wgpu::BufferUsages::COPY_SRC
-                | wgpu::BufferUsages::COPY_DST,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        self.counters
-            .bytes_allocated
-            .fetch_add(bytes, Ordering::Relaxed);
+        self.counters.bytes_allocated.fetch_add(bytes, Ordering::Relaxed);
         if let Some(DeviceError::OutOfMemory { .. }) = &*lock(&self.failure) {
-            return Err(DeviceError::OutOfMemory {
-                what: label.to_owned(),
-                bytes,
-            });
+            return Err(DeviceError::OutOfMemory { what: label.to_owned(), bytes });
         }
-        Ok(Buffer::new(
-            label,
-            len,
-            Storage::Gpu {
-                buffer,
-                graveyard: Arc::clone(&self.graveyard),
-            },
-        ))
+        Ok(Buffer::new(label, len, Storage::Gpu { buffer, graveyard: Arc::clone(&self.graveyard) }))
     }
 
     pub fn upload_weight(&self, tensor: &Tensor) -> Result<WeightStorage, DeviceError> {
         let (name, dtype, rows, cols) = (&tensor.name, tensor.dtype, tensor.rows(), tensor.cols());
         let sizes = regroup::sizes(dtype, rows, cols);
         let quants = self.alloc(name, sizes.quants)?;
-        let scales = if sizes.scales == 0 {
-            self.dummy.clone()
-        } else {
-            self.alloc(name, sizes.scales)?
-        };
+        let scales = if sizes.scales == 0 { self.dummy.clone() } else { self.alloc(name, sizes.scales)? };
         // Read and regrouped in pieces of about 4 MiB, so that a large weight never has a second whole copy.
-        let piece = ((4 << 20) / dtype.row_bytes(cols).max(1))
-            .max(1)
-            .next_multiple_of(regroup::ROW_ALIGN);
+        let piece = ((4 << 20) / dtype.row_bytes(cols).max(1)).max(1).next_multiple_of(regroup::ROW_ALIGN);
         for start in (0..rows).step_by(piece) {
             let data = tensor.read_rows(start..rows.min(start + piece))?;
             let regrouped = regroup::regroup(dtype, cols, &data);
@@ -324,22 +276,16 @@ impl Gpu {
         if let Storage::Gpu { buffer, .. } = &buffer.0.storage
             && !words.is_empty()
         {
-            self.counters
-                .bytes_uploaded
-                .fetch_add(words.len() as u64 * 4, Ordering::Relaxed);
-            self.queue
-                .write_buffer(buffer, at as u64 * 4, bytemuck::cast_slice(words));
+            self.counters.bytes_uploaded.fetch_add(words.len() as u64 * 4, Ordering::Relaxed);
+            self.queue.write_buffer(buffer, at as u64 * 4, bytemuck::cast_slice(words));
         }
     }
 
     pub fn write(&self, view: &View, bytes: &[u8]) -> Result<(), DeviceError> {
         self.check()?;
-        self.counters
-            .bytes_uploaded
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.counters.bytes_uploaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if !bytes.is_empty() {
-            self.queue
-                .write_buffer(wgpu_buffer(&view.buffer)?, view.offset as u64 * 4, bytes);
+            self.queue.write_buffer(wgpu_buffer(&view.buffer)?, view.offset as u64 * 4, bytes);
         }
         Ok(())
     }
@@ -353,9 +299,7 @@ impl Gpu {
         let (uniforms_id, uniforms) = self.upload_params(&mut cache, recording, dispatches);
         let mut offset = 0;
         for commands in recording.commands.chunks(COMMANDS_PER_SUBMIT) {
-            let mut encoder = self
-                .device
-                .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             let mut rest = commands;
             while let Some(first) = rest.first() {
                 match first {
@@ -368,8 +312,7 @@ impl Gpu {
                         rest = &rest[1..];
                     }
                     Command::Copy { from, to } => {
-                        let (source, target) =
-                            (wgpu_buffer(&from.buffer)?, wgpu_buffer(&to.buffer)?);
+                        let (source, target) = (wgpu_buffer(&from.buffer)?, wgpu_buffer(&to.buffer)?);
                         encoder.copy_buffer_to_buffer(
                             source,
                             from.offset as u64 * 4,
@@ -381,9 +324,7 @@ impl Gpu {
                     }
                     Command::Dispatch(first) => {
                         let timed = timer.is_some();
-                        let timestamps = timer
-                            .as_mut()
-                            .map(|timer| timer.next(self.choices.pick(first), first));
+                        let timestamps = timer.as_mut().map(|timer| timer.next(self.choices.pick(first), first));
                         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                             label: None,
                             timestamp_writes: timestamps,
@@ -421,9 +362,7 @@ impl Gpu {
                 timer.read(&self.device)?;
             }
         }
-        self.counters
-            .dispatches
-            .fetch_add(dispatches as u64, Ordering::Relaxed);
+        self.counters.dispatches.fetch_add(dispatches as u64, Ordering::Relaxed);
         self.check()
     }
 }
@@ -450,10 +389,9 @@ fn identity(info: &wgpu::AdapterInfo) -> String {
 fn wgpu_buffer(buffer: &Buffer) -> Result<&wgpu::Buffer, DeviceError> {
     match &buffer.0.storage {
         Storage::Gpu { buffer, .. } => Ok(buffer),
-        Storage::Cpu(_) | Storage::Planned => Err(DeviceError::Misuse(format!(
-            "buffer {} is of another device, used by a GPU",
-            buffer.0.label
-        ))),
+        Storage::Cpu(_) | Storage::Planned => {
+            Err(DeviceError::Misuse(format!("buffer {} is of another device, used by a GPU", buffer.0.label)))
+        }
     }
 }
 

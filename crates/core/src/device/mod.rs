@@ -22,9 +22,7 @@ pub use buffer::{Buffer, Elem, Matrix, View, Weight};
 pub use choices::{KernelPreference, MeasuredChoice, WRONG};
 pub use cpu::{Call, CpuArg, CpuMatrix};
 pub use gpu::GpuCounters;
-pub use recording::{
-    Access, Arg, Choice, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d,
-};
+pub use recording::{Access, Arg, Choice, Command, Defines, Dispatch, Kernel, MAX_PARAMS, Recording, grid_1d};
 
 pub use tier::{Precision, Tier};
 pub use timer::KernelTime;
@@ -40,9 +38,7 @@ use gpu::Gpu;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DeviceError {
     /// Not one of the accepted words.
-    #[error(
-        "device {0:?} is not known: use auto, cpu, gpu or gpu:N (bft devices lists the adapters)"
-    )]
+    #[error("device {0:?} is not known: use auto, cpu, gpu or gpu:N (bft devices lists the adapters)")]
     UnknownRequest(String),
     /// A GPU was asked for and there is none.
     #[error(
@@ -58,9 +54,7 @@ pub enum DeviceError {
         count: usize,
     },
     /// The driver refused to open the device.
-    #[error(
-        "adapter {adapter} could not be opened: {reason}; update its driver or use --device cpu"
-    )]
+    #[error("adapter {adapter} could not be opened: {reason}; update its driver or use --device cpu")]
     Open {
         /// Name of the adapter.
         adapter: String,
@@ -177,23 +171,14 @@ impl Device {
             backend: format!("{} threads", rayon::current_num_threads()),
             reason: reason.into(),
         };
-        Self {
-            side: Side::Cpu(Cpu {
-                wide: false,
-                times: Mutex::default(),
-            }),
-            info,
-        }
+        Self { side: Side::Cpu(Cpu { wide: false, times: Mutex::default() }), info }
     }
 
     /// The CPU, in f64: slow, for gradient checks.
     #[must_use]
     pub fn cpu_f64() -> Self {
         let mut device = Self::cpu_because("gradient checks");
-        device.side = Side::Cpu(Cpu {
-            wide: true,
-            times: Mutex::default(),
-        });
+        device.side = Side::Cpu(Cpu { wide: true, times: Mutex::default() });
         device
     }
 
@@ -221,10 +206,7 @@ impl Device {
             backend: gpu.backend().to_owned(),
             reason: reason.into(),
         };
-        Self {
-            side: Side::Gpu(Box::new(gpu)),
-            info,
-        }
+        Self { side: Side::Gpu(Box::new(gpu)), info }
     }
 
     /// Which device this is and why it was taken.
@@ -291,9 +273,7 @@ impl Device {
                 |times| {
                     times
                         .iter()
-                        .map(|((shader, entry), (calls, seconds))| {
-                            (*shader, *entry, *calls, *seconds)
-                        })
+                        .map(|((shader, entry), (calls, seconds))| (*shader, *entry, *calls, *seconds))
                         .collect()
                 },
             ),
@@ -358,12 +338,7 @@ impl Device {
             }
             Side::Gpu(gpu) => gpu.upload_weight(tensor)?,
         };
-        Ok(Weight {
-            dtype: tensor.dtype,
-            rows,
-            cols,
-            storage: storage.into(),
-        })
+        Ok(Weight { dtype: tensor.dtype, rows, cols, storage: storage.into() })
     }
 
     /// Overwrites a view. Takes effect after every recording run before and before every one run after.
@@ -405,10 +380,9 @@ impl Device {
     pub fn write_f64(&self, view: &View, values: &[f64]) -> Result<(), DeviceError> {
         match &self.side {
             Side::Cpu(cpu) => cpu.write_f64(view, &mut values.iter().copied()),
-            Side::Gpu(_) | Side::Planning(_) => self.write_f32(
-                view,
-                &values.iter().map(|value| *value as f32).collect::<Vec<_>>(),
-            ),
+            Side::Gpu(_) | Side::Planning(_) => {
+                self.write_f32(view, &values.iter().map(|value| *value as f32).collect::<Vec<_>>())
+            }
         }
     }
 

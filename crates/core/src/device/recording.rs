@@ -91,11 +91,7 @@ impl Choice {
     /// A kernel that runs everywhere.
     #[must_use]
     pub fn portable(kernel: &'static Kernel, grid: [u32; 3]) -> Self {
-        Self {
-            kernel,
-            needs: Tier::Portable,
-            grid,
-        }
+        Self { kernel, needs: Tier::Portable, grid }
     }
 
     /// The same kernel with the text for another tier.
@@ -231,25 +227,14 @@ impl Recording {
         }
         for (arg, (name, access)) in args.iter().zip(first.bindings) {
             let fits = matches!(arg, Arg::Matrix(_)) == (*access == Access::Matrix);
-            assert!(
-                fits,
-                "{}::{}: binding {name} takes {access:?}",
-                first.shader, first.entry
-            );
+            assert!(fits, "{}::{}: binding {name} takes {access:?}", first.shader, first.entry);
         }
         if choices.iter().any(|choice| choice.grid.contains(&0)) {
             return;
         }
         let mut bytes = [0; MAX_PARAMS];
         bytes[..size_of::<P>()].copy_from_slice(bytemuck::bytes_of(params));
-        self.commands.push(Command::Dispatch(Dispatch {
-            choices,
-            class,
-            flops,
-            defines,
-            args,
-            params: bytes,
-        }));
+        self.commands.push(Command::Dispatch(Dispatch { choices, class, flops, defines, args, params: bytes }));
     }
 
     /// Appends a fill with zeros.
@@ -264,24 +249,10 @@ impl Recording {
     /// # Panics
     /// Where the lengths differ or both views are of one buffer: a mistake of the calling code.
     pub fn copy(&mut self, from: &View, to: &View) {
-        assert_eq!(
-            from.len(),
-            to.len(),
-            "copy of {} to {}",
-            from.label(),
-            to.label()
-        );
-        assert_ne!(
-            from.buffer.0.id,
-            to.buffer.0.id,
-            "copy within {}",
-            from.label()
-        );
+        assert_eq!(from.len(), to.len(), "copy of {} to {}", from.label(), to.label());
+        assert_ne!(from.buffer.0.id, to.buffer.0.id, "copy within {}", from.label());
         if !from.is_empty() {
-            self.commands.push(Command::Copy {
-                from: from.clone(),
-                to: to.clone(),
-            });
+            self.commands.push(Command::Copy { from: from.clone(), to: to.clone() });
         }
     }
 }

@@ -26,26 +26,11 @@ pub struct Sizes {
 pub fn sizes(dtype: DType, rows: usize, cols: usize) -> Sizes {
     let blocks = rows * cols / dtype.block_len();
     match dtype {
-        DType::F32 => Sizes {
-            quants: rows * cols,
-            scales: 0,
-        },
-        DType::F16 | DType::BF16 => Sizes {
-            quants: (rows * cols).div_ceil(2),
-            scales: 0,
-        },
-        DType::Q8_0 => Sizes {
-            quants: blocks * 8,
-            scales: blocks.div_ceil(2),
-        },
-        DType::Q4_0 => Sizes {
-            quants: blocks * 4,
-            scales: blocks.div_ceil(2),
-        },
-        DType::Q4_1 => Sizes {
-            quants: blocks * 4,
-            scales: blocks,
-        },
+        DType::F32 => Sizes { quants: rows * cols, scales: 0 },
+        DType::F16 | DType::BF16 => Sizes { quants: (rows * cols).div_ceil(2), scales: 0 },
+        DType::Q8_0 => Sizes { quants: blocks * 8, scales: blocks.div_ceil(2) },
+        DType::Q4_0 => Sizes { quants: blocks * 4, scales: blocks.div_ceil(2) },
+        DType::Q4_1 => Sizes { quants: blocks * 4, scales: blocks },
     }
 }
 
@@ -64,10 +49,8 @@ pub fn regroup(dtype: DType, cols: usize, data: &[u8]) -> Regrouped {
     let rows = data.len() / dtype.row_bytes(cols).max(1);
     let sizes = sizes(dtype, rows, cols);
     let (mut quants, mut scales) = (vec![0u32; sizes.quants], vec![0u32; sizes.scales]);
-    let (quant_bytes, scale_bytes): (&mut [u8], &mut [u8]) = (
-        bytemuck::cast_slice_mut(&mut quants),
-        bytemuck::cast_slice_mut(&mut scales),
-    );
+    let (quant_bytes, scale_bytes): (&mut [u8], &mut [u8]) =
+        (bytemuck::cast_slice_mut(&mut quants), bytemuck::cast_slice_mut(&mut scales));
     let header = match dtype {
         DType::F32 | DType::F16 | DType::BF16 => 0,
         DType::Q8_0 | DType::Q4_0 => 2,

@@ -42,14 +42,8 @@ const FEWEST_LANES: u32 = 8;
 
 impl Tier {
     /// Every tier, the portable one first.
-    pub const ALL: [Self; 6] = [
-        Self::Portable,
-        Self::Subgroups,
-        Self::Matrices,
-        Self::Half,
-        Self::HalfMatrices8,
-        Self::HalfMatrices16,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Portable, Self::Subgroups, Self::Matrices, Self::Half, Self::HalfMatrices8, Self::HalfMatrices16];
 
     /// Its name in lists: empty for the portable one.
     #[must_use]
@@ -67,10 +61,7 @@ impl Tier {
     /// Whether its results are as exact as those of the portable kernels.
     #[must_use]
     pub fn is_exact(self) -> bool {
-        !matches!(
-            self,
-            Self::Half | Self::HalfMatrices8 | Self::HalfMatrices16
-        )
+        !matches!(self, Self::Half | Self::HalfMatrices8 | Self::HalfMatrices16)
     }
 
     /// Rows and columns of the matrices that its subgroups multiply.
@@ -98,19 +89,12 @@ impl Tier {
     ///
     /// # Errors
     /// Where the shader or one of its includes does not exist.
-    pub fn source(
-        self,
-        shader: &str,
-        variant: Defines,
-        lanes: u32,
-    ) -> Result<String, bft_shaders::MissingFile> {
+    pub fn source(self, shader: &str, variant: Defines, lanes: u32) -> Result<String, bft_shaders::MissingFile> {
         let enable = match self {
             Self::Portable | Self::Subgroups => "",
             Self::Matrices => "enable wgpu_cooperative_matrix;\n",
             Self::Half => "enable f16;\n",
-            Self::HalfMatrices8 | Self::HalfMatrices16 => {
-                "enable f16;\nenable wgpu_cooperative_matrix;\n"
-            }
+            Self::HalfMatrices8 | Self::HalfMatrices16 => "enable f16;\nenable wgpu_cooperative_matrix;\n",
         };
         let lanes = lanes.to_string();
         let mut defines = [self.defines(), variant].concat();
@@ -160,10 +144,6 @@ impl Tier {
 /// Invocations of a workgroup with four subgroups, where they are of the adapter's largest size.
 pub(super) fn lanes(info: &wgpu::AdapterInfo) -> u32 {
     // Metal's are of 32 on all cards; wgpu gives a range that no card has.
-    let subgroup = if info.backend == wgpu::Backend::Metal {
-        32
-    } else {
-        info.subgroup_max_size
-    };
+    let subgroup = if info.backend == wgpu::Backend::Metal { 32 } else { info.subgroup_max_size };
     4 * subgroup
 }

@@ -67,11 +67,7 @@ impl Timer {
     }
 
     /// Where the next pass, of one call, writes its two timestamps.
-    pub fn next(
-        &mut self,
-        choice: Choice,
-        dispatch: &Dispatch,
-    ) -> wgpu::ComputePassTimestampWrites<'_> {
+    pub fn next(&mut self, choice: Choice, dispatch: &Dispatch) -> wgpu::ComputePassTimestampWrites<'_> {
         let at = 2 * self.calls.len() as u32;
         self.calls.push(KernelTime {
             kernel: name(choice, dispatch),
@@ -103,13 +99,8 @@ impl Timer {
             return Ok(());
         }
         self.staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        device
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|error| DeviceError::Lost(error.to_string()))?;
-        let range = self
-            .staging
-            .get_mapped_range(..)
-            .map_err(|error| DeviceError::Refused(error.to_string()))?;
+        device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| DeviceError::Lost(error.to_string()))?;
+        let range = self.staging.get_mapped_range(..).map_err(|error| DeviceError::Refused(error.to_string()))?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&range);
         drop(range);
         self.staging.unmap();
@@ -157,9 +148,7 @@ fn bytes(dispatch: &Dispatch) -> f64 {
                 // What is no product looks rows up: as many bytes as it writes, and far fewer than the matrix has.
                 Arg::Matrix(_) if dispatch.flops == 0.0 => 0,
                 Arg::Matrix(Matrix::Dense { view, .. }) => view.len() * 4,
-                Arg::Matrix(Matrix::Frozen { weight, rows, .. }) => {
-                    rows * weight.dtype.row_bytes(weight.cols)
-                }
+                Arg::Matrix(Matrix::Frozen { weight, rows, .. }) => rows * weight.dtype.row_bytes(weight.cols),
             };
             let times = if *access == Access::ReadWrite { 2 } else { 1 };
             (times * once) as f64
@@ -170,10 +159,7 @@ fn bytes(dispatch: &Dispatch) -> f64 {
 impl super::gpu::Gpu {
     /// Starts or ends timing; `false` where the adapter has no timestamps.
     pub fn time_kernels(&self, on: bool) -> bool {
-        let can = self
-            .device
-            .features()
-            .contains(wgpu::Features::TIMESTAMP_QUERY);
+        let can = self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         *lock(&self.timer) = (on && can).then(|| Timer::new(&self.device, &self.queue));
         can
     }

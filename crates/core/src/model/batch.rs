@@ -42,11 +42,7 @@ impl Capacity {
             ("tokens in a text", longest),
         ] {
             if found > MOST_TOKENS {
-                return Err(ModelError::TooMany {
-                    what,
-                    found,
-                    most: MOST_TOKENS,
-                });
+                return Err(ModelError::TooMany { what, found, most: MOST_TOKENS });
             }
         }
         Ok(())
@@ -58,12 +54,7 @@ impl Batch {
     #[must_use]
     pub fn untrained(tokens: Vec<u32>, segments: Vec<u32>) -> Self {
         let trained_segments = vec![0; segments.len()];
-        Self {
-            tokens,
-            segments,
-            trained_segments,
-            ..Self::default()
-        }
+        Self { tokens, segments, trained_segments, ..Self::default() }
     }
 
     /// Checks that the parts hang together, fit the plan, and name tokens of the vocabulary.
@@ -73,10 +64,9 @@ impl Batch {
     pub fn check(&self, capacity: Capacity, vocab_size: usize) -> Result<(), ModelError> {
         let refuse = |what: String| Err(ModelError::Batch(what));
         let (tokens, trained) = (self.tokens.len(), self.trained.len());
-        for (name, bounds, last) in [
-            ("segments", &self.segments, tokens),
-            ("trained_segments", &self.trained_segments, trained),
-        ] {
+        for (name, bounds, last) in
+            [("segments", &self.segments, tokens), ("trained_segments", &self.trained_segments, trained)]
+        {
             let ordered = bounds.windows(2).all(|pair| pair[0] <= pair[1]);
             if bounds.first() != Some(&0) || bounds.last() != Some(&(last as u32)) || !ordered {
                 return refuse(format!("{name} must rise from 0 to {last}"));
@@ -97,30 +87,16 @@ impl Batch {
         if tokens == 0 {
             return refuse("it holds no tokens".into());
         }
-        if let Some(id) = self
-            .tokens
-            .iter()
-            .chain(&self.labels)
-            .find(|id| **id as usize >= vocab_size)
-        {
-            return refuse(format!(
-                "token id {id}, the model's vocabulary has {vocab_size}"
-            ));
+        if let Some(id) = self.tokens.iter().chain(&self.labels).find(|id| **id as usize >= vocab_size) {
+            return refuse(format!("token id {id}, the model's vocabulary has {vocab_size}"));
         }
-        let samples = self
-            .segments
-            .windows(2)
-            .zip(self.trained_segments.windows(2));
+        let samples = self.segments.windows(2).zip(self.trained_segments.windows(2));
         for (tokens, trained) in samples {
             let positions = &self.trained[trained[0] as usize..trained[1] as usize];
             let rising = positions.windows(2).all(|pair| pair[0] < pair[1]);
-            let inside = positions
-                .iter()
-                .all(|position| (tokens[0]..tokens[1].saturating_sub(1)).contains(position));
+            let inside = positions.iter().all(|position| (tokens[0]..tokens[1].saturating_sub(1)).contains(position));
             if !rising || !inside {
-                return refuse(
-                    "a trained position lies outside of its sample, or is its last".into(),
-                );
+                return refuse("a trained position lies outside of its sample, or is its last".into());
             }
         }
         Ok(())
@@ -155,14 +131,8 @@ impl Batch {
 
     /// Checks that every sample has a token, and so a vector.
     pub(crate) fn check_every_sample(&self) -> Result<(), ModelError> {
-        if self
-            .segments
-            .windows(2)
-            .any(|bounds| bounds[0] == bounds[1])
-        {
-            return Err(ModelError::Batch(
-                "a text without tokens has no vector".into(),
-            ));
+        if self.segments.windows(2).any(|bounds| bounds[0] == bounds[1]) {
+            return Err(ModelError::Batch("a text without tokens has no vector".into()));
         }
         Ok(())
     }
@@ -201,9 +171,7 @@ pub(crate) struct BatchViews {
 
 impl BatchBuffers {
     pub fn new(device: &Device, capacity: Capacity) -> Result<Self, DeviceError> {
-        let ids = |label: &str, len: usize| {
-            Ok::<_, DeviceError>(device.alloc(label, Elem::U32, len)?.view())
-        };
+        let ids = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::U32, len)?.view());
         Ok(Self {
             tokens: ids("tokens", capacity.tokens)?,
             positions: ids("positions", capacity.tokens)?,
@@ -259,11 +227,7 @@ mod tests {
 
     #[test]
     fn the_largest_batch_of_any_size_fits_the_plan() {
-        let capacity = Capacity {
-            tokens: 20,
-            trained: 11,
-            samples: 3,
-        };
+        let capacity = Capacity { tokens: 20, trained: 11, samples: 3 };
         for tokens in every_class(2, 20) {
             let batch = Batch::largest(tokens, capacity, 8);
             batch.check(capacity, 1).expect("a sound batch");

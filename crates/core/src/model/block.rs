@@ -104,21 +104,12 @@ impl<'a> Pass<'a> {
     }
 
     fn module(&self, layer: usize, saved: &Saved, index: usize) -> Module<'a> {
-        let dropout = self.dropout.unwrap_or(Dropout {
-            p: 0.0,
-            seed: 0,
-            pass: 0,
-        });
+        let dropout = self.dropout.unwrap_or(Dropout { p: 0.0, seed: 0, pass: 0 });
         Module {
             linear: &self.weights.blocks[layer].linears[index],
             slot: self.lora.and_then(|lora| lora.slot(layer, index)),
             xa: saved.xa[index].clone(),
-            key: [
-                dropout.seed as u32,
-                (dropout.seed >> 32) as u32,
-                (layer * 7 + index) as u32,
-                dropout.pass,
-            ],
+            key: [dropout.seed as u32, (dropout.seed >> 32) as u32, (layer * 7 + index) as u32, dropout.pass],
         }
     }
 
@@ -136,28 +127,14 @@ impl<'a> Pass<'a> {
 
     /// y `[N, out]` = x·Wᵀ + bias + s·(dropout(x)·Aᵀ)·Bᵀ.
     fn linear(&self, rec: &mut Recording, module: &Module<'_>, x: &View, y: &View) {
-        linear::forward(
-            rec,
-            x,
-            &Matrix::frozen(&module.linear.weight),
-            y,
-            1.0,
-            false,
-        );
+        linear::forward(rec, x, &Matrix::frozen(&module.linear.weight), y, 1.0, false);
         if let Some(bias) = &module.linear.bias {
             add::add_bias(rec, bias, y);
         }
         if let (Some(lora), Some(slot), Some(xa)) = (self.lora, module.slot, &module.xa) {
             let x = self.dropped(rec, module, x);
             linear::forward(rec, &x, &slot.a_matrix(&lora.parameters), xa, 1.0, false);
-            linear::forward(
-                rec,
-                xa,
-                &slot.b_matrix(&lora.parameters),
-                y,
-                slot.scaling,
-                true,
-            );
+            linear::forward(rec, xa, &slot.b_matrix(&lora.parameters), y, slot.scaling, true);
         }
     }
 
@@ -172,17 +149,9 @@ impl<'a> Pass<'a> {
     ) {
         // y = x·Wᵀ: dx = dy·W
         if let Some((dx, accumulate)) = dx {
-            linear::backward(
-                rec,
-                dy,
-                &Matrix::frozen(&module.linear.weight),
-                dx,
-                1.0,
-                accumulate,
-            );
+            linear::backward(rec, dy, &Matrix::frozen(&module.linear.weight), dx, 1.0, accumulate);
         }
-        let (Some(lora), Some(gradients), Some(slot), Some(xa)) =
-            (self.lora, self.gradients, module.slot, &module.xa)
+        let (Some(lora), Some(gradients), Some(slot), Some(xa)) = (self.lora, self.gradients, module.slot, &module.xa)
         else {
             return;
         };
@@ -191,36 +160,11 @@ impl<'a> Pass<'a> {
         };
         // y += s·xa·Bᵀ: dB += s·dyᵀ·xa, dxa = s·dy·B
         let dxa = self.rows(&scratch.dxa, slot.padded);
-        linear::backward(
-            rec,
-            dy,
-            &slot.b_matrix(&lora.parameters),
-            &dxa,
-            slot.scaling,
-            false,
-        );
-        linear::gradient(
-            rec,
-            dy,
-            xa,
-            &slot.b(gradients),
-            slot.out_features,
-            slot.padded,
-            slot.scaling,
-            true,
-        );
+        linear::backward(rec, dy, &slot.b_matrix(&lora.parameters), &dxa, slot.scaling, false);
+        linear::gradient(rec, dy, xa, &slot.b(gradients), slot.out_features, slot.padded, slot.scaling, true);
         // xa = dropout(x)·Aᵀ: dA += dxaᵀ·dropout(x), dx += dropout'(dxa·A)
         let dropped = self.dropped(rec, module, x);
-        linear::gradient(
-            rec,
-            &dxa,
-            &dropped,
-            &slot.a(gradients),
-            slot.padded,
-            slot.in_features,
-            1.0,
-            true,
-        );
+        linear::gradient(rec, &dxa, &dropped, &slot.a(gradients), slot.padded, slot.in_features, 1.0, true);
         let Some((dx, _)) = dx else { return };
         let a = slot.a_matrix(&lora.parameters);
         match (self.dropout, &scratch.d_dropped) {
@@ -234,56 +178,23 @@ impl<'a> Pass<'a> {
     }
 
     fn norm(&self, rec: &mut Recording, x: &View, weight: &View, y: &View) {
-        rms_norm::forward(
-            rec,
-            x,
-            weight,
-            y,
-            self.config().hidden_size,
-            self.config().rms_norm_eps,
-        );
+        rms_norm::forward(rec, x, weight, y, self.config().hidden_size, self.config().rms_norm_eps);
     }
 
     fn norm_backward(&self, rec: &mut Recording, x: &View, weight: &View, dy: &View, dx: &View) {
-        rms_norm::backward(
-            rec,
-            x,
-            weight,
-            dy,
-            dx,
-            self.config().hidden_size,
-            self.config().rms_norm_eps,
-            true,
-        );
+        rms_norm::backward(rec, x, weight, dy, dx, self.config().hidden_size, self.config().rms_norm_eps, true);
     }
 
     /// Queries, keys and values of the normalised input, heads normalised and rotated.
     fn project(&self, rec: &mut Recording, layer: usize, saved: &Saved, norm: &View) {
         let config = self.config();
-        let (q, k) = (
-            saved.q_raw.as_ref().unwrap_or(&saved.q),
-            saved.k_raw.as_ref().unwrap_or(&saved.k),
-        );
+        let (q, k) = (saved.q_raw.as_ref().unwrap_or(&saved.q), saved.k_raw.as_ref().unwrap_or(&saved.k));
         self.linear(rec, &self.module(layer, saved, module::Q), norm, q);
         self.linear(rec, &self.module(layer, saved, module::K), norm, k);
         self.linear(rec, &self.module(layer, saved, module::V), norm, &saved.v);
         if let Some((q_norm, k_norm)) = &self.weights.blocks[layer].qk_norm {
-            rms_norm::forward(
-                rec,
-                q,
-                q_norm,
-                &saved.q,
-                config.head_dim,
-                config.rms_norm_eps,
-            );
-            rms_norm::forward(
-                rec,
-                k,
-                k_norm,
-                &saved.k,
-                config.head_dim,
-                config.rms_norm_eps,
-            );
+            rms_norm::forward(rec, q, q_norm, &saved.q, config.head_dim, config.rms_norm_eps);
+            rms_norm::forward(rec, k, k_norm, &saved.k, config.head_dim, config.rms_norm_eps);
         }
         let table = &self.workspace.cos_sin;
         rope::forward(rec, &self.ids.positions, table, &saved.q, config.head_dim);
@@ -295,32 +206,14 @@ impl<'a> Pass<'a> {
         let block = &self.weights.blocks[layer];
         let scratch = &self.workspace.scratch;
         let (h, f) = (self.config().hidden_size, self.config().intermediate_size);
-        let (norm, branch, act) = (
-            self.rows(&scratch.norm, h),
-            self.rows(&scratch.branch, h),
-            self.rows(&scratch.act, f),
-        );
-        self.linear(
-            rec,
-            &self.module(layer, saved, module::O),
-            &saved.o,
-            &branch,
-        );
+        let (norm, branch, act) =
+            (self.rows(&scratch.norm, h), self.rows(&scratch.branch, h), self.rows(&scratch.act, f));
+        self.linear(rec, &self.module(layer, saved, module::O), &saved.o, &branch);
         add::residual(rec, x, &branch, &saved.mid);
 
         self.norm(rec, &saved.mid, &block.post_attention_norm, &norm);
-        self.linear(
-            rec,
-            &self.module(layer, saved, module::GATE),
-            &norm,
-            &saved.gate,
-        );
-        self.linear(
-            rec,
-            &self.module(layer, saved, module::UP),
-            &norm,
-            &saved.up,
-        );
+        self.linear(rec, &self.module(layer, saved, module::GATE), &norm, &saved.gate);
+        self.linear(rec, &self.module(layer, saved, module::UP), &norm, &saved.up);
         swiglu::forward(rec, &saved.gate, &saved.up, &act);
         self.linear(rec, &self.module(layer, saved, module::DOWN), &act, &branch);
         add::residual(rec, &saved.mid, &branch, out);
@@ -329,61 +222,26 @@ impl<'a> Pass<'a> {
     /// Records a block over packed samples: reads its input, writes its saved set and the next block's input.
     pub fn forward(&self, rec: &mut Recording, layer: usize) {
         let h = self.config().hidden_size;
-        let (x, out) = (
-            self.rows(self.workspace.input(layer), h),
-            self.rows(self.workspace.input(layer + 1), h),
-        );
+        let (x, out) = (self.rows(self.workspace.input(layer), h), self.rows(self.workspace.input(layer + 1), h));
         let saved = self.saved(layer);
         let norm = self.rows(&self.workspace.scratch.norm, h);
         self.norm(rec, &x, &self.weights.blocks[layer].input_norm, &norm);
         self.project(rec, layer, &saved, &norm);
-        attention::forward(
-            rec,
-            &saved.q,
-            &saved.k,
-            &saved.v,
-            &self.ids.spans,
-            &saved.o,
-            &saved.lse,
-            self.shape(),
-        );
+        attention::forward(rec, &saved.q, &saved.k, &saved.v, &self.ids.spans, &saved.o, &saved.lse, self.shape());
         self.branches(rec, layer, &saved, &x, &out);
     }
 
     /// Records a block over the next tokens of one text, after `past` cached ones.
     pub fn forward_cached(&self, rec: &mut Recording, layer: usize, cache: &Cache, past: usize) {
         let h = self.config().hidden_size;
-        let (x, out) = (
-            self.rows(self.workspace.input(layer), h),
-            self.rows(self.workspace.input(layer + 1), h),
-        );
+        let (x, out) = (self.rows(self.workspace.input(layer), h), self.rows(self.workspace.input(layer + 1), h));
         let saved = self.saved(layer);
         let norm = self.rows(&self.workspace.scratch.norm, h);
         self.norm(rec, &x, &self.weights.blocks[layer].input_norm, &norm);
         self.project(rec, layer, &saved, &norm);
-        gather::backward(
-            rec,
-            &self.ids.positions,
-            &saved.k,
-            &cache.keys,
-            self.kv_dim(),
-        );
-        gather::backward(
-            rec,
-            &self.ids.positions,
-            &saved.v,
-            &cache.values,
-            self.kv_dim(),
-        );
-        attention::cached(
-            rec,
-            &saved.q,
-            &cache.keys,
-            &cache.values,
-            &saved.o,
-            past,
-            self.shape(),
-        );
+        gather::backward(rec, &self.ids.positions, &saved.k, &cache.keys, self.kv_dim());
+        gather::backward(rec, &self.ids.positions, &saved.v, &cache.values, self.kv_dim());
+        attention::cached(rec, &saved.q, &cache.keys, &cache.values, &saved.o, past, self.shape());
         self.branches(rec, layer, &saved, &x, &out);
     }
 
@@ -395,127 +253,42 @@ impl<'a> Pass<'a> {
         };
         let block: &BlockWeights = &self.weights.blocks[layer];
         let config = self.config();
-        let (h, f, q_dim, kv_dim) = (
-            config.hidden_size,
-            config.intermediate_size,
-            self.q_dim(),
-            self.kv_dim(),
-        );
+        let (h, f, q_dim, kv_dim) = (config.hidden_size, config.intermediate_size, self.q_dim(), self.kv_dim());
         let saved = self.saved(layer);
         let x = self.rows(self.workspace.input(layer), h);
-        let (norm, act) = (
-            self.rows(&self.workspace.scratch.norm, h),
-            self.rows(&self.workspace.scratch.act, f),
-        );
-        let (d, d_norm) = (
-            self.rows(&s.d, h),
-            self.rows(&self.workspace.scratch.branch, h),
-        );
+        let (norm, act) = (self.rows(&self.workspace.scratch.norm, h), self.rows(&self.workspace.scratch.act, f));
+        let (d, d_norm) = (self.rows(&s.d, h), self.rows(&self.workspace.scratch.branch, h));
         let (d_act, d_up) = (self.rows(&s.d_act, f), self.rows(&s.d_up, f));
 
         // out = mid + down(silu(gate)·up)
         swiglu::forward(rec, &saved.gate, &saved.up, &act);
-        self.linear_backward(
-            rec,
-            &self.module(layer, &saved, module::DOWN),
-            &act,
-            &d,
-            Some((&d_act, false)),
-        );
+        self.linear_backward(rec, &self.module(layer, &saved, module::DOWN), &act, &d, Some((&d_act, false)));
         let d_gate = act;
         swiglu::backward(rec, &saved.gate, &saved.up, &d_act, &d_gate, &d_up);
         // gate, up = projections of norm(mid)
         self.norm(rec, &saved.mid, &block.post_attention_norm, &norm);
-        self.linear_backward(
-            rec,
-            &self.module(layer, &saved, module::GATE),
-            &norm,
-            &d_gate,
-            Some((&d_norm, false)),
-        );
-        self.linear_backward(
-            rec,
-            &self.module(layer, &saved, module::UP),
-            &norm,
-            &d_up,
-            Some((&d_norm, true)),
-        );
+        self.linear_backward(rec, &self.module(layer, &saved, module::GATE), &norm, &d_gate, Some((&d_norm, false)));
+        self.linear_backward(rec, &self.module(layer, &saved, module::UP), &norm, &d_up, Some((&d_norm, true)));
         self.norm_backward(rec, &saved.mid, &block.post_attention_norm, &d_norm, &d);
 
         // mid = x + o_proj(o)
         let d_o = self.rows(&s.d_o, q_dim);
-        self.linear_backward(
-            rec,
-            &self.module(layer, &saved, module::O),
-            &saved.o,
-            &d,
-            Some((&d_o, false)),
-        );
+        self.linear_backward(rec, &self.module(layer, &saved, module::O), &saved.o, &d, Some((&d_o, false)));
         // o = attention(q, k, v)
-        let (dq, dk, dv) = (
-            self.rows(&s.dq, q_dim),
-            self.rows(&s.dk, kv_dim),
-            self.rows(&s.dv, kv_dim),
-        );
+        let (dq, dk, dv) = (self.rows(&s.dq, q_dim), self.rows(&s.dk, kv_dim), self.rows(&s.dv, kv_dim));
         let stats = self.rows(&s.stats, config.num_attention_heads * 2);
-        let Saved {
-            q, k, v, o, lse, ..
-        } = &saved;
-        attention::backward(
-            rec,
-            q,
-            k,
-            v,
-            &self.ids.spans,
-            o,
-            lse,
-            &d_o,
-            &stats,
-            &dq,
-            &dk,
-            &dv,
-            self.shape(),
-        );
+        let Saved { q, k, v, o, lse, .. } = &saved;
+        attention::backward(rec, q, k, v, &self.ids.spans, o, lse, &d_o, &stats, &dq, &dk, &dv, self.shape());
         // q, k = rope(norm(q_raw), norm(k_raw))
-        rope::backward(
-            rec,
-            &self.ids.positions,
-            &self.workspace.cos_sin,
-            &dq,
-            config.head_dim,
-        );
-        rope::backward(
-            rec,
-            &self.ids.positions,
-            &self.workspace.cos_sin,
-            &dk,
-            config.head_dim,
-        );
+        rope::backward(rec, &self.ids.positions, &self.workspace.cos_sin, &dq, config.head_dim);
+        rope::backward(rec, &self.ids.positions, &self.workspace.cos_sin, &dk, config.head_dim);
         let (dq, dk) = self.head_norm_backward(rec, block, &saved, s, dq, dk);
         // q_raw, k_raw, v = projections of norm(x)
         self.norm(rec, &x, &block.input_norm, &norm);
         let wanted = |accumulate: bool| (layer > 0).then_some((&d_norm, accumulate));
-        self.linear_backward(
-            rec,
-            &self.module(layer, &saved, module::Q),
-            &norm,
-            &dq,
-            wanted(false),
-        );
-        self.linear_backward(
-            rec,
-            &self.module(layer, &saved, module::K),
-            &norm,
-            &dk,
-            wanted(true),
-        );
-        self.linear_backward(
-            rec,
-            &self.module(layer, &saved, module::V),
-            &norm,
-            &dv,
-            wanted(true),
-        );
+        self.linear_backward(rec, &self.module(layer, &saved, module::Q), &norm, &dq, wanted(false));
+        self.linear_backward(rec, &self.module(layer, &saved, module::K), &norm, &dk, wanted(true));
+        self.linear_backward(rec, &self.module(layer, &saved, module::V), &norm, &dv, wanted(true));
         if layer > 0 {
             self.norm_backward(rec, &x, &block.input_norm, &d_norm, &d);
         }
@@ -532,36 +305,14 @@ impl<'a> Pass<'a> {
         dk: View,
     ) -> (View, View) {
         let config = self.config();
-        let (Some((q_norm, k_norm)), Some(q_raw), Some(k_raw), Some(dq_raw), Some(dk_raw)) = (
-            &block.qk_norm,
-            &saved.q_raw,
-            &saved.k_raw,
-            &scratch.dq_raw,
-            &scratch.dk_raw,
-        ) else {
+        let (Some((q_norm, k_norm)), Some(q_raw), Some(k_raw), Some(dq_raw), Some(dk_raw)) =
+            (&block.qk_norm, &saved.q_raw, &saved.k_raw, &scratch.dq_raw, &scratch.dk_raw)
+        else {
             return (dq, dk);
         };
         let (dq_raw, dk_raw) = (dq_raw.first(dq.len()), dk_raw.first(dk.len()));
-        rms_norm::backward(
-            rec,
-            q_raw,
-            q_norm,
-            &dq,
-            &dq_raw,
-            config.head_dim,
-            config.rms_norm_eps,
-            false,
-        );
-        rms_norm::backward(
-            rec,
-            k_raw,
-            k_norm,
-            &dk,
-            &dk_raw,
-            config.head_dim,
-            config.rms_norm_eps,
-            false,
-        );
+        rms_norm::backward(rec, q_raw, q_norm, &dq, &dq_raw, config.head_dim, config.rms_norm_eps, false);
+        rms_norm::backward(rec, k_raw, k_norm, &dk, &dk_raw, config.head_dim, config.rms_norm_eps, false);
         (dq_raw, dk_raw)
     }
 }

@@ -55,15 +55,10 @@ impl Weights {
     fn load(device: &Device, model: &EncoderModel) -> Result<Self, ModelError> {
         let tensor = |name: &str| -> Result<&Tensor, ModelError> {
             // `EncoderModel` checks its tensors against its configuration when it is opened.
-            model
-                .tensors
-                .get(name)
-                .ok_or_else(|| ModelError::Batch(format!("{} has no tensor {name}", model.name)))
+            model.tensors.get(name).ok_or_else(|| ModelError::Batch(format!("{} has no tensor {name}", model.name)))
         };
         let matrix = |name: &str| Ok::<_, ModelError>(device.upload_weight(tensor(name)?)?);
-        let upload = |name: &str, values: &[f32]| {
-            Ok::<_, ModelError>(device.upload_f32(name, values)?.view())
-        };
+        let upload = |name: &str, values: &[f32]| Ok::<_, ModelError>(device.upload_f32(name, values)?.view());
         let vector = |name: &str| upload(name, &tensor(name)?.to_f32()?);
         let table = |name: &str| {
             let weight = matrix(name)?;
@@ -85,11 +80,7 @@ impl Weights {
             // attention, whose weights sum to 1, so it is added once, behind the output.
             let output = tensor(&name("attention.output.dense.weight"))?;
             let output_bias = bias("attention.output.dense")?.to_f32()?;
-            let shift = through(
-                output,
-                &bias("attention.self.value")?.to_f32()?,
-                output_bias,
-            )?;
+            let shift = through(output, &bias("attention.self.value")?.to_f32()?, output_bias)?;
             Ok::<_, ModelError>(Block {
                 query: weight("attention.self.query")?,
                 query_bias: vector(&name("attention.self.query.bias"))?,
@@ -109,9 +100,7 @@ impl Weights {
             words: table("embeddings.word_embeddings.weight")?,
             positions: table("embeddings.position_embeddings.weight")?,
             norm: norm("embeddings.LayerNorm", &types[..model.config.hidden_size])?,
-            blocks: (0..model.config.num_hidden_layers)
-                .map(block)
-                .collect::<Result<_, _>>()?,
+            blocks: (0..model.config.num_hidden_layers).map(block).collect::<Result<_, _>>()?,
             config: model.config.clone(),
         })
     }
@@ -122,10 +111,7 @@ fn through(weight: &Tensor, x: &[f32], bias: Vec<f32>) -> Result<Vec<f32>, Model
     let dense = weight.to_f32()?;
     let rows = dense.chunks_exact(x.len()).zip(bias);
     let sums = rows.map(|(row, bias)| {
-        let products = row
-            .iter()
-            .zip(x)
-            .map(|(w, x)| f64::from(*w) * f64::from(*x));
+        let products = row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
         (products.sum::<f64>() + f64::from(bias)) as f32
     });
     Ok(sums.collect())
@@ -151,16 +137,10 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(
-        device: &Device,
-        config: &EncoderConfig,
-        capacity: Capacity,
-    ) -> Result<Self, DeviceError> {
+    fn new(device: &Device, config: &EncoderConfig, capacity: Capacity) -> Result<Self, DeviceError> {
         let n = capacity.tokens;
         let (h, f) = (config.hidden_size, config.intermediate_size);
-        let zeros = |label: &str, len: usize| {
-            Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view())
-        };
+        let zeros = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
         Ok(Self {
             x: zeros("hidden states", n * h)?,
             branch: zeros("branch", n * h)?,
@@ -191,11 +171,7 @@ impl<'a> EncoderRunner<'a> {
     ///
     /// # Errors
     /// Where the device has no room.
-    pub fn new(
-        device: &'a Device,
-        model: &EncoderModel,
-        capacity: Capacity,
-    ) -> Result<Self, ModelError> {
+    pub fn new(device: &'a Device, model: &EncoderModel, capacity: Capacity) -> Result<Self, ModelError> {
         Ok(Self {
             device,
             weights: Weights::load(device, model)?,
@@ -256,27 +232,16 @@ impl<'a> EncoderRunner<'a> {
         let config = &self.weights.config;
         batch.check(self.capacity, config.vocab_size)?;
         let most = config.max_position_embeddings;
-        let mut lengths = batch
-            .segments
-            .windows(2)
-            .map(|bounds| bounds[1] - bounds[0]);
+        let mut lengths = batch.segments.windows(2).map(|bounds| bounds[1] - bounds[0]);
         if let Some(length) = lengths.find(|length| *length as usize > most) {
-            return Err(ModelError::Batch(format!(
-                "a text of {length} tokens, the model has {most} positions"
-            )));
+            return Err(ModelError::Batch(format!("a text of {length} tokens, the model has {most} positions")));
         }
         Ok(self.ids.upload(self.device, batch)?)
     }
 
     /// Records the whole pass; the hidden states.
     fn forward(&self, rec: &mut Recording, ids: &BatchViews) -> View {
-        let Weights {
-            config,
-            words,
-            positions,
-            norm,
-            blocks,
-        } = &self.weights;
+        let Weights { config, words, positions, norm, blocks } = &self.weights;
         let n = ids.tokens.len();
         let (h, f) = (config.hidden_size, config.intermediate_size);
         let rows = |planned: &View, cols: usize| planned.first(n * cols);

@@ -19,11 +19,7 @@ const CPU_CHUNK: usize = 1 << 20;
 /// Vocabulary rows whose logits of `trained` positions are made at once on that device, where the vocabulary has as many.
 #[must_use]
 pub fn head_rows_at_once(device: &Device, trained: usize) -> usize {
-    let elements = if device.is_gpu() {
-        GPU_CHUNK
-    } else {
-        CPU_CHUNK
-    };
+    let elements = if device.is_gpu() { GPU_CHUNK } else { CPU_CHUNK };
     (elements / trained.max(1)).max(Weight::ROW_ALIGN)
 }
 
@@ -57,16 +53,9 @@ struct HeadBackward {
 }
 
 impl HeadBuffers {
-    pub fn new(
-        device: &Device,
-        weights: &Weights,
-        capacity: Capacity,
-        train: bool,
-    ) -> Result<Self, DeviceError> {
+    pub fn new(device: &Device, weights: &Weights, capacity: Capacity, train: bool) -> Result<Self, DeviceError> {
         let (r, h) = (capacity.trained.max(1), weights.config.hidden_size);
-        let zeros = |label: &str, len: usize| {
-            Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view())
-        };
+        let zeros = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
         let backward = || {
             Ok::<_, DeviceError>(HeadBackward {
                 acc: zeros("weighted head rows", r * h)?,
@@ -90,10 +79,7 @@ impl HeadBuffers {
 impl HeadBuffers {
     /// Room for one row `[1, H]` before and after the final norm.
     pub fn last_rows(&self, hidden_size: usize) -> (View, View) {
-        (
-            self.picked.first(hidden_size),
-            self.hidden.first(hidden_size),
-        )
+        (self.picked.first(hidden_size), self.hidden.first(hidden_size))
     }
 }
 
@@ -123,11 +109,7 @@ pub(crate) fn forward(
     rms_norm::forward(rec, &picked, &weights.norm, &hidden, h, config.rms_norm_eps);
     let state = buffers.state.first(r * 4);
     head::begin(rec, &state);
-    let acc = buffers
-        .backward
-        .as_ref()
-        .filter(|_| gradient)
-        .map(|backward| backward.acc.first(r * h));
+    let acc = buffers.backward.as_ref().filter(|_| gradient).map(|backward| backward.acc.first(r * h));
     if let Some(acc) = &acc {
         rec.clear(acc);
     }
@@ -176,27 +158,10 @@ pub(crate) fn backward(
     // The normalised rows have been multiplied with the last of the head.
     let (targets, d_hidden) = (b.targets.first(r * h), buffers.hidden.first(r * h));
     embedding::forward(rec, &ids.labels, &weights.head, &targets, weights.head_rows);
-    head::gradient(
-        rec,
-        &b.acc.first(r * h),
-        &buffers.state.first(r * 4),
-        &coefficients,
-        &targets,
-        &d_hidden,
-        h,
-    );
+    head::gradient(rec, &b.acc.first(r * h), &buffers.state.first(r * 4), &coefficients, &targets, &d_hidden, h);
     // hidden = norm(picked), picked = x[trained]
     let (picked, d_picked) = (buffers.picked.first(r * h), targets);
-    rms_norm::backward(
-        rec,
-        &picked,
-        &weights.norm,
-        &d_hidden,
-        &d_picked,
-        h,
-        config.rms_norm_eps,
-        false,
-    );
+    rms_norm::backward(rec, &picked, &weights.norm, &d_hidden, &d_picked, h, config.rms_norm_eps, false);
     rec.clear(d);
     gather::backward(rec, &ids.trained, &d_picked, d, h);
 }

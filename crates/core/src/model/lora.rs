@@ -121,11 +121,7 @@ impl Layout {
             in_features: slot.in_features,
             out_features: slot.out_features,
             a: flat[slot.a.clone()][..slot.rank * slot.in_features].to_vec(),
-            b: flat[slot.b.clone()]
-                .chunks_exact(slot.padded)
-                .flat_map(|row| &row[..slot.rank])
-                .copied()
-                .collect(),
+            b: flat[slot.b.clone()].chunks_exact(slot.padded).flat_map(|row| &row[..slot.rank]).copied().collect(),
         };
         self.slots.iter().map(pair).collect()
     }
@@ -154,24 +150,15 @@ pub(crate) struct Lora {
 }
 
 impl Lora {
-    pub fn load(
-        device: &Device,
-        adapter: &Adapter,
-        config: &ModelConfig,
-    ) -> Result<Self, ModelError> {
+    pub fn load(device: &Device, adapter: &Adapter, config: &ModelConfig) -> Result<Self, ModelError> {
         for pair in &adapter.pairs {
             let sizes = (pair.a.len(), pair.b.len());
             if sizes != (pair.rank * pair.in_features, pair.out_features * pair.rank) {
-                return Err(ModelError::State(format!(
-                    "{} has factors of {sizes:?} elements",
-                    pair.module
-                )));
+                return Err(ModelError::State(format!("{} has factors of {sizes:?} elements", pair.module)));
             }
         }
         let layout = Layout::new(adapter, config);
-        let parameters = device
-            .upload_f32("adapter", &layout.flatten(adapter))?
-            .view();
+        let parameters = device.upload_f32("adapter", &layout.flatten(adapter))?.view();
         Ok(Self { layout, parameters })
     }
 

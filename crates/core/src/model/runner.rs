@@ -67,29 +67,16 @@ impl<'a> Runner<'a> {
         options.capacity.check(options.max_length)?;
         let weights = Arc::clone(&base.0);
         let config = &weights.config;
-        let lora = adapter
-            .map(|adapter| Lora::load(device, adapter, config))
-            .transpose()?;
+        let lora = adapter.map(|adapter| Lora::load(device, adapter, config)).transpose()?;
         let layout = lora.as_ref().map(|lora| &lora.layout);
-        let workspace = Workspace::new(
-            device,
-            config,
-            layout,
-            options.capacity,
-            options.max_length,
-            Keep::Nothing,
-            false,
-        )?;
+        let workspace =
+            Workspace::new(device, config, layout, options.capacity, options.max_length, Keep::Nothing, false)?;
         let h = config.hidden_size;
         Ok(Self {
             head: HeadBuffers::new(device, &weights, options.capacity, false)?,
             ids: BatchBuffers::new(device, options.capacity)?,
-            normed: device
-                .alloc("final norm", Elem::F32, options.capacity.tokens * h)?
-                .view(),
-            pooled: device
-                .alloc("vectors", Elem::F32, options.capacity.samples * h)?
-                .view(),
+            normed: device.alloc("final norm", Elem::F32, options.capacity.tokens * h)?.view(),
+            pooled: device.alloc("vectors", Elem::F32, options.capacity.samples * h)?.view(),
             device,
             weights,
             lora,
@@ -120,10 +107,7 @@ impl<'a> Runner<'a> {
         }
         let rec = self.record_scores(batch)?;
         self.device.run(&rec)?;
-        Ok(self
-            .device
-            .read_f32(&self.head.log_p.first(batch.trained.len()))
-            .await?)
+        Ok(self.device.read_f32(&self.head.log_p.first(batch.trained.len())).await?)
     }
 
     /// Records the pass to a batch's log-probabilities.
@@ -197,24 +181,13 @@ impl<'a> Runner<'a> {
     }
 
     /// Uploads a batch and records the pass to its normalised hidden states.
-    fn record_hidden(
-        &self,
-        rec: &mut Recording,
-        batch: &Batch,
-    ) -> Result<(BatchViews, View), ModelError> {
+    fn record_hidden(&self, rec: &mut Recording, batch: &Batch) -> Result<(BatchViews, View), ModelError> {
         let config = &self.weights.config;
         batch.check(self.options.capacity, config.vocab_size)?;
         let ids = self.ids.upload(self.device, batch)?;
         let out = self.pass(&ids).forward_all(rec);
         let normed = self.normed.first(out.len());
-        rms_norm::forward(
-            rec,
-            &out,
-            &self.weights.norm,
-            &normed,
-            config.hidden_size,
-            config.rms_norm_eps,
-        );
+        rms_norm::forward(rec, &out, &self.weights.norm, &normed, config.hidden_size, config.rms_norm_eps);
         Ok((ids, normed))
     }
 
@@ -226,27 +199,12 @@ impl<'a> Runner<'a> {
         let config = &self.weights.config;
         let len = self.options.max_length * config.num_key_value_heads * config.head_dim;
         let cache = || {
-            let zeros = |label: &str| {
-                Ok::<_, DeviceError>(self.device.alloc(label, Elem::F32, len)?.view())
-            };
-            Ok::<_, DeviceError>(Cache {
-                keys: zeros("key cache")?,
-                values: zeros("value cache")?,
-            })
+            let zeros = |label: &str| Ok::<_, DeviceError>(self.device.alloc(label, Elem::F32, len)?.view());
+            Ok::<_, DeviceError>(Cache { keys: zeros("key cache")?, values: zeros("value cache")? })
         };
-        let caches = (0..config.num_hidden_layers)
-            .map(|_| cache())
-            .collect::<Result<Vec<_>, _>>()?;
-        let logits = self
-            .device
-            .alloc("next logits", Elem::F32, self.weights.head.rows())?
-            .view();
-        Ok(Generation {
-            runner: self,
-            caches,
-            logits,
-            past: 0,
-        })
+        let caches = (0..config.num_hidden_layers).map(|_| cache()).collect::<Result<Vec<_>, _>>()?;
+        let logits = self.device.alloc("next logits", Elem::F32, self.weights.head.rows())?.view();
+        Ok(Generation { runner: self, caches, logits, past: 0 })
     }
 }
 
@@ -342,41 +300,18 @@ impl Generation<'_, '_> {
         let pass = runner.pass(&ids);
         let mut rec = Recording::new();
         let x = runner.workspace.input(0).first(tokens.len() * h);
-        embedding::forward(
-            &mut rec,
-            &ids.tokens,
-            &weights.embedding,
-            &x,
-            weights.embedding_rows,
-        );
+        embedding::forward(&mut rec, &ids.tokens, &weights.embedding, &x, weights.embedding_rows);
         for (layer, cache) in self.caches.iter().enumerate() {
             pass.forward_cached(&mut rec, layer, cache, self.past);
         }
-        let out = runner
-            .workspace
-            .input(weights.blocks.len())
-            .first(tokens.len() * h);
+        let out = runner.workspace.input(weights.blocks.len()).first(tokens.len() * h);
         let (picked, hidden) = runner.head.last_rows(h);
         gather::forward(&mut rec, &ids.trained, &out, &picked, h);
-        rms_norm::forward(
-            &mut rec,
-            &picked,
-            &weights.norm,
-            &hidden,
-            h,
-            config.rms_norm_eps,
-        );
+        rms_norm::forward(&mut rec, &picked, &weights.norm, &hidden, h, config.rms_norm_eps);
         for first in (0..weights.head.rows()).step_by(weights.head_rows) {
             let rows = weights.head_rows.min(weights.head.rows() - first);
             let matrix = Matrix::rows_of(&weights.head, first, rows);
-            linear::forward(
-                &mut rec,
-                &hidden,
-                &matrix,
-                &self.logits.slice(first..first + rows),
-                1.0,
-                false,
-            );
+            linear::forward(&mut rec, &hidden, &matrix, &self.logits.slice(first..first + rows), 1.0, false);
         }
         Ok(rec)
     }

@@ -123,12 +123,7 @@ impl<'a> Tuner<'a> {
     ///
     /// # Errors
     /// Where the device has no room, or the adapter's factors do not fit their ranks.
-    pub fn on(
-        device: &'a Device,
-        base: &Base,
-        adapter: &Adapter,
-        options: TunerOptions,
-    ) -> Result<Self, ModelError> {
+    pub fn on(device: &'a Device, base: &Base, adapter: &Adapter, options: TunerOptions) -> Result<Self, ModelError> {
         options.capacity.check(options.max_length)?;
         let weights = Arc::clone(&base.0);
         let config = &weights.config;
@@ -136,15 +131,7 @@ impl<'a> Tuner<'a> {
         let dropout = adapter.config.dropout > 0.0;
         let plan = |device: &Device, keep: Keep| {
             let Capacity { .. } = options.capacity;
-            Workspace::new(
-                device,
-                config,
-                Some(&lora.layout),
-                options.capacity,
-                options.max_length,
-                keep,
-                dropout,
-            )
+            Workspace::new(device, config, Some(&lora.layout), options.capacity, options.max_length, keep, dropout)
         };
         let keep = match options.checkpoint {
             Checkpoint::On => Keep::Inputs,
@@ -152,18 +139,12 @@ impl<'a> Tuner<'a> {
             Checkpoint::Auto => {
                 let dry = Device::planning();
                 plan(&dry, Keep::Everything)?;
-                if dry.allocated_bytes() > AUTO_CHECKPOINT_BYTES {
-                    Keep::Inputs
-                } else {
-                    Keep::Everything
-                }
+                if dry.allocated_bytes() > AUTO_CHECKPOINT_BYTES { Keep::Inputs } else { Keep::Everything }
             }
         };
         let workspace = plan(device, keep)?;
         let moments = Moments::new(device, lora.layout.len)?;
-        let zeros = |label: &str, len: usize| {
-            Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view())
-        };
+        let zeros = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
         let optimizer = adamw::Buffers {
             parameters: lora.parameters.clone(),
             gradients: moments.gradients.clone(),
@@ -205,15 +186,8 @@ impl<'a> Tuner<'a> {
     ) -> Result<(), ModelError> {
         let planning = Device::planning();
         let mut dry = Tuner::new(&planning, model, adapter, options)?;
-        let batch = Batch::largest(
-            options.capacity.tokens,
-            options.capacity,
-            options.max_length.max(2),
-        );
-        let totals = StepTotals {
-            samples: 1,
-            tokens: 1,
-        };
+        let batch = Batch::largest(options.capacity.tokens, options.capacity, options.max_length.max(2));
+        let totals = StepTotals { samples: 1, tokens: 1 };
         let rec = dry.record(&batch, totals, &LossConfig::default())?;
         Ok(device.compile(&rec).await?)
     }
@@ -228,12 +202,7 @@ impl<'a> Tuner<'a> {
     ///
     /// # Errors
     /// Where the batch does not fit the plan or the device fails.
-    pub fn accumulate(
-        &mut self,
-        batch: &Batch,
-        step: StepTotals,
-        loss: &LossConfig,
-    ) -> Result<(), ModelError> {
+    pub fn accumulate(&mut self, batch: &Batch, step: StepTotals, loss: &LossConfig) -> Result<(), ModelError> {
         batch.check(self.options.capacity, self.weights.config.vocab_size)?;
         if batch.trained.is_empty() {
             return Ok(());
@@ -246,18 +215,9 @@ impl<'a> Tuner<'a> {
     }
 
     /// Records forward and backward of one micro-batch, whose ids it takes to the device.
-    fn record(
-        &mut self,
-        batch: &Batch,
-        step: StepTotals,
-        loss: &LossConfig,
-    ) -> Result<Recording, ModelError> {
+    fn record(&mut self, batch: &Batch, step: StepTotals, loss: &LossConfig) -> Result<Recording, ModelError> {
         let ids = self.ids.upload(self.device, batch)?;
-        let dropout = Dropout {
-            p: self.config.dropout,
-            seed: self.options.seed,
-            pass: self.passes,
-        };
+        let dropout = Dropout { p: self.config.dropout, seed: self.options.seed, pass: self.passes };
         let pass = Pass {
             weights: &self.weights,
             lora: Some(&self.lora),
@@ -271,16 +231,7 @@ impl<'a> Tuner<'a> {
         head::forward(&mut rec, &self.weights, &self.head, &ids, &out, true);
         if let Some(scratch) = &self.workspace.scratch.backward {
             let d = scratch.d.first(out.len());
-            head::backward(
-                &mut rec,
-                &self.weights,
-                &self.head,
-                &ids,
-                &self.optimizer.totals,
-                &d,
-                loss,
-                step,
-            );
+            head::backward(&mut rec, &self.weights, &self.head, &ids, &self.optimizer.totals, &d, loss, step);
         }
         for layer in (0..self.weights.blocks.len()).rev() {
             if self.keep == Keep::Inputs {
@@ -301,15 +252,8 @@ impl<'a> Tuner<'a> {
         if !self.device.measures() {
             return Ok(());
         }
-        let TunerOptions {
-            capacity,
-            max_length,
-            ..
-        } = self.options;
-        let totals = StepTotals {
-            samples: 1,
-            tokens: 1,
-        };
+        let TunerOptions { capacity, max_length, .. } = self.options;
+        let totals = StepTotals { samples: 1, tokens: 1 };
         for tokens in every_class(2, capacity.tokens.max(2)) {
             let batch = Batch::largest(tokens, capacity, max_length.max(2));
             let rec = self.record(&batch, totals, &LossConfig::default())?;
@@ -325,8 +269,7 @@ impl<'a> Tuner<'a> {
     /// Where the device fails.
     pub fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), ModelError> {
         if self.pending == self.metrics.len() * ROWS {
-            self.metrics
-                .push(self.device.alloc("metrics", Elem::F32, ROWS * ROW)?.view());
+            self.metrics.push(self.device.alloc("metrics", Elem::F32, ROWS * ROW)?.view());
         }
         let row = self.pending % ROWS * ROW;
         let metrics = self.metrics[self.pending / ROWS].slice(row..row + STATE);
@@ -409,10 +352,7 @@ impl<'a> Tuner<'a> {
         let out = pass.forward_all(&mut rec);
         head::forward(&mut rec, &self.weights, &self.head, &ids, &out, false);
         self.device.run(&rec)?;
-        Ok(self
-            .device
-            .read_f32(&self.head.log_p.first(batch.trained.len()))
-            .await?)
+        Ok(self.device.read_f32(&self.head.log_p.first(batch.trained.len())).await?)
     }
 
     /// The adapter as it is now.
@@ -421,10 +361,7 @@ impl<'a> Tuner<'a> {
     /// Where the device failed.
     pub async fn adapter(&self) -> Result<Adapter, ModelError> {
         let flat = self.device.read_f32(&self.lora.parameters).await?;
-        Ok(Adapter {
-            config: self.config.clone(),
-            pairs: self.lora.layout.pairs(&flat),
-        })
+        Ok(Adapter { config: self.config.clone(), pairs: self.lora.layout.pairs(&flat) })
     }
 
     /// The gradient gathered so far, by the adapter's tensors.
@@ -433,10 +370,7 @@ impl<'a> Tuner<'a> {
     /// Where the device failed.
     pub async fn gradients(&self) -> Result<Adapter, ModelError> {
         let flat = self.device.read_f32(&self.moments.gradients).await?;
-        Ok(Adapter {
-            config: self.config.clone(),
-            pairs: self.lora.layout.pairs(&flat),
-        })
+        Ok(Adapter { config: self.config.clone(), pairs: self.lora.layout.pairs(&flat) })
     }
 
     /// As [`Self::gradients`], flat and without loss from the f64 device.
@@ -476,9 +410,7 @@ impl<'a> Tuner<'a> {
         let (found, len) = (sums.len(), self.lora.layout.len);
         let expected = len + self.optimizer.totals.len();
         if found != expected {
-            return Err(ModelError::State(format!(
-                "a step's sums are {found} numbers, this adapter needs {expected}"
-            )));
+            return Err(ModelError::State(format!("a step's sums are {found} numbers, this adapter needs {expected}")));
         }
         let (gradient, totals) = sums.split_at(len);
         self.device.write_f32(&self.moments.gradients, gradient)?;
@@ -519,29 +451,16 @@ impl<'a> Tuner<'a> {
     pub fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), ModelError> {
         for (name, found, expected) in [
             ("control", state.control.len(), STATE),
-            (
-                "first_moment",
-                state.first_moment.len(),
-                self.lora.layout.len,
-            ),
-            (
-                "second_moment",
-                state.second_moment.len(),
-                self.lora.layout.len,
-            ),
+            ("first_moment", state.first_moment.len(), self.lora.layout.len),
+            ("second_moment", state.second_moment.len(), self.lora.layout.len),
         ] {
             if found != expected {
-                return Err(ModelError::State(format!(
-                    "{name} holds {found} numbers, this adapter needs {expected}"
-                )));
+                return Err(ModelError::State(format!("{name} holds {found} numbers, this adapter needs {expected}")));
             }
         }
-        self.device
-            .write_f32(&self.optimizer.state, &state.control)?;
-        self.device
-            .write_f32(&self.moments.first, &state.first_moment)?;
-        self.device
-            .write_f32(&self.moments.second, &state.second_moment)?;
+        self.device.write_f32(&self.optimizer.state, &state.control)?;
+        self.device.write_f32(&self.moments.first, &state.first_moment)?;
+        self.device.write_f32(&self.moments.second, &state.second_moment)?;
         self.passes = state.passes;
         Ok(())
     }
@@ -552,13 +471,7 @@ impl Pass<'_> {
     pub(crate) fn forward_all(&self, rec: &mut Recording) -> View {
         let len = self.ids.tokens.len() * self.weights.config.hidden_size;
         let x = self.workspace.input(0).first(len);
-        embedding::forward(
-            rec,
-            &self.ids.tokens,
-            &self.weights.embedding,
-            &x,
-            self.weights.embedding_rows,
-        );
+        embedding::forward(rec, &self.ids.tokens, &self.weights.embedding, &x, self.weights.embedding_rows);
         for layer in 0..self.weights.blocks.len() {
             self.forward(rec, layer);
         }

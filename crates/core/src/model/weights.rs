@@ -82,11 +82,7 @@ impl Base {
     ///
     /// # Errors
     /// Where the device has no room, or a file can no longer be read.
-    pub async fn stream(
-        device: &Device,
-        model: &Model,
-        mut on_progress: impl FnMut(u64),
-    ) -> Result<Self, ModelError> {
+    pub async fn stream(device: &Device, model: &Model, mut on_progress: impl FnMut(u64)) -> Result<Self, ModelError> {
         let mut parts = Parts::default();
         let (mut done, mut waited) = (0, 0);
         for tensor in model.tensors.values() {
@@ -148,24 +144,12 @@ impl Parts {
                 input_norm: vector(&format!("{block}.input_layernorm.weight"))?,
                 post_attention_norm: vector(&format!("{block}.post_attention_layernorm.weight"))?,
                 qk_norm,
-                linears: [
-                    linear(0)?,
-                    linear(1)?,
-                    linear(2)?,
-                    linear(3)?,
-                    linear(4)?,
-                    linear(5)?,
-                    linear(6)?,
-                ],
+                linears: [linear(0)?, linear(1)?, linear(2)?, linear(3)?, linear(4)?, linear(5)?, linear(6)?],
             })
         });
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let embedding = matrix("model.embed_tokens.weight")?;
-        let head = if config.tie_word_embeddings {
-            embedding.clone()
-        } else {
-            matrix("lm_head.weight")?
-        };
+        let head = if config.tie_word_embeddings { embedding.clone() } else { matrix("lm_head.weight")? };
         Ok(Base(Arc::new(Weights {
             embedding_rows: rows_per_binding(device, &embedding),
             head_rows: rows_per_binding(device, &head),
@@ -187,11 +171,6 @@ fn upload(device: &Device, tensor: &Tensor) -> Result<Weight, ModelError> {
     }
     let mut bytes = tensor.bytes()?.to_vec();
     bytes.resize(rows * tensor.dtype.row_bytes(tensor.cols()), 0);
-    let padded = Tensor::new(
-        tensor.name.clone(),
-        tensor.dtype,
-        vec![rows, tensor.cols()],
-        bytes,
-    )?;
+    let padded = Tensor::new(tensor.name.clone(), tensor.dtype, vec![rows, tensor.cols()], bytes)?;
     Ok(device.upload_weight(&padded)?)
 }

@@ -108,9 +108,7 @@ impl Workspace {
         let (h, f) = (config.hidden_size, config.intermediate_size);
         let q_dim = config.num_attention_heads * config.head_dim;
         let kv_dim = config.num_key_value_heads * config.head_dim;
-        let zeros = |label: &str, len: usize| {
-            Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view())
-        };
+        let zeros = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
         let raw = |label: &str, len: usize| config.qk_norm.then(|| zeros(label, len)).transpose();
         let layers = config.num_hidden_layers;
 
@@ -119,9 +117,8 @@ impl Workspace {
             if let Some(layout) = layout {
                 for (module, xa) in xa.iter_mut().enumerate() {
                     // A set that serves all blocks is as wide as the widest of them.
-                    let ranks = (0..layers).filter(|other| {
-                        keep == Keep::Everything && *other == layer || keep != Keep::Everything
-                    });
+                    let ranks = (0..layers)
+                        .filter(|other| keep == Keep::Everything && *other == layer || keep != Keep::Everything);
                     let rank = ranks
                         .filter_map(|layer| layout.by_module[layer][module])
                         .map(|slot| layout.slots[slot].padded)
@@ -157,10 +154,7 @@ impl Workspace {
                 dk_raw: raw("gradient of raw keys", n * kv_dim)?,
                 dv: zeros("gradient of values", n * kv_dim)?,
                 stats: zeros("attention statistics", n * config.num_attention_heads * 2)?,
-                dxa: zeros(
-                    "gradient of x·A",
-                    n * layout.map_or(0, |layout| layout.max_rank),
-                )?,
+                dxa: zeros("gradient of x·A", n * layout.map_or(0, |layout| layout.max_rank))?,
                 d_dropped: dropped("gradient of a dropped-out input")?,
             })
         };
@@ -170,9 +164,7 @@ impl Workspace {
             Keep::Everything => (layers + 1, layers),
         };
         Ok(Self {
-            inputs: (0..inputs)
-                .map(|_| zeros("residual", n * h))
-                .collect::<Result<_, _>>()?,
+            inputs: (0..inputs).map(|_| zeros("residual", n * h)).collect::<Result<_, _>>()?,
             saved: (0..sets).map(saved).collect::<Result<_, _>>()?,
             scratch: Scratch {
                 norm: zeros("norm", n * h)?,
@@ -181,12 +173,7 @@ impl Workspace {
                 backward: (keep != Keep::Nothing).then(backward).transpose()?,
                 dropped: dropped("dropped-out input")?,
             },
-            cos_sin: device
-                .upload_f32(
-                    "rope table",
-                    &crate::ops::rope::table(&config.inv_freq(), positions),
-                )?
-                .view(),
+            cos_sin: device.upload_f32("rope table", &crate::ops::rope::table(&config.inv_freq(), positions))?.view(),
         })
     }
 

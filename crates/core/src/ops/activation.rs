@@ -32,11 +32,7 @@ const KINDS: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activati
 static FORWARD: Kernel = Kernel {
     shader: "activation",
     entry: "forward",
-    bindings: &[
-        ("x", Access::Read),
-        ("bias", Access::Read),
-        ("y", Access::Write),
-    ],
+    bindings: &[("x", Access::Read), ("bias", Access::Read), ("y", Access::Write)],
     params_size: size_of::<Params>(),
     cpu_f32: forward_cpu,
     cpu_f64: forward_cpu,
@@ -45,24 +41,14 @@ static FORWARD: Kernel = Kernel {
 static BACKWARD: Kernel = Kernel {
     shader: "activation",
     entry: "backward",
-    bindings: &[
-        ("x", Access::Read),
-        ("bias", Access::Read),
-        ("dy", Access::Read),
-        ("dx", Access::Write),
-    ],
+    bindings: &[("x", Access::Read), ("bias", Access::Read), ("dy", Access::Read), ("dx", Access::Write)],
     params_size: size_of::<Params>(),
     cpu_f32: backward_cpu,
     cpu_f64: backward_cpu,
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "activation",
-    kernels: &[&FORWARD, &BACKWARD],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "activation", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
 
 /// y = f(x + bias), of x `[N, F]` and bias `[F]`.
 pub fn forward(rec: &mut Recording, x: &View, bias: &View, y: &View, kind: Activation) {
@@ -72,14 +58,7 @@ pub fn forward(rec: &mut Recording, x: &View, bias: &View, y: &View, kind: Activ
 }
 
 /// dx, the gradient of x.
-pub fn backward(
-    rec: &mut Recording,
-    x: &View,
-    bias: &View,
-    dy: &View,
-    dx: &View,
-    kind: Activation,
-) {
+pub fn backward(rec: &mut Recording, x: &View, bias: &View, dy: &View, dx: &View, kind: Activation) {
     let args = vec![x.into(), bias.into(), dy.into(), dx.into()];
     let params = params(x, bias, kind);
     rec.dispatch(&BACKWARD, &[], &params, args, groups(x.len()));
@@ -113,9 +92,7 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
     let kind = KINDS[call.params::<Params>().kind as usize];
     let [x, bias, dy, dx] = call.args();
     let (x, bias, dy) = (x.read(), bias.read(), dy.read());
-    let inputs = x
-        .par_chunks_exact(bias.len())
-        .zip(dy.par_chunks_exact(bias.len()));
+    let inputs = x.par_chunks_exact(bias.len()).zip(dy.par_chunks_exact(bias.len()));
     dx.write()
         .par_chunks_exact_mut(bias.len())
         .zip(inputs)
@@ -125,10 +102,9 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
 
 fn cases() -> Vec<Case> {
     let case = |kind: Activation, rows: usize, cols: usize, scale: f32| {
-        Case::new(
-            format!("{kind:?} of {rows} rows of {cols} up to {scale}"),
-            move |rec, t| forward(rec, t.view("x"), t.view("bias"), t.view("y"), kind),
-        )
+        Case::new(format!("{kind:?} of {rows} rows of {cols} up to {scale}"), move |rec, t| {
+            forward(rec, t.view("x"), t.view("bias"), t.view("y"), kind)
+        })
         .input("x", &[rows, cols], Fill::Random(scale))
         .input("bias", &[cols], Fill::Random(1.0))
         .output("y", &[rows, cols])
@@ -139,10 +115,8 @@ fn cases() -> Vec<Case> {
             backward(rec, x, bias, dy, dx, kind);
         })
     };
-    let mut cases: Vec<Case> = KINDS
-        .into_iter()
-        .flat_map(|kind| [case(kind, 3, 21, 5.0), case(kind, 2, 5, 200.0)])
-        .collect();
+    let mut cases: Vec<Case> =
+        KINDS.into_iter().flat_map(|kind| [case(kind, 3, 21, 5.0), case(kind, 2, 5, 200.0)]).collect();
     for (rows, cols) in [(1, 1), (1, 64), (5, 65), (33, 1536)] {
         cases.push(case(Activation::Gelu, rows, cols, 3.0));
     }

@@ -39,13 +39,7 @@ pub struct AdamW {
 
 impl Default for AdamW {
     fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.01,
-            max_grad_norm: 1.0,
-        }
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 }
     }
 }
 
@@ -110,12 +104,7 @@ static UPDATE: Kernel = Kernel {
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "adamw",
-    kernels: &[&NORM, &CONTROL, &UPDATE],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "adamw", kernels: &[&NORM, &CONTROL, &UPDATE], variants: &[&[]], cases };
 
 /// What a step reads and writes.
 #[derive(Debug, Clone)]
@@ -153,47 +142,20 @@ pub fn step(rec: &mut Recording, buffers: &Buffers, metrics: &View, lr: f64, set
         max_norm: settings.max_grad_norm as f32,
         pad: [0.0; 2],
     };
-    let Buffers {
-        parameters,
-        gradients,
-        first_moment,
-        second_moment,
-        partial,
-        totals,
-        state,
-    } = buffers;
-    rec.dispatch(
-        &NORM,
-        &[],
-        &params,
-        vec![gradients.into(), partial.into()],
-        grid_1d(blocks),
-    );
+    let Buffers { parameters, gradients, first_moment, second_moment, partial, totals, state } = buffers;
+    rec.dispatch(&NORM, &[], &params, vec![gradients.into(), partial.into()], grid_1d(blocks));
     let args = vec![partial.into(), totals.into(), state.into(), metrics.into()];
     rec.dispatch(&CONTROL, &[], &params, args, [1, 1, 1]);
-    let args = vec![
-        state.into(),
-        parameters.into(),
-        gradients.into(),
-        first_moment.into(),
-        second_moment.into(),
-    ];
+    let args = vec![state.into(), parameters.into(), gradients.into(), first_moment.into(), second_moment.into()];
     rec.dispatch(&UPDATE, &[], &params, args, groups(len));
 }
 
 fn norm_cpu<T: Real>(call: Call<'_, T>) {
     let [gradient, partial] = call.args();
-    let blocks = gradient
-        .read()
-        .par_chunks(BLOCK)
-        .zip(partial.write().par_chunks_exact_mut(2));
+    let blocks = gradient.read().par_chunks(BLOCK).zip(partial.write().par_chunks_exact_mut(2));
     blocks.for_each(|(gradient, partial)| {
         let bad = gradient.iter().position(|g| !g.is_finite());
-        partial[0] = gradient
-            .iter()
-            .filter(|g| g.is_finite())
-            .map(|g| *g * *g)
-            .sum();
+        partial[0] = gradient.iter().filter(|g| g.is_finite()).map(|g| *g * *g).sum();
         partial[1] = T::from_f64(bad.unwrap_or(BLOCK) as f64);
     });
 }
@@ -201,12 +163,7 @@ fn norm_cpu<T: Real>(call: Call<'_, T>) {
 fn control_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let [partials, totals, state, metrics] = call.args();
-    let (partials, totals, state, metrics) = (
-        partials.read(),
-        totals.write(),
-        state.write(),
-        metrics.write(),
-    );
+    let (partials, totals, state, metrics) = (partials.read(), totals.write(), state.write(), metrics.write());
     let blocks = || partials.chunks_exact(2).take(params.blocks as usize);
     let norm = blocks().map(|block| block[0]).sum::<T>().sqrt();
     let bad = blocks().position(|block| block[1] < T::from_f64(BLOCK as f64));
@@ -217,11 +174,7 @@ fn control_cpu<T: Real>(call: Call<'_, T>) {
         state[2] += T::ONE;
     }
     let max_norm = T::from_f32(params.max_norm);
-    let clip = if max_norm > T::ZERO {
-        T::ONE.min(max_norm / (norm + T::from_f32(1e-6)))
-    } else {
-        T::ONE
-    };
+    let clip = if max_norm > T::ZERO { T::ONE.min(max_norm / (norm + T::from_f32(1e-6))) } else { T::ONE };
     state[3] = clip;
     state[4] = if skip { T::ZERO } else { T::ONE };
     metrics[..4].copy_from_slice(&totals[..4]);
@@ -237,50 +190,30 @@ fn update_cpu<T: Real>(call: Call<'_, T>) {
     let [state, parameters, gradients, first, second] = call.args();
     let state = state.read();
     let number = T::from_f32;
-    let (beta1, beta2, lr) = (
-        number(params.beta1),
-        number(params.beta2),
-        number(params.lr),
-    );
-    let (rest1, rest2) = (
-        number(params.one_minus_beta1),
-        number(params.one_minus_beta2),
-    );
+    let (beta1, beta2, lr) = (number(params.beta1), number(params.beta2), number(params.lr));
+    let (rest1, rest2) = (number(params.one_minus_beta1), number(params.one_minus_beta2));
     let (eps, decay) = (number(params.eps), number(params.weight_decay));
-    let moments = first
-        .write()
-        .par_chunks_mut(CPU_CHUNK)
-        .zip(second.write().par_chunks_mut(CPU_CHUNK));
-    let parameters = parameters
-        .write()
-        .par_chunks_mut(CPU_CHUNK)
-        .zip(gradients.write().par_chunks_mut(CPU_CHUNK));
-    parameters
-        .zip(moments)
-        .for_each(|((parameters, gradients), (first, second))| {
-            if state[4] == T::ONE {
-                let moments = first.iter_mut().zip(second);
-                for ((parameter, gradient), (m, v)) in
-                    parameters.iter_mut().zip(&*gradients).zip(moments)
-                {
-                    let g = *gradient * state[3];
-                    *m = beta1 * *m + rest1 * g;
-                    *v = beta2 * *v + rest2 * g * g;
-                    let step = (*m / state[0]) / ((*v / state[1]).sqrt() + eps);
-                    *parameter = *parameter - lr * (decay * *parameter + step);
-                }
+    let moments = first.write().par_chunks_mut(CPU_CHUNK).zip(second.write().par_chunks_mut(CPU_CHUNK));
+    let parameters = parameters.write().par_chunks_mut(CPU_CHUNK).zip(gradients.write().par_chunks_mut(CPU_CHUNK));
+    parameters.zip(moments).for_each(|((parameters, gradients), (first, second))| {
+        if state[4] == T::ONE {
+            let moments = first.iter_mut().zip(second);
+            for ((parameter, gradient), (m, v)) in parameters.iter_mut().zip(&*gradients).zip(moments) {
+                let g = *gradient * state[3];
+                *m = beta1 * *m + rest1 * g;
+                *v = beta2 * *v + rest2 * g * g;
+                let step = (*m / state[0]) / ((*v / state[1]).sqrt() + eps);
+                *parameter = *parameter - lr * (decay * *parameter + step);
             }
-            gradients.fill(T::ZERO);
-        });
+        }
+        gradients.fill(T::ZERO);
+    });
 }
 
 fn cases() -> Vec<Case> {
     let case = |label: &str, len: usize, gradient: Fill, max_grad_norm: f64| {
         let blocks = len.div_ceil(BLOCK);
-        let settings = AdamW {
-            max_grad_norm,
-            ..AdamW::default()
-        };
+        let settings = AdamW { max_grad_norm, ..AdamW::default() };
         Case::new(format!("{label}, {len} parameters"), move |rec, t| {
             let buffers = Buffers {
                 parameters: t.view("parameters").clone(),
@@ -304,11 +237,7 @@ fn cases() -> Vec<Case> {
         .input("partial", &[blocks, 2], Fill::Poison)
         .input("totals", &[4], Fill::Values(vec![1.5, 20.0, 12.0, 0.0]))
         .updates("totals")
-        .input(
-            "state",
-            &[STATE],
-            Fill::Values(vec![0.1, 0.001, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
-        )
+        .input("state", &[STATE], Fill::Values(vec![0.1, 0.001, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
         .updates("state")
         .output("metrics", &[STATE])
     };

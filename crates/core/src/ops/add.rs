@@ -20,11 +20,7 @@ struct Params {
 static RESIDUAL: Kernel = Kernel {
     shader: "add",
     entry: "residual",
-    bindings: &[
-        ("a", Access::Read),
-        ("b", Access::Read),
-        ("y", Access::Write),
-    ],
+    bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
     params_size: size_of::<Params>(),
     cpu_f32: residual_cpu,
     cpu_f64: residual_cpu,
@@ -40,72 +36,38 @@ static ADD_BIAS: Kernel = Kernel {
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "add",
-    kernels: &[&RESIDUAL, &ADD_BIAS],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "add", kernels: &[&RESIDUAL, &ADD_BIAS], variants: &[&[]], cases };
 
 /// y = a + b, all of one length.
 pub fn residual(rec: &mut Recording, a: &View, b: &View, y: &View) {
-    let params = Params {
-        len: y.len() as u32,
-        cols: 1,
-        pad: [0; 2],
-    };
-    rec.dispatch(
-        &RESIDUAL,
-        &[],
-        &params,
-        vec![a.into(), b.into(), y.into()],
-        groups(y.len()),
-    );
+    let params = Params { len: y.len() as u32, cols: 1, pad: [0; 2] };
+    rec.dispatch(&RESIDUAL, &[], &params, vec![a.into(), b.into(), y.into()], groups(y.len()));
 }
 
 /// Adds bias `[cols]` to every row of x `[N, cols]`.
 pub fn add_bias(rec: &mut Recording, bias: &View, x: &View) {
-    let params = Params {
-        len: x.len() as u32,
-        cols: bias.len() as u32,
-        pad: [0; 2],
-    };
-    rec.dispatch(
-        &ADD_BIAS,
-        &[],
-        &params,
-        vec![bias.into(), x.into()],
-        groups(x.len()),
-    );
+    let params = Params { len: x.len() as u32, cols: bias.len() as u32, pad: [0; 2] };
+    rec.dispatch(&ADD_BIAS, &[], &params, vec![bias.into(), x.into()], groups(x.len()));
 }
 
 fn residual_cpu<T: Real>(call: Call<'_, T>) {
     let [a, b, y] = call.args();
-    let inputs = a
-        .read()
-        .par_chunks(CPU_CHUNK)
-        .zip(b.read().par_chunks(CPU_CHUNK));
-    y.write()
-        .par_chunks_mut(CPU_CHUNK)
-        .zip(inputs)
-        .for_each(|(y, (a, b))| {
-            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                *y = *a + *b;
-            }
-        });
+    let inputs = a.read().par_chunks(CPU_CHUNK).zip(b.read().par_chunks(CPU_CHUNK));
+    y.write().par_chunks_mut(CPU_CHUNK).zip(inputs).for_each(|(y, (a, b))| {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            *y = *a + *b;
+        }
+    });
 }
 
 fn add_bias_cpu<T: Real>(call: Call<'_, T>) {
     let [bias, x] = call.args();
     let bias = bias.read();
-    x.write()
-        .par_chunks_exact_mut(bias.len())
-        .with_min_len(16)
-        .for_each(|x| {
-            for (x, bias) in x.iter_mut().zip(bias) {
-                *x += *bias;
-            }
-        });
+    x.write().par_chunks_exact_mut(bias.len()).with_min_len(16).for_each(|x| {
+        for (x, bias) in x.iter_mut().zip(bias) {
+            *x += *bias;
+        }
+    });
 }
 
 fn cases() -> Vec<Case> {
@@ -125,12 +87,5 @@ fn cases() -> Vec<Case> {
         .input("x", &[rows, cols], Fill::Random(1.0))
         .updates("x")
     };
-    vec![
-        residual_of(1),
-        residual_of(65),
-        residual_of(70_001),
-        bias_of(1, 4),
-        bias_of(7, 9),
-        bias_of(33, 576),
-    ]
+    vec![residual_of(1), residual_of(65), residual_of(70_001), bias_of(1, 4), bias_of(7, 9), bias_of(33, 576)]
 }

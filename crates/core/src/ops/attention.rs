@@ -112,12 +112,7 @@ static FORWARD: Kernel = Kernel {
 static GATHER_STATS: Kernel = Kernel {
     shader: "attention_backward",
     entry: "gather_stats",
-    bindings: &[
-        ("d_o", Access::Read),
-        ("stats", Access::Write),
-        ("o", Access::Read),
-        ("lse", Access::Read),
-    ],
+    bindings: &[("d_o", Access::Read), ("stats", Access::Write), ("o", Access::Read), ("lse", Access::Read)],
     params_size: size_of::<Params>(),
     cpu_f32: done_by_backward_kv,
     cpu_f64: done_by_backward_kv,
@@ -182,12 +177,8 @@ static DECODE: Kernel = Kernel {
     cpu_f64: cached_cpu,
 };
 
-const CACHED_BINDINGS: &[(&str, Access)] = &[
-    ("q", Access::Read),
-    ("k", Access::Read),
-    ("v", Access::Read),
-    ("o", Access::Write),
-];
+const CACHED_BINDINGS: &[(&str, Access)] =
+    &[("q", Access::Read), ("k", Access::Read), ("v", Access::Read), ("o", Access::Write)];
 
 /// New tokens from which on a block of queries is taken together.
 const PREFILL_FROM: usize = 6;
@@ -195,43 +186,20 @@ const PREFILL_FROM: usize = 6;
 /// The registry's entry.
 pub static OP: Op = Op {
     name: "attention",
-    kernels: &[
-        &FORWARD,
-        &GATHER_STATS,
-        &BACKWARD_Q,
-        &BACKWARD_KV,
-        &PREFILL,
-        &DECODE,
-    ],
+    kernels: &[&FORWARD, &GATHER_STATS, &BACKWARD_Q, &BACKWARD_KV, &PREFILL, &DECODE],
     variants: &[&[]],
     cases,
 };
 
 /// Writes o `[N, Q·D]` and lse `[N, Q]` of packed samples. `spans` `[N, 2]` holds, for each token, the first token of
 /// its sample and one past the last; samples lie one after the other.
-pub fn forward(
-    rec: &mut Recording,
-    q: &View,
-    k: &View,
-    v: &View,
-    spans: &View,
-    o: &View,
-    lse: &View,
-    shape: Shape,
-) {
+pub fn forward(rec: &mut Recording, q: &View, k: &View, v: &View, spans: &View, o: &View, lse: &View, shape: Shape) {
     let params = shape.params(spans.len() / 2, 0);
     rec.dispatch(
         &FORWARD,
         &[],
         &params,
-        vec![
-            q.into(),
-            k.into(),
-            v.into(),
-            o.into(),
-            spans.into(),
-            lse.into(),
-        ],
+        vec![q.into(), k.into(), v.into(), o.into(), spans.into(), lse.into()],
         params.grid(params.heads),
     );
 }
@@ -262,40 +230,14 @@ pub fn backward(
         groups((params.tokens * params.heads) as usize),
     );
     let inputs = [d_o, stats, q, k, v, spans];
-    let args = |outputs: &[&View]| {
-        [&inputs, outputs]
-            .concat()
-            .into_iter()
-            .map(Arg::from)
-            .collect()
-    };
-    rec.dispatch(
-        &BACKWARD_Q,
-        &[],
-        &params,
-        args(&[dq]),
-        params.grid(params.heads),
-    );
-    rec.dispatch(
-        &BACKWARD_KV,
-        &[],
-        &params,
-        args(&[dk, dv, o, lse, dq]),
-        params.grid(params.kv_heads),
-    );
+    let args = |outputs: &[&View]| [&inputs, outputs].concat().into_iter().map(Arg::from).collect();
+    rec.dispatch(&BACKWARD_Q, &[], &params, args(&[dq]), params.grid(params.heads));
+    rec.dispatch(&BACKWARD_KV, &[], &params, args(&[dk, dv, o, lse, dq]), params.grid(params.kv_heads));
 }
 
 /// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and `values`
 /// `[capacity, K·D]`, which hold the new tokens' own too. Rows beyond those are not read. Always causal.
-pub fn cached(
-    rec: &mut Recording,
-    q: &View,
-    keys: &View,
-    values: &View,
-    o: &View,
-    past: usize,
-    shape: Shape,
-) {
+pub fn cached(rec: &mut Recording, q: &View, keys: &View, values: &View, o: &View, past: usize, shape: Shape) {
     let tokens = q.len() / (shape.heads * shape.head_dim);
     let params = shape.params(tokens, past);
     let (kernel, grid) = if tokens < PREFILL_FROM {
@@ -303,13 +245,7 @@ pub fn cached(
     } else {
         (&PREFILL, params.grid(params.heads))
     };
-    rec.dispatch(
-        kernel,
-        &[],
-        &params,
-        vec![q.into(), keys.into(), values.into(), o.into()],
-        grid,
-    );
+    rec.dispatch(kernel, &[], &params, vec![q.into(), keys.into(), values.into(), o.into()], grid);
 }
 
 /// Starts of the samples and, last, N.
@@ -387,15 +323,7 @@ fn cases() -> Vec<Case> {
         (&[14, 9, 11, 16, 1, 20, 2], 12, 12, 32),
     ] {
         for causal in [true, false] {
-            cases.push(packed(
-                lengths,
-                Shape {
-                    heads,
-                    kv_heads,
-                    head_dim,
-                    causal,
-                },
-            ));
+            cases.push(packed(lengths, Shape { heads, kv_heads, head_dim, causal }));
         }
     }
     for (tokens, past, heads, kv_heads, head_dim) in [
@@ -410,12 +338,7 @@ fn cases() -> Vec<Case> {
         (33, 70, 4, 2, 128),
         (9, 300, 1, 1, 256),
     ] {
-        let shape = Shape {
-            heads,
-            kv_heads,
-            head_dim,
-            causal: true,
-        };
+        let shape = Shape { heads, kv_heads, head_dim, causal: true };
         cases.push(over_cache(tokens, past, shape));
     }
     cases
@@ -423,10 +346,7 @@ fn cases() -> Vec<Case> {
 
 fn packed(lengths: &[usize], shape: Shape) -> Case {
     let tokens: usize = lengths.iter().sum();
-    let (q, kv) = (
-        shape.heads * shape.head_dim,
-        shape.kv_heads * shape.head_dim,
-    );
+    let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let mut spans = Vec::new();
     let mut start = 0;
     for length in lengths {
@@ -434,21 +354,9 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
         spans.extend((start..end).flat_map(|_| [start, end]));
         start = end;
     }
-    Case::new(
-        format!("samples of {lengths:?}, {shape:?}"),
-        move |rec, t| {
-            forward(
-                rec,
-                t.view("q"),
-                t.view("k"),
-                t.view("v"),
-                t.view("spans"),
-                t.view("o"),
-                t.view("lse"),
-                shape,
-            );
-        },
-    )
+    Case::new(format!("samples of {lengths:?}, {shape:?}"), move |rec, t| {
+        forward(rec, t.view("q"), t.view("k"), t.view("v"), t.view("spans"), t.view("o"), t.view("lse"), shape);
+    })
     .input("q", &[tokens, q], Fill::Random(2.0))
     .input("k", &[tokens, kv], Fill::Random(2.0))
     .input("v", &[tokens, kv], Fill::Random(1.0))
@@ -481,36 +389,16 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
 }
 
 fn over_cache(tokens: usize, past: usize, shape: Shape) -> Case {
-    let (q, kv) = (
-        shape.heads * shape.head_dim,
-        shape.kv_heads * shape.head_dim,
-    );
+    let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let (used, capacity) = (past + tokens, past + tokens + 3);
     // What lies beyond the tokens so far must not be read.
     let fill = |frequency: f32| {
-        let values = (0..capacity * kv).map(|i| {
-            if i < used * kv {
-                (i as f32 * frequency).sin()
-            } else {
-                f32::NAN
-            }
-        });
+        let values = (0..capacity * kv).map(|i| if i < used * kv { (i as f32 * frequency).sin() } else { f32::NAN });
         Fill::Values(values.collect())
     };
-    Case::new(
-        format!("{tokens} tokens after {past}, {shape:?}"),
-        move |rec, t| {
-            cached(
-                rec,
-                t.view("q"),
-                t.view("keys"),
-                t.view("values"),
-                t.view("o"),
-                past,
-                shape,
-            );
-        },
-    )
+    Case::new(format!("{tokens} tokens after {past}, {shape:?}"), move |rec, t| {
+        cached(rec, t.view("q"), t.view("keys"), t.view("values"), t.view("o"), past, shape);
+    })
     .input("q", &[tokens, q], Fill::Random(2.0))
     .input("keys", &[capacity, kv], fill(0.7))
     .input("values", &[capacity, kv], fill(1.3))

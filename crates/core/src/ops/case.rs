@@ -114,20 +114,14 @@ pub struct Case {
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case")
-            .field("label", &self.label)
-            .field("tensors", &self.tensors)
-            .finish_non_exhaustive()
+        f.debug_struct("Case").field("label", &self.label).field("tensors", &self.tensors).finish_non_exhaustive()
     }
 }
 
 impl Case {
     /// A case with tolerance 1e-5 and, so far, no tensors.
     #[must_use]
-    pub fn new(
-        label: impl Into<String>,
-        forward: impl Fn(&mut Recording, &Tensors) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(label: impl Into<String>, forward: impl Fn(&mut Recording, &Tensors) + Send + Sync + 'static) -> Self {
         Self {
             label: label.into(),
             tensors: Vec::new(),
@@ -143,11 +137,7 @@ impl Case {
     /// Adds a tensor that is only read, or read and written.
     #[must_use]
     pub fn input(mut self, name: &'static str, shape: &[usize], fill: Fill) -> Self {
-        self.tensors.push(Spec {
-            name,
-            shape: shape.to_vec(),
-            fill,
-        });
+        self.tensors.push(Spec { name, shape: shape.to_vec(), fill });
         self
     }
 
@@ -167,10 +157,7 @@ impl Case {
 
     /// Adds the gradient: the op's backward call.
     #[must_use]
-    pub fn backward(
-        mut self,
-        backward: impl Fn(&mut Recording, &Tensors) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn backward(mut self, backward: impl Fn(&mut Recording, &Tensors) + Send + Sync + 'static) -> Self {
         self.backward = Some(Box::new(backward));
         self
     }

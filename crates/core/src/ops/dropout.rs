@@ -44,12 +44,7 @@ static ACCUMULATE: Kernel = Kernel {
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "dropout",
-    kernels: &[&APPLY, &ACCUMULATE],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "dropout", kernels: &[&APPLY, &ACCUMULATE], variants: &[&[]], cases };
 
 fn record(rec: &mut Recording, kernel: &'static Kernel, x: &View, y: &View, p: f32, key: [u32; 4]) {
     let params = Params {
@@ -60,13 +55,7 @@ fn record(rec: &mut Recording, kernel: &'static Kernel, x: &View, y: &View, p: f
         unused: 0,
         key,
     };
-    rec.dispatch(
-        kernel,
-        &[],
-        &params,
-        vec![x.into(), y.into()],
-        groups(x.len().div_ceil(4)),
-    );
+    rec.dispatch(kernel, &[], &params, vec![x.into(), y.into()], groups(x.len().div_ceil(4)));
 }
 
 /// y = m·x with p in 0..1. `key` is the seed's low and high word, a stream (the module) and a pass (the micro-batch).
@@ -89,10 +78,7 @@ fn philox<const ROUNDS: usize>(mut c: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
         let (high_0, low_0) = product(0xD251_1F53, c[0]);
         let (high_2, low_2) = product(0xCD9E_8D57, c[2]);
         c = [high_2 ^ c[1] ^ key[0], low_2, high_0 ^ c[3] ^ key[1], low_0];
-        key = [
-            key[0].wrapping_add(0x9E37_79B9),
-            key[1].wrapping_add(0xBB67_AE85),
-        ];
+        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
     c
 }
@@ -150,12 +136,9 @@ fn cases() -> Vec<Case> {
         (100_003, 0.05, [0xdead_beef, 0x1234_5678, 209, 77]),
     ] {
         cases.push(
-            Case::new(
-                format!("{len} elements, p = {p}, key {key:?}"),
-                move |rec, t| {
-                    apply(rec, t.view("x"), t.view("y"), p, key);
-                },
-            )
+            Case::new(format!("{len} elements, p = {p}, key {key:?}"), move |rec, t| {
+                apply(rec, t.view("x"), t.view("y"), p, key);
+            })
             .input("x", &[len], Fill::Between(0.5, 2.0))
             .output("y", &[len])
             .upstream("y", "dy", &[len])
@@ -188,22 +171,10 @@ mod tests {
     fn philox_gives_the_published_words() {
         let pi = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344];
         let key = [0xa409_3822, 0x299f_31d0];
-        assert_eq!(
-            philox::<10>([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
-        assert_eq!(
-            philox::<10>([u32::MAX; 4], [u32::MAX; 2]),
-            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
-        );
-        assert_eq!(
-            philox::<10>(pi, key),
-            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
-        );
-        assert_eq!(
-            philox::<7>([0; 4], [0; 2]),
-            [0x5f6f_b709, 0x0d89_3f64, 0x4f12_1f81, 0x4f73_0a48]
-        );
+        assert_eq!(philox::<10>([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox::<10>([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        assert_eq!(philox::<10>(pi, key), [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+        assert_eq!(philox::<7>([0; 4], [0; 2]), [0x5f6f_b709, 0x0d89_3f64, 0x4f12_1f81, 0x4f73_0a48]);
     }
 
     const LEN: usize = 1 << 16;
@@ -211,9 +182,7 @@ mod tests {
     /// ±1 for each element: kept or not at p = 1/2.
     fn signs(key: [u32; 4]) -> Vec<f64> {
         let words = (0..LEN as u32 / 4).flat_map(|four| words(four, key));
-        words
-            .map(|word| if word >= 1 << 31 { 1.0 } else { -1.0 })
-            .collect()
+        words.map(|word| if word >= 1 << 31 { 1.0 } else { -1.0 }).collect()
     }
 
     /// |mean of the products| in standard deviations of independent fair signs.
@@ -234,10 +203,7 @@ mod tests {
                 let expected = (1.0 - p) * LEN as f64;
                 let deviation = (LEN as f64 * p * (1.0 - p)).sqrt();
                 let off = (kept as f64 - expected).abs() / deviation;
-                assert!(
-                    off < 4.5,
-                    "{kept} of {LEN} kept at p = {p}: {off} deviations"
-                );
+                assert!(off < 4.5, "{kept} of {LEN} kept at p = {p}: {off} deviations");
             }
         }
     }
@@ -245,13 +211,7 @@ mod tests {
     #[test]
     fn neighbouring_keys_and_elements_are_independent() {
         let base = signs([42, 0, 3, 9]);
-        for other in [
-            [43, 0, 3, 9],
-            [42, 1, 3, 9],
-            [42, 0, 4, 9],
-            [42, 0, 3, 10],
-            [42, 0, 9, 3],
-        ] {
+        for other in [[43, 0, 3, 9], [42, 1, 3, 9], [42, 0, 4, 9], [42, 0, 3, 10], [42, 0, 9, 3]] {
             let off = correlation(&base, &signs(other));
             assert!(off < 4.5, "key {other:?}: {off} deviations");
         }

@@ -24,34 +24,21 @@ struct Params {
 static FORWARD: Kernel = Kernel {
     shader: "embedding",
     entry: "forward",
-    bindings: &[
-        ("ids", Access::Ids),
-        ("w", Access::Matrix),
-        ("y", Access::ReadWrite),
-    ],
+    bindings: &[("ids", Access::Ids), ("w", Access::Matrix), ("y", Access::ReadWrite)],
     params_size: size_of::<Params>(),
     cpu_f32: forward_cpu,
     cpu_f64: forward_cpu,
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "embedding",
-    kernels: &[&FORWARD],
-    variants: WEIGHT_VARIANTS,
-    cases,
-};
+pub static OP: Op = Op { name: "embedding", kernels: &[&FORWARD], variants: WEIGHT_VARIANTS, cases };
 
 /// y[n] = W[ids[n]]. `max_rows` (see [`rows_per_binding`]) bounds the rows bound at once.
 pub fn forward(rec: &mut Recording, ids: &View, weight: &Weight, y: &View, max_rows: usize) {
     for first in (0..weight.rows()).step_by(max_rows) {
         let rows = max_rows.min(weight.rows() - first);
-        let params = Params {
-            tokens: ids.len() as u32,
-            cols: weight.cols() as u32,
-            first: first as u32,
-            rows: rows as u32,
-        };
+        let params =
+            Params { tokens: ids.len() as u32, cols: weight.cols() as u32, first: first as u32, rows: rows as u32 };
         let matrix = Matrix::rows_of(weight, first, rows);
         // CHUNK of shared/weight_*.wgsl.
         let chunk = match weight.dtype() {
@@ -61,13 +48,7 @@ pub fn forward(rec: &mut Recording, ids: &View, weight: &Weight, y: &View, max_r
         };
         let grid = groups(ids.len() * weight.cols() / chunk);
         let args = vec![ids.into(), (&matrix).into(), y.into()];
-        rec.dispatch(
-            &FORWARD,
-            weight_defines(weight.dtype()),
-            &params,
-            args,
-            grid,
-        );
+        rec.dispatch(&FORWARD, weight_defines(weight.dtype()), &params, args, grid);
     }
 }
 
@@ -76,11 +57,7 @@ pub fn forward(rec: &mut Recording, ids: &View, weight: &Weight, y: &View, max_r
 pub fn rows_per_binding(device: &Device, weight: &Weight) -> usize {
     let row = weight.dtype().row_bytes(weight.cols()).max(1) as u64;
     let rows = (device.max_binding_bytes() / row).min(weight.rows() as u64) as usize;
-    if rows == weight.rows() {
-        rows
-    } else {
-        (rows / Weight::ROW_ALIGN).max(1) * Weight::ROW_ALIGN
-    }
+    if rows == weight.rows() { rows } else { (rows / Weight::ROW_ALIGN).max(1) * Weight::ROW_ALIGN }
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {
@@ -89,10 +66,7 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let [ids, matrix, y] = call.args();
     let (ids, matrix, y) = (ids.ids(), matrix.matrix(), y.write());
     y.par_chunks_exact_mut(cols).zip(ids).for_each(|(y, id)| {
-        let Some(row) = id
-            .checked_sub(params.first)
-            .filter(|row| *row < params.rows)
-        else {
+        let Some(row) = id.checked_sub(params.first).filter(|row| *row < params.rows) else {
             return;
         };
         let row = row as usize;
@@ -111,24 +85,14 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
 }
 
 fn cases() -> Vec<Case> {
-    let dtypes = [
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::Q8_0,
-        DType::Q4_0,
-        DType::Q4_1,
-    ];
+    let dtypes = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
     let sizes = [(1, 3, 32), (7, 300, 96), (65, 600, 576)];
     let cases = dtypes.into_iter().flat_map(|dtype| {
         sizes.map(|(tokens, rows, cols)| {
             // Bound 256 rows at a time, as on a device with small bindings.
-            Case::new(
-                format!("{tokens} of {rows} x {cols} in {dtype}"),
-                move |rec, t| {
-                    forward(rec, t.view("ids"), t.weight("w"), t.view("y"), 256);
-                },
-            )
+            Case::new(format!("{tokens} of {rows} x {cols} in {dtype}"), move |rec, t| {
+                forward(rec, t.view("ids"), t.weight("w"), t.view("y"), 256);
+            })
             .input("ids", &[tokens], Fill::Ids(rows as u32))
             .input("w", &[rows, cols], Fill::Weight(dtype))
             .output("y", &[tokens, cols])

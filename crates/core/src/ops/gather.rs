@@ -23,11 +23,7 @@ struct Params {
 static FORWARD: Kernel = Kernel {
     shader: "gather",
     entry: "forward",
-    bindings: &[
-        ("rows", Access::Ids),
-        ("x", Access::Read),
-        ("y", Access::Write),
-    ],
+    bindings: &[("rows", Access::Ids), ("x", Access::Read), ("y", Access::Write)],
     params_size: size_of::<Params>(),
     cpu_f32: forward_cpu,
     cpu_f64: forward_cpu,
@@ -36,42 +32,25 @@ static FORWARD: Kernel = Kernel {
 static BACKWARD: Kernel = Kernel {
     shader: "gather",
     entry: "backward",
-    bindings: &[
-        ("rows", Access::Ids),
-        ("dy", Access::Read),
-        ("dx", Access::ReadWrite),
-    ],
+    bindings: &[("rows", Access::Ids), ("dy", Access::Read), ("dx", Access::ReadWrite)],
     params_size: size_of::<Params>(),
     cpu_f32: backward_cpu,
     cpu_f64: backward_cpu,
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "gather",
-    kernels: &[&FORWARD, &BACKWARD],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "gather", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
 
 /// y[i] = x[rows[i]].
 pub fn forward(rec: &mut Recording, rows: &View, x: &View, y: &View, cols: usize) {
-    let params = Params {
-        picked: rows.len() as u32,
-        cols: cols as u32,
-        pad: [0; 2],
-    };
+    let params = Params { picked: rows.len() as u32, cols: cols as u32, pad: [0; 2] };
     let args = vec![rows.into(), x.into(), y.into()];
     rec.dispatch(&FORWARD, &[], &params, args, groups(rows.len() * cols));
 }
 
 /// dx[rows[i]] = dy[i].
 pub fn backward(rec: &mut Recording, rows: &View, dy: &View, dx: &View, cols: usize) {
-    let params = Params {
-        picked: rows.len() as u32,
-        cols: cols as u32,
-        pad: [0; 2],
-    };
+    let params = Params { picked: rows.len() as u32, cols: cols as u32, pad: [0; 2] };
     let args = vec![rows.into(), dy.into(), dx.into()];
     rec.dispatch(&BACKWARD, &[], &params, args, groups(rows.len() * cols));
 }
@@ -80,13 +59,9 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let cols = call.params::<Params>().cols as usize;
     let [rows, x, y] = call.args();
     let x = x.read();
-    y.write()
-        .par_chunks_exact_mut(cols)
-        .zip(rows.ids())
-        .with_min_len(16)
-        .for_each(|(y, row)| {
-            y.copy_from_slice(&x[*row as usize * cols..][..cols]);
-        });
+    y.write().par_chunks_exact_mut(cols).zip(rows.ids()).with_min_len(16).for_each(|(y, row)| {
+        y.copy_from_slice(&x[*row as usize * cols..][..cols]);
+    });
 }
 
 fn backward_cpu<T: Real>(call: Call<'_, T>) {
@@ -101,12 +76,9 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
 fn cases() -> Vec<Case> {
     let case = |tokens: usize, cols: usize, rows: Vec<u32>| {
         let picked = rows.len();
-        Case::new(
-            format!("{picked} of {tokens} rows of {cols}"),
-            move |rec, t| {
-                forward(rec, t.view("rows"), t.view("x"), t.view("y"), cols);
-            },
-        )
+        Case::new(format!("{picked} of {tokens} rows of {cols}"), move |rec, t| {
+            forward(rec, t.view("rows"), t.view("x"), t.view("y"), cols);
+        })
         .input("rows", &[picked], Fill::ExactIds(rows))
         .input("x", &[tokens, cols], Fill::Random(1.0))
         .output("y", &[picked, cols])

@@ -48,11 +48,7 @@ static BEGIN: Kernel = Kernel {
 static ONLINE_SOFTMAX: Kernel = Kernel {
     shader: "head",
     entry: "online_softmax",
-    bindings: &[
-        ("state", Access::ReadWrite),
-        ("logits", Access::ReadWrite),
-        ("labels", Access::Ids),
-    ],
+    bindings: &[("state", Access::ReadWrite), ("logits", Access::ReadWrite), ("labels", Access::Ids)],
     params_size: size_of::<Params>(),
     cpu_f32: online_softmax_cpu,
     cpu_f64: online_softmax_cpu,
@@ -92,44 +88,22 @@ static GRADIENT: Kernel = Kernel {
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "head",
-    kernels: &[&BEGIN, &ONLINE_SOFTMAX, &RESCALE, &LOG_PROB, &GRADIENT],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op =
+    Op { name: "head", kernels: &[&BEGIN, &ONLINE_SOFTMAX, &RESCALE, &LOG_PROB, &GRADIENT], variants: &[&[]], cases };
 
 fn params(rows: usize, cols: usize, first: usize, vocab: usize) -> Params {
-    Params {
-        rows: rows as u32,
-        cols: cols as u32,
-        first: first as u32,
-        vocab: vocab as u32,
-    }
+    Params { rows: rows as u32, cols: cols as u32, first: first as u32, vocab: vocab as u32 }
 }
 
 /// Sets the state `[R, 4]` to that of a sweep that has seen no column. The caller clears its accumulator.
 pub fn begin(rec: &mut Recording, state: &View) {
     let rows = state.len() / STATE;
-    rec.dispatch(
-        &BEGIN,
-        &[],
-        &params(rows, 0, 0, 0),
-        vec![state.into()],
-        groups(rows),
-    );
+    rec.dispatch(&BEGIN, &[], &params(rows, 0, 0, 0), vec![state.into()], groups(rows));
 }
 
 /// Takes the logits `[R, C]` of vocabulary columns `first..first + C` into the state `[R, 4]`, and turns them into
 /// exp(l − m), 0 in the label's column and in those from `vocab` on, which only pad the last chunk. `labels` `[R]` are ids in the whole vocabulary.
-pub fn online_softmax(
-    rec: &mut Recording,
-    logits: &View,
-    labels: &View,
-    state: &View,
-    first: usize,
-    vocab: usize,
-) {
+pub fn online_softmax(rec: &mut Recording, logits: &View, labels: &View, state: &View, first: usize, vocab: usize) {
     let rows = labels.len();
     rec.dispatch(
         &ONLINE_SOFTMAX,
@@ -143,25 +117,13 @@ pub fn online_softmax(
 /// acc `[R, H]` *= exp(m_old − m) of its row, to be called between [`online_softmax`] and adding the chunk's product.
 pub fn rescale(rec: &mut Recording, acc: &View, state: &View, hidden: usize) {
     let rows = state.len() / STATE;
-    rec.dispatch(
-        &RESCALE,
-        &[],
-        &params(rows, hidden, 0, 0),
-        vec![state.into(), acc.into()],
-        groups(rows * hidden),
-    );
+    rec.dispatch(&RESCALE, &[], &params(rows, hidden, 0, 0), vec![state.into(), acc.into()], groups(rows * hidden));
 }
 
 /// log_p `[R]` of the labels, from the state after the last chunk.
 pub fn log_prob(rec: &mut Recording, state: &View, log_p: &View) {
     let rows = log_p.len();
-    rec.dispatch(
-        &LOG_PROB,
-        &[],
-        &params(rows, 0, 0, 0),
-        vec![state.into(), log_p.into()],
-        groups(rows),
-    );
+    rec.dispatch(&LOG_PROB, &[], &params(rows, 0, 0, 0), vec![state.into(), log_p.into()], groups(rows));
 }
 
 /// dh `[R, H]` = c·(acc/Z − (s/Z)·W_y), with c of each row in `coefficients` `[R]` and W_y in `targets` `[R, H]`.
@@ -179,13 +141,7 @@ pub fn gradient(
         &GRADIENT,
         &[],
         &params(rows, hidden, 0, 0),
-        vec![
-            state.into(),
-            acc.into(),
-            coefficients.into(),
-            targets.into(),
-            dh.into(),
-        ],
+        vec![state.into(), acc.into(), coefficients.into(), targets.into(), dh.into()],
         groups(rows * hidden),
     );
 }
@@ -202,14 +158,10 @@ fn online_softmax_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let [state, logits, labels] = call.args();
     let (state, logits, labels) = (state.write(), logits.write(), labels.ids());
-    let rows = state
-        .par_chunks_exact_mut(STATE)
-        .zip(logits.par_chunks_exact_mut(params.cols as usize))
-        .zip(labels);
+    let rows = state.par_chunks_exact_mut(STATE).zip(logits.par_chunks_exact_mut(params.cols as usize)).zip(labels);
     rows.for_each(|((state, logits), label)| {
-        let label = label
-            .checked_sub(params.first)
-            .filter(|label| *label < params.cols.min(params.vocab - params.first));
+        let label =
+            label.checked_sub(params.first).filter(|label| *label < params.cols.min(params.vocab - params.first));
         let columns = params.cols.min(params.vocab - params.first) as usize;
         let (logits, padding) = logits.split_at_mut(columns);
         padding.fill(T::ZERO);
@@ -234,10 +186,7 @@ fn online_softmax_cpu<T: Real>(call: Call<'_, T>) {
 fn rescale_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let [state, acc] = call.args();
-    let rows = acc
-        .write()
-        .par_chunks_exact_mut(params.cols as usize)
-        .zip(state.read().par_chunks_exact(STATE));
+    let rows = acc.write().par_chunks_exact_mut(params.cols as usize).zip(state.read().par_chunks_exact(STATE));
     rows.with_min_len(16).for_each(|(acc, state)| {
         for value in acc {
             *value *= state[3];
@@ -247,18 +196,10 @@ fn rescale_cpu<T: Real>(call: Call<'_, T>) {
 
 fn log_prob_cpu<T: Real>(call: Call<'_, T>) {
     let [state, log_p] = call.args();
-    for (log_p, state) in log_p
-        .write()
-        .iter_mut()
-        .zip(state.read().chunks_exact(STATE))
-    {
+    for (log_p, state) in log_p.write().iter_mut().zip(state.read().chunks_exact(STATE)) {
         let (s, margin) = (state[1], state[2] - state[0]);
         let e_y = margin.exp();
-        *log_p = if s < e_y {
-            -(s / e_y).ln_1p()
-        } else {
-            margin - (s + e_y).ln()
-        };
+        *log_p = if s < e_y { -(s / e_y).ln_1p() } else { margin - (s + e_y).ln() };
     }
 }
 
@@ -273,26 +214,19 @@ fn gradient_cpu<T: Real>(call: Call<'_, T>) {
         .zip(targets.read().par_chunks_exact(hidden))
         .zip(state.read().par_chunks_exact(STATE))
         .zip(coefficients.read());
-    rows.with_min_len(16)
-        .for_each(|((((dh, acc), target), state), c)| {
-            let s = state[1];
-            let z = s + (state[2] - state[0]).exp();
-            for ((dh, acc), target) in dh.iter_mut().zip(acc).zip(target) {
-                *dh = *c * (*acc / z - s / z * *target);
-            }
-        });
+    rows.with_min_len(16).for_each(|((((dh, acc), target), state), c)| {
+        let s = state[1];
+        let z = s + (state[2] - state[0]).exp();
+        for ((dh, acc), target) in dh.iter_mut().zip(acc).zip(target) {
+            *dh = *c * (*acc / z - s / z * *target);
+        }
+    });
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, cols, scale) in [
-        (1, 1, 1.0),
-        (1, 7, 80.0),
-        (3, 63, 80.0),
-        (5, 64, 1.0),
-        (65, 65, 5.0),
-        (2, 4099, 30.0),
-    ] {
+    for (rows, cols, scale) in [(1, 1, 1.0), (1, 7, 80.0), (3, 63, 80.0), (5, 64, 1.0), (65, 65, 5.0), (2, 4099, 30.0)]
+    {
         // Two chunks, of which some rows have their label in the first, some in the second, some in none.
         let label = format!("{rows} rows of 2 x {cols} logits within {scale}");
         cases.push(
@@ -313,20 +247,10 @@ fn cases() -> Vec<Case> {
         );
     }
     cases.push(
-        Case::new(
-            "labels that no chunk holds, and a padded chunk",
-            |rec, t| {
-                begin(rec, t.view("state"));
-                online_softmax(
-                    rec,
-                    t.view("logits"),
-                    t.view("labels"),
-                    t.view("state"),
-                    10,
-                    13,
-                );
-            },
-        )
+        Case::new("labels that no chunk holds, and a padded chunk", |rec, t| {
+            begin(rec, t.view("state"));
+            online_softmax(rec, t.view("logits"), t.view("labels"), t.view("state"), 10, 13);
+        })
         .input("logits", &[4, 5], Fill::Random(2.0))
         .input("labels", &[4], Fill::ExactIds(vec![0, 9, 13, 12]))
         .input("state", &[4, STATE], Fill::Poison)
@@ -337,32 +261,23 @@ fn cases() -> Vec<Case> {
         Case::new("log p near 0", |rec, t| {
             log_prob(rec, t.view("state"), t.view("log_p"));
         })
-        .input(
-            "state",
-            &[3, STATE],
-            Fill::Values(vec![
-                5.0, 1e-12, 5.0, 0.0, 5.0, 3e-12, 5.0, 0.0, 5.0, 0.0, 5.0, 0.0,
-            ]),
-        )
+        .input("state", &[3, STATE], Fill::Values(vec![5.0, 1e-12, 5.0, 0.0, 5.0, 3e-12, 5.0, 0.0, 5.0, 0.0, 5.0, 0.0]))
         .output("log_p", &[3]),
     );
     for (rows, hidden) in [(1, 1), (3, 21), (2, 64), (33, 576)] {
         cases.push(
-            Case::new(
-                format!("gradient of {rows} rows of {hidden}"),
-                move |rec, t| {
-                    rescale(rec, t.view("acc"), t.view("state"), hidden);
-                    gradient(
-                        rec,
-                        t.view("acc"),
-                        t.view("state"),
-                        t.view("coefficients"),
-                        t.view("targets"),
-                        t.view("dh"),
-                        hidden,
-                    );
-                },
-            )
+            Case::new(format!("gradient of {rows} rows of {hidden}"), move |rec, t| {
+                rescale(rec, t.view("acc"), t.view("state"), hidden);
+                gradient(
+                    rec,
+                    t.view("acc"),
+                    t.view("state"),
+                    t.view("coefficients"),
+                    t.view("targets"),
+                    t.view("dh"),
+                    hidden,
+                );
+            })
             .input("state", &[rows, STATE], Fill::Between(0.2, 2.0))
             .input("acc", &[rows, hidden], Fill::Random(2.0))
             .input("coefficients", &[rows], Fill::Random(1.0))

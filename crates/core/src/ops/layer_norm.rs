@@ -60,24 +60,10 @@ static BACKWARD: Kernel = Kernel {
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "layer_norm",
-    kernels: &[&FORWARD, &BACKWARD],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "layer_norm", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
 
 /// y = norm(x + r + shift); x, r and y are `[rows, dim]`, shift, weight and bias `[dim]`.
-pub fn forward(
-    rec: &mut Recording,
-    x: &View,
-    r: &View,
-    shift: &View,
-    weight: &View,
-    bias: &View,
-    y: &View,
-    eps: f32,
-) {
+pub fn forward(rec: &mut Recording, x: &View, r: &View, shift: &View, weight: &View, bias: &View, y: &View, eps: f32) {
     let rows = x.len() / weight.len();
     let inputs = [x, r, shift, weight, bias, y];
     let params = params(rows, weight.len(), eps);
@@ -86,16 +72,7 @@ pub fn forward(
 }
 
 /// dx, the gradient of x and of r alike.
-pub fn backward(
-    rec: &mut Recording,
-    x: &View,
-    r: &View,
-    shift: &View,
-    weight: &View,
-    dy: &View,
-    dx: &View,
-    eps: f32,
-) {
+pub fn backward(rec: &mut Recording, x: &View, r: &View, shift: &View, weight: &View, dy: &View, dx: &View, eps: f32) {
     let rows = x.len() / weight.len();
     let inputs = [x, r, shift, weight, dy, dx];
     let params = params(rows, weight.len(), eps);
@@ -104,23 +81,14 @@ pub fn backward(
 }
 
 fn params(rows: usize, dim: usize, eps: f32) -> Params {
-    Params {
-        rows: rows as u32,
-        dim: dim as u32,
-        eps,
-        pad: 0,
-    }
+    Params { rows: rows as u32, dim: dim as u32, eps, pad: 0 }
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let dim = params.dim as usize;
     let [x, r, shift, weight, bias, y] = call.args();
-    let norm = cpu::LayerNorm {
-        shift: shift.read(),
-        weight: weight.read(),
-        eps: T::from_f32(params.eps),
-    };
+    let norm = cpu::LayerNorm { shift: shift.read(), weight: weight.read(), eps: T::from_f32(params.eps) };
     let (x, r, bias) = (x.read(), r.read(), bias.read());
     y.write()
         .par_chunks_exact_mut(dim)
@@ -133,15 +101,8 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let dim = params.dim as usize;
     let [x, r, shift, weight, dy, dx] = call.args();
-    let norm = cpu::LayerNorm {
-        shift: shift.read(),
-        weight: weight.read(),
-        eps: T::from_f32(params.eps),
-    };
-    let inputs = x
-        .read()
-        .par_chunks_exact(dim)
-        .zip(r.read().par_chunks_exact(dim));
+    let norm = cpu::LayerNorm { shift: shift.read(), weight: weight.read(), eps: T::from_f32(params.eps) };
+    let inputs = x.read().par_chunks_exact(dim).zip(r.read().par_chunks_exact(dim));
     dx.write()
         .par_chunks_exact_mut(dim)
         .zip(dy.read().par_chunks_exact(dim).zip(inputs))
@@ -152,16 +113,7 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
 fn cases() -> Vec<Case> {
     let case = |rows: usize, dim: usize, eps: f32| {
         Case::new(format!("{rows} rows of {dim}"), move |rec, t| {
-            forward(
-                rec,
-                t.view("x"),
-                t.view("r"),
-                t.view("shift"),
-                t.view("weight"),
-                t.view("bias"),
-                t.view("y"),
-                eps,
-            );
+            forward(rec, t.view("x"), t.view("r"), t.view("shift"), t.view("weight"), t.view("bias"), t.view("y"), eps);
         })
         .input("x", &[rows, dim], Fill::Between(-1.0, 3.0))
         .input("r", &[rows, dim], Fill::Random(1.0))
@@ -173,16 +125,7 @@ fn cases() -> Vec<Case> {
         .gradient("x", "dx", &[rows, dim])
         .in_place_gradient("r", "dx")
         .backward(move |rec, t| {
-            backward(
-                rec,
-                t.view("x"),
-                t.view("r"),
-                t.view("shift"),
-                t.view("weight"),
-                t.view("dy"),
-                t.view("dx"),
-                eps,
-            );
+            backward(rec, t.view("x"), t.view("r"), t.view("shift"), t.view("weight"), t.view("dy"), t.view("dx"), eps);
         })
     };
     vec![

@@ -14,9 +14,7 @@ use bytemuck::{Pod, Zeroable};
 use super::case::{Case, Fill};
 use super::{Op, WEIGHT_VARIANTS, weight_defines};
 use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
-use crate::device::{
-    Access, Call, Choice, CpuMatrix, Kernel, Matrix, Recording, Tier, View, grid_1d,
-};
+use crate::device::{Access, Call, Choice, CpuMatrix, Kernel, Matrix, Recording, Tier, View, grid_1d};
 use crate::real::Real;
 
 /// What the shaders' `Params` holds.
@@ -63,43 +61,19 @@ macro_rules! product {
 
 macro_rules! forward_kernel {
     ($shader:literal) => {
-        product!(
-            $shader,
-            [
-                ("x", Access::Read),
-                ("w", Access::Matrix),
-                ("result", Access::ReadWrite)
-            ],
-            forward_cpu
-        )
+        product!($shader, [("x", Access::Read), ("w", Access::Matrix), ("result", Access::ReadWrite)], forward_cpu)
     };
 }
 
 macro_rules! backward_kernel {
     ($shader:literal) => {
-        product!(
-            $shader,
-            [
-                ("dy", Access::Read),
-                ("w", Access::Matrix),
-                ("result", Access::ReadWrite)
-            ],
-            backward_cpu
-        )
+        product!($shader, [("dy", Access::Read), ("w", Access::Matrix), ("result", Access::ReadWrite)], backward_cpu)
     };
 }
 
 macro_rules! gradient_kernel {
     ($shader:literal) => {
-        product!(
-            $shader,
-            [
-                ("a", Access::Read),
-                ("b", Access::Read),
-                ("result", Access::ReadWrite)
-            ],
-            gradient_cpu
-        )
+        product!($shader, [("a", Access::Read), ("b", Access::Read), ("result", Access::ReadWrite)], gradient_cpu)
     };
 }
 
@@ -142,12 +116,8 @@ pub static OP: Op = Op {
 };
 
 /// The registry's entry for [`gradient`].
-pub static OP_GRADIENT: Op = Op {
-    name: "linear_gradient",
-    kernels: &[&GRADIENT, &GRADIENT_NARROW],
-    variants: &[&[]],
-    cases: gradient_cases,
-};
+pub static OP_GRADIENT: Op =
+    Op { name: "linear_gradient", kernels: &[&GRADIENT, &GRADIENT_NARROW], variants: &[&[]], cases: gradient_cases };
 
 /// y `[M, N]` = α · x`[M, K]`·w`[N, K]`ᵀ, or y += it where `accumulate`.
 ///
@@ -188,14 +158,7 @@ pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, 
 ///
 /// # Panics
 /// Where the views' lengths do not fit w: a mistake of the calling code.
-pub fn backward(
-    rec: &mut Recording,
-    dy: &View,
-    w: &Matrix,
-    dx: &View,
-    alpha: f32,
-    accumulate: bool,
-) {
+pub fn backward(rec: &mut Recording, dy: &View, w: &Matrix, dx: &View, alpha: f32, accumulate: bool) {
     let (rows, cols) = w.shape();
     let tokens = check("linear backward", dx, dy, rows, cols);
     // None in f16: most gradients are smaller than what it can hold.
@@ -302,23 +265,11 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let (x, y, tokens) = (x.read(), y.write(), p.tokens as usize);
     let (alpha, beta) = (T::from_f32(p.alpha), T::from_f32(p.beta));
     match w.matrix() {
-        CpuMatrix::Frozen {
-            dtype,
-            rows,
-            cols,
-            data,
-        } => {
-            let w = WeightRef {
-                dtype,
-                rows,
-                cols,
-                data,
-            };
+        CpuMatrix::Frozen { dtype, rows, cols, data } => {
+            let w = WeightRef { dtype, rows, cols, data };
             linear_nt(x, w, y, tokens, alpha, beta);
         }
-        CpuMatrix::Dense { rows, cols, data } => {
-            gemm_nt(x, data, y, tokens, rows, cols, alpha, beta)
-        }
+        CpuMatrix::Dense { rows, cols, data } => gemm_nt(x, data, y, tokens, rows, cols, alpha, beta),
     }
 }
 
@@ -328,23 +279,11 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
     let (dy, dx, tokens) = (dy.read(), dx.write(), p.tokens as usize);
     let (alpha, beta) = (T::from_f32(p.alpha), T::from_f32(p.beta));
     match w.matrix() {
-        CpuMatrix::Frozen {
-            dtype,
-            rows,
-            cols,
-            data,
-        } => {
-            let w = WeightRef {
-                dtype,
-                rows,
-                cols,
-                data,
-            };
+        CpuMatrix::Frozen { dtype, rows, cols, data } => {
+            let w = WeightRef { dtype, rows, cols, data };
             linear_nn(dy, w, dx, tokens, alpha, beta);
         }
-        CpuMatrix::Dense { rows, cols, data } => {
-            gemm_nn(dy, data, dx, tokens, cols, rows, alpha, beta)
-        }
+        CpuMatrix::Dense { rows, cols, data } => gemm_nn(dy, data, dx, tokens, cols, rows, alpha, beta),
     }
 }
 
@@ -353,39 +292,16 @@ fn gradient_cpu<T: Real>(call: Call<'_, T>) {
     let (tokens, rows, cols) = (p.tokens as usize, p.rows as usize, p.cols as usize);
     let [a, b, c] = call.args();
     let (alpha, beta) = (T::from_f32(p.alpha), T::from_f32(p.beta));
-    gemm_tn(
-        a.read(),
-        b.read(),
-        c.write(),
-        rows,
-        cols,
-        tokens,
-        alpha,
-        beta,
-    );
+    gemm_tn(a.read(), b.read(), c.write(), rows, cols, tokens, alpha, beta);
 }
 
-const FORMATS: [DType; 6] = [
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::Q8_0,
-    DType::Q4_0,
-    DType::Q4_1,
-];
+const FORMATS: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
 
 /// Forward and backward with a frozen weight `[rows, cols]`.
 fn frozen_case(dtype: DType, tokens: usize, rows: usize, cols: usize) -> Case {
     let label = format!("{} {tokens} tokens, [{rows}, {cols}]", dtype.name());
     Case::new(label, move |rec, t| {
-        forward(
-            rec,
-            t.view("x"),
-            &t.matrix("w", rows, cols),
-            t.view("y"),
-            1.0,
-            false,
-        );
+        forward(rec, t.view("x"), &t.matrix("w", rows, cols), t.view("y"), 1.0, false);
     })
     .input("x", &[tokens, cols], Fill::Random(1.0))
     .input("w", &[rows, cols], Fill::Weight(dtype))
@@ -393,23 +309,13 @@ fn frozen_case(dtype: DType, tokens: usize, rows: usize, cols: usize) -> Case {
     .upstream("y", "dy", &[tokens, rows])
     .gradient("x", "dx", &[tokens, cols])
     .backward(move |rec, t| {
-        backward(
-            rec,
-            t.view("dy"),
-            &t.matrix("w", rows, cols),
-            t.view("dx"),
-            1.0,
-            false,
-        );
+        backward(rec, t.view("dy"), &t.matrix("w", rows, cols), t.view("dx"), 1.0, false);
     })
 }
 
 /// The three products added to what is there: y and dx are inputs too.
 fn adding_case(dtype: DType, tokens: usize, rows: usize, cols: usize) -> Case {
-    let label = format!(
-        "{} {tokens} tokens, [{rows}, {cols}], half of it added",
-        dtype.name()
-    );
+    let label = format!("{} {tokens} tokens, [{rows}, {cols}], half of it added", dtype.name());
     Case::new(label, move |rec, t| {
         let w = t.matrix("w", rows, cols);
         forward(rec, t.view("x"), &w, t.view("y"), 0.5, true);
@@ -454,19 +360,9 @@ fn cases() -> Vec<Case> {
 
 /// A dense weight as LoRA has them, with all three products.
 fn dense_case(tokens: usize, rows: usize, cols: usize) -> Case {
-    Case::new(
-        format!("{tokens} tokens, [{rows}, {cols}]"),
-        move |rec, t| {
-            forward(
-                rec,
-                t.view("x"),
-                &t.matrix("w", rows, cols),
-                t.view("y"),
-                2.0,
-                false,
-            );
-        },
-    )
+    Case::new(format!("{tokens} tokens, [{rows}, {cols}]"), move |rec, t| {
+        forward(rec, t.view("x"), &t.matrix("w", rows, cols), t.view("y"), 2.0, false);
+    })
     .input("x", &[tokens, cols], Fill::Random(1.0))
     .input("w", &[rows, cols], Fill::Random(1.0))
     .output("y", &[tokens, rows])
@@ -474,53 +370,20 @@ fn dense_case(tokens: usize, rows: usize, cols: usize) -> Case {
     .gradient("x", "dx", &[tokens, cols])
     .gradient("w", "dw", &[rows, cols])
     .backward(move |rec, t| {
-        backward(
-            rec,
-            t.view("dy"),
-            &t.matrix("w", rows, cols),
-            t.view("dx"),
-            2.0,
-            false,
-        );
-        gradient(
-            rec,
-            t.view("dy"),
-            t.view("x"),
-            t.view("dw"),
-            rows,
-            cols,
-            2.0,
-            false,
-        );
+        backward(rec, t.view("dy"), &t.matrix("w", rows, cols), t.view("dx"), 2.0, false);
+        gradient(rec, t.view("dy"), t.view("x"), t.view("dw"), rows, cols, 2.0, false);
     })
 }
 
 fn gradient_cases() -> Vec<Case> {
-    let mut cases: Vec<Case> = [
-        (1, 4, 4),
-        (2, 4, 36),
-        (7, 12, 16),
-        (9, 16, 132),
-        (63, 132, 16),
-        (65, 68, 64),
-        (130, 8, 576),
-        (257, 576, 16),
-    ]
-    .into_iter()
-    .map(|(tokens, rows, cols)| dense_case(tokens, rows, cols))
-    .collect();
+    let mut cases: Vec<Case> =
+        [(1, 4, 4), (2, 4, 36), (7, 12, 16), (9, 16, 132), (63, 132, 16), (65, 68, 64), (130, 8, 576), (257, 576, 16)]
+            .into_iter()
+            .map(|(tokens, rows, cols)| dense_case(tokens, rows, cols))
+            .collect();
     cases.push(
         Case::new("half of it added", |rec, t| {
-            gradient(
-                rec,
-                t.view("a"),
-                t.view("b"),
-                t.view("c"),
-                16,
-                68,
-                0.5,
-                true,
-            );
+            gradient(rec, t.view("a"), t.view("b"), t.view("c"), 16, 68, 0.5, true);
         })
         .input("a", &[33, 16], Fill::Random(1.0))
         .input("b", &[33, 68], Fill::Random(1.0))

@@ -42,22 +42,14 @@ static WEIGH: Kernel = Kernel {
 static ADD_UP: Kernel = Kernel {
     shader: "loss_weights",
     entry: "add_up",
-    bindings: &[
-        ("sample_terms_read", Access::Read),
-        ("totals", Access::ReadWrite),
-    ],
+    bindings: &[("sample_terms_read", Access::Read), ("totals", Access::ReadWrite)],
     params_size: size_of::<Params>(),
     cpu_f32: add_up_cpu,
     cpu_f64: add_up_cpu,
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "loss_weights",
-    kernels: &[&WEIGH, &ADD_UP],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "loss_weights", kernels: &[&WEIGH, &ADD_UP], variants: &[&[]], cases };
 
 /// Index of the kinds in the shader.
 const KINDS: [LossKind; 4] = LossKind::ALL;
@@ -99,21 +91,10 @@ pub fn forward(
         &WEIGH,
         &[],
         &params,
-        vec![
-            log_p.into(),
-            bounds.into(),
-            coefficients.into(),
-            sample_terms.into(),
-        ],
+        vec![log_p.into(), bounds.into(), coefficients.into(), sample_terms.into()],
         grid_1d(samples),
     );
-    rec.dispatch(
-        &ADD_UP,
-        &[],
-        &params,
-        vec![sample_terms.into(), totals.into()],
-        [1, 1, 1],
-    );
+    rec.dispatch(&ADD_UP, &[], &params, vec![sample_terms.into(), totals.into()], [1, 1, 1]);
 }
 
 /// The host's functions in f64, whatever the device holds.
@@ -121,15 +102,9 @@ fn weigh_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let [log_p, bounds, coefficients, sample_terms] = call.args();
     let (log_p, bounds, coefficients) = (log_p.read(), bounds.ids(), coefficients.write());
-    let config = LossConfig {
-        kind: KINDS[params.kind as usize],
-        group_size: params.group_size as usize,
-        gamma: params.gamma,
-    };
-    let step = StepTotals {
-        samples: params.step_samples as usize,
-        tokens: params.step_tokens as usize,
-    };
+    let config =
+        LossConfig { kind: KINDS[params.kind as usize], group_size: params.group_size as usize, gamma: params.gamma };
+    let step = StepTotals { samples: params.step_samples as usize, tokens: params.step_tokens as usize };
     let terms = sample_terms.write().chunks_exact_mut(2);
     for (bounds, term) in bounds.windows(2).zip(terms) {
         let range = bounds[0] as usize..bounds[1] as usize;
@@ -167,15 +142,8 @@ fn cases() -> Vec<Case> {
         }
         let (samples, rows) = (lengths.len(), lengths.iter().sum());
         for kind in LossKind::ALL {
-            let config = LossConfig {
-                kind,
-                group_size,
-                gamma,
-            };
-            let step = StepTotals {
-                samples: samples + 3,
-                tokens: rows + 10,
-            };
+            let config = LossConfig { kind, group_size, gamma };
+            let step = StepTotals { samples: samples + 3, tokens: rows + 10 };
             let label = format!("{kind}, {what}, windows of {group_size}, gamma {gamma}");
             cases.push(
                 Case::new(label, move |rec, t| {

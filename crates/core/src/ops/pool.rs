@@ -40,11 +40,7 @@ impl Params {
 static FORWARD: Kernel = Kernel {
     shader: "pool",
     entry: "forward",
-    bindings: &[
-        ("segments", Access::Ids),
-        ("x", Access::Read),
-        ("y", Access::Write),
-    ],
+    bindings: &[("segments", Access::Ids), ("x", Access::Read), ("y", Access::Write)],
     params_size: size_of::<Params>(),
     cpu_f32: forward_cpu,
     cpu_f64: forward_cpu,
@@ -53,47 +49,24 @@ static FORWARD: Kernel = Kernel {
 static BACKWARD: Kernel = Kernel {
     shader: "pool",
     entry: "backward",
-    bindings: &[
-        ("segments", Access::Ids),
-        ("dy", Access::Read),
-        ("dx", Access::Write),
-    ],
+    bindings: &[("segments", Access::Ids), ("dy", Access::Read), ("dx", Access::Write)],
     params_size: size_of::<Params>(),
     cpu_f32: backward_cpu,
     cpu_f64: backward_cpu,
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "pool",
-    kernels: &[&FORWARD, &BACKWARD],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "pool", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
 
 /// y `[S, cols]` of x `[N, cols]`. `segments` `[S + 1]` holds where each sample starts, and N.
-pub fn forward(
-    rec: &mut Recording,
-    segments: &View,
-    x: &View,
-    y: &View,
-    cols: usize,
-    pooling: Pooling,
-) {
+pub fn forward(rec: &mut Recording, segments: &View, x: &View, y: &View, cols: usize, pooling: Pooling) {
     let args = vec![segments.into(), x.into(), y.into()];
     let params = params(segments, cols, pooling);
     rec.dispatch(&FORWARD, &[], &params, args, groups(y.len()));
 }
 
 /// dx `[N, cols]` of dy `[S, cols]`.
-pub fn backward(
-    rec: &mut Recording,
-    segments: &View,
-    dy: &View,
-    dx: &View,
-    cols: usize,
-    pooling: Pooling,
-) {
+pub fn backward(rec: &mut Recording, segments: &View, dy: &View, dx: &View, cols: usize, pooling: Pooling) {
     let args = vec![segments.into(), dy.into(), dx.into()];
     let params = params(segments, cols, pooling);
     rec.dispatch(&BACKWARD, &[], &params, args, groups(dy.len()));
@@ -117,11 +90,8 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let cols = params.cols as usize;
     let [segments, x, y] = call.args();
     let x = x.read();
-    y.write()
-        .par_chunks_exact_mut(cols)
-        .zip(segments.ids().par_windows(2))
-        .with_min_len(16)
-        .for_each(|(y, segment)| {
+    y.write().par_chunks_exact_mut(cols).zip(segments.ids().par_windows(2)).with_min_len(16).for_each(
+        |(y, segment)| {
             let tokens = params.counted(segment);
             let count = T::from_f64(tokens.len() as f64);
             y.fill(T::ZERO);
@@ -129,7 +99,8 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
                 y.iter_mut().zip(x).for_each(|(y, x)| *y += *x);
             }
             y.iter_mut().for_each(|y| *y /= count);
-        });
+        },
+    );
 }
 
 fn backward_cpu<T: Real>(call: Call<'_, T>) {
@@ -155,13 +126,10 @@ fn cases() -> Vec<Case> {
         });
         let segments: Vec<u32> = [0].into_iter().chain(starts).collect();
         let (tokens, samples) = (segments[lengths.len()] as usize, lengths.len());
-        Case::new(
-            format!("{pooling:?} of {lengths:?} x {cols}"),
-            move |rec, t| {
-                let (segments, x, y) = (t.view("segments"), t.view("x"), t.view("y"));
-                forward(rec, segments, x, y, cols, pooling);
-            },
-        )
+        Case::new(format!("{pooling:?} of {lengths:?} x {cols}"), move |rec, t| {
+            let (segments, x, y) = (t.view("segments"), t.view("x"), t.view("y"));
+            forward(rec, segments, x, y, cols, pooling);
+        })
         .input("segments", &[segments.len()], Fill::ExactIds(segments))
         .input("x", &[tokens, cols], Fill::Random(1.0))
         .output("y", &[samples, cols])

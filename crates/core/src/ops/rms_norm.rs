@@ -28,11 +28,7 @@ struct Params {
 static FORWARD: Kernel = Kernel {
     shader: "rms_norm",
     entry: "forward",
-    bindings: &[
-        ("x", Access::Read),
-        ("weight", Access::Read),
-        ("y", Access::Write),
-    ],
+    bindings: &[("x", Access::Read), ("weight", Access::Read), ("y", Access::Write)],
     params_size: size_of::<Params>(),
     cpu_f32: forward_cpu,
     cpu_f64: forward_cpu,
@@ -41,42 +37,20 @@ static FORWARD: Kernel = Kernel {
 static BACKWARD: Kernel = Kernel {
     shader: "rms_norm",
     entry: "backward",
-    bindings: &[
-        ("x", Access::Read),
-        ("weight", Access::Read),
-        ("dy", Access::Read),
-        ("dx", Access::ReadWrite),
-    ],
+    bindings: &[("x", Access::Read), ("weight", Access::Read), ("dy", Access::Read), ("dx", Access::ReadWrite)],
     params_size: size_of::<Params>(),
     cpu_f32: backward_cpu,
     cpu_f64: backward_cpu,
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "rms_norm",
-    kernels: &[&FORWARD, &BACKWARD],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "rms_norm", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
 
 /// y = x · s · w; all views are `[rows, dim]` but weight `[dim]`.
 pub fn forward(rec: &mut Recording, x: &View, weight: &View, y: &View, dim: usize, eps: f32) {
     let rows = x.len() / dim;
-    let params = Params {
-        rows: rows as u32,
-        dim: dim as u32,
-        eps,
-        accumulate: 0,
-    };
-    rec.choose(
-        choices(&FORWARD, rows),
-        class(rows, dim),
-        0.0,
-        &[],
-        &params,
-        vec![x.into(), weight.into(), y.into()],
-    );
+    let params = Params { rows: rows as u32, dim: dim as u32, eps, accumulate: 0 };
+    rec.choose(choices(&FORWARD, rows), class(rows, dim), 0.0, &[], &params, vec![x.into(), weight.into(), y.into()]);
 }
 
 /// dx = gradient of x, or dx += it where `accumulate`.
@@ -91,12 +65,7 @@ pub fn backward(
     accumulate: bool,
 ) {
     let rows = x.len() / dim;
-    let params = Params {
-        rows: rows as u32,
-        dim: dim as u32,
-        eps,
-        accumulate: accumulate.into(),
-    };
+    let params = Params { rows: rows as u32, dim: dim as u32, eps, accumulate: accumulate.into() };
     rec.choose(
         choices(&BACKWARD, rows),
         class(rows, dim),
@@ -138,15 +107,12 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let dim = params.dim as usize;
     let [x, weight, y] = call.args();
     let (x, weight, y) = (x.read(), weight.read(), y.write());
-    y.par_chunks_exact_mut(dim)
-        .zip(x.par_chunks_exact(dim))
-        .with_min_len(16)
-        .for_each(|(y, x)| {
-            let scale = scale(x, &params);
-            for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
-                *y = *x * scale * *weight;
-            }
-        });
+    y.par_chunks_exact_mut(dim).zip(x.par_chunks_exact(dim)).with_min_len(16).for_each(|(y, x)| {
+        let scale = scale(x, &params);
+        for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+            *y = *x * scale * *weight;
+        }
+    });
 }
 
 fn backward_cpu<T: Real>(call: Call<'_, T>) {
@@ -154,21 +120,14 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
     let dim = params.dim as usize;
     let [x, weight, dy, dx] = call.args();
     let (x, weight, dy, dx) = (x.read(), weight.read(), dy.read(), dx.write());
-    let rows = dx
-        .par_chunks_exact_mut(dim)
-        .zip(x.par_chunks_exact(dim))
-        .zip(dy.par_chunks_exact(dim));
+    let rows = dx.par_chunks_exact_mut(dim).zip(x.par_chunks_exact(dim)).zip(dy.par_chunks_exact(dim));
     rows.with_min_len(16).for_each(|((dx, x), dy)| {
         let scale = scale(x, &params);
         let dot = weighted_dot(x, weight, dy);
         let pull = dot * scale * scale / T::from_f64(dim as f64);
         for (((dx, x), weight), dy) in dx.iter_mut().zip(x).zip(weight).zip(dy) {
             let gradient = scale * (*weight * *dy - *x * pull);
-            *dx = if params.accumulate == 1 {
-                *dx + gradient
-            } else {
-                gradient
-            };
+            *dx = if params.accumulate == 1 { *dx + gradient } else { gradient };
         }
     });
 }
@@ -187,31 +146,13 @@ fn cases() -> Vec<Case> {
             .upstream("y", "dy", &[rows, dim])
             .gradient("x", "dx", &[rows, dim])
             .backward(move |rec, t| {
-                backward(
-                    rec,
-                    t.view("x"),
-                    t.view("weight"),
-                    t.view("dy"),
-                    t.view("dx"),
-                    dim,
-                    eps,
-                    false,
-                );
+                backward(rec, t.view("x"), t.view("weight"), t.view("dy"), t.view("dx"), dim, eps, false);
             }),
         );
     }
     cases.push(
         Case::new("adds to dx", move |rec, t| {
-            backward(
-                rec,
-                t.view("x"),
-                t.view("weight"),
-                t.view("dy"),
-                t.view("dx"),
-                48,
-                eps,
-                true,
-            );
+            backward(rec, t.view("x"), t.view("weight"), t.view("dy"), t.view("dx"), 48, eps, true);
         })
         .input("x", &[9, 48], Fill::Random(2.0))
         .input("weight", &[48], Fill::Random(1.0))

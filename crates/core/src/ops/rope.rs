@@ -24,23 +24,14 @@ struct Params {
 static ROTATE: Kernel = Kernel {
     shader: "rope",
     entry: "rotate",
-    bindings: &[
-        ("positions", Access::Ids),
-        ("cos_sin", Access::Read),
-        ("x", Access::ReadWrite),
-    ],
+    bindings: &[("positions", Access::Ids), ("cos_sin", Access::Read), ("x", Access::ReadWrite)],
     params_size: size_of::<Params>(),
     cpu_f32: rotate_cpu,
     cpu_f64: rotate_cpu,
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "rope",
-    kernels: &[&ROTATE],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "rope", kernels: &[&ROTATE], variants: &[&[]], cases };
 
 /// Cosines and sines `[positions, D]`, D/2 of each in a row, from inv_freq `[D/2]`.
 ///
@@ -49,13 +40,8 @@ pub static OP: Op = Op {
 #[must_use]
 pub fn table(inv_freq: &[f32], positions: usize) -> Vec<f32> {
     let row = |position: usize| {
-        let angles = inv_freq
-            .iter()
-            .map(move |frequency| f64::from(position as f32 * frequency));
-        angles
-            .clone()
-            .map(|angle| angle.cos() as f32)
-            .chain(angles.map(|angle| angle.sin() as f32))
+        let angles = inv_freq.iter().map(move |frequency| f64::from(position as f32 * frequency));
+        angles.clone().map(|angle| angle.cos() as f32).chain(angles.map(|angle| angle.sin() as f32))
     };
     (0..positions).flat_map(row).collect()
 }
@@ -70,22 +56,10 @@ pub fn backward(rec: &mut Recording, positions: &View, cos_sin: &View, dx: &View
     record(rec, positions, cos_sin, dx, head_dim, -1.0);
 }
 
-fn record(
-    rec: &mut Recording,
-    positions: &View,
-    cos_sin: &View,
-    x: &View,
-    head_dim: usize,
-    direction: f32,
-) {
+fn record(rec: &mut Recording, positions: &View, cos_sin: &View, x: &View, head_dim: usize, direction: f32) {
     let tokens = positions.len();
     let heads = x.len() / tokens / head_dim;
-    let params = Params {
-        tokens: tokens as u32,
-        heads: heads as u32,
-        half: head_dim as u32 / 2,
-        direction,
-    };
+    let params = Params { tokens: tokens as u32, heads: heads as u32, half: head_dim as u32 / 2, direction };
     let args = vec![positions.into(), cos_sin.into(), x.into()];
     rec.dispatch(&ROTATE, &[], &params, args, groups(x.len() / 2));
 }
@@ -96,10 +70,7 @@ fn rotate_cpu<T: Real>(call: Call<'_, T>) {
     let direction = T::from_f32(params.direction);
     let [positions, cos_sin, x] = call.args();
     let (positions, cos_sin, x) = (positions.ids(), cos_sin.read(), x.write());
-    let tokens = x
-        .par_chunks_exact_mut(heads * half * 2)
-        .zip(positions)
-        .with_min_len(16);
+    let tokens = x.par_chunks_exact_mut(heads * half * 2).zip(positions).with_min_len(16);
     tokens.for_each(|(x, position)| {
         let row = &cos_sin[*position as usize * 2 * half..][..2 * half];
         let (cosines, sines) = row.split_at(half);
@@ -116,41 +87,20 @@ fn rotate_cpu<T: Real>(call: Call<'_, T>) {
 fn cases() -> Vec<Case> {
     let sizes = [(1, 1, 2), (3, 1, 4), (5, 3, 12), (63, 2, 64), (130, 9, 64)];
     let cases = sizes.into_iter().map(|(tokens, heads, head_dim)| {
-        let inv_freq: Vec<f32> = (0..head_dim / 2)
-            .map(|i| 10_000f32.powf(-2.0 * i as f32 / head_dim as f32))
-            .collect();
+        let inv_freq: Vec<f32> = (0..head_dim / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / head_dim as f32)).collect();
         let shape = [tokens, heads * head_dim];
-        Case::new(
-            format!("{tokens} tokens, {heads} heads of {head_dim}"),
-            move |rec, t| {
-                forward(
-                    rec,
-                    t.view("positions"),
-                    t.view("cos_sin"),
-                    t.view("x"),
-                    head_dim,
-                );
-            },
-        )
+        Case::new(format!("{tokens} tokens, {heads} heads of {head_dim}"), move |rec, t| {
+            forward(rec, t.view("positions"), t.view("cos_sin"), t.view("x"), head_dim);
+        })
         .input("positions", &[tokens], Fill::Ids(500))
-        .input(
-            "cos_sin",
-            &[500, head_dim],
-            Fill::Values(table(&inv_freq, 500)),
-        )
+        .input("cos_sin", &[500, head_dim], Fill::Values(table(&inv_freq, 500)))
         .input("x", &shape, Fill::Random(1.0))
         .updates("x")
         // In place, the upstream gradient becomes the input's.
         .upstream("x", "dx", &shape)
         .in_place_gradient("x", "dx")
         .backward(move |rec, t| {
-            backward(
-                rec,
-                t.view("positions"),
-                t.view("cos_sin"),
-                t.view("dx"),
-                head_dim,
-            );
+            backward(rec, t.view("positions"), t.view("cos_sin"), t.view("dx"), head_dim);
         })
     });
     cases.collect()

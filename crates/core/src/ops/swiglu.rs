@@ -23,11 +23,7 @@ struct Params {
 static FORWARD: Kernel = Kernel {
     shader: "swiglu",
     entry: "forward",
-    bindings: &[
-        ("gate", Access::Read),
-        ("up", Access::Read),
-        ("y", Access::Write),
-    ],
+    bindings: &[("gate", Access::Read), ("up", Access::Read), ("y", Access::Write)],
     params_size: size_of::<Params>(),
     cpu_f32: forward_cpu,
     cpu_f64: forward_cpu,
@@ -49,34 +45,17 @@ static BACKWARD: Kernel = Kernel {
 };
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "swiglu",
-    kernels: &[&FORWARD, &BACKWARD],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "swiglu", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
 
 /// y = silu(gate) · up, element by element.
 pub fn forward(rec: &mut Recording, gate: &View, up: &View, y: &View) {
-    let params = Params {
-        len: gate.len() as u32,
-        pad: [0; 3],
-    };
-    rec.dispatch(
-        &FORWARD,
-        &[],
-        &params,
-        vec![gate.into(), up.into(), y.into()],
-        groups(gate.len()),
-    );
+    let params = Params { len: gate.len() as u32, pad: [0; 3] };
+    rec.dispatch(&FORWARD, &[], &params, vec![gate.into(), up.into(), y.into()], groups(gate.len()));
 }
 
 /// Gradients of gate and up.
 pub fn backward(rec: &mut Recording, gate: &View, up: &View, dy: &View, dgate: &View, dup: &View) {
-    let params = Params {
-        len: gate.len() as u32,
-        pad: [0; 3],
-    };
+    let params = Params { len: gate.len() as u32, pad: [0; 3] };
     let args = vec![gate.into(), up.into(), dy.into(), dgate.into(), dup.into()];
     rec.dispatch(&BACKWARD, &[], &params, args, groups(gate.len()));
 }
@@ -85,27 +64,17 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let [gate, up, y] = call.args();
     let (gate, up, y) = (gate.read(), up.read(), y.write());
     let inputs = gate.par_chunks(CPU_CHUNK).zip(up.par_chunks(CPU_CHUNK));
-    y.par_chunks_mut(CPU_CHUNK)
-        .zip(inputs)
-        .for_each(|(y, (gate, up))| cpu::silu_mul(gate, up, y));
+    y.par_chunks_mut(CPU_CHUNK).zip(inputs).for_each(|(y, (gate, up))| cpu::silu_mul(gate, up, y));
 }
 
 fn backward_cpu<T: Real>(call: Call<'_, T>) {
     let [gate, up, dy, dgate, dup] = call.args();
     let (gate, up, dy) = (gate.read(), up.read(), dy.read());
-    let inputs = gate
-        .par_chunks(CPU_CHUNK)
-        .zip(up.par_chunks(CPU_CHUNK))
-        .zip(dy.par_chunks(CPU_CHUNK));
-    let outputs = dgate
-        .write()
-        .par_chunks_mut(CPU_CHUNK)
-        .zip(dup.write().par_chunks_mut(CPU_CHUNK));
-    outputs
-        .zip(inputs)
-        .for_each(|((dgate, dup), ((gate, up), dy))| {
-            cpu::silu_mul_backward(gate, up, dy, dgate, dup);
-        });
+    let inputs = gate.par_chunks(CPU_CHUNK).zip(up.par_chunks(CPU_CHUNK)).zip(dy.par_chunks(CPU_CHUNK));
+    let outputs = dgate.write().par_chunks_mut(CPU_CHUNK).zip(dup.write().par_chunks_mut(CPU_CHUNK));
+    outputs.zip(inputs).for_each(|((dgate, dup), ((gate, up), dy))| {
+        cpu::silu_mul_backward(gate, up, dy, dgate, dup);
+    });
 }
 
 fn cases() -> Vec<Case> {
@@ -120,22 +89,8 @@ fn cases() -> Vec<Case> {
         .gradient("gate", "dgate", &[len])
         .gradient("up", "dup", &[len])
         .backward(|rec, t| {
-            backward(
-                rec,
-                t.view("gate"),
-                t.view("up"),
-                t.view("dy"),
-                t.view("dgate"),
-                t.view("dup"),
-            );
+            backward(rec, t.view("gate"), t.view("up"), t.view("dy"), t.view("dgate"), t.view("dup"));
         })
     };
-    vec![
-        case(1, 3.0),
-        case(63, 3.0),
-        case(64, 3.0),
-        case(65, 3.0),
-        case(5, 200.0),
-        case(70_001, 3.0),
-    ]
+    vec![case(1, 3.0), case(63, 3.0), case(64, 3.0), case(65, 3.0), case(5, 200.0), case(70_001, 3.0)]
 }

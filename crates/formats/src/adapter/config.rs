@@ -56,10 +56,7 @@ const PLAIN_INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 /// What the file says about which modules it adapts.
 pub(super) enum Targets {
     /// Names: a module matches when its name is one of them or ends with a dot and one of them.
-    Names {
-        names: Vec<String>,
-        every_layer: bool,
-    },
+    Names { names: Vec<String>, every_layer: bool },
     /// A pattern, or all linear modules: the tensors tell.
     FromTensors,
 }
@@ -68,18 +65,14 @@ pub(super) enum Targets {
 pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> {
     let map = parse_object(file, json)?;
     let o = Object::new(file, &map);
-    let unsupported =
-        |what: String, advice: &str| Err(FormatError::unsupported(file, what, advice));
+    let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(file, what, advice));
 
     let peft_type = o.required("peft_type", o.str("peft_type")?)?;
     if peft_type != "LORA" {
         return unsupported(format!("peft_type {peft_type:?}"), "only LORA adapters are");
     }
     if let Some(bias) = o.str("bias")?.filter(|&b| b != "none") {
-        return unsupported(
-            format!("bias {bias:?}"),
-            "train the adapter with bias \"none\"",
-        );
+        return unsupported(format!("bias {bias:?}"), "train the adapter with bias \"none\"");
     }
     match o.get("init_lora_weights") {
         None | Some(Value::Bool(_)) => {}
@@ -95,10 +88,7 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
 
     let rank = o.required("r", o.usize("r")?)?;
     if rank == 0 {
-        return Err(FormatError::malformed(
-            file,
-            "r is 0, expected a rank of 1 or more",
-        ));
+        return Err(FormatError::malformed(file, "r is 0, expected a rank of 1 or more"));
     }
     let dropout = o.f64("lora_dropout")?.unwrap_or(0.0) as f32;
     if !(0.0..1.0).contains(&dropout) {
@@ -107,10 +97,7 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
     }
     let alpha = o.required("lora_alpha", o.f64("lora_alpha")?)? as f32;
     if !alpha.is_finite() {
-        return Err(FormatError::malformed(
-            file,
-            "lora_alpha is too large for an f32",
-        ));
+        return Err(FormatError::malformed(file, "lora_alpha is too large for an f32"));
     }
     let config = AdapterConfig {
         rank,
@@ -119,13 +106,9 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
         dropout,
         use_rslora: o.bool("use_rslora")?.unwrap_or(false),
         rank_pattern: pattern(&o, "rank_pattern", |v| {
-            v.as_u64()
-                .and_then(|n| usize::try_from(n).ok())
-                .filter(|&n| n > 0)
+            v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0)
         })?,
-        alpha_pattern: pattern(&o, "alpha_pattern", |v| {
-            v.as_f64().map(|x| x as f32).filter(|x| x.is_finite())
-        })?,
+        alpha_pattern: pattern(&o, "alpha_pattern", |v| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite()))?,
         base_model: o.str("base_model_name_or_path")?.map(str::to_string),
     };
     Ok((config, targets(&o)?))
@@ -150,31 +133,20 @@ fn refuse_other_keys(o: &Object) -> Result<()> {
                 "modules_to_save" => "train the adapter without whole modules",
                 _ => "only plain LoRA and rsLoRA are; train the adapter without it",
             };
-            return Err(FormatError::unsupported(
-                o.file,
-                format!("{key} {}", kind(value)),
-                advice,
-            ));
+            return Err(FormatError::unsupported(o.file, format!("{key} {}", kind(value)), advice));
         }
     }
     Ok(())
 }
 
-fn pattern<T>(
-    o: &Object,
-    key: &str,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Result<BTreeMap<String, T>> {
+fn pattern<T>(o: &Object, key: &str, read: impl Fn(&Value) -> Option<T>) -> Result<BTreeMap<String, T>> {
     let Some(object) = o.object(key)? else {
         return Ok(BTreeMap::new());
     };
     let mut patterns = BTreeMap::new();
     for (name, value) in object.map {
         let value = read(value).ok_or_else(|| {
-            let problem = format!(
-                "{key} gives {name:?} the value {}, expected a positive number",
-                kind(value)
-            );
+            let problem = format!("{key} gives {name:?} the value {}, expected a positive number", kind(value));
             FormatError::malformed(o.file, problem)
         })?;
         patterns.insert(name.clone(), value);
@@ -186,44 +158,23 @@ fn targets(o: &Object) -> Result<Targets> {
     match o.get("target_modules") {
         None | Some(Value::String(_)) => Ok(Targets::FromTensors),
         Some(Value::Array(items)) => {
-            let names = items
-                .iter()
-                .map(|v| v.as_str().map(str::to_string))
-                .collect::<Option<Vec<_>>>();
-            let every_layer = !["layers_to_transform", "exclude_modules"]
-                .iter()
-                .any(|k| o.get(k).is_some());
-            names
-                .map(|names| Targets::Names { names, every_layer })
-                .ok_or_else(|| {
-                    FormatError::malformed(
-                        o.file,
-                        "target_modules holds something that is not a module's name",
-                    )
-                })
+            let names = items.iter().map(|v| v.as_str().map(str::to_string)).collect::<Option<Vec<_>>>();
+            let every_layer = !["layers_to_transform", "exclude_modules"].iter().any(|k| o.get(k).is_some());
+            names.map(|names| Targets::Names { names, every_layer }).ok_or_else(|| {
+                FormatError::malformed(o.file, "target_modules holds something that is not a module's name")
+            })
         }
         Some(other) => Err(FormatError::malformed(
             o.file,
-            format!(
-                "target_modules is {}, expected a list of names or a string",
-                kind(other)
-            ),
+            format!("target_modules is {}, expected a list of names or a string", kind(other)),
         )),
     }
 }
 
 /// The whole file, as PEFT writes it: every key, sorted.
 pub(super) fn write(config: &AdapterConfig) -> String {
-    let rank_pattern: Map<String, Value> = config
-        .rank_pattern
-        .iter()
-        .map(|(k, v)| (k.clone(), json!(v)))
-        .collect();
-    let alpha_pattern: Map<String, Value> = config
-        .alpha_pattern
-        .iter()
-        .map(|(k, v)| (k.clone(), number(*v)))
-        .collect();
+    let rank_pattern: Map<String, Value> = config.rank_pattern.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+    let alpha_pattern: Map<String, Value> = config.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
     let file = json!({
         "alora_invocation_tokens": null,
         "alpha_pattern": alpha_pattern,
@@ -273,17 +224,10 @@ pub(super) fn write(config: &AdapterConfig) -> String {
 
 /// A whole number where it is one, as PEFT's own α usually is.
 fn number(value: f32) -> Value {
-    if value.fract() == 0.0 && value.abs() < 1e9 {
-        json!(value as i64)
-    } else {
-        shortest(value)
-    }
+    if value.fract() == 0.0 && value.abs() < 1e9 { json!(value as i64) } else { shortest(value) }
 }
 
 /// The shortest decimal that reads back as this `f32`: 0.1, not 0.10000000149.
 fn shortest(value: f32) -> Value {
-    value
-        .to_string()
-        .parse::<f64>()
-        .map_or_else(|_| json!(value), |v| json!(v))
+    value.to_string().parse::<f64>().map_or_else(|_| json!(value), |v| json!(v))
 }

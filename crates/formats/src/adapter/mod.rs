@@ -51,11 +51,7 @@ impl AdapterConfig {
 
     /// α/r, or α/√r with rsLoRA.
     pub fn scaling(&self, rank: usize, alpha: f32) -> f32 {
-        if self.use_rslora {
-            alpha / (rank as f32).sqrt()
-        } else {
-            alpha / rank as f32
-        }
+        if self.use_rslora { alpha / (rank as f32).sqrt() } else { alpha / rank as f32 }
     }
 }
 

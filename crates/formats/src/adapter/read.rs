@@ -28,28 +28,18 @@ impl Adapter {
     /// SHA-256 of what is in an adapter's folder: its weights, and the configuration that scales them.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn sha256(dir: &Path) -> Result<String> {
-        let [config, weights] =
-            [CONFIG_FILE, WEIGHTS_FILE].map(|name| crate::sha256_file(&dir.join(name)));
-        Ok(crate::sha256_bytes(
-            format!("{} {}", config?, weights?).as_bytes(),
-        ))
+        let [config, weights] = [CONFIG_FILE, WEIGHTS_FILE].map(|name| crate::sha256_file(&dir.join(name)));
+        Ok(crate::sha256_bytes(format!("{} {}", config?, weights?).as_bytes()))
     }
 
     /// Reads an adapter from the contents of its files, by file name.
-    pub fn from_folder<S: Into<Source>>(
-        name: &str,
-        files: BTreeMap<String, S>,
-        model: &ModelConfig,
-    ) -> Result<Self> {
+    pub fn from_folder<S: Into<Source>>(name: &str, files: BTreeMap<String, S>, model: &ModelConfig) -> Result<Self> {
         load(&Folder::in_memory(name, files), model)
     }
 }
 
 fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
-    let json = folder.require(
-        CONFIG_FILE,
-        "give the folder that PEFT or `bft train` wrote",
-    )?;
+    let json = folder.require(CONFIG_FILE, "give the folder that PEFT or `bft train` wrote")?;
     let config_file = folder.file(CONFIG_FILE);
     let (mut config, targets) = config::read(&config_file, &json)?;
     let Some(source) = folder.source(WEIGHTS_FILE)? else {
@@ -101,11 +91,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
         return Err(not_in_model(&file, module, model));
     }
     if pairs.is_empty() {
-        return Err(FormatError::missing(
-            &file,
-            "any LoRA tensor",
-            "the adapter is empty",
-        ));
+        return Err(FormatError::missing(&file, "any LoRA tensor", "the adapter is empty"));
     }
     config.target_modules = target_modules(&pairs, model.num_hidden_layers);
     Ok(Adapter { config, pairs })
@@ -148,10 +134,7 @@ impl Halves {
                 advice: format!("r or rank_pattern in {CONFIG_FILE} belongs to another adapter"),
             });
         }
-        for (name, tensor, shape) in [
-            ("lora_A", &a, [rank, in_features]),
-            ("lora_B", &b, [out_features, rank]),
-        ] {
+        for (name, tensor, shape) in [("lora_A", &a, [rank, in_features]), ("lora_B", &b, [out_features, rank])] {
             if tensor.shape != shape {
                 return Err(FormatError::Mismatch {
                     file: file.to_string(),
@@ -163,23 +146,12 @@ impl Halves {
             }
         }
         let (a, b) = (a.to_f32()?, b.to_f32()?);
-        Ok(LoraPair {
-            module,
-            rank,
-            scaling,
-            in_features,
-            out_features,
-            a,
-            b,
-        })
+        Ok(LoraPair { module, rank, scaling, in_features, out_features, a, b })
     }
 }
 
 /// Sorts tensors by module; every name must be one of a LoRA pair's.
-fn collect_halves(
-    file: &str,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<BTreeMap<String, Halves>> {
+fn collect_halves(file: &str, tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Halves>> {
     let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
     for (name, tensor) in tensors {
         let module = name.strip_prefix(PREFIX).unwrap_or(name);
@@ -203,31 +175,19 @@ fn matches_targets(targets: &Targets, module: &str) -> Option<bool> {
     match targets {
         Targets::FromTensors => None,
         Targets::Names { names, .. } => {
-            let ends = |name: &String| {
-                module
-                    .strip_suffix(name.as_str())
-                    .is_some_and(|r| r.is_empty() || r.ends_with('.'))
-            };
+            let ends =
+                |name: &String| module.strip_suffix(name.as_str()).is_some_and(|r| r.is_empty() || r.ends_with('.'));
             Some(names.iter().any(ends))
         }
     }
 }
 
 fn must_be_everywhere(targets: &Targets) -> bool {
-    matches!(
-        targets,
-        Targets::Names {
-            every_layer: true,
-            ..
-        }
-    )
+    matches!(targets, Targets::Names { every_layer: true, .. })
 }
 
 fn not_in_model(file: &str, module: &str, model: &ModelConfig) -> FormatError {
-    let known = module
-        .rsplit('.')
-        .next()
-        .is_some_and(|short| LINEAR_MODULES.contains(&short));
+    let known = module.rsplit('.').next().is_some_and(|short| LINEAR_MODULES.contains(&short));
     if !known {
         return FormatError::unsupported(
             file,
@@ -239,10 +199,7 @@ fn not_in_model(file: &str, module: &str, model: &ModelConfig) -> FormatError {
         file: file.to_string(),
         what: "the modules adapted".to_string(),
         found: module.to_string(),
-        expected: format!(
-            "modules of a {} model with {} layers",
-            model.architecture, model.num_hidden_layers
-        ),
+        expected: format!("modules of a {} model with {} layers", model.architecture, model.num_hidden_layers),
         advice: "the adapter was trained for another model".to_string(),
     }
 }
@@ -252,10 +209,7 @@ fn target_modules(pairs: &[LoraPair], layers: usize) -> Vec<String> {
     let mut names = Vec::new();
     for short in LINEAR_MODULES {
         let suffix = format!(".{short}");
-        let of_kind: Vec<&LoraPair> = pairs
-            .iter()
-            .filter(|p| p.module.ends_with(&suffix))
-            .collect();
+        let of_kind: Vec<&LoraPair> = pairs.iter().filter(|p| p.module.ends_with(&suffix)).collect();
         if of_kind.len() == layers {
             names.push(short.to_string());
         } else {
@@ -278,22 +232,15 @@ impl<T: Copy> Patterns<T> {
                 Ok(regex) => Ok((regex, *value)),
                 Err(_) => Err(FormatError::malformed(
                     file,
-                    format!(
-                        "{key} has the key {pattern:?}, which is no regular expression that can be used"
-                    ),
+                    format!("{key} has the key {pattern:?}, which is no regular expression that can be used"),
                 )),
             }
         };
-        Ok(Self {
-            patterns: patterns.iter().map(compile).collect::<Result<_>>()?,
-        })
+        Ok(Self { patterns: patterns.iter().map(compile).collect::<Result<_>>()? })
     }
 
     fn get(&self, module: &str) -> Option<T> {
-        self.patterns
-            .iter()
-            .find(|(regex, _)| regex.is_match(module))
-            .map(|(_, value)| *value)
+        self.patterns.iter().find(|(regex, _)| regex.is_match(module)).map(|(_, value)| *value)
     }
 }
 

@@ -22,30 +22,15 @@ impl Adapter {
         for pair in &self.pairs {
             check(pair)?;
             let name = |half: &str| format!("{PREFIX}{}.{half}.weight", pair.module);
-            tensors.push((
-                name("lora_A"),
-                [pair.rank, pair.in_features],
-                to_bytes(&pair.a),
-            ));
-            tensors.push((
-                name("lora_B"),
-                [pair.out_features, pair.rank],
-                to_bytes(&pair.b),
-            ));
+            tensors.push((name("lora_A"), [pair.rank, pair.in_features], to_bytes(&pair.a)));
+            tensors.push((name("lora_B"), [pair.out_features, pair.rank], to_bytes(&pair.b)));
         }
         let views = tensors
             .iter()
-            .map(|(name, shape, data)| {
-                Ok((
-                    name.as_str(),
-                    TensorView::new(Dtype::F32, shape.to_vec(), data)?,
-                ))
-            })
+            .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.to_vec(), data)?)))
             .collect::<std::result::Result<Vec<_>, ::safetensors::SafeTensorError>>();
         // PyTorch's readers look for this entry.
-        let metadata = [("format".to_string(), "pt".to_string())]
-            .into_iter()
-            .collect();
+        let metadata = [("format".to_string(), "pt".to_string())].into_iter().collect();
         views
             .and_then(|views| ::safetensors::serialize(views, Some(metadata)))
             .map_err(|e| FormatError::malformed("adapter", format!("cannot be written: {e}")))

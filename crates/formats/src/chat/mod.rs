@@ -38,10 +38,7 @@ pub struct Message {
 impl Message {
     /// A turn of `role` that says `content`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-        }
+        Self { role: role.into(), content: content.into() }
     }
 }
 
@@ -58,30 +55,19 @@ impl ChatTemplate {
     /// Compiles a template; `bos_token` and `eos_token` are what its variables of that name hold.
     pub fn new(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Self> {
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
-        environment.set_syntax(
-            syntax.map_err(|e| FormatError::ChatTemplate(format!("Jinja's syntax: {e}")))?,
-        );
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| FormatError::ChatTemplate(format!("Jinja's syntax: {e}")))?);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_fuel(Some(FUEL));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", python::to_json);
-        environment.add_function(
-            "raise_exception",
-            |message: String| -> std::result::Result<Value, _> {
-                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-            },
-        );
+        environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, _> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
         environment.add_function("strftime_now", python::strftime_now);
         environment
             .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(|e| {
-                FormatError::ChatTemplate(format!("cannot be compiled: {}", one_line(&e)))
-            })?;
+            .map_err(|e| FormatError::ChatTemplate(format!("cannot be compiled: {}", one_line(&e))))?;
         Ok(Self {
             environment: Arc::new(environment),
             source: source.into(),
@@ -98,8 +84,7 @@ impl ChatTemplate {
         let turn = |m: &Message| Value::from_pairs([("role", &*m.role), ("content", &*m.content)]);
         let turns: Vec<Value> = messages.iter().map(turn).collect();
         // A token the model lacks is undefined, which prints as nothing, rather than none.
-        let defined =
-            |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let defined = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
         let render = || {
             self.environment.get_template(NAME)?.render(context! {
                 messages => &turns,
@@ -110,11 +95,7 @@ impl ChatTemplate {
         };
         self.with_stack(render).map_err(|e| {
             let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).take(8).collect();
-            let more = if messages.len() > roles.len() {
-                ", …"
-            } else {
-                ""
-            };
+            let more = if messages.len() > roles.len() { ", …" } else { "" };
             FormatError::ChatTemplate(format!(
                 "cannot render {} messages (roles {}{more}): {}",
                 messages.len(),
@@ -133,8 +114,7 @@ impl ChatTemplate {
         &self,
         render: impl FnOnce() -> std::result::Result<String, minijinja::Error> + Send,
     ) -> std::result::Result<String, minijinja::Error> {
-        let failed =
-            |what: &str| minijinja::Error::new(ErrorKind::InvalidOperation, what.to_string());
+        let failed = |what: &str| minijinja::Error::new(ErrorKind::InvalidOperation, what.to_string());
         if !self.source.contains("namespace") {
             return render();
         }
@@ -163,16 +143,12 @@ impl ChatTemplate {
     }
 
     /// The template of a model's folder: `chat_template.jinja`, or the one in `tokenizer_config.json`.
-    pub(crate) fn from_folder(
-        folder: &Folder,
-        tokenizer: Option<&Tokenizer>,
-    ) -> Result<Option<Self>> {
+    pub(crate) fn from_folder(folder: &Folder, tokenizer: Option<&Tokenizer>) -> Result<Option<Self>> {
         let bos = tokenizer.and_then(Tokenizer::bos_token);
         let eos = tokenizer.and_then(Tokenizer::eos_token);
         if let Some(bytes) = folder.get("chat_template.jinja")? {
-            let source = std::str::from_utf8(&bytes).map_err(|_| {
-                FormatError::malformed(folder.file("chat_template.jinja"), "is not UTF-8 text")
-            })?;
+            let source = std::str::from_utf8(&bytes)
+                .map_err(|_| FormatError::malformed(folder.file("chat_template.jinja"), "is not UTF-8 text"))?;
             return Self::new(source, bos, eos).map(Some);
         }
         let Some(json) = folder.get("tokenizer_config.json")? else {
@@ -201,30 +177,19 @@ fn template_source(config: &Object) -> Result<Option<String>> {
         None => Ok(None),
         Some(Json::String(source)) => Ok(Some(source.clone())),
         Some(Json::Array(named)) => {
-            let default = named
-                .iter()
-                .find(|t| t.get("name").and_then(Json::as_str) == Some("default"));
-            let chosen = default.or(if named.len() == 1 {
-                named.first()
-            } else {
-                None
-            });
-            text(chosen.and_then(|t| t.get("template")))
-                .map(Some)
-                .ok_or_else(|| {
-                    FormatError::malformed(
-                        config.file,
-                        "chat_template is a list of named templates without one named \"default\"; \
+            let default = named.iter().find(|t| t.get("name").and_then(Json::as_str) == Some("default"));
+            let chosen = default.or(if named.len() == 1 { named.first() } else { None });
+            text(chosen.and_then(|t| t.get("template"))).map(Some).ok_or_else(|| {
+                FormatError::malformed(
+                    config.file,
+                    "chat_template is a list of named templates without one named \"default\"; \
                      put the one to use into chat_template.jinja",
-                    )
-                })
+                )
+            })
         }
         Some(other) => Err(FormatError::malformed(
             config.file,
-            format!(
-                "chat_template is {}, expected a string or a list of named ones",
-                kind(other)
-            ),
+            format!("chat_template is {}, expected a string or a list of named ones", kind(other)),
         )),
     }
 }
@@ -240,10 +205,7 @@ fn without_generation_tags(source: &str) -> String {
             break;
         };
         let (before, tag) = (&rest[..start], &rest[start..start + length]);
-        let word = tag
-            .trim_start_matches(['{', '%', '-', '+'])
-            .trim_end_matches(['-', '+'])
-            .trim();
+        let word = tag.trim_start_matches(['{', '%', '-', '+']).trim_end_matches(['-', '+']).trim();
         out.push_str(before);
         match word {
             "generation" => out.push_str(&tag.replace("generation", "if true")),
@@ -258,9 +220,7 @@ fn without_generation_tags(source: &str) -> String {
 
 /// An error and where it is, without the source listing.
 fn one_line(error: &minijinja::Error) -> String {
-    let what = error
-        .detail()
-        .map_or_else(|| error.kind().to_string(), str::to_string);
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
     match error.line() {
         Some(line) => format!("{what} (line {line} of the template)"),
         None => what,

@@ -10,12 +10,8 @@ pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let ascii: Option<bool> = options.get("ensure_ascii")?;
     let _separators: Option<Value> = options.get("separators")?;
     options.assert_all_used()?;
-    let mut json = serde_json::to_value(value).map_err(|e| {
-        Error::new(
-            ErrorKind::BadSerialization,
-            format!("tojson cannot write the value: {e}"),
-        )
-    })?;
+    let mut json = serde_json::to_value(value)
+        .map_err(|e| Error::new(ErrorKind::BadSerialization, format!("tojson cannot write the value: {e}")))?;
     if sort == Some(true) {
         json.sort_all_objects();
     }
@@ -25,13 +21,7 @@ pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
 }
 
 /// Python puts a space after each comma and colon, or breaks lines when indenting.
-fn write_json(
-    value: &serde_json::Value,
-    indent: Option<usize>,
-    depth: usize,
-    ascii: bool,
-    out: &mut String,
-) {
+fn write_json(value: &serde_json::Value, indent: Option<usize>, depth: usize, ascii: bool, out: &mut String) {
     use serde_json::Value as Json;
     let line = |out: &mut String, depth: usize| {
         if let Some(width) = indent {
@@ -87,17 +77,15 @@ fn write_string(text: &str, ascii: bool, out: &mut String) {
 
 /// The function `strftime_now`: the current time, in UTC, in C's format letters.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
-    let now = seconds_since_epoch()
-        .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "strftime_now needs a clock"))?;
+    let now =
+        seconds_since_epoch().ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "strftime_now needs a clock"))?;
     strftime(format, now)
 }
 
 #[cfg(not(target_arch = "wasm32"))]
 fn seconds_since_epoch() -> Option<u64> {
     let now = std::time::SystemTime::now();
-    now.duration_since(std::time::UNIX_EPOCH)
-        .ok()
-        .map(|d| d.as_secs())
+    now.duration_since(std::time::UNIX_EPOCH).ok().map(|d| d.as_secs())
 }
 
 /// The standard library has no clock on this target.
@@ -121,15 +109,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 /// The epoch was a Thursday.
-const DAYS: [&str; 7] = [
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-];
+const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
 fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
     let (days, time) = (seconds / 86_400, seconds % 86_400);
@@ -151,11 +131,7 @@ fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
             letter = letters.next();
         }
         let two = |n: u64| {
-            if bare {
-                n.to_string()
-            } else {
-                format!("{n:02}")
-            }
+            if bare { n.to_string() } else { format!("{n:02}") }
         };
         let text = match letter {
             Some('Y') => year.to_string(),
@@ -220,10 +196,7 @@ mod tests {
             strftime(format, 1_709_210_096).unwrap(),
             "29 Feb 2024 Thursday 060 12:34:56 12PM 29 24 February 2024-02-29 %"
         );
-        assert_eq!(
-            strftime("%a %d %B %Y", 1_798_761_599).unwrap(),
-            "Thu 31 December 2026"
-        );
+        assert_eq!(strftime("%a %d %B %Y", 1_798_761_599).unwrap(), "Thu 31 December 2026");
         assert!(strftime("%Q", 0).unwrap_err().to_string().contains("%Q"));
         assert!(strftime("%", 0).is_err());
     }
@@ -231,17 +204,13 @@ mod tests {
     #[test]
     fn json_is_pythons() {
         let value: serde_json::Value =
-            serde_json::from_str(r#"{"b": [1, 2.5, {}], "a": "<é>\n", "c": null, "d": []}"#)
-                .unwrap();
+            serde_json::from_str(r#"{"b": [1, 2.5, {}], "a": "<é>\n", "c": null, "d": []}"#).unwrap();
         let write = |indent, ascii| {
             let mut out = String::new();
             write_json(&value, indent, 0, ascii, &mut out);
             out
         };
-        assert_eq!(
-            write(None, false),
-            r#"{"b": [1, 2.5, {}], "a": "<é>\n", "c": null, "d": []}"#
-        );
+        assert_eq!(write(None, false), r#"{"b": [1, 2.5, {}], "a": "<é>\n", "c": null, "d": []}"#);
         assert!(write(None, true).contains(r#""<\u00e9>\n""#));
         assert!(write(Some(2), false).starts_with("{\n  \"b\": [\n    1,\n    2.5,\n    {}\n  ],"));
     }

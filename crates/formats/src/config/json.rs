@@ -62,25 +62,17 @@ fn architecture(o: &Object) -> Result<Architecture> {
             ));
         }
         other => {
-            return Err(FormatError::unsupported(
-                o.file,
-                format!("model type {other:?}"),
-                SUPPORTED,
-            ));
+            return Err(FormatError::unsupported(o.file, format!("model type {other:?}"), SUPPORTED));
         }
     })
 }
 
 fn read(o: &Object) -> Result<ModelConfig> {
     let architecture = architecture(o)?;
-    let unsupported =
-        |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
+    let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
 
     if let Some(value) = o.get("quantization_config") {
-        let method = value
-            .get("quant_method")
-            .and_then(Value::as_str)
-            .unwrap_or("unnamed");
+        let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
         return unsupported(
             format!("quantization_config (method {method:?})"),
             "use the model's f32, f16 or bf16 weights, or a GGUF in Q8_0, Q4_0 or Q4_1",
@@ -88,31 +80,19 @@ fn read(o: &Object) -> Result<ModelConfig> {
     }
     let activation = o.str("hidden_act")?.unwrap_or("silu");
     if activation != "silu" && activation != "swish" {
-        return unsupported(
-            format!("hidden_act {activation:?}"),
-            "only silu is implemented",
-        );
+        return unsupported(format!("hidden_act {activation:?}"), "only silu is implemented");
     }
     if architecture == Architecture::Llama && o.bool("mlp_bias")? == Some(true) {
-        return unsupported(
-            "mlp_bias true".to_string(),
-            "only feed-forward layers without biases are implemented",
-        );
+        return unsupported("mlp_bias true".to_string(), "only feed-forward layers without biases are implemented");
     }
     for (key, neutral) in NEUTRAL {
         if let Some(value) = o.f64(key)?.filter(|&v| v != neutral) {
-            return unsupported(
-                format!("{key} {value}"),
-                "it belongs to an architecture that is not implemented",
-            );
+            return unsupported(format!("{key} {value}"), "it belongs to an architecture that is not implemented");
         }
     }
     for key in ["num_experts", "num_local_experts", "n_routed_experts"] {
         if let Some(count) = o.usize(key)?.filter(|&n| n > 0) {
-            return unsupported(
-                format!("{key} {count}"),
-                "mixtures of experts are not implemented",
-            );
+            return unsupported(format!("{key} {count}"), "mixtures of experts are not implemented");
         }
     }
 
@@ -137,9 +117,7 @@ fn read(o: &Object) -> Result<ModelConfig> {
     let head_dim = match o.usize("head_dim")? {
         Some(n) => n,
         None if architecture == Architecture::Qwen3 => 128,
-        None if num_attention_heads > 0 && hidden_size % num_attention_heads == 0 => {
-            hidden_size / num_attention_heads
-        }
+        None if num_attention_heads > 0 && hidden_size % num_attention_heads == 0 => hidden_size / num_attention_heads,
         None => {
             return Err(FormatError::malformed(
                 o.file,
@@ -180,12 +158,7 @@ fn read(o: &Object) -> Result<ModelConfig> {
 }
 
 /// Refuses attention that sees less than the whole context, unless the window covers it anyway.
-fn refuse_sliding_window(
-    o: &Object,
-    architecture: Architecture,
-    layers: usize,
-    context: usize,
-) -> Result<()> {
+fn refuse_sliding_window(o: &Object, architecture: Architecture, layers: usize, context: usize) -> Result<()> {
     let window = match architecture {
         Architecture::Llama => None,
         // An absent key means 4096 to transformers, an explicit null none.
@@ -201,25 +174,17 @@ fn refuse_sliding_window(
                         let advice = "only full_attention layers are implemented";
                         return Err(FormatError::unsupported(o.file, what, advice));
                     }
-                    types
-                        .iter()
-                        .any(|t| t.as_str() == Some("sliding_attention"))
+                    types.iter().any(|t| t.as_str() == Some("sliding_attention"))
                 }
                 Some(other) => {
-                    let problem =
-                        format!("layer_types is {}, expected a list of strings", kind(other));
+                    let problem = format!("layer_types is {}, expected a list of strings", kind(other));
                     return Err(FormatError::malformed(o.file, problem));
                 }
                 None => {
-                    o.bool("use_sliding_window")? == Some(true)
-                        && o.usize("max_window_layers")?.unwrap_or(28) < layers
+                    o.bool("use_sliding_window")? == Some(true) && o.usize("max_window_layers")?.unwrap_or(28) < layers
                 }
             };
-            if sliding {
-                Some(o.usize("sliding_window")?.unwrap_or(4096))
-            } else {
-                None
-            }
+            if sliding { Some(o.usize("sliding_window")?.unwrap_or(4096)) } else { None }
         }
     };
     match window {
@@ -248,10 +213,7 @@ fn rope(o: &Object, context: usize) -> Result<(f64, RopeScaling)> {
     }
     let theta = theta.unwrap_or(10_000.0);
     if theta <= 1.0 {
-        return Err(FormatError::malformed(
-            o.file,
-            format!("rope_theta is {theta}, expected a number above 1"),
-        ));
+        return Err(FormatError::malformed(o.file, format!("rope_theta is {theta}, expected a number above 1")));
     }
     if let Some(factor) = partial.filter(|&f| f != 1.0) {
         return Err(FormatError::unsupported(
@@ -271,34 +233,23 @@ fn rope(o: &Object, context: usize) -> Result<(f64, RopeScaling)> {
         ));
     }
     if s.get("mrope_section").is_some() {
-        return Err(FormatError::unsupported(
-            o.file,
-            "rope type \"mrope\"",
-            ROPE_TYPES,
-        ));
+        return Err(FormatError::unsupported(o.file, "rope type \"mrope\"", ROPE_TYPES));
     }
     let factor = |key: &str| -> Result<f32> {
         let value = s.required(&format!("rope scaling's {key}"), s.f64(key)?)?;
         if value > 0.0 {
             return Ok(value as f32);
         }
-        Err(FormatError::malformed(
-            o.file,
-            format!("rope scaling's {key} is {value}, expected a positive number"),
-        ))
+        Err(FormatError::malformed(o.file, format!("rope scaling's {key} is {value}, expected a positive number")))
     };
     let rope_type = s.str("rope_type")?.or(s.str("type")?).unwrap_or("default");
     let scaling = match rope_type {
         "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear {
-            factor: factor("factor")?,
-        },
+        "linear" => RopeScaling::Linear { factor: factor("factor")? },
         "llama3" => {
             let original = match s.usize("original_max_position_embeddings")? {
                 Some(n) => n,
-                None => o
-                    .usize("original_max_position_embeddings")?
-                    .unwrap_or(context),
+                None => o.usize("original_max_position_embeddings")?.unwrap_or(context),
             };
             let (low, high) = (factor("low_freq_factor")?, factor("high_freq_factor")?);
             if low >= high || original == 0 {
@@ -318,11 +269,7 @@ fn rope(o: &Object, context: usize) -> Result<(f64, RopeScaling)> {
             }
         }
         other => {
-            return Err(FormatError::unsupported(
-                o.file,
-                format!("rope type {other:?}"),
-                ROPE_TYPES,
-            ));
+            return Err(FormatError::unsupported(o.file, format!("rope type {other:?}"), ROPE_TYPES));
         }
     };
     Ok((theta, scaling))
@@ -341,10 +288,7 @@ fn token_ids(o: &Object, key: &str) -> Result<Vec<u32>> {
         single => id(single).map(|id| vec![id]),
     };
     ids.ok_or_else(|| {
-        let problem = format!(
-            "{key} is {}, expected a token id or a list of them",
-            kind(value)
-        );
+        let problem = format!("{key} is {}, expected a token id or a list of them", kind(value));
         FormatError::malformed(o.file, problem)
     })
 }

@@ -113,15 +113,7 @@ pub struct ModelConfig {
 }
 
 /// The seven linear modules of a block, in the order in which a block uses them.
-pub const LINEAR_MODULES: [&str; 7] = [
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-];
+pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 impl ModelConfig {
     /// `[out, in]` of a linear module of every block, by its short name (`q_proj` … `down_proj`).
@@ -161,12 +153,7 @@ impl ModelConfig {
             RopeScaling::None => plain.collect(),
             RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
             RopeScaling::Divisors(divisors) => plain.zip(divisors).map(|(f, d)| f / d).collect(),
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 let original = *original_max_position_embeddings as f32;
                 let (low, high) = (original / low_freq_factor, original / high_freq_factor);
                 plain
@@ -177,8 +164,8 @@ impl ModelConfig {
                         } else if wavelength < high {
                             f
                         } else {
-                            let smooth = (original / wavelength - low_freq_factor)
-                                / (high_freq_factor - low_freq_factor);
+                            let smooth =
+                                (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
                             (1.0 - smooth) * f / factor + smooth * f
                         }
                     })
@@ -190,10 +177,7 @@ impl ModelConfig {
     /// Name and shape of every tensor the model must have, in the order in which it is used.
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let h = self.hidden_size;
-        let mut all = vec![(
-            "model.embed_tokens.weight".to_string(),
-            vec![self.vocab_size, h],
-        )];
+        let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, h])];
         for layer in 0..self.num_hidden_layers {
             let block = format!("model.layers.{layer}");
             all.push((format!("{block}.input_layernorm.weight"), vec![h]));
@@ -216,14 +200,8 @@ impl ModelConfig {
                 }
             }
             if self.qk_norm {
-                all.push((
-                    format!("{block}.self_attn.q_norm.weight"),
-                    vec![self.head_dim],
-                ));
-                all.push((
-                    format!("{block}.self_attn.k_norm.weight"),
-                    vec![self.head_dim],
-                ));
+                all.push((format!("{block}.self_attn.q_norm.weight"), vec![self.head_dim]));
+                all.push((format!("{block}.self_attn.k_norm.weight"), vec![self.head_dim]));
             }
         }
         all.push(("model.norm.weight".to_string(), vec![h]));
@@ -250,24 +228,14 @@ impl ModelConfig {
         for (name, size) in sizes {
             // Indices are 32-bit on the device; a layer count beyond the limit is a lie, and would
             // make a list of names as long.
-            let limit = if name == "num_hidden_layers" {
-                MAX_LAYERS
-            } else {
-                MAX_SIZE
-            };
+            let limit = if name == "num_hidden_layers" { MAX_LAYERS } else { MAX_SIZE };
             if size == 0 || size > limit {
                 return fail(format!("{name} is {size}, expected 1 to {limit}"));
             }
         }
-        let (q, k, d) = (
-            self.num_attention_heads,
-            self.num_key_value_heads,
-            self.head_dim,
-        );
+        let (q, k, d) = (self.num_attention_heads, self.num_key_value_heads, self.head_dim);
         if !q.is_multiple_of(k) {
-            return fail(format!(
-                "num_attention_heads {q} is not a multiple of num_key_value_heads {k}"
-            ));
+            return fail(format!("num_attention_heads {q} is not a multiple of num_key_value_heads {k}"));
         }
         if !d.is_multiple_of(2) {
             return fail(format!("head_dim {d} is odd, expected pairs to rotate"));
@@ -298,19 +266,12 @@ impl ModelConfig {
             ));
         }
         if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps < 1.0) {
-            return fail(format!(
-                "rms_norm_eps is {}, expected 0 to 1",
-                self.rms_norm_eps
-            ));
+            return fail(format!("rms_norm_eps is {}, expected 0 to 1", self.rms_norm_eps));
         }
         if let RopeScaling::Divisors(divisors) = &self.rope_scaling
             && (divisors.len() != d / 2 || divisors.iter().any(|&x| !(x > 0.0 && x.is_finite())))
         {
-            return fail(format!(
-                "{} rope divisors, expected {} positive numbers",
-                divisors.len(),
-                d / 2
-            ));
+            return fail(format!("{} rope divisors, expected {} positive numbers", divisors.len(), d / 2));
         }
         for &id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
             if id as usize >= self.vocab_size {

@@ -70,10 +70,7 @@ impl EncoderConfig {
             ("position", self.max_position_embeddings),
             ("token_type", self.type_vocab_size),
         ] {
-            all.push((
-                format!("embeddings.{name}_embeddings.weight"),
-                vec![rows, h],
-            ));
+            all.push((format!("embeddings.{name}_embeddings.weight"), vec![rows, h]));
         }
         let mut pair = |name: String, shape: Vec<usize>| {
             all.push((format!("{name}.bias"), vec![shape[0]]));
@@ -108,11 +105,7 @@ impl EncoderConfig {
             ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS),
             ("num_attention_heads", self.num_attention_heads, MAX_SIZE),
             ("vocab_size", self.vocab_size, MAX_SIZE),
-            (
-                "max_position_embeddings",
-                self.max_position_embeddings,
-                MAX_SIZE,
-            ),
+            ("max_position_embeddings", self.max_position_embeddings, MAX_SIZE),
             ("type_vocab_size", self.type_vocab_size, MAX_SIZE),
         ] {
             if size == 0 || size > limit {
@@ -121,9 +114,7 @@ impl EncoderConfig {
         }
         let (h, heads) = (self.hidden_size, self.num_attention_heads);
         if !h.is_multiple_of(heads) {
-            return fail(format!(
-                "hidden_size {h} is not a multiple of num_attention_heads {heads}"
-            ));
+            return fail(format!("hidden_size {h} is not a multiple of num_attention_heads {heads}"));
         }
         let d = self.head_dim();
         if !d.is_multiple_of(4) || d > MAX_HEAD_DIM {
@@ -141,18 +132,14 @@ impl EncoderConfig {
             ));
         }
         if !(self.layer_norm_eps >= 0.0 && self.layer_norm_eps < 1.0) {
-            return fail(format!(
-                "layer_norm_eps is {}, expected 0 to 1",
-                self.layer_norm_eps
-            ));
+            return fail(format!("layer_norm_eps is {}, expected 0 to 1", self.layer_norm_eps));
         }
         Ok(())
     }
 }
 
 fn read(o: &Object) -> Result<EncoderConfig> {
-    let unsupported =
-        |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
+    let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
     let model_type = o.required("model_type", o.str("model_type")?)?;
     if model_type != "bert" {
         return unsupported(
@@ -163,24 +150,15 @@ fn read(o: &Object) -> Result<EncoderConfig> {
     }
     for key in ["is_decoder", "add_cross_attention"] {
         if o.bool(key)? == Some(true) {
-            return unsupported(
-                format!("{key} true"),
-                "a BERT that reads both ways is expected",
-            );
+            return unsupported(format!("{key} true"), "a BERT that reads both ways is expected");
         }
     }
     if o.get("quantization_config").is_some() {
-        return unsupported(
-            "quantization_config".to_string(),
-            "use the model's f32, f16 or bf16 weights",
-        );
+        return unsupported("quantization_config".to_string(), "use the model's f32, f16 or bf16 weights");
     }
     let positions = o.str("position_embedding_type")?.unwrap_or("absolute");
     if positions != "absolute" {
-        return unsupported(
-            format!("position_embedding_type {positions:?}"),
-            "only absolute is implemented",
-        );
+        return unsupported(format!("position_embedding_type {positions:?}"), "only absolute is implemented");
     }
     let activation = match o.str("hidden_act")?.unwrap_or("gelu") {
         "gelu" | "gelu_python" => Activation::Gelu,

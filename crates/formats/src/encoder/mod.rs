@@ -135,18 +135,14 @@ fn is_encoder(folder: &Folder) -> Result<bool> {
 /// Tensors of `bert.` models that no hidden state depends on.
 fn is_needed(name: &str) -> bool {
     let name = name.strip_prefix("bert.").unwrap_or(name);
-    !["pooler.", "cls.", "embeddings.position_ids"]
-        .iter()
-        .any(|unneeded| name.starts_with(unneeded))
+    !["pooler.", "cls.", "embeddings.position_ids"].iter().any(|unneeded| name.starts_with(unneeded))
 }
 
 fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
     let steps = sentence::read(folder)?;
     let folder = &folder.below(&steps.transformer);
-    let json = folder.require(
-        "config.json",
-        "give a folder with config.json, *.safetensors and tokenizer.json or vocab.txt",
-    )?;
+    let json = folder
+        .require("config.json", "give a folder with config.json, *.safetensors and tokenizer.json or vocab.txt")?;
     let config_file = folder.file("config.json");
     let config = EncoderConfig::from_json(&config_file, &json)?;
     let (tensors, weight_files) = load_weights(folder, is_needed)?;
@@ -158,9 +154,7 @@ fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
     };
     if let Some(tokenizer) = &tokenizer {
         check_vocabulary(&folder.shown(), tokenizer, config.vocab_size)?;
-        if steps.lower_case
-            && tokenizer.encode("BRCA", false)? != tokenizer.encode("brca", false)?
-        {
+        if steps.lower_case && tokenizer.encode("BRCA", false)? != tokenizer.encode("brca", false)? {
             return Err(FormatError::unsupported(
                 folder.file("sentence_bert_config.json"),
                 "do_lower_case with a tokenizer that tells cases apart",
@@ -201,9 +195,7 @@ fn rename(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
             None if prefixed => return None,
             None => &name,
         };
-        let name = name
-            .replace("LayerNorm.gamma", "LayerNorm.weight")
-            .replace("LayerNorm.beta", "LayerNorm.bias");
+        let name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
         tensor.name.clone_from(&name);
         Some((name, tensor))
     });

@@ -65,8 +65,8 @@ struct Module {
 }
 
 fn modules(file: &str, json: &[u8]) -> Result<Vec<Module>> {
-    let list: Value = serde_json::from_slice(json)
-        .map_err(|e| FormatError::malformed(file, format!("is not valid JSON: {e}")))?;
+    let list: Value =
+        serde_json::from_slice(json).map_err(|e| FormatError::malformed(file, format!("is not valid JSON: {e}")))?;
     let Value::Array(list) = &list else {
         let problem = format!("holds {}, expected a list of modules", kind(&list));
         return Err(FormatError::malformed(file, problem));
@@ -74,25 +74,17 @@ fn modules(file: &str, json: &[u8]) -> Result<Vec<Module>> {
     let modules = list.iter().map(|module| {
         let text = |key: &str| module.get(key).and_then(Value::as_str);
         let (Some(class), Some(path)) = (text("type"), text("path")) else {
-            let problem = format!(
-                "has a module {}, expected an object with type and path",
-                kind(module)
-            );
+            let problem = format!("has a module {}, expected an object with type and path", kind(module));
             return Err(FormatError::malformed(file, problem));
         };
-        let plain = path
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         if !plain {
             return Err(FormatError::malformed(
                 file,
                 format!("has a module in {path:?}, expected the name of a folder beside it"),
             ));
         }
-        Ok(Module {
-            kind: class.rsplit('.').next().unwrap_or(class).to_string(),
-            path: path.to_string(),
-        })
+        Ok(Module { kind: class.rsplit('.').next().unwrap_or(class).to_string(), path: path.to_string() })
     });
     modules.collect()
 }
@@ -108,11 +100,7 @@ fn pooling(folder: &Folder, path: &str) -> Result<Pooling> {
         "mean" | "mean_tokens" => Ok(Pooling::Mean),
         "cls" | "cls_token" => Ok(Pooling::Cls),
         "lasttoken" => Ok(Pooling::Last),
-        other => Err(FormatError::unsupported(
-            &file,
-            format!("pooling by {other}"),
-            advice,
-        )),
+        other => Err(FormatError::unsupported(&file, format!("pooling by {other}"), advice)),
     };
     // The newer spelling is one word, the older a switch for each way.
     if let Some(name) = object.str("pooling_mode")? {
@@ -129,11 +117,7 @@ fn pooling(folder: &Folder, path: &str) -> Result<Pooling> {
     match chosen[..] {
         [name] => named(name),
         [] => Err(FormatError::missing(&file, "a pooling mode", advice)),
-        _ => Err(FormatError::unsupported(
-            &file,
-            format!("pooling by {} together", chosen.join(" and ")),
-            advice,
-        )),
+        _ => Err(FormatError::unsupported(&file, format!("pooling by {} together", chosen.join(" and ")), advice)),
     }
 }
 

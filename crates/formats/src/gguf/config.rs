@@ -21,13 +21,7 @@ const NEUTRAL: [(&str, f64); 11] = [
 ];
 
 /// End-of-turn tokens that llama.cpp also knows by name, for files that do not list them.
-const END_TOKENS: [&str; 5] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-];
+const END_TOKENS: [&str; 5] = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>"];
 
 struct Keys<'a> {
     file: &'a str,
@@ -41,19 +35,12 @@ impl Keys<'_> {
     }
 
     fn wrong(&self, key: &str, value: &Value, expected: &str) -> FormatError {
-        FormatError::malformed(
-            self.file,
-            format!("{}.{key} is {value}, expected {expected}", self.prefix),
-        )
+        FormatError::malformed(self.file, format!("{}.{key} is {value}, expected {expected}", self.prefix))
     }
 
     fn f64(&self, key: &str) -> Result<Option<f64>> {
         self.get(key)
-            .map(|v| {
-                v.as_f64()
-                    .filter(|x| x.is_finite())
-                    .ok_or_else(|| self.wrong(key, v, "a number"))
-            })
+            .map(|v| v.as_f64().filter(|x| x.is_finite()).ok_or_else(|| self.wrong(key, v, "a number")))
             .transpose()
     }
 
@@ -96,16 +83,13 @@ impl Keys<'_> {
 
 /// Hyperparameters of the model in a GGUF file in the file `source`.
 pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Result<ModelConfig> {
-    let name = header
-        .get("general.architecture")
-        .and_then(Value::as_str)
-        .ok_or_else(|| {
-            FormatError::missing(
-                file,
-                "metadata general.architecture",
-                "the file is no language model; convert it again with a current llama.cpp",
-            )
-        })?;
+    let name = header.get("general.architecture").and_then(Value::as_str).ok_or_else(|| {
+        FormatError::missing(
+            file,
+            "metadata general.architecture",
+            "the file is no language model; convert it again with a current llama.cpp",
+        )
+    })?;
     let architecture = match name {
         "llama" => Architecture::Llama,
         "qwen2" => Architecture::Qwen2,
@@ -118,18 +102,12 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
             ));
         }
     };
-    let keys = Keys {
-        file,
-        header,
-        prefix: name,
-    };
+    let keys = Keys { file, header, prefix: name };
     refuse_unimplemented(&keys)?;
 
     let hidden_size = keys.required("embedding_length")?;
     let num_attention_heads = keys.required("attention.head_count")?;
-    let num_key_value_heads = keys
-        .usize("attention.head_count_kv")?
-        .unwrap_or(num_attention_heads);
+    let num_key_value_heads = keys.usize("attention.head_count_kv")?.unwrap_or(num_attention_heads);
     let max_position_embeddings = keys.required("context_length")?;
     let head_dim = match keys.usize("attention.key_length")? {
         Some(n) => n,
@@ -144,24 +122,15 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
             ));
         }
     }
-    if let Some(window) = keys
-        .usize("attention.sliding_window")?
-        .filter(|&w| w > 0 && w < max_position_embeddings)
-    {
+    if let Some(window) = keys.usize("attention.sliding_window")?.filter(|&w| w > 0 && w < max_position_embeddings) {
         return Err(FormatError::unsupported(
             file,
-            format!(
-                "a sliding attention window of {window} tokens (context {max_position_embeddings})"
-            ),
+            format!("a sliding attention window of {window} tokens (context {max_position_embeddings})"),
             "only attention over the whole context is implemented; choose a model without a window",
         ));
     }
     let has = |tensor: &str| header.tensors.iter().any(|t| t.name == tensor);
-    let Some(embedding) = header
-        .tensors
-        .iter()
-        .find(|t| t.name == "token_embd.weight")
-    else {
+    let Some(embedding) = header.tensors.iter().find(|t| t.name == "token_embd.weight") else {
         return Err(FormatError::missing(
             file,
             "tensor token_embd.weight",
@@ -179,15 +148,13 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
             advice: "convert the model again".to_string(),
         });
     }
-    let rms_norm_eps = keys
-        .f64("attention.layer_norm_rms_epsilon")?
-        .ok_or_else(|| {
-            FormatError::missing(
-                file,
-                format!("metadata {name}.attention.layer_norm_rms_epsilon"),
-                "convert the model again with a current llama.cpp",
-            )
-        })?;
+    let rms_norm_eps = keys.f64("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
+        FormatError::missing(
+            file,
+            format!("metadata {name}.attention.layer_norm_rms_epsilon"),
+            "convert the model again with a current llama.cpp",
+        )
+    })?;
     let rope_theta = keys.f64("rope.freq_base")?.unwrap_or(10_000.0);
     if rope_theta <= 1.0 {
         return Err(FormatError::malformed(
@@ -237,11 +204,7 @@ fn refuse_unimplemented(keys: &Keys) -> Result<()> {
         ));
     }
     if keys.get("rope.dimension_sections").is_some() {
-        return Err(FormatError::unsupported(
-            keys.file,
-            "rope type \"mrope\"",
-            ROPE_TYPES,
-        ));
+        return Err(FormatError::unsupported(keys.file, "rope type \"mrope\"", ROPE_TYPES));
     }
     Ok(())
 }
@@ -249,20 +212,14 @@ fn refuse_unimplemented(keys: &Keys) -> Result<()> {
 const ROPE_TYPES: &str = "supported rope types are none, linear and Llama 3's rope_freqs.weight";
 
 fn rope_scaling(keys: &Keys, source: &Source) -> Result<RopeScaling> {
-    let factor = keys
-        .f64("rope.scaling.factor")?
-        .or(keys.f64("rope.scale_linear")?);
+    let factor = keys.f64("rope.scaling.factor")?.or(keys.f64("rope.scale_linear")?);
     let linear = match keys.get("rope.scaling.type").map(|v| (v, v.as_str())) {
         // Before types had names, the factor alone meant linear.
         None => factor,
         Some((_, Some("none"))) => None,
         Some((_, Some("linear"))) => Some(factor.unwrap_or(1.0)),
         Some((_, Some(other))) => {
-            return Err(FormatError::unsupported(
-                keys.file,
-                format!("rope type {other:?}"),
-                ROPE_TYPES,
-            ));
+            return Err(FormatError::unsupported(keys.file, format!("rope type {other:?}"), ROPE_TYPES));
         }
         Some((value, None)) => return Err(keys.wrong("rope.scaling.type", value, "a string")),
     };
@@ -270,21 +227,15 @@ fn rope_scaling(keys: &Keys, source: &Source) -> Result<RopeScaling> {
     if let Some(factor) = linear.filter(|&f| f < 0.0) {
         return Err(FormatError::malformed(
             keys.file,
-            format!(
-                "{}.rope.scaling.factor is {factor}, expected a positive number",
-                keys.prefix
-            ),
+            format!("{}.rope.scaling.factor is {factor}, expected a positive number", keys.prefix),
         ));
     }
     let divisors = keys.header.tensors.iter().find(|t| t.name == ROPE_DIVISORS);
     match (linear, divisors) {
         (None, None) => Ok(RopeScaling::None),
-        (Some(factor), None) => Ok(RopeScaling::Linear {
-            factor: factor as f32,
-        }),
+        (Some(factor), None) => Ok(RopeScaling::Linear { factor: factor as f32 }),
         (None, Some(info)) => {
-            let tensor =
-                super::tensors::tensor(keys.file, keys.header, source, info, ROPE_DIVISORS)?;
+            let tensor = super::tensors::tensor(keys.file, keys.header, source, info, ROPE_DIVISORS)?;
             let divisors = tensor.to_f32()?;
             if divisors.iter().all(|&d| d == 1.0) {
                 return Ok(RopeScaling::None);
@@ -307,10 +258,7 @@ fn token_id(keys: &Keys, key: &str) -> Result<Option<u32>> {
         // Converters write 0xFFFFFFFF for "none".
         Some(n) if n == u64::from(u32::MAX) => Ok(None),
         Some(n) if n < u64::from(u32::MAX) => Ok(Some(n as u32)),
-        _ => Err(FormatError::malformed(
-            keys.file,
-            format!("{key} is {value}, expected a token id"),
-        )),
+        _ => Err(FormatError::malformed(keys.file, format!("{key} is {value}, expected a token id"))),
     }
 }
 
@@ -320,15 +268,8 @@ fn end_tokens(keys: &Keys) -> Result<Vec<u32>> {
     for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
         ids.extend(token_id(keys, &format!("tokenizer.ggml.{key}"))?);
     }
-    if let Some(tokens) = keys
-        .header
-        .get("tokenizer.ggml.tokens")
-        .and_then(Value::as_strings)
-    {
-        let known = tokens
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| END_TOKENS.contains(&t.as_str()));
+    if let Some(tokens) = keys.header.get("tokenizer.ggml.tokens").and_then(Value::as_strings) {
+        let known = tokens.iter().enumerate().filter(|(_, t)| END_TOKENS.contains(&t.as_str()));
         ids.extend(known.map(|(id, _)| id as u32));
     }
     let mut seen = std::collections::BTreeSet::new();

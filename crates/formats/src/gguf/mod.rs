@@ -63,10 +63,7 @@ impl TensorInfo {
     /// ggml's name of the storage format, supported or not.
     pub fn type_name(&self) -> String {
         let known = TYPE_NAMES.iter().find(|(id, _)| *id == self.type_id);
-        known.map_or_else(
-            || format!("number {}", self.type_id),
-            |(_, name)| (*name).to_string(),
-        )
+        known.map_or_else(|| format!("number {}", self.type_id), |(_, name)| (*name).to_string())
     }
 
     /// Length of the data in bytes, where the format is supported and the shape fits it.
@@ -156,17 +153,13 @@ impl Header {
         match version {
             2 | 3 => {}
             1 => {
-                return invalid(
-                    "GGUF version 1 is not supported; convert it with a current llama.cpp",
-                );
+                return invalid("GGUF version 1 is not supported; convert it with a current llama.cpp");
             }
             v if v.swap_bytes() <= 3 => {
                 return invalid("big-endian GGUF is not supported; convert it to little-endian");
             }
             v => {
-                return invalid(format!(
-                    "GGUF version {v} is not supported; versions 2 and 3 are"
-                ));
+                return invalid(format!("GGUF version {v} is not supported; versions 2 and 3 are"));
             }
         }
         let tensor_count = reader.u64()?;
@@ -205,13 +198,7 @@ impl Header {
             tensors.push(tensor);
         }
         let data_start = reader.position().next_multiple_of(alignment);
-        Ok(Self {
-            version,
-            metadata,
-            tensors,
-            alignment,
-            data_start,
-        })
+        Ok(Self { version, metadata, tensors, alignment, data_start })
     }
 
     /// The metadata under `key`, where it is there.
@@ -229,9 +216,7 @@ fn tensor_info(reader: &mut Reader, alignment: u64) -> Result<TensorInfo, Header
     let name = reader.string("a tensor name")?;
     let dimensions = reader.u32()?;
     if dimensions > MAX_DIMENSIONS {
-        return invalid(format!(
-            "tensor {name} has {dimensions} dimensions, expected at most {MAX_DIMENSIONS}"
-        ));
+        return invalid(format!("tensor {name} has {dimensions} dimensions, expected at most {MAX_DIMENSIONS}"));
     }
     let mut shape = Vec::new();
     for _ in 0..dimensions {
@@ -242,14 +227,8 @@ fn tensor_info(reader: &mut Reader, alignment: u64) -> Result<TensorInfo, Header
         }
     }
     shape.reverse();
-    if shape
-        .iter()
-        .try_fold(1usize, |n, &size| n.checked_mul(size))
-        .is_none()
-    {
-        return invalid(format!(
-            "tensor {name} has shape {shape:?}: more elements than can be counted"
-        ));
+    if shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).is_none() {
+        return invalid(format!("tensor {name} has shape {shape:?}: more elements than can be counted"));
     }
     let type_id = reader.u32()?;
     let offset = reader.u64()?;
@@ -258,10 +237,5 @@ fn tensor_info(reader: &mut Reader, alignment: u64) -> Result<TensorInfo, Header
             "tensor {name} starts at {offset}, which is not a multiple of the alignment {alignment}"
         ));
     }
-    Ok(TensorInfo {
-        name,
-        shape,
-        type_id,
-        offset,
-    })
+    Ok(TensorInfo { name, shape, type_id, offset })
 }

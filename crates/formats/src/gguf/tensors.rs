@@ -8,13 +8,7 @@ use crate::tensor::Interleaved;
 use crate::{Architecture, FormatError, ModelConfig, Result, Source, Tensor};
 
 /// One tensor's data out of the whole file, as `name`.
-pub(super) fn tensor(
-    file: &str,
-    header: &Header,
-    source: &Source,
-    info: &TensorInfo,
-    name: &str,
-) -> Result<Tensor> {
+pub(super) fn tensor(file: &str, header: &Header, source: &Source, info: &TensorInfo, name: &str) -> Result<Tensor> {
     let Some(dtype) = info.dtype() else {
         return Err(FormatError::unsupported(
             file,
@@ -33,10 +27,7 @@ pub(super) fn tensor(
             ),
         ));
     };
-    let end = header
-        .data_start
-        .checked_add(info.offset)
-        .and_then(|s| s.checked_add(length as u64));
+    let end = header.data_start.checked_add(info.offset).and_then(|s| s.checked_add(length as u64));
     let data = end.and_then(|end| source.slice(end - length as u64..end));
     match data {
         Some(data) => Tensor::new(name, dtype, info.shape.clone(), data),
@@ -86,9 +77,7 @@ pub(crate) fn load_tensors(
         if start + length > *next {
             return Err(FormatError::malformed(
                 file,
-                format!(
-                    "the data of tensors {first} and {second} overlap; download the file again"
-                ),
+                format!("the data of tensors {first} and {second} overlap; download the file again"),
             ));
         }
     }
@@ -106,16 +95,9 @@ pub(crate) fn load_tensors(
 /// How llama.cpp ordered q and k rows.
 fn rotary_halves(file: &str, tensor: &Tensor, head_dim: usize) -> Result<Interleaved> {
     // A bias is a column of rows with one element each.
-    let row_elements = if tensor.shape.len() == 2 {
-        tensor.cols()
-    } else {
-        1
-    };
+    let row_elements = if tensor.shape.len() == 2 { tensor.cols() } else { 1 };
     match tensor.dtype.checked_row_bytes(row_elements) {
-        Some(row_bytes) => Ok(Interleaved {
-            head_dim,
-            row_bytes,
-        }),
+        Some(row_bytes) => Ok(Interleaved { head_dim, row_bytes }),
         None => Err(FormatError::unsupported(
             file,
             format!("a bias in {} ({})", tensor.dtype, tensor.name),

@@ -114,9 +114,7 @@ impl Scalars {
 
     /// The elements as values.
     pub fn iter(&self) -> impl Iterator<Item = Value> + '_ {
-        self.bytes
-            .chunks_exact(self.format.bytes())
-            .map(|chunk| self.format.decode(chunk))
+        self.bytes.chunks_exact(self.format.bytes()).map(|chunk| self.format.decode(chunk))
     }
 }
 
@@ -142,38 +140,22 @@ impl Value {
 
     /// A truth value.
     pub fn as_bool(&self) -> Option<bool> {
-        if let Self::Bool(b) = self {
-            Some(*b)
-        } else {
-            None
-        }
+        if let Self::Bool(b) = self { Some(*b) } else { None }
     }
 
     /// Text.
     pub fn as_str(&self) -> Option<&str> {
-        if let Self::String(s) = self {
-            Some(s)
-        } else {
-            None
-        }
+        if let Self::String(s) = self { Some(s) } else { None }
     }
 
     /// A list of strings.
     pub fn as_strings(&self) -> Option<&[String]> {
-        if let Self::Array(Array::Strings(s)) = self {
-            Some(s)
-        } else {
-            None
-        }
+        if let Self::Array(Array::Strings(s)) = self { Some(s) } else { None }
     }
 
     /// A list of numbers.
     pub fn as_scalars(&self) -> Option<&Scalars> {
-        if let Self::Array(Array::Scalars(s)) = self {
-            Some(s)
-        } else {
-            None
-        }
+        if let Self::Array(Array::Scalars(s)) = self { Some(s) } else { None }
     }
 }
 
@@ -232,9 +214,7 @@ impl<'a> Reader<'a> {
 
     pub fn u64(&mut self) -> Result<u64, HeaderError> {
         let b = self.take(8)?;
-        Ok(u64::from_le_bytes([
-            b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
-        ]))
+        Ok(u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
     }
 
     /// A length-prefixed UTF-8 string; `what` names it in messages.
@@ -257,9 +237,7 @@ impl<'a> Reader<'a> {
             ARRAY => self.array(key).map(Value::Array),
             id => match Scalar::from_id(id) {
                 Some(format) => Ok(format.decode(self.take(format.bytes() as u64)?)),
-                None => invalid(format!(
-                    "metadata {key} has type {id}, which GGUF does not know"
-                )),
+                None => invalid(format!("metadata {key} has type {id}, which GGUF does not know")),
             },
         }
     }
@@ -281,12 +259,8 @@ impl<'a> Reader<'a> {
                 let bytes = self.take(count * format.bytes() as u64)?.to_vec();
                 Ok(Array::Scalars(Scalars { format, bytes }))
             }
-            None if id == ARRAY => invalid(format!(
-                "metadata {key} is a list of lists, which no supported model has"
-            )),
-            None => invalid(format!(
-                "metadata {key} is a list of type {id}, which GGUF does not know"
-            )),
+            None if id == ARRAY => invalid(format!("metadata {key} is a list of lists, which no supported model has")),
+            None => invalid(format!("metadata {key} is a list of type {id}, which GGUF does not know")),
         }
     }
 }

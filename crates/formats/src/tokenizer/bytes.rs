@@ -2,9 +2,7 @@
 
 /// True when the tokenizer's decoder is, or has among its steps, the one of this name.
 pub(super) fn decoder_has(inner: &tokenizers::Tokenizer, name: &str) -> bool {
-    let json = inner
-        .get_decoder()
-        .and_then(|d| serde_json::to_string(d).ok());
+    let json = inner.get_decoder().and_then(|d| serde_json::to_string(d).ok());
     json.is_some_and(|json| json.contains(&format!("\"{name}\"")))
 }
 
@@ -31,9 +29,7 @@ mod tests {
 
     #[test]
     fn the_alphabet_covers_every_byte_once() {
-        let mut seen: Vec<u8> = (0..400)
-            .filter_map(|c| byte_of(char::from_u32(c)?))
-            .collect();
+        let mut seen: Vec<u8> = (0..400).filter_map(|c| byte_of(char::from_u32(c)?)).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..=255).collect::<Vec<u8>>());
         assert_eq!(token_bytes("ĠtheĊ"), Some(b" the\n".to_vec()));

@@ -12,9 +12,8 @@ use crate::{FormatError, Result};
 pub(super) fn parse(file: &str, json: &[u8]) -> Result<(Inner, Ends)> {
     let map = parse_object(file, json)?;
     let ends = post_processor(file, map.get("post_processor").unwrap_or(&Value::Null))?;
-    let mut inner = Inner::from_bytes(json).map_err(|e| {
-        FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}"))
-    })?;
+    let mut inner = Inner::from_bytes(json)
+        .map_err(|e| FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}")))?;
     check_added(file, &inner, map.get("added_tokens"))?;
     // Left over from whoever saved the file; lengths are the caller's business.
     inner.with_padding(None);
@@ -52,10 +51,7 @@ fn check_added(file: &str, inner: &Inner, added: Option<&Value>) -> Result<()> {
 /// Ids before and after a single text, as the file's post-processor puts them.
 fn post_processor(file: &str, value: &Value) -> Result<Ends> {
     let malformed = || {
-        let problem = format!(
-            "post_processor is {}, which does not make sense",
-            kind(value)
-        );
+        let problem = format!("post_processor is {}, which does not make sense", kind(value));
         FormatError::malformed(file, problem)
     };
     if value.is_null() {
@@ -70,20 +66,11 @@ fn post_processor(file: &str, value: &Value) -> Result<Ends> {
         Some("ByteLevel") => Ok(Ends::default()),
         Some("TemplateProcessing") => template(value).ok_or_else(malformed),
         Some("BertProcessing" | "RobertaProcessing") => {
-            let (first, last) = (
-                id("cls").ok_or_else(malformed)?,
-                id("sep").ok_or_else(malformed)?,
-            );
-            Ok(Ends {
-                first: vec![first],
-                last: vec![last],
-            })
+            let (first, last) = (id("cls").ok_or_else(malformed)?, id("sep").ok_or_else(malformed)?);
+            Ok(Ends { first: vec![first], last: vec![last] })
         }
         Some("Sequence") => {
-            let steps = value
-                .get("processors")
-                .and_then(Value::as_array)
-                .ok_or_else(malformed)?;
+            let steps = value.get("processors").and_then(Value::as_array).ok_or_else(malformed)?;
             let mut ends = Ends::default();
             for step in steps {
                 let outer = post_processor(file, step)?;
@@ -114,18 +101,9 @@ fn template(value: &Value) -> Option<Ends> {
             continue;
         }
         let name = piece.get("SpecialToken")?.get("id")?.as_str()?;
-        for id in value
-            .get("special_tokens")?
-            .get(name)?
-            .get("ids")?
-            .as_array()?
-        {
+        for id in value.get("special_tokens")?.get(name)?.get("ids")?.as_array()? {
             let id = u32::try_from(id.as_u64()?).ok()?;
-            if after {
-                ends.last.push(id)
-            } else {
-                ends.first.push(id)
-            }
+            if after { ends.last.push(id) } else { ends.first.push(id) }
         }
     }
     after.then_some(ends)
@@ -150,18 +128,14 @@ impl Tokenizer {
             None => Map::new(),
         };
         let older = Object::new(&older_file, &older_map);
-        let token = |key: &str| -> Result<Option<&str>> {
-            Ok(special_token(&config, key)?.or(special_token(&older, key)?))
-        };
+        let token =
+            |key: &str| -> Result<Option<&str>> { Ok(special_token(&config, key)?.or(special_token(&older, key)?)) };
         let (bos, eos) = (token("bos_token")?, token("eos_token")?);
         let (add_bos, add_eos) = (config.bool("add_bos_token")?, config.bool("add_eos_token")?);
         // As in transformers: either setting replaces the file's own post-processor.
         let rule = match (add_bos, add_eos) {
             (None, None) => EndRule::Ids(ends),
-            (bos, eos) => EndRule::Tokens {
-                bos: bos.unwrap_or(false),
-                eos: eos.unwrap_or(false),
-            },
+            (bos, eos) => EndRule::Tokens { bos: bos.unwrap_or(false), eos: eos.unwrap_or(false) },
         };
         Ok(Some(Self::new(inner, bos, eos, rule)))
     }
@@ -180,10 +154,7 @@ fn special_token<'a>(object: &Object<'a>, key: &str) -> Result<Option<&'a str>> 
         Some(token) => Ok(Some(token)),
         None => Err(FormatError::malformed(
             object.file,
-            format!(
-                "{key} is {}, expected a string or an object with its content",
-                kind(value)
-            ),
+            format!("{key} is {}, expected a string or an object with its content", kind(value)),
         )),
     }
 }

@@ -33,7 +33,8 @@ const MAX_PIECE: usize = 256;
 /// Llama 3's splitting of text into words, as in its `tokenizer.json`.
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen2's, which takes digits one by one.
-const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_SPLIT: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 struct Source<'a> {
     file: &'a str,
@@ -82,20 +83,13 @@ impl Tokenizer {
 impl<'a> Source<'a> {
     fn new(file: &'a str, header: &'a Header) -> Result<Self> {
         let key = "tokenizer.ggml.tokens";
-        let tokens = header.get(key).and_then(Value::as_strings).ok_or_else(|| {
-            FormatError::missing(file, format!("metadata {key}"), "convert the model again")
-        })?;
-        let mut source = Self {
-            file,
-            header,
-            tokens,
-            kinds: Vec::new(),
-        };
+        let tokens = header
+            .get(key)
+            .and_then(Value::as_strings)
+            .ok_or_else(|| FormatError::missing(file, format!("metadata {key}"), "convert the model again"))?;
+        let mut source = Self { file, header, tokens, kinds: Vec::new() };
         source.kinds = match source.scalars("token_type")? {
-            Some(kinds) => kinds
-                .into_iter()
-                .map(|v| v.as_u64().map_or(kinds::NORMAL, |n| n as i64))
-                .collect(),
+            Some(kinds) => kinds.into_iter().map(|v| v.as_u64().map_or(kinds::NORMAL, |n| n as i64)).collect(),
             None => vec![kinds::NORMAL; tokens.len()],
         };
         Ok(source)
@@ -110,14 +104,8 @@ impl<'a> Source<'a> {
     }
 
     fn bool(&self, key: &str) -> Result<Option<bool>> {
-        let wrong = |v: &Value| {
-            self.malformed(format!(
-                "tokenizer.ggml.{key} is {v}, expected true or false"
-            ))
-        };
-        self.get(key)
-            .map(|v| v.as_bool().ok_or_else(|| wrong(v)))
-            .transpose()
+        let wrong = |v: &Value| self.malformed(format!("tokenizer.ggml.{key} is {v}, expected true or false"));
+        self.get(key).map(|v| v.as_bool().ok_or_else(|| wrong(v))).transpose()
     }
 
     /// A list with one number for each token.
@@ -125,10 +113,7 @@ impl<'a> Source<'a> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        match value
-            .as_scalars()
-            .filter(|list| list.len() == self.tokens.len())
-        {
+        match value.as_scalars().filter(|list| list.len() == self.tokens.len()) {
             Some(list) => Ok(Some(list.iter().collect())),
             None => Err(self.malformed(format!(
                 "tokenizer.ggml.{key} is {value}, expected a number for each of the {} tokens",
@@ -152,24 +137,18 @@ impl<'a> Source<'a> {
                 }
             },
         };
-        Ok(id
-            .and_then(|id| self.tokens.get(id as usize))
-            .map(String::as_str))
+        Ok(id.and_then(|id| self.tokens.get(id as usize)).map(String::as_str))
     }
 
     fn vocab(&self) -> Result<Vocab> {
         let mut vocab = Vocab::with_capacity(self.tokens.len());
         for (id, token) in self.tokens.iter().enumerate() {
             // Unreachable by any text; the name only has to be its own.
-            let name = if token.is_empty() {
-                format!("[EMPTY_{id}]")
-            } else {
-                token.clone()
-            };
+            let name = if token.is_empty() { format!("[EMPTY_{id}]") } else { token.clone() };
             if let Some(other) = vocab.insert(name, id as u32) {
-                return Err(self.malformed(format!(
-                    "tokens {other} and {id} are both {token:?}; convert the model again"
-                )));
+                return Err(
+                    self.malformed(format!("tokens {other} and {id} are both {token:?}; convert the model again"))
+                );
             }
         }
         Ok(vocab)
@@ -187,9 +166,7 @@ impl<'a> Source<'a> {
     }
 
     fn build(&self, builder: BpeBuilder) -> Result<BPE> {
-        builder.build().map_err(|e| {
-            self.malformed(format!("the tokenizer's merges do not fit its tokens: {e}"))
-        })
+        builder.build().map_err(|e| self.malformed(format!("the tokenizer's merges do not fit its tokens: {e}")))
     }
 
     /// Byte-level BPE, and whether texts begin with the beginning token by default.
@@ -198,9 +175,7 @@ impl<'a> Source<'a> {
             None => "default",
             Some((_, Some(name))) => name,
             Some((value, None)) => {
-                return Err(
-                    self.malformed(format!("tokenizer.ggml.pre is {value}, expected a string"))
-                );
+                return Err(self.malformed(format!("tokenizer.ggml.pre is {value}, expected a string")));
             }
         };
         let gpt2 = || PreTokenizerWrapper::from(ByteLevel::new(false, true, true));
@@ -219,16 +194,9 @@ impl<'a> Source<'a> {
                 ));
             }
         };
-        let merges = self
-            .get("merges")
-            .and_then(Value::as_strings)
-            .ok_or_else(|| {
-                FormatError::missing(
-                    self.file,
-                    "metadata tokenizer.ggml.merges",
-                    "convert the model again",
-                )
-            })?;
+        let merges = self.get("merges").and_then(Value::as_strings).ok_or_else(|| {
+            FormatError::missing(self.file, "metadata tokenizer.ggml.merges", "convert the model again")
+        })?;
         let merges = merges.iter().enumerate().map(|(i, merge)| {
             // A token may begin with a space, so the separator is sought from its second character.
             let space = merge.char_indices().skip(1).find(|(_, c)| *c == ' ');
@@ -238,9 +206,7 @@ impl<'a> Source<'a> {
             }
         });
         let merges = merges.collect::<Result<Vec<_>>>()?;
-        let builder = BPE::builder()
-            .vocab_and_merges(self.vocab()?, merges)
-            .ignore_merges(whole_words);
+        let builder = BPE::builder().vocab_and_merges(self.vocab()?, merges).ignore_merges(whole_words);
         let mut inner = Inner::new(self.build(builder)?);
         if name == "qwen2" || name == "deepseek-r1-qwen" {
             inner.with_normalizer(Some(NFC));
@@ -252,13 +218,9 @@ impl<'a> Source<'a> {
 
     fn split_by(&self, pattern: &str) -> Result<Vec<PreTokenizerWrapper>> {
         let pattern = SplitPattern::Regex(pattern.to_string());
-        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(|e| {
-            FormatError::Tokenizer(format!("a splitting pattern does not compile: {e}"))
-        })?;
-        Ok(vec![
-            split.into(),
-            ByteLevel::new(false, true, false).into(),
-        ])
+        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+            .map_err(|e| FormatError::Tokenizer(format!("a splitting pattern does not compile: {e}")))?;
+        Ok(vec![split.into(), ByteLevel::new(false, true, false).into()])
     }
 
     /// SentencePiece BPE: spaces become ▁, unknown characters fall back to bytes.
@@ -273,26 +235,19 @@ impl<'a> Source<'a> {
         let vocab = self.vocab()?;
         let has_bytes = (0..=255u8).all(|b| vocab.contains_key(&format!("<0x{b:02X}>")));
         let merges = self.merges_by_score(&vocab)?;
-        let mut builder = BPE::builder()
-            .vocab_and_merges(vocab, merges)
-            .byte_fallback(has_bytes)
-            .fuse_unk(true);
+        let mut builder = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(has_bytes).fuse_unk(true);
         if let Some(unknown) = self.token("unknown_token_id", Some(0))? {
             builder = builder.unk_token(unknown.to_string());
         }
         let mut inner = Inner::new(self.build(builder)?);
 
         let replace = |from: &str, to: &str| {
-            Replace::new(from, to)
-                .map_err(|e| FormatError::Tokenizer(format!("cannot replace {from:?}: {e}")))
+            Replace::new(from, to).map_err(|e| FormatError::Tokenizer(format!("cannot replace {from:?}: {e}")))
         };
         let space_prefix = self.bool("add_space_prefix")?.unwrap_or(true);
         let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
-        let mut decoders: Vec<DecoderWrapper> = vec![
-            replace("▁", " ")?.into(),
-            ByteFallback::new().into(),
-            Fuse::new().into(),
-        ];
+        let mut decoders: Vec<DecoderWrapper> =
+            vec![replace("▁", " ")?.into(), ByteFallback::new().into(), Fuse::new().into()];
         if space_prefix {
             normalizers.push(Prepend::new("▁".to_string()).into());
             decoders.push(Strip::new(' ', 1, 0).into());
@@ -309,11 +264,7 @@ impl<'a> Source<'a> {
     /// way to cut a piece in two, ranked by the piece's score, does the same.
     fn merges_by_score(&self, vocab: &Vocab) -> Result<Vec<(String, String)>> {
         let Some(scores) = self.scores()? else {
-            return Err(FormatError::missing(
-                self.file,
-                "metadata tokenizer.ggml.scores",
-                "convert the model again",
-            ));
+            return Err(FormatError::missing(self.file, "metadata tokenizer.ggml.scores", "convert the model again"));
         };
         let normal: HashMap<&str, f64> = (self.tokens.iter().zip(&self.kinds).zip(&scores))
             .filter(|((token, kind), _)| **kind == kinds::NORMAL && vocab.contains_key(*token))
@@ -330,26 +281,15 @@ impl<'a> Source<'a> {
         }
         // Of two ways to make a piece, the one with the longer left part comes first; the text
         // itself decides the rest, so that the order never depends on the hash map's.
-        merges.sort_unstable_by(|a, b| {
-            b.0.total_cmp(&a.0)
-                .then(b.1.cmp(&a.1))
-                .then_with(|| (a.2, a.3).cmp(&(b.2, b.3)))
-        });
-        Ok(merges
-            .into_iter()
-            .map(|(_, _, l, r)| (l.to_string(), r.to_string()))
-            .collect())
+        merges
+            .sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then_with(|| (a.2, a.3).cmp(&(b.2, b.3))));
+        Ok(merges.into_iter().map(|(_, _, l, r)| (l.to_string(), r.to_string())).collect())
     }
 
     fn scores(&self) -> Result<Option<Vec<f64>>> {
         let Some(values) = self.scalars("scores")? else {
             return Ok(None);
         };
-        Ok(Some(
-            values
-                .iter()
-                .map(|v| v.as_f64().unwrap_or(f64::NEG_INFINITY))
-                .collect(),
-        ))
+        Ok(Some(values.iter().map(|v| v.as_f64().unwrap_or(f64::NEG_INFINITY)).collect()))
     }
 }

@@ -63,9 +63,7 @@ impl Tokenizer {
 
     fn new(inner: Inner, bos: Option<&str>, eos: Option<&str>, rule: EndRule) -> Self {
         let largest = inner.get_vocab(true).into_values().max();
-        let known = |token: Option<&str>| {
-            token.and_then(|t| inner.token_to_id(t).map(|id| (t.to_string(), id)))
-        };
+        let known = |token: Option<&str>| token.and_then(|t| inner.token_to_id(t).map(|id| (t.to_string(), id)));
         let (bos, eos) = (known(bos), known(eos));
         let added = inner.get_added_tokens_decoder();
         let id_if = |wanted: bool, token: &Option<(String, u32)>| -> Vec<u32> {
@@ -73,26 +71,15 @@ impl Tokenizer {
         };
         let ends = match rule {
             EndRule::Ids(ends) => ends,
-            EndRule::Tokens {
-                bos: add_bos,
-                eos: add_eos,
-            } => Ends {
-                first: id_if(add_bos, &bos),
-                last: id_if(add_eos, &eos),
-            },
+            EndRule::Tokens { bos: add_bos, eos: add_eos } => {
+                Ends { first: id_if(add_bos, &bos), last: id_if(add_eos, &eos) }
+            }
         };
-        let largest = largest
-            .into_iter()
-            .chain(ends.first.iter().chain(&ends.last).copied())
-            .max();
+        let largest = largest.into_iter().chain(ends.first.iter().chain(&ends.last).copied()).max();
         Self {
             parts: Arc::new(Parts {
                 vocab_size: largest.map_or(0, |id| id as usize + 1),
-                special: added
-                    .into_iter()
-                    .filter(|(_, t)| t.special)
-                    .map(|(id, _)| id)
-                    .collect(),
+                special: added.into_iter().filter(|(_, t)| t.special).map(|(id, _)| id).collect(),
                 byte_level: bytes::decoder_has(&inner, "ByteLevel"),
                 byte_fallback: bytes::decoder_has(&inner, "ByteFallback"),
                 inner,
@@ -169,11 +156,7 @@ impl Tokenizer {
         match bytes::token_bytes(&token).map(String::from_utf8) {
             None => token,
             Some(Ok(text)) => text,
-            Some(Err(e)) => e
-                .as_bytes()
-                .iter()
-                .map(|b| format!("<0x{b:02X}>"))
-                .collect(),
+            Some(Err(e)) => e.as_bytes().iter().map(|b| format!("<0x{b:02X}>")).collect(),
         }
     }
 
@@ -186,15 +169,8 @@ impl Tokenizer {
 
     /// The byte that a token such as `<0x0A>` stands for, where the tokenizer falls back to bytes.
     fn fallback_byte(&self, id: u32) -> Option<u8> {
-        let token = self
-            .parts
-            .inner
-            .id_to_token(id)
-            .filter(|_| self.parts.byte_fallback)?;
-        let digits = token
-            .strip_prefix("<0x")?
-            .strip_suffix('>')
-            .filter(|d| d.len() == 2)?;
+        let token = self.parts.inner.id_to_token(id).filter(|_| self.parts.byte_fallback)?;
+        let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|d| d.len() == 2)?;
         u8::from_str_radix(digits, 16).ok()
     }
 

@@ -19,12 +19,7 @@ pub struct StreamDecoder {
 
 impl StreamDecoder {
     pub(super) fn new(tokenizer: Tokenizer) -> Self {
-        Self {
-            tokenizer,
-            bytes: Vec::new(),
-            window: Vec::new(),
-            given: 0,
-        }
+        Self { tokenizer, bytes: Vec::new(), window: Vec::new(), given: 0 }
     }
 
     /// Takes the next token; gives the text that is whole now, if any.
@@ -38,11 +33,7 @@ impl StreamDecoder {
             return Ok(self.whole_characters());
         }
         self.window.push(id);
-        if self.is_unfinished() {
-            Ok(None)
-        } else {
-            self.flush()
-        }
+        if self.is_unfinished() { Ok(None) } else { self.flush() }
     }
 
     /// Gives what is left when no more tokens come; broken bytes become U+FFFD.
@@ -79,9 +70,7 @@ impl StreamDecoder {
     /// True when the pending tokens end in bytes that begin a character and do not end it.
     fn is_unfinished(&self) -> bool {
         let pending = self.window[self.given..].iter().rev();
-        let mut run: Vec<u8> = pending
-            .map_while(|&id| self.tokenizer.fallback_byte(id))
-            .collect();
+        let mut run: Vec<u8> = pending.map_while(|&id| self.tokenizer.fallback_byte(id)).collect();
         run.reverse();
         std::str::from_utf8(&run).is_err_and(|e| e.error_len().is_none())
     }
@@ -96,11 +85,7 @@ impl StreamDecoder {
         }
         let context = self.tokenizer.decode(&self.window[..self.given], true)?;
         let mut whole = self.tokenizer.decode(&self.window, true)?;
-        let text = if whole.starts_with(&context) {
-            whole.split_off(context.len())
-        } else {
-            whole
-        };
+        let text = if whole.starts_with(&context) { whole.split_off(context.len()) } else { whole };
         // A run of bytes decodes as one, so the next context is the last token that is no byte.
         let is_byte = |&id: &u32| self.tokenizer.fallback_byte(id).is_some();
         if let Some(last) = self.window.iter().rposition(|id| !is_byte(id)) {

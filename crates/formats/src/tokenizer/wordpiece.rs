@@ -31,10 +31,7 @@ impl Tokenizer {
                 )
             })
         };
-        let ends = Ends {
-            first: vec![special("[CLS]")?],
-            last: vec![special("[SEP]")?],
-        };
+        let ends = Ends { first: vec![special("[CLS]")?], last: vec![special("[SEP]")?] };
         special("[UNK]")?;
 
         let config_file = folder.file("tokenizer_config.json");
@@ -60,10 +57,7 @@ impl Tokenizer {
             .filter(|token| vocabulary.contains_key(*token))
             .map(|token| AddedToken::from(token, true))
             .collect::<Vec<_>>();
-        let model = WordPiece::builder()
-            .vocab(vocabulary)
-            .build()
-            .map_err(broken)?;
+        let model = WordPiece::builder().vocab(vocabulary).build().map_err(broken)?;
         let mut inner = Inner::new(model);
         inner
             .with_normalizer(Some(BertNormalizer::new(true, chinese, accents, lower)))

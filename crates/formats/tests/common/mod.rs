@@ -57,13 +57,8 @@ pub fn tiny_config(architecture: Architecture) -> ModelConfig {
 pub fn tiny_tensors(config: &ModelConfig) -> BTreeMap<String, Tensor> {
     let mut random = Random::new(7);
     let tensors = config.tensor_shapes().into_iter().map(|(name, shape)| {
-        let values: Vec<f32> = (0..shape.iter().product())
-            .map(|_| random.uniform())
-            .collect();
-        (
-            name.clone(),
-            Tensor::from_f32(name, shape, &values).unwrap(),
-        )
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.uniform()).collect();
+        (name.clone(), Tensor::from_f32(name, shape, &values).unwrap())
     });
     tensors.collect()
 }
@@ -102,10 +97,7 @@ pub fn config_json(architecture: Architecture, changes: serde_json::Value) -> St
 /// A safetensors file of these tensors, which must be plain floats.
 pub fn safetensors_file<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<u8> {
     use safetensors::tensor::{Dtype, TensorView};
-    let tensors: Vec<_> = tensors
-        .into_iter()
-        .map(|t| (t, t.bytes().unwrap()))
-        .collect();
+    let tensors: Vec<_> = tensors.into_iter().map(|t| (t, t.bytes().unwrap())).collect();
     let views = tensors.iter().map(|(t, bytes)| {
         let dtype = match t.dtype {
             DType::F32 => Dtype::F32,
@@ -113,10 +105,7 @@ pub fn safetensors_file<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Ve
             DType::BF16 => Dtype::BF16,
             other => panic!("{other} in a safetensors file"),
         };
-        (
-            t.name.clone(),
-            TensorView::new(dtype, t.shape.clone(), bytes).unwrap(),
-        )
+        (t.name.clone(), TensorView::new(dtype, t.shape.clone(), bytes).unwrap())
     });
     safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()
 }
@@ -136,10 +125,7 @@ pub fn tiny_folder(architecture: Architecture) -> BTreeMap<String, Bytes> {
     let json = config_json(architecture, serde_json::json!({}));
     BTreeMap::from([
         ("config.json".to_string(), Bytes::from(json.into_bytes())),
-        (
-            "model.safetensors".to_string(),
-            Bytes::from(safetensors_file(tensors.values())),
-        ),
+        ("model.safetensors".to_string(), Bytes::from(safetensors_file(tensors.values()))),
     ])
 }
 
@@ -164,12 +150,7 @@ fn text(out: &mut Vec<u8>, s: &str) {
 
 impl Gguf {
     pub fn new() -> Self {
-        Self {
-            version: 3,
-            metadata: Vec::new(),
-            tensors: Vec::new(),
-            alignment: 32,
-        }
+        Self { version: 3, metadata: Vec::new(), tensors: Vec::new(), alignment: 32 }
     }
 
     pub fn raw(&mut self, key: &str, typed_value: Vec<u8>) -> &mut Self {
@@ -206,43 +187,25 @@ impl Gguf {
     }
 
     pub fn strings<S: AsRef<str>>(&mut self, key: &str, values: &[S]) -> &mut Self {
-        let mut bytes = [
-            8u32.to_le_bytes().as_slice(),
-            &(values.len() as u64).to_le_bytes(),
-        ]
-        .concat();
+        let mut bytes = [8u32.to_le_bytes().as_slice(), &(values.len() as u64).to_le_bytes()].concat();
         values.iter().for_each(|s| text(&mut bytes, s.as_ref()));
         self.typed(key, 9, &bytes)
     }
 
     pub fn i32s(&mut self, key: &str, values: &[i32]) -> &mut Self {
-        let mut bytes = [
-            5u32.to_le_bytes().as_slice(),
-            &(values.len() as u64).to_le_bytes(),
-        ]
-        .concat();
+        let mut bytes = [5u32.to_le_bytes().as_slice(), &(values.len() as u64).to_le_bytes()].concat();
         values.iter().for_each(|v| bytes.extend(v.to_le_bytes()));
         self.typed(key, 9, &bytes)
     }
 
     pub fn f32s(&mut self, key: &str, values: &[f32]) -> &mut Self {
-        let mut bytes = [
-            6u32.to_le_bytes().as_slice(),
-            &(values.len() as u64).to_le_bytes(),
-        ]
-        .concat();
+        let mut bytes = [6u32.to_le_bytes().as_slice(), &(values.len() as u64).to_le_bytes()].concat();
         values.iter().for_each(|v| bytes.extend(v.to_le_bytes()));
         self.typed(key, 9, &bytes)
     }
 
     /// `shape` is row-major, as everywhere but in the file.
-    pub fn tensor(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        type_id: u32,
-        data: Vec<u8>,
-    ) -> &mut Self {
+    pub fn tensor(&mut self, name: &str, shape: &[usize], type_id: u32, data: Vec<u8>) -> &mut Self {
         self.tensors.retain(|(n, ..)| n != name);
         let dims = shape.iter().rev().map(|&n| n as u64).collect();
         self.tensors.push((name.to_string(), dims, type_id, data));
@@ -250,12 +213,7 @@ impl Gguf {
     }
 
     pub fn f32_tensor(&mut self, name: &str, shape: &[usize], values: &[f32]) -> &mut Self {
-        self.tensor(
-            name,
-            shape,
-            0,
-            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        )
+        self.tensor(name, shape, 0, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
     pub fn build(&self) -> Vec<u8> {
@@ -321,34 +279,18 @@ pub fn tiny_gguf(name: &str) -> Gguf {
     let mut g = Gguf::new();
     g.str("general.architecture", name);
     let key = |k: &str| format!("{name}.{k}");
-    g.u32(&key("block_count"), 2)
-        .u32(&key("context_length"), 128)
-        .u32(&key("embedding_length"), 32);
-    g.u32(&key("feed_forward_length"), 64)
-        .u32(&key("attention.head_count"), 4);
-    g.u32(&key("attention.head_count_kv"), 2)
-        .f32(&key("attention.layer_norm_rms_epsilon"), 1e-5);
-    g.f32(&key("rope.freq_base"), 10_000.0)
-        .u32(&key("rope.dimension_count"), 8);
+    g.u32(&key("block_count"), 2).u32(&key("context_length"), 128).u32(&key("embedding_length"), 32);
+    g.u32(&key("feed_forward_length"), 64).u32(&key("attention.head_count"), 4);
+    g.u32(&key("attention.head_count_kv"), 2).f32(&key("attention.layer_norm_rms_epsilon"), 1e-5);
+    g.f32(&key("rope.freq_base"), 10_000.0).u32(&key("rope.dimension_count"), 8);
     let (tokens, kinds, merges) = byte_level_tokens();
-    g.str("tokenizer.ggml.model", "gpt2")
-        .str("tokenizer.ggml.pre", "smollm");
-    g.strings("tokenizer.ggml.tokens", &tokens)
-        .i32s("tokenizer.ggml.token_type", &kinds);
+    g.str("tokenizer.ggml.model", "gpt2").str("tokenizer.ggml.pre", "smollm");
+    g.strings("tokenizer.ggml.tokens", &tokens).i32s("tokenizer.ggml.token_type", &kinds);
     g.strings("tokenizer.ggml.merges", &merges);
-    g.u32("tokenizer.ggml.bos_token_id", 256)
-        .u32("tokenizer.ggml.eos_token_id", 257);
-    g.str(
-        "tokenizer.chat_template",
-        "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}",
-    );
+    g.u32("tokenizer.ggml.bos_token_id", 256).u32("tokenizer.ggml.eos_token_id", 257);
+    g.str("tokenizer.chat_template", "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}");
     for (hf_name, tensor) in tiny_tensors(&c) {
-        g.tensor(
-            &gguf_name(&hf_name),
-            &tensor.shape,
-            0,
-            tensor.bytes().unwrap().to_vec(),
-        );
+        g.tensor(&gguf_name(&hf_name), &tensor.shape, 0, tensor.bytes().unwrap().to_vec());
     }
     g
 }

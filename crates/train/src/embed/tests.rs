@@ -19,10 +19,7 @@ impl Embedder for Toy {
         let (tokens, segments) = (&batch.tokens, &batch.segments);
         assert_eq!(*segments.last().unwrap() as usize, tokens.len());
         self.batches.push(segments.len() - 1);
-        Ok(segments
-            .windows(2)
-            .flat_map(|s| [(s[1] - s[0]) as f32, tokens[s[0] as usize] as f32])
-            .collect())
+        Ok(segments.windows(2).flat_map(|s| [(s[1] - s[0]) as f32, tokens[s[0] as usize] as f32]).collect())
     }
 }
 
@@ -40,9 +37,7 @@ type Embedded = (Vec<Vec<f32>>, EmbedReport, Vec<usize>);
 
 fn embed(text: &[u8], options: EmbedOptions) -> Result<Embedded, EmbedError> {
     let model = model(Some(tokenizer(Around::Nothing)), None);
-    let mut toy = Toy {
-        batches: Vec::new(),
-    };
+    let mut toy = Toy { batches: Vec::new() };
     let mut vectors = Vec::new();
     let rows = EmbedInput::new("in.jsonl", text);
     let sink = |_: &EmbedRow, vector: &[f32]| {
@@ -56,76 +51,36 @@ fn embed(text: &[u8], options: EmbedOptions) -> Result<Embedded, EmbedError> {
 #[test]
 fn lines_of_text_and_rows_are_told_apart() {
     let content = |file, text: &str| -> Vec<EmbedContent> {
-        read(file, text.as_bytes())
-            .unwrap()
-            .into_iter()
-            .map(|r| r.content)
-            .collect()
+        read(file, text.as_bytes()).unwrap().into_iter().map(|r| r.content).collect()
     };
     let text = |t: &str| EmbedContent::Text(t.into());
-    assert_eq!(
-        content("a.txt", "\u{feff}TP53: x\r\n{odd\n\n"),
-        [text("TP53: x"), text("{odd")]
-    );
+    assert_eq!(content("a.txt", "\u{feff}TP53: x\r\n{odd\n\n"), [text("TP53: x"), text("{odd")]);
     assert_eq!(
         content("a", "{\"text\": \"b\"}\n\n{\"input_ids\": [4, 5]}"),
         [text("b"), EmbedContent::Tokens(vec![4, 5])]
     );
-    let rows = read(
-        "a.jsonl",
-        b"{\"id\": \"g1\", \"text\": \"b\"}\n{\"text\": \"c\", \"id\": 7}",
-    )
-    .unwrap();
-    assert_eq!(
-        rows.iter().map(|r| r.id.clone()).collect::<Vec<_>>(),
-        [Some("g1".into()), Some(7.into())]
-    );
+    let rows = read("a.jsonl", b"{\"id\": \"g1\", \"text\": \"b\"}\n{\"text\": \"c\", \"id\": 7}").unwrap();
+    assert_eq!(rows.iter().map(|r| r.id.clone()).collect::<Vec<_>>(), [Some("g1".into()), Some(7.into())]);
 }
 
 #[test]
 fn bad_input_is_named_by_line() {
-    assert_eq!(
-        complaint("a.txt", b"one\n\ntwo"),
-        "a.txt:2: the line is empty"
-    );
-    assert!(
-        complaint("a.txt", b"\n \n")
-            .starts_with("a.txt is empty: expected lines of text, or JSON rows")
-    );
-    assert!(
-        complaint("a.txt", b"one\n\xff").starts_with("a.txt:2: byte 0xff at column 1 is not UTF-8")
-    );
+    assert_eq!(complaint("a.txt", b"one\n\ntwo"), "a.txt:2: the line is empty");
+    assert!(complaint("a.txt", b"\n \n").starts_with("a.txt is empty: expected lines of text, or JSON rows"));
+    assert!(complaint("a.txt", b"one\n\xff").starts_with("a.txt:2: byte 0xff at column 1 is not UTF-8"));
     assert!(complaint("a.jsonl", b"plain").starts_with("a.jsonl:1: not valid JSON"));
-    assert!(
-        complaint("a.jsonl", b"{\"txt\": 1}")
-            .contains("found keys \"txt\"; expected \"text\" or \"input_ids\"")
-    );
+    assert!(complaint("a.jsonl", b"{\"txt\": 1}").contains("found keys \"txt\"; expected \"text\" or \"input_ids\""));
     assert!(complaint("a.jsonl", b"{\"text\": 1}").contains("text is a number, expected a string"));
-    assert!(
-        complaint("a.jsonl", b"{\"input_ids\": [-1]}")
-            .contains("input_ids[0] is -1, expected a token id")
-    );
-    assert!(
-        complaint("a.json", b"[{\"text\": \"a\"}]")
-            .contains("is a JSON array: expected lines of text")
-    );
+    assert!(complaint("a.jsonl", b"{\"input_ids\": [-1]}").contains("input_ids[0] is -1, expected a token id"));
+    assert!(complaint("a.json", b"[{\"text\": \"a\"}]").contains("is a JSON array: expected lines of text"));
 }
 
 #[test]
 fn rows_keep_their_order_in_batches_within_the_budget() {
-    let rows: String = [2, 3, 3, 1, 9, 1]
-        .map(|n| format!("{{\"input_ids\": {:?}}}\n", vec![n; n]))
-        .concat();
+    let rows: String = [2, 3, 3, 1, 9, 1].map(|n| format!("{{\"input_ids\": {:?}}}\n", vec![n; n])).concat();
     let (vectors, report, batches) = embed(rows.as_bytes(), OPTIONS).unwrap();
     assert_eq!(vectors, [2, 3, 3, 1, 9, 1].map(|n| vec![n as f32; 2]));
-    assert_eq!(
-        report,
-        EmbedReport {
-            rows: 6,
-            tokens: 19,
-            truncated: 0
-        }
-    );
+    assert_eq!(report, EmbedReport { rows: 6, tokens: 19, truncated: 0 });
     assert_eq!(batches, [3, 1, 1, 1], "a row above the budget goes alone");
 }
 
@@ -133,42 +88,17 @@ fn rows_keep_their_order_in_batches_within_the_budget() {
 fn a_long_row_is_refused_or_cut_on_request_and_vectors_can_be_scaled_to_one() {
     let row = format!("{{\"input_ids\": {:?}}}", [3; 12]);
     let message = embed(row.as_bytes(), OPTIONS).unwrap_err().to_string();
-    assert_eq!(
-        message,
-        "in.jsonl:1: the text has 12 tokens, at most 10 are allowed: cut it with --truncate"
-    );
-    let (vectors, report, _) = embed(
-        row.as_bytes(),
-        EmbedOptions {
-            truncate: true,
-            ..OPTIONS
-        },
-    )
-    .unwrap();
-    assert_eq!(
-        (vectors[0].as_slice(), report.truncated),
-        ([10.0, 3.0].as_slice(), 1)
-    );
-    let (vectors, ..) = embed(
-        b"{\"input_ids\": [4, 4, 4]}",
-        EmbedOptions {
-            normalize: true,
-            ..OPTIONS
-        },
-    )
-    .unwrap();
+    assert_eq!(message, "in.jsonl:1: the text has 12 tokens, at most 10 are allowed: cut it with --truncate");
+    let (vectors, report, _) = embed(row.as_bytes(), EmbedOptions { truncate: true, ..OPTIONS }).unwrap();
+    assert_eq!((vectors[0].as_slice(), report.truncated), ([10.0, 3.0].as_slice(), 1));
+    let (vectors, ..) = embed(b"{\"input_ids\": [4, 4, 4]}", EmbedOptions { normalize: true, ..OPTIONS }).unwrap();
     assert_eq!(vectors[0], [0.6, 0.8]);
 }
 
 #[test]
 fn ids_beyond_the_vocabulary_and_empty_rows_are_named() {
-    let message = embed(b"{\"input_ids\": [1]}\n{\"input_ids\": [9999]}", OPTIONS)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.starts_with("in.jsonl:2: input_ids[0] is 9999, but the vocabulary"),
-        "{message}"
-    );
+    let message = embed(b"{\"input_ids\": [1]}\n{\"input_ids\": [9999]}", OPTIONS).unwrap_err().to_string();
+    assert!(message.starts_with("in.jsonl:2: input_ids[0] is 9999, but the vocabulary"), "{message}");
     let message = embed(b"{\"text\": \"\"}", OPTIONS).unwrap_err().to_string();
     assert_eq!(message, "in.jsonl:1: the text is empty");
 }

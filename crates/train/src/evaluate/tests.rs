@@ -30,10 +30,7 @@ impl Recorded {
         let bytes = std::fs::read(fixtures().join("expected.safetensors")).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let (words, _) = tensors.tensor("log_prob").unwrap().data().as_chunks::<4>();
-        Self {
-            log_probs: words.iter().map(|w| f32::from_le_bytes(*w)).collect(),
-            at: 0,
-        }
+        Self { log_probs: words.iter().map(|w| f32::from_le_bytes(*w)).collect(), at: 0 }
     }
 }
 
@@ -48,35 +45,16 @@ impl LogProbs for Recorded {
 #[test]
 fn the_four_losses_are_those_of_pytorch_however_the_rows_are_grouped() {
     let samples = fixture_samples().samples;
-    let expected: Value =
-        serde_json::from_slice(&std::fs::read(fixtures().join("expected.json")).unwrap()).unwrap();
-    let all = BatchBounds {
-        tokens: 1000,
-        trained: 1000,
-        samples: 100,
-    };
-    let few = BatchBounds {
-        tokens: 50,
-        trained: 40,
-        samples: 3,
-    };
+    let expected: Value = serde_json::from_slice(&std::fs::read(fixtures().join("expected.json")).unwrap()).unwrap();
+    let all = BatchBounds { tokens: 1000, trained: 1000, samples: 100 };
+    let few = BatchBounds { tokens: 50, trained: 40, samples: 3 };
     for bounds in [all, few] {
         for case in expected["losses"].as_array().unwrap() {
             let kind: LossKind = serde_json::from_value(case["loss"].clone()).unwrap();
             let group_size = case["group_size"].as_u64().unwrap() as usize;
             let gamma = case["gamma"].as_f64().unwrap() as f32;
-            let loss = LossConfig {
-                kind,
-                group_size,
-                gamma,
-            };
-            let report = pollster::block_on(evaluate(
-                &mut Recorded::open(),
-                &samples,
-                bounds,
-                loss,
-                |_| {},
-            ));
+            let loss = LossConfig { kind, group_size, gamma };
+            let report = pollster::block_on(evaluate(&mut Recorded::open(), &samples, bounds, loss, |_| {}));
             let report = report.unwrap();
             let (found, value) = (report.loss.of(kind), case["value"].as_f64().unwrap());
             // PyTorch's log-probabilities are stored as f32, its losses as f64.
@@ -101,25 +79,13 @@ fn an_evaluation_serialises_to_what_the_command_line_promises() {
 
 #[test]
 fn extreme_probabilities_and_empty_samples_never_make_a_nan() {
-    let mut tally = Tally::new(LossConfig {
-        group_size: 2,
-        gamma: 0.5,
-        ..LossConfig::default()
-    });
+    let mut tally = Tally::new(LossConfig { group_size: 2, gamma: 0.5, ..LossConfig::default() });
     for log_probs in [&[0.0, 0.0, 0.0][..], &[-1e4, -1e4], &[], &[-0.0]] {
         tally.add_sample(log_probs.to_vec());
     }
     let report = tally.report();
-    let Losses {
-        sft,
-        dft,
-        bft,
-        bft_v3,
-    } = report.loss;
-    assert!(
-        [sft, dft, bft, bft_v3].iter().all(|x| x.is_finite()),
-        "{report:?}"
-    );
+    let Losses { sft, dft, bft, bft_v3 } = report.loss;
+    assert!([sft, dft, bft, bft_v3].iter().all(|x| x.is_finite()), "{report:?}");
     assert_eq!((report.samples, report.tokens), (4, 6));
     assert!(Tally::new(LossConfig::default()).report().nll.is_finite());
 }
@@ -133,21 +99,7 @@ fn a_device_that_gives_too_few_numbers_is_refused() {
         }
     }
     let samples = fixture_samples().samples;
-    let bounds = BatchBounds {
-        tokens: 1000,
-        trained: 1000,
-        samples: 100,
-    };
-    let error = pollster::block_on(evaluate(
-        &mut Short,
-        &samples,
-        bounds,
-        LossConfig::default(),
-        |_| {},
-    ))
-    .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the device gave 1 log-probabilities, expected 86"
-    );
+    let bounds = BatchBounds { tokens: 1000, trained: 1000, samples: 100 };
+    let error = pollster::block_on(evaluate(&mut Short, &samples, bounds, LossConfig::default(), |_| {})).unwrap_err();
+    assert_eq!(error.to_string(), "the device gave 1 log-probabilities, expected 86");
 }

@@ -20,10 +20,7 @@ fn metrics_are_cut_after_the_checkpoints_step() {
 
 #[test]
 fn a_half_written_line_is_dropped() {
-    assert_eq!(
-        cut("{\"step\":1}\n{\"step\":2,\"lo", 5),
-        "{\"step\":1}\nnext\n"
-    );
+    assert_eq!(cut("{\"step\":1}\n{\"step\":2,\"lo", 5), "{\"step\":1}\nnext\n");
     assert_eq!(cut("{\"step\":1}\n{\"step\":2}", 5), "{\"step\":1}\nnext\n");
     assert_eq!(cut("", 5), "next\n");
 }

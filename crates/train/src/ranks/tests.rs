@@ -20,20 +20,12 @@ impl Thread {
     fn all(count: usize) -> Vec<Self> {
         let barrier = Arc::new(Barrier::new(count));
         let slots = Arc::new(Mutex::new(vec![Vec::new(); count]));
-        (0..count)
-            .map(|rank| Self {
-                rank,
-                barrier: barrier.clone(),
-                slots: slots.clone(),
-            })
-            .collect()
+        (0..count).map(|rank| Self { rank, barrier: barrier.clone(), slots: slots.clone() }).collect()
     }
 
     fn gather_floats(&self, mine: &[f32]) -> Vec<Vec<f32>> {
         let all = self.gather(bytemuck::cast_slice(mine));
-        all.iter()
-            .map(|bytes| bytemuck::pod_collect_to_vec(bytes))
-            .collect()
+        all.iter().map(|bytes| bytemuck::pod_collect_to_vec(bytes)).collect()
     }
 }
 
@@ -57,9 +49,7 @@ impl Ranks for Thread {
     fn transpose(&self, values: &[f32], lengths: &[usize]) -> Vec<f32> {
         let start: usize = lengths[..self.rank].iter().sum();
         let all = self.gather_floats(values);
-        all.iter()
-            .flat_map(|of| of[start..start + lengths[self.rank]].to_vec())
-            .collect()
+        all.iter().flat_map(|of| of[start..start + lengths[self.rank]].to_vec()).collect()
     }
 
     fn join(&self, part: &[f32], lengths: &[usize], whole: &mut [f32]) {
@@ -73,10 +63,7 @@ fn on_all<T: Send>(count: usize, work: impl Fn(&Thread) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let work = &work;
         let ranks = Thread::all(count);
-        let running: Vec<_> = ranks
-            .into_iter()
-            .map(|rank| scope.spawn(move || work(&rank)))
-            .collect();
+        let running: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(move || work(&rank))).collect();
         running.into_iter().map(|it| it.join().unwrap()).collect()
     })
 }
@@ -93,11 +80,8 @@ fn work_is_shared_out_evenly_and_always_alike() {
 #[test]
 fn sums_are_added_in_the_order_of_ranks() {
     // Added in another order, these give other bits.
-    let values = |rank: usize| -> Vec<f32> {
-        (0..11)
-            .map(|i| [1e8, 0.3, -1e8, 7.7][(rank + i) % 4] + i as f32)
-            .collect()
-    };
+    let values =
+        |rank: usize| -> Vec<f32> { (0..11).map(|i| [1e8, 0.3, -1e8, 7.7][(rank + i) % 4] + i as f32).collect() };
     for count in [1, 2, 3, 4] {
         let mut expected = values(0);
         for rank in 1..count {
@@ -137,11 +121,7 @@ fn a_share_holds_every_sample_once_and_fits_the_buffers() {
         };
         push_sample(&mut step[sample as usize / 4], &one, 0);
     }
-    let bounds = BatchBounds {
-        tokens: 9,
-        trained: 6,
-        samples: 2,
-    };
+    let bounds = BatchBounds { tokens: 9, trained: 6, samples: 2 };
     let mut seen = Vec::new();
     for rank in 0..3 {
         for batch in share_of(&step, rank, 3, bounds) {
@@ -156,11 +136,7 @@ fn a_share_holds_every_sample_once_and_fits_the_buffers() {
             for (t, label) in batch.trained.iter().zip(&batch.labels) {
                 assert_eq!(batch.tokens[*t as usize + 1], *label);
             }
-            seen.extend(
-                batch.segments[..found.samples]
-                    .iter()
-                    .map(|at| batch.tokens[*at as usize] / 10),
-            );
+            seen.extend(batch.segments[..found.samples].iter().map(|at| batch.tokens[*at as usize] / 10));
         }
     }
     seen.sort_unstable();
@@ -183,10 +159,7 @@ impl Place {
         let rows = |range: std::ops::Range<u32>| range.map(row).collect::<String>();
         std::fs::write(folder.path().join("rows.jsonl"), rows(0..13)).unwrap();
         std::fs::write(folder.path().join("held.jsonl"), rows(20..25)).unwrap();
-        Self {
-            folder,
-            model: model(None, None),
-        }
+        Self { folder, model: model(None, None) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -255,17 +228,8 @@ fn the_result_does_not_depend_on_the_number_of_ranks() {
         let trainer = Trainer::open(config, &place.model).unwrap();
         let (device, stop) = (Device::cpu(), AtomicBool::new(false));
         let expected = pollster::block_on(trainer.tune(&device, &stop, &mut |_| {})).unwrap();
-        let start = crate::new_adapter(
-            &place.model.config,
-            "tiny",
-            &place.config(Path::new("-"), 4, dropout),
-        );
-        let start: Vec<f32> = start
-            .unwrap()
-            .pairs
-            .into_iter()
-            .flat_map(|pair| [pair.a, pair.b].concat())
-            .collect();
+        let start = crate::new_adapter(&place.model.config, "tiny", &place.config(Path::new("-"), 4, dropout));
+        let start: Vec<f32> = start.unwrap().pairs.into_iter().flat_map(|pair| [pair.a, pair.b].concat()).collect();
         assert!(distance(&start, &place.adapter(&alone)) > 1e-2);
         // 16 is more than a step has samples.
         for count in [1, 2, 4, 16] {
@@ -273,10 +237,7 @@ fn the_result_does_not_depend_on_the_number_of_ranks() {
                 config.lora_dropout = dropout;
             });
             let apart = distance(&place.adapter(&name(count)), &place.adapter(&alone));
-            assert!(
-                apart < 1e-6,
-                "{count} ranks, dropout {dropout}: {apart:.1e}"
-            );
+            assert!(apart < 1e-6, "{count} ranks, dropout {dropout}: {apart:.1e}");
             for result in results {
                 let found = result.unwrap();
                 assert_eq!((found.steps, found.tokens), (4, expected.tokens));
@@ -324,10 +285,7 @@ fn ranks_with_other_files_are_refused_before_anything_is_written() {
     });
     for result in results {
         let words = result.expect_err("another file").to_string();
-        assert!(
-            words.contains("data") && words.contains("rank 1"),
-            "{words}"
-        );
+        assert!(words.contains("data") && words.contains("rank 1"), "{words}");
     }
     assert!(!place.path("tuned").exists());
 }

@@ -43,26 +43,16 @@ pub(crate) fn is_array(bytes: &[u8]) -> bool {
 }
 
 /// Records of a whole file: array elements where the file starts with `[`, lines that are not blank otherwise.
-pub(crate) fn records(
-    bytes: &[u8],
-) -> Box<dyn Iterator<Item = Result<Record<'_>, SplitError>> + '_> {
+pub(crate) fn records(bytes: &[u8]) -> Box<dyn Iterator<Item = Result<Record<'_>, SplitError>> + '_> {
     let bytes = strip_bom(bytes);
-    if is_array(bytes) {
-        Box::new(Elements::new(bytes))
-    } else {
-        Box::new(lines(bytes).map(Ok))
-    }
+    if is_array(bytes) { Box::new(Elements::new(bytes)) } else { Box::new(lines(bytes).map(Ok)) }
 }
 
 fn lines(bytes: &[u8]) -> impl Iterator<Item = Record<'_>> {
     bytes
         .split(|&b| b == b'\n')
         .enumerate()
-        .map(|(i, line)| Record {
-            line: i + 1,
-            element: None,
-            bytes: line.trim_ascii(),
-        })
+        .map(|(i, line)| Record { line: i + 1, element: None, bytes: line.trim_ascii() })
         .filter(|record| !record.bytes.is_empty())
 }
 
@@ -85,13 +75,7 @@ struct Elements<'a> {
 
 impl<'a> Elements<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        let mut elements = Self {
-            bytes,
-            at: 0,
-            line: 1,
-            element: 0,
-            walk: Walk::Elements,
-        };
+        let mut elements = Self { bytes, at: 0, line: 1, element: 0, walk: Walk::Elements };
         elements.skip_space();
         elements.at += 1; // the `[` that `is_array` saw
         elements
@@ -148,19 +132,12 @@ impl<'a> Iterator for Elements<'a> {
                     self.walk = Walk::Done;
                     Some(Err(match next {
                         None => SplitError::Unclosed { line },
-                        Some(_) => SplitError::Truncated {
-                            line,
-                            element: self.element,
-                        },
+                        Some(_) => SplitError::Truncated { line, element: self.element },
                     }))
                 }
                 Some(end) => {
                     let bytes = self.bytes[start..self.at].trim_ascii();
-                    let record = Record {
-                        line,
-                        element: Some(self.element),
-                        bytes,
-                    };
+                    let record = Record { line, element: Some(self.element), bytes };
                     self.element += 1;
                     self.at += 1;
                     if end == b']' {
@@ -189,14 +166,7 @@ mod tests {
     #[test]
     fn lines_keep_their_numbers_past_blank_lines_crlf_and_a_bom() {
         let text = "\u{feff}{\"a\":1}\r\n\r\n  {\"b\":2}  \r\n{\"c\":3}";
-        assert_eq!(
-            cut(text),
-            [
-                Ok((1, None, "{\"a\":1}")),
-                Ok((3, None, "{\"b\":2}")),
-                Ok((4, None, "{\"c\":3}"))
-            ]
-        );
+        assert_eq!(cut(text), [Ok((1, None, "{\"a\":1}")), Ok((3, None, "{\"b\":2}")), Ok((4, None, "{\"c\":3}"))]);
     }
 
     #[test]
@@ -204,10 +174,7 @@ mod tests {
         let text = "\n[\n {\"a\": \"],}\\\"[\"},\n\n {\"b\": [1, {\"c\": []}],\n \"d\": 2}\n]\n";
         assert_eq!(
             cut(text),
-            [
-                Ok((3, Some(0), "{\"a\": \"],}\\\"[\"}")),
-                Ok((5, Some(1), "{\"b\": [1, {\"c\": []}],\n \"d\": 2}")),
-            ]
+            [Ok((3, Some(0), "{\"a\": \"],}\\\"[\"}")), Ok((5, Some(1), "{\"b\": [1, {\"c\": []}],\n \"d\": 2}")),]
         );
     }
 
@@ -216,28 +183,10 @@ mod tests {
         assert_eq!(cut("[]"), []);
         assert_eq!(
             cut("[\n{},\n{\"a\": "),
-            [
-                Ok((2, Some(0), "{}")),
-                Err(SplitError::Truncated {
-                    line: 3,
-                    element: 1
-                })
-            ]
+            [Ok((2, Some(0), "{}")), Err(SplitError::Truncated { line: 3, element: 1 })]
         );
-        assert_eq!(
-            cut("[{},\n"),
-            [
-                Ok((1, Some(0), "{}")),
-                Err(SplitError::Unclosed { line: 2 })
-            ]
-        );
-        assert_eq!(
-            cut("[{}]\n{}"),
-            [
-                Ok((1, Some(0), "{}")),
-                Err(SplitError::Trailing { line: 2 })
-            ]
-        );
+        assert_eq!(cut("[{},\n"), [Ok((1, Some(0), "{}")), Err(SplitError::Unclosed { line: 2 })]);
+        assert_eq!(cut("[{}]\n{}"), [Ok((1, Some(0), "{}")), Err(SplitError::Trailing { line: 2 })]);
         // A trailing comma leaves an empty element, which the parser refuses.
         assert_eq!(cut("[{},]"), [Ok((1, Some(0), "{}")), Ok((1, Some(1), ""))]);
     }

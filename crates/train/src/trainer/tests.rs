@@ -28,57 +28,31 @@ struct Outcome {
 
 impl Outcome {
     fn message(&self) -> String {
-        let message = self
-            .result
-            .as_ref()
-            .expect_err("the run must fail")
-            .to_string();
+        let message = self.result.as_ref().expect_err("the run must fail").to_string();
         assert!(!message.contains('\n'), "{message}");
         message
     }
 
     fn steps(&self) -> Vec<StepRow> {
         let step = |e: &Event| {
-            if let Event::Step(row) = e {
-                Some(row.clone())
-            } else {
-                None
-            }
+            if let Event::Step(row) = e { Some(row.clone()) } else { None }
         };
         self.events.iter().filter_map(step).collect()
     }
 
     fn notes(&self) -> String {
         let note = |e: &Event| {
-            if let Event::Note(note) = e {
-                Some(note.to_string())
-            } else {
-                None
-            }
+            if let Event::Note(note) = e { Some(note.to_string()) } else { None }
         };
-        self.events
-            .iter()
-            .filter_map(note)
-            .collect::<Vec<_>>()
-            .join("\n")
+        self.events.iter().filter_map(note).collect::<Vec<_>>().join("\n")
     }
 }
 
 impl Place {
     fn new() -> Self {
-        let place = Self {
-            folder: tempfile::tempdir().unwrap(),
-            model: model_on_disk(),
-        };
+        let place = Self { folder: tempfile::tempdir().unwrap(), model: model_on_disk() };
         let rows = |range: std::ops::Range<u32>| -> String {
-            range
-                .map(|i| {
-                    format!(
-                        "{{\"input_ids\": [{i}, 7, {0}], \"labels\": [-100, 7, {0}]}}\n",
-                        i + 1
-                    )
-                })
-                .collect()
+            range.map(|i| format!("{{\"input_ids\": [{i}, 7, {0}], \"labels\": [-100, 7, {0}]}}\n", i + 1)).collect()
         };
         fs::write(place.path("rows.jsonl"), rows(10..17)).unwrap();
         fs::write(place.path("held.jsonl"), rows(30..33)).unwrap();
@@ -108,10 +82,7 @@ impl Place {
 
     fn run(&self, config: TrainConfig, faults: Faults) -> Outcome {
         let mut events = Vec::new();
-        let device = DeviceSummary {
-            description: "toy".into(),
-            memory_bytes: 1,
-        };
+        let device = DeviceSummary { description: "toy".into(), memory_bytes: 1 };
         let stop = faults.stop.clone();
         let result = Trainer::open(config, &self.model).and_then(|trainer| {
             let engine = |adapter, _: &Plan| Ok(Toy::new(adapter, faults));
@@ -123,9 +94,7 @@ impl Place {
     fn metrics(&self, output: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(output).join("metrics.jsonl")).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Everything that must be equal after N + N and after 2N steps.
@@ -137,11 +106,7 @@ impl Place {
             row.as_object_mut().unwrap().remove("tokens_per_second");
         });
         let read = |path: PathBuf| sha256_file(&path).unwrap();
-        (
-            read(output.join("adapter_model.safetensors")),
-            read(last.join("optimizer.safetensors")),
-            metrics,
-        )
+        (read(output.join("adapter_model.safetensors")), read(last.join("optimizer.safetensors")), metrics)
     }
 }
 
@@ -150,10 +115,8 @@ fn model_on_disk() -> Model {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -165,83 +128,41 @@ fn a_run_leaves_an_adapter_metrics_settings_and_two_checkpoints() {
     (config.eval_data, config.eval_every) = (Some(place.path("held.jsonl")), Some(3));
     let outcome = place.run(config.clone(), Faults::default());
     let finished = outcome.result.as_ref().unwrap();
-    assert_eq!(
-        (finished.steps, finished.stopped, finished.skipped_steps),
-        (7, false, 0)
-    );
+    assert_eq!((finished.steps, finished.stopped, finished.skipped_steps), (7, false, 0));
 
     let output = place.path("out");
     assert_eq!(
         names(&output),
-        [
-            "adapter_config.json",
-            "adapter_model.safetensors",
-            "checkpoints",
-            "metrics.jsonl",
-            "run.json"
-        ]
+        ["adapter_config.json", "adapter_model.safetensors", "checkpoints", "metrics.jsonl", "run.json"]
     );
-    assert_eq!(
-        names(&output.join("checkpoints")),
-        ["step-000006", "step-000007"]
-    );
+    assert_eq!(names(&output.join("checkpoints")), ["step-000006", "step-000007"]);
     let adapter = Adapter::load(&output, &place.model.config).unwrap();
-    assert!(
-        adapter.pairs[0].b.iter().any(|b| *b != 0.0),
-        "something was learnt"
-    );
+    assert!(adapter.pairs[0].b.iter().any(|b| *b != 0.0), "something was learnt");
     assert_eq!(
         adapter.pairs,
-        Adapter::load(&output.join("checkpoints/step-000007"), &place.model.config)
-            .unwrap()
-            .pairs
+        Adapter::load(&output.join("checkpoints/step-000007"), &place.model.config).unwrap().pairs
     );
 
     let metrics = place.metrics("out");
-    let steps: Vec<u64> = metrics
-        .iter()
-        .filter(|r| r.get("loss").is_some())
-        .map(|r| r["step"].as_u64().unwrap())
-        .collect();
+    let steps: Vec<u64> =
+        metrics.iter().filter(|r| r.get("loss").is_some()).map(|r| r["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2, 3, 4, 5, 6, 7]);
-    for key in [
-        "loss",
-        "nll",
-        "lr",
-        "grad_norm",
-        "tokens",
-        "tokens_per_second",
-    ] {
+    for key in ["loss", "nll", "lr", "grad_norm", "tokens", "tokens_per_second"] {
         assert!(metrics[1][key].is_number(), "{key}: {}", metrics[1]);
     }
-    let evals: Vec<u64> = metrics
-        .iter()
-        .filter(|r| r.get("eval_nll").is_some())
-        .map(|r| r["step"].as_u64().unwrap())
-        .collect();
+    let evals: Vec<u64> =
+        metrics.iter().filter(|r| r.get("eval_nll").is_some()).map(|r| r["step"].as_u64().unwrap()).collect();
     assert_eq!(evals, [0, 3, 6, 7]);
 
     let run: Value = serde_json::from_slice(&fs::read(output.join("run.json")).unwrap()).unwrap();
-    assert_eq!(
-        serde_json::from_value::<TrainConfig>(run["settings"].clone()).unwrap(),
-        config
-    );
-    assert_eq!(
-        (&run["finished"]["steps"], &run["device"], &run["seed"]),
-        (&7.into(), &"toy".into(), &3.into())
-    );
+    assert_eq!(serde_json::from_value::<TrainConfig>(run["settings"].clone()).unwrap(), config);
+    assert_eq!((&run["finished"]["steps"], &run["device"], &run["seed"]), (&7.into(), &"toy".into(), &3.into()));
     assert_eq!(run["data"]["sha256"].as_str().unwrap().len(), 64);
 
     assert!(matches!(outcome.events[0], Event::Started(_)));
     assert!(matches!(outcome.events.last(), Some(Event::Finished(_))));
     assert_eq!(outcome.steps().len(), 7);
-    assert!(
-        outcome
-            .notes()
-            .contains("the window is the whole answer for 7 of 7 samples"),
-        "{}",
-        outcome.notes()
-    );
+    assert!(outcome.notes().contains("the window is the whole answer for 7 of 7 samples"), "{}", outcome.notes());
 }
 
 #[test]
@@ -249,43 +170,21 @@ fn rates_and_token_counts_are_those_of_each_step() {
     let place = Place::new();
     let outcome = place.run(place.config("out", 6), Faults::default());
     let rows = outcome.steps();
-    let rates: Vec<f64> = (1..=6)
-        .map(|k| Schedule::Cosine.rate(0.05, k, 6, 2))
-        .collect();
+    let rates: Vec<f64> = (1..=6).map(|k| Schedule::Cosine.rate(0.05, k, 6, 2)).collect();
     assert_eq!(rows.iter().map(|r| r.lr).collect::<Vec<_>>(), rates);
     // Two trained tokens a row; steps of four rows, then the three that the epoch has left.
-    assert_eq!(
-        rows.iter().map(|r| r.tokens).collect::<Vec<_>>(),
-        [8, 6, 8, 6, 8, 6]
-    );
+    assert_eq!(rows.iter().map(|r| r.tokens).collect::<Vec<_>>(), [8, 6, 8, 6, 8, 6]);
 }
 
 #[test]
 fn a_stopped_run_that_goes_on_equals_one_that_was_never_stopped() {
     let place = Place::new();
-    assert!(
-        place
-            .run(place.config("whole", 10), Faults::default())
-            .result
-            .is_ok()
-    );
-    let stopping = Faults {
-        stop_at: Some(5),
-        ..Faults::default()
-    };
-    let first = place
-        .run(place.config("parts", 10), stopping)
-        .result
-        .unwrap();
+    assert!(place.run(place.config("whole", 10), Faults::default()).result.is_ok());
+    let stopping = Faults { stop_at: Some(5), ..Faults::default() };
+    let first = place.run(place.config("parts", 10), stopping).result.unwrap();
     assert_eq!((first.steps, first.stopped), (5, true));
-    assert_eq!(
-        first.checkpoint,
-        Some(place.path("parts/checkpoints/step-000005"))
-    );
-    let resumed = TrainConfig {
-        resume: true,
-        ..place.config("parts", 10)
-    };
+    assert_eq!(first.checkpoint, Some(place.path("parts/checkpoints/step-000005")));
+    let resumed = TrainConfig { resume: true, ..place.config("parts", 10) };
     let second = place.run(resumed, Faults::default());
     assert_eq!(second.result.unwrap().steps, 10);
     assert_eq!(place.traces("whole"), place.traces("parts"));
@@ -294,61 +193,25 @@ fn a_stopped_run_that_goes_on_equals_one_that_was_never_stopped() {
 #[test]
 fn a_finished_run_can_be_made_longer() {
     let place = Place::new();
-    let config = |output, steps| TrainConfig {
-        schedule: Schedule::Constant,
-        ..place.config(output, steps)
-    };
-    assert!(
-        place
-            .run(config("whole", 8), Faults::default())
-            .result
-            .is_ok()
-    );
-    assert!(
-        place
-            .run(config("parts", 4), Faults::default())
-            .result
-            .is_ok()
-    );
-    let longer = TrainConfig {
-        resume: true,
-        ..config("parts", 8)
-    };
+    let config = |output, steps| TrainConfig { schedule: Schedule::Constant, ..place.config(output, steps) };
+    assert!(place.run(config("whole", 8), Faults::default()).result.is_ok());
+    assert!(place.run(config("parts", 4), Faults::default()).result.is_ok());
+    let longer = TrainConfig { resume: true, ..config("parts", 8) };
     assert!(place.run(longer, Faults::default()).result.is_ok());
     assert_eq!(place.traces("whole"), place.traces("parts"));
 
     let cosine = place.run(place.config("cosine", 4), Faults::default());
     assert!(cosine.result.is_ok());
-    let stretched = place.run(
-        TrainConfig {
-            resume: true,
-            ..place.config("cosine", 8)
-        },
-        Faults::default(),
-    );
-    assert!(
-        stretched
-            .notes()
-            .contains("the schedule now runs to step 8 instead of 4"),
-        "{}",
-        stretched.notes()
-    );
+    let stretched = place.run(TrainConfig { resume: true, ..place.config("cosine", 8) }, Faults::default());
+    assert!(stretched.notes().contains("the schedule now runs to step 8 instead of 4"), "{}", stretched.notes());
 }
 
 #[test]
 fn a_run_killed_anywhere_goes_on_from_its_last_whole_checkpoint() {
     let place = Place::new();
-    assert!(
-        place
-            .run(place.config("whole", 9), Faults::default())
-            .result
-            .is_ok()
-    );
+    assert!(place.run(place.config("whole", 9), Faults::default()).result.is_ok());
     // Killed in step 6, while a checkpoint was being written and a line of metrics, too.
-    let lost = Faults {
-        lost_at: Some(6),
-        ..Faults::default()
-    };
+    let lost = Faults { lost_at: Some(6), ..Faults::default() };
     assert!(place.run(place.config("parts", 9), lost).result.is_err());
     let output = place.path("parts");
     let half = output.join("checkpoints/.incomplete-step-000006");
@@ -358,37 +221,18 @@ fn a_run_killed_anywhere_goes_on_from_its_last_whole_checkpoint() {
     metrics.push_str("{\"step\":5,\"loss\":1.0}\n{\"step\":6,\"lo");
     fs::write(output.join("metrics.jsonl"), metrics).unwrap();
 
-    let resumed = place.run(
-        TrainConfig {
-            resume: true,
-            ..place.config("parts", 9)
-        },
-        Faults::default(),
-    );
-    assert_eq!(
-        resumed.steps()[0].step,
-        5,
-        "the last whole checkpoint is step 4"
-    );
+    let resumed = place.run(TrainConfig { resume: true, ..place.config("parts", 9) }, Faults::default());
+    assert_eq!(resumed.steps()[0].step, 5, "the last whole checkpoint is step 4");
     assert_eq!(place.traces("whole"), place.traces("parts"));
-    assert_eq!(
-        names(&output.join("checkpoints")),
-        ["step-000008", "step-000009"]
-    );
+    assert_eq!(names(&output.join("checkpoints")), ["step-000008", "step-000009"]);
 }
 
 #[test]
 fn a_lost_device_names_the_step_and_the_checkpoint_that_is_left() {
     let place = Place::new();
-    let lost = |at| Faults {
-        lost_at: Some(at),
-        ..Faults::default()
-    };
+    let lost = |at| Faults { lost_at: Some(at), ..Faults::default() };
     let early = place.run(place.config("early", 9), lost(1));
-    assert_eq!(
-        early.message(),
-        "step 1 failed: device lost; no checkpoint was made yet"
-    );
+    assert_eq!(early.message(), "step 1 failed: device lost; no checkpoint was made yet");
     let late = place.run(place.config("late", 9), lost(8));
     let checkpoint = place.path("late/checkpoints/step-000006");
     let expected = format!(
@@ -402,50 +246,29 @@ fn a_lost_device_names_the_step_and_the_checkpoint_that_is_left() {
 #[test]
 fn steps_that_are_not_finite_are_counted_and_too_many_in_a_row_stop_the_run() {
     let place = Place::new();
-    let some = Faults {
-        not_finite: (3..6).collect(),
-        ..Faults::default()
-    };
+    let some = Faults { not_finite: (3..6).collect(), ..Faults::default() };
     let outcome = place.run(place.config("some", 8), some);
     assert_eq!(outcome.result.as_ref().unwrap().skipped_steps, 3);
     let skipped: Vec<u64> = outcome
         .events
         .iter()
-        .filter_map(|e| {
-            if let Event::Skipped { step, .. } = e {
-                Some(*step)
-            } else {
-                None
-            }
-        })
+        .filter_map(|e| if let Event::Skipped { step, .. } = e { Some(*step) } else { None })
         .collect();
     assert_eq!(skipped, [3, 4, 5]);
     let row = &place.metrics("some")[2];
     assert_eq!((&row["step"], &row["skipped"]), (&3.into(), &true.into()));
 
     // More than the limit in all, but one good step in between.
-    let parted = Faults {
-        not_finite: (2..16).chain(17..31).collect(),
-        ..Faults::default()
-    };
+    let parted = Faults { not_finite: (2..16).chain(17..31).collect(), ..Faults::default() };
     let outcome = place.run(place.config("parted", 32), parted);
     assert_eq!(outcome.result.as_ref().unwrap().skipped_steps, 28);
 
-    let all = Faults {
-        not_finite: (1..100).collect(),
-        ..Faults::default()
-    };
+    let all = Faults { not_finite: (1..100).collect(), ..Faults::default() };
     let message = place.run(place.config("all", 3), all).message();
-    assert!(
-        message.starts_with("3 steps in a row, 1 to 3, had a gradient that is not finite"),
-        "{message}"
-    );
+    assert!(message.starts_with("3 steps in a row, 1 to 3, had a gradient that is not finite"), "{message}");
     assert!(!place.path("all/adapter_model.safetensors").exists());
 
-    let many = Faults {
-        not_finite: (3..100).collect(),
-        ..Faults::default()
-    };
+    let many = Faults { not_finite: (3..100).collect(), ..Faults::default() };
     let message = place.run(place.config("many", 60), many).message();
     let expected = format!(
         "{MAX_SKIPPED} steps in a row, 3 to 22, had a gradient that is not finite, at first in \
@@ -458,34 +281,16 @@ fn steps_that_are_not_finite_are_counted_and_too_many_in_a_row_stop_the_run() {
 #[test]
 fn a_folder_with_a_run_or_an_adapter_is_not_overwritten() {
     let place = Place::new();
-    assert!(
-        place
-            .run(place.config("out", 2), Faults::default())
-            .result
-            .is_ok()
-    );
+    assert!(place.run(place.config("out", 2), Faults::default()).result.is_ok());
     let before = fs::read(place.path("out/adapter_model.safetensors")).unwrap();
-    let message = place
-        .run(place.config("out", 2), Faults::default())
-        .message();
-    assert!(
-        message.contains("already holds a run with a checkpoint at step 2"),
-        "{message}"
-    );
-    assert!(
-        message.contains("--resume, or choose another --output"),
-        "{message}"
-    );
-    assert_eq!(
-        before,
-        fs::read(place.path("out/adapter_model.safetensors")).unwrap()
-    );
+    let message = place.run(place.config("out", 2), Faults::default()).message();
+    assert!(message.contains("already holds a run with a checkpoint at step 2"), "{message}");
+    assert!(message.contains("--resume, or choose another --output"), "{message}");
+    assert_eq!(before, fs::read(place.path("out/adapter_model.safetensors")).unwrap());
 
     fs::create_dir(place.path("adapter")).unwrap();
     fs::write(place.path("adapter/adapter_model.safetensors"), "x").unwrap();
-    let message = place
-        .run(place.config("adapter", 2), Faults::default())
-        .message();
+    let message = place.run(place.config("adapter", 2), Faults::default()).message();
     assert!(message.contains("already holds an adapter"), "{message}");
 }
 
@@ -493,144 +298,59 @@ fn a_folder_with_a_run_or_an_adapter_is_not_overwritten() {
 fn two_runs_cannot_share_a_folder() {
     let place = Place::new();
     let held = RunFolder::open(&place.path("out"), 0).unwrap();
-    let message = place
-        .run(place.config("out", 2), Faults::default())
-        .message();
-    assert!(
-        message.starts_with("another run is writing to "),
-        "{message}"
-    );
+    let message = place.run(place.config("out", 2), Faults::default()).message();
+    assert!(message.starts_with("another run is writing to "), "{message}");
     drop(held);
-    assert!(
-        place
-            .run(place.config("out", 2), Faults::default())
-            .result
-            .is_ok()
-    );
+    assert!(place.run(place.config("out", 2), Faults::default()).result.is_ok());
 }
 
 #[test]
 fn resuming_needs_a_checkpoint_of_the_same_run() {
     let place = Place::new();
-    let resume = |config: TrainConfig| {
-        place.run(
-            TrainConfig {
-                resume: true,
-                ..config
-            },
-            Faults::default(),
-        )
-    };
+    let resume = |config: TrainConfig| place.run(TrainConfig { resume: true, ..config }, Faults::default());
     let message = resume(place.config("out", 4)).message();
-    assert!(
-        message.contains("holds no checkpoint to resume from: run without --resume"),
-        "{message}"
-    );
+    assert!(message.contains("holds no checkpoint to resume from: run without --resume"), "{message}");
 
-    assert!(
-        place
-            .run(place.config("out", 4), Faults::default())
-            .result
-            .is_ok()
-    );
-    let other = TrainConfig {
-        lr: 0.1,
-        no_shuffle: true,
-        ..place.config("out", 8)
-    };
+    assert!(place.run(place.config("out", 4), Faults::default()).result.is_ok());
+    let other = TrainConfig { lr: 0.1, no_shuffle: true, ..place.config("out", 8) };
     let message = resume(other).message();
-    assert!(
-        message.contains("lr is 0.1, was 0.05; no-shuffle is true, was false"),
-        "{message}"
-    );
+    assert!(message.contains("lr is 0.1, was 0.05; no-shuffle is true, was false"), "{message}");
     let message = resume(place.config("out", 3)).message();
-    assert!(
-        message.contains("it holds step 4, but the run is to have 3"),
-        "{message}"
-    );
+    assert!(message.contains("it holds step 4, but the run is to have 3"), "{message}");
 
     let mut other = model_on_disk();
     let norm = other.tensors.get_mut("model.norm.weight").unwrap();
     norm.data = vec![0; norm.byte_len()].into();
-    let again = TrainConfig {
-        resume: true,
-        ..place.config("out", 8)
-    };
+    let again = TrainConfig { resume: true, ..place.config("out", 8) };
     let message = Trainer::open(again, &other).unwrap_err().to_string();
-    assert!(
-        message.contains("the model ") && message.contains(" has sha256 "),
-        "{message}"
-    );
+    assert!(message.contains("the model ") && message.contains(" has sha256 "), "{message}");
 
     let done = resume(place.config("out", 4));
-    assert!(
-        done.notes().contains("all 4 steps are done"),
-        "{}",
-        done.notes()
-    );
+    assert!(done.notes().contains("all 4 steps are done"), "{}", done.notes());
     assert_eq!(done.result.unwrap().steps, 4);
 
-    fs::write(
-        place.path("rows.jsonl"),
-        "{\"input_ids\": [1, 2], \"labels\": [1, 2]}",
-    )
-    .unwrap();
+    fs::write(place.path("rows.jsonl"), "{\"input_ids\": [1, 2], \"labels\": [1, 2]}").unwrap();
     let message = resume(place.config("out", 8)).message();
-    assert!(
-        message.contains("the data ") && message.contains("rows.jsonl has sha256 "),
-        "{message}"
-    );
+    assert!(message.contains("the data ") && message.contains("rows.jsonl has sha256 "), "{message}");
 }
 
 #[test]
 fn a_damaged_checkpoint_is_named() {
     let place = Place::new();
-    assert!(
-        place
-            .run(place.config("out", 4), Faults::default())
-            .result
-            .is_ok()
-    );
+    assert!(place.run(place.config("out", 4), Faults::default()).result.is_ok());
     let last = place.path("out/checkpoints/step-000004");
-    let resume = || {
-        place
-            .run(
-                TrainConfig {
-                    resume: true,
-                    ..place.config("out", 8)
-                },
-                Faults::default(),
-            )
-            .message()
-    };
+    let resume = || place.run(TrainConfig { resume: true, ..place.config("out", 8) }, Faults::default()).message();
     let optimizer = fs::read(last.join("optimizer.safetensors")).unwrap();
-    fs::write(
-        last.join("optimizer.safetensors"),
-        &optimizer[..optimizer.len() / 2],
-    )
-    .unwrap();
-    assert!(resume().starts_with(&format!(
-        "checkpoint {}: optimizer.safetensors: ",
-        last.display()
-    )));
+    fs::write(last.join("optimizer.safetensors"), &optimizer[..optimizer.len() / 2]).unwrap();
+    assert!(resume().starts_with(&format!("checkpoint {}: optimizer.safetensors: ", last.display())));
     let state = fs::read_to_string(last.join("state.json")).unwrap();
-    fs::write(
-        last.join("state.json"),
-        state.replace("\"layout\": 1", "\"layout\": 9"),
-    )
-    .unwrap();
+    fs::write(last.join("state.json"), state.replace("\"layout\": 1", "\"layout\": 9")).unwrap();
     assert!(resume().contains("layout is 9, expected 1: another version of bft made it"));
     fs::write(last.join("state.json"), &state[..20]).unwrap();
     assert!(resume().contains("state.json: EOF"));
     // Taking the damaged one away leaves the one before it.
     fs::remove_dir_all(&last).unwrap();
-    let again = place.run(
-        TrainConfig {
-            resume: true,
-            ..place.config("out", 8)
-        },
-        Faults::default(),
-    );
+    let again = place.run(TrainConfig { resume: true, ..place.config("out", 8) }, Faults::default());
     assert_eq!(again.steps()[0].step, 3);
 }
 
@@ -638,23 +358,15 @@ fn a_damaged_checkpoint_is_named() {
 fn a_disk_that_fails_leaves_the_last_checkpoint() {
     let place = Place::new();
     fs::write(place.path("file"), "").unwrap();
-    let message = place
-        .run(place.config("file/out", 2), Faults::default())
-        .message();
-    assert!(
-        message.starts_with("cannot ") && message.contains("file/out"),
-        "{message}"
-    );
+    let message = place.run(place.config("file/out", 2), Faults::default()).message();
+    assert!(message.starts_with("cannot ") && message.contains("file/out"), "{message}");
 
     // A file where the fourth step's checkpoint is to be written.
     fs::create_dir_all(place.path("out/checkpoints")).unwrap();
     let blocked = place.path("out/checkpoints/.incomplete-step-000004");
     let mut events = Vec::new();
     let stop = AtomicBool::new(false);
-    let device = DeviceSummary {
-        description: "toy".into(),
-        memory_bytes: 1,
-    };
+    let device = DeviceSummary { description: "toy".into(), memory_bytes: 1 };
     let trainer = Trainer::open(place.config("out", 6), &place.model).unwrap();
     let engine = |adapter, _: &Plan| Ok(Toy::new(adapter, Faults::default()));
     let result = pollster::block_on(trainer.run(&device, engine, &stop, &mut |event| {
@@ -665,18 +377,9 @@ fn a_disk_that_fails_leaves_the_last_checkpoint() {
     }));
     let message = result.unwrap_err().to_string();
     assert!(message.contains(".incomplete-step-000004: "), "{message}");
-    assert!(
-        message.contains("the last checkpoint is ") && message.contains("step-000002"),
-        "{message}"
-    );
+    assert!(message.contains("the last checkpoint is ") && message.contains("step-000002"), "{message}");
     fs::remove_file(&blocked).unwrap();
-    let resumed = place.run(
-        TrainConfig {
-            resume: true,
-            ..place.config("out", 6)
-        },
-        Faults::default(),
-    );
+    let resumed = place.run(TrainConfig { resume: true, ..place.config("out", 6) }, Faults::default());
     assert_eq!(resumed.steps()[0].step, 3);
     assert!(!stop.load(Ordering::Relaxed));
 }
@@ -687,63 +390,30 @@ fn a_full_disk_is_an_error_that_says_so() {
     let place = Place::new();
     fs::create_dir(place.path("out")).unwrap();
     std::os::unix::fs::symlink("/dev/full", place.path("out/metrics.jsonl")).unwrap();
-    let message = place
-        .run(place.config("out", 4), Faults::default())
-        .message();
-    assert!(
-        message.contains("metrics.jsonl: No space left on device"),
-        "{message}"
-    );
+    let message = place.run(place.config("out", 4), Faults::default()).message();
+    assert!(message.contains("metrics.jsonl: No space left on device"), "{message}");
 }
 
 #[test]
 fn settings_and_data_are_checked_before_anything_is_written() {
     let place = Place::new();
-    let message = place
-        .run(
-            TrainConfig {
-                rank: 0,
-                ..place.config("out", 2)
-            },
-            Faults::default(),
-        )
-        .message();
+    let message = place.run(TrainConfig { rank: 0, ..place.config("out", 2) }, Faults::default()).message();
     assert_eq!(message, "rank is 0, expected a whole number from 1");
-    let missing = TrainConfig {
-        data: place.path("none.jsonl"),
-        ..place.config("out", 2)
-    };
-    assert!(
-        place
-            .run(missing, Faults::default())
-            .message()
-            .starts_with("cannot read data file ")
-    );
+    let missing = TrainConfig { data: place.path("none.jsonl"), ..place.config("out", 2) };
+    assert!(place.run(missing, Faults::default()).message().starts_with("cannot read data file "));
     let trainer = Trainer::open(place.config("out", 2), &place.model).unwrap();
-    let device = DeviceSummary {
-        description: "toy".into(),
-        memory_bytes: 1,
-    };
-    let engine =
-        |_, _: &Plan| Err::<Toy, EngineError>("out of memory: 3 GiB asked, 1 GiB free".into());
+    let device = DeviceSummary { description: "toy".into(), memory_bytes: 1 };
+    let engine = |_, _: &Plan| Err::<Toy, EngineError>("out of memory: 3 GiB asked, 1 GiB free".into());
     let stop = AtomicBool::new(false);
     let result = pollster::block_on(trainer.run(&device, engine, &stop, &mut |_| {}));
-    assert_eq!(
-        result.unwrap_err().to_string(),
-        "out of memory: 3 GiB asked, 1 GiB free"
-    );
+    assert_eq!(result.unwrap_err().to_string(), "out of memory: 3 GiB asked, 1 GiB free");
     assert!(!place.path("out").exists());
 }
 
 #[test]
 fn an_adapter_to_start_from_keeps_its_shape() {
     let place = Place::new();
-    assert!(
-        place
-            .run(place.config("first", 2), Faults::default())
-            .result
-            .is_ok()
-    );
+    assert!(place.run(place.config("first", 2), Faults::default()).result.is_ok());
     let second = TrainConfig {
         init_adapter: Some(place.path("first")),
         rank: 16,
@@ -751,13 +421,7 @@ fn an_adapter_to_start_from_keeps_its_shape() {
         ..place.config("second", 2)
     };
     let outcome = place.run(second, Faults::default());
-    assert!(
-        outcome
-            .notes()
-            .contains("the given adapter's shape holds: rank 2, alpha 4"),
-        "{}",
-        outcome.notes()
-    );
+    assert!(outcome.notes().contains("the given adapter's shape holds: rank 2, alpha 4"), "{}", outcome.notes());
     assert!(outcome.result.is_ok());
     let tuned = Adapter::load(&place.path("second"), &place.model.config).unwrap();
     assert_eq!(tuned.pairs[0].rank, 2);
@@ -768,18 +432,10 @@ fn an_adapter_to_start_from_keeps_its_shape() {
 fn one_seed_gives_the_same_bytes() {
     let place = Place::new();
     for output in ["a", "b"] {
-        assert!(
-            place
-                .run(place.config(output, 5), Faults::default())
-                .result
-                .is_ok()
-        );
+        assert!(place.run(place.config(output, 5), Faults::default()).result.is_ok());
     }
     assert_eq!(place.traces("a"), place.traces("b"));
-    let other = TrainConfig {
-        seed: 4,
-        ..place.config("c", 5)
-    };
+    let other = TrainConfig { seed: 4, ..place.config("c", 5) };
     assert!(place.run(other, Faults::default()).result.is_ok());
     assert_ne!(place.traces("a").0, place.traces("c").0);
 }

@@ -40,13 +40,7 @@ impl Server {
             return Err(format!("`{shown}` has no pipes"));
         };
         let output = BufReader::new(output);
-        let mut server = Server {
-            child,
-            input,
-            output,
-            shown,
-            about: Value::Null,
-        };
+        let mut server = Server { child, input, output, shown, about: Value::Null };
         // The first line says what is measured and that the model is loaded.
         server.about = server.answer()?;
         if server.about["ready"] != true {
@@ -66,11 +60,8 @@ impl Server {
 
     fn answer(&mut self) -> Result<Value, String> {
         let mut line = String::new();
-        self.output
-            .read_line(&mut line)
-            .map_err(|error| format!("`{}` stopped answering: {error}", self.shown))?;
-        serde_json::from_str(&line)
-            .map_err(|_| format!("`{}` answered with no JSON: {line:?}", self.shown))
+        self.output.read_line(&mut line).map_err(|error| format!("`{}` stopped answering: {error}", self.shown))?;
+        serde_json::from_str(&line).map_err(|_| format!("`{}` answered with no JSON: {line:?}", self.shown))
     }
 }
 

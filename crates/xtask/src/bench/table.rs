@@ -16,20 +16,14 @@ pub struct Table {
 
 impl Table {
     pub fn new(command: String) -> Self {
-        Self {
-            command,
-            rows: Vec::new(),
-            with: BTreeSet::new(),
-        }
+        Self { command, rows: Vec::new(), with: BTreeSet::new() }
     }
 
     /// Notes the versions and the adapter of a program by its first line.
     pub fn note(&mut self, about: &Value) {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         if let Some(versions) = about["versions"].as_object() {
-            let named = versions
-                .iter()
-                .filter_map(|(name, version)| Some(format!("{name} {}", version.as_str()?)));
+            let named = versions.iter().filter_map(|(name, version)| Some(format!("{name} {}", version.as_str()?)));
             self.with.extend(named);
         }
         if let (Some(tool), Some(version)) = (text(&about["tool"]), text(&about["version"])) {
@@ -59,19 +53,14 @@ impl Table {
 
     /// Writes it whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), String> {
-        let problem =
-            |error: std::io::Error| format!("{}: cannot be written: {error}", path.display());
+        let problem = |error: std::io::Error| format!("{}: cannot be written: {error}", path.display());
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
         std::fs::create_dir_all(folder).map_err(problem)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(".bft-")
-            .tempfile_in(folder)
-            .map_err(problem)?;
-        file.write_all(self.markdown().as_bytes())
-            .map_err(problem)?;
+        let mut file = tempfile::Builder::new().prefix(".bft-").tempfile_in(folder).map_err(problem)?;
+        file.write_all(self.markdown().as_bytes()).map_err(problem)?;
         file.as_file().sync_all().map_err(problem)?;
         file.persist(path).map_err(|failed| problem(failed.error))?;
         Ok(())
@@ -113,11 +102,6 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert_eq!(
-            std::fs::read_dir(folder.path().join("new"))
-                .expect("a folder")
-                .count(),
-            1
-        );
+        assert_eq!(std::fs::read_dir(folder.path().join("new")).expect("a folder").count(), 1);
     }
 }

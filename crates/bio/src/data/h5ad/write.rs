@@ -22,19 +22,12 @@ pub fn write_obsm(
     let mut builder = FileBuilder::new();
     builder.set_attr("encoding-type", text("anndata"));
     builder.set_attr("encoding-version", text("0.1.0"));
-    for (frame, columns) in [
-        ("obs", vec![("_index", symbols), ("input", words)]),
-        ("var", vec![("_index", &[][..])]),
-    ] {
+    for (frame, columns) in [("obs", vec![("_index", symbols), ("input", words)]), ("var", vec![("_index", &[][..])])] {
         let mut group = builder.create_group(frame);
         group.set_attr("encoding-type", text("dataframe"));
         group.set_attr("encoding-version", text("0.2.0"));
         group.set_attr("_index", text("_index"));
-        let order = columns
-            .iter()
-            .map(|(name, _)| (*name).to_owned())
-            .filter(|name| name != "_index")
-            .collect();
+        let order = columns.iter().map(|(name, _)| (*name).to_owned()).filter(|name| name != "_index").collect();
         group.set_attr("column-order", AttrValue::VarLenStringArray(order));
         for (column, cells) in columns {
             let data = group.create_dataset(column);
@@ -48,14 +41,11 @@ pub fn write_obsm(
     group.set_attr("encoding-type", text("dict"));
     group.set_attr("encoding-version", text("0.1.0"));
     let data = group.create_dataset(name);
-    data.with_f32_data(values)
-        .with_shape(&[symbols.len() as u64, width as u64]);
+    data.with_f32_data(values).with_shape(&[symbols.len() as u64, width as u64]);
     data.set_attr("encoding-type", text("array"));
     data.set_attr("encoding-version", text("0.2.0"));
     builder.add_group(group.finish());
-    let bytes = builder
-        .finish()
-        .map_err(|error| BioError::file(path, format!("cannot be written: {error}")))?;
+    let bytes = builder.finish().map_err(|error| BioError::file(path, format!("cannot be written: {error}")))?;
     bft_formats::write_atomic(path, |out| out.write_all(&bytes))?;
     Ok(())
 }

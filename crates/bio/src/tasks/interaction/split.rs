@@ -35,10 +35,8 @@ pub struct PairSplit {
 pub fn split(pairs: &Pairs, train_share: f64, seed: u64) -> PairSplit {
     let mut genes = pairs.genes();
     Random::new(seed, "gene split").shuffle(&mut genes);
-    let trained: HashSet<GeneId> = genes[..(genes.len() as f64 * train_share).round() as usize]
-        .iter()
-        .copied()
-        .collect();
+    let trained: HashSet<GeneId> =
+        genes[..(genes.len() as f64 * train_share).round() as usize].iter().copied().collect();
     let mut crossing = 0;
     let mut sides = |list: &[Pair]| {
         let (mut train, mut test) = (Vec::new(), Vec::new());
@@ -56,35 +54,21 @@ pub fn split(pairs: &Pairs, train_share: f64, seed: u64) -> PairSplit {
     let (train_negatives, test_negatives) = if drawn {
         let known: HashSet<Pair> = pairs.positives.iter().copied().collect();
         let draw = |list: &[Pair], stream| negatives(list, &known, &mut Random::new(seed, stream));
-        (
-            draw(&train, "train negatives"),
-            draw(&test, "test negatives"),
-        )
+        (draw(&train, "train negatives"), draw(&test, "test negatives"))
     } else {
         sides(&pairs.negatives)
     };
-    let unmatched = if drawn {
-        train.len() + test.len() - train_negatives.len() - test_negatives.len()
-    } else {
-        0
-    };
+    let unmatched = if drawn { train.len() + test.len() - train_negatives.len() - test_negatives.len() } else { 0 };
     let labels = |positives: &[Pair], negatives: &[Pair]| {
         let mut labels = vec![true; positives.len()];
         labels.resize(positives.len() + negatives.len(), false);
         labels
     };
-    let (train_labels, test_labels) = (
-        labels(&train, &train_negatives),
-        labels(&test, &test_negatives),
-    );
+    let (train_labels, test_labels) = (labels(&train, &train_negatives), labels(&test, &test_negatives));
     let train = [train, train_negatives].concat();
     let test = [test, test_negatives].concat();
     let units: BTreeSet<GeneId> = test.iter().flat_map(|(a, b)| [*a, *b]).collect();
-    let units: HashMap<GeneId, usize> = units
-        .into_iter()
-        .enumerate()
-        .map(|(unit, gene)| (gene, unit))
-        .collect();
+    let units: HashMap<GeneId, usize> = units.into_iter().enumerate().map(|(unit, gene)| (gene, unit)).collect();
     PairSplit {
         test_genes: units.len(),
         test_units: test.iter().map(|(a, b)| (units[a], units[b])).collect(),
@@ -105,16 +89,8 @@ pub fn negatives(positives: &[Pair], known: &HashSet<Pair>, random: &mut Random)
     let order = |(a, b): Pair| (a.min(b), a.max(b));
     let good = |pair: Pair| pair.0 != pair.1 && !known.contains(&order(pair));
     // Either end may be the one that is exchanged.
-    let mut pairs: Vec<Pair> = positives
-        .iter()
-        .map(|(a, b)| {
-            if random.bits() & 1 == 0 {
-                (*a, *b)
-            } else {
-                (*b, *a)
-            }
-        })
-        .collect();
+    let mut pairs: Vec<Pair> =
+        positives.iter().map(|(a, b)| if random.bits() & 1 == 0 { (*a, *b) } else { (*b, *a) }).collect();
     let mut used: HashSet<Pair> = HashSet::new();
     let mut partners: Vec<GeneId> = pairs.iter().map(|(_, b)| *b).collect();
     random.shuffle(&mut partners);
@@ -136,10 +112,7 @@ pub fn negatives(positives: &[Pair], known: &HashSet<Pair>, random: &mut Random)
             if other == index || !settled[other] {
                 continue;
             }
-            let (mine, theirs) = (
-                (pairs[index].0, pairs[other].1),
-                (pairs[other].0, pairs[index].1),
-            );
+            let (mine, theirs) = ((pairs[index].0, pairs[other].1), (pairs[other].0, pairs[index].1));
             used.remove(&order(pairs[other]));
             let fits = good(mine)
                 && good(theirs)
@@ -155,33 +128,20 @@ pub fn negatives(positives: &[Pair], known: &HashSet<Pair>, random: &mut Random)
             used.insert(order(pairs[other]));
         }
     }
-    pairs
-        .iter()
-        .zip(&settled)
-        .filter(|(_, settled)| **settled)
-        .map(|(pair, _)| order(*pair))
-        .collect()
+    pairs.iter().zip(&settled).filter(|(_, settled)| **settled).map(|(pair, _)| order(*pair)).collect()
 }
 
 impl PairSplit {
     /// Whether there is enough to train and test on, and nothing on both sides.
     pub fn check(&self) -> Result<()> {
-        let genes = |pairs: &[Pair]| {
-            pairs
-                .iter()
-                .flat_map(|(a, b)| [*a, *b])
-                .collect::<HashSet<_>>()
-        };
+        let genes = |pairs: &[Pair]| pairs.iter().flat_map(|(a, b)| [*a, *b]).collect::<HashSet<_>>();
         let shared = genes(&self.train).intersection(&genes(&self.test)).count();
         if shared > 0 {
             return Err(BioError::data(format!(
                 "{shared} genes are on both sides of the split; this is a fault of bft, please report it"
             )));
         }
-        for (side, labels) in [
-            ("training", &self.train_labels),
-            ("test", &self.test_labels),
-        ] {
+        for (side, labels) in [("training", &self.train_labels), ("test", &self.test_labels)] {
             let positives = labels.iter().filter(|label| **label).count();
             if positives < 5 || labels.len() - positives < 5 {
                 return Err(BioError::data(format!(
@@ -199,11 +159,17 @@ impl PairSplit {
             "by gene; training {} pairs ({} interacting), test {} pairs ({} interacting) of {} genes; {} pairs across the split dropped",
             self.train.len(), positives(&self.train_labels), self.test.len(), positives(&self.test_labels), self.test_genes, self.crossing
         ));
-        report.say("negatives", if self.drawn {
-            format!("drawn by exchanging partners, every gene's degree kept; {} positives without one", self.unmatched)
-        } else {
-            "as labelled in the file".to_owned()
-        });
+        report.say(
+            "negatives",
+            if self.drawn {
+                format!(
+                    "drawn by exchanging partners, every gene's degree kept; {} positives without one",
+                    self.unmatched
+                )
+            } else {
+                "as labelled in the file".to_owned()
+            },
+        );
         report.say("leakage", "0 genes on both sides (checked)");
     }
 }
@@ -214,15 +180,11 @@ mod tests {
 
     /// Pairs inside rings of genes: gene n meets n + 1 and n + 2.
     fn pairs(genes: usize) -> Pairs {
-        let near =
-            |n: usize| [1, 2].map(|step| (n.min((n + step) % genes), n.max((n + step) % genes)));
+        let near = |n: usize| [1, 2].map(|step| (n.min((n + step) % genes), n.max((n + step) % genes)));
         let mut positives: Vec<Pair> = (0..genes).flat_map(near).collect();
         positives.sort_unstable();
         positives.dedup();
-        Pairs {
-            positives,
-            ..Pairs::default()
-        }
+        Pairs { positives, ..Pairs::default() }
     }
 
     fn degrees(pairs: &[Pair]) -> HashMap<GeneId, usize> {
@@ -242,11 +204,7 @@ mod tests {
         let drawn = negatives(&positives, &known, &mut Random::new(3, "test"));
         assert_eq!(drawn.len(), positives.len());
         assert_eq!(degrees(&drawn), degrees(&positives));
-        assert!(
-            drawn
-                .iter()
-                .all(|pair| pair.0 < pair.1 && !known.contains(pair))
-        );
+        assert!(drawn.iter().all(|pair| pair.0 < pair.1 && !known.contains(pair)));
         assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), drawn.len());
     }
 

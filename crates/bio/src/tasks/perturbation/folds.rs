@@ -55,26 +55,14 @@ pub fn folds(conditions: &[Vec<GeneId>], count: usize, seed: u64) -> Result<Vec<
     }
     let mut order: Vec<GeneId> = genes.into_iter().collect();
     Random::new(seed, "perturbation folds").shuffle(&mut order);
-    let part: HashMap<GeneId, usize> = order
-        .iter()
-        .enumerate()
-        .map(|(place, gene)| (*gene, place % count))
-        .collect();
-    let mut pairs: Vec<usize> = (0..conditions.len())
-        .filter(|index| conditions[*index].len() > 1)
-        .collect();
+    let part: HashMap<GeneId, usize> = order.iter().enumerate().map(|(place, gene)| (*gene, place % count)).collect();
+    let mut pairs: Vec<usize> = (0..conditions.len()).filter(|index| conditions[*index].len() > 1).collect();
     Random::new(seed, "pair folds").shuffle(&mut pairs);
-    let pair_part: HashMap<usize, usize> = pairs
-        .iter()
-        .enumerate()
-        .map(|(place, pair)| (*pair, place % count))
-        .collect();
+    let pair_part: HashMap<usize, usize> =
+        pairs.iter().enumerate().map(|(place, pair)| (*pair, place % count)).collect();
     let folds: Vec<Fold> = (0..count)
         .map(|fold| {
-            let mut found = Fold {
-                train: Vec::new(),
-                test: Vec::new(),
-            };
+            let mut found = Fold { train: Vec::new(), test: Vec::new() };
             for (index, genes) in conditions.iter().enumerate() {
                 let unseen = genes.iter().filter(|gene| part[gene] == fold).count();
                 match (genes.len(), unseen) {
@@ -89,11 +77,7 @@ pub fn folds(conditions: &[Vec<GeneId>], count: usize, seed: u64) -> Result<Vec<
         })
         .collect();
     for (index, fold) in folds.iter().enumerate() {
-        let leaked = fold
-            .train
-            .iter()
-            .flat_map(|c| &conditions[*c])
-            .any(|gene| part[gene] == index);
+        let leaked = fold.train.iter().flat_map(|c| &conditions[*c]).any(|gene| part[gene] == index);
         if leaked || fold.train.len() < 2 {
             return Err(BioError::data(
                 "a fold has fewer than 2 training conditions: give more conditions, or fewer folds",

@@ -36,10 +36,7 @@ impl Tally {
         for (row, (condition, kind)) in fold.test.iter().enumerate() {
             let truth: Vec<f64> = truth.row(*condition).iter().copied().collect();
             let found: Vec<f64> = predicted.row(row).iter().copied().collect();
-            self.scores
-                .entry((*kind, *condition))
-                .or_default()
-                .push(scores(&truth, &found));
+            self.scores.entry((*kind, *condition)).or_default().push(scores(&truth, &found));
         }
     }
 
@@ -61,11 +58,7 @@ impl Tally {
         let base = of(train_mean, 0);
         let ratio = interval(errors.len(), options.redraws, options.seed, |counts| {
             let sum = |values: &[Option<f64>]| -> f64 {
-                counts
-                    .iter()
-                    .zip(values)
-                    .map(|(count, value)| count * value.unwrap_or(0.0))
-                    .sum()
+                counts.iter().zip(values).map(|(count, value)| count * value.unwrap_or(0.0)).sum()
             };
             let below = sum(&base);
             (below > 0.0).then(|| sum(&errors) / below)
@@ -74,10 +67,7 @@ impl Tally {
             let known: Vec<f64> = of(self, which).into_iter().flatten().collect();
             mean(&known, options.redraws, options.seed)
         };
-        Some(Metrics {
-            conditions: errors.len(),
-            values: [ratio, average(0), average(1), average(2), average(3)],
-        })
+        Some(Metrics { conditions: errors.len(), values: [ratio, average(0), average(1), average(2), average(3)] })
     }
 }
 
@@ -87,12 +77,7 @@ fn scores(truth: &[f64], found: &[f64]) -> Scores {
     order.truncate(TOP);
     let pick = |values: &[f64]| -> Vec<f64> { order.iter().map(|index| values[*index]).collect() };
     let (top_truth, top_found) = (pick(truth), pick(found));
-    [
-        Some(mse(truth, found)),
-        Some(mse(&top_truth, &top_found)),
-        pearson(truth, found),
-        pearson(&top_truth, &top_found),
-    ]
+    [Some(mse(truth, found)), Some(mse(&top_truth, &top_found)), pearson(truth, found), pearson(&top_truth, &top_found)]
 }
 
 fn mse(a: &[f64], b: &[f64]) -> f64 {

@@ -50,25 +50,12 @@ impl<'o> Enrichment<'o> {
     pub fn new(genome: &Genome, ontology: &'o Ontology) -> Result<Self> {
         let mut terms: BTreeMap<String, HashSet<GeneId>> = BTreeMap::new();
         for annotation in genome.annotations_inherited(Aspect::Process, &JUDGED)? {
-            terms
-                .entry(annotation.go)
-                .or_default()
-                .insert(annotation.gene);
+            terms.entry(annotation.go).or_default().insert(annotation.gene);
         }
         terms.remove(crate::data::ontology::BIOLOGICAL_PROCESS);
         let background: HashSet<GeneId> = terms.values().flatten().copied().collect();
-        let names: Vec<String> = terms
-            .keys()
-            .filter(|go| ontology.term(go).is_some())
-            .cloned()
-            .collect();
-        Ok(Self {
-            logs: LogFactorials::new(background.len()),
-            ontology,
-            terms,
-            background,
-            names,
-        })
+        let names: Vec<String> = terms.keys().filter(|go| ontology.term(go).is_some()).cloned().collect();
+        Ok(Self { logs: LogFactorials::new(background.len()), ontology, terms, background, names })
     }
 
     /// A set's own term, with its ancestors and descendants if they are asked for too.
@@ -82,13 +69,8 @@ impl<'o> Enrichment<'o> {
 
     /// Names of the processes that a set may be named after: those of 10 to 100 genes.
     pub fn pool(&self) -> Vec<&str> {
-        let sized = self
-            .terms
-            .iter()
-            .filter(|(_, genes)| (10..=100).contains(&genes.len()));
-        sized
-            .filter_map(|(go, _)| Some(self.ontology.term(go)?.name.as_str()))
-            .collect()
+        let sized = self.terms.iter().filter(|(_, genes)| (10..=100).contains(&genes.len()));
+        sized.filter_map(|(go, _)| Some(self.ontology.term(go)?.name.as_str())).collect()
     }
 
     /// Genes of each process.
@@ -98,78 +80,46 @@ impl<'o> Enrichment<'o> {
 
     fn support(&self, go: &str, set: &GeneSet) -> Option<Support> {
         let marked = self.terms.get(go)?;
-        let drawn = set
-            .genes
-            .iter()
-            .filter(|gene| self.background.contains(gene))
-            .count();
-        let shared = set
-            .genes
-            .iter()
-            .filter(|gene| marked.contains(gene))
-            .count();
+        let drawn = set.genes.iter().filter(|gene| self.background.contains(gene)).count();
+        let shared = set.genes.iter().filter(|gene| marked.contains(gene)).count();
         Some(Support {
             go: go.to_owned(),
             name: self.ontology.term(go)?.name.clone(),
             shared,
             drawn,
             marked: marked.len(),
-            p: upper_tail(
-                shared,
-                self.background.len(),
-                marked.len(),
-                drawn,
-                &self.logs,
-            ),
+            p: upper_tail(shared, self.background.len(), marked.len(), drawn, &self.logs),
             q: None,
         })
     }
 
     /// The term with the smallest p-value among those with 5 to 500 genes, without those that are left out.
     pub fn first(&self, set: &GeneSet, left_out: &HashSet<&str>) -> Option<Support> {
-        let sized = self.terms.iter().filter(|(go, genes)| {
-            (5..=500).contains(&genes.len()) && !left_out.contains(go.as_str())
-        });
+        let sized =
+            self.terms.iter().filter(|(go, genes)| (5..=500).contains(&genes.len()) && !left_out.contains(go.as_str()));
         let tested: Vec<Support> = sized
             .filter(|(_, genes)| set.genes.iter().any(|gene| genes.contains(gene)))
             .filter_map(|(go, _)| self.support(go, set))
             .collect();
         let adjusted = benjamini_hochberg(&tested.iter().map(|term| term.p).collect::<Vec<_>>());
-        let best = (0..tested.len()).min_by(|a, b| {
-            tested[*a]
-                .p
-                .total_cmp(&tested[*b].p)
-                .then(tested[*a].marked.cmp(&tested[*b].marked))
-        })?;
-        Some(Support {
-            q: Some(adjusted[best]),
-            ..tested[best].clone()
-        })
+        let best = (0..tested.len())
+            .min_by(|a, b| tested[*a].p.total_cmp(&tested[*b].p).then(tested[*a].marked.cmp(&tested[*b].marked)))?;
+        Some(Support { q: Some(adjusted[best]), ..tested[best].clone() })
     }
 
     /// The term whose name is most like a text, and whether the set bears it out; `None` where no word is shared.
     pub fn of_name(&self, name: &str, set: &GeneSet) -> Option<Support> {
         let asked: HashSet<String> = words(name).into_iter().collect();
-        let texts = self
-            .names
-            .iter()
-            .map(|go| self.ontology.term(go).map_or("", |term| term.name.as_str()));
+        let texts = self.names.iter().map(|go| self.ontology.term(go).map_or("", |term| term.name.as_str()));
         // Words shared over words in either.
         let best = texts
             .enumerate()
             .map(|(index, text)| {
                 let own: HashSet<String> = words(text).into_iter().collect();
                 let shared = own.intersection(&asked).count();
-                (
-                    shared as f64 / (own.len() + asked.len() - shared).max(1) as f64,
-                    index,
-                )
+                (shared as f64 / (own.len() + asked.len() - shared).max(1) as f64, index)
             })
             .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))?;
-        if best.0 > 0.0 {
-            self.support(&self.names[best.1], set)
-        } else {
-            None
-        }
+        if best.0 > 0.0 { self.support(&self.names[best.1], set) } else { None }
     }
 }

@@ -26,12 +26,8 @@ pub fn of_ontology(
     most: usize,
     seed: u64,
 ) -> (Vec<NamedSet>, String) {
-    let sized: Vec<&String> = enrichment
-        .terms()
-        .iter()
-        .filter(|(_, genes)| (10..=100).contains(&genes.len()))
-        .map(|(go, _)| go)
-        .collect();
+    let sized: Vec<&String> =
+        enrichment.terms().iter().filter(|(_, genes)| (10..=100).contains(&genes.len())).map(|(go, _)| go).collect();
     let branches: BTreeSet<&str> = sized.iter().flat_map(|go| ontology.branches(go)).collect();
     let mut order: Vec<&str> = branches.into_iter().collect();
     Random::new(seed, "branches").shuffle(&mut order);
@@ -45,14 +41,8 @@ pub fn of_ontology(
         .filter_map(|go| {
             let mut genes: Vec<usize> = enrichment.terms()[*go].iter().copied().collect();
             genes.sort_unstable();
-            let genes = GeneSet {
-                name: ontology.term(go)?.name.clone(),
-                genes,
-            };
-            Some(NamedSet {
-                genes,
-                term: Some((*go).clone()),
-            })
+            let genes = GeneSet { name: ontology.term(go)?.name.clone(), genes };
+            Some(NamedSet { genes, term: Some((*go).clone()) })
         })
         .collect();
     let (found, of) = (sets.len(), sized.len());
@@ -74,13 +64,7 @@ pub fn of_gmt(sets: &GeneSets, most: usize) -> Vec<NamedSet> {
             .iter()
             .find_map(|prefix| set.name.strip_prefix(prefix));
         let name = plain.unwrap_or(&set.name).replace('_', " ").to_lowercase();
-        NamedSet {
-            genes: GeneSet {
-                name,
-                genes: set.genes.clone(),
-            },
-            term: None,
-        }
+        NamedSet { genes: GeneSet { name, genes: set.genes.clone() }, term: None }
     };
     sets.sets.iter().take(most).map(named).collect()
 }

@@ -49,13 +49,7 @@ impl Rows {
 
 /// Tasks are (segment, query head), so that one long sample alone keeps several threads busy. Heads that share keys write
 /// their gradients apart, and these are added in the order of the heads.
-pub(super) fn backward(
-    call: Backward<'_>,
-    segments: &[u32],
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
-) {
+pub(super) fn backward(call: Backward<'_>, segments: &[u32], dq: &mut [f32], dk: &mut [f32], dv: &mut [f32]) {
     let shape = call.shape;
     let (heads, d, group) = (shape.heads, shape.head_dim, shape.group());
     let tokens = dq.len() / shape.q_cols().max(1);
@@ -69,41 +63,30 @@ pub(super) fn backward(
         } else {
             (of_keys[head * d..].as_mut_ptr(), shape.kv_cols())
         };
-        Rows {
-            start: Output(start),
-            stride,
-        }
+        Rows { start: Output(start), stride }
     };
     if tokens == 0 || d == 0 {
         return;
     }
-    let outputs: Vec<(Rows, Rows)> = (0..heads)
-        .map(|h| (rows(dk, dk_by_head, h), rows(dv, dv_by_head, h)))
-        .collect();
+    let outputs: Vec<(Rows, Rows)> = (0..heads).map(|h| (rows(dk, dk_by_head, h), rows(dv, dv_by_head, h))).collect();
     let count = segments.len() - 1;
-    (0..count * heads)
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|task| {
-            let (segment, head) = (task / heads, task % heads);
-            let tokens = segments[segment] as usize..segments[segment + 1] as usize;
-            let (dk, dv) = outputs[head];
-            call.head(tokens, head, dq, dk, dv);
-        });
+    (0..count * heads).into_par_iter().with_max_len(1).for_each(|task| {
+        let (segment, head) = (task / heads, task % heads);
+        let tokens = segments[segment] as usize..segments[segment + 1] as usize;
+        let (dk, dv) = outputs[head];
+        call.head(tokens, head, dq, dk, dv);
+    });
     if shared {
         for (sum, by_head) in [(dk, &*dk_by_head), (dv, &*dv_by_head)] {
-            sum.par_chunks_exact_mut(shape.kv_cols())
-                .with_min_len(64)
-                .enumerate()
-                .for_each(|(token, sum)| {
-                    for (g, sum) in sum.chunks_exact_mut(d).enumerate() {
-                        let of = |h: usize| &by_head[((g * group + h) * tokens + token) * d..][..d];
-                        sum.copy_from_slice(of(0));
-                        for h in 1..group {
-                            sum.iter_mut().zip(of(h)).for_each(|(sum, x)| *sum += x);
-                        }
+            sum.par_chunks_exact_mut(shape.kv_cols()).with_min_len(64).enumerate().for_each(|(token, sum)| {
+                for (g, sum) in sum.chunks_exact_mut(d).enumerate() {
+                    let of = |h: usize| &by_head[((g * group + h) * tokens + token) * d..][..d];
+                    sum.copy_from_slice(of(0));
+                    for h in 1..group {
+                        sum.iter_mut().zip(of(h)).for_each(|(sum, x)| *sum += x);
                     }
-                });
+                }
+            });
         }
     }
 }
@@ -111,9 +94,7 @@ pub(super) fn backward(
 impl Backward<'_> {
     /// One head of one segment.
     fn head(self, tokens: Range<usize>, head: usize, dq: Output, dk: Rows, dv: Rows) {
-        let AttentionShape {
-            heads, head_dim: d, ..
-        } = self.shape;
+        let AttentionShape { heads, head_dim: d, .. } = self.shape;
         let (q_cols, kv_cols) = (self.shape.q_cols(), self.shape.kv_cols());
         let (q_columns, group) = (head * d..(head + 1) * d, head / self.shape.group());
         let kv_columns = group * d..(group + 1) * d;
@@ -122,8 +103,7 @@ impl Backward<'_> {
         let (k, v) = (dense(self.k, kv_cols), dense(self.v, kv_cols));
 
         let (by_keys, by_width) = (packed_len(d, KEYS), packed_len(KEYS, d));
-        let mut scratch =
-            Scratch::take(2 * by_keys + 3 * by_width + 2 * QUERIES * KEYS + tokens.len());
+        let mut scratch = Scratch::take(2 * by_keys + 3 * by_width + 2 * QUERIES * KEYS + tokens.len());
         let mut free = scratch.floats();
         let mut take = |len: usize| {
             let (part, rest) = std::mem::take(&mut free).split_at_mut(len);
@@ -136,10 +116,7 @@ impl Backward<'_> {
         let delta = take(tokens.len());
         for (delta, i) in delta.iter_mut().zip(tokens.clone()) {
             let at = i * q_cols + head * d..i * q_cols + (head + 1) * d;
-            *delta = dispatch(Dot {
-                a: &self.d_o[at.clone()],
-                b: &self.o[at],
-            });
+            *delta = dispatch(Dot { a: &self.d_o[at.clone()], b: &self.o[at] });
         }
         for i in tokens.clone() {
             // SAFETY: this row of this head is the task's alone.
@@ -152,40 +129,15 @@ impl Backward<'_> {
         for first in tokens.clone().step_by(KEYS) {
             let block = first..tokens.end.min(first + KEYS);
             let (c, n) = (kv_columns.clone(), block.clone());
-            let keys_t = dispatch(Pack {
-                b: Right::Columns(k),
-                k: c.clone(),
-                n: n.clone(),
-                out: keys_t,
-            });
-            let values_t = dispatch(Pack {
-                b: Right::Columns(v),
-                k: c.clone(),
-                n: n.clone(),
-                out: values_t,
-            });
-            let keys = dispatch(Pack {
-                b: Right::Rows(k),
-                k: n,
-                n: c,
-                out: keys,
-            });
+            let keys_t = dispatch(Pack { b: Right::Columns(k), k: c.clone(), n: n.clone(), out: keys_t });
+            let values_t = dispatch(Pack { b: Right::Columns(v), k: c.clone(), n: n.clone(), out: values_t });
+            let keys = dispatch(Pack { b: Right::Rows(k), k: n, n: c, out: keys });
             for start in (first..tokens.end).step_by(QUERIES) {
                 let end = tokens.end.min(start + QUERIES);
                 let (rows, seen) = (end - start, end.min(block.end) - first);
                 let (c, t) = (q_columns.clone(), start..end);
-                let queries = dispatch(Pack {
-                    b: Right::Rows(q),
-                    k: t.clone(),
-                    n: c.clone(),
-                    out: queries,
-                });
-                let d_outputs = dispatch(Pack {
-                    b: Right::Rows(d_o),
-                    k: t,
-                    n: c,
-                    out: d_outputs,
-                });
+                let queries = dispatch(Pack { b: Right::Rows(q), k: t.clone(), n: c.clone(), out: queries });
+                let d_outputs = dispatch(Pack { b: Right::Rows(d_o), k: t, n: c, out: d_outputs });
                 let beta = if first == tokens.start { 0.0 } else { 1.0 };
                 for strip in (start..end).step_by(STRIP) {
                     let strip = strip..end.min(strip + STRIP);
@@ -197,24 +149,8 @@ impl Backward<'_> {
                     // SAFETY: a strip of p and ds is large enough, and this thread's own.
                     unsafe {
                         let (q, d_o) = (&self.q[at..], &self.d_o[at..]);
-                        multiply(
-                            size,
-                            Left::Rows(q, q_cols),
-                            keys_t,
-                            p.as_mut_ptr(),
-                            KEYS,
-                            self.scale,
-                            0.0,
-                        );
-                        multiply(
-                            size,
-                            Left::Rows(d_o, q_cols),
-                            values_t,
-                            ds.as_mut_ptr(),
-                            KEYS,
-                            1.0,
-                            0.0,
-                        );
+                        multiply(size, Left::Rows(q, q_cols), keys_t, p.as_mut_ptr(), KEYS, self.scale, 0.0);
+                        multiply(size, Left::Rows(d_o, q_cols), values_t, ds.as_mut_ptr(), KEYS, 1.0, 0.0);
                     }
                     dispatch(Slope {
                         p,
@@ -228,15 +164,7 @@ impl Backward<'_> {
                     });
                     // SAFETY: these rows of this head are the task's alone.
                     unsafe {
-                        multiply(
-                            (strip.len(), d, size.1),
-                            Left::Rows(ds, KEYS),
-                            keys,
-                            dq.0.add(at),
-                            q_cols,
-                            1.0,
-                            beta,
-                        );
+                        multiply((strip.len(), d, size.1), Left::Rows(ds, KEYS), keys, dq.0.add(at), q_cols, 1.0, beta);
                     }
                 }
                 for key in (0..seen).step_by(STRIP) {
@@ -244,10 +172,7 @@ impl Backward<'_> {
                     let skip = (first + key).saturating_sub(start);
                     let size = (STRIP.min(seen - key), d, rows - skip);
                     let of = skip * KEYS + key;
-                    let (p, ds) = (
-                        Left::Columns(&p[of..], KEYS),
-                        Left::Columns(&ds[of..], KEYS),
-                    );
+                    let (p, ds) = (Left::Columns(&p[of..], KEYS), Left::Columns(&ds[of..], KEYS));
                     let (d_outputs, queries) = (d_outputs.skip(skip), queries.skip(skip));
                     // SAFETY: these rows of this head are the task's alone.
                     unsafe {

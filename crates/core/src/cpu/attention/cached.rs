@@ -12,47 +12,17 @@ const MIN_TILE: usize = 4;
 /// Multiplications below which a second thread costs more than it gives.
 const MIN_WORK: usize = 200_000;
 
-pub(super) fn cached(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    past: usize,
-    shape: AttentionShape,
-    scale: f32,
-    o: &mut [f32],
-) {
+pub(super) fn cached(q: &[f32], k: &[f32], v: &[f32], past: usize, shape: AttentionShape, scale: f32, o: &mut [f32]) {
     let n = q.len() / shape.q_cols();
     let o = Output(o.as_mut_ptr());
     if n >= MIN_TILE {
         let mut lse = vec![0.0; n * shape.heads];
         let lse = Output(lse.as_mut_ptr());
-        return continued(
-            Forward {
-                q,
-                k,
-                v,
-                shape,
-                scale,
-                o,
-                lse,
-            },
-            n,
-            past,
-        );
+        return continued(Forward { q, k, v, shape, scale, o, lse }, n, past);
     }
     let task = |task: usize| {
         let (token, group) = (task / shape.kv_heads, task % shape.kv_heads);
-        dispatch(Row {
-            q,
-            k,
-            v,
-            shape,
-            scale,
-            o,
-            token,
-            group,
-            keys: past + token + 1,
-        });
+        dispatch(Row { q, k, v, shape, scale, o, token, group, keys: past + token + 1 });
     };
     let tasks = 0..n * shape.kv_heads;
     if n * shape.q_cols() * (past + n) < MIN_WORK {
@@ -85,10 +55,7 @@ impl Kernel for Row<'_> {
         for head in self.group * self.shape.group()..(self.group + 1) * self.shape.group() {
             let at = self.token * self.shape.q_cols() + head * d;
             let q = &self.q[at..at + d];
-            for (score, k) in scores
-                .iter_mut()
-                .zip(self.k[self.group * d..].chunks(kv_cols))
-            {
+            for (score, k) in scores.iter_mut().zip(self.k[self.group * d..].chunks(kv_cols)) {
                 let mut sum = s.splat(0.0);
                 for i in (0..d).step_by(S::LANES) {
                     let n = S::LANES.min(d - i);

@@ -63,12 +63,7 @@ pub(super) fn continued(call: Forward<'_>, queries: usize, past: usize) {
 fn split(queries: Range<usize>, keys: Range<usize>, ahead: usize, spans: &mut Vec<Span>) {
     for start in queries.clone().step_by(QUERIES) {
         let end = queries.end.min(start + QUERIES);
-        spans.push(Span {
-            queries: start..end,
-            first_key: keys.start,
-            last_key: keys.end.min(end + ahead),
-            ahead,
-        });
+        spans.push(Span { queries: start..end, first_key: keys.start, last_key: keys.end.min(end + ahead), ahead });
     }
 }
 
@@ -78,20 +73,13 @@ fn run(call: Forward<'_>, spans: &[Span]) {
     (0..spans.len() * groups)
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|task| {
-            call.span(
-                spans[spans.len() - 1 - task / groups].clone(),
-                task % groups,
-            )
-        });
+        .for_each(|task| call.span(spans[spans.len() - 1 - task / groups].clone(), task % groups));
 }
 
 impl Forward<'_> {
     /// One group of heads.
     fn span(self, span: Span, group: usize) {
-        let AttentionShape {
-            heads, head_dim: d, ..
-        } = self.shape;
+        let AttentionShape { heads, head_dim: d, .. } = self.shape;
         let per_group = self.shape.group();
         let (q_cols, kv_cols) = (self.shape.q_cols(), self.shape.kv_cols());
         let last_key = span.last_key;
@@ -112,25 +100,13 @@ impl Forward<'_> {
         for first in (span.first_key..last_key).step_by(KEYS) {
             let block = first..last_key.min(first + KEYS);
             let (b, n) = (Right::Columns(keys), block.clone());
-            let keys_t = dispatch(Pack {
-                b,
-                k: columns.clone(),
-                n,
-                out: packed_keys,
-            });
+            let keys_t = dispatch(Pack { b, k: columns.clone(), n, out: packed_keys });
             let (b, k) = (Right::Rows(values), block.clone());
-            let values = dispatch(Pack {
-                b,
-                k,
-                n: columns.clone(),
-                out: packed_values,
-            });
+            let values = dispatch(Pack { b, k, n: columns.clone(), out: packed_values });
             for (h, start) in strips(per_group, &span.queries) {
                 let rows = STRIP.min(span.queries.end - start);
                 // Keys of this block that the last row sees.
-                let seen = (start + rows + span.ahead)
-                    .min(block.end)
-                    .saturating_sub(first);
+                let seen = (start + rows + span.ahead).min(block.end).saturating_sub(first);
                 if seen == 0 {
                     continue;
                 }
@@ -140,15 +116,7 @@ impl Forward<'_> {
                 unsafe {
                     let o = self.o.0.add(at);
                     let a = Left::Rows(&self.q[at..], q_cols);
-                    multiply(
-                        (rows, seen, d),
-                        a,
-                        keys_t,
-                        scores.as_mut_ptr(),
-                        KEYS,
-                        self.scale,
-                        0.0,
-                    );
+                    multiply((rows, seen, d), a, keys_t, scores.as_mut_ptr(), KEYS, self.scale, 0.0);
                     dispatch(Soften {
                         scores,
                         seen,
@@ -161,15 +129,7 @@ impl Forward<'_> {
                         width: if first == span.first_key { 0 } else { d },
                     });
                     let beta = if first == span.first_key { 0.0 } else { 1.0 };
-                    multiply(
-                        (rows, d, seen),
-                        Left::Rows(scores, KEYS),
-                        values,
-                        o,
-                        q_cols,
-                        1.0,
-                        beta,
-                    );
+                    multiply((rows, d, seen), Left::Rows(scores, KEYS), values, o, q_cols, 1.0, beta);
                 }
             }
         }
@@ -179,8 +139,7 @@ impl Forward<'_> {
                 let head = group * per_group + h;
                 // SAFETY: this row and this head of o and lse are the task's alone.
                 unsafe {
-                    let o =
-                        std::slice::from_raw_parts_mut(self.o.0.add(row * q_cols + head * d), d);
+                    let o = std::slice::from_raw_parts_mut(self.o.0.add(row * q_cols + head * d), d);
                     let factor = 1.0 / sum[state];
                     o.iter_mut().for_each(|o| *o *= factor);
                     *self.lse.0.add(row * heads + head) = max[state] + sum[state].ln();
@@ -220,9 +179,7 @@ impl Kernel for Soften<'_> {
     fn run<S: Simd>(self, s: S) {
         let rows = self.max.len();
         for (row, scores) in self.scores.chunks_exact_mut(KEYS).enumerate().take(rows) {
-            let sees = (self.first_row_end + row)
-                .saturating_sub(self.first)
-                .min(self.seen);
+            let sees = (self.first_row_end + row).saturating_sub(self.first).min(self.seen);
             let (seen, hidden) = scores[..self.seen].split_at_mut(sees);
             hidden.fill(0.0);
             if seen.is_empty() {

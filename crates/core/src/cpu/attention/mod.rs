@@ -72,24 +72,10 @@ pub fn attention_forward<T: Real>(
     lse: &mut [T],
 ) {
     let n = shape.tokens(q, k, v, segments);
-    assert_eq!(
-        (o.len(), lse.len()),
-        (q.len(), n * shape.heads),
-        "attention output lengths"
-    );
-    if let (Some(q), Some(k), Some(v), Some(o), Some(lse)) =
-        (f32s(q), f32s(k), f32s(v), f32s_mut(o), f32s_mut(lse))
-    {
+    assert_eq!((o.len(), lse.len()), (q.len(), n * shape.heads), "attention output lengths");
+    if let (Some(q), Some(k), Some(v), Some(o), Some(lse)) = (f32s(q), f32s(k), f32s(v), f32s_mut(o), f32s_mut(lse)) {
         let (o, lse) = (Output(o.as_mut_ptr()), Output(lse.as_mut_ptr()));
-        let call = forward::Forward {
-            q,
-            k,
-            v,
-            shape,
-            scale: scale.to_f32(),
-            o,
-            lse,
-        };
+        let call = forward::Forward { q, k, v, shape, scale: scale.to_f32(), o, lse };
         return forward::forward(call, segments);
     }
     reference::forward(q, k, v, segments, shape, scale, o, lse);
@@ -114,32 +100,15 @@ pub fn attention_backward<T: Real>(
     dv: &mut [T],
 ) {
     let n = shape.tokens(q, k, v, segments);
-    assert_eq!(
-        (o.len(), d_o.len(), dq.len()),
-        (q.len(), q.len(), q.len()),
-        "attention gradient lengths"
-    );
-    assert_eq!(
-        (dk.len(), dv.len(), lse.len()),
-        (k.len(), k.len(), n * shape.heads),
-        "attention gradient lengths"
-    );
+    assert_eq!((o.len(), d_o.len(), dq.len()), (q.len(), q.len(), q.len()), "attention gradient lengths");
+    assert_eq!((dk.len(), dv.len(), lse.len()), (k.len(), k.len(), n * shape.heads), "attention gradient lengths");
     // Nothing trains an encoder, so that without causality the plain road is good enough.
     if shape.causal
         && let (Some(q), Some(k), Some(v), Some(o), Some(lse), Some(d_o)) =
             (f32s(q), f32s(k), f32s(v), f32s(o), f32s(lse), f32s(d_o))
         && let (Some(dq), Some(dk), Some(dv)) = (f32s_mut(dq), f32s_mut(dk), f32s_mut(dv))
     {
-        let call = backward::Backward {
-            q,
-            k,
-            v,
-            o,
-            lse,
-            d_o,
-            shape,
-            scale: scale.to_f32(),
-        };
+        let call = backward::Backward { q, k, v, o, lse, d_o, shape, scale: scale.to_f32() };
         return backward::backward(call, segments, dq, dk, dv);
     }
     reference::backward(q, k, v, o, lse, d_o, segments, shape, scale, dq, dk, dv);
@@ -147,28 +116,12 @@ pub fn attention_backward<T: Real>(
 
 /// o`[n_new, Q·D]` of new tokens at positions `past..past + n_new` against a cache that already holds their keys and
 /// values: k and v`[max_len, K·D]`, of which rows `0..past + n_new` are read.
-pub fn attention_cached<T: Real>(
-    q: &[T],
-    k: &[T],
-    v: &[T],
-    past: usize,
-    shape: AttentionShape,
-    scale: T,
-    o: &mut [T],
-) {
+pub fn attention_cached<T: Real>(q: &[T], k: &[T], v: &[T], past: usize, shape: AttentionShape, scale: T, o: &mut [T]) {
     shape.check();
     let n_new = q.len() / shape.q_cols();
-    assert_eq!(
-        (q.len(), o.len()),
-        (n_new * shape.q_cols(), q.len()),
-        "attention lengths for {n_new} new tokens"
-    );
+    assert_eq!((q.len(), o.len()), (n_new * shape.q_cols(), q.len()), "attention lengths for {n_new} new tokens");
     let used = (past + n_new) * shape.kv_cols();
-    assert!(
-        k.len() >= used && v.len() >= used,
-        "a cache for {} tokens",
-        past + n_new
-    );
+    assert!(k.len() >= used && v.len() >= used, "a cache for {} tokens", past + n_new);
     if let (Some(q), Some(k), Some(v), Some(o)) = (f32s(q), f32s(k), f32s(v), f32s_mut(o)) {
         return cached::cached(q, &k[..used], &v[..used], past, shape, scale.to_f32(), o);
     }

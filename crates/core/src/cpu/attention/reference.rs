@@ -17,9 +17,7 @@ fn add_scaled<T: Real>(y: &mut [T], x: &[T], scale: T) {
 /// The start and the end of each token's segment.
 fn token_segments(segments: &[u32]) -> Vec<(usize, usize)> {
     let ranges = segments.windows(2).map(|w| (w[0] as usize, w[1] as usize));
-    ranges
-        .flat_map(|(start, end)| std::iter::repeat_n((start, end), end - start))
-        .collect()
+    ranges.flat_map(|(start, end)| std::iter::repeat_n((start, end), end - start)).collect()
 }
 
 /// Head `h` of token `t` in a matrix whose rows hold `heads` heads.
@@ -41,9 +39,7 @@ fn row<T: Real>(
     let d = s.head_dim;
     for ((h, o), lse) in o.chunks_exact_mut(d).enumerate().zip(lse) {
         let (q, g) = (&q[h * d..(h + 1) * d], h / s.group());
-        let scores: Vec<T> = (first..=last)
-            .map(|j| scale * dot(q, head(k, j, s.kv_heads, g, d)))
-            .collect();
+        let scores: Vec<T> = (first..=last).map(|j| scale * dot(q, head(k, j, s.kv_heads, g, d))).collect();
         let max = scores.iter().copied().fold(T::NEG_INFINITY, T::max);
         let sum: T = scores.iter().map(|&x| (x - max).exp()).sum();
         *lse = max + sum.ln();
@@ -64,30 +60,17 @@ pub(super) fn forward<T: Real>(
     o: &mut [T],
     lse: &mut [T],
 ) {
-    let rows = q
-        .par_chunks_exact(s.q_cols())
-        .zip(o.par_chunks_exact_mut(s.q_cols()));
-    rows.zip(lse.par_chunks_exact_mut(s.heads))
-        .zip(token_segments(segments))
-        .enumerate()
-        .for_each(|(i, (((q, o), lse), (start, end)))| {
+    let rows = q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
+    rows.zip(lse.par_chunks_exact_mut(s.heads)).zip(token_segments(segments)).enumerate().for_each(
+        |(i, (((q, o), lse), (start, end)))| {
             let last = if s.causal { i } else { end - 1 };
             row(q, k, v, (start, last), s, scale, o, lse);
-        });
+        },
+    );
 }
 
-pub(super) fn cached<T: Real>(
-    q: &[T],
-    k: &[T],
-    v: &[T],
-    past: usize,
-    s: AttentionShape,
-    scale: T,
-    o: &mut [T],
-) {
-    let rows = q
-        .par_chunks_exact(s.q_cols())
-        .zip(o.par_chunks_exact_mut(s.q_cols()));
+pub(super) fn cached<T: Real>(q: &[T], k: &[T], v: &[T], past: usize, s: AttentionShape, scale: T, o: &mut [T]) {
+    let rows = q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
     rows.enumerate().for_each(|(i, (q, o))| {
         let mut lse = vec![T::ZERO; s.heads];
         row(q, k, v, (0, past + i), s, scale, o, &mut lse);
@@ -113,51 +96,32 @@ pub(super) fn backward<T: Real>(
     // p and ds of query i against key j in query head h.
     let p_ds = |i: usize, j: usize, h: usize| {
         let g = h / s.group();
-        let (q, d_o, o) = (
-            head(q, i, heads, h, d),
-            head(d_o, i, heads, h, d),
-            head(o, i, heads, h, d),
-        );
+        let (q, d_o, o) = (head(q, i, heads, h, d), head(d_o, i, heads, h, d), head(o, i, heads, h, d));
         let p = (scale * dot(q, head(k, j, kv_heads, g, d)) - lse[i * heads + h]).exp();
         (p, p * (dot(d_o, head(v, j, kv_heads, g, d)) - dot(d_o, o)))
     };
-    dq.par_chunks_exact_mut(s.q_cols())
-        .zip(&ranges)
-        .enumerate()
-        .for_each(|(i, (dq, &(start, end)))| {
-            dq.fill(T::ZERO);
-            let end = if s.causal { i + 1 } else { end };
-            for (h, dq) in dq.chunks_exact_mut(d).enumerate() {
-                for j in start..end {
-                    add_scaled(
-                        dq,
-                        head(k, j, kv_heads, h / s.group(), d),
-                        scale * p_ds(i, j, h).1,
-                    );
+    dq.par_chunks_exact_mut(s.q_cols()).zip(&ranges).enumerate().for_each(|(i, (dq, &(start, end)))| {
+        dq.fill(T::ZERO);
+        let end = if s.causal { i + 1 } else { end };
+        for (h, dq) in dq.chunks_exact_mut(d).enumerate() {
+            for j in start..end {
+                add_scaled(dq, head(k, j, kv_heads, h / s.group(), d), scale * p_ds(i, j, h).1);
+            }
+        }
+    });
+    let keys = dk.par_chunks_exact_mut(s.kv_cols()).zip(dv.par_chunks_exact_mut(s.kv_cols()));
+    keys.zip(&ranges).enumerate().for_each(|(j, ((dk, dv), &(start, end)))| {
+        let first = if s.causal { j } else { start };
+        dk.fill(T::ZERO);
+        dv.fill(T::ZERO);
+        for (g, (dk, dv)) in dk.chunks_exact_mut(d).zip(dv.chunks_exact_mut(d)).enumerate() {
+            for h in g * s.group()..(g + 1) * s.group() {
+                for i in first..end {
+                    let (p, ds) = p_ds(i, j, h);
+                    add_scaled(dk, head(q, i, heads, h, d), scale * ds);
+                    add_scaled(dv, head(d_o, i, heads, h, d), p);
                 }
             }
-        });
-    let keys = dk
-        .par_chunks_exact_mut(s.kv_cols())
-        .zip(dv.par_chunks_exact_mut(s.kv_cols()));
-    keys.zip(&ranges)
-        .enumerate()
-        .for_each(|(j, ((dk, dv), &(start, end)))| {
-            let first = if s.causal { j } else { start };
-            dk.fill(T::ZERO);
-            dv.fill(T::ZERO);
-            for (g, (dk, dv)) in dk
-                .chunks_exact_mut(d)
-                .zip(dv.chunks_exact_mut(d))
-                .enumerate()
-            {
-                for h in g * s.group()..(g + 1) * s.group() {
-                    for i in first..end {
-                        let (p, ds) = p_ds(i, j, h);
-                        add_scaled(dk, head(q, i, heads, h, d), scale * ds);
-                        add_scaled(dv, head(d_o, i, heads, h, d), p);
-                    }
-                }
-            }
-        });
+        }
+    });
 }

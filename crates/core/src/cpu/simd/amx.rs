@@ -11,11 +11,9 @@ pub(super) fn has_amx() -> bool {
     const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
-    let instructions =
-        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES;
+    let instructions = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES;
     // SAFETY: a request that takes two numbers and touches no memory.
-    instructions
-        && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
+    instructions && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
 }
 
 /// The proof that there are tiles: only [`super::matrix_unit`] makes one.
@@ -60,24 +58,10 @@ impl Drop for Tiles {
 /// Two tiles of A (4 and 5) or of B (6 and 7), the part that begins at an offset within the step.
 macro_rules! load {
     ("a", $at:literal) => {
-        concat!(
-            "tileloadd tmm4, [{a} + {row} + ",
-            $at,
-            "]\n",
-            "tileloadd tmm5, [{a} + {row} + 1024 + ",
-            $at,
-            "]"
-        )
+        concat!("tileloadd tmm4, [{a} + {row} + ", $at, "]\n", "tileloadd tmm5, [{a} + {row} + 1024 + ", $at, "]")
     };
     ("b", $at:literal) => {
-        concat!(
-            "tileloadd tmm6, [{b} + {row} + ",
-            $at,
-            "]\n",
-            "tileloadd tmm7, [{b} + {row} + 1024 + ",
-            $at,
-            "]"
-        )
+        concat!("tileloadd tmm6, [{b} + {row} + ", $at, "]\n", "tileloadd tmm7, [{b} + {row} + 1024 + ", $at, "]")
     };
 }
 

@@ -4,10 +4,7 @@
 //! `#[inline(always)]`) and runs the best one this processor has. The environment variable `BFT_SIMD` (`avx512`,
 //! `avx2`, `portable`) asks for a lesser one, to find out whether a kernel or an instruction set is at fault.
 
-#[cfg_attr(
-    not(all(target_arch = "x86_64", target_os = "linux")),
-    path = "no_amx.rs"
-)]
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "no_amx.rs")]
 mod amx;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -70,19 +67,11 @@ pub(in crate::cpu) trait Simd: Copy {
     /// # Safety
     /// Such rows readable at `from` and writable, `to_stride` apart, at `to`; they do not overlap.
     #[inline(always)]
-    unsafe fn transpose(
-        self,
-        from: *const f32,
-        from_stride: usize,
-        to: *mut f32,
-        to_stride: usize,
-    ) {
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         for j in 0..Self::LANES {
             for i in 0..Self::LANES {
                 // SAFETY: row i and column j of either.
-                unsafe {
-                    *to.add(j * to_stride + i) = from.add(i * from_stride + j).read_unaligned()
-                };
+                unsafe { *to.add(j * to_stride + i) = from.add(i * from_stride + j).read_unaligned() };
             }
         }
     }
@@ -98,10 +87,7 @@ pub(in crate::cpu) trait Simd: Copy {
         }
         let [low, high] = lanes;
         for (i, (low, high)) in low.into_iter().zip(high).enumerate() {
-            for (part, (low, high)) in parts
-                .iter_mut()
-                .zip(three_bf16(low).into_iter().zip(three_bf16(high)))
-            {
+            for (part, (low, high)) in parts.iter_mut().zip(three_bf16(low).into_iter().zip(three_bf16(high))) {
                 part[i] = f32::from_bits(low.to_bits() >> 16 | high.to_bits() & 0xffff_0000);
             }
         }
@@ -131,11 +117,7 @@ pub(in crate::cpu) trait Simd: Copy {
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u8) -> Self::V {
         // SAFETY: the caller vouches for the bytes.
-        unsafe {
-            self.load_each(|i| {
-                f32::from_bits(u32::from(p.cast::<u16>().add(i).read_unaligned()) << 16)
-            })
-        }
+        unsafe { self.load_each(|i| f32::from_bits(u32::from(p.cast::<u16>().add(i).read_unaligned()) << 16)) }
     }
     /// LANES i8.
     /// # Safety
@@ -151,16 +133,9 @@ pub(in crate::cpu) trait Simd: Copy {
     #[inline(always)]
     unsafe fn load_nibbles(self, p: *const u8, d: Self::V, m: Self::V) -> (Self::V, Self::V) {
         // SAFETY: the caller vouches for the bytes.
-        let (low, high) = unsafe {
-            (
-                self.load_each(|i| f32::from(*p.add(i) & 15)),
-                self.load_each(|i| f32::from(*p.add(i) >> 4)),
-            )
-        };
-        (
-            self.add(self.mul(d, low), m),
-            self.add(self.mul(d, high), m),
-        )
+        let (low, high) =
+            unsafe { (self.load_each(|i| f32::from(*p.add(i) & 15)), self.load_each(|i| f32::from(*p.add(i) >> 4))) };
+        (self.add(self.mul(d, low), m), self.add(self.mul(d, high), m))
     }
     /// A vector of `f(0), f(1), …`
     #[inline(always)]
@@ -179,11 +154,7 @@ pub(in crate::cpu) trait Simd: Copy {
 pub(in crate::cpu) fn half_to_f32(bits: u16) -> f32 {
     let bits = u32::from(bits);
     let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
-    let special = if bits & 0x7c00 == 0x7c00 {
-        0x7f80_0000
-    } else {
-        0
-    };
+    let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
     f32::from_bits(magnitude.to_bits() | special | (bits & 0x8000) << 16)
 }
 
@@ -245,11 +216,7 @@ fn detect(asked: &str) -> Level {
 
 #[cfg(target_arch = "aarch64")]
 fn detect(asked: &str) -> Level {
-    if asked == "portable" {
-        Level::Portable
-    } else {
-        Level::Neon
-    }
+    if asked == "portable" { Level::Portable } else { Level::Neon }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

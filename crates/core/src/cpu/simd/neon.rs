@@ -88,10 +88,7 @@ impl Simd for Neon {
             let (half, bias) = (vshrq_n_s32(n, 1), vdupq_n_s32(127));
             let first = vshlq_n_s32(vaddq_s32(half, bias), 23);
             let second = vshlq_n_s32(vaddq_s32(vsubq_s32(n, half), bias), 23);
-            vmulq_f32(
-                vmulq_f32(v, vreinterpretq_f32_s32(first)),
-                vreinterpretq_f32_s32(second),
-            )
+            vmulq_f32(vmulq_f32(v, vreinterpretq_f32_s32(first)), vreinterpretq_f32_s32(second))
         }
     }
     #[inline(always)]
@@ -123,10 +120,7 @@ impl Simd for Neon {
             let bytes = vmovl_u16(vget_low_u16(vmovl_u8(load_bytes(p))));
             let low = vcvtq_f32_u32(vandq_u32(bytes, vdupq_n_u32(15)));
             let high = vcvtq_f32_u32(vshrq_n_u32(bytes, 4));
-            (
-                self.add(self.mul(d, low), m),
-                self.add(self.mul(d, high), m),
-            )
+            (self.add(self.mul(d, low), m), self.add(self.mul(d, high), m))
         }
     }
 }

@@ -95,8 +95,7 @@ impl Simd for Simd128 {
     #[inline(always)]
     fn largest(self, v: Self::V) -> f32 {
         let low = f32x4_extract_lane::<0>(v).max(f32x4_extract_lane::<1>(v));
-        low.max(f32x4_extract_lane::<2>(v))
-            .max(f32x4_extract_lane::<3>(v))
+        low.max(f32x4_extract_lane::<2>(v)).max(f32x4_extract_lane::<3>(v))
     }
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u8) -> Self::V {
@@ -104,11 +103,7 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const u8) -> Self::V {
-        unsafe {
-            f32x4_convert_i32x4(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(
-                v128_load32_zero(p.cast()),
-            )))
-        }
+        unsafe { f32x4_convert_i32x4(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(v128_load32_zero(p.cast())))) }
     }
     #[inline(always)]
     unsafe fn load_nibbles(self, p: *const u8, d: Self::V, m: Self::V) -> (Self::V, Self::V) {
@@ -116,10 +111,7 @@ impl Simd for Simd128 {
             let bytes = u32x4_extend_low_u16x8(u16x8_extend_low_u8x16(v128_load32_zero(p.cast())));
             let low = f32x4_convert_u32x4(v128_and(bytes, u32x4_splat(15)));
             let high = f32x4_convert_u32x4(u32x4_shr(bytes, 4));
-            (
-                self.add(self.mul(d, low), m),
-                self.add(self.mul(d, high), m),
-            )
+            (self.add(self.mul(d, low), m), self.add(self.mul(d, high), m))
         }
     }
 }

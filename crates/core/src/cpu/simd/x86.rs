@@ -5,9 +5,7 @@ use std::arch::x86_64::*;
 use super::{Kernel, Simd};
 
 pub(super) fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c")
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 pub(super) fn has_avx512() -> bool {
@@ -142,13 +140,7 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_max_ps(v) }
     }
     #[inline(always)]
-    unsafe fn transpose(
-        self,
-        from: *const f32,
-        from_stride: usize,
-        to: *mut f32,
-        to_stride: usize,
-    ) {
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         unsafe {
             let zero = _mm512_setzero_ps();
             let (mut rows, mut pairs) = ([zero; 16], [_mm512_castps_pd(zero); 16]);
@@ -159,8 +151,7 @@ impl Simd for Avx512 {
             // Within 128 bits: two rows, then four.
             for i in 0..8 {
                 pairs[2 * i] = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]));
-                pairs[2 * i + 1] =
-                    _mm512_castps_pd(_mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]));
+                pairs[2 * i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]));
             }
             for i in 0..4 {
                 fours[4 * i] = _mm512_unpacklo_pd(pairs[4 * i], pairs[4 * i + 2]);
@@ -171,30 +162,12 @@ impl Simd for Avx512 {
             // Then the four quarters of four vectors.
             for j in 0..4 {
                 let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-                let (ab, cd) = (
-                    _mm512_shuffle_f64x2(a, b, 0x44),
-                    _mm512_shuffle_f64x2(c, d, 0x44),
-                );
-                _mm512_storeu_pd(
-                    to.add(j * to_stride).cast(),
-                    _mm512_shuffle_f64x2(ab, cd, 0x88),
-                );
-                _mm512_storeu_pd(
-                    to.add((4 + j) * to_stride).cast(),
-                    _mm512_shuffle_f64x2(ab, cd, 0xdd),
-                );
-                let (ab, cd) = (
-                    _mm512_shuffle_f64x2(a, b, 0xee),
-                    _mm512_shuffle_f64x2(c, d, 0xee),
-                );
-                _mm512_storeu_pd(
-                    to.add((8 + j) * to_stride).cast(),
-                    _mm512_shuffle_f64x2(ab, cd, 0x88),
-                );
-                _mm512_storeu_pd(
-                    to.add((12 + j) * to_stride).cast(),
-                    _mm512_shuffle_f64x2(ab, cd, 0xdd),
-                );
+                let (ab, cd) = (_mm512_shuffle_f64x2(a, b, 0x44), _mm512_shuffle_f64x2(c, d, 0x44));
+                _mm512_storeu_pd(to.add(j * to_stride).cast(), _mm512_shuffle_f64x2(ab, cd, 0x88));
+                _mm512_storeu_pd(to.add((4 + j) * to_stride).cast(), _mm512_shuffle_f64x2(ab, cd, 0xdd));
+                let (ab, cd) = (_mm512_shuffle_f64x2(a, b, 0xee), _mm512_shuffle_f64x2(c, d, 0xee));
+                _mm512_storeu_pd(to.add((8 + j) * to_stride).cast(), _mm512_shuffle_f64x2(ab, cd, 0x88));
+                _mm512_storeu_pd(to.add((12 + j) * to_stride).cast(), _mm512_shuffle_f64x2(ab, cd, 0xdd));
             }
         }
     }
@@ -204,25 +177,15 @@ impl Simd for Avx512 {
             let first = [to_bf16(low), to_bf16(high)];
             let rest = [_mm512_sub_ps(low, first[0]), _mm512_sub_ps(high, first[1])];
             let second = [to_bf16(rest[0]), to_bf16(rest[1])];
-            let third = [
-                _mm512_sub_ps(rest[0], second[0]),
-                _mm512_sub_ps(rest[1], second[1]),
-            ];
-            [
-                upper_halves(first),
-                upper_halves(second),
-                upper_halves(third),
-            ]
+            let third = [_mm512_sub_ps(rest[0], second[0]), _mm512_sub_ps(rest[1], second[1])];
+            [upper_halves(first), upper_halves(second), upper_halves(third)]
         }
     }
     #[inline(always)]
     unsafe fn splat_f16_pair(self, p: *const u8) -> (__m512, __m512) {
         unsafe {
             let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned()));
-            (
-                _mm512_broadcastss_ps(pair),
-                _mm512_broadcastss_ps(_mm_movehdup_ps(pair)),
-            )
+            (_mm512_broadcastss_ps(pair), _mm512_broadcastss_ps(_mm_movehdup_ps(pair)))
         }
     }
     #[inline(always)]
@@ -231,12 +194,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u8) -> __m512 {
-        unsafe {
-            _mm512_castsi512_ps(_mm512_slli_epi32(
-                _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())),
-                16,
-            ))
-        }
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())), 16)) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const u8) -> __m512 {
@@ -246,16 +204,11 @@ impl Simd for Avx512 {
     unsafe fn load_nibbles(self, p: *const u8, d: __m512, m: __m512) -> (__m512, __m512) {
         unsafe {
             // All sixteen values a nibble can have; the permutation looks at four bits of each index only.
-            let q = _mm512_setr_ps(
-                0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.,
-            );
+            let q = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
             let values = _mm512_add_ps(_mm512_mul_ps(d, q), m);
             let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
             let high = _mm512_srli_epi32(bytes, 4);
-            (
-                _mm512_permutexvar_ps(bytes, values),
-                _mm512_permutexvar_ps(high, values),
-            )
+            (_mm512_permutexvar_ps(bytes, values), _mm512_permutexvar_ps(high, values))
         }
     }
 }
@@ -336,10 +289,7 @@ impl Simd for Avx2 {
             let (half, bias) = (_mm256_srai_epi32(n, 1), _mm256_set1_epi32(127));
             let first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
             let second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias), 23);
-            _mm256_mul_ps(
-                _mm256_mul_ps(v, _mm256_castsi256_ps(first)),
-                _mm256_castsi256_ps(second),
-            )
+            _mm256_mul_ps(_mm256_mul_ps(v, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second))
         }
     }
     #[inline(always)]
@@ -363,13 +313,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn transpose(
-        self,
-        from: *const f32,
-        from_stride: usize,
-        to: *mut f32,
-        to_stride: usize,
-    ) {
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         unsafe {
             let zero = _mm256_setzero_ps();
             let (mut rows, mut pairs, mut fours) = ([zero; 8], [zero; 8], [zero; 8]);
@@ -400,10 +344,7 @@ impl Simd for Avx2 {
     unsafe fn splat_f16_pair(self, p: *const u8) -> (__m256, __m256) {
         unsafe {
             let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned()));
-            (
-                _mm256_broadcastss_ps(pair),
-                _mm256_broadcastss_ps(_mm_movehdup_ps(pair)),
-            )
+            (_mm256_broadcastss_ps(pair), _mm256_broadcastss_ps(_mm_movehdup_ps(pair)))
         }
     }
     #[inline(always)]
@@ -412,12 +353,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u8) -> __m256 {
-        unsafe {
-            _mm256_castsi256_ps(_mm256_slli_epi32(
-                _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())),
-                16,
-            ))
-        }
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), 16)) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const u8) -> __m256 {
@@ -429,10 +365,7 @@ impl Simd for Avx2 {
             let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
             let low = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
             let high = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
-            (
-                _mm256_add_ps(_mm256_mul_ps(d, low), m),
-                _mm256_add_ps(_mm256_mul_ps(d, high), m),
-            )
+            (_mm256_add_ps(_mm256_mul_ps(d, low), m), _mm256_add_ps(_mm256_mul_ps(d, high), m))
         }
     }
 }

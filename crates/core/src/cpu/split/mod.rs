@@ -80,41 +80,29 @@ pub(super) unsafe fn product(
     let space = scratch.floats();
     for lines in chunks(0..shared_len, block) {
         for terms in chunks(0..k, depth) {
-            let panels: Vec<_> = chunks(lines.clone(), LINES)
-                .zip(space.chunks_exact_mut(panel))
-                .collect();
+            let panels: Vec<_> = chunks(lines.clone(), LINES).zip(space.chunks_exact_mut(panel)).collect();
             panels.into_par_iter().for_each(|(lines, out)| {
-                dispatch(Pack {
-                    operand: shared,
-                    lines,
-                    terms: terms.clone(),
-                    out,
-                });
+                dispatch(Pack { operand: shared, lines, terms: terms.clone(), out });
             });
             let tasks: Vec<_> = chunks(0..own_len, own_lines)
-                .flat_map(|own| {
-                    chunks(lines.clone(), shared_lines).map(move |shared| (own.clone(), shared))
-                })
+                .flat_map(|own| chunks(lines.clone(), shared_lines).map(move |shared| (own.clone(), shared)))
                 .collect();
-            tasks
-                .into_par_iter()
-                .with_max_len(1)
-                .for_each(|(own_lines, shared_lines)| {
-                    dispatch(Task {
-                        unit,
-                        own,
-                        own_rows,
-                        shared: &space[(shared_lines.start - lines.start) / LINES * panel..],
-                        own_lines,
-                        shared_lines,
-                        terms: terms.clone(),
-                        panel,
-                        c,
-                        c_stride,
-                        alpha,
-                        beta: if terms.start == 0 { beta } else { 1.0 },
-                    });
+            tasks.into_par_iter().with_max_len(1).for_each(|(own_lines, shared_lines)| {
+                dispatch(Task {
+                    unit,
+                    own,
+                    own_rows,
+                    shared: &space[(shared_lines.start - lines.start) / LINES * panel..],
+                    own_lines,
+                    shared_lines,
+                    terms: terms.clone(),
+                    panel,
+                    c,
+                    c_stride,
+                    alpha,
+                    beta: if terms.start == 0 { beta } else { 1.0 },
                 });
+            });
         }
     }
 }
@@ -163,12 +151,7 @@ impl Kernel for Task<'_> {
         let panels = scratch.floats();
         let lines = chunks(self.own_lines.clone(), LINES);
         for (lines, out) in lines.zip(panels.chunks_exact_mut(self.panel)) {
-            let pack = Pack {
-                operand: self.own,
-                lines,
-                terms: self.terms.clone(),
-                out,
-            };
+            let pack = Pack { operand: self.own, lines, terms: self.terms.clone(), out };
             pack.run(s);
         }
         // SAFETY: packing, which is done, takes none, and what follows does no other task.
@@ -180,11 +163,7 @@ impl Kernel for Task<'_> {
             let own = chunks(self.own_lines.clone(), LINES);
             for own in own.zip(panels.chunks_exact(self.panel)) {
                 let shared = (shared_lines.clone(), shared);
-                let (a, b) = if self.own_rows {
-                    (own, shared)
-                } else {
-                    (shared, own)
-                };
+                let (a, b) = if self.own_rows { (own, shared) } else { (shared, own) };
                 self.panels(s, &tiles, a, b, ahead, &mut sums);
                 ahead = ahead.wrapping_add(self.steps() * FETCHED);
             }
@@ -210,10 +189,7 @@ impl Task<'_> {
         sums: &mut Sums,
     ) {
         let steps = self.steps();
-        assert!(
-            a.len() >= steps * STEP && b.len() >= steps * STEP,
-            "panels of {steps} steps"
-        );
+        assert!(a.len() >= steps * STEP && b.len() >= steps * STEP, "panels of {steps} steps");
         // SAFETY: both hold as many steps.
         unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), ahead, steps, sums) };
         for (j, columns) in chunks(columns, 16).enumerate() {

@@ -27,17 +27,8 @@ impl<'a> Operand<'a> {
             Left::Rows(a, stride) => (a, stride, m, true),
             Left::Columns(a, stride) => (a, stride, k, false),
         };
-        let matrix = WeightRef {
-            dtype: DType::F32,
-            rows: count,
-            cols: stride,
-            data: bytemuck::cast_slice(a),
-        };
-        Operand {
-            matrix,
-            rows,
-            tile_rows: true,
-        }
+        let matrix = WeightRef { dtype: DType::F32, rows: count, cols: stride, data: bytemuck::cast_slice(a) };
+        Operand { matrix, rows, tile_rows: true }
     }
 
     pub(in crate::cpu) fn right(b: Right<'a>) -> Self {
@@ -45,11 +36,7 @@ impl<'a> Operand<'a> {
             Right::Columns(w) => (w, true),
             Right::Rows(w) => (w, false),
         };
-        Operand {
-            matrix,
-            rows,
-            tile_rows: false,
-        }
+        Operand { matrix, rows, tile_rows: false }
     }
 }
 
@@ -72,31 +59,17 @@ impl Kernel for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         const { assert!(LINES == 32 && TERMS == 32) };
-        let Operand {
-            matrix,
-            rows,
-            tile_rows,
-        } = self.operand;
+        let Operand { matrix, rows, tile_rows } = self.operand;
         let mut square = [[0.0; 32]; 32];
         let mut turned = [[0.0; TILE]; PARTS];
         let steps = chunks(self.terms, TERMS).zip(self.out.chunks_exact_mut(STEP));
         for (terms, out) in steps {
-            let (of_rows, of_cols) = if rows {
-                (self.lines.clone(), terms)
-            } else {
-                (terms, self.lines.clone())
-            };
+            let (of_rows, of_cols) = if rows { (self.lines.clone(), terms) } else { (terms, self.lines.clone()) };
             let (from, stride) = elements(s, matrix, of_rows, of_cols, &mut square);
             // From one tile to the next, and from the first to the second half of a word.
-            let (tile_step, half) = if rows {
-                (16 * stride, 16)
-            } else {
-                (16, 16 * stride)
-            };
+            let (tile_step, half) = if rows { (16 * stride, 16) } else { (16, 16 * stride) };
             for tile in 0..2 {
-                let mut to = [0, 1, 2]
-                    .map(|part| (part * 2 + tile) * TILE)
-                    .map(|at| out[at..].as_mut_ptr());
+                let mut to = [0, 1, 2].map(|part| (part * 2 + tile) * TILE).map(|at| out[at..].as_mut_ptr());
                 if rows != tile_rows {
                     to = turned.each_mut().map(|tile| tile.as_mut_ptr());
                 }
@@ -134,15 +107,9 @@ fn elements<S: Simd>(
     let whole = rows.len() == 32 && cols.len() == 32;
     if whole && matrix.dtype == DType::F32 {
         let first = rows.start * matrix.cols + cols.start;
-        assert!(
-            (first + 31 * matrix.cols + 32) * 4 <= matrix.data.len(),
-            "32 rows of 32"
-        );
+        assert!((first + 31 * matrix.cols + 32) * 4 <= matrix.data.len(), "32 rows of 32");
         // SAFETY: inside, as just asserted.
-        return (
-            unsafe { matrix.data.as_ptr().cast::<f32>().add(first) },
-            matrix.cols,
-        );
+        return (unsafe { matrix.data.as_ptr().cast::<f32>().add(first) }, matrix.cols);
     }
     if !whole {
         *square = [[0.0; 32]; 32];

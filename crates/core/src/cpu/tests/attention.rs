@@ -22,23 +22,10 @@ impl Case {
             Some(*at)
         }));
         Case {
-            shape: AttentionShape {
-                heads,
-                kv_heads,
-                head_dim,
-                causal: true,
-            },
+            shape: AttentionShape { heads, kv_heads, head_dim, causal: true },
             segments,
-            q: random
-                .vec(n * heads * head_dim)
-                .iter()
-                .map(|x| 3.0 * x)
-                .collect(),
-            k: random
-                .vec(n * kv_heads * head_dim)
-                .iter()
-                .map(|x| 3.0 * x)
-                .collect(),
+            q: random.vec(n * heads * head_dim).iter().map(|x| 3.0 * x).collect(),
+            k: random.vec(n * kv_heads * head_dim).iter().map(|x| 3.0 * x).collect(),
             v: random.vec(n * kv_heads * head_dim),
             d_o: random.vec(n * heads * head_dim),
             scale: 1.0 / (head_dim as f32).sqrt(),
@@ -75,42 +62,15 @@ fn run<T: Real>(case: &Case) -> Output<T> {
     let nan = |len: usize| vec![T::from_f32(f32::NAN); len];
     let (mut o, mut lse) = (nan(q.len()), nan(case.tokens() * case.shape.heads));
     let scale = T::from_f32(case.scale);
-    attention_forward(
-        &q,
-        &k,
-        &v,
-        &case.segments,
-        case.shape,
-        scale,
-        &mut o,
-        &mut lse,
-    );
+    attention_forward(&q, &k, &v, &case.segments, case.shape, scale, &mut o, &mut lse);
     let (mut dq, mut dk, mut dv) = (nan(q.len()), nan(k.len()), nan(v.len()));
-    attention_backward(
-        &q,
-        &k,
-        &v,
-        &o,
-        &lse,
-        &d_o,
-        &case.segments,
-        case.shape,
-        scale,
-        &mut dq,
-        &mut dk,
-        &mut dv,
-    );
+    attention_backward(&q, &k, &v, &o, &lse, &d_o, &case.segments, case.shape, scale, &mut dq, &mut dk, &mut dv);
     Output { o, lse, dq, dk, dv }
 }
 
 /// The whole [T, T] table of each head, from the definition alone.
 fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        head_dim: d,
-        causal,
-    } = case.shape;
+    let AttentionShape { heads, kv_heads, head_dim: d, causal } = case.shape;
     let (mut o, mut lse) = (vec![0.0; case.q.len()], vec![0.0; case.tokens() * heads]);
     for segment in case.segments.windows(2) {
         for i in segment[0] as usize..segment[1] as usize {
@@ -130,8 +90,7 @@ fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
                 lse[i * heads + h] = sum.ln();
                 for (j, w) in keys.zip(&weights) {
                     for c in 0..d {
-                        o[(i * heads + h) * d + c] +=
-                            w / sum * f64::from(case.v[(j * kv_heads + g) * d + c]);
+                        o[(i * heads + h) * d + c] += w / sum * f64::from(case.v[(j * kv_heads + g) * d + c]);
                     }
                 }
             }
@@ -158,32 +117,14 @@ fn the_reference_forward_is_the_definition() {
 
 /// Σ o ∘ d_o in f64, after moving one element of one input.
 fn objective(case: &Case, q: &[f64], k: &[f64], v: &[f64]) -> f64 {
-    let (mut o, mut lse) = (
-        vec![0.0; q.len()],
-        vec![0.0; case.tokens() * case.shape.heads],
-    );
-    attention_forward(
-        q,
-        k,
-        v,
-        &case.segments,
-        case.shape,
-        f64::from(case.scale),
-        &mut o,
-        &mut lse,
-    );
-    o.iter()
-        .zip(&case.d_o)
-        .map(|(o, &d)| o * f64::from(d))
-        .sum()
+    let (mut o, mut lse) = (vec![0.0; q.len()], vec![0.0; case.tokens() * case.shape.heads]);
+    attention_forward(q, k, v, &case.segments, case.shape, f64::from(case.scale), &mut o, &mut lse);
+    o.iter().zip(&case.d_o).map(|(o, &d)| o * f64::from(d)).sum()
 }
 
 #[test]
 fn the_reference_backward_is_the_slope_of_the_forward() {
-    for case in [
-        Case::new(4, 2, 3, &[4, 1, 6]),
-        Case::new(4, 2, 3, &[4, 1, 6]).both_ways(),
-    ] {
+    for case in [Case::new(4, 2, 3, &[4, 1, 6]), Case::new(4, 2, 3, &[4, 1, 6]).both_ways()] {
         let output = run::<f64>(&case);
         let inputs = [wide(&case.q), wide(&case.k), wide(&case.v)];
         let h = 1e-5;
@@ -195,10 +136,7 @@ fn the_reference_backward_is_the_slope_of_the_forward() {
                     objective(&case, &x[0], &x[1], &x[2])
                 };
                 let slope = (at(h) - at(-h)) / (2.0 * h);
-                assert!(
-                    (slope - gradient).abs() < 1e-8,
-                    "input {which} element {i}: {gradient}, slope {slope}"
-                );
+                assert!((slope - gradient).abs() < 1e-8, "input {which} element {i}: {gradient}, slope {slope}");
             }
         }
     }
@@ -265,10 +203,7 @@ fn a_segment_does_not_see_its_neighbours() {
 fn attention_does_not_depend_on_the_number_of_threads() {
     let case = Case::new(9, 3, 64, &[100, 37, 150]);
     let on = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| run::<f32>(&case))
     };
     let one = on(1);
@@ -293,15 +228,7 @@ fn a_cache_gives_what_the_whole_sequence_gives() {
         v[..(past + new) * kv].copy_from_slice(&case.v[..(past + new) * kv]);
         let rows = past * q..(past + new) * q;
         let mut o = vec![f32::NAN; new * q];
-        attention_cached(
-            &case.q[rows.clone()],
-            &k,
-            &v,
-            past,
-            case.shape,
-            case.scale,
-            &mut o,
-        );
+        attention_cached(&case.q[rows.clone()], &k, &v, past, case.shape, case.scale, &mut o);
         assert_close(&format!("{past} + {new}"), &o, &whole.o[rows], 4e-6);
     }
 }

@@ -56,9 +56,7 @@ fn layer_norms_of_every_length_match_the_formula() {
         // A mean that is large beside the deviation must not eat the digits.
         let x: Vec<f32> = random.vec(n).iter().map(|x| x + 30.0).collect();
         let [r, shift, weight, bias] = [(); 4].map(|()| random.vec(n));
-        let z: Vec<f64> = (0..n)
-            .map(|i| f64::from(x[i]) + f64::from(r[i]) + f64::from(shift[i]))
-            .collect();
+        let z: Vec<f64> = (0..n).map(|i| f64::from(x[i]) + f64::from(r[i]) + f64::from(shift[i])).collect();
         let mean = z.iter().sum::<f64>() / n as f64;
         let variance = z.iter().map(|z| (z - mean).powi(2)).sum::<f64>() / n as f64;
         let exact: Vec<f64> = (0..n)
@@ -68,11 +66,7 @@ fn layer_norms_of_every_length_match_the_formula() {
             })
             .collect();
         let mut y = vec![f32::NAN; n];
-        let norm = LayerNorm {
-            shift: &shift,
-            weight: &weight,
-            eps: 1e-3,
-        };
+        let norm = LayerNorm { shift: &shift, weight: &weight, eps: 1e-3 };
         norm.forward(&x, &r, &bias, &mut y);
         assert_close(&format!("layer norm of {n}"), &y, &exact, 2e-5);
     }

@@ -5,18 +5,14 @@ const LENGTHS: [usize; 14] = [0, 1, 3, 4, 7, 15, 16, 17, 63, 64, 65, 100, 576, 1
 
 /// Distance in units in the last place of `a`, or of the smallest normal number.
 fn ulps(a: f32, exact: f64) -> f64 {
-    let exponent = (exact.abs().max(f64::from(f32::MIN_POSITIVE)))
-        .log2()
-        .floor();
+    let exponent = (exact.abs().max(f64::from(f32::MIN_POSITIVE))).log2().floor();
     (f64::from(a) - exact).abs() / (exponent - 23.0).exp2()
 }
 
 #[test]
 fn the_exponential_is_within_two_units_in_the_last_place() {
     let mut worst = (0.0, 0.0);
-    let mut x: Vec<f32> = (0..2_000_003)
-        .map(|i| -104.0 + i as f32 * 1e-4 * 0.963)
-        .collect();
+    let mut x: Vec<f32> = (0..2_000_003).map(|i| -104.0 + i as f32 * 1e-4 * 0.963).collect();
     let inputs = x.clone();
     exp_sub_sum(&mut x, 0.0);
     for (&x, &y) in inputs.iter().zip(&x) {
@@ -35,15 +31,7 @@ fn the_exponential_is_within_two_units_in_the_last_place() {
 
 #[test]
 fn the_exponential_of_what_is_not_a_number_or_not_finite() {
-    let mut x = [
-        f32::NAN,
-        f32::INFINITY,
-        f32::NEG_INFINITY,
-        0.0,
-        -0.0,
-        1000.0,
-        -1000.0,
-    ];
+    let mut x = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1000.0, -1000.0];
     exp_sub_sum(&mut x, 0.0);
     assert!(x[0].is_nan());
     assert_eq!(x[1..], [f32::INFINITY, 0.0, 1.0, 1.0, f32::INFINITY, 0.0]);
@@ -68,21 +56,13 @@ fn rows_of_every_length_match_the_formulas() {
         assert_eq!(max(&holed), 100.0);
         let product: f64 = x64.iter().zip(&y64).map(|(a, b)| a * b).sum();
         let size: f64 = x64.iter().zip(&y64).map(|(a, b)| (a * b).abs()).sum();
-        assert!(
-            (f64::from(dot(&x, &y)) - product).abs() <= 5e-7 * size,
-            "dot of {n}"
-        );
+        assert!((f64::from(dot(&x, &y)) - product).abs() <= 5e-7 * size, "dot of {n}");
         let exps: Vec<f64> = x64.iter().map(|x| (x - f64::from(largest)).exp()).collect();
         let sum: f64 = exps.iter().sum();
         let mut e = x.clone();
         let total = exp_sub_sum(&mut e, largest);
         assert_close("exp", &e, &exps, 1e-6);
-        assert_close(
-            "sums",
-            &[total, sum_exp_sub(&x, largest)],
-            &[sum, sum],
-            5e-7,
-        );
+        assert_close("sums", &[total, sum_exp_sub(&x, largest)], &[sum, sum], 5e-7);
         check_silu(&x, &y);
     }
 }

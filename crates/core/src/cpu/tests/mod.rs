@@ -92,9 +92,6 @@ fn lesser_instruction_sets_pass_the_same_tests() {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && !text.contains("running 0 tests"),
-            "{level}:\n{text}"
-        );
+        assert!(output.status.success() && !text.contains("running 0 tests"), "{level}:\n{text}");
     }
 }

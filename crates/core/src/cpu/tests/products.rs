@@ -4,14 +4,7 @@ use super::{Random, assert_close, wide};
 use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
 use crate::real::Real;
 
-const DTYPES: [DType; 6] = [
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::Q8_0,
-    DType::Q4_0,
-    DType::Q4_1,
-];
+const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
 
 /// What rounding may take from a sum of about a thousand products, as a part of the sum of their sizes.
 const TOLERANCE: f64 = 5e-7;
@@ -29,11 +22,7 @@ fn naive(
     for i in 0..m {
         for j in 0..n {
             let terms = (0..k).map(|k| f64::from(alpha) * f64::from(a(i, k)) * f64::from(b(k, j)));
-            let old = if beta == 0.0 {
-                0.0
-            } else {
-                f64::from(beta) * f64::from(c[i * n + j])
-            };
+            let old = if beta == 0.0 { 0.0 } else { f64::from(beta) * f64::from(c[i * n + j]) };
             out.push(terms.fold((old, old.abs()), |(sum, size), x| (sum + x, size + x.abs())));
         }
     }
@@ -46,20 +35,13 @@ fn assert_sums(what: &str, y: &[f32], expected: &[(f64, f64)]) {
     for (i, (&y, &(sum, size))) in y.iter().zip(expected).enumerate() {
         let error = (f64::from(y) - sum).abs() / (size + 1e-30);
         // Also false for a NaN.
-        assert!(
-            error <= TOLERANCE,
-            "{what}: element {i} is {y}, expected {sum} (error {error:.2e} of its terms)"
-        );
+        assert!(error <= TOLERANCE, "{what}: element {i} is {y}, expected {sum} (error {error:.2e} of its terms)");
     }
 }
 
 /// What the output holds before: NaN where it must not be read.
 fn before(random: &mut Random, len: usize, beta: f32) -> Vec<f32> {
-    if beta == 0.0 {
-        vec![f32::NAN; len]
-    } else {
-        random.vec(len)
-    }
+    if beta == 0.0 { vec![f32::NAN; len] } else { random.vec(len) }
 }
 
 const SCALES: [(f32, f32); 4] = [(1.0, 0.0), (1.0, 1.0), (0.5, 0.0), (-1.5, 0.25)];
@@ -102,36 +84,15 @@ fn check_gemm((m, n, k): (usize, usize, usize)) {
         let at = format!("{m} {n} {k} alpha {alpha} beta {beta}");
         let mut y = c.clone();
         gemm_nt(&a, &b, &mut y, m, n, k, alpha, beta);
-        let expected = naive(
-            (m, n, k),
-            |i, t| a[i * k + t],
-            |t, j| b[j * k + t],
-            &c,
-            alpha,
-            beta,
-        );
+        let expected = naive((m, n, k), |i, t| a[i * k + t], |t, j| b[j * k + t], &c, alpha, beta);
         assert_sums(&format!("nt {at}"), &y, &expected);
         let mut y = c.clone();
         gemm_nn(&a, &b, &mut y, m, n, k, alpha, beta);
-        let expected = naive(
-            (m, n, k),
-            |i, t| a[i * k + t],
-            |t, j| b[t * n + j],
-            &c,
-            alpha,
-            beta,
-        );
+        let expected = naive((m, n, k), |i, t| a[i * k + t], |t, j| b[t * n + j], &c, alpha, beta);
         assert_sums(&format!("nn {at}"), &y, &expected);
         let mut y = c.clone();
         gemm_tn(&a, &b, &mut y, m, n, k, alpha, beta);
-        let expected = naive(
-            (m, n, k),
-            |i, t| a[t * m + i],
-            |t, j| b[t * n + j],
-            &c,
-            alpha,
-            beta,
-        );
+        let expected = naive((m, n, k), |i, t| a[t * m + i], |t, j| b[t * n + j], &c, alpha, beta);
         assert_sums(&format!("tn {at}"), &y, &expected);
     }
 }
@@ -144,13 +105,7 @@ fn dense_products_match_the_sum_at_every_edge() {
 #[test]
 fn dense_products_match_at_model_shapes() {
     // LoRA down, up, and the gradients of A and B, over 1,024 tokens.
-    for size in [
-        (1024, 16, 576),
-        (1024, 576, 16),
-        (16, 576, 1024),
-        (576, 16, 1024),
-        (64, 1536, 300),
-    ] {
+    for size in [(1024, 16, 576), (1024, 576, 16), (16, 576, 1024), (576, 16, 1024), (64, 1536, 300)] {
         check_gemm(size);
     }
 }
@@ -158,12 +113,7 @@ fn dense_products_match_at_model_shapes() {
 /// More rows, columns and terms than any block has; a few hundred elements of each product.
 #[test]
 fn dense_products_of_many_blocks_match_the_sum() {
-    for (m, n, k) in [
-        (800, 790, 1536),
-        (900, 1000, 768),
-        (1100, 96, 800),
-        (70, 900, 1030),
-    ] {
+    for (m, n, k) in [(800, 790, 1536), (900, 1000, 768), (1100, 96, 800), (70, 900, 1030)] {
         let mut random = Random::new((m + n + k) as u64);
         let (a, b) = (random.vec(m * k), random.vec(n * k));
         let (alpha, beta) = (-1.5, 0.25);
@@ -175,14 +125,7 @@ fn dense_products_of_many_blocks_match_the_sum() {
         for at in (0..m * n).step_by(m * n / 301) {
             let (i, j) = (at / n, at % n);
             let sum = |terms: &dyn Fn(usize) -> (f32, f32)| {
-                naive(
-                    (1, 1, k),
-                    |_, t| terms(t).0,
-                    |t, _| terms(t).1,
-                    &c[at..],
-                    alpha,
-                    beta,
-                )
+                naive((1, 1, k), |_, t| terms(t).0, |t, _| terms(t).1, &c[at..], alpha, beta)
             };
             let expected = [
                 sum(&|t| (a[i * k + t], b[j * k + t])),
@@ -190,11 +133,7 @@ fn dense_products_of_many_blocks_match_the_sum() {
                 sum(&|t| (a[t * m + i], b[t * n + j])),
             ];
             for ((y, expected), kind) in y.iter().zip(expected).zip(["nt", "nn", "tn"]) {
-                assert_sums(
-                    &format!("{kind} {m} {n} {k} at {i} {j}"),
-                    &y[at..=at],
-                    &expected,
-                );
+                assert_sums(&format!("{kind} {m} {n} {k} at {i} {j}"), &y[at..=at], &expected);
             }
         }
     }
@@ -207,14 +146,7 @@ fn dense_products_in_f64_are_exact_to_f64() {
     let (a, b) = (random.vec(m * k), random.vec(n * k));
     let mut y = vec![f64::NAN; m * n];
     gemm_nt(&wide(&a), &wide(&b), &mut y, m, n, k, 2.0, 0.0);
-    let expected = naive(
-        (m, n, k),
-        |i, t| a[i * k + t],
-        |t, j| b[j * k + t],
-        &[],
-        2.0,
-        0.0,
-    );
+    let expected = naive((m, n, k), |i, t| a[i * k + t], |t, j| b[j * k + t], &[], 2.0, 0.0);
     for (y, (e, _)) in y.iter().zip(&expected) {
         assert!((y - e).abs() < 1e-13, "{y} {e}");
     }
@@ -223,10 +155,7 @@ fn dense_products_in_f64_are_exact_to_f64() {
 fn dense(dtype: DType, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
     let mut out = vec![0.0; rows * cols];
     let row_bytes = dtype.row_bytes(cols);
-    for (row, bytes) in out
-        .chunks_exact_mut(cols)
-        .zip(bytes.chunks_exact(row_bytes))
-    {
+    for (row, bytes) in out.chunks_exact_mut(cols).zip(bytes.chunks_exact(row_bytes)) {
         dequantize_row(dtype, bytes, row);
     }
     out
@@ -235,12 +164,7 @@ fn dense(dtype: DType, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
 fn check_linear(dtype: DType, m: usize, rows: usize, cols: usize) {
     let mut random = Random::new((m * 1_000_003 + rows * 1009 + cols) as u64);
     let bytes = random.weight(dtype, rows, cols);
-    let w = WeightRef {
-        dtype,
-        rows,
-        cols,
-        data: &bytes,
-    };
+    let w = WeightRef { dtype, rows, cols, data: &bytes };
     let dense = dense(dtype, &bytes, rows, cols);
     let (x, dy) = (random.vec(m * cols), random.vec(m * rows));
     for (alpha, beta) in SCALES {
@@ -249,26 +173,12 @@ fn check_linear(dtype: DType, m: usize, rows: usize, cols: usize) {
         let mut y = c.clone();
         linear_nt(&x, w, &mut y, m, alpha, beta);
         let (x, dy) = (|i, t| x[i * cols + t], |i, t| dy[i * rows + t]);
-        let expected = naive(
-            (m, rows, cols),
-            x,
-            |t, j| dense[j * cols + t],
-            &c,
-            alpha,
-            beta,
-        );
+        let expected = naive((m, rows, cols), x, |t, j| dense[j * cols + t], &c, alpha, beta);
         assert_sums(&format!("nt {at}"), &y, &expected);
         let c = before(&mut random, m * cols, beta);
         let mut dx = c.clone();
         linear_nn(&random_dy(&dy, m, rows), w, &mut dx, m, alpha, beta);
-        let expected = naive(
-            (m, cols, rows),
-            dy,
-            |t, j| dense[t * cols + j],
-            &c,
-            alpha,
-            beta,
-        );
+        let expected = naive((m, cols, rows), dy, |t, j| dense[t * cols + j], &c, alpha, beta);
         assert_sums(&format!("nn {at}"), &dx, &expected);
     }
 }
@@ -283,15 +193,7 @@ fn frozen_products_match_the_sum_in_every_format() {
         for m in [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33, 100] {
             check_linear(dtype, m, 50, 96);
         }
-        for (rows, cols) in [
-            (1, 32),
-            (4, 64),
-            (17, 32),
-            (47, 160),
-            (49, 544),
-            (97, 1056),
-            (516, 32),
-        ] {
+        for (rows, cols) in [(1, 32), (4, 64), (17, 32), (47, 160), (49, 544), (97, 1056), (516, 32)] {
             for m in [1, 3, 8, 13, 40, 70] {
                 check_linear(dtype, m, rows, cols);
             }
@@ -302,13 +204,7 @@ fn frozen_products_match_the_sum_in_every_format() {
 #[test]
 fn plain_formats_need_only_a_multiple_of_four() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        for (m, rows, cols) in [
-            (1, 5, 4),
-            (3, 20, 36),
-            (9, 52, 100),
-            (33, 28, 516),
-            (70, 76, 100),
-        ] {
+        for (m, rows, cols) in [(1, 5, 4), (3, 20, 36), (9, 52, 100), (33, 28, 516), (70, 76, 100)] {
             check_linear(dtype, m, rows, cols);
         }
     }
@@ -316,12 +212,9 @@ fn plain_formats_need_only_a_multiple_of_four() {
 
 #[test]
 fn frozen_products_match_at_model_shapes() {
-    for (dtype, rows, cols) in [
-        (DType::Q4_1, 576, 576),
-        (DType::Q4_1, 192, 576),
-        (DType::Q4_1, 576, 1536),
-        (DType::Q8_0, 1536, 576),
-    ] {
+    for (dtype, rows, cols) in
+        [(DType::Q4_1, 576, 576), (DType::Q4_1, 192, 576), (DType::Q4_1, 576, 1536), (DType::Q8_0, 1536, 576)]
+    {
         for m in [1, 70] {
             check_linear(dtype, m, rows, cols);
         }
@@ -333,33 +226,14 @@ fn frozen_products_in_f64_are_exact_to_f64() {
     let (m, rows, cols) = (3, 70, 64);
     let mut random = Random::new(3);
     let bytes = random.weight(DType::Q4_1, rows, cols);
-    let w = WeightRef {
-        dtype: DType::Q4_1,
-        rows,
-        cols,
-        data: &bytes,
-    };
+    let w = WeightRef { dtype: DType::Q4_1, rows, cols, data: &bytes };
     let dense = dense(DType::Q4_1, &bytes, rows, cols);
     let (x, dy) = (random.vec(m * cols), random.vec(m * rows));
     let (mut y, mut dx) = (vec![f64::NAN; m * rows], vec![f64::NAN; m * cols]);
     linear_nt(&wide(&x), w, &mut y, m, 1.0, 0.0);
     linear_nn(&wide(&dy), w, &mut dx, m, 1.0, 0.0);
-    let nt = naive(
-        (m, rows, cols),
-        |i, t| x[i * cols + t],
-        |t, j| dense[j * cols + t],
-        &[],
-        1.0,
-        0.0,
-    );
-    let nn = naive(
-        (m, cols, rows),
-        |i, t| dy[i * rows + t],
-        |t, j| dense[t * cols + j],
-        &[],
-        1.0,
-        0.0,
-    );
+    let nt = naive((m, rows, cols), |i, t| x[i * cols + t], |t, j| dense[j * cols + t], &[], 1.0, 0.0);
+    let nn = naive((m, cols, rows), |i, t| dy[i * rows + t], |t, j| dense[t * cols + j], &[], 1.0, 0.0);
     for (a, (b, _)) in y.iter().zip(&nt).chain(dx.iter().zip(&nn)) {
         assert!((a - b).abs() < 1e-12, "{a} {b}");
     }
@@ -370,12 +244,7 @@ fn a_chunk_of_rows_is_that_part_of_the_product() {
     let (m, rows, cols) = (5, 40, 64);
     let mut random = Random::new(9);
     let bytes = random.weight(DType::Q8_0, rows, cols);
-    let w = WeightRef {
-        dtype: DType::Q8_0,
-        rows,
-        cols,
-        data: &bytes,
-    };
+    let w = WeightRef { dtype: DType::Q8_0, rows, cols, data: &bytes };
     let x = random.vec(m * cols);
     let (mut whole, mut part) = (vec![0.0f32; m * rows], vec![0.0f32; m * 12]);
     linear_nt(&x, w, &mut whole, m, 1.0, 0.0);
@@ -388,19 +257,10 @@ fn a_chunk_of_rows_is_that_part_of_the_product() {
 /// One row of the product, whatever stands beside it and however many threads there are, is the same bytes.
 #[test]
 fn products_do_not_depend_on_the_number_of_threads() {
-    fn run<T: Real>(
-        threads: usize,
-        x: &[T],
-        dy: &[T],
-        w: WeightRef<'_>,
-        m: usize,
-    ) -> (Vec<T>, Vec<T>, Vec<T>) {
+    fn run<T: Real>(threads: usize, x: &[T], dy: &[T], w: WeightRef<'_>, m: usize) -> (Vec<T>, Vec<T>, Vec<T>) {
         let (mut y, mut dx) = (vec![T::ZERO; m * w.rows], vec![T::ZERO; m * w.cols]);
         let mut dw = vec![T::ZERO; w.rows * w.cols];
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             linear_nt(x, w, &mut y, m, T::ONE, T::ZERO);
             linear_nn(dy, w, &mut dx, m, T::ONE, T::ZERO);
@@ -412,19 +272,11 @@ fn products_do_not_depend_on_the_number_of_threads() {
         let (rows, cols) = (200, 576);
         let mut random = Random::new(11);
         let bytes = random.weight(DType::Q4_1, rows, cols);
-        let w = WeightRef {
-            dtype: DType::Q4_1,
-            rows,
-            cols,
-            data: &bytes,
-        };
+        let w = WeightRef { dtype: DType::Q4_1, rows, cols, data: &bytes };
         let (x, dy) = (random.vec(m * cols), random.vec(m * rows));
         let one = run(1, &x, &dy, w, m);
         for threads in [1, 2, 3, 16] {
-            assert!(
-                run(threads, &x, &dy, w, m) == one,
-                "{m} rows on {threads} threads"
-            );
+            assert!(run(threads, &x, &dy, w, m) == one, "{m} rows on {threads} threads");
         }
     }
 }

@@ -10,9 +10,7 @@ use crate::cpu::{WeightRef, gemm_nt};
 /// Of every size a float has, the smallest included; the sign and the other bits at random.
 fn of_every_size(random: &mut Random) -> Vec<f32> {
     let sizes = (0..255u32).flat_map(|exponent| std::iter::repeat_n(exponent, 40));
-    sizes
-        .map(|exponent| f32::from_bits(exponent << 23 | random.bits() as u32 & 0x807f_ffff))
-        .collect()
+    sizes.map(|exponent| f32::from_bits(exponent << 23 | random.bits() as u32 & 0x807f_ffff)).collect()
 }
 
 #[test]
@@ -22,10 +20,7 @@ fn three_bf16_are_exactly_a_float() {
         let upper = parts.map(|part| f32::from_bits(part.to_bits() & 0xffff_0000));
         let sum: f64 = wide(&upper).iter().sum();
         // What stands below the last bit of the smallest bf16 is lost.
-        assert!(
-            (sum - f64::from(x)).abs() <= 2f64.powi(-133),
-            "{x:e} in {parts:?}"
-        );
+        assert!((sum - f64::from(x)).abs() <= 2f64.powi(-133), "{x:e} in {parts:?}");
         if x.abs() > 2f32.powi(-110) {
             assert_eq!((sum, upper), (f64::from(x), parts), "{x:e}");
         }
@@ -42,10 +37,7 @@ impl Kernel for Parts<'_> {
     fn run<S: Simd>(self, s: S) -> Self::Output {
         let mut out = vec![[0.0; 3]; self.0.len()];
         let lanes = out.chunks_exact_mut(S::LANES);
-        let pairs = self
-            .0
-            .chunks_exact(S::LANES)
-            .zip(self.1.chunks_exact(S::LANES));
+        let pairs = self.0.chunks_exact(S::LANES).zip(self.1.chunks_exact(S::LANES));
         for (out, (low, high)) in lanes.zip(pairs) {
             // SAFETY: LANES each.
             let parts = unsafe { s.bf16_parts(s.load(low.as_ptr()), s.load(high.as_ptr())) };
@@ -82,12 +74,7 @@ fn vectors_split_as_numbers_do_and_lanes_do_not_meet() {
 /// Packs one panel, where zeros must be written, too.
 fn packed(operand: Operand<'_>, lines: usize, k: usize) -> Vec<f32> {
     let mut out = vec![f32::NAN; k.div_ceil(TERMS) * STEP];
-    dispatch(Pack {
-        operand,
-        lines: 0..lines,
-        terms: 0..k,
-        out: &mut out,
-    });
+    dispatch(Pack { operand, lines: 0..lines, terms: 0..k, out: &mut out });
     out
 }
 
@@ -118,22 +105,12 @@ fn product(a: &[f32], b: &[f32]) -> Vec<f64> {
 #[test]
 fn panels_of_every_operand_make_the_product() {
     let mut random = Random::new(3);
-    for (m, n, k) in [
-        (32, 32, 32),
-        (1, 1, 1),
-        (5, 31, 33),
-        (32, 8, 100),
-        (17, 32, 64),
-    ] {
+    for (m, n, k) in [(32, 32, 32), (1, 1, 1), (5, 31, 33), (32, 8, 100), (17, 32, 64)] {
         let (rows, columns) = (random.vec(m * k), random.vec(n * k));
-        let turned = |x: &[f32], lines: usize| -> Vec<f32> {
-            (0..x.len()).map(|i| x[i % lines * k + i / lines]).collect()
-        };
+        let turned =
+            |x: &[f32], lines: usize| -> Vec<f32> { (0..x.len()).map(|i| x[i % lines * k + i / lines]).collect() };
         let (rows_t, columns_t) = (turned(&rows, m), turned(&columns, n));
-        let (w, w_t) = (
-            WeightRef::dense(&columns, n, k),
-            WeightRef::dense(&columns_t, k, n),
-        );
+        let (w, w_t) = (WeightRef::dense(&columns, n, k), WeightRef::dense(&columns_t, k, n));
         for a in [Left::Rows(&rows, k), Left::Columns(&rows_t, m)] {
             for b in [Right::Columns(w), Right::Rows(w_t)] {
                 let (a, b) = (Operand::left(a, m, k), Operand::right(b));
@@ -148,10 +125,7 @@ fn panels_of_every_operand_make_the_product() {
                     let terms = || x.iter().zip(&y).map(|(x, y)| x * y);
                     let size: f64 = terms().map(f64::abs).sum();
                     let error = (sum - terms().sum::<f64>()).abs();
-                    assert!(
-                        error <= size * 2f64.powi(-24),
-                        "{m} {n} {k}: {i} {j} is off by {error:e}"
-                    );
+                    assert!(error <= size * 2f64.powi(-24), "{m} {n} {k}: {i} {j} is off by {error:e}");
                 }
             }
         }
@@ -161,22 +135,11 @@ fn panels_of_every_operand_make_the_product() {
 #[test]
 fn panels_hold_what_a_format_stands_for() {
     let mut random = Random::new(4);
-    for dtype in [
-        DType::F16,
-        DType::BF16,
-        DType::Q8_0,
-        DType::Q4_0,
-        DType::Q4_1,
-    ] {
+    for dtype in [DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
         let data = random.weight(dtype, 32, 64);
         let mut dense = vec![0.0; 32 * 64];
         bft_formats::dequantize_row(dtype, &data, &mut dense);
-        let w = WeightRef {
-            dtype,
-            rows: 32,
-            cols: 64,
-            data: &data,
-        };
+        let w = WeightRef { dtype, rows: 32, cols: 64, data: &data };
         let same = WeightRef::dense(&dense, 32, 64);
         // Compared as numbers: the sign of a zero is nobody's.
         let packed = |b, lines, k| -> Vec<[f32; 2]> {
@@ -185,17 +148,11 @@ fn panels_hold_what_a_format_stands_for() {
         };
         for (lines, k) in [(32, 64), (20, 32)] {
             let (w, same) = (Right::Columns(w), Right::Columns(same));
-            assert!(
-                packed(w, lines, k) == packed(same, lines, k),
-                "{dtype} columns"
-            );
+            assert!(packed(w, lines, k) == packed(same, lines, k), "{dtype} columns");
         }
         for (lines, k) in [(32, 32), (32, 9)] {
             let (w, same) = (Right::Rows(w), Right::Rows(same));
-            assert!(
-                packed(w, lines, k) == packed(same, lines, k),
-                "{dtype} rows"
-            );
+            assert!(packed(w, lines, k) == packed(same, lines, k), "{dtype} rows");
         }
     }
 }

@@ -12,10 +12,7 @@ fn every_task_runs_once_in_job_after_job() {
         team::for_each(tasks, |i| {
             runs[i].fetch_add(1, Ordering::Relaxed);
         });
-        assert!(
-            runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1),
-            "round {round}: {runs:?}"
-        );
+        assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1), "round {round}: {runs:?}");
         if round % 500 == 0 {
             // Long enough for the members to fall asleep.
             std::thread::sleep(Duration::from_millis(5));

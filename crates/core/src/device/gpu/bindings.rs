@@ -17,9 +17,7 @@ impl Gpu {
         let dead = std::mem::take(&mut *lock(&self.graveyard));
         if !dead.is_empty() {
             let dead: std::collections::HashSet<u64> = dead.into_iter().collect();
-            cache
-                .groups
-                .retain(|(_, bindings), _| !bindings.iter().any(|(id, ..)| dead.contains(id)));
+            cache.groups.retain(|(_, bindings), _| !bindings.iter().any(|(id, ..)| dead.contains(id)));
         }
     }
 
@@ -36,11 +34,7 @@ impl Gpu {
             bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE), 0);
         }
         let needed = bytes.len().max(UNIFORM_STRIDE) as u64;
-        if cache
-            .uniforms
-            .as_ref()
-            .is_none_or(|(_, buffer)| buffer.size() < needed)
-        {
+        if cache.uniforms.as_ref().is_none_or(|(_, buffer)| buffer.size() < needed) {
             if let Some((old, _)) = cache.uniforms.take() {
                 cache.groups.retain(|(_, bindings), _| bindings[0].0 != old);
             }
@@ -54,9 +48,7 @@ impl Gpu {
         }
         let (id, buffer) = cache.uniforms.clone().expect("set above");
         if !bytes.is_empty() {
-            self.counters
-                .bytes_uploaded
-                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.counters.bytes_uploaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             self.queue.write_buffer(&buffer, 0, &bytes);
         }
         (id, buffer)
@@ -69,9 +61,7 @@ impl Gpu {
         dispatch: &Dispatch,
     ) -> Result<Vec<(u64, usize, usize)>, DeviceError> {
         let mut key = vec![(uniforms_id, 0, 0)];
-        self.for_each_binding(dispatch, |buffer, offset, len| {
-            key.push((buffer.id, offset, len))
-        })?;
+        self.for_each_binding(dispatch, |buffer, offset, len| key.push((buffer.id, offset, len)))?;
         Ok(key)
     }
 
@@ -81,27 +71,15 @@ impl Gpu {
         uniforms: &wgpu::Buffer,
         dispatch: &Dispatch,
     ) -> Result<wgpu::BindGroup, DeviceError> {
-        let params = wgpu::BufferBinding {
-            buffer: uniforms,
-            offset: 0,
-            size: wgpu::BufferSize::new(MAX_PARAMS as u64),
-        };
-        let mut entries = vec![wgpu::BindGroupEntry {
-            binding: 0,
-            resource: wgpu::BindingResource::Buffer(params),
-        }];
+        let params =
+            wgpu::BufferBinding { buffer: uniforms, offset: 0, size: wgpu::BufferSize::new(MAX_PARAMS as u64) };
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
         self.for_each_binding(dispatch, |buffer, offset, len| {
             if let Storage::Gpu { buffer, .. } = &buffer.storage {
                 let size = wgpu::BufferSize::new(len as u64 * 4);
-                let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset: offset as u64 * 4,
-                    size,
-                });
-                entries.push(wgpu::BindGroupEntry {
-                    binding: entries.len() as u32,
-                    resource,
-                });
+                let resource =
+                    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: offset as u64 * 4, size });
+                entries.push(wgpu::BindGroupEntry { binding: entries.len() as u32, resource });
             }
         })?;
         let descriptor = wgpu::BindGroupDescriptor {
@@ -126,29 +104,15 @@ impl Gpu {
                     each(&view.buffer.0, view.offset, view.len.max(1));
                     each(&self.dummy.0, 0, self.dummy.len());
                 }
-                Arg::Matrix(Matrix::Frozen {
-                    weight,
-                    start,
-                    rows,
-                }) => match &*weight.storage {
+                Arg::Matrix(Matrix::Frozen { weight, start, rows }) => match &*weight.storage {
                     WeightStorage::Gpu { quants, scales } => {
                         let at = regroup::sizes(weight.dtype, *start, weight.cols);
                         let len = regroup::sizes(weight.dtype, *rows, weight.cols);
                         each(&quants.0, at.quants, len.quants);
-                        each(
-                            &scales.0,
-                            at.scales,
-                            if len.scales == 0 {
-                                scales.len()
-                            } else {
-                                len.scales
-                            },
-                        );
+                        each(&scales.0, at.scales, if len.scales == 0 { scales.len() } else { len.scales });
                     }
                     WeightStorage::Cpu(_) | WeightStorage::Planned => {
-                        return Err(DeviceError::Misuse(
-                            "a weight on the CPU is used by a GPU".into(),
-                        ));
+                        return Err(DeviceError::Misuse("a weight on the CPU is used by a GPU".into()));
                     }
                 },
             }

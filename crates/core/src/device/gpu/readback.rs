@@ -26,12 +26,7 @@ impl Gpu {
     }
 
     /// Reads the `len` values of a view that follow those that are there.
-    async fn read_piece(
-        &self,
-        view: &View,
-        len: usize,
-        values: &mut Vec<f32>,
-    ) -> Result<(), DeviceError> {
+    async fn read_piece(&self, view: &View, len: usize, values: &mut Vec<f32>) -> Result<(), DeviceError> {
         let bytes = len as u64 * 4;
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
@@ -39,9 +34,7 @@ impl Gpu {
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let mut encoder = self
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(
             wgpu_buffer(&view.buffer)?,
             (view.offset + values.len()) as u64 * 4,
@@ -53,16 +46,12 @@ impl Gpu {
         self.counters.submits.fetch_add(1, Ordering::Relaxed);
         let mapped = Arc::new(Signal::default());
         let signal = mapped.clone();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            signal.set(result.map_err(|error| error.to_string()))
-        });
+        staging.map_async(wgpu::MapMode::Read, .., move |result| signal.set(result.map_err(|error| error.to_string())));
         self.poll()?;
         let mapped = Signal::wait(mapped).await;
         self.check()?;
         mapped.map_err(DeviceError::Lost)?;
-        let range = staging
-            .get_mapped_range(..)
-            .map_err(|error| DeviceError::Refused(error.to_string()))?;
+        let range = staging.get_mapped_range(..).map_err(|error| DeviceError::Refused(error.to_string()))?;
         values.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&range));
         drop(range);
         // A browser would keep it until it happens to collect its garbage.
@@ -73,8 +62,7 @@ impl Gpu {
     pub async fn wait(&self) -> Result<(), DeviceError> {
         let done = Arc::new(Signal::default());
         let signal = done.clone();
-        self.queue
-            .on_submitted_work_done(move || signal.set(Ok(())));
+        self.queue.on_submitted_work_done(move || signal.set(Ok(())));
         self.poll()?;
         let _: Result<(), String> = Signal::wait(done).await;
         self.check()
