@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-use bft_formats::Message;
+use bft_formats::{Conversation, Message};
 use bft_train::TextEncoder;
 use clap::Args;
 
@@ -59,13 +59,13 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
     let device = open::device(&flags.run.device)?;
     flags.kernels.apply(&device, true);
     let runner = open::runner(&device, &model, adapter.as_ref(), PROMPT_PIECE.min(max_length), max_length)?;
-    let mut answers = writer::begin(&runner, &model, tokenizer, &flags.sampling, max_length)?;
+    let mut answers = writer::begin(&runner, &model, adapter.as_ref(), tokenizer, &flags.sampling, max_length)?;
 
     let interactive = io::stdin().is_terminal();
     if interactive {
         ui::note(&format!("{DIM}/reset forgets the conversation; /quit or Ctrl-D ends it{DIM:#}"));
     }
-    let mut conversation: Vec<Message> = Vec::new();
+    let mut conversation = Conversation::default();
     let mut lines = io::stdin().lines();
     loop {
         if interactive {
@@ -77,15 +77,15 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
             "" => continue,
             "/quit" | "/exit" => break,
             "/reset" => {
-                conversation.clear();
+                conversation = Conversation::default();
                 continue;
             }
             _ => {}
         }
-        if conversation.is_empty() {
+        if conversation.messages.is_empty() {
             conversation = messages(flags.system.as_deref(), line);
         } else {
-            conversation.push(Message::new("user", line));
+            conversation.messages.push(Message::new("user", line));
         }
         let prompt = chat_tokens(&model, &text, &conversation)?;
         if prompt.len() >= max_length {
@@ -97,7 +97,7 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
                 return Err(CliError::failed(problem));
             }
             ui::warn(&problem);
-            conversation.pop();
+            conversation.messages.pop();
             continue;
         }
         let written = writer::go_on(&mut answers, &prompt, !flags.json)?;
@@ -106,7 +106,7 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
         } else {
             ui::result("")?;
         }
-        conversation.push(Message::new("assistant", written.text));
+        conversation.messages.push(Message::new("assistant", written.text));
     }
     Ok(())
 }

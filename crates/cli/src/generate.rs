@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use bft_formats::{Message, Model};
+use bft_formats::{Conversation, Message, Model};
 use bft_train::{TextEncoder, Written};
 use clap::Args;
 use serde_json::{Value, json};
@@ -104,7 +104,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
     let device = open::device(&flags.run.device)?;
     flags.kernels.apply(&device, true);
     let runner = open::runner(&device, &model, adapter.as_ref(), tokens.len(), max_length)?;
-    let mut text = writer::begin(&runner, &model, tokenizer, &flags.sampling, max_length)?;
+    let mut text = writer::begin(&runner, &model, adapter.as_ref(), tokenizer, &flags.sampling, max_length)?;
     let written = writer::go_on(&mut text, &tokens, !flags.json)?;
     if flags.json {
         ui::json(&as_value(&written))
@@ -125,20 +125,20 @@ pub fn as_value(written: &Written) -> Value {
 }
 
 /// A conversation of one user's turn, after the system message if there is one.
-pub fn messages(system: Option<&str>, prompt: String) -> Vec<Message> {
+pub fn messages(system: Option<&str>, prompt: String) -> Conversation {
     let system = system.map(|text| Message::new("system", text));
-    system.into_iter().chain([Message::new("user", prompt)]).collect()
+    system.into_iter().chain([Message::new("user", prompt)]).collect::<Vec<_>>().into()
 }
 
 /// Tokens of a conversation up to where the model's answer begins.
-pub fn chat_tokens(model: &Model, text: &TextEncoder, messages: &[Message]) -> Result<Vec<u32>, CliError> {
+pub fn chat_tokens(model: &Model, text: &TextEncoder, conversation: &Conversation) -> Result<Vec<u32>, CliError> {
     if model.chat_template.is_none() {
         return Err(CliError::failed(format!(
             "model {} has no chat template: use `bft generate --no-chat-template`, which gives it the prompt as it stands",
             model.name
         )));
     }
-    text.chat_prompt(messages).map_err(CliError::failed)
+    text.chat_prompt(conversation).map_err(CliError::failed)
 }
 
 fn read_prompt() -> Result<String, CliError> {

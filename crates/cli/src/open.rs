@@ -52,16 +52,8 @@ pub fn samples(flag: &str, path: &Path, model: &Model, flags: &DataFlags) -> Res
 /// Makes samples of rows; says what was left out.
 pub fn make_samples(model: &Model, rows: Rows, flags: &DataFlags) -> Result<Samples, CliError> {
     let samples = bft_train::make_samples(model, rows, &flags.options()).map_err(CliError::failed)?;
-    let report = &samples.report;
-    if let Some(first) = report.skipped.first() {
-        ui::warn(&format!("{} bad rows left out, the first: {first}", report.skipped.len()));
-    }
-    if let Some(first) = report.untrained.first() {
-        let count = report.untrained.len();
-        ui::warn(&format!("{count} rows with nothing to train on left out, the first: {first}"));
-    }
-    if report.truncated > 0 {
-        ui::warn(&format!("{} of {} samples cut to the longest length", report.truncated, report.samples));
+    for note in samples.report.notes() {
+        ui::warn(&note.to_string());
     }
     Ok(samples)
 }

@@ -4,17 +4,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::Runner;
 use bft_core::sample::Sampling;
-use bft_formats::{Model, Tokenizer};
+use bft_formats::{Adapter, Model, Tokenizer};
 use bft_train::{Finish, TextWriter, Written};
 
 use crate::error::CliError;
 use crate::generate::SamplingFlags;
 use crate::ui;
 
-/// An empty text, with kernels measured where the device is to. `max_length` is what `runner` was planned for.
+/// An empty text, with kernels measured where the device is to. `max_length` is what `runner` was planned for; `adapter`
+/// is the one it runs with.
 pub fn begin<'r, 'd>(
     runner: &'r Runner<'d>,
     model: &'r Model,
+    adapter: Option<&Adapter>,
     tokenizer: &'r Tokenizer,
     flags: &SamplingFlags,
     max_length: usize,
@@ -28,6 +30,7 @@ pub fn begin<'r, 'd>(
     };
     let new = flags.max_new_tokens;
     let writer = TextWriter::new(runner, model, tokenizer, sampling, new, max_length).map_err(CliError::failed)?;
+    let writer = writer.with_end_tokens(adapter.map_or(&[], |adapter| &adapter.config.end_token_ids));
     pollster::block_on(writer.prepare()).map_err(CliError::failed)?;
     Ok(writer)
 }

@@ -117,9 +117,9 @@ impl Model {
         let chat_template = match header.get("tokenizer.chat_template").and_then(Value::as_str) {
             None => None,
             Some(source) => {
-                let token = |token: fn(&Tokenizer) -> Option<&str>| tokenizer.as_ref().and_then(token);
-                let (bos, eos) = (token(Tokenizer::bos_token), token(Tokenizer::eos_token));
-                Some(ChatTemplate::new(source, bos, eos)?)
+                let none = BTreeMap::new();
+                let special = tokenizer.as_ref().map_or(&none, Tokenizer::special_tokens);
+                Some(ChatTemplate::new(source, special)?)
             }
         };
         let files = vec![(name.to_string(), source)];

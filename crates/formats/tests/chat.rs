@@ -3,13 +3,22 @@
 
 mod common;
 
-use bft_formats::{Architecture, ChatTemplate, Message, Model};
+use std::collections::BTreeMap;
+
+use bft_formats::{Architecture, ChatTemplate, Conversation, Message, Model};
 use common::{assert_says, message, put, tiny_folder, tiny_gguf};
 use serde_json::json;
 
+fn tokens() -> BTreeMap<String, String> {
+    [("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>")].map(|(k, v)| (k.into(), v.into())).into()
+}
+
+fn talk(turns: &[(&str, &str)]) -> Conversation {
+    turns.iter().map(|(r, c)| Message::new(*r, *c)).collect::<Vec<_>>().into()
+}
+
 fn render(source: &str, turns: &[(&str, &str)]) -> bft_formats::Result<String> {
-    let turns: Vec<Message> = turns.iter().map(|(r, c)| Message::new(*r, *c)).collect();
-    ChatTemplate::new(source, Some("<s>"), Some("</s>"))?.render(&turns, true)
+    ChatTemplate::new(source, &tokens())?.render(&talk(turns), true)
 }
 
 const TALK: [(&str, &str); 3] = [("system", "Be brief."), ("user", " Hi & <b>é</b> "), ("assistant", "Yo")];
@@ -61,9 +70,73 @@ fn generation_blocks_print_what_they_hold() {
 }
 
 #[test]
+fn generation_blocks_mark_what_they_hold_and_leave_the_text_as_it_is() {
+    // Where a mark cuts white space, and an assignment inside that stays inside, as in transformers.
+    let source = "{% set n = 1 %}{% for m in messages %}\n  {% if m.role == 'assistant' %}\n<A> {%- generation %}\n é{{ m.content }}{% if loop.last %}!{% endif %}{% set n = 2 %}\n  {% endgeneration -%}\n  </A>{{ n }}\n  {% else %}\n<U>{{ m.content }}\n  {% endif %}\n{% endfor %}";
+    let turns = [("user", "1"), ("assistant", "one"), ("user", "2"), ("assistant", "two")];
+    let template = ChatTemplate::new(source, &tokens()).unwrap();
+    let (text, spans) = template.render_marked(&talk(&turns)).unwrap().unwrap();
+    assert_eq!(text, "<U>1\n<A> éone</A>1\n<U>2\n<A> étwo!</A>1\n");
+    let marked: Vec<&str> = spans.iter().map(|span| &text[span.clone()]).collect();
+    assert_eq!(marked, [" éone", " étwo!"]);
+    assert_eq!(template.render(&talk(&turns), false).unwrap(), text);
+    // No answer, no mark; no block, no marks; a text that holds the marks themselves is left to others.
+    assert!(template.render_marked(&talk(&turns[..1])).unwrap().unwrap().1.is_empty());
+    let plain = ChatTemplate::new("{{ messages[0].content }}", &tokens()).unwrap();
+    assert_eq!(plain.render_marked(&talk(&turns)).unwrap(), None);
+    assert_eq!(template.render_marked(&talk(&[("user", "\u{fdd0}")])).unwrap(), None);
+    let shouting = "{% filter upper %}{% generation %}a{% endgeneration %}{% endfilter %}";
+    let template = ChatTemplate::new(shouting, &tokens()).unwrap();
+    assert_eq!(template.render_marked(&talk(&turns)).unwrap(), Some(("A".into(), vec![0..1])));
+}
+
+#[test]
+fn what_transformers_passes_as_none_is_none_and_every_special_token_is_there() {
+    let source = "{% if tools is not none %}T{% endif %}{% if documents is not none %}D{% endif %}\
+                  {% if tools is defined %}d{% endif %}{{ pad_token }}{{ unk_token }}";
+    assert_eq!(render(source, &TALK).unwrap(), "d<pad>");
+    let mut chat = talk(&TALK);
+    chat.tools = Some(vec![json!({"name": "f"})]);
+    chat.documents = Some(vec![json!({"text": "x"})]);
+    let template = ChatTemplate::new(source, &tokens()).unwrap();
+    assert_eq!(template.render(&chat, true).unwrap(), "TDd<pad>");
+}
+
+#[test]
+fn a_turn_keeps_its_keys_and_null_is_the_same_as_missing() {
+    let turn = |value: serde_json::Value| -> Message { serde_json::from_value(value).unwrap() };
+    let chat = Conversation::from(vec![
+        turn(json!({"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f"}}], "name": "x"})),
+        turn(json!({"role": "assistant", "thinking": "hm", "content": "a"})),
+    ]);
+    let source = "{% for m in messages %}[{{ m.name }}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}\
+                  {{ m.reasoning_content }}{{ 'content' in m }}]{% endfor %}";
+    let template = ChatTemplate::new(source, &tokens()).unwrap();
+    let text = template.render(&chat, true).unwrap().to_lowercase();
+    assert_eq!(text, "[xffalse][ahmtrue]");
+}
+
+#[test]
+fn variables_reach_the_template_and_those_of_the_conversation_win() {
+    let set = |value: serde_json::Value| value.as_object().unwrap().clone();
+    let source = "{{ enable_thinking is defined and not enable_thinking }}{{ bos_token }}{{ n }}";
+    let template = ChatTemplate::new(source, &tokens()).unwrap();
+    let told =
+        template.clone().with_variables(&set(json!({"enable_thinking": false, "bos_token": "!", "n": 1}))).unwrap();
+    assert_eq!(told.render(&talk(&TALK), true).unwrap().to_lowercase(), "true!1");
+    let mut chat = talk(&TALK);
+    chat.variables = set(json!({"n": 2}));
+    assert_eq!(told.render(&chat, true).unwrap().to_lowercase(), "true!2");
+    assert_says(&message(template.clone().with_variables(&set(json!({"tools": []})))), &["the variable tools"]);
+    chat.variables = set(json!({"messages": []}));
+    assert_says(&message(template.render(&chat, true)), &["the variable messages"]);
+}
+
+#[test]
 fn a_token_the_model_lacks_prints_as_nothing() {
-    let template = ChatTemplate::new("[{{ bos_token }}{% if bos_token %}!{% endif %}]", None, None).unwrap();
-    assert_eq!(template.render(&[], false).unwrap(), "[]");
+    let source = "[{{ bos_token }}{% if bos_token %}!{% endif %}]";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    assert_eq!(template.render(&talk(&[]), false).unwrap(), "[]");
 }
 
 #[test]
@@ -88,7 +161,7 @@ fn broken_templates_say_where() {
 
 #[test]
 fn it_is_found_wherever_models_keep_it() {
-    let turns = [Message::new("user", "Hi")];
+    let turns = talk(&[("user", "Hi")]);
     let folder = |files: &[(&str, String)]| {
         let mut all = tiny_folder(Architecture::Llama);
         files.iter().for_each(|(name, text)| put(&mut all, name, text.clone()));
@@ -97,13 +170,20 @@ fn it_is_found_wherever_models_keep_it() {
     let config =
         |template: serde_json::Value| ("tokenizer_config.json", json!({"chat_template": template}).to_string());
     let shows = |files: &[(&str, String)]| folder(files).unwrap().map(|t| t.render(&turns, false).unwrap());
-    let jinja = ("chat_template.jinja", "file".to_string());
+    let jinja_file = |source: &str| ("chat_template.jinja", source.to_string());
+    let jinja = jinja_file("file");
     assert_eq!(shows(&[]), None);
     assert_eq!(shows(&[config(json!("string"))]).unwrap(), "string");
     assert_eq!(shows(&[config(json!("string")), jinja]).unwrap(), "file");
     let named = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
     assert_eq!(shows(&[config(named)]).unwrap(), "d");
     assert_eq!(shows(&[config(json!([{"name": "only", "template": "o"}]))]).unwrap(), "o");
+    let with_tools = Conversation { tools: Some(vec![json!({"name": "f"})]), ..turns.clone() };
+    let named = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
+    let template = folder(&[config(named)]).unwrap().unwrap();
+    assert_eq!(template.render(&with_tools, false).unwrap(), "t");
+    let files = [jinja_file("d"), ("additional_chat_templates/tool_use.jinja", "t2".to_string())];
+    assert_eq!(folder(&files).unwrap().unwrap().render(&with_tools, false).unwrap(), "t2");
     let none = json!([{"name": "a", "template": "a"}, {"name": "b", "template": "b"}]);
     assert_says(&message(folder(&[config(none)])), &["tokenizer_config.json", "\"default\""]);
     assert_says(&message(folder(&[config(json!(5))])), &["chat_template is 5"]);

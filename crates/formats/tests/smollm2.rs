@@ -90,18 +90,21 @@ fn text_becomes_the_ids_that_hugging_face_gives() {
 fn its_chat_template_is_chatml() {
     let model = Model::open(&path()).unwrap();
     let template = model.require_chat_template().unwrap();
-    let turns =
-        [Message::new("user", "What is TP53?"), Message::new("assistant", "A gene."), Message::new("user", "Thanks")];
-    let text = template.render(&turns, true).unwrap();
+    let turns = vec![
+        Message::new("user", "What is TP53?"),
+        Message::new("assistant", "A gene."),
+        Message::new("user", "Thanks"),
+    ];
+    let text = template.render(&turns.into(), true).unwrap();
     assert_eq!(
         text,
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
          <|im_start|>user\nWhat is TP53?<|im_end|>\n<|im_start|>assistant\nA gene.<|im_end|>\n\
          <|im_start|>user\nThanks<|im_end|>\n<|im_start|>assistant\n"
     );
-    let own_system = [Message::new("system", "Be brief."), Message::new("user", "Hi")];
+    let own_system = vec![Message::new("system", "Be brief."), Message::new("user", "Hi")];
     assert_eq!(
-        template.render(&own_system, false).unwrap(),
+        template.render(&own_system.into(), false).unwrap(),
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
     );
 }

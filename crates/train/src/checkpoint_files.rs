@@ -10,15 +10,14 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::error::TrainError;
 use crate::state::{Checkpoint, RunState};
 
-const CONFIG_FILE: &str = "adapter_config.json";
-const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 pub(crate) const STATE_FILE: &str = "state.json";
 pub(crate) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
 /// Name and contents of a file.
 pub type NamedFile = (&'static str, Vec<u8>);
 
-/// The files of a checkpoint, its state last. Each is made when it is asked for: a tab has no room for all at once.
+/// The files of a checkpoint, its state last. The large ones are made when they are asked for: a tab has no room for all
+/// at once.
 ///
 /// # Errors
 /// Where the adapter's factors do not fit their ranks.
@@ -27,16 +26,18 @@ pub fn checkpoint_files(
     adapter: &Adapter,
     optimizer: &OptimizerState,
 ) -> impl Iterator<Item = Result<NamedFile, TrainError>> {
-    let file = |name| {
+    let of_adapter = std::iter::once_with(|| adapter_files(adapter)).flat_map(|files| match files {
+        Ok(files) => files.into_iter().map(Ok).collect(),
+        Err(problem) => vec![Err(problem)],
+    });
+    let of_run = [OPTIMIZER_FILE, STATE_FILE].into_iter().map(|name| {
         let contents = match name {
-            CONFIG_FILE => adapter.config_json().into_bytes(),
-            WEIGHTS_FILE => adapter.weights()?,
             OPTIMIZER_FILE => optimizer_file(optimizer)?,
             _ => serde_json::to_vec_pretty(state).map_err(|e| bad(state, e))?,
         };
         Ok((name, contents))
-    };
-    [CONFIG_FILE, WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE].into_iter().map(file)
+    });
+    of_adapter.chain(of_run)
 }
 
 /// The files of an adapter in PEFT's layout.
@@ -44,7 +45,7 @@ pub fn checkpoint_files(
 /// # Errors
 /// Where its factors do not fit their ranks.
 pub fn adapter_files(adapter: &Adapter) -> Result<Vec<NamedFile>, TrainError> {
-    Ok(vec![(CONFIG_FILE, adapter.config_json().into_bytes()), (WEIGHTS_FILE, adapter.weights()?)])
+    Ok(adapter.files()?)
 }
 
 impl Checkpoint {

@@ -48,6 +48,8 @@ struct DataDescription<'a> {
     skipped: usize,
     untrained: usize,
     truncated: usize,
+    /// Answers that became samples of their own.
+    alone: usize,
     tokens: usize,
     trained_tokens: usize,
 }
@@ -63,6 +65,7 @@ impl<'a> DataDescription<'a> {
             skipped: report.skipped.len(),
             untrained: report.untrained.len(),
             truncated: report.truncated,
+            alone: report.alone,
             tokens: report.tokens,
             trained_tokens: report.trained_tokens,
         }

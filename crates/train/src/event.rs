@@ -152,8 +152,32 @@ pub enum Note {
     RowsUntrained {
         /// How many.
         count: usize,
+        /// How many of them have none because they were cut.
+        cut: usize,
         /// Where the first few are.
         first: String,
+    },
+    /// The template's own marks say what is trained.
+    MarkedAnswers,
+    /// Answers became samples of their own.
+    AnswersAlone {
+        /// How many.
+        count: usize,
+    },
+    /// Answers are trained with what the template writes before them.
+    HeadersTrained {
+        /// How many.
+        count: usize,
+    },
+    /// Trained answers end without a token that ends a turn.
+    Endless {
+        /// How many.
+        count: usize,
+    },
+    /// Trained answers end with tokens that the model does not name as end tokens.
+    NewEnds {
+        /// The tokens as they are written.
+        tokens: Vec<String>,
     },
     /// Samples were cut.
     Truncated {
@@ -209,9 +233,33 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RowsSkipped { count, first } => write!(f, "{count} bad rows left out, the first: {first}"),
-            Self::RowsUntrained { count, first } => {
-                write!(f, "{count} rows with nothing to train on left out: {first}")
+            Self::RowsUntrained { count, cut, first } => {
+                let because = if *cut > 0 { format!(" ({cut} of them because they are cut)") } else { String::new() };
+                write!(f, "{count} rows with nothing to train on left out{because}: {first}")
             }
+            Self::MarkedAnswers => f.write_str(
+                "the chat template marks its answers with {% generation %}: what it marks is trained, and nothing else",
+            ),
+            Self::AnswersAlone { count } => write!(
+                f,
+                "{count} answers became samples of their own: the chat template renders an earlier turn otherwise than the last one"
+            ),
+            Self::HeadersTrained { count } => write!(
+                f,
+                "{count} answers are trained with what the chat template writes before them, for it has no generation prompt"
+            ),
+            Self::Endless { count } => {
+                write!(
+                    f,
+                    "{count} trained answers end without an end-of-turn token: the tuned model may not stop after one"
+                )
+            }
+            Self::NewEnds { tokens } => write!(
+                f,
+                "trained answers end with {}, which the model does not name as an end token: it is one of the tuned model, \
+                 kept in generation_config.json beside the adapter",
+                tokens.join(", ")
+            ),
             Self::Truncated { count, of } => write!(f, "{count} of {of} samples cut to max-length"),
             Self::WholeAnswerWindow { group_size, samples, of } => write!(
                 f,

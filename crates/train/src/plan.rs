@@ -8,7 +8,7 @@ use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::event::Note;
 use crate::rows::Rows;
-use crate::samples::{DataReport, Sample, Samples, make_samples};
+use crate::samples::{Sample, Samples, make_samples};
 
 /// Everything about a run that the device does not decide.
 #[derive(Debug)]
@@ -66,11 +66,21 @@ impl Plan {
         groups(self.eval.as_ref().map_or(&[], |e| &e.samples), self.bounds)
     }
 
+    /// Every token that ends a text of the tuned model, where these are more than `model` names: its own, those of the
+    /// adapter that is tuned on, and what trained answers end with. Else none.
+    pub fn end_token_ids(&self, model: &Model, adapter: &[u32]) -> Vec<u32> {
+        let mut config = model.config.clone();
+        config.add_end_tokens(adapter);
+        let trained: Vec<u32> = self.train.report.new_ends.iter().map(|(id, _)| *id).collect();
+        config.add_end_tokens(&trained);
+        if config.eos_token_ids.len() > model.config.eos_token_ids.len() { config.eos_token_ids } else { Vec::new() }
+    }
+
     /// What the user should know before the first step.
     pub fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
         for report in std::iter::once(&self.train.report).chain(self.eval.as_ref().map(|e| &e.report)) {
-            data_notes(report, &mut notes);
+            notes.extend(report.notes());
         }
         let config = &self.config;
         if matches!(config.loss, LossKind::Bft | LossKind::BftV3) {
@@ -87,24 +97,6 @@ impl Plan {
             notes.push(Note::RateAlwaysZero);
         }
         notes
-    }
-}
-
-fn data_notes(report: &DataReport, notes: &mut Vec<Note>) {
-    const SHOWN: usize = 3;
-    if let Some(first) = report.skipped.first() {
-        notes.push(Note::RowsSkipped { count: report.skipped.len(), first: first.to_string() });
-    }
-    if !report.untrained.is_empty() {
-        let count = report.untrained.len();
-        let mut first: Vec<String> = report.untrained.iter().take(SHOWN).map(ToString::to_string).collect();
-        if count > SHOWN {
-            first.push("…".into());
-        }
-        notes.push(Note::RowsUntrained { count, first: first.join(", ") });
-    }
-    if report.truncated > 0 {
-        notes.push(Note::Truncated { count: report.truncated, of: report.samples });
     }
 }
 

@@ -16,10 +16,11 @@
 mod fields;
 mod split;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use bft_formats::Message;
+use bft_formats::{Conversation, Message};
 
 pub(crate) use fields::{kind, token_ids};
 use split::{Record, SplitError};
@@ -107,11 +108,39 @@ impl fmt::Display for RowFormat {
     }
 }
 
+/// A conversation and which of its answers are trained.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Chat {
+    /// What the chat template is given.
+    pub conversation: Conversation,
+    /// Indices of assistant turns that the row keeps out of training.
+    pub masked: BTreeSet<usize>,
+}
+
+impl Chat {
+    /// Indices of the assistant's turns.
+    pub fn assistant_turns(&self) -> impl Iterator<Item = usize> {
+        let messages = self.conversation.messages.iter().enumerate();
+        messages.filter(|(_, message)| message.role() == "assistant").map(|(turn, _)| turn)
+    }
+
+    /// Indices of the assistant's turns that are trained.
+    pub fn trained_turns(&self) -> impl Iterator<Item = usize> {
+        self.assistant_turns().filter(|turn| !self.masked.contains(turn))
+    }
+}
+
+impl From<Vec<Message>> for Chat {
+    fn from(messages: Vec<Message>) -> Self {
+        Self { conversation: messages.into(), masked: BTreeSet::new() }
+    }
+}
+
 /// What one row holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RowContent {
     /// A chat, whichever of the chat formats it was written in.
-    Chat(Vec<Message>),
+    Chat(Chat),
     /// Raw text with a masked prompt.
     PromptCompletion {
         /// Not trained on.

@@ -1,9 +1,12 @@
 //! Rows to samples: token ids, labels and where they came from; what is too long, empty or bad is counted and named.
 
+use std::collections::BTreeSet;
+
 use bft_formats::Model;
 
+use crate::event::Note;
 use crate::rows::{DataError, MASKED, Origin, RowContent, RowError, RowFormat, RowProblem, Rows};
-use crate::text::{LabelledTokens, TextEncoder, TextError};
+use crate::text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
 
 /// Longest sample where nobody says otherwise and the model's context allows it, in tokens.
 pub const DEFAULT_MAX_LENGTH: usize = 2048;
@@ -22,8 +25,12 @@ pub struct Sample {
 impl Sample {
     /// n_b: tokens that are predicted and not masked.
     pub fn trained(&self) -> usize {
-        self.labels.iter().skip(1).filter(|l| **l != MASKED).count()
+        trained_tokens(&self.labels)
     }
+}
+
+fn trained_tokens(labels: &[i32]) -> usize {
+    labels.iter().skip(1).filter(|l| **l != MASKED).count()
 }
 
 /// How rows become samples.
@@ -74,8 +81,20 @@ pub struct DataReport {
     pub skipped: Vec<RowError>,
     /// Rows without a single trained token, left out.
     pub untrained: Vec<Origin>,
+    /// Of these, rows whose every trained token was cut off on request.
+    pub cut_away: usize,
     /// Samples that were cut on request.
     pub truncated: usize,
+    /// Whether the chat template's own marks say what is trained.
+    pub marked: bool,
+    /// Answers that became samples of their own, because the template renders earlier turns otherwise than the last.
+    pub alone: usize,
+    /// Answers that are trained with what the template writes before them.
+    pub headers: usize,
+    /// Trained answers without an end-of-turn token.
+    pub endless: usize,
+    /// End-of-turn tokens that were trained and that the model does not name as end tokens: id and text.
+    pub new_ends: Vec<(u32, String)>,
     /// Samples left.
     pub samples: usize,
     /// Their tokens.
@@ -138,18 +157,71 @@ pub enum SamplesError {
     },
 }
 
-/// Turns one row's content into labelled tokens.
-pub fn labelled_tokens(text: &TextEncoder<'_>, content: &RowContent) -> Result<LabelledTokens, TextError> {
+/// Turns one row's content into the labelled tokens of its samples.
+pub fn labelled_tokens(text: &TextEncoder<'_>, content: &RowContent) -> Result<ChatSamples, TextError> {
+    let one = |tokens| ChatSamples { samples: vec![tokens], ..ChatSamples::default() };
     match content {
-        RowContent::Chat(messages) => text.chat_sample(messages),
-        RowContent::PromptCompletion { prompt, completion } => text.completion_sample(prompt, completion),
-        RowContent::Text(words) => text.text_sample(words),
+        RowContent::Chat(chat) => text.chat_samples(chat),
+        RowContent::PromptCompletion { prompt, completion } => text.completion_sample(prompt, completion).map(one),
+        RowContent::Text(words) => text.text_sample(words).map(one),
         RowContent::Tokens { input_ids, labels } => {
             text.check_ids("input_ids", input_ids.iter().copied().enumerate())?;
             let unmasked = labels.iter().enumerate().filter(|(_, l)| **l != MASKED);
             text.check_ids("labels", unmasked.map(|(i, l)| (i, *l as u32)))?;
-            Ok(LabelledTokens { tokens: input_ids.clone(), labels: labels.clone() })
+            Ok(one(LabelledTokens { tokens: input_ids.clone(), labels: labels.clone() }))
         }
+    }
+}
+
+impl DataReport {
+    fn new(file: String, format: RowFormat, rows: usize, skipped: Vec<RowError>) -> Self {
+        Self {
+            file,
+            format,
+            rows,
+            skipped,
+            untrained: Vec::new(),
+            cut_away: 0,
+            truncated: 0,
+            marked: false,
+            alone: 0,
+            headers: 0,
+            endless: 0,
+            new_ends: Vec::new(),
+            samples: 0,
+            tokens: 0,
+            trained_tokens: 0,
+            longest: 0,
+        }
+    }
+
+    /// What the user should know about what was left out, cut, or made of the rows.
+    pub fn notes(&self) -> Vec<Note> {
+        const SHOWN: usize = 3;
+        let mut notes = Vec::new();
+        if let Some(first) = self.skipped.first() {
+            notes.push(Note::RowsSkipped { count: self.skipped.len(), first: first.to_string() });
+        }
+        if !self.untrained.is_empty() {
+            let count = self.untrained.len();
+            let mut first: Vec<String> = self.untrained.iter().take(SHOWN).map(ToString::to_string).collect();
+            if count > SHOWN {
+                first.push("…".into());
+            }
+            notes.push(Note::RowsUntrained { count, cut: self.cut_away, first: first.join(", ") });
+        }
+        let count_of = |count: usize, note: fn(usize) -> Note| (count > 0).then(|| note(count));
+        notes.extend(self.marked.then_some(Note::MarkedAnswers));
+        notes.extend(count_of(self.alone, |count| Note::AnswersAlone { count }));
+        notes.extend(count_of(self.headers, |count| Note::HeadersTrained { count }));
+        notes.extend(count_of(self.endless, |count| Note::Endless { count }));
+        if !self.new_ends.is_empty() {
+            notes.push(Note::NewEnds { tokens: self.new_ends.iter().map(|(_, token)| token.clone()).collect() });
+        }
+        if self.truncated > 0 {
+            notes.push(Note::Truncated { count: self.truncated, of: self.samples });
+        }
+        notes
     }
 }
 
@@ -157,23 +229,14 @@ pub fn labelled_tokens(text: &TextEncoder<'_>, content: &RowContent) -> Result<L
 pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Result<Samples, SamplesError> {
     let limit = options.limit(model)?;
     let text = TextEncoder::new(model);
-    let mut report = DataReport {
-        file: rows.file.to_string(),
-        format: rows.format,
-        rows: rows.rows.len() + rows.skipped.len(),
-        skipped: rows.skipped,
-        untrained: Vec::new(),
-        truncated: 0,
-        samples: 0,
-        tokens: 0,
-        trained_tokens: 0,
-        longest: 0,
-    };
+    let count = rows.rows.len() + rows.skipped.len();
+    let mut report = DataReport::new(rows.file.to_string(), rows.format, count, rows.skipped);
     let mut samples = Vec::with_capacity(rows.rows.len());
     let mut too_long = TooLong::default();
+    let mut ends = BTreeSet::new();
     for row in rows.rows {
         let origin = row.origin;
-        let LabelledTokens { mut tokens, mut labels } = match labelled_tokens(&text, &row.content) {
+        let labelled = match labelled_tokens(&text, &row.content) {
             Ok(labelled) => labelled,
             Err(source) if !source.is_about_the_row() => {
                 return Err(SamplesError::Model { file: report.file, format: report.format, source });
@@ -187,32 +250,49 @@ pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Resul
                 continue;
             }
         };
-        if tokens.len() > limit {
-            if options.truncate {
-                report.truncated += 1;
-                tokens.truncate(limit);
-                labels.truncate(limit);
-            } else if options.skip_bad_rows {
-                let problem = format!("the sample has {} tokens, more than max-length {limit}", tokens.len());
+        let longest = labelled.samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(0);
+        if longest > limit && !options.truncate {
+            if options.skip_bad_rows {
+                let problem = format!("the sample has {longest} tokens, more than max-length {limit}");
                 report.skipped.push(bad_row(origin, problem));
-                continue;
             } else {
-                too_long.note(&origin, tokens.len());
-                continue;
+                too_long.note(&origin, longest);
+            }
+            continue;
+        }
+        let (before, mut cut) = (samples.len(), 0);
+        for LabelledTokens { mut tokens, mut labels } in labelled.samples {
+            let trained = trained_tokens(&labels);
+            let is_cut = tokens.len() > limit;
+            tokens.truncate(limit);
+            labels.truncate(limit);
+            let sample = Sample { tokens, labels, origin: origin.clone() };
+            match sample.trained() {
+                0 => cut += usize::from(trained > 0),
+                trained => {
+                    report.samples += 1;
+                    report.truncated += usize::from(is_cut);
+                    report.tokens += sample.tokens.len();
+                    report.trained_tokens += trained;
+                    report.longest = report.longest.max(sample.tokens.len());
+                    samples.push(sample);
+                }
             }
         }
-        let sample = Sample { tokens, labels, origin };
-        match sample.trained() {
-            0 => report.untrained.push(sample.origin),
-            trained => {
-                report.samples += 1;
-                report.tokens += sample.tokens.len();
-                report.trained_tokens += trained;
-                report.longest = report.longest.max(sample.tokens.len());
-                samples.push(sample);
-            }
+        if samples.len() == before {
+            report.untrained.push(origin);
+            report.cut_away += usize::from(cut > 0);
+            continue;
         }
+        report.marked |= labelled.marked;
+        report.alone += labelled.alone;
+        report.headers += labelled.headers;
+        report.endless += labelled.endless;
+        ends.extend(labelled.ends);
     }
+    let named = |id: &u32| model.config.eos_token_ids.contains(id);
+    let piece = |id: u32| (id, model.tokenizer.as_ref().map_or_else(|| id.to_string(), |t| t.piece(id)));
+    report.new_ends = ends.into_iter().filter(|id| !named(id)).map(piece).collect();
     if too_long.count > 0 {
         return Err(SamplesError::TooLong {
             count: too_long.count,
@@ -237,7 +317,7 @@ fn nothing_to_train(mut report: DataReport) -> SamplesError {
         let (file, count) = (report.file, report.skipped.len());
         return SamplesError::Data(DataError::AllSkipped { file, count, first: report.skipped.swap_remove(0) });
     }
-    let reason = match (report.truncated, report.format) {
+    let reason = match (report.cut_away, report.format) {
         (1.., _) => "after cutting them to max-length",
         (_, RowFormat::Tokens) => "their labels are -100 everywhere after the first token",
         (_, RowFormat::Messages | RowFormat::Conversations) => "they have no assistant turn",

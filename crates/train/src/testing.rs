@@ -10,6 +10,7 @@ use bft_formats::{
 use serde_json::{Value, json};
 
 use crate::engine::{Engine, EngineError, LogProbs};
+use crate::rows::Chat;
 use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
 
 pub(crate) const CHATML: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + \
@@ -93,7 +94,8 @@ fn byte_char(byte: u8) -> char {
 }
 
 pub(crate) fn template(source: &str) -> ChatTemplate {
-    ChatTemplate::new(source, Some("<|bos|>"), Some("<|im_end|>")).unwrap()
+    let tokens = [("bos_token", "<|bos|>"), ("eos_token", "<|im_end|>")];
+    ChatTemplate::new(source, &tokens.map(|(name, token)| (name.into(), token.into())).into()).unwrap()
 }
 
 /// One block of width 8, with small weights that depend on nothing but their place.
@@ -152,8 +154,8 @@ pub(crate) fn model_with(
 }
 
 /// Turns from `(role, content)` pairs.
-pub(crate) fn chat(turns: &[(&str, &str)]) -> Vec<Message> {
-    turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+pub(crate) fn chat(turns: &[(&str, &str)]) -> Chat {
+    turns.iter().map(|(role, content)| Message::new(*role, *content)).collect::<Vec<_>>().into()
 }
 
 /// What goes wrong in a [`Toy`].

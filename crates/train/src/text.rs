@@ -5,7 +5,12 @@
 //! what is left; where the tokenizer would merge across the border (a prompt that ends with a space), the answer is
 //! encoded by itself, because generation, too, starts from the prompt's own ids and can never reach the merged token.
 
-use bft_formats::{ChatTemplate, EmbeddingModel, EncoderModel, FormatError, Message, Model, Tokenizer};
+use std::collections::BTreeSet;
+
+use bft_formats::{ChatTemplate, Conversation, EmbeddingModel, EncoderModel, FormatError, Model, Tokenizer};
+use serde_json::Value;
+
+use crate::rows::Chat;
 
 /// A model's tokenizer, chat template and end-of-text token, with what must be known to use them safely.
 #[derive(Debug, Clone, Copy)]
@@ -55,9 +60,9 @@ pub enum TextError {
     /// The tokenizer or the template refused.
     #[error(transparent)]
     Format(Box<FormatError>),
-    /// The beginning of a chat is not rendered as the beginning of the whole chat.
+    /// With an answer, the messages before it are rendered otherwise than without.
     #[error(
-        "the chat template of {model} renders the messages before and with answer [{turn}] unlike the whole chat (they part at \"{found}\" against \"{expected}\"), so the answer cannot be told apart: end each row with its only answer, or use prompt/completion rows"
+        "the chat template of {model} renders the messages before answer [{turn}] otherwise once it is there (they part at \"{found}\" against \"{expected}\"), and the answer cannot be told apart: use prompt/completion rows"
     )]
     Unstable {
         /// The model's name.
@@ -97,6 +102,30 @@ impl LabelledTokens {
     fn push(&mut self, ids: &[u32], trained: bool) {
         self.tokens.extend_from_slice(ids);
         self.labels.extend(ids.iter().map(|&id| if trained { id as i32 } else { crate::MASKED }));
+    }
+}
+
+/// The samples of a chat, and what was done to make them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChatSamples {
+    /// Of the whole chat, and then of answers by themselves.
+    pub samples: Vec<LabelledTokens>,
+    /// Whether the template's own marks are the mask.
+    pub marked: bool,
+    /// Answers that became samples of their own.
+    pub alone: usize,
+    /// Answers that are trained with what the template writes before them.
+    pub headers: usize,
+    /// Answers whose last trained token ends no turn.
+    pub endless: usize,
+    /// Tokens that trained answers end with.
+    pub ends: BTreeSet<u32>,
+}
+
+impl ChatSamples {
+    fn note_end(&mut self, end: Option<u32>) {
+        self.endless += usize::from(end.is_none());
+        self.ends.extend(end);
     }
 }
 
@@ -182,22 +211,17 @@ impl<'m> TextEncoder<'m> {
         Ok(self.tokenizer()?.encode_within(text, longest)?)
     }
 
-    /// Ids of a text that is to be continued: the tokenizer's beginning token, if it adds one, but no end token.
+    /// Ids of a text that is to be continued: the tokenizer's beginning token, if it adds one and the text does not spell
+    /// it, but no end token.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let mut ids = self.encode(text, true)?;
-        let bare = self.encode(text, false)?;
-        if !ids.ends_with(&bare) {
-            // A tokenizer that closes every text would end the prompt before it is answered.
-            if let Some(start) = ids.windows(bare.len()).rposition(|w| w == bare) {
-                ids.truncate(start + bare.len());
-            }
-        }
-        Ok(ids)
+        let ids = self.encode(text, false)?;
+        let first = self.tokenizer()?.first_ids();
+        Ok(if ids.starts_with(first) { ids } else { [first, &ids].concat() })
     }
 
     /// Ids of a chat up to where the assistant's next answer begins.
-    pub fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>, TextError> {
-        let text = self.template()?.render(messages, true)?;
+    pub fn chat_prompt(&self, conversation: &Conversation) -> Result<Vec<u32>, TextError> {
+        let text = self.template()?.render(conversation, true)?;
         self.encode(&text, false)
     }
 
@@ -215,87 +239,220 @@ impl<'m> TextEncoder<'m> {
         let whole = self.prompt(&format!("{prompt}{completion}"))?;
         let mut sample = LabelledTokens::default();
         sample.push(&prompt_ids, false);
-        match whole.strip_prefix(prompt_ids.as_slice()) {
-            Some(rest) => sample.push(rest, true),
-            None => sample.push(&self.encode(completion, false)?, true),
-        }
+        sample.push(&self.continuation(&prompt_ids, &whole, completion)?, true);
         self.close(&mut sample)?;
         Ok(sample)
     }
 
-    /// Adds the end-of-text token, unless the text itself spells it.
+    /// Adds the end-of-text token, unless the text itself spells it; white space after a spelt one is not trained.
     fn close(&self, sample: &mut LabelledTokens) -> Result<(), TextError> {
         let end = self.end_of_text()?;
-        if sample.tokens.last() != Some(&end) {
-            sample.push(&[end], true);
+        match sample.tokens.iter().rposition(|id| *id == end) {
+            Some(last) if self.is_blank(&sample.tokens[last + 1..])? => sample.labels[last + 1..].fill(crate::MASKED),
+            _ => sample.push(&[end], true),
         }
         Ok(())
     }
 
-    /// A chat with its assistant turns trained, each with its end-of-turn token, and all else masked.
+    /// Ids of `text` after a context of the ids `before`, where `whole` are the ids of both together.
     ///
-    /// Where an answer begins and ends is found by rendering the messages before it (with the opening of an answer)
-    /// and with it; both must be beginnings of the whole rendered chat.
-    pub fn chat_sample(&self, messages: &[Message]) -> Result<LabelledTokens, TextError> {
-        let template = self.template()?;
-        let whole = template.render(messages, false)?;
-        let mut sample = LabelledTokens::default();
-        let mut done = Prefix { end: 0, ids: Vec::new() };
-        for turn in (0..messages.len()).filter(|&i| messages[i].role == "assistant") {
-            let before = template.render(&messages[..turn], true)?;
-            self.check_prefix(&whole, &before, turn)?;
-            let with = template.render(&messages[..=turn], false)?;
-            self.check_prefix(&whole, &with, turn)?;
-            if before.len() < done.end || with.len() < before.len() {
-                return Err(self.unstable(&with, &before, turn));
-            }
-            done = self.extend(&mut sample, &whole, done, before.len(), false)?;
-            done = self.extend(&mut sample, &whole, done, with.len(), true)?;
+    /// Where the two would merge into one token at the border, the text is encoded by itself: generation starts from
+    /// the context's own ids and never reaches the merged token. A SentencePiece tokenizer begins whatever it encodes
+    /// with a space; the text is then encoded behind something else, so that no space stands there that nobody wrote.
+    fn continuation(&self, before: &[u32], whole: &[u32], text: &str) -> Result<Vec<u32>, TextError> {
+        /// What a text is put behind: each is a token of its own in some vocabulary.
+        const ANCHORS: [&str; 3] = ["\n", ".", "a"];
+        if let Some(rest) = whole.strip_prefix(before) {
+            return Ok(rest.to_vec());
         }
-        let end = whole.len();
-        self.extend(&mut sample, &whole, done, end, false)?;
-        Ok(sample)
+        let tokenizer = self.tokenizer()?;
+        let wanted = tokenizer.decode(whole, false)?;
+        let fits = |ids: &[u32]| Ok::<_, TextError>(tokenizer.decode(&[before, ids].concat(), false)? == wanted);
+        let alone = self.encode(text, false)?;
+        if fits(&alone)? {
+            return Ok(alone);
+        }
+        for anchor in ANCHORS {
+            let anchored = self.encode(&format!("{anchor}{text}"), false)?;
+            if let Some(ids) = anchored.strip_prefix(self.encode(anchor, false)?.as_slice())
+                && fits(ids)?
+            {
+                return Ok(ids.to_vec());
+            }
+        }
+        Ok(alone)
     }
 
-    /// Appends the ids of `whole[done.end..end]`.
+    /// A chat as samples whose assistant turns are trained, each with its end-of-turn token, and all else is masked.
+    ///
+    /// Where the template marks answers with `{% generation %}`, the marks are the mask. Else an answer is found by
+    /// rendering the messages before it (with the opening of an answer) and with it: where both are beginnings of the
+    /// whole rendered chat, it is trained there. Templates that render earlier turns otherwise than the last one show
+    /// an answer as it was written only where the chat ends with it: such an answer becomes a sample of its own.
+    pub fn chat_samples(&self, chat: &Chat) -> Result<ChatSamples, TextError> {
+        if let Some(samples) = self.marked_sample(chat)? {
+            return Ok(samples);
+        }
+        let conversation = &chat.conversation;
+        let whole = self.template()?.render(conversation, false)?;
+        let mut samples = ChatSamples::default();
+        let mut joint = LabelledTokens::default();
+        let mut alone = Vec::new();
+        let mut done = Prefix { end: 0, ids: Vec::new() };
+        for turn in chat.trained_turns() {
+            let answer = self.find_answer(conversation, turn, &whole)?;
+            samples.headers += usize::from(answer.header_is_trained);
+            if whole.starts_with(&answer.text)
+                && answer.prompt == answer.text[..answer.start]
+                && answer.start >= done.end
+            {
+                done = self.extend(&mut joint, &whole, done, answer.start, None)?;
+                done = self.extend(&mut joint, &whole, done, answer.text.len(), Some(&mut samples))?;
+            } else {
+                let text = format!("{}{}", answer.prompt, &answer.text[answer.start..]);
+                let mut sample = LabelledTokens::default();
+                let start = Prefix { end: 0, ids: Vec::new() };
+                let begun = self.extend(&mut sample, &text, start, answer.prompt.len(), None)?;
+                self.extend(&mut sample, &text, begun, text.len(), Some(&mut samples))?;
+                alone.push(sample);
+            }
+        }
+        samples.alone = alone.len();
+        if alone.is_empty() || joint.labels.iter().any(|label| *label != crate::MASKED) {
+            self.extend(&mut joint, &whole, done, whole.len(), None)?;
+            samples.samples.push(joint);
+        }
+        samples.samples.append(&mut alone);
+        Ok(samples)
+    }
+
+    /// The sample of a template that marks its answers; none where it has no marks, or where turns are left out of
+    /// training and the marks do not tell which are theirs.
+    fn marked_sample(&self, chat: &Chat) -> Result<Option<ChatSamples>, TextError> {
+        let Some((text, mut spans)) = self.template()?.render_marked(&chat.conversation)? else {
+            return Ok(None);
+        };
+        if !chat.masked.is_empty() {
+            let turns: Vec<usize> = chat.assistant_turns().collect();
+            if turns.len() != spans.len() {
+                return Ok(None);
+            }
+            let mut turns = turns.iter();
+            spans.retain(|_| turns.next().is_some_and(|turn| !chat.masked.contains(turn)));
+        }
+        let (tokens, offsets) = self.tokenizer()?.encode_with_offsets(&text)?;
+        let mut labels = vec![crate::MASKED; tokens.len()];
+        let mut samples = ChatSamples { marked: true, ..ChatSamples::default() };
+        for span in spans.iter().filter(|span| !span.is_empty()) {
+            // As in transformers, a token that overlaps the answer belongs to it.
+            let first = offsets.partition_point(|token| token.end <= span.start);
+            let end = offsets.partition_point(|token| token.start < span.end).max(first);
+            for (label, id) in labels[first..end].iter_mut().zip(&tokens[first..end]) {
+                *label = *id as i32;
+            }
+            samples.note_end(tokens[first..end].last().copied().filter(|id| self.ends_a_turn(*id)));
+        }
+        samples.samples.push(LabelledTokens { tokens, labels });
+        Ok(Some(samples))
+    }
+
+    /// Where the answer of a turn begins in the chat rendered up to it.
+    fn find_answer(&self, conversation: &Conversation, turn: usize, whole: &str) -> Result<Answer, TextError> {
+        let template = self.template()?;
+        let messages = &conversation.messages;
+        let render = |to: usize, prompt: bool| template.render_turns(conversation, &messages[..to], prompt);
+        let text = render(turn + 1, false)?;
+        let before = match render(turn, true) {
+            Ok(before) => before,
+            // A template that looks at the first message cannot be asked what comes before it.
+            Err(problem) if turn == 0 => {
+                let start = self.content_start(conversation, 0)?.filter(|start| text.starts_with(start));
+                return match start {
+                    Some(prompt) => Ok(Answer { start: prompt.len(), prompt, text, header_is_trained: false }),
+                    None => Err(problem.into()),
+                };
+            }
+            Err(problem) => return Err(problem.into()),
+        };
+        if text.starts_with(&before) {
+            let start = before.len();
+            let header_is_trained = match messages[turn].get("content").and_then(Value::as_str).map(str::trim) {
+                Some(content) if !content.is_empty() && render(turn, false).is_ok_and(|bare| bare == before) => {
+                    text[start..].find(content).is_some_and(|at| !text[start..start + at].trim().is_empty())
+                }
+                _ => false,
+            };
+            return Ok(Answer { start, prompt: before, text, header_is_trained });
+        }
+        // The opening that generation starts from is not how this answer opens: what they share is not trained.
+        let bare = render(turn, false)?;
+        if text.starts_with(&bare) {
+            let start = shared_beginning(&before, &text).max(bare.len());
+            return Ok(Answer { prompt: text[..start].to_owned(), start, text, header_is_trained: false });
+        }
+        // With the answer, the messages before it are rendered otherwise than without, so that only its content shows
+        // where it is. What stands right before both is the same.
+        if let Some(until) = self.content_start(conversation, turn)?.filter(|until| text.starts_with(until)) {
+            let shared = |end: &usize| shared_end(&before, &until[..*end]);
+            let ends = until.char_indices().rev().take(MOST_HEADER).map(|(at, _)| at).chain([until.len()]);
+            let (length, start) = ends.map(|end| (shared(&end), end)).max().unwrap_or_default();
+            if length >= LEAST_SHARED {
+                return Ok(Answer { prompt: before, start, text, header_is_trained: false });
+            }
+        }
+        Err(self.unstable(&before, whole, turn))
+    }
+
+    /// The chat rendered up to the content of a turn, where that is a text and is shown.
+    fn content_start(&self, conversation: &Conversation, turn: usize) -> Result<Option<String>, TextError> {
+        /// Not a character, and so in no text.
+        const PROBE: &str = "\u{fdd0}";
+        let mut messages = conversation.messages[..=turn].to_vec();
+        if !messages[turn].get("content").is_some_and(Value::is_string) {
+            return Ok(None);
+        }
+        messages[turn] = messages[turn].with_content(PROBE);
+        let probed = self.template()?.render_turns(conversation, &messages, false)?;
+        Ok(probed.split_once(PROBE).map(|(before, _)| before.to_owned()))
+    }
+
+    /// Appends the ids of `whole[done.end..end]`; `answer` counts how they end where they are trained.
     fn extend(
         &self,
         sample: &mut LabelledTokens,
         whole: &str,
         done: Prefix,
         end: usize,
-        trained: bool,
+        answer: Option<&mut ChatSamples>,
     ) -> Result<Prefix, TextError> {
         let ids = self.encode(&whole[..end], false)?;
-        let own;
-        let added = match ids.strip_prefix(done.ids.as_slice()) {
-            Some(rest) => rest,
-            None => {
-                own = self.encode(&whole[done.end..end], false)?;
-                &own
-            }
-        };
-        let answer = if trained { self.answer_length(added)? } else { 0 };
-        sample.push(&added[..answer], true);
-        sample.push(&added[answer..], false);
+        let added = self.continuation(&done.ids, &ids, &whole[done.end..end])?;
+        let mut length = 0;
+        if let Some(samples) = answer {
+            let ending = self.turn_end(&added)?;
+            length = ending.map_or(added.len(), |last| last + 1);
+            samples.note_end(ending.map(|last| added[last]));
+        }
+        sample.push(&added[..length], true);
+        sample.push(&added[length..], false);
         Ok(Prefix { end, ids })
     }
 
-    /// How many tokens of a rendered answer are trained: up to its end-of-turn token, without the line break that
-    /// templates write after it and that nobody ever generates.
-    fn answer_length(&self, ids: &[u32]) -> Result<usize, TextError> {
-        let tokenizer = self.tokenizer()?;
-        let ends = |id: &u32| self.end_tokens.contains(id) || tokenizer.is_special(*id);
-        if let Some(last) = ids.iter().rposition(ends)
-            && tokenizer.decode(&ids[last + 1..], false)?.trim().is_empty()
-        {
-            return Ok(last + 1);
+    /// Where the end-of-turn token of a rendered answer is: it is trained, and the line break that templates write
+    /// after it, which nobody ever generates, is not.
+    fn turn_end(&self, ids: &[u32]) -> Result<Option<usize>, TextError> {
+        match ids.iter().rposition(|id| self.ends_a_turn(*id)) {
+            Some(last) if self.is_blank(&ids[last + 1..])? => Ok(Some(last)),
+            _ => Ok(None),
         }
-        Ok(ids.len())
     }
 
-    fn check_prefix(&self, whole: &str, part: &str, turn: usize) -> Result<(), TextError> {
-        if whole.starts_with(part) { Ok(()) } else { Err(self.unstable(part, whole, turn)) }
+    fn ends_a_turn(&self, id: u32) -> bool {
+        self.end_tokens.contains(&id) || self.tokenizer.is_some_and(|tokenizer| tokenizer.is_special(id))
+    }
+
+    fn is_blank(&self, ids: &[u32]) -> Result<bool, TextError> {
+        Ok(self.tokenizer()?.decode(ids, false)?.trim().is_empty())
     }
 
     fn unstable(&self, part: &str, whole: &str, turn: usize) -> TextError {
@@ -309,6 +466,33 @@ impl<'m> TextEncoder<'m> {
 struct Prefix {
     end: usize,
     ids: Vec<u32>,
+}
+
+/// An answer in the chat rendered up to it.
+struct Answer {
+    /// What generation starts from.
+    prompt: String,
+    /// The rendered chat, with this answer as its end.
+    text: String,
+    /// Where the answer begins in it.
+    start: usize,
+    /// Whether the template opens no answer, so that what it writes before one is trained.
+    header_is_trained: bool,
+}
+
+/// Longest text, in characters, that a template may write between an opening and the answer's content.
+const MOST_HEADER: usize = 64;
+/// Bytes that two renderings of the same messages must share at their end to be taken for the same.
+const LEAST_SHARED: usize = 4;
+
+/// Bytes of the longest beginning that two texts share, in whole characters.
+fn shared_beginning(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
+}
+
+/// Bytes of the longest end that two texts share, in whole characters.
+fn shared_end(a: &str, b: &str) -> usize {
+    a.chars().rev().zip(b.chars().rev()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
 }
 
 #[cfg(test)]

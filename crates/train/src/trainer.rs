@@ -57,6 +57,8 @@ impl<'m> Trainer<'m> {
                 adapter
             }
         };
+        let mut adapter = adapter;
+        adapter.config.end_token_ids = plan.end_token_ids(model, &adapter.config.end_token_ids);
         let model_sha256 = model.sha256()?;
         Ok(Self { model, plan, adapter, resumed: None, notes, model_sha256, data_sha256 })
     }

@@ -115,6 +115,12 @@ impl<'r, 'd> TextWriter<'r, 'd> {
         })
     }
 
+    /// Ends texts at these tokens, too: those that an adapter was trained to end with.
+    pub fn with_end_tokens(mut self, ids: &[u32]) -> Self {
+        self.stops.extend(ids);
+        self
+    }
+
     /// Before the first text: where the device is to measure (see [`bft_core::device::Device::measure_when_preparing`]), finds the
     /// fastest kernels for prompts of every size up to the planned one.
     ///

@@ -37,7 +37,7 @@ fn chats_train_their_answers_as_generation_will_meet_them() {
     ];
     let messages: Vec<Message> = turns.iter().map(|(role, content)| Message::new(*role, *content)).collect();
     let text = TextEncoder::new(&model);
-    let sample = text.chat_sample(&messages).unwrap();
+    let sample = text.chat_samples(&messages.clone().into()).unwrap().samples.remove(0);
     let answers: Vec<String> = sample
         .labels
         .split(|label| *label == MASKED)
@@ -46,7 +46,7 @@ fn chats_train_their_answers_as_generation_will_meet_them() {
         .collect();
     assert_eq!(answers, ["Chromosome 17, at 17p13.1.<|im_end|>", "\n\nChromosome 13.<|im_end|>"]);
     for turn in [1, 3] {
-        let prompt = text.chat_prompt(&messages[..turn]).unwrap();
+        let prompt = text.chat_prompt(&messages[..turn].to_vec().into()).unwrap();
         assert_eq!(sample.tokens[..prompt.len()], prompt, "before answer [{turn}]");
     }
     // The template greets with a system turn of its own where there is none.

@@ -443,18 +443,7 @@ pub(crate) fn memory_files(files: &Array) -> BTreeMap<String, Bytes> {
 
 fn data_report(samples: &Samples) -> Value {
     let report = &samples.report;
-    let mut notes = Vec::new();
-    if let Some(first) = report.skipped.first() {
-        let count = report.skipped.len();
-        notes.push(format!("{count} bad rows left out, the first: {first}"));
-    }
-    if let Some(first) = report.untrained.first() {
-        let count = report.untrained.len();
-        notes.push(format!("{count} rows with nothing to train on left out, the first: {first}"));
-    }
-    if report.truncated > 0 {
-        notes.push(format!("{} of {} samples cut to the longest length", report.truncated, report.samples));
-    }
+    let notes: Vec<String> = report.notes().iter().map(ToString::to_string).collect();
     json!({
         "file": report.file,
         "format": report.format,

@@ -43,7 +43,7 @@ impl Session {
         }
         let text = TextEncoder::new(&ready.model);
         let tokens = if options.chat_template {
-            text.chat_prompt(&[Message::new("user", options.prompt)])
+            text.chat_prompt(&vec![Message::new("user", options.prompt)].into())
         } else {
             text.prompt(&options.prompt)
         };
@@ -68,6 +68,7 @@ impl Session {
         let who = if options.adapter { "tuned" } else { "base" };
         let mut writer =
             TextWriter::new(&runner, &ready.model, tokenizer, sampling, new, max_length).map_err(Failure::from)?;
+        writer = writer.with_end_tokens(adapter.map_or(&[], |adapter| &adapter.config.end_token_ids));
         let written = writer
             .go_on(&tokens, &turns, |piece| {
                 self.host.tell(json!({ "event": "token", "who": who, "text": piece }));

@@ -47,7 +47,7 @@ impl<'d> Answerer<'d> {
     pub fn answer(&self, question: &str, opening: &str, most_tokens: usize) -> Result<String> {
         let text = TextEncoder::new(self.model);
         let mut prompt = if self.model.chat_template.is_some() {
-            text.chat_prompt(&[Message::new("user", question)])
+            text.chat_prompt(&vec![Message::new("user", question)].into())
         } else {
             text.prompt(&format!("{question}\n"))
         }

@@ -110,6 +110,7 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
         })?,
         alpha_pattern: pattern(&o, "alpha_pattern", |v| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite()))?,
         base_model: o.str("base_model_name_or_path")?.map(str::to_string),
+        end_token_ids: Vec::new(),
     };
     Ok((config, targets(&o)?))
 }

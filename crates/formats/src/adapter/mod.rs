@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 /// File names of PEFT's layout.
 pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
 pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Where transformers keeps what ends a text; PEFT has no place of its own for it.
+pub(crate) const GENERATION_FILE: &str = "generation_config.json";
 
 /// What stands before the module's own name in PEFT's tensor names.
 const PREFIX: &str = "base_model.model.";
@@ -32,6 +34,9 @@ pub struct AdapterConfig {
     pub alpha_pattern: BTreeMap<String, f32>,
     /// The base model's name or path, as recorded.
     pub base_model: Option<String>,
+    /// Every token that ends a text of the tuned model, where these are more than the base model names; kept in
+    /// `generation_config.json` beside the adapter.
+    pub end_token_ids: Vec<u32>,
 }
 
 impl AdapterConfig {
@@ -46,6 +51,7 @@ impl AdapterConfig {
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             base_model: None,
+            end_token_ids: Vec::new(),
         }
     }
 

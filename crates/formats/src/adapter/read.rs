@@ -7,7 +7,7 @@ use std::path::Path;
 use regex::Regex;
 
 use super::config::Targets;
-use super::{Adapter, AdapterConfig, CONFIG_FILE, LoraPair, PREFIX, WEIGHTS_FILE, config};
+use super::{Adapter, AdapterConfig, CONFIG_FILE, GENERATION_FILE, LoraPair, PREFIX, WEIGHTS_FILE, config};
 use crate::folder::Folder;
 use crate::{FormatError, LINEAR_MODULES, ModelConfig, Result, Source, Tensor, safetensors};
 
@@ -42,6 +42,9 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     let json = folder.require(CONFIG_FILE, "give the folder that PEFT or `bft train` wrote")?;
     let config_file = folder.file(CONFIG_FILE);
     let (mut config, targets) = config::read(&config_file, &json)?;
+    if let Some(json) = folder.get(GENERATION_FILE)? {
+        config.end_token_ids = crate::config::end_tokens(&folder.file(GENERATION_FILE), &json)?;
+    }
     let Some(source) = folder.source(WEIGHTS_FILE)? else {
         let advice = if folder.source("adapter_model.bin")?.is_some() {
             "adapter_model.bin is a Python pickle; load it in PEFT and save it with safe_serialization=True"

@@ -5,9 +5,7 @@ use std::path::Path;
 
 use ::safetensors::tensor::{Dtype, TensorView};
 
-use super::{Adapter, LoraPair, PREFIX, config};
-#[cfg(not(target_arch = "wasm32"))]
-use super::{CONFIG_FILE, WEIGHTS_FILE};
+use super::{Adapter, CONFIG_FILE, GENERATION_FILE, LoraPair, PREFIX, WEIGHTS_FILE, config};
 use crate::{FormatError, Result};
 
 impl Adapter {
@@ -36,18 +34,30 @@ impl Adapter {
             .map_err(|e| FormatError::malformed("adapter", format!("cannot be written: {e}")))
     }
 
-    /// Writes both files, flushed to disk.
+    /// Name and contents of every file of an adapter's folder, the configuration last.
+    pub fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        let mut files = vec![(WEIGHTS_FILE, self.weights()?)];
+        if !self.config.end_token_ids.is_empty() {
+            let json = serde_json::json!({ "eos_token_id": self.config.end_token_ids });
+            files.push((GENERATION_FILE, format!("{json:#}\n").into_bytes()));
+        }
+        files.push((CONFIG_FILE, self.config_json().into_bytes()));
+        Ok(files)
+    }
+
+    /// Writes [`Self::files`], flushed to disk.
     ///
     /// A new folder appears complete or not at all. In a folder that exists (a training run's own
     /// output) each file is replaced whole, the weights first.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let weights = self.weights()?;
-        let json = self.config_json();
+        let files = self.files()?;
+        let write = |folder: &Path| {
+            files.iter().try_for_each(|(name, bytes)| crate::write_atomic(&folder.join(name), |w| w.write_all(bytes)))
+        };
         let fail = |e| FormatError::io("write", dir, e);
         if dir.exists() {
-            crate::write_atomic(&dir.join(WEIGHTS_FILE), |w| w.write_all(&weights))?;
-            return crate::write_atomic(&dir.join(CONFIG_FILE), |w| w.write_all(json.as_bytes()));
+            return write(dir);
         }
         let parent = match dir.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -58,8 +68,7 @@ impl Adapter {
         crate::files::temporary_settings(&mut builder, 0o777);
         let temporary = builder.tempdir_in(parent).map_err(fail)?;
         let inside = temporary.path();
-        crate::write_atomic(&inside.join(WEIGHTS_FILE), |w| w.write_all(&weights))?;
-        crate::write_atomic(&inside.join(CONFIG_FILE), |w| w.write_all(json.as_bytes()))?;
+        write(inside)?;
         std::fs::rename(inside, dir).map_err(fail)?;
         // Renamed away: there is nothing left to delete.
         let _ = temporary.keep();

@@ -1,23 +1,31 @@
-//! Chat templates: messages to the text a model was tuned on.
+//! Chat templates: conversations to the text a model was tuned on.
 //!
-//! Templates are rendered as transformers renders them: Jinja with `trim_blocks` and
-//! `lstrip_blocks`, loop controls, Python's string and list methods, `raise_exception`,
-//! `strftime_now`, a `tojson` that does not escape HTML, and the variables `messages`,
-//! `add_generation_prompt`, `bos_token` and `eos_token`.
+//! Templates are rendered as transformers renders them: Jinja with `trim_blocks` and `lstrip_blocks`, loop controls,
+//! Python's string and list methods, `raise_exception`, `strftime_now`, a `tojson` that does not escape HTML, and the
+//! variables `messages`, `tools`, `documents`, `add_generation_prompt` and every special token that the tokenizer's
+//! configuration names. What transformers passes as None is none here, too.
 
+mod conversation;
 mod python;
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use serde_json::Map;
+
+pub use conversation::{Conversation, Message};
 
 use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result, Tokenizer};
 
 const NAME: &str = "chat_template";
+/// A template of its own for conversations with tools, where a model has one.
+const TOOL_USE: &str = "tool_use";
 
 /// Instructions a template may run; a conversation takes some hundred for each turn.
 const FUEL: u64 = 1_000_000;
@@ -26,34 +34,28 @@ const FUEL: u64 = 1_000_000;
 #[cfg(not(target_arch = "wasm32"))]
 const STACK: usize = 64 << 20;
 
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, or whatever else the template knows.
-    pub role: String,
-    /// The text of the turn.
-    pub content: String,
-}
-
-impl Message {
-    /// A turn of `role` that says `content`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-}
+/// Variables that a template always has and that nobody may set.
+pub const RESERVED_VARIABLES: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 
 /// A model's own Jinja chat template; cheap to clone.
 #[derive(Clone)]
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     source: Arc<str>,
-    bos_token: Option<String>,
-    eos_token: Option<String>,
+    /// Whether there are `{% generation %}` blocks.
+    marked: bool,
+    /// Special tokens, and then what a user sets.
+    variables: Map<String, serde_json::Value>,
 }
 
 impl ChatTemplate {
-    /// Compiles a template; `bos_token` and `eos_token` are what its variables of that name hold.
-    pub fn new(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Self> {
+    /// Compiles a template. `special_tokens` are variables that it can read: `bos_token`, `eos_token` and their like.
+    pub fn new(source: &str, special_tokens: &BTreeMap<String, String>) -> Result<Self> {
+        Self::with_tool_use(source, None, special_tokens)
+    }
+
+    /// As [`Self::new`], with another template for conversations that have tools.
+    fn with_tool_use(source: &str, tool_use: Option<&str>, special_tokens: &BTreeMap<String, String>) -> Result<Self> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| FormatError::ChatTemplate(format!("Jinja's syntax: {e}")))?);
@@ -65,36 +67,115 @@ impl ChatTemplate {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", python::strftime_now);
-        environment
-            .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(|e| FormatError::ChatTemplate(format!("cannot be compiled: {}", one_line(&e))))?;
-        Ok(Self {
-            environment: Arc::new(environment),
-            source: source.into(),
-            bos_token: bos_token.map(str::to_string),
-            eos_token: eos_token.map(str::to_string),
-        })
+        let mut marked = false;
+        for (name, source) in [(NAME, Some(source)), (TOOL_USE, tool_use)] {
+            let Some(source) = source else { continue };
+            let rewritten = with_generation_marks(source);
+            marked |= rewritten != source;
+            environment
+                .add_template_owned(name, rewritten)
+                .map_err(|e| FormatError::ChatTemplate(format!("cannot be compiled: {}", one_line(&e))))?;
+        }
+        let variables = special_tokens.iter().map(|(name, token)| (name.clone(), token.clone().into())).collect();
+        Ok(Self { environment: Arc::new(environment), source: source.into(), marked, variables })
+    }
+
+    /// The same template with further variables, which win over special tokens of the same name.
+    ///
+    /// # Errors
+    /// [`FormatError::ChatTemplate`] for a name of [`RESERVED_VARIABLES`].
+    pub fn with_variables(mut self, variables: &Map<String, serde_json::Value>) -> Result<Self> {
+        if let Some(name) = variables.keys().find(|name| RESERVED_VARIABLES.contains(&name.as_str())) {
+            let problem = format!("cannot be given the variable {name}, which it has from the conversation");
+            return Err(FormatError::ChatTemplate(problem));
+        }
+        self.variables.extend(variables.clone());
+        Ok(self)
     }
 
     /// Text of a conversation; `add_generation_prompt` ends it with the opening of an assistant's turn.
     ///
-    /// A template may refuse a conversation (roles that do not alternate, a system turn it does not
-    /// know); the error then carries its own words.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let turn = |m: &Message| Value::from_pairs([("role", &*m.role), ("content", &*m.content)]);
-        let turns: Vec<Value> = messages.iter().map(turn).collect();
-        // A token the model lacks is undefined, which prints as nothing, rather than none.
-        let defined = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
-        let render = || {
-            self.environment.get_template(NAME)?.render(context! {
-                messages => &turns,
-                add_generation_prompt => add_generation_prompt,
-                bos_token => defined(&self.bos_token),
-                eos_token => defined(&self.eos_token),
-            })
+    /// A template may refuse a conversation (roles that do not alternate, a system turn it does not know); the error
+    /// then carries its own words.
+    pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
+        self.render_turns(conversation, &conversation.messages, add_generation_prompt)
+    }
+
+    /// As [`Self::render`], with other turns in place of the conversation's own.
+    pub fn render_turns(
+        &self,
+        conversation: &Conversation,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        self.render_with(conversation, messages, add_generation_prompt, ["", ""])
+    }
+
+    /// Text of a whole conversation and the byte ranges that lie in the template's `{% generation %}` blocks, in order;
+    /// none where the template has no such block, or one that the text does not show where it stands.
+    pub fn render_marked(&self, conversation: &Conversation) -> Result<Option<(String, Vec<Range<usize>>)>> {
+        if !self.marked {
+            return Ok(None);
+        }
+        let text = self.render(conversation, false)?;
+        // Code points that are no characters: a text that holds these very two is not worth more care.
+        let marks = ['\u{fdd0}', '\u{fdd1}'];
+        if text.contains(marks) {
+            return Ok(None);
+        }
+        let [start, end] = marks.map(String::from);
+        let marked = self.render_with(conversation, &conversation.messages, false, [&start, &end])?;
+        let mut plain = String::with_capacity(text.len());
+        let mut spans = Vec::new();
+        let mut open = None;
+        for piece in marked.split_inclusive(marks) {
+            plain.push_str(piece.trim_end_matches(marks));
+            match (piece.chars().next_back(), open) {
+                (Some('\u{fdd0}'), None) => open = Some(plain.len()),
+                (Some('\u{fdd1}'), Some(from)) => {
+                    spans.push(from..plain.len());
+                    open = None;
+                }
+                (Some('\u{fdd0}' | '\u{fdd1}'), _) => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok((plain == text && open.is_none()).then_some((text, spans)))
+    }
+
+    fn render_with(
+        &self,
+        conversation: &Conversation,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        marks: [&str; 2],
+    ) -> Result<String> {
+        let own = &conversation.variables;
+        if let Some(name) = own.keys().find(|name| RESERVED_VARIABLES.contains(&name.as_str())) {
+            let problem = format!("cannot be given the variable {name}, which it has from the conversation");
+            return Err(FormatError::ChatTemplate(problem));
+        }
+        let variables =
+            self.variables.iter().chain(own).map(|(name, value)| (name.as_str(), Value::from(Serde(value))));
+        let list = |values: &Option<Vec<serde_json::Value>>| match values {
+            Some(values) => Value::from(Serde(values)),
+            None => Value::from(()),
         };
+        let context = Value::from_pairs(variables.chain([
+            ("messages", Value::from(Serde(messages))),
+            ("tools", list(&conversation.tools)),
+            ("documents", list(&conversation.documents)),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            (MARKS[0], Value::from(marks[0])),
+            (MARKS[1], Value::from(marks[1])),
+        ]));
+        let name = match &conversation.tools {
+            Some(_) if self.environment.get_template(TOOL_USE).is_ok() => TOOL_USE,
+            _ => NAME,
+        };
+        let render = || self.environment.get_template(name)?.render(context);
         self.with_stack(render).map_err(|e| {
-            let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).take(8).collect();
+            let roles: Vec<&str> = messages.iter().map(Message::role).take(8).collect();
             let more = if messages.len() > roles.len() { ", …" } else { "" };
             FormatError::ChatTemplate(format!(
                 "cannot render {} messages (roles {}{more}): {}",
@@ -144,12 +225,11 @@ impl ChatTemplate {
 
     /// The template of a model's folder: `chat_template.jinja`, or the one in `tokenizer_config.json`.
     pub(crate) fn from_folder(folder: &Folder, tokenizer: Option<&Tokenizer>) -> Result<Option<Self>> {
-        let bos = tokenizer.and_then(Tokenizer::bos_token);
-        let eos = tokenizer.and_then(Tokenizer::eos_token);
-        if let Some(bytes) = folder.get("chat_template.jinja")? {
-            let source = std::str::from_utf8(&bytes)
-                .map_err(|_| FormatError::malformed(folder.file("chat_template.jinja"), "is not UTF-8 text"))?;
-            return Self::new(source, bos, eos).map(Some);
+        let none = BTreeMap::new();
+        let special = tokenizer.map_or(&none, Tokenizer::special_tokens);
+        if let Some(source) = template_file(folder, "chat_template.jinja")? {
+            let tool_use = template_file(folder, "additional_chat_templates/tool_use.jinja")?;
+            return Self::with_tool_use(&source, tool_use.as_deref(), special).map(Some);
         }
         let Some(json) = folder.get("tokenizer_config.json")? else {
             return Ok(None);
@@ -157,9 +237,19 @@ impl ChatTemplate {
         let file = folder.file("tokenizer_config.json");
         let map = parse_object(&file, &json)?;
         match template_source(&Object::new(&file, &map))? {
-            Some(source) => Self::new(&source, bos, eos).map(Some),
+            Some((source, tool_use)) => Self::with_tool_use(&source, tool_use.as_deref(), special).map(Some),
             None => Ok(None),
         }
+    }
+}
+
+fn template_file(folder: &Folder, name: &str) -> Result<Option<String>> {
+    let Some(bytes) = folder.get(name)? else {
+        return Ok(None);
+    };
+    match String::from_utf8(bytes.to_vec()) {
+        Ok(source) => Ok(Some(source)),
+        Err(_) => Err(FormatError::malformed(folder.file(name), "is not UTF-8 text")),
     }
 }
 
@@ -169,23 +259,25 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
-/// `chat_template` as a string, or the default one of a list of named templates.
-fn template_source(config: &Object) -> Result<Option<String>> {
+/// `chat_template` as a string, or of a list of named templates the default one and the one for tools.
+fn template_source(config: &Object) -> Result<Option<(String, Option<String>)>> {
     use serde_json::Value as Json;
     let text = |value: Option<&Json>| value.and_then(Json::as_str).map(str::to_string);
     match config.get("chat_template") {
         None => Ok(None),
-        Some(Json::String(source)) => Ok(Some(source.clone())),
-        Some(Json::Array(named)) => {
-            let default = named.iter().find(|t| t.get("name").and_then(Json::as_str) == Some("default"));
-            let chosen = default.or(if named.len() == 1 { named.first() } else { None });
-            text(chosen.and_then(|t| t.get("template"))).map(Some).ok_or_else(|| {
-                FormatError::malformed(
+        Some(Json::String(source)) => Ok(Some((source.clone(), None))),
+        Some(Json::Array(list)) => {
+            let named = |name: &str| list.iter().find(|t| t.get("name").and_then(Json::as_str) == Some(name));
+            let source = |entry: Option<&Json>| text(entry.and_then(|t| t.get("template")));
+            let chosen = named("default").or(if list.len() == 1 { list.first() } else { None });
+            match source(chosen) {
+                Some(default) => Ok(Some((default, source(named(TOOL_USE))))),
+                None => Err(FormatError::malformed(
                     config.file,
                     "chat_template is a list of named templates without one named \"default\"; \
                      put the one to use into chat_template.jinja",
-                )
-            })
+                )),
+            }
         }
         Some(other) => Err(FormatError::malformed(
             config.file,
@@ -194,10 +286,14 @@ fn template_source(config: &Object) -> Result<Option<String>> {
     }
 }
 
+/// Variables that hold the marks around what a `{% generation %}` block prints, or nothing.
+const MARKS: [&str; 2] = ["bft_generation_begins", "bft_generation_ends"];
+
 /// transformers' own `{% generation %}` blocks mark assistant text and print what they hold.
 ///
-/// They become `{% if true %}` blocks, which do just that and keep the white-space marks.
-fn without_generation_tags(source: &str) -> String {
+/// They become plain blocks with a variable at either end. White space is cut by the first tag on the left side and by
+/// the last one on the right side, as the one tag in their place did; `with` keeps assignments inside, as there.
+fn with_generation_marks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
@@ -205,11 +301,17 @@ fn without_generation_tags(source: &str) -> String {
             break;
         };
         let (before, tag) = (&rest[..start], &rest[start..start + length]);
-        let word = tag.trim_start_matches(['{', '%', '-', '+']).trim_end_matches(['-', '+']).trim();
+        let inside = &tag["{%".len()..];
+        let left = if inside.starts_with(['-', '+']) { &inside[..1] } else { "" };
+        let right = if inside.ends_with(['-', '+']) { &inside[inside.len() - 1..] } else { "" };
         out.push_str(before);
-        match word {
-            "generation" => out.push_str(&tag.replace("generation", "if true")),
-            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endif")),
+        match inside.trim_matches(['-', '+']).trim() {
+            "generation" => {
+                out.push_str(&format!("{{%{left} if true %}}{{{{ {} }}}}{{% with {right}", MARKS[0]));
+            }
+            "endgeneration" => {
+                out.push_str(&format!("{{%{left} endwith %}}{{{{ {} }}}}{{% endif {right}", MARKS[1]));
+            }
             _ => out.push_str(tag),
         }
         rest = &rest[start + length..];

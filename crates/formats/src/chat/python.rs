@@ -1,5 +1,6 @@
 //! The pieces of Python that chat templates call: `json.dumps` and `strftime`.
 
+use chrono::format::{Item, StrftimeItems};
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Error, ErrorKind};
 
@@ -75,113 +76,21 @@ fn write_string(text: &str, ascii: bool, out: &mut String) {
     }
 }
 
-/// The function `strftime_now`: the current time, in UTC, in C's format letters.
+/// The function `strftime_now`: Python's `datetime.now().strftime(format)`, the time on the wall where the program or
+/// the browser runs.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
-    let now =
-        seconds_since_epoch().ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "strftime_now needs a clock"))?;
-    strftime(format, now)
+    strftime(format, chrono::Local::now().naive_local())
 }
 
-#[cfg(not(target_arch = "wasm32"))]
-fn seconds_since_epoch() -> Option<u64> {
-    let now = std::time::SystemTime::now();
-    now.duration_since(std::time::UNIX_EPOCH).ok().map(|d| d.as_secs())
-}
-
-/// The standard library has no clock on this target.
-#[cfg(target_arch = "wasm32")]
-fn seconds_since_epoch() -> Option<u64> {
-    None
-}
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-/// The epoch was a Thursday.
-const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-
-fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
-    let (year, month, day, day_of_year) = civil(days);
-    let (month_name, day_name) = (MONTHS[month - 1], DAYS[(days % 7) as usize]);
-    let half_day = if hour % 12 == 0 { 12 } else { hour % 12 };
-    let mut out = String::new();
-    let mut letters = format.chars();
-    while let Some(c) = letters.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let mut letter = letters.next();
-        // glibc's "no padding".
-        let bare = letter == Some('-');
-        if bare {
-            letter = letters.next();
-        }
-        let two = |n: u64| {
-            if bare { n.to_string() } else { format!("{n:02}") }
-        };
-        let text = match letter {
-            Some('Y') => year.to_string(),
-            Some('y') => two(year % 100),
-            Some('m') => two(month as u64),
-            Some('d') => two(day),
-            Some('e') => format!("{day:2}"),
-            Some('H') => two(hour),
-            Some('I') => two(half_day),
-            Some('M') => two(minute),
-            Some('S') => two(second),
-            Some('j') => format!("{day_of_year:03}"),
-            Some('p') => if hour < 12 { "AM" } else { "PM" }.to_string(),
-            Some('B') => month_name.to_string(),
-            Some('b' | 'h') => month_name[..3].to_string(),
-            Some('A') => day_name.to_string(),
-            Some('a') => day_name[..3].to_string(),
-            Some('F') => format!("{year}-{month:02}-{day:02}"),
-            Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
-            Some('Z') => "UTC".to_string(),
-            Some('z') => "+0000".to_string(),
-            Some('%') => "%".to_string(),
-            other => {
-                let letter = other.map_or_else(String::new, String::from);
-                let message = format!("strftime_now does not know %{letter}");
-                return Err(Error::new(ErrorKind::InvalidOperation, message));
-            }
-        };
-        out.push_str(&text);
+fn strftime(format: &str, now: chrono::NaiveDateTime) -> Result<String, Error> {
+    // A time without a zone has no zone to print.
+    let format = format.replace("%Z", "").replace("%z", "");
+    let items: Vec<Item> = StrftimeItems::new(&format).collect();
+    if items.contains(&Item::Error) {
+        let problem = format!("strftime_now does not know all of {format:?}");
+        return Err(Error::new(ErrorKind::InvalidOperation, problem));
     }
-    Ok(out)
-}
-
-/// Year, month, day of the month and day of the year of a day since 1970, all but the year from 1.
-fn civil(mut days: u64) -> (u64, usize, u64, u64) {
-    let mut year = 1970;
-    let leap = |y: u64| (y.is_multiple_of(4) && !y.is_multiple_of(100)) || y.is_multiple_of(400);
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let day_of_year = days + 1;
-    let february = 28 + u64::from(leap(year));
-    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while days >= lengths[month] {
-        days -= lengths[month];
-        month += 1;
-    }
-    (year, month + 1, days + 1, day_of_year)
+    Ok(now.format_with_items(items.into_iter()).to_string())
 }
 
 #[cfg(test)]
@@ -190,15 +99,16 @@ mod tests {
 
     #[test]
     fn dates_are_pythons() {
+        let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0).unwrap().naive_utc();
         // datetime.fromtimestamp(1709210096, UTC), a leap day.
-        let format = "%d %b %Y %A %j %H:%M:%S %I%p %-d %y %B %F %%";
+        let format = "%d %b %Y %A %j %H:%M:%S %I%p %-d %y %B %F %%%z%Z";
         assert_eq!(
-            strftime(format, 1_709_210_096).unwrap(),
+            strftime(format, at(1_709_210_096)).unwrap(),
             "29 Feb 2024 Thursday 060 12:34:56 12PM 29 24 February 2024-02-29 %"
         );
-        assert_eq!(strftime("%a %d %B %Y", 1_798_761_599).unwrap(), "Thu 31 December 2026");
-        assert!(strftime("%Q", 0).unwrap_err().to_string().contains("%Q"));
-        assert!(strftime("%", 0).is_err());
+        assert_eq!(strftime("%a %d %B %Y", at(1_798_761_599)).unwrap(), "Thu 31 December 2026");
+        assert!(strftime("%Q", at(0)).unwrap_err().to_string().contains("%Q"));
+        assert!(strftime("%", at(0)).is_err());
     }
 
     #[test]

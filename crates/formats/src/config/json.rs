@@ -31,20 +31,30 @@ impl ModelConfig {
         Ok(config)
     }
 
+    /// Adds end tokens that are not there yet.
+    pub fn add_end_tokens(&mut self, ids: &[u32]) {
+        for id in ids {
+            if !self.eos_token_ids.contains(id) {
+                self.eos_token_ids.push(*id);
+            }
+        }
+    }
+
     /// Adds the end tokens that `generation_config.json` names; `file` names it in messages.
     pub fn add_generation_config(&mut self, file: &str, json: &[u8]) -> Result<()> {
         let map = parse_object(file, json)?;
         let object = Object::new(file, &map);
-        for id in token_ids(&object, "eos_token_id")? {
-            if !self.eos_token_ids.contains(&id) {
-                self.eos_token_ids.push(id);
-            }
-        }
+        self.add_end_tokens(&token_ids(&object, "eos_token_id")?);
         if self.bos_token_id.is_none() {
             self.bos_token_id = token_ids(&object, "bos_token_id")?.first().copied();
         }
         Ok(())
     }
+}
+
+/// The end tokens that a `generation_config.json` names.
+pub(crate) fn end_tokens(file: &str, json: &[u8]) -> Result<Vec<u32>> {
+    token_ids(&Object::new(file, &parse_object(file, json)?), "eos_token_id")
 }
 
 fn architecture(o: &Object) -> Result<Architecture> {

@@ -2,6 +2,8 @@
 
 mod json;
 
+pub(crate) use json::end_tokens;
+
 use crate::{FormatError, Result};
 
 /// Largest dimension accepted: element indices within a row or column fit 31 bits.

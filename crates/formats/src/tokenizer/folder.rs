@@ -1,9 +1,11 @@
 //! `tokenizer.json` and the settings beside it.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use tokenizers::{PostProcessorWrapper, Tokenizer as Inner};
 
-use super::{EndRule, Ends, Tokenizer};
+use super::{EndRule, Ends, SPECIAL_TOKENS, Tokenizer};
 use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
@@ -130,14 +132,17 @@ impl Tokenizer {
         let older = Object::new(&older_file, &older_map);
         let token =
             |key: &str| -> Result<Option<&str>> { Ok(special_token(&config, key)?.or(special_token(&older, key)?)) };
-        let (bos, eos) = (token("bos_token")?, token("eos_token")?);
+        let mut named = BTreeMap::new();
+        for name in SPECIAL_TOKENS {
+            named.extend(token(name)?.map(|token| (name.to_owned(), token.to_owned())));
+        }
         let (add_bos, add_eos) = (config.bool("add_bos_token")?, config.bool("add_eos_token")?);
         // As in transformers: either setting replaces the file's own post-processor.
         let rule = match (add_bos, add_eos) {
             (None, None) => EndRule::Ids(ends),
             (bos, eos) => EndRule::Tokens { bos: bos.unwrap_or(false), eos: eos.unwrap_or(false) },
         };
-        Ok(Some(Self::new(inner, bos, eos, rule)))
+        Ok(Some(Self::new(inner, named, rule)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tokenizer inside a GGUF file, rebuilt to split and merge as the model's `tokenizer.json` does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
@@ -26,6 +26,18 @@ mod kinds {
     pub const CONTROL: i64 = 3;
     pub const USER_DEFINED: i64 = 4;
 }
+
+/// Special tokens: transformers' name, the metadata's key, and the id in a SentencePiece vocabulary that names none.
+const SPECIAL_TOKENS: [(&str, &str, Option<u32>); 7] = [
+    ("bos_token", "bos_token_id", Some(1)),
+    ("eos_token", "eos_token_id", Some(2)),
+    ("unk_token", "unknown_token_id", None),
+    // ggml's own spelling.
+    ("sep_token", "seperator_token_id", None),
+    ("pad_token", "padding_token_id", None),
+    ("cls_token", "cls_token_id", None),
+    ("mask_token", "mask_token_id", None),
+];
 
 /// Longest vocabulary entry that merges are made for, in bytes; real ones are far shorter.
 const MAX_PIECE: usize = 256;
@@ -69,14 +81,16 @@ impl Tokenizer {
         };
         inner.add_tokens(&source.added_tokens());
 
-        let default_id = |id: u32| if model == "llama" { Some(id) } else { None };
-        let bos = source.token("bos_token_id", default_id(1))?;
-        let eos = source.token("eos_token_id", default_id(2))?;
+        let mut named = BTreeMap::new();
+        for (name, key, llama) in SPECIAL_TOKENS {
+            let default = llama.filter(|_| model == "llama");
+            named.extend(source.token(key, default)?.map(|token| (name.to_owned(), token.to_owned())));
+        }
         let rule = EndRule::Tokens {
             bos: source.bool("add_bos_token")?.unwrap_or(add_bos),
             eos: source.bool("add_eos_token")?.unwrap_or(false),
         };
-        Ok(Some(Self::new(inner, bos, eos, rule)))
+        Ok(Some(Self::new(inner, named, rule)))
     }
 }
 

@@ -6,13 +6,18 @@ mod gguf;
 mod stream;
 mod wordpiece;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use stream::StreamDecoder;
 use tokenizers::Tokenizer as Inner;
 
 use crate::{FormatError, Result};
+
+/// Special tokens that a tokenizer's configuration may name, by the names that chat templates know them under.
+const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Token ids that are put around a text when special tokens are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,8 @@ struct Parts {
     /// One more than the largest id.
     vocab_size: usize,
     special: BTreeSet<u32>,
+    /// `bos_token` and its like, as chat templates know them.
+    named: BTreeMap<String, String>,
     bos: Option<(String, u32)>,
     eos: Option<(String, u32)>,
     ends: Ends,
@@ -58,13 +65,14 @@ impl Tokenizer {
     /// folder reads both.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
         let (inner, ends) = folder::parse(file, json)?;
-        Ok(Self::new(inner, None, None, EndRule::Ids(ends)))
+        Ok(Self::new(inner, BTreeMap::new(), EndRule::Ids(ends)))
     }
 
-    fn new(inner: Inner, bos: Option<&str>, eos: Option<&str>, rule: EndRule) -> Self {
+    /// `named` are special tokens by the names of [`Self::special_tokens`].
+    fn new(inner: Inner, named: BTreeMap<String, String>, rule: EndRule) -> Self {
         let largest = inner.get_vocab(true).into_values().max();
-        let known = |token: Option<&str>| token.and_then(|t| inner.token_to_id(t).map(|id| (t.to_string(), id)));
-        let (bos, eos) = (known(bos), known(eos));
+        let known = |name: &str| named.get(name).and_then(|t| inner.token_to_id(t).map(|id| (t.clone(), id)));
+        let (bos, eos) = (known("bos_token"), known("eos_token"));
         let added = inner.get_added_tokens_decoder();
         let id_if = |wanted: bool, token: &Option<(String, u32)>| -> Vec<u32> {
             token.iter().filter(|_| wanted).map(|(_, id)| *id).collect()
@@ -83,6 +91,7 @@ impl Tokenizer {
                 byte_level: bytes::decoder_has(&inner, "ByteLevel"),
                 byte_fallback: bytes::decoder_has(&inner, "ByteFallback"),
                 inner,
+                named,
                 bos,
                 eos,
                 ends,
@@ -106,6 +115,22 @@ impl Tokenizer {
         }
         let Ends { first, last } = &self.parts.ends;
         Ok([first, ids, last].concat())
+    }
+
+    /// Ids of `text` and, for each, the bytes of the text that it stands for; nothing is added at either end.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+        let encoding = self
+            .parts
+            .inner
+            .encode(text, false)
+            .map_err(|e| FormatError::Tokenizer(format!("cannot encode the text: {e}")))?;
+        let offsets = encoding.get_offsets().iter().map(|(start, end)| *start..*end).collect();
+        Ok((encoding.get_ids().to_vec(), offsets))
+    }
+
+    /// Ids that this tokenizer puts before a whole text.
+    pub fn first_ids(&self) -> &[u32] {
+        &self.parts.ends.first
     }
 
     /// As [`Self::encode`] with special tokens, but at most `longest` ids: the text itself is cut, its end tokens stay.
@@ -177,6 +202,12 @@ impl Tokenizer {
     /// True for control tokens, which decoding can leave out.
     pub fn is_special(&self, id: u32) -> bool {
         self.parts.special.contains(&id)
+    }
+
+    /// Special tokens by the names that chat templates know them under: `bos_token`, `eos_token`, `pad_token` and their
+    /// like; only those that the tokenizer's files name.
+    pub fn special_tokens(&self) -> &BTreeMap<String, String> {
+        &self.parts.named
     }
 
     /// Token that begins a text, where the tokenizer has one.

@@ -1,5 +1,7 @@
 //! BERT's tokenizer from its `vocab.txt` alone.
 
+use std::collections::BTreeMap;
+
 use serde_json::Map;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
@@ -63,6 +65,6 @@ impl Tokenizer {
             .with_normalizer(Some(BertNormalizer::new(true, chinese, accents, lower)))
             .with_pre_tokenizer(Some(BertPreTokenizer));
         inner.add_special_tokens(&known);
-        Ok(Some(Self::new(inner, None, None, EndRule::Ids(ends))))
+        Ok(Some(Self::new(inner, BTreeMap::new(), EndRule::Ids(ends))))
     }
 }

@@ -23,9 +23,9 @@ pub(super) fn content(row: &Map<String, Value>) -> Result<(RowFormat, RowContent
     let format = format(row)?;
     let content = match format {
         RowFormat::Tokens => tokens(row)?,
-        RowFormat::Messages => RowContent::Chat(messages(row)?),
-        RowFormat::Conversations => RowContent::Chat(conversations(row)?),
-        RowFormat::Instruction => RowContent::Chat(instruction(row)?),
+        RowFormat::Messages => RowContent::Chat(messages(row)?.into()),
+        RowFormat::Conversations => RowContent::Chat(conversations(row)?.into()),
+        RowFormat::Instruction => RowContent::Chat(instruction(row)?.into()),
         RowFormat::PromptCompletion => {
             RowContent::PromptCompletion { prompt: string(row, "prompt")?, completion: filled(row, "completion")? }
         }
@@ -147,7 +147,7 @@ fn instruction(row: &Map<String, Value>) -> Result<Vec<Message>, RowProblem> {
         value => text_at(value, || "input".into())?,
     };
     let question = if input.is_empty() { instruction } else { format!("{instruction}\n\n{input}") };
-    Ok(vec![Message { role: "user".into(), content: question }, Message { role: "assistant".into(), content: output }])
+    Ok(vec![Message::new("user", question), Message::new("assistant", output)])
 }
 
 fn messages(row: &Map<String, Value>) -> Result<Vec<Message>, RowProblem> {
@@ -214,7 +214,7 @@ fn turns(
         if content.is_empty() && role == "assistant" {
             return Err(RowProblem::Empty { path: path(what) });
         }
-        messages.push(Message { role: role.into(), content });
+        messages.push(Message::new(role, content));
     }
     Ok(messages)
 }

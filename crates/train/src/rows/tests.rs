@@ -17,7 +17,7 @@ fn only(text: &str) -> RowContent {
 }
 
 fn chat(turns: &[(&str, &str)]) -> RowContent {
-    RowContent::Chat(turns.iter().map(|(role, content)| Message::new(*role, *content)).collect())
+    RowContent::Chat(turns.iter().map(|(role, content)| Message::new(*role, *content)).collect::<Vec<_>>().into())
 }
 
 #[test]

@@ -8,6 +8,13 @@ fn chatml() -> Model {
     model(Some(tokenizer(Around::Nothing)), Some(template(CHATML)))
 }
 
+/// The one sample of a chat.
+fn chat_sample(model: &Model, chat: &Chat) -> Result<LabelledTokens, TextError> {
+    let mut made = TextEncoder::new(model).chat_samples(chat)?;
+    assert_eq!((made.samples.len(), made.alone), (1, 0));
+    Ok(made.samples.remove(0))
+}
+
 /// The trained stretches of a sample, as text.
 fn trained(model: &Model, sample: &LabelledTokens) -> Vec<String> {
     let tokenizer = model.tokenizer.as_ref().unwrap();
@@ -40,9 +47,9 @@ fn a_chat_trains_every_answer_with_its_end_of_turn_token_and_nothing_else() {
         ("user", "Which chromosome?"),
         ("assistant", "17"),
     ]);
-    let sample = TextEncoder::new(&model).chat_sample(&messages).unwrap();
+    let sample = chat_sample(&model, &messages).unwrap();
     assert_eq!(trained(&model, &sample), ["Yes.<|im_end|>", "17<|im_end|>"]);
-    let whole = model.chat_template.as_ref().unwrap().render(&messages, false).unwrap();
+    let whole = model.chat_template.as_ref().unwrap().render(&messages.conversation, false).unwrap();
     assert_eq!(text_of(&model, &sample), whole);
     assert_eq!(sample.tokens, model.tokenizer.as_ref().unwrap().encode(&whole, false).unwrap());
 }
@@ -53,8 +60,8 @@ fn a_chat_begins_with_the_very_ids_that_generation_starts_from() {
     let text = TextEncoder::new(&model);
     // The template's line break and the answer's would merge into one token that generation cannot reach.
     let messages = chat(&[("user", "Go on"), ("assistant", "\nthe end"), ("user", "More"), ("assistant", "no")]);
-    let prompt = text.chat_prompt(&messages[..1]).unwrap();
-    let sample = text.chat_sample(&messages).unwrap();
+    let prompt = text.chat_prompt(&chat(&[("user", "Go on")]).conversation).unwrap();
+    let sample = chat_sample(&model, &messages).unwrap();
     assert_eq!(sample.tokens[..prompt.len()], prompt);
     assert!(sample.labels[..prompt.len()].iter().all(|l| *l == MASKED));
     assert_eq!(trained(&model, &sample), ["\nthe end<|im_end|>", "no<|im_end|>"]);
@@ -63,10 +70,9 @@ fn a_chat_begins_with_the_very_ids_that_generation_starts_from() {
 #[test]
 fn a_chat_without_an_answer_trains_nothing_and_a_trailing_question_is_masked() {
     let model = chatml();
-    let text = TextEncoder::new(&model);
-    let asked = text.chat_sample(&chat(&[("user", "Hm?")])).unwrap();
+    let asked = chat_sample(&model, &chat(&[("user", "Hm?")])).unwrap();
     assert!(!asked.tokens.is_empty() && asked.labels.iter().all(|l| *l == MASKED));
-    let sample = text.chat_sample(&chat(&[("user", "a"), ("assistant", "b"), ("user", "c")])).unwrap();
+    let sample = chat_sample(&model, &chat(&[("user", "a"), ("assistant", "b"), ("user", "c")])).unwrap();
     assert_eq!(trained(&model, &sample), ["b<|im_end|>"]);
 }
 
@@ -75,32 +81,125 @@ fn without_an_end_of_turn_token_the_whole_rendered_answer_is_trained() {
     let plain = "{%- for m in messages -%}{{ m['role'] + ': ' + m['content'] + '\n' }}{%- endfor -%}\
                  {%- if add_generation_prompt -%}{{ 'assistant: ' }}{%- endif -%}";
     let model = model(Some(tokenizer(Around::Nothing)), Some(template(plain)));
-    let sample = TextEncoder::new(&model).chat_sample(&chat(&[("user", "a"), ("assistant", "b")])).unwrap();
+    let sample = chat_sample(&model, &chat(&[("user", "a"), ("assistant", "b")])).unwrap();
     assert_eq!(trained(&model, &sample), ["b\n"]);
 }
 
+/// Thoughts are shown for the last message only, as Qwen3's template does.
+const FORGETFUL: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' }}{%- if loop.last and m['role'] == 'assistant' -%}\
+                         {{ '<think></think>' }}{%- endif -%}{{ m['content'] + '<|im_end|>' }}{%- endfor -%}\
+                         {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}";
+
 #[test]
-fn a_template_that_rewrites_earlier_turns_is_refused_by_turn() {
-    // Thoughts are shown for the last message only, as Qwen3's template does.
-    let forgetful = "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' }}{%- if loop.last -%}\
-                     {{ '<think></think>' }}{%- endif -%}{{ m['content'] + '<|im_end|>' }}{%- endfor -%}\
-                     {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}";
-    let model = model(Some(tokenizer(Around::Nothing)), Some(template(forgetful)));
+fn an_answer_that_later_turns_rewrite_becomes_a_sample_of_its_own() {
+    let model = model(Some(tokenizer(Around::Nothing)), Some(template(FORGETFUL)));
     let turns = chat(&[("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]);
-    let error = TextEncoder::new(&model).chat_sample(&turns).unwrap_err();
-    assert!(error.is_about_the_row());
-    let message = error.to_string();
-    assert!(message.contains("answer [1]") && message.contains("<think>"), "{message}");
-    assert!(message.contains("end each row with its only answer"), "{message}");
+    let made = TextEncoder::new(&model).chat_samples(&turns).unwrap();
+    assert_eq!((made.samples.len(), made.alone, made.endless), (2, 1, 0));
+    let [whole, alone] = [&made.samples[0], &made.samples[1]];
+    let start = "<|im_start|>user\na<|im_end|><|im_start|>assistant\n";
+    assert_eq!(text_of(&model, alone), format!("{start}<think></think>b<|im_end|>"));
+    assert_eq!(trained(&model, alone), ["<think></think>b<|im_end|>"]);
+    let rest = "b<|im_end|><|im_start|>user\nc<|im_end|><|im_start|>assistant\n<think></think>d<|im_end|>";
+    assert_eq!(text_of(&model, whole), format!("{start}{rest}"));
+    assert_eq!(trained(&model, whole), ["<think></think>d<|im_end|>"]);
 }
 
 #[test]
-fn an_opening_that_the_finished_turn_lacks_is_refused() {
-    let opening = "{%- for m in messages -%}{{ '<|im_start|>' + m['content'] }}{%- endfor -%}\
+fn where_the_last_turn_is_shown_otherwise_its_answer_follows_what_generation_starts_from() {
+    // The system's words go before the last message where that is a question, and nowhere else, as Mistral's do.
+    let source = "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{%- if loop.last and messages[0]['role'] == 'system' -%}\
+                  {{ '[INST] ' + messages[0]['content'] + '\n\n' + m['content'] + '[/INST]' }}{%- else -%}\
+                  {{ '[INST] ' + m['content'] + '[/INST]' }}{%- endif -%}{%- elif m['role'] == 'assistant' -%}\
+                  {{ ' ' + m['content'] + '<|im_end|>' }}{%- endif -%}{%- endfor -%}";
+    let model = model(Some(tokenizer(Around::Nothing)), Some(template(source)));
+    let turns = chat(&[("system", "Be brief."), ("user", "the gene?"), ("assistant", "TP53")]);
+    let made = TextEncoder::new(&model).chat_samples(&turns).unwrap();
+    assert_eq!((made.samples.len(), made.alone), (1, 1));
+    let expected = "[INST] Be brief.\n\nthe gene?[/INST] TP53<|im_end|>";
+    assert_eq!(text_of(&model, &made.samples[0]), expected);
+    assert_eq!(trained(&model, &made.samples[0]), [" TP53<|im_end|>"]);
+}
+
+#[test]
+fn an_answer_without_a_place_is_refused_by_turn() {
+    let source = "{%- for m in messages | reverse -%}{{ m['content'] }}{%- endfor -%}";
+    let model = model(Some(tokenizer(Around::Nothing)), Some(template(source)));
+    let error = chat_sample(&model, &chat(&[("user", "some"), ("assistant", "thing")])).unwrap_err();
+    assert!(error.is_about_the_row());
+    let message = error.to_string();
+    assert!(message.contains("answer [1]") && message.contains("use prompt/completion rows"), "{message}");
+}
+
+#[test]
+fn of_an_opening_that_the_finished_turn_lacks_nothing_is_trained() {
+    let opening = "{%- for m in messages -%}{{ '<|im_start|>' + m['content'] + '<|im_end|>' }}{%- endfor -%}\
                    {%- if add_generation_prompt -%}{{ '<|im_start|><think>' }}{%- endif -%}";
     let model = model(Some(tokenizer(Around::Nothing)), Some(template(opening)));
-    let error = TextEncoder::new(&model).chat_sample(&chat(&[("user", "a"), ("assistant", "b")])).unwrap_err();
-    assert!(matches!(error, TextError::Unstable { turn: 1, .. }), "{error}");
+    let sample = chat_sample(&model, &chat(&[("user", "a"), ("assistant", "b")])).unwrap();
+    assert_eq!(text_of(&model, &sample), "<|im_start|>a<|im_end|><|im_start|>b<|im_end|>");
+    assert_eq!(trained(&model, &sample), ["b<|im_end|>"]);
+}
+
+#[test]
+fn marks_of_the_template_are_the_mask() {
+    let source = "{%- for m in messages -%}{%- if m['role'] == 'assistant' -%}{{ 'A:' }}{%- generation -%}{{ m['content'] + '<|im_end|>' }}\
+                  {%- endgeneration -%}{%- else -%}{{ 'U:' + m['content'] }}{%- endif -%}{%- endfor -%}";
+    let model = model(Some(tokenizer(Around::Nothing)), Some(template(source)));
+    let mut turns = chat(&[("user", "the"), ("assistant", "the gene"), ("user", "?"), ("assistant", "no")]);
+    let made = TextEncoder::new(&model).chat_samples(&turns).unwrap();
+    assert!(made.marked && made.samples.len() == 1);
+    assert_eq!(trained(&model, &made.samples[0]), ["the gene<|im_end|>", "no<|im_end|>"]);
+    turns.masked.insert(1);
+    let made = TextEncoder::new(&model).chat_samples(&turns).unwrap();
+    assert_eq!(trained(&model, &made.samples[0]), ["no<|im_end|>"]);
+}
+
+#[test]
+fn a_turn_kept_out_of_training_is_masked() {
+    let model = chatml();
+    let mut turns = chat(&[("user", "a"), ("assistant", "bad"), ("user", "b"), ("assistant", "good")]);
+    turns.masked.insert(1);
+    let sample = chat_sample(&model, &turns).unwrap();
+    assert_eq!(trained(&model, &sample), ["good<|im_end|>"]);
+    assert_eq!(
+        text_of(&model, &sample),
+        model.chat_template.as_ref().unwrap().render(&turns.conversation, false).unwrap()
+    );
+}
+
+#[test]
+fn an_assistant_that_speaks_first_is_trained_from_its_first_word() {
+    let first = "{%- if messages[0]['role'] == 'system' -%}{{ 'S' }}{%- endif -%}";
+    let model = model(Some(tokenizer(Around::Nothing)), Some(template(&format!("{first}{CHATML}"))));
+    let turns = chat(&[("assistant", "Hello"), ("user", "Hi"), ("assistant", "Yes")]);
+    let sample = chat_sample(&model, &turns).unwrap();
+    assert_eq!(trained(&model, &sample), ["Hello<|im_end|>", "Yes<|im_end|>"]);
+}
+
+#[test]
+fn a_template_that_opens_no_answer_and_one_that_ends_none_are_counted() {
+    let source = "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{%- endfor -%}";
+    let model = model(Some(tokenizer(Around::Nothing)), Some(template(source)));
+    let made = TextEncoder::new(&model).chat_samples(&chat(&[("user", "a"), ("assistant", "b")])).unwrap();
+    assert_eq!((made.headers, made.endless, made.ends.len()), (1, 1, 0));
+    assert_eq!(trained(&model, &made.samples[0]), ["<|im_start|>assistant\nb"]);
+    let made = TextEncoder::new(&chatml()).chat_samples(&chat(&[("user", "a"), ("assistant", "b")])).unwrap();
+    assert_eq!((made.headers, made.endless, made.ends), (0, 0, [IM_END].into()));
+}
+
+#[test]
+fn a_text_that_spells_the_beginning_token_begins_once() {
+    let model = model(Some(tokenizer(Around::Bos)), None);
+    let text = TextEncoder::new(&model);
+    for sample in [text.text_sample("<|bos|>the").unwrap(), text.completion_sample("<|bos|>the", " P").unwrap()] {
+        assert_eq!(sample.tokens.iter().filter(|id| **id == BOS).count(), 1);
+        assert_eq!(sample.tokens[0], BOS);
+    }
+    // And one that spells its end ends there, whatever line break follows.
+    let sample = text.text_sample("the<|endoftext|>\n").unwrap();
+    assert_eq!(sample.tokens.iter().filter(|id| **id == END_OF_TEXT).count(), 1);
+    assert_eq!(trained(&model, &sample), ["<|bos|>the<|endoftext|>"]);
 }
 
 #[test]
@@ -151,7 +250,7 @@ fn what_the_model_lacks_is_named() {
     let text = TextEncoder::new(&bare);
     let message = text.text_sample("a").unwrap_err().to_string();
     assert!(message.starts_with("model tiny has no tokenizer: add its tokenizer.json"), "{message}");
-    let message = text.chat_sample(&chat(&[("assistant", "a")])).unwrap_err().to_string();
+    let message = chat_sample(&bare, &chat(&[("assistant", "a")])).unwrap_err().to_string();
     assert!(message.starts_with("model tiny has no chat template: use prompt/completion"), "{message}");
     let endless = model_with(Some(tokenizer(Around::Nothing)), None, |c| c.eos_token_ids.clear());
     let error = TextEncoder::new(&endless).text_sample("a").unwrap_err();
@@ -170,9 +269,15 @@ fn a_tokenizer_that_marks_the_beginning_of_a_text_marks_no_answer() {
         let trained = sample.labels.iter().filter(|label| **label != MASKED);
         trained.map(|id| tokenizer.piece(*id as u32)).collect()
     };
-    let sample = text.chat_sample(&chat(&[("user", "ab"), ("assistant", "cd")])).unwrap();
+    let sample = chat_sample(&model, &chat(&[("user", "ab"), ("assistant", "cd")])).unwrap();
     assert_eq!(sample.tokens, tokenizer.encode("[ab] cd</s>", false).unwrap());
     assert_eq!(pieces(&sample).len(), 4, "one mark, two letters and the end: {:?}", pieces(&sample));
     let sample = text.completion_sample("ab", "cd").unwrap();
     assert_eq!(pieces(&sample).len(), 3, "two letters and the end: {:?}", pieces(&sample));
+    // A space that ends the prompt is the only one before the answer.
+    let sample = text.completion_sample("ab ", "cd").unwrap();
+    assert_eq!(text_of(&model, &sample), "ab cd</s>");
+    assert_eq!(pieces(&sample), ["c", "d", "</s>"]);
+    let sample = text.completion_sample("ab", " cd").unwrap();
+    assert_eq!(pieces(&sample), [" ", "c", "d", "</s>"]);
 }
