@@ -8,7 +8,7 @@ use bft_train::TextEncoder;
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{KernelFlags, RunFlags, at_least};
+use crate::flags::{KernelFlags, RunFlags, TemplateFlags, at_least};
 use crate::generate::{SamplingFlags, as_value, chat_tokens, messages};
 use crate::open;
 use crate::ui::{self, DIM};
@@ -37,6 +37,8 @@ pub struct ChatFlags {
     #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Text")]
     pub max_length: Option<usize>,
     #[command(flatten)]
+    pub template: TemplateFlags,
+    #[command(flatten)]
     pub sampling: SamplingFlags,
     /// Print each answer as one JSON object
     #[arg(long, help_heading = "Run")]
@@ -51,7 +53,7 @@ pub struct ChatFlags {
 pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
-    let text = TextEncoder::new(&model);
+    let text = TextEncoder::new(&model).with_template_vars(&flags.template.variables()).map_err(CliError::failed)?;
     let tokenizer = text.tokenizer().map_err(CliError::failed)?;
     let max_length = open::max_length(flags.max_length, &model)?;
     // Says at once if there is no template.

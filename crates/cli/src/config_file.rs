@@ -16,6 +16,7 @@ use toml::{Table, Value};
 
 use crate::command_line::long_flags;
 use crate::error::CliError;
+use crate::flags::TemplateVars;
 use crate::suggest::{did_you_mean, nearest_path};
 
 /// Arguments that files add to the command line.
@@ -191,6 +192,10 @@ fn value_text(arg: &Arg, value: &Value) -> Result<Option<OsString>, &'static str
     }
     match value {
         Value::String(text) => Ok(Some(text.into())),
+        Value::Table(table) if is(TypeId::of::<TemplateVars>()) => {
+            serde_json::to_string(table).map(|json| Some(json.into())).map_err(|_| "a table of plain values")
+        }
+        _ if is(TypeId::of::<TemplateVars>()) => Err("a table, such as { enable_thinking = false }"),
         Value::Array(items) if arg.get_value_delimiter().is_some() => items
             .iter()
             .map(scalar)

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
-use crate::flags::{KernelFlags, RunFlags, at_least, not_negative, share};
+use crate::flags::{KernelFlags, RunFlags, TemplateFlags, at_least, not_negative, share};
 use crate::open;
 use crate::ui::{self, DIM};
 use crate::writer;
@@ -42,8 +42,10 @@ pub struct GenerateFlags {
     )]
     pub system: Option<String>,
     /// Give the model the prompt as it stands, not as a user's turn in its chat template
-    #[arg(long, help_heading = "Text")]
+    #[arg(long, conflicts_with = "template_vars", help_heading = "Text")]
     pub no_chat_template: bool,
+    #[command(flatten)]
+    pub template: TemplateFlags,
     #[command(flatten)]
     pub sampling: SamplingFlags,
     /// Print one JSON object when all is done, instead of text as it comes
@@ -86,7 +88,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
     };
     let model = open::model(&flags.model)?;
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
-    let text = TextEncoder::new(&model);
+    let text = TextEncoder::new(&model).with_template_vars(&flags.template.variables()).map_err(CliError::failed)?;
     let tokens = if flags.no_chat_template {
         text.prompt(&prompt).map_err(CliError::failed)?
     } else {

@@ -187,6 +187,7 @@ impl TrainFlags {
             max_length: self.data_flags.max_length,
             truncate: self.data_flags.truncate,
             skip_bad_rows: self.data_flags.skip_bad_rows,
+            template_vars: self.data_flags.template.variables(),
             no_shuffle: self.no_shuffle,
             seed: self.seed,
             eval_data: self.eval_data.clone(),

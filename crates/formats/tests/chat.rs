@@ -87,7 +87,7 @@ fn generation_blocks_mark_what_they_hold_and_leave_the_text_as_it_is() {
     assert_eq!(template.render_marked(&talk(&[("user", "\u{fdd0}")])).unwrap(), None);
     let shouting = "{% filter upper %}{% generation %}a{% endgeneration %}{% endfilter %}";
     let template = ChatTemplate::new(shouting, &tokens()).unwrap();
-    assert_eq!(template.render_marked(&talk(&turns)).unwrap(), Some(("A".into(), vec![0..1])));
+    assert_eq!(template.render_marked(&talk(&turns)).unwrap(), Some(("A".into(), Vec::from([0..1]))));
 }
 
 #[test]

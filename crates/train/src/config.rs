@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bft_core::device::Precision;
 use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
 use bft_formats::LINEAR_MODULES;
+use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
 use crate::samples::SampleOptions;
@@ -68,6 +69,9 @@ pub struct TrainConfig {
     pub truncate: bool,
     /// Leave out and count bad rows instead of stopping.
     pub skip_bad_rows: bool,
+    /// Variables that the chat template is given, such as `enable_thinking`.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub template_vars: Map<String, Value>,
     /// Take rows in file order.
     pub no_shuffle: bool,
     /// Seed of the order, the adapter's first values and dropout.
@@ -113,6 +117,7 @@ impl Default for TrainConfig {
             max_length: None,
             truncate: false,
             skip_bad_rows: false,
+            template_vars: Map::new(),
             no_shuffle: false,
             seed: 0,
             eval_data: None,
@@ -243,7 +248,12 @@ impl TrainConfig {
 
     /// How rows become samples.
     pub fn samples(&self) -> SampleOptions {
-        SampleOptions { max_length: self.max_length, truncate: self.truncate, skip_bad_rows: self.skip_bad_rows }
+        SampleOptions {
+            max_length: self.max_length,
+            truncate: self.truncate,
+            skip_bad_rows: self.skip_bad_rows,
+            template_vars: self.template_vars.clone(),
+        }
     }
 }
 

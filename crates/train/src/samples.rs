@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bft_formats::Model;
+use serde_json::{Map, Value};
 
 use crate::event::Note;
 use crate::rows::{DataError, MASKED, Origin, RowContent, RowError, RowFormat, RowProblem, Rows};
@@ -34,7 +35,7 @@ fn trained_tokens(labels: &[i32]) -> usize {
 }
 
 /// How rows become samples.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SampleOptions {
     /// Longest sample, in tokens; `None` is [`DEFAULT_MAX_LENGTH`] or the model's context, whichever is shorter.
     pub max_length: Option<usize>,
@@ -42,6 +43,8 @@ pub struct SampleOptions {
     pub truncate: bool,
     /// Leave out, and count, rows that cannot be used, longer ones included.
     pub skip_bad_rows: bool,
+    /// Variables that the chat template is given, such as `enable_thinking`.
+    pub template_vars: Map<String, Value>,
 }
 
 impl SampleOptions {
@@ -120,6 +123,14 @@ pub enum SamplesError {
         format: RowFormat,
         /// Why.
         source: TextError,
+    },
+    /// Template variables for rows that meet no template.
+    #[error("template-vars are given, but data file {file} has {format} rows, which go through no chat template")]
+    NoTemplate {
+        /// The file.
+        file: String,
+        /// Its format.
+        format: RowFormat,
     },
     /// A limit that makes no sense.
     #[error("max-length is {found}: expected 2 to {context}, the model's context in tokens")]
@@ -228,7 +239,11 @@ impl DataReport {
 /// Turns a file's rows into samples for `model`.
 pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Result<Samples, SamplesError> {
     let limit = options.limit(model)?;
-    let text = TextEncoder::new(model);
+    let failed = |source| SamplesError::Model { file: rows.file.to_string(), format: rows.format, source };
+    let text = TextEncoder::new(model).with_template_vars(&options.template_vars).map_err(failed)?;
+    if !options.template_vars.is_empty() && !rows.format.is_chat() {
+        return Err(SamplesError::NoTemplate { file: rows.file.to_string(), format: rows.format });
+    }
     let count = rows.rows.len() + rows.skipped.len();
     let mut report = DataReport::new(rows.file.to_string(), rows.format, count, rows.skipped);
     let mut samples = Vec::with_capacity(rows.rows.len());

@@ -8,16 +8,16 @@
 use std::collections::BTreeSet;
 
 use bft_formats::{ChatTemplate, Conversation, EmbeddingModel, EncoderModel, FormatError, Model, Tokenizer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::rows::Chat;
 
 /// A model's tokenizer, chat template and end-of-text token, with what must be known to use them safely.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TextEncoder<'m> {
     model: &'m str,
     tokenizer: Option<&'m Tokenizer>,
-    template: Option<&'m ChatTemplate>,
+    template: Option<ChatTemplate>,
     end_tokens: &'m [u32],
     vocab_size: usize,
 }
@@ -162,7 +162,7 @@ impl<'m> TextEncoder<'m> {
         Self {
             model: &model.name,
             tokenizer: model.tokenizer.as_ref(),
-            template: model.chat_template.as_ref(),
+            template: model.chat_template.clone(),
             end_tokens: &model.config.eos_token_ids,
             vocab_size: model.config.vocab_size,
         }
@@ -176,8 +176,19 @@ impl<'m> TextEncoder<'m> {
         self.tokenizer.ok_or_else(|| TextError::NoTokenizer { model: self.model.into() })
     }
 
-    fn template(&self) -> Result<&'m ChatTemplate, TextError> {
-        self.template.ok_or_else(|| TextError::NoChatTemplate { model: self.model.into() })
+    /// Gives the chat template variables, such as `enable_thinking`.
+    ///
+    /// # Errors
+    /// Where there are some but no template, or one has a name that the template has from the conversation.
+    pub fn with_template_vars(mut self, variables: &Map<String, Value>) -> Result<Self, TextError> {
+        if !variables.is_empty() {
+            self.template = Some(self.template()?.clone().with_variables(variables)?);
+        }
+        Ok(self)
+    }
+
+    fn template(&self) -> Result<&ChatTemplate, TextError> {
+        self.template.as_ref().ok_or_else(|| TextError::NoChatTemplate { model: self.model.into() })
     }
 
     fn end_of_text(&self) -> Result<u32, TextError> {

@@ -71,6 +71,8 @@ struct ReadData {
     max_length: Option<usize>,
     truncate: bool,
     skip_bad_rows: bool,
+    #[serde(default)]
+    template_vars: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -159,9 +161,9 @@ impl Session {
 
     /// Reads rows for training or holding out.
     pub fn read_data(&self, options: JsValue) -> Result<JsValue, JsValue> {
-        let ReadData { role, name, text, max_length, truncate, skip_bad_rows } = from_js(&options)?;
+        let ReadData { role, name, text, max_length, truncate, skip_bad_rows, template_vars } = from_js(&options)?;
         let model = self.model()?;
-        let options = SampleOptions { max_length, truncate, skip_bad_rows };
+        let options = SampleOptions { max_length, truncate, skip_bad_rows, template_vars };
         let rows = parse_rows(&name, text.as_bytes(), skip_bad_rows).map_err(Failure::input)?;
         let samples = make_samples(&model, rows.clone(), &options).map_err(Failure::input)?;
         let report = data_report(&samples);
@@ -368,6 +370,7 @@ impl Session {
         let mut config = settings::config(settings)?;
         config.data = train.rows.file.to_string().into();
         config.skip_bad_rows = train.options.skip_bad_rows;
+        config.template_vars = train.options.template_vars.clone();
         let eval = held_out.map(|data| data.rows.clone());
         Plan::new(config, &model, train.rows.clone(), eval).map_err(Failure::from)
     }

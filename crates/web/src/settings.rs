@@ -6,8 +6,18 @@ use serde_json::{Map, Value};
 use crate::failure::{Answer, Failure};
 
 /// What a page has no use for: paths, and what it decides itself.
-const HIDDEN: [&str; 9] =
-    ["model", "data", "output", "device", "init-adapter", "target-modules", "eval-data", "skip-bad-rows", "resume"];
+const HIDDEN: [&str; 10] = [
+    "model",
+    "data",
+    "output",
+    "device",
+    "init-adapter",
+    "target-modules",
+    "eval-data",
+    "skip-bad-rows",
+    "template-vars",
+    "resume",
+];
 
 /// The settings of a run, as the page names them.
 pub fn shown(config: &TrainConfig) -> Value {

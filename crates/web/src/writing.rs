@@ -7,7 +7,7 @@ use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::Message;
 use bft_train::{TextEncoder, TextWriter};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
 use web_time::Instant;
 
@@ -24,6 +24,8 @@ struct GenerateOptions {
     temperature: f32,
     top_p: f32,
     seed: u64,
+    #[serde(default)]
+    template_vars: Map<String, Value>,
 }
 
 /// Prompts are read in pieces of this many tokens, which bounds memory and the time of a submit.
@@ -42,6 +44,9 @@ impl Session {
             return Err(Failure::input("there is no adapter yet: tune one, or load one").into());
         }
         let text = TextEncoder::new(&ready.model);
+        // Variables belong to the template: without one there is nothing to tell them to.
+        let vars = if options.chat_template { options.template_vars } else { Map::new() };
+        let text = text.with_template_vars(&vars).map_err(Failure::input)?;
         let tokens = if options.chat_template {
             text.chat_prompt(&vec![Message::new("user", options.prompt)].into())
         } else {
