@@ -40,6 +40,7 @@ impl<'d> Answerer<'d> {
         let tokenizer = TextEncoder::new(model).tokenizer().map_err(BioError::model)?;
         let mut stops = model.config.eos_token_ids.clone();
         stops.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
+        stops.extend(adapter.iter().flat_map(|adapter| &adapter.config.end_token_ids));
         Ok(Self { model, runner, tokenizer, stops, longest })
     }
 
