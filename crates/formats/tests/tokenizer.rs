@@ -343,7 +343,8 @@ fn a_folders_tokenizer_is_read_with_its_settings() {
     assert_eq!(encode(Some(json!({"bos_token": "<|start|>"}))), [256, 259, 32, 259]);
     let settings = json!({"bos_token": {"content": "<|start|>"}, "eos_token": "<|end|>",
                           "add_bos_token": false, "add_eos_token": true});
-    assert_eq!(encode(Some(settings.clone())), [259, 32, 259, 257]);
+    // As in transformers, the file's post-processor wins over settings for tokenizers without such a file.
+    assert_eq!(encode(Some(settings.clone())), [256, 259, 32, 259]);
     let model = in_folder(&tokenizer_json(&[]), Some(settings)).unwrap();
     let tokenizer = model.tokenizer.unwrap();
     assert_eq!((tokenizer.bos_token(), tokenizer.eos_token_id()), (Some("<|start|>"), Some(257)));
@@ -405,8 +406,6 @@ fn broken_tokenizer_files_are_refused() {
     assert_says(&refuse(&far, None), &["largest token id", "70000", "264 rows"]);
     let bos = refuse(&tokenizer_json(&[]), Some(json!({"bos_token": 5})));
     assert_says(&bos, &["tokenizer_config.json", "bos_token is 5"]);
-    let add = refuse(&tokenizer_json(&[]), Some(json!({"add_bos_token": "no"})));
-    assert_says(&add, &["add_bos_token is \"no\""]);
 
     let without = Model::from_folder("tiny", tiny_folder(Architecture::Llama)).unwrap();
     assert_says(&message(without.require_tokenizer()), &["tiny", "tokenizer.json", "input_ids"]);
@@ -437,4 +436,77 @@ fn no_damage_to_a_tokenizer_file_makes_it_panic() {
         }
     }
     assert!(read > 100, "{read} of 3000 could be read");
+}
+
+/// Contents of a JSON file of the fixtures.
+fn fixture(name: &str) -> Value {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// A folder of a tiny model with this tokenizer and these settings.
+fn loaded(tokenizer: &Value, config: &Value, model_type: Architecture) -> Tokenizer {
+    let mut files = tiny_folder(model_type);
+    let changes = json!({"vocab_size": 400, "eos_token_id": 2});
+    put(&mut files, "config.json", common::config_json(model_type, changes));
+    let mut tiny = common::tiny_config(model_type);
+    tiny.vocab_size = 400;
+    files.insert("model.safetensors".into(), common::safetensors_file(common::tiny_tensors(&tiny).values()).into());
+    put(&mut files, "tokenizer.json", tokenizer.to_string());
+    put(&mut files, "tokenizer_config.json", config.to_string());
+    Model::from_folder("tiny", files).unwrap().tokenizer.unwrap()
+}
+
+#[test]
+fn special_tokens_are_those_that_transformers_loads() {
+    let file = fixture("special_tokens.json");
+    let bases = [("qwen2", fixture("qwen2/tokenizer.json")), ("sentencepiece", fixture("sentencepiece.json"))];
+    let cases = file["cases"].as_array().unwrap();
+    let mut wrong = Vec::new();
+    for case in cases {
+        let mut tokenizer = bases.iter().find(|(name, _)| case["base"] == *name).unwrap().1.clone();
+        if let Some(post) = file["post_processors"].get(case["post_processor"].as_str().unwrap()) {
+            tokenizer["post_processor"] = post.clone();
+        }
+        let architecture = match case["model_type"].as_str() {
+            Some("mistral") => Architecture::Mistral,
+            Some(_) => Architecture::Llama,
+            None => Architecture::Qwen2,
+        };
+        let tokenizer = loaded(&tokenizer, &case["config"], architecture);
+        for (text, ids) in case["texts"].as_array().unwrap().iter().zip(case["ids"].as_array().unwrap()) {
+            let found = json!(tokenizer.encode(text.as_str().unwrap(), true).unwrap());
+            if found != *ids {
+                wrong.push(format!("{} {} {text}: found {found}, expected {ids}", case["of"], case["config"]));
+            }
+        }
+    }
+    assert!(cases.len() > 200);
+    assert_eq!(wrong, Vec::<String>::new(), "of {} cases", cases.len());
+}
+
+#[test]
+fn the_same_text_is_always_the_same_tokens_whatever_dropout_a_file_names() {
+    let mut tokenizer = fixture("qwen2/tokenizer.json");
+    let config = json!({"eos_token": "<|im_end|>"});
+    let text = "the gene that encodes the protein";
+    let plain = loaded(&tokenizer, &config, Architecture::Qwen2).encode(text, true).unwrap();
+    tokenizer["model"]["dropout"] = json!(1.0);
+    assert_eq!(loaded(&tokenizer, &config, Architecture::Qwen2).encode(text, true).unwrap(), plain);
+}
+
+#[test]
+fn added_tokens_that_contradict_the_file_are_refused() {
+    let tokenizer = fixture("qwen2/tokenizer.json");
+    let token = |content: &str| json!({"content": content, "special": true});
+    let folder = |decoder: Value| {
+        let mut files = tiny_folder(Architecture::Qwen2);
+        put(&mut files, "tokenizer.json", tokenizer.to_string());
+        put(&mut files, "tokenizer_config.json", json!({"added_tokens_decoder": decoder}).to_string());
+        message(Model::from_folder("tiny", files))
+    };
+    assert_says(&folder(json!({"399": token("<|far|>")})), &["tokenizer_config.json", "\"<|far|>\"", "399"]);
+    assert_says(&folder(json!({"x": token("<|far|>")})), &["added_tokens_decoder", "\"x\""]);
+    assert_says(&folder(json!({"316": {}})), &["no content for token 316"]);
+    assert_says(&folder(json!([])), &["added_tokens_decoder", "expected an object"]);
 }

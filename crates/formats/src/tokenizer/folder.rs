@@ -1,21 +1,35 @@
 //! `tokenizer.json` and the settings beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
-use tokenizers::{PostProcessorWrapper, Tokenizer as Inner};
+use serde_json::{Map, Value, json};
+use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer as Inner};
 
 use super::{EndRule, Ends, SPECIAL_TOKENS, Tokenizer};
 use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
-/// The tokenizer itself, and what its post-processor puts around a text.
-pub(super) fn parse(file: &str, json: &[u8]) -> Result<(Inner, Ends)> {
-    let map = parse_object(file, json)?;
+/// The tokenizer itself, and what its post-processor puts around a text. `rebuilt` changes the file first, where the class
+/// that loads it would.
+pub(super) fn parse(
+    file: &str,
+    json: &[u8],
+    rebuilt: impl FnOnce(&mut Map<String, Value>) -> Result<bool>,
+) -> Result<(Inner, Ends)> {
+    let mut map = parse_object(file, json)?;
     let ends = post_processor(file, map.get("post_processor").unwrap_or(&Value::Null))?;
-    let mut inner = Inner::from_bytes(json)
-        .map_err(|e| FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}")))?;
+    // Dropout of merges is for training a model's robustness; here the same text must always be the same tokens.
+    let dropout = map.get_mut("model").and_then(|model| model.get_mut("dropout")).filter(|value| !value.is_null());
+    let changed = dropout.map(Value::take).is_some() | rebuilt(&mut map)?;
+    let unreadable =
+        |e: &dyn std::fmt::Display| FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}"));
+    let mut inner = if changed {
+        let json = serde_json::to_vec(&map).map_err(|e| unreadable(&e))?;
+        Inner::from_bytes(json).map_err(|e| unreadable(&e))?
+    } else {
+        Inner::from_bytes(json).map_err(|e| unreadable(&e))?
+    };
     check_added(file, &inner, map.get("added_tokens"))?;
     // Left over from whoever saved the file; lengths are the caller's business.
     inner.with_padding(None);
@@ -27,6 +41,49 @@ pub(super) fn parse(file: &str, json: &[u8]) -> Result<(Inner, Ends)> {
     Ok((inner, ends))
 }
 
+/// What transformers' LlamaTokenizer makes of a file: whatever it says, a mark in place of each space, and one before the
+/// first word (`legacy`: before every stretch between special tokens; `add_prefix_space` false: nowhere).
+fn rebuild_as_llama(map: &mut Map<String, Value>, config: &Object) -> Result<bool> {
+    let prefix = config.bool("add_prefix_space")?.unwrap_or(true);
+    let scheme = match (prefix, config.bool("legacy")?.unwrap_or(false)) {
+        (false, _) => "never",
+        (true, true) => "always",
+        (true, false) => "first",
+    };
+    let Some(model) = map.get_mut("model").and_then(Value::as_object_mut) else {
+        return Ok(false);
+    };
+    if model.get("type").and_then(Value::as_str) != Some("BPE") {
+        return Ok(false);
+    }
+    for (key, value) in [("fuse_unk", true.into()), ("byte_fallback", true.into()), ("unk_token", Value::Null)] {
+        model.insert(key.to_owned(), value);
+    }
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if prefix {
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    map.insert("normalizer".to_owned(), Value::Null);
+    let marks = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false});
+    map.insert("pre_tokenizer".to_owned(), marks);
+    map.insert("decoder".to_owned(), json!({"type": "Sequence", "decoders": decoders}));
+    Ok(true)
+}
+
+/// Whether AutoTokenizer loads a folder by LlamaTokenizer, which does not take the pipeline of its tokenizer.json: where
+/// the configurations name it, but for byte-level files and for model types that have a class of their own.
+fn is_llama(json: &[u8], config: &Object, model: &Object) -> bool {
+    let text = |object: &Object, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let class = text(config, "tokenizer_class").or_else(|| text(model, "tokenizer_class")).unwrap_or_default();
+    let model_type = text(model, "model_type").unwrap_or_default();
+    let byte_level = || json.windows(11).any(|word| word == b"\"ByteLevel\"");
+    class.trim_end_matches("Fast") == "LlamaTokenizer" && !matches!(&*model_type, "mistral" | "qwen2") && !byte_level()
+}
+
 /// Checks that added tokens have the ids that the file says: the library gives them the next free ones, whatever it says.
 fn check_added(file: &str, inner: &Inner, added: Option<&Value>) -> Result<()> {
     for token in added.and_then(Value::as_array).into_iter().flatten() {
@@ -35,19 +92,24 @@ fn check_added(file: &str, inner: &Inner, added: Option<&Value>) -> Result<()> {
         let Some(content) = content.filter(|content| !content.is_empty()) else {
             continue;
         };
-        let found = inner.token_to_id(content);
-        if found.map(u64::from) != id {
-            return Err(FormatError::Mismatch {
-                file: file.to_string(),
-                what: format!("id of the added token {content:?}"),
-                found: id.map_or("none".to_string(), |id| id.to_string()),
-                expected: found.map_or("none".to_string(), |id| id.to_string()),
-                advice: "ids leave no gaps and none is there twice; use the tokenizer.json that came with the model"
-                    .to_string(),
-            });
-        }
+        check_id(file, inner, content, id)?;
     }
     Ok(())
+}
+
+fn check_id(file: &str, inner: &Inner, content: &str, id: Option<u64>) -> Result<()> {
+    let found = inner.token_to_id(content);
+    if found.map(u64::from) == id {
+        return Ok(());
+    }
+    Err(FormatError::Mismatch {
+        file: file.to_string(),
+        what: format!("id of the added token {content:?}"),
+        found: id.map_or("none".to_string(), |id| id.to_string()),
+        expected: found.map_or("none".to_string(), |id| id.to_string()),
+        advice: "ids leave no gaps and none is there twice; use the tokenizer.json that came with the model"
+            .to_string(),
+    })
 }
 
 /// Ids before and after a single text, as the file's post-processor puts them.
@@ -112,38 +174,116 @@ fn template(value: &Value) -> Option<Ends> {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a model's folder, `None` where there is no `tokenizer.json`.
+    /// The tokenizer of a model's folder, `None` where there is no `tokenizer.json`; the one that transformers loads.
     pub(crate) fn from_folder(folder: &Folder) -> Result<Option<Self>> {
         let Some(json) = folder.get("tokenizer.json")? else {
             return Ok(None);
         };
-        let (inner, ends) = parse(&folder.file("tokenizer.json"), &json)?;
-        let file = folder.file("tokenizer_config.json");
-        let map = match folder.get("tokenizer_config.json")? {
-            Some(json) => parse_object(&file, &json)?,
-            None => Map::new(),
+        let object = |name: &str| -> Result<(String, Map<String, Value>)> {
+            let file = folder.file(name);
+            let map = folder.get(name)?.map(|json| parse_object(&file, &json)).transpose()?;
+            Ok((file, map.unwrap_or_default()))
         };
+        let (file, map) = object("tokenizer_config.json")?;
         let config = Object::new(&file, &map);
-        let older_file = folder.file("special_tokens_map.json");
-        let older_map = match folder.get("special_tokens_map.json")? {
-            Some(json) => parse_object(&older_file, &json)?,
-            None => Map::new(),
-        };
+        let (older_file, older_map) = object("special_tokens_map.json")?;
         let older = Object::new(&older_file, &older_map);
-        let token =
-            |key: &str| -> Result<Option<&str>> { Ok(special_token(&config, key)?.or(special_token(&older, key)?)) };
+        let (model_file, model_map) = object("config.json")?;
+        let model = Object::new(&model_file, &model_map);
+
+        let rebuilt = |map: &mut Map<String, Value>| match is_llama(&json, &config, &model) {
+            true => rebuild_as_llama(map, &config),
+            false => Ok(false),
+        };
+        // Its post-processor alone says what stands around a text: add_bos_token and add_eos_token of the configuration
+        // are for tokenizers that have no such file.
+        let (mut inner, ends) = parse(&folder.file("tokenizer.json"), &json, rebuilt)?;
+        let described = config.get("added_tokens_decoder");
         let mut named = BTreeMap::new();
         for name in SPECIAL_TOKENS {
-            named.extend(token(name)?.map(|token| (name.to_owned(), token.to_owned())));
+            let (first, second) = if described.is_some() { (&config, &older) } else { (&older, &config) };
+            let token = special_token(first, name)?.or(special_token(second, name)?);
+            named.extend(token.map(|token| (name.to_owned(), token.to_owned())));
         }
-        let (add_bos, add_eos) = (config.bool("add_bos_token")?, config.bool("add_eos_token")?);
-        // As in transformers: either setting replaces the file's own post-processor.
-        let rule = match (add_bos, add_eos) {
-            (None, None) => EndRule::Ids(ends),
-            (bos, eos) => EndRule::Tokens { bos: bos.unwrap_or(false), eos: eos.unwrap_or(false) },
-        };
-        Ok(Some(Self::new(inner, named, rule)))
+        add_described(&mut inner, &file, described)?;
+        if described.is_none() {
+            let (file, tokens) = object("added_tokens.json")?;
+            add_listed(&mut inner, &file, &tokens, &named)?;
+        }
+        let extra =
+            ["extra_special_tokens", "additional_special_tokens"].map(|key| more_special_tokens(config.get(key)));
+        let special = named.values().cloned().chain(extra.into_iter().flatten());
+        // What the vocabulary lacks would get an id beyond the embedding; nothing reads it.
+        let special = special.filter(|token| inner.token_to_id(token).is_some());
+        let special: Vec<AddedToken> = special.map(|token| AddedToken::from(token, true).normalized(false)).collect();
+        let known: Vec<String> = inner.get_added_tokens_decoder().into_values().map(|t| t.content).collect();
+        inner.add_special_tokens(&special.into_iter().filter(|t| !known.contains(&t.content)).collect::<Vec<_>>());
+        Ok(Some(Self::new(inner, named, EndRule::Ids(ends))))
     }
+}
+
+/// Adds the tokens of `added_tokens_decoder`, which `tokenizer.json` need not repeat.
+fn add_described(inner: &mut Inner, file: &str, described: Option<&Value>) -> Result<()> {
+    let malformed = |what: &str| FormatError::malformed(file, format!("added_tokens_decoder {what}"));
+    let Some(described) = described else { return Ok(()) };
+    let map = described.as_object().ok_or_else(|| malformed(&format!("is {}, expected an object", kind(described))))?;
+    let mut tokens = BTreeMap::new();
+    for (id, token) in map {
+        let id: u32 = id.parse().map_err(|_| malformed(&format!("has the key {id:?}, expected a token id")))?;
+        let content = token.get("content").and_then(Value::as_str);
+        let content = content.ok_or_else(|| malformed(&format!("has no content for token {id}")))?;
+        let flag = |key: &str| token.get(key).and_then(Value::as_bool);
+        let special = flag("special").unwrap_or(false);
+        let added = AddedToken::from(content.to_owned(), special)
+            .single_word(flag("single_word").unwrap_or(false))
+            .lstrip(flag("lstrip").unwrap_or(false))
+            .rstrip(flag("rstrip").unwrap_or(false))
+            .normalized(flag("normalized").unwrap_or(!special));
+        tokens.insert(id, added);
+    }
+    add(inner, file, tokens)
+}
+
+/// Adds the tokens of the older `added_tokens.json`: their ids by what they say.
+fn add_listed(
+    inner: &mut Inner,
+    file: &str,
+    listed: &Map<String, Value>,
+    named: &BTreeMap<String, String>,
+) -> Result<()> {
+    let mut tokens = BTreeMap::new();
+    for (content, id) in listed {
+        let id = id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+            FormatError::malformed(file, format!("gives {content:?} {}, expected a token id", kind(id)))
+        })?;
+        let special = named.values().any(|token| token == content);
+        tokens.insert(id, AddedToken::from(content.clone(), special).normalized(!special));
+    }
+    add(inner, file, tokens)
+}
+
+/// Adds tokens in the order of their ids, those that are there already left as they are.
+fn add(inner: &mut Inner, file: &str, tokens: BTreeMap<u32, AddedToken>) -> Result<()> {
+    let known: BTreeSet<String> = inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+    for (id, token) in tokens.into_iter().filter(|(_, token)| !token.content.is_empty()) {
+        let content = token.content.clone();
+        if !known.contains(&content) {
+            inner.add_tokens(&[token]);
+        }
+        check_id(file, inner, &content, Some(id.into()))?;
+    }
+    Ok(())
+}
+
+/// Further special tokens, written as a list or as an object, each as a string or an object with its content.
+fn more_special_tokens(value: Option<&Value>) -> Vec<String> {
+    let tokens: Vec<&Value> = match value {
+        Some(Value::Array(tokens)) => tokens.iter().collect(),
+        Some(Value::Object(tokens)) => tokens.values().collect(),
+        _ => Vec::new(),
+    };
+    let content = |token: &&Value| token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned);
+    tokens.iter().filter_map(content).collect()
 }
 
 /// A special token, written as a string or as an object with its content.

@@ -64,7 +64,7 @@ impl Tokenizer {
     /// Beginning and end tokens are unknown without `tokenizer_config.json`; opening a model's
     /// folder reads both.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
-        let (inner, ends) = folder::parse(file, json)?;
+        let (inner, ends) = folder::parse(file, json, |_| Ok(false))?;
         Ok(Self::new(inner, BTreeMap::new(), EndRule::Ids(ends)))
     }
 
