@@ -4,10 +4,10 @@
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bft_core::device::{Device, KernelPreference};
-use bft_formats::{EmbeddingModel, EncoderModel};
+use bft_formats::{EmbeddingModel, EncoderModel, Pooling};
 use bft_tests::fixture::{folder, read_tensors};
 use bft_train::{EmbedEngine, EmbedOptions, EmbedReport, embed_texts};
 use pollster::block_on;
@@ -60,8 +60,9 @@ fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
 }
 
 fn compare(model: &EmbeddingModel, expected: &Expected, tolerance: f32) {
-    let options = EmbedOptions::of(model, None).unwrap();
-    let whole = EmbedOptions { batch_tokens: expected.tokens, batch_rows: expected.texts.len(), ..options };
+    // sentence-transformers cuts whatever is too long.
+    let options = EmbedOptions { truncate: true, ..EmbedOptions::of(model, None).unwrap() };
+    let whole = EmbedOptions { batch_tokens: expected.tokens, batch_rows: expected.texts.len(), ..options.clone() };
     // As many batches as texts, nearly: what a text becomes must not depend on its neighbours.
     let few = EmbedOptions { batch_tokens: options.max_length, batch_rows: 2, ..options };
     let cpus = [Device::cpu(), Device::cpu_f64()];
@@ -89,10 +90,37 @@ fn compare(model: &EmbeddingModel, expected: &Expected, tolerance: f32) {
 }
 
 fn tiny(name: &str) -> (EncoderModel, Expected) {
+    let (folder, expected) = tiny_folder(name);
+    (EncoderModel::open(&folder).unwrap(), expected)
+}
+
+fn tiny_folder(name: &str) -> (PathBuf, Expected) {
     let folder = folder().join("encoders").join(name);
     let rows: Vec<Value> = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
     let expected = Expected::new(&rows, &folder.join("expected.safetensors"));
-    (EncoderModel::open(&folder).unwrap(), expected)
+    (folder, expected)
+}
+
+/// Last token, scaled, with the prompt that its folder names, an end token that the tokenizer adds, and no head.
+#[test]
+fn a_language_model_that_was_made_to_embed_equals_sentence_transformers() {
+    let (folder, expected) = tiny_folder("qwen3");
+    let model = EmbeddingModel::open(&folder).unwrap();
+    let options = EmbedOptions::of(&model, None).unwrap();
+    assert_eq!((options.pooling, options.normalize), (Pooling::Last, true));
+    assert_eq!(options.prompt, "Find the gene: ");
+    compare(&model, &expected, 1e-5);
+    // Each of the three makes another vector.
+    let unlike = |options: EmbedOptions| {
+        let (found, _) = embed(&Device::cpu(), &model, &expected.texts, &EmbedOptions { truncate: true, ..options });
+        assert!(largest_difference(&found, &expected.vectors) > 1e-3);
+    };
+    unlike(EmbedOptions { pooling: Pooling::Mean, ..options.clone() });
+    unlike(EmbedOptions { normalize: false, ..options.clone() });
+    unlike(EmbedOptions { prompt: String::new(), ..options });
+    let EmbeddingModel::Decoder(model) = model else { panic!("not a language model") };
+    let message = model.require_head().unwrap_err().to_string();
+    assert!(message.contains("lm_head.weight") && message.contains("bft embed"), "{message}");
 }
 
 #[test]

@@ -190,6 +190,12 @@ fn value_text(arg: &Arg, value: &Value) -> Result<Option<OsString>, &'static str
             _ => Err("a number"),
         };
     }
+    if is(TypeId::of::<bool>()) {
+        return match value {
+            Value::Boolean(truth) => Ok(Some(truth.to_string().into())),
+            _ => Err("true or false"),
+        };
+    }
     match value {
         Value::String(text) => Ok(Some(text.into())),
         Value::Table(table) if is(TypeId::of::<TemplateVars>()) => {

@@ -1,6 +1,7 @@
 //! `bft embed`: text embeddings, from a language model's hidden states after the final norm or from a sentence encoder.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::error::CliError;
 use crate::flags::{KernelFlags, RunFlags, at_least};
 use crate::open;
 use crate::ranks::{self, Job};
+use crate::suggest::did_you_mean;
 use crate::ui::{self, Progress, thousands};
 
 /// Turn texts into vectors
@@ -32,7 +34,8 @@ Examples:
 Input: lines of text, or JSONL rows with text or input_ids, and an id if you like.
 The output's ending chooses its format: .jsonl, .npy, .safetensors or .parquet.
 
-A BERT sentence encoder (MiniLM, BGE, PubMedBERT) pools, scales and cuts as its folder says.")]
+A sentence encoder (MiniLM, BGE, PubMedBERT) and a language model that was tuned to embed pool, scale, cut and prompt
+as modules.json and what lies beside it say, or a GGUF's pooling_type; flags win.")]
 pub struct EmbedFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file; or a sentence encoder's folder
     #[arg(long, value_name = "PATH", help_heading = "Model")]
@@ -46,13 +49,19 @@ pub struct EmbedFlags {
     /// File to write; its ending chooses the format
     #[arg(long, value_name = "FILE", help_heading = "Text and vectors")]
     pub output: PathBuf,
-    /// How a text's hidden states become one vector [default: mean, or what the encoder's folder says]
+    /// How a text's hidden states become one vector [default: what the model's files say, else mean]
     #[arg(long, value_enum, help_heading = "Text and vectors")]
     pub pooling: Option<PoolingFlag>,
-    /// Scale vectors to length 1
-    #[arg(long, help_heading = "Text and vectors")]
-    pub normalize: bool,
-    /// Longest text in tokens [default: 2048, or the model's context if that is shorter, or what the encoder's folder says]
+    /// Scale vectors to length 1, or with --normalize=false do not [default: what the model's files say, else false]
+    #[arg(long, value_name = "WHETHER", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Text and vectors")]
+    pub normalize: Option<bool>,
+    /// Put this before every text; '' puts nothing [default: the prompt that the model's files name as their default]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text and vectors")]
+    pub prompt: Option<String>,
+    /// Put the prompt of this name in the model's files before every text, such as query
+    #[arg(long, value_name = "NAME", conflicts_with = "prompt", help_heading = "Text and vectors")]
+    pub prompt_name: Option<String>,
+    /// Longest text in tokens [default: what the model's files say, else 2048 or the model's context if that is shorter]
     #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Text and vectors")]
     pub max_length: Option<usize>,
     /// Cut longer texts instead of stopping; encoders always do
@@ -107,11 +116,47 @@ fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, C
         options.pooling = pooling.into();
     }
     options.truncate |= flags.truncate;
-    options.normalize |= flags.normalize;
+    options.normalize = flags.normalize.unwrap_or(options.normalize);
+    let steps = model.sentence().map_err(CliError::failed)?;
+    if let Some(name) = &flags.prompt_name {
+        let prompts = steps.map(|steps| &steps.prompts);
+        options.prompt =
+            prompts.and_then(|prompts| prompts.get(name)).cloned().ok_or_else(|| no_prompt(name, prompts))?;
+    }
+    if let Some(prompt) = &flags.prompt {
+        options.prompt.clone_from(prompt);
+    }
+    if let (Some(steps), EmbeddingModel::Decoder(_)) = (steps, model) {
+        ui::note(&format!("follows {}: {}", steps.source, in_words(&options)));
+    }
     if let Some(texts) = flags.batch_size {
         options.batch_rows = texts;
     }
     Ok(options)
+}
+
+/// How vectors are made, for people.
+fn in_words(options: &EmbedOptions) -> String {
+    let pooling = match options.pooling {
+        Pooling::Mean => "mean over all tokens",
+        Pooling::Cls => "first token",
+        Pooling::Last => "last token",
+    };
+    let length = if options.normalize { "scaled to length 1" } else { "not scaled" };
+    let prompt = match options.prompt.as_str() {
+        "" => "no prompt".to_owned(),
+        prompt => format!("prompt {prompt:?}"),
+    };
+    format!("{pooling}, {length}, {prompt}")
+}
+
+fn no_prompt(name: &str, prompts: Option<&BTreeMap<String, String>>) -> CliError {
+    let known: Vec<&str> = prompts.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let (guess, known) = match known.len() {
+        0 => (String::new(), "the model's files name none; give the text itself with --prompt".to_owned()),
+        _ => (did_you_mean(name, known.iter().copied(), str::to_owned), format!("known: {}", known.join(", "))),
+    };
+    CliError::failed(format!("--prompt-name {name}: there is no such prompt{guess} ({known})"))
 }
 
 /// Runs `bft embed`.

@@ -29,7 +29,9 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
 
 /// Opens the model of `--model`.
 pub fn model(path: &Path) -> Result<Model, CliError> {
-    Model::open(existing("--model", path)?).map_err(CliError::failed)
+    let model = Model::open(existing("--model", path)?).map_err(CliError::failed)?;
+    model.require_head().map_err(CliError::failed)?;
+    Ok(model)
 }
 
 /// Opens the model of `--model` where an encoder will do as well as a language model.

@@ -28,6 +28,9 @@ pub enum FormatError {
         /// What was found, what was expected, what to do.
         problem: String,
     },
+    /// What stands beside a model about its vectors cannot be followed; the words of another error.
+    #[error("{0}")]
+    Sentence(String),
     /// A well-formed file asks for something that is not implemented.
     #[error("{file}: {what} is not supported; {advice}")]
     Unsupported {

@@ -108,8 +108,10 @@ pub(crate) fn load(name: &str, folder: &Folder) -> Result<Model> {
     if let Some(json) = folder.get("generation_config.json")? {
         config.add_generation_config(&folder.file("generation_config.json"), &json)?;
     }
-    let (mut tensors, weight_files) = load_weights(folder, |_| true)?;
-    tensors.retain(|name, _| !is_derivable(name, &config));
+    let (tensors, weight_files) = load_weights(folder, |_| true)?;
+    let mut tensors = with_prefix(tensors);
+    tensors.retain(|name, _| !name.ends_with(".self_attn.rotary_emb.inv_freq"));
+    let headless = settle_head(&mut config, &mut tensors)?;
     check_tensors(&folder.shown(), &config, &tensors)?;
 
     let tokenizer = Tokenizer::from_folder(folder)?;
@@ -123,7 +125,58 @@ pub(crate) fn load(name: &str, folder: &Folder) -> Result<Model> {
     }
     config.validate(&folder.file("config.json"))?;
     let chat_template = ChatTemplate::from_folder(folder, tokenizer.as_ref())?;
-    Ok(Model::assemble(name, config, tensors, tokenizer, chat_template, weight_files))
+    let model = Model::assemble(name, config, tensors, tokenizer, chat_template, weight_files);
+    Ok(model.with_sentence(crate::encoder::sentence_of_decoder(folder), headless))
+}
+
+/// Names as a language model's, where a backbone's stand without `model.`.
+fn with_prefix(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    if !tensors.contains_key("embed_tokens.weight") {
+        return tensors;
+    }
+    let renamed = tensors.into_iter().map(|(name, mut tensor)| {
+        if name != "lm_head.weight" {
+            tensor.name = format!("model.{name}");
+        }
+        (tensor.name.clone(), tensor)
+    });
+    renamed.collect()
+}
+
+/// Finds the head. A configuration may tie it to the embedding where the file has one of its own: as in transformers, that
+/// one counts if it differs. A backbone has none: the embedding takes its place, and whoever needs a head is told.
+fn settle_head(config: &mut ModelConfig, tensors: &mut BTreeMap<String, Tensor>) -> Result<bool> {
+    const HEAD: &str = "lm_head.weight";
+    match (tensors.get(HEAD), tensors.get("model.embed_tokens.weight")) {
+        (Some(head), Some(embedding)) if config.tie_word_embeddings => {
+            if same_values(head, embedding)? {
+                tensors.remove(HEAD);
+            } else {
+                config.tie_word_embeddings = false;
+            }
+            Ok(false)
+        }
+        (None, _) if !config.tie_word_embeddings => {
+            config.tie_word_embeddings = true;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Whether two tensors hold the same bytes; they are read in pieces, for each may be a gigabyte.
+fn same_values(a: &Tensor, b: &Tensor) -> Result<bool> {
+    const ROWS: usize = 1024;
+    if a.dtype != b.dtype || a.shape != b.shape {
+        return Ok(false);
+    }
+    for start in (0..a.rows()).step_by(ROWS) {
+        let rows = start..(start + ROWS).min(a.rows());
+        if *a.read_rows(rows.clone())? != *b.read_rows(rows)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn no_config_advice(folder: &Folder) -> String {
@@ -131,11 +184,6 @@ fn no_config_advice(folder: &Folder) -> String {
         Some(file) => format!("to use {file} give its own path"),
         None => "give a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file".to_string(),
     }
-}
-
-/// Tensors that some files carry and that follow from the others.
-fn is_derivable(name: &str, config: &ModelConfig) -> bool {
-    name.ends_with(".self_attn.rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tie_word_embeddings)
 }
 
 type Weights = (BTreeMap<String, Tensor>, Vec<(String, Source)>);

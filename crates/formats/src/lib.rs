@@ -52,7 +52,7 @@ pub use bytes::Bytes;
 pub use chat::{ChatTemplate, Conversation, Message, RESERVED_VARIABLES};
 pub use config::{Architecture, LINEAR_MODULES, ModelConfig, RopeScaling};
 pub use dtype::{DType, dequantize_row};
-pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling};
+pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling, SentenceSteps};
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{sha256_file, write_atomic};

@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use crate::folder::Folder;
 use crate::gguf::{self, Header, HeaderError, Value};
-use crate::{ChatTemplate, DType, FormatError, ModelConfig, Result, Source, Tensor, Tokenizer, sha256_bytes};
+use crate::{
+    ChatTemplate, DType, FormatError, ModelConfig, Result, SentenceSteps, Source, Tensor, Tokenizer, sha256_bytes,
+};
 
 /// An opened model: every tensor its configuration asks for is there with the right shape.
 #[derive(Clone, Debug)]
@@ -25,6 +27,10 @@ pub struct Model {
     pub name: String,
     /// Where it was opened; the name for a model that came from memory.
     pub path: PathBuf,
+    /// Whether it is a backbone without `lm_head.weight`: it embeds, and predicts no token.
+    pub headless: bool,
+    /// How its vectors are made; what is wrong with that matters only to who embeds.
+    sentence: std::result::Result<Option<SentenceSteps>, String>,
     weight_files: Vec<(String, Source)>,
     sha256: Arc<OnceLock<String>>,
 }
@@ -79,10 +85,7 @@ impl Model {
         if let Some(tokenizer) = &tokenizer {
             check_vocabulary(&name, tokenizer, config.vocab_size)?;
         }
-        let path = PathBuf::from(&name);
-        let weight_files = Vec::new();
-        let sha256 = Arc::default();
-        Ok(Self { config, tensors, tokenizer, chat_template, name, path, weight_files, sha256 })
+        Ok(Self::assemble(&name, config, tensors, tokenizer, chat_template, Vec::new()))
     }
 
     /// As `from_parts`, for parts whose tensors are checked already.
@@ -96,7 +99,8 @@ impl Model {
     ) -> Self {
         let (name, path) = (name.to_string(), PathBuf::from(name));
         let sha256 = Arc::default();
-        Self { config, tensors, tokenizer, chat_template, name, path, weight_files, sha256 }
+        let (headless, sentence) = (false, Ok(None));
+        Self { config, tensors, tokenizer, chat_template, name, path, headless, sentence, weight_files, sha256 }
     }
 
     fn load_gguf(file: &str, name: &str, source: Source) -> Result<Self> {
@@ -122,8 +126,43 @@ impl Model {
                 Some(ChatTemplate::new(source, special)?)
             }
         };
+        let sentence = gguf::sentence(file, &header);
         let files = vec![(name.to_string(), source)];
-        Ok(Self::assemble(name, config, tensors, tokenizer, chat_template, files))
+        let model = Self::assemble(name, config, tensors, tokenizer, chat_template, files);
+        Ok(model.with_sentence(sentence, false))
+    }
+
+    /// The same model, with what its files say about vectors, and whether it is without a head.
+    pub(crate) fn with_sentence(mut self, sentence: Result<Option<SentenceSteps>>, headless: bool) -> Self {
+        self.sentence = sentence.map_err(|e| e.to_string());
+        self.headless = headless;
+        self
+    }
+
+    /// How the model's authors made vectors of its hidden states; `None` where nothing says that it was made for it.
+    ///
+    /// # Errors
+    /// Where its files name a step that is not implemented.
+    pub fn sentence(&self) -> Result<Option<&SentenceSteps>> {
+        match &self.sentence {
+            Ok(steps) => Ok(steps.as_ref()),
+            Err(problem) => Err(FormatError::Sentence(problem.clone())),
+        }
+    }
+
+    /// Checks that the model has a head, which all but embedding needs.
+    ///
+    /// # Errors
+    /// [`FormatError::Missing`] for a backbone.
+    pub fn require_head(&self) -> Result<()> {
+        if !self.headless {
+            return Ok(());
+        }
+        Err(FormatError::missing(
+            self.path.display().to_string(),
+            "tensor lm_head.weight",
+            "this is the backbone of an embedding model, which `bft embed` takes; to tune or generate, use a language model",
+        ))
     }
 
     /// A tensor by its Hugging Face name.

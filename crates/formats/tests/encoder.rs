@@ -62,9 +62,9 @@ fn refusal(path: &str, changes: Value, says: &[&str]) {
 fn every_layout_is_read() {
     let [minilm, bge, pubmedbert] =
         ["minilm", "bge", "pubmedbert"].map(|name| EncoderModel::open(&folder(name)).unwrap());
-    assert_eq!((minilm.pooling, minilm.normalize, minilm.max_length), (Pooling::Mean, true, 24));
-    assert_eq!((bge.pooling, bge.normalize, bge.max_length), (Pooling::Cls, true, 48));
-    assert_eq!((pubmedbert.pooling, pubmedbert.normalize), (Pooling::Mean, false));
+    assert_eq!((minilm.sentence.pooling, minilm.sentence.normalize, minilm.max_length), (Pooling::Mean, true, 24));
+    assert_eq!((bge.sentence.pooling, bge.sentence.normalize, bge.max_length), (Pooling::Cls, true, 48));
+    assert_eq!((pubmedbert.sentence.pooling, pubmedbert.sentence.normalize), (Pooling::Mean, false));
     let activations = [&minilm, &bge, &pubmedbert].map(|model| model.config.activation);
     assert_eq!(activations, [Activation::Gelu, Activation::Relu, Activation::GeluTanh]);
     assert_eq!(minilm.name, "minilm");
@@ -135,7 +135,9 @@ fn what_is_not_implemented_is_refused_by_name() {
     refusal(lengths, json!({"max_seq_length": 512}), &["max_seq_length is 512", "48 positions"]);
     refusal(lengths, json!({"max_seq_length": "long"}), &["max_seq_length is \"long\""]);
     let prompts = "config_sentence_transformers.json";
-    refusal(prompts, json!({"default_prompt_name": "query"}), &["default_prompt_name \"query\""]);
+    refusal(prompts, json!({"default_prompt_name": "query"}), &["has no prompt \"query\"", "default_prompt_name"]);
+    refusal(prompts, json!({"prompts": {"query": 3}}), &["the prompt \"query\" 3"]);
+    refusal(pooling, json!({"pooling_mode_mean_tokens": true, "include_prompt": false}), &["include_prompt false"]);
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn a_transformer_in_a_folder_below_is_found() {
     ]);
     put(&mut below, "modules.json", modules.to_string());
     let model = read(&below).unwrap();
-    assert_eq!((model.max_length, model.normalize), (24, false));
+    assert_eq!((model.max_length, model.sentence.normalize), (24, false));
 }
 
 #[test]

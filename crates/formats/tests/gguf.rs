@@ -367,3 +367,28 @@ fn no_damage_makes_it_panic() {
     }
     assert!(refused > 1000, "{refused} of 6000 were refused");
 }
+
+#[test]
+fn a_tokenizer_that_does_not_say_how_it_splits_texts_is_refused() {
+    for name in ["", "default"] {
+        let text = refusal(|g| g.str("tokenizer.ggml.pre", name));
+        assert_says(&text, &["tokenizer.ggml.pre", "missing", "convert the model again"]);
+    }
+}
+
+#[test]
+fn the_pooling_of_an_embedding_model_is_known() {
+    let sentence = |kind: u32| {
+        let mut g = tiny_gguf("qwen3");
+        g.u32("qwen3.pooling_type", kind).u32("qwen3.attention.key_length", 8).u32("qwen3.attention.value_length", 8);
+        open(&g).unwrap()
+    };
+    assert_eq!(sentence(0).sentence().unwrap(), None);
+    for (kind, pooling) in [(1, bft_formats::Pooling::Mean), (3, bft_formats::Pooling::Last)] {
+        let model = sentence(kind);
+        let steps = model.sentence().unwrap().unwrap();
+        assert_eq!((steps.pooling, steps.normalize, steps.source.as_str()), (pooling, false, "qwen3.pooling_type"));
+    }
+    assert_says(&message(sentence(2).sentence()), &["qwen3.pooling_type 2 (the first token)", "--pooling"]);
+    assert_says(&message(sentence(9).sentence()), &["qwen3.pooling_type 9"]);
+}

@@ -166,7 +166,8 @@ fn tensors_must_be_those_of_the_configuration() {
 #[test]
 fn tensors_that_follow_from_others_are_left_out() {
     let mut tensors = tiny_tensors(&tiny_config(Architecture::Llama));
-    let head = Tensor::from_f32("lm_head.weight", vec![264, 32], &[1.0; 264 * 32]).unwrap();
+    let values = tensors["model.embed_tokens.weight"].to_f32().unwrap();
+    let head = Tensor::from_f32("lm_head.weight", vec![264, 32], &values).unwrap();
     let rope = "model.layers.0.self_attn.rotary_emb.inv_freq";
     tensors.insert(head.name.clone(), head);
     tensors.insert(rope.to_string(), Tensor::from_f32(rope, vec![4], &[1.0; 4]).unwrap());
@@ -176,7 +177,7 @@ fn tensors_that_follow_from_others_are_left_out() {
 
     let untied = config_json(Architecture::Llama, json!({"tie_word_embeddings": false}));
     put(&mut files, "config.json", untied);
-    assert_eq!(open(&files).unwrap().tensors["lm_head.weight"].to_f32().unwrap()[0], 1.0);
+    assert_eq!(open(&files).unwrap().tensors["lm_head.weight"].to_f32().unwrap(), values);
 }
 
 #[test]
@@ -255,4 +256,68 @@ fn a_folder_on_disk_opens_as_one_in_memory() {
     assert_eq!(model.name, dir.path().file_name().unwrap().to_str().unwrap());
     assert_eq!(model.tensors.len(), 20);
     assert_eq!(model.sha256().unwrap(), open(&sharded()).unwrap().sha256().unwrap());
+}
+
+/// The tiny Llama's files with these tensors and changes to its configuration.
+fn with_tensors(tensors: &BTreeMap<String, Tensor>, changes: serde_json::Value) -> Files {
+    let mut files = tiny_folder(Architecture::Llama);
+    put(&mut files, "model.safetensors", safetensors_file(tensors.values()));
+    put(&mut files, "config.json", config_json(Architecture::Llama, changes));
+    files
+}
+
+#[test]
+fn a_tied_configuration_with_a_head_of_its_own_uses_it_where_it_differs() {
+    // As transformers 5.24: two alike are one, two that differ are not tied.
+    let mut tensors = tiny_tensors(&tiny_config(Architecture::Llama));
+    let embedding = tensors["model.embed_tokens.weight"].clone();
+    let mut values = embedding.to_f32().unwrap();
+    let head = |values: &[f32]| Tensor::from_f32("lm_head.weight", embedding.shape.clone(), values).unwrap();
+    tensors.insert("lm_head.weight".into(), head(&values));
+    let model = open(&with_tensors(&tensors, json!({"tie_word_embeddings": true}))).unwrap();
+    assert!(model.config.tie_word_embeddings && !model.tensors.contains_key("lm_head.weight"));
+    *values.last_mut().unwrap() += 1.0;
+    tensors.insert("lm_head.weight".into(), head(&values));
+    let model = open(&with_tensors(&tensors, json!({"tie_word_embeddings": true}))).unwrap();
+    assert!(!model.config.tie_word_embeddings && !model.headless);
+    assert_eq!(model.tensors["lm_head.weight"].to_f32().unwrap(), values);
+}
+
+#[test]
+fn a_backbone_is_read_under_a_language_models_names_and_says_that_it_has_no_head() {
+    let whole = tiny_tensors(&tiny_config(Architecture::Llama));
+    let bare = whole.iter().map(|(name, tensor)| {
+        let mut tensor = tensor.clone();
+        tensor.name = name.trim_start_matches("model.").to_owned();
+        (tensor.name.clone(), tensor)
+    });
+    let bare: BTreeMap<String, Tensor> = bare.collect();
+    let tied = open(&with_tensors(&bare, json!({"tie_word_embeddings": true}))).unwrap();
+    assert_eq!(tied.tensors.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
+    assert!(tied.require_head().is_ok());
+    let headless = open(&with_tensors(&bare, json!({"tie_word_embeddings": false}))).unwrap();
+    assert_says(&message(headless.require_head()), &["tiny", "lm_head.weight", "bft embed"]);
+    assert_eq!(headless.sentence().unwrap(), None);
+}
+
+#[test]
+fn what_makes_vectors_matters_only_to_who_makes_them() {
+    let mut files = tiny_folder(Architecture::Qwen3);
+    let modules = |kinds: &[&str]| {
+        let module = |kind: &&str| json!({"type": format!("sentence_transformers.models.{kind}"), "path": if *kind == "Transformer" { "" } else { kind }});
+        json!(kinds.iter().map(module).collect::<Vec<_>>()).to_string()
+    };
+    put(&mut files, "modules.json", modules(&["Transformer", "Pooling", "Normalize"]));
+    put(&mut files, "Pooling/config.json", json!({"pooling_mode_lasttoken": true}).to_string());
+    let model = open(&files).unwrap();
+    let steps = model.sentence().unwrap().unwrap();
+    assert_eq!(
+        (steps.pooling, steps.normalize, steps.source.as_str()),
+        (bft_formats::Pooling::Last, true, "modules.json")
+    );
+    put(&mut files, "modules.json", modules(&["Transformer", "Pooling", "Dense"]));
+    assert_says(&message(open(&files).unwrap().sentence()), &["modules.json", "\"Dense\""]);
+    put(&mut files, "Pooling/config.json", json!({"pooling_mode_cls_token": true}).to_string());
+    put(&mut files, "modules.json", modules(&["Transformer", "Pooling"]));
+    assert_says(&message(open(&files).unwrap().sentence()), &["pooling by the first token"]);
 }

@@ -211,7 +211,7 @@ fn parse_row(bytes: &[u8]) -> Result<(EmbedContent, Option<Value>), RowProblem> 
 }
 
 /// How rows are embedded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbedOptions {
     /// Most tokens in a packed batch; a longer row goes alone.
     pub batch_tokens: usize,
@@ -225,6 +225,8 @@ pub struct EmbedOptions {
     pub pooling: Pooling,
     /// Scale every vector to length 1.
     pub normalize: bool,
+    /// Put before every text.
+    pub prompt: String,
 }
 
 /// Counts of an embedding run.
@@ -279,7 +281,13 @@ pub async fn embed_rows<'m>(
 fn row_ids(text: &TextEncoder<'_>, row: &EmbedRow, options: &EmbedOptions) -> Result<(Vec<u32>, bool), EmbedError> {
     let longest = if options.truncate { options.max_length } else { usize::MAX };
     let ids = match &row.content {
-        EmbedContent::Text(words) => text.whole_text_within(words, longest),
+        EmbedContent::Text(words) if options.prompt.is_empty() => text.whole_text_within(words, longest),
+        EmbedContent::Text(words) => text.whole_text_within(&format!("{}{words}", options.prompt), longest),
+        EmbedContent::Tokens(_) if !options.prompt.is_empty() => {
+            let words = "input_ids cannot be given the prompt that goes before every text: give texts, or no prompt";
+            let problem = Box::new(RowProblem::Sample(words.into()));
+            return Err(EmbedError::Row(RowError { origin: row.origin.clone(), problem }));
+        }
         EmbedContent::Tokens(ids) => text
             .check_ids("input_ids", ids.iter().copied().enumerate())
             .map(|()| (ids[..ids.len().min(longest)].to_vec(), ids.len() > longest)),

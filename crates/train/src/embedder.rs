@@ -18,23 +18,29 @@ const DECODER_ROWS: usize = 16;
 const ENCODER_TOKENS: usize = 1024;
 
 impl EmbedOptions {
-    /// As the model's authors made vectors: an encoder's pooling, scaling and longest text; a language model's mean, up to
-    /// its context, where longer texts are refused.
+    /// As the model's authors made vectors, where its files say: pooling, scaling, prompt and longest text, at which texts
+    /// are cut. Of any other language model the mean, up to its context, where longer texts are refused.
     ///
     /// # Errors
-    /// Where `max_length` tokens are more than the model takes.
+    /// Where `max_length` tokens are more than the model takes, or the model's files name a step that is not implemented.
     pub fn of(model: &EmbeddingModel, max_length: Option<usize>) -> Result<Self, SamplesError> {
+        let steps = model.sentence().map_err(SamplesError::Format)?.cloned().unwrap_or_default();
+        let prompt = steps.default_prompt.as_ref().and_then(|name| steps.prompts.get(name)).cloned();
+        let prompt = prompt.unwrap_or_default();
         match model {
             EmbeddingModel::Decoder(model) => {
                 let options = SampleOptions { max_length, ..SampleOptions::default() };
-                let max_length = options.limit(model)?;
+                let limit = options.limit(model)?;
+                let cut = steps.max_length.filter(|longest| *longest <= limit && max_length.is_none());
+                let max_length = cut.unwrap_or(limit);
                 Ok(Self {
                     batch_tokens: DECODER_TOKENS.max(max_length),
                     batch_rows: DECODER_ROWS,
                     max_length,
-                    truncate: false,
-                    pooling: Pooling::Mean,
-                    normalize: false,
+                    truncate: cut.is_some(),
+                    pooling: steps.pooling,
+                    normalize: steps.normalize,
+                    prompt,
                 })
             }
             EmbeddingModel::Encoder(model) => {
@@ -51,8 +57,9 @@ impl EmbedOptions {
                     batch_rows: batch_tokens,
                     max_length,
                     truncate: true,
-                    pooling: model.pooling,
-                    normalize: model.normalize,
+                    pooling: steps.pooling,
+                    normalize: steps.normalize,
+                    prompt,
                 })
             }
         }

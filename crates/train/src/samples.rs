@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bft_formats::Model;
+use bft_formats::{FormatError, Model};
 use serde_json::{Map, Value};
 
 use crate::event::Note;
@@ -132,6 +132,9 @@ pub enum SamplesError {
         /// Its format.
         format: RowFormat,
     },
+    /// The model's own files.
+    #[error(transparent)]
+    Format(FormatError),
     /// A limit that makes no sense.
     #[error("max-length is {found}: expected 2 to {context}, the model's context in tokens")]
     MaxLength {

@@ -83,10 +83,13 @@ impl Session {
             return Err(Failure::input("there are no texts: give one a line"));
         }
         let encoder = TextEncoder::new(&model);
+        let steps = model.sentence().map_err(Failure::input)?;
+        let prompt =
+            steps.and_then(|steps| steps.prompts.get(steps.default_prompt.as_ref()?)).map_or("", String::as_str);
         let mut rows = Vec::new();
         let (mut longest, mut tokens) = (0, 0);
         for (index, text) in options.texts.iter().enumerate() {
-            let ids = encoder.whole_text(text).map_err(Failure::input)?;
+            let ids = encoder.whole_text(&format!("{prompt}{text}")).map_err(Failure::input)?;
             longest = longest.max(ids.len());
             tokens += ids.len();
             rows.push(EmbedRow {
@@ -103,6 +106,7 @@ impl Session {
             truncate: false,
             pooling: options.pooling,
             normalize: options.normalize,
+            prompt: String::new(),
         };
         let bounds = BatchBounds {
             tokens: tokens.min(BATCH_TOKENS).max(longest.min(max_length)),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bft_core::device::Device;
-use bft_core::{Pooling, Runner, RunnerOptions};
+use bft_core::{Runner, RunnerOptions};
 use bft_formats::{Adapter, EmbeddingModel, Model};
 use bft_train::{BatchBounds, EmbedContent, EmbedEngine, EmbedOptions, EmbedRow, Origin, embed_rows, embed_texts};
 
@@ -35,7 +35,11 @@ impl TextModel {
             }
             (_, None) => None,
         };
-        Ok(Self { fingerprint: fingerprint(&model.sha256()?, path_of_adapter)?, model, adapter })
+        let mut made_by = model.sha256()?;
+        if let (EmbeddingModel::Decoder(_), Some(steps)) = (&model, model.sentence()?) {
+            made_by.push_str(&bft_formats::sha256_bytes(format!("{steps:?}").as_bytes()));
+        }
+        Ok(Self { fingerprint: fingerprint(&made_by, path_of_adapter)?, model, adapter })
     }
 
     /// SHA-256 of what makes the vectors.
@@ -73,7 +77,8 @@ impl TextModel {
     }
 }
 
-/// Embeds texts in order by a language model's hidden states, mean over tokens.
+/// Embeds texts in order by a language model's hidden states: as its files say that its vectors are made, else the mean
+/// over tokens.
 pub fn embed(
     device: &Device,
     model: &Model,
@@ -82,13 +87,16 @@ pub fn embed(
     mut sink: impl FnMut(usize, &[f32]),
 ) -> Result<()> {
     let longest = LONGEST.min(model.config.max_position_embeddings);
+    let steps = model.sentence()?.cloned().unwrap_or_default();
+    let prompt = steps.default_prompt.as_ref().and_then(|name| steps.prompts.get(name)).cloned();
     let options = EmbedOptions {
         batch_tokens: longest.max(2048),
         batch_rows: 64,
         max_length: longest,
         truncate: true,
-        normalize: false,
-        pooling: Pooling::Mean,
+        normalize: steps.normalize,
+        pooling: steps.pooling,
+        prompt: prompt.unwrap_or_default(),
     };
     let bounds = BatchBounds { tokens: options.batch_tokens, trained: 0, samples: options.batch_rows };
     let runner = RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 pub use config::{Activation, EncoderConfig};
+pub use sentence::SentenceSteps;
 use serde::{Deserialize, Serialize};
 
 use crate::folder::{Folder, load_weights};
@@ -38,9 +39,7 @@ pub struct EncoderModel {
     /// The model's own tokenizer, where it came with one.
     pub tokenizer: Option<Tokenizer>,
     /// How the model's authors made vectors of hidden states.
-    pub pooling: Pooling,
-    /// Whether they scaled them to length 1.
-    pub normalize: bool,
+    pub sentence: SentenceSteps,
     /// Longest text in tokens, `[CLS]` and `[SEP]` included; longer ones are cut.
     pub max_length: usize,
     /// Short name for people: the folder's.
@@ -83,14 +82,24 @@ pub enum EmbeddingModel {
 }
 
 impl EmbeddingModel {
-    /// Opens whatever lies at a path: what says that it is an encoder, or has `modules.json`, as one; all else as a
-    /// language model.
+    /// Opens whatever lies at a path: what says that it is an encoder as one, all else as a language model.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() && is_encoder(&Folder::on_disk(path))? {
             return Ok(Self::Encoder(EncoderModel::open(path)?.into()));
         }
         Ok(Self::Decoder(Model::open(path)?.into()))
+    }
+
+    /// How the model's authors made vectors; `None` where a language model was not made for it.
+    ///
+    /// # Errors
+    /// Where its files name a step that is not implemented.
+    pub fn sentence(&self) -> Result<Option<&SentenceSteps>> {
+        match self {
+            Self::Decoder(model) => model.sentence(),
+            Self::Encoder(model) => Ok(Some(&model.sentence)),
+        }
     }
 
     /// Short name for people.
@@ -138,8 +147,15 @@ fn is_needed(name: &str) -> bool {
     !["pooler.", "cls.", "embeddings.position_ids"].iter().any(|unneeded| name.starts_with(unneeded))
 }
 
+/// The steps that a language model's folder names.
+pub(crate) fn sentence_of_decoder(folder: &Folder) -> Result<Option<SentenceSteps>> {
+    sentence::of_decoder(folder)
+}
+
 fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
-    let steps = sentence::read(folder)?;
+    // Without modules.json a model is pooled as sentence-transformers does it then: by the mean.
+    let mut steps = sentence::read(folder)?.unwrap_or_default();
+    sentence::read_limits(folder, &mut steps)?;
     let folder = &folder.below(&steps.transformer);
     let json = folder
         .require("config.json", "give a folder with config.json, *.safetensors and tokenizer.json or vocab.txt")?;
@@ -176,8 +192,7 @@ fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
         config,
         tensors,
         tokenizer,
-        pooling: steps.pooling,
-        normalize: steps.normalize,
+        sentence: steps,
         max_length,
         name: name.to_string(),
         path: PathBuf::from(name),

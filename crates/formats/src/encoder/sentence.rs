@@ -1,5 +1,7 @@
 //! What sentence-transformers writes beside a model: how hidden states become one vector, and how long a text may be.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::Pooling;
@@ -7,46 +9,54 @@ use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
-/// The steps from a text to its vector, as far as they are not the encoder's own.
-#[derive(Debug, PartialEq)]
-pub(super) struct Steps {
-    /// Folder of the transformer below the model's, `""` for that itself.
-    pub transformer: String,
+/// The steps from a text to its vector, as a model's authors took them and as far as they are not the model's own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SentenceSteps {
+    /// How hidden states become one vector.
     pub pooling: Pooling,
+    /// Whether vectors are scaled to length 1.
     pub normalize: bool,
-    /// `max_seq_length`, special tokens included.
+    /// Longest text in tokens, special tokens included; longer ones are cut.
     pub max_length: Option<usize>,
+    /// Texts that are put before a text, by name.
+    pub prompts: BTreeMap<String, String>,
+    /// Name of the prompt that is taken where nobody names one.
+    pub default_prompt: Option<String>,
+    /// The file that says so.
+    pub source: String,
+    /// Folder of the transformer below the model's, `""` for that itself.
+    pub(crate) transformer: String,
     /// Texts become lower case before the tokenizer sees them.
-    pub lower_case: bool,
+    pub(crate) lower_case: bool,
 }
 
-/// Reads `modules.json` and what it names. Without it a model is pooled as sentence-transformers does it then: by the mean.
-pub(super) fn read(folder: &Folder) -> Result<Steps> {
-    let mut steps = Steps {
-        transformer: String::new(),
-        pooling: Pooling::Mean,
-        normalize: false,
-        max_length: None,
-        lower_case: false,
+/// Reads `modules.json` and what it names; `None` where there is none.
+pub(super) fn read(folder: &Folder) -> Result<Option<SentenceSteps>> {
+    let Some(json) = folder.get("modules.json")? else {
+        return Ok(None);
     };
-    if let Some(json) = folder.get("modules.json")? {
-        let file = folder.file("modules.json");
-        for (step, module) in modules(&file, &json)?.into_iter().enumerate() {
-            match (step, module.kind.as_str()) {
-                (0, "Transformer") => steps.transformer = module.path,
-                (1, "Pooling") => steps.pooling = pooling(folder, &module.path)?,
-                (2.., "Normalize") => steps.normalize = true,
-                (_, other) => {
-                    return Err(FormatError::unsupported(
-                        file,
-                        format!("module {other:?} in place {step}"),
-                        "a Transformer, a Pooling and perhaps a Normalize are implemented",
-                    ));
-                }
+    let file = folder.file("modules.json");
+    let mut steps = SentenceSteps { source: "modules.json".to_owned(), ..SentenceSteps::default() };
+    for (step, module) in modules(&file, &json)?.into_iter().enumerate() {
+        match (step, module.kind.as_str()) {
+            (0, "Transformer") => steps.transformer = module.path,
+            (1, "Pooling") => steps.pooling = pooling(folder, &module.path)?,
+            (2.., "Normalize") => steps.normalize = true,
+            (_, other) => {
+                return Err(FormatError::unsupported(
+                    file,
+                    format!("module {other:?} in place {step}"),
+                    "a Transformer, a Pooling and perhaps a Normalize are implemented",
+                ));
             }
         }
-        refuse_prompts(folder)?;
     }
+    read_prompts(folder, &mut steps)?;
+    Ok(Some(steps))
+}
+
+/// Reads what stands beside the transformer: longest text and lower case.
+pub(super) fn read_limits(folder: &Folder, steps: &mut SentenceSteps) -> Result<()> {
     let sub = folder.below(&steps.transformer);
     if let Some(json) = sub.get("sentence_bert_config.json")? {
         let file = sub.file("sentence_bert_config.json");
@@ -55,7 +65,29 @@ pub(super) fn read(folder: &Folder) -> Result<Steps> {
         steps.max_length = object.usize("max_seq_length")?;
         steps.lower_case = object.bool("do_lower_case")?.unwrap_or(false);
     }
-    Ok(steps)
+    Ok(())
+}
+
+/// The steps of a language model that was tuned to embed: in its folder itself.
+pub(super) fn of_decoder(folder: &Folder) -> Result<Option<SentenceSteps>> {
+    let Some(mut steps) = read(folder)? else {
+        return Ok(None);
+    };
+    read_limits(folder, &mut steps)?;
+    let refuse = |what: &str, advice: &str| Err(FormatError::unsupported(folder.file("modules.json"), what, advice));
+    if !steps.transformer.is_empty() {
+        return refuse("a language model in a folder below", "give the folder that holds its config.json");
+    }
+    if steps.pooling == Pooling::Cls {
+        return refuse(
+            "pooling by the first token of a language model",
+            "it has seen no other; name another --pooling",
+        );
+    }
+    if steps.lower_case {
+        return refuse("do_lower_case", "write the texts in lower case, and set it to false in a copy of the folder");
+    }
+    Ok(Some(steps))
 }
 
 struct Module {
@@ -102,6 +134,10 @@ fn pooling(folder: &Folder, path: &str) -> Result<Pooling> {
         "lasttoken" => Ok(Pooling::Last),
         other => Err(FormatError::unsupported(&file, format!("pooling by {other}"), advice)),
     };
+    if object.bool("include_prompt")? == Some(false) {
+        let advice = "vectors that leave a prompt's tokens out are not implemented";
+        return Err(FormatError::unsupported(&file, "include_prompt false", advice));
+    }
     // The newer spelling is one word, the older a switch for each way.
     if let Some(name) = object.str("pooling_mode")? {
         return named(name);
@@ -121,19 +157,24 @@ fn pooling(folder: &Folder, path: &str) -> Result<Pooling> {
     }
 }
 
-/// A prompt that is put before every text would have to be there to get the same vectors.
-fn refuse_prompts(folder: &Folder) -> Result<()> {
+/// Reads the prompts that texts are given.
+fn read_prompts(folder: &Folder, steps: &mut SentenceSteps) -> Result<()> {
     let Some(json) = folder.get("config_sentence_transformers.json")? else {
         return Ok(());
     };
     let file = folder.file("config_sentence_transformers.json");
     let map = parse_object(&file, &json)?;
-    match Object::new(&file, &map).str("default_prompt_name")? {
-        None => Ok(()),
-        Some(name) => Err(FormatError::unsupported(
-            &file,
-            format!("default_prompt_name {name:?}"),
-            "write the prompt into the texts, and set it to null in a copy of the folder",
-        )),
+    let object = Object::new(&file, &map);
+    for (name, prompt) in object.object("prompts")?.iter().flat_map(|prompts| prompts.map) {
+        let Some(prompt) = prompt.as_str() else {
+            let problem = format!("has the prompt {name:?} {}, expected a string", kind(prompt));
+            return Err(FormatError::malformed(&file, problem));
+        };
+        steps.prompts.insert(name.clone(), prompt.to_owned());
     }
+    steps.default_prompt = object.str("default_prompt_name")?.map(str::to_owned);
+    if let Some(name) = steps.default_prompt.as_ref().filter(|name| !steps.prompts.contains_key(*name)) {
+        return Err(FormatError::malformed(&file, format!("has no prompt {name:?}, which default_prompt_name names")));
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::names::ROPE_DIVISORS;
 use super::{Header, Value};
-use crate::{Architecture, FormatError, ModelConfig, Result, RopeScaling, Source};
+use crate::{Architecture, FormatError, ModelConfig, Pooling, Result, RopeScaling, SentenceSteps, Source};
 
 /// Keys below the architecture's prefix that change what a decoder computes, with the value at
 /// which they do not. Anything else there is refused.
@@ -207,6 +207,26 @@ fn refuse_unimplemented(keys: &Keys) -> Result<()> {
         return Err(FormatError::unsupported(keys.file, "rope type \"mrope\"", ROPE_TYPES));
     }
     Ok(())
+}
+
+/// How vectors are made, where the metadata says that the model was made for it.
+pub(crate) fn sentence(file: &str, header: &Header) -> Result<Option<SentenceSteps>> {
+    let prefix = header.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
+    let keys = Keys { file, header, prefix };
+    let pooling = match keys.usize("pooling_type")? {
+        None | Some(0) => return Ok(None),
+        Some(1) => Pooling::Mean,
+        Some(3) => Pooling::Last,
+        Some(other) => {
+            let name = ["", "", " (the first token)", "", " (a ranking head)"].get(other).copied().unwrap_or_default();
+            return Err(FormatError::unsupported(
+                file,
+                format!("{prefix}.pooling_type {other}{name}"),
+                "1 (mean) and 3 (last token) are; name another --pooling",
+            ));
+        }
+    };
+    Ok(Some(SentenceSteps { pooling, source: format!("{prefix}.pooling_type"), ..SentenceSteps::default() }))
 }
 
 const ROPE_TYPES: &str = "supported rope types are none, linear and Llama 3's rope_freqs.weight";

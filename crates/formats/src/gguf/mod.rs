@@ -11,7 +11,7 @@ mod value;
 
 use std::collections::BTreeMap;
 
-pub(crate) use config::model_config;
+pub(crate) use config::{model_config, sentence};
 pub(crate) use tensors::load_tensors;
 use value::Reader;
 pub use value::{Array, Scalars, Value};

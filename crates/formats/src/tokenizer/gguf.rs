@@ -186,7 +186,14 @@ impl<'a> Source<'a> {
     /// Byte-level BPE, and whether texts begin with the beginning token by default.
     fn byte_level(&self) -> Result<(Inner, bool)> {
         let name = match self.get("pre").map(|v| (v, v.as_str())) {
-            None => "default",
+            // Whoever guesses here gets other tokens than the model was trained on, and nobody notices.
+            None | Some((_, Some("" | "default"))) => {
+                return Err(FormatError::missing(
+                    self.file,
+                    "the name of the pre-tokenizer (metadata tokenizer.ggml.pre), which says how a text is split into words,",
+                    "convert the model again with a current llama.cpp, or use its safetensors folder with its tokenizer.json",
+                ));
+            }
             Some((_, Some(name))) => name,
             Some((value, None)) => {
                 return Err(self.malformed(format!("tokenizer.ggml.pre is {value}, expected a string")));
@@ -195,7 +202,7 @@ impl<'a> Source<'a> {
         let gpt2 = || PreTokenizerWrapper::from(ByteLevel::new(false, true, true));
         // A sequence of splits, and whether whole words of the vocabulary skip merging.
         let (splits, whole_words) = match name {
-            "gpt-2" | "default" | "" => (vec![gpt2()], false),
+            "gpt-2" => (vec![gpt2()], false),
             "smollm" => (vec![Digits::new(true).into(), gpt2()], false),
             "llama-bpe" | "llama3" | "llama-v3" => (self.split_by(LLAMA3_SPLIT)?, true),
             "qwen2" | "deepseek-r1-qwen" => (self.split_by(QWEN2_SPLIT)?, false),

@@ -30,6 +30,7 @@ const OPTIONS: EmbedOptions = EmbedOptions {
     truncate: false,
     pooling: Pooling::Mean,
     normalize: false,
+    prompt: String::new(),
 };
 
 /// Vectors, counts, rows of each batch.
