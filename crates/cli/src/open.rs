@@ -19,12 +19,28 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
     match path.try_exists() {
         Ok(true) => Ok(path),
         Ok(false) => {
-            let guess =
-                nearest_path(path).map(|near| format!("; did you mean {}?", near.display())).unwrap_or_default();
+            let near = || nearest_path(path).map(|near| format!("; did you mean {}?", near.display()));
+            let guess = near().or_else(|| hub_name(flag, path)).unwrap_or_default();
             Err(CliError::failed(format!("{flag} {}: no such file or folder{guess}", path.display())))
         }
         Err(error) => Err(CliError::failed(format!("{flag} {}: cannot be looked at: {error}", path.display()))),
     }
+}
+
+/// What to do with a name such as `Qwen/Qwen3-0.6B`, which other programs fetch from a hub.
+fn hub_name(flag: &str, path: &Path) -> Option<String> {
+    let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let (owner, name) = path.to_str()?.split_once('/')?;
+    let named = matches!(flag, "--model" | "--adapter" | "--init-adapter")
+        && word(owner)
+        && word(name)
+        && !owner.starts_with('.');
+    named.then(|| {
+        format!(
+            "; if this is a name on a model hub, download it first: bft fetches no models by name \
+             (`hf download {owner}/{name} --local-dir {name}`, then {flag} {name})"
+        )
+    })
 }
 
 /// Opens the model of `--model`.

@@ -48,6 +48,44 @@ fn vectors_are_sentence_transformers_and_cuts_are_counted() {
     }
 }
 
+/// A language model that was made to embed: what its folder says is followed and said, and flags win.
+#[test]
+fn a_folder_says_how_its_vectors_are_made_and_flags_win() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (input, expected) = texts("qwen3", folder.path());
+    let model = fixture("encoders/qwen3");
+    let output = folder.path().join("out.jsonl").display().to_string();
+    let embed = |more: &[&str]| {
+        let flags =
+            ["embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &output, "--truncate"];
+        let done = run(flags.iter().chain(more));
+        let first = std::fs::read_to_string(&output).unwrap_or_default();
+        let row: Value = serde_json::from_str(first.lines().next().unwrap_or("null")).expect("JSON");
+        (done, serde_json::from_value::<Vec<f32>>(row["embedding"].clone()).unwrap_or_default())
+    };
+    let is_expected = |found: &[f32]| found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5);
+    let (done, vector) = embed(&[]);
+    let said = "follows modules.json: last token, scaled to length 1, prompt \"Find the gene: \"";
+    assert!(done.ok().stderr.contains(said) && is_expected(&vector), "{done:?}");
+    for (more, said) in [
+        (vec!["--normalize=false"], "last token, not scaled, prompt"),
+        (vec!["--pooling", "mean"], "mean over all tokens, scaled"),
+        (vec!["--prompt", ""], "scaled to length 1, no prompt"),
+        (vec!["--prompt-name", "document"], "scaled to length 1, no prompt"),
+    ] {
+        let (done, vector) = embed(&more);
+        assert!(done.ok().stderr.contains(said), "{done:?}");
+        assert!(!is_expected(&vector), "{more:?} changes the vector");
+    }
+    let (done, vector) = embed(&["--prompt-name", "query", "--normalize"]);
+    assert!(is_expected(&vector), "{done:?}");
+    let (done, _) = embed(&["--prompt-name", "qeury"]);
+    assert!(done.error().contains("did you mean query?") && done.error().contains("document, query"), "{done:?}");
+    // All but embedding needs a head.
+    let done = run(["generate", "--device", "cpu", "--model", &model, "--prompt", "a", "--no-chat-template"]);
+    assert!(done.error().contains("lm_head.weight is missing"), "{done:?}");
+}
+
 #[test]
 fn flags_that_do_not_fit_the_model_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -157,3 +157,13 @@ fn what_is_no_model_adapter_or_data_is_said_in_one_line() {
         assert_eq!(done.stdout, "", "{done:?}");
     }
 }
+
+#[test]
+fn a_name_on_a_hub_is_told_from_a_folder() {
+    let done = run(["generate", "--device", "cpu", "--model", "Some-Org/Model-0.6B", "--prompt", "a"]);
+    assert_eq!(done.code, Some(1));
+    let error = done.error();
+    assert!(error.contains("no such file or folder") && error.contains("--local-dir Model-0.6B"), "{error}");
+    let done = run(["generate", "--device", "cpu", "--model", "./Model-0.6B", "--prompt", "a"]);
+    assert!(!done.error().contains("hub"), "{done:?}");
+}

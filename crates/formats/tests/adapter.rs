@@ -347,3 +347,51 @@ fn a_failed_save_leaves_nothing_new() {
     assert_says(&text, &["elements of A and B of model.layers.0.self_attn.q_proj", "127", "128"]);
     assert!(!dir.path().join("out").exists());
 }
+
+#[test]
+fn whatever_a_model_was_wrapped_in_its_modules_are_found() {
+    let expected = Adapter::from_folder("a", files(json!({})), &model()).unwrap();
+    let renamed = |rename: &dyn Fn(&str) -> String| {
+        let mut files = files(json!({}));
+        let tensors = tensors(&pairs(&["q_proj", "v_proj"])).into_iter().map(|mut tensor| {
+            tensor.name = rename(&tensor.name);
+            tensor
+        });
+        put(&mut files, WEIGHTS, safetensors_file(&tensors.collect::<Vec<_>>()));
+        Adapter::from_folder("a", files, &model())
+    };
+    let prefixes =
+        ["", "model.", "layers.", "base_model.model.layers.", "base_model.model.model.language_model.layers."];
+    for prefix in prefixes {
+        let rename = |name: &str| match prefix.strip_suffix("layers.") {
+            Some(prefix) => name.replace("base_model.model.model.", prefix),
+            None => name.replace("base_model.model.", ""),
+        };
+        assert_eq!(renamed(&rename).unwrap().pairs, expected.pairs, "{prefix}");
+    }
+    let named = renamed(&|name| name.replace(".weight", ".default.weight"));
+    assert_eq!(named.unwrap().pairs, expected.pairs);
+    // What belongs elsewhere is told by its name, not by what is missing instead of it.
+    let text = message(renamed(&|name| name.replace("model.model.", "model.model.vision_tower.")));
+    assert_says(&text, &["found vision_tower.model.layers.0", "such as model.layers.0.self_attn.q_proj"]);
+    assert!(!text.contains("incomplete"), "{text}");
+    let text = message(renamed(&|name| name.replace("layers.1.", "layers.7.")));
+    assert_says(&text, &["found model.layers.7.self_attn.q_proj", "2 layers"]);
+}
+
+#[test]
+fn what_ends_a_text_of_the_tuned_model_is_kept_beside_the_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut adapter = adapter(&["q_proj"]);
+    adapter.save(&folder.path().join("plain")).unwrap();
+    assert!(!folder.path().join("plain/generation_config.json").exists());
+    adapter.config.end_token_ids = vec![257, 3];
+    adapter.save(&folder.path().join("ends")).unwrap();
+    let read = Adapter::load(&folder.path().join("ends"), &model()).unwrap();
+    assert_eq!(read.config.end_token_ids, [257, 3]);
+    let text = fs::read_to_string(folder.path().join("ends/generation_config.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({"eos_token_id": [257, 3]}));
+    let mut files = files(json!({}));
+    put(&mut files, "generation_config.json", "{\"eos_token_id\": \"x\"}");
+    assert_says(&message(Adapter::from_folder("a", files, &model())), &["generation_config.json", "eos_token_id"]);
+}

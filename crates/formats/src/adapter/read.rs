@@ -56,6 +56,14 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     let file = folder.file(WEIGHTS_FILE);
     let mut halves = collect_halves(&file, &safetensors::read(&file, &source, |_| true)?)?;
 
+    // A name that this model has no place for is told before what is missing instead of it.
+    let has = |module: &String| {
+        let short = module.rsplit('.').next().unwrap_or_default();
+        (0..model.num_hidden_layers).any(|layer| ModelConfig::linear_name(layer, short) == *module)
+    };
+    if let Some(module) = halves.keys().find(|module| !has(module)) {
+        return Err(not_in_model(&file, module, model));
+    }
     let ranks = Patterns::new(&config_file, "rank_pattern", &config.rank_pattern)?;
     let alphas = Patterns::new(&config_file, "alpha_pattern", &config.alpha_pattern)?;
     let mut pairs = Vec::new();
@@ -89,9 +97,6 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
                 (None, _) => {}
             }
         }
-    }
-    if let Some(module) = halves.keys().next() {
-        return Err(not_in_model(&file, module, model));
     }
     if pairs.is_empty() {
         return Err(FormatError::missing(&file, "any LoRA tensor", "the adapter is empty"));
@@ -157,20 +162,38 @@ impl Halves {
 fn collect_halves(file: &str, tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Halves>> {
     let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
     for (name, tensor) in tensors {
-        let module = name.strip_prefix(PREFIX).unwrap_or(name);
-        if let Some(module) = module.strip_suffix(".lora_A.weight") {
-            halves.entry(module.to_string()).or_default().a = Some(tensor.clone());
-        } else if let Some(module) = module.strip_suffix(".lora_B.weight") {
-            halves.entry(module.to_string()).or_default().b = Some(tensor.clone());
-        } else {
-            return Err(FormatError::unsupported(
-                file,
-                format!("tensor {name}"),
-                "only lora_A.weight and lora_B.weight of linear modules are",
-            ));
+        let strip = |half: &str| {
+            // PEFT leaves the adapter's name out; a training loop's own state dictionary has it.
+            let ends = [format!(".{half}.weight"), format!(".{half}.default.weight")];
+            ends.iter().find_map(|end| name.strip_suffix(end.as_str())).map(module_name)
+        };
+        let (slot, module) = match (strip("lora_A"), strip("lora_B")) {
+            (Some(module), _) => (&mut halves.entry(module.clone()).or_default().a, module),
+            (_, Some(module)) => (&mut halves.entry(module.clone()).or_default().b, module),
+            (None, None) => {
+                return Err(FormatError::unsupported(
+                    file,
+                    format!("tensor {name}"),
+                    "only lora_A.weight and lora_B.weight of linear modules are",
+                ));
+            }
+        };
+        if slot.replace(tensor.clone()).is_some() {
+            let problem = format!("holds two tensors for one half of the pair of {module}");
+            return Err(FormatError::malformed(file, problem));
         }
     }
     Ok(halves)
+}
+
+/// A module's name in a language model, whatever it was wrapped in when the adapter was made: PEFT's own prefix, a
+/// backbone without `model.`, or the language model of one that also sees.
+fn module_name(name: &str) -> String {
+    const WRAPPED: [&str; 5] =
+        ["", "model.model.", "model.language_model.", "language_model.model.", "model.language_model.model."];
+    let name = name.strip_prefix(PREFIX).unwrap_or(name);
+    let wrapped = name.find("layers.").filter(|at| WRAPPED.contains(&&name[..*at]));
+    wrapped.map_or_else(|| name.to_owned(), |at| format!("model.{}", &name[at..]))
 }
 
 /// Whether a list of target modules names this one; `None` where only the tensors tell.
@@ -202,7 +225,12 @@ fn not_in_model(file: &str, module: &str, model: &ModelConfig) -> FormatError {
         file: file.to_string(),
         what: "the modules adapted".to_string(),
         found: module.to_string(),
-        expected: format!("modules of a {} model with {} layers", model.architecture, model.num_hidden_layers),
+        expected: format!(
+            "modules of a {} model with {} layers, such as {}",
+            model.architecture,
+            model.num_hidden_layers,
+            ModelConfig::linear_name(0, module.rsplit('.').next().unwrap_or_default()),
+        ),
         advice: "the adapter was trained for another model".to_string(),
     }
 }
