@@ -1,61 +1,243 @@
 //! The pieces of Python that chat templates call: `json.dumps` and `strftime`.
 
 use chrono::format::{Item, StrftimeItems};
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Error, ErrorKind};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
+use minijinja::{Environment, Error, ErrorKind, Output, State, filters};
 
-/// The filter `tojson`: Python's `json.dumps(value, ensure_ascii=False, indent=…)`, HTML unescaped.
-pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let sort: Option<bool> = options.get("sort_keys")?;
-    let ascii: Option<bool> = options.get("ensure_ascii")?;
-    let _separators: Option<Value> = options.get("separators")?;
-    options.assert_all_used()?;
-    let mut json = serde_json::to_value(value)
-        .map_err(|e| Error::new(ErrorKind::BadSerialization, format!("tojson cannot write the value: {e}")))?;
-    if sort == Some(true) {
-        json.sort_all_objects();
-    }
-    let mut out = String::new();
-    write_json(&json, indent, 0, ascii == Some(true), &mut out);
-    Ok(Value::from_safe_string(out))
+use super::methods::is_space;
+
+/// How deep a value may nest to be written as JSON.
+const DEEPEST: usize = 256;
+
+/// How `json.dumps` writes.
+struct Json {
+    /// Put before a line once for each level; `None` for no line breaks.
+    indent: Option<String>,
+    comma: String,
+    colon: String,
+    ascii: bool,
+    sorted: bool,
 }
 
-/// Python puts a space after each comma and colon, or breaks lines when indenting.
-fn write_json(value: &serde_json::Value, indent: Option<usize>, depth: usize, ascii: bool, out: &mut String) {
-    use serde_json::Value as Json;
-    let line = |out: &mut String, depth: usize| {
-        if let Some(width) = indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', width.min(16) * depth));
+/// The filter `tojson` as transformers has it: `json.dumps(value, ensure_ascii=False, indent=None, separators=None,
+/// sort_keys=False)`, HTML unescaped.
+pub(super) fn to_json(value: &Value, options: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    type Options = (Option<Value>, Option<Value>, Option<Value>, Option<Value>, Kwargs);
+    let options = options.into_values();
+    let (ascii, indent, separators, sorted, named): Options = from_args(&options)?;
+    let option = |given: Option<Value>, name: &str| match given {
+        None => named.get::<Option<Value>>(name).map(|value| value.filter(|value| !value.is_none())),
+        given => Ok(given.filter(|value| !value.is_none())),
+    };
+    let ascii = option(ascii, "ensure_ascii")?.is_some_and(|value| value.is_true());
+    let sorted = option(sorted, "sort_keys")?.is_some_and(|value| value.is_true());
+    let indent = match option(indent, "indent")? {
+        None => None,
+        Some(value) => match (value.as_str(), value.as_i64()) {
+            (Some(text), _) if text.len() <= 16 => Some(text.to_owned()),
+            (_, Some(width)) if width <= 16 => Some(" ".repeat(usize::try_from(width).unwrap_or(0))),
+            _ => return Err(failed(format!("tojson cannot indent by {value}"))),
+        },
+    };
+    let [comma, colon] = match option(separators, "separators")? {
+        None => [if indent.is_some() { "," } else { ", " }, ": "].map(str::to_owned),
+        Some(value) => {
+            let both: Vec<Value> = value.try_iter()?.collect();
+            match both.iter().map(Value::as_str).collect::<Vec<_>>()[..] {
+                [Some(comma), Some(colon)] => [comma, colon].map(str::to_owned),
+                _ => return Err(failed(format!("tojson's separators are {value}, expected two strings"))),
+            }
         }
     };
-    let comma = if indent.is_some() { "," } else { ", " };
-    match value {
-        Json::Array(items) if !items.is_empty() => {
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                out.push_str(if i > 0 { comma } else { "" });
-                line(out, depth + 1);
-                write_json(item, indent, depth + 1, ascii, out);
-            }
-            line(out, depth);
-            out.push(']');
+    named.assert_all_used()?;
+    let mut out = String::new();
+    Json { indent, comma, colon, ascii, sorted }.write(value, 0, &mut out)?;
+    Ok(Value::from(out))
+}
+
+impl Json {
+    fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        if depth > DEEPEST {
+            return Err(failed(format!("tojson: a value nested deeper than {DEEPEST} levels")));
         }
-        Json::Object(map) if !map.is_empty() => {
-            out.push('{');
-            for (i, (key, item)) in map.iter().enumerate() {
-                out.push_str(if i > 0 { comma } else { "" });
-                line(out, depth + 1);
-                write_string(key, ascii, out);
-                out.push_str(": ");
-                write_json(item, indent, depth + 1, ascii, out);
+        match value.kind() {
+            ValueKind::None => out.push_str("null"),
+            ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => out.push_str(&number(value)),
+            ValueKind::String => write_string(value.as_str().unwrap_or_default(), self.ascii, out),
+            ValueKind::Seq => {
+                out.push('[');
+                let mut empty = true;
+                for item in value.try_iter()? {
+                    self.separate(empty, depth + 1, out);
+                    empty = false;
+                    self.write(&item, depth + 1, out)?;
+                }
+                self.close(empty, depth, ']', out);
             }
-            line(out, depth);
-            out.push('}');
+            ValueKind::Map => {
+                let mut keys: Vec<Value> = value.try_iter()?.collect();
+                if self.sorted {
+                    keys.sort();
+                }
+                out.push('{');
+                for (i, key) in keys.iter().enumerate() {
+                    self.separate(i == 0, depth + 1, out);
+                    match key.kind() {
+                        ValueKind::String => self.write(key, depth, out)?,
+                        ValueKind::None | ValueKind::Bool | ValueKind::Number => {
+                            out.push('"');
+                            self.write(key, depth, out)?;
+                            out.push('"');
+                        }
+                        other => return Err(failed(format!("tojson: a key is a {other}, expected a string"))),
+                    }
+                    out.push_str(&self.colon);
+                    self.write(&value.get_item(key)?, depth + 1, out)?;
+                }
+                self.close(keys.is_empty(), depth, '}', out);
+            }
+            other => return Err(failed(format!("tojson cannot write a value of type {other}"))),
         }
-        Json::String(text) => write_string(text, ascii, out),
-        scalar_or_empty => out.push_str(&scalar_or_empty.to_string()),
+        Ok(())
+    }
+
+    fn separate(&self, first: bool, depth: usize, out: &mut String) {
+        out.push_str(if first { "" } else { &self.comma });
+        self.line(depth, out);
+    }
+
+    fn close(&self, empty: bool, depth: usize, bracket: char, out: &mut String) {
+        if !empty {
+            self.line(depth, out);
+        }
+        out.push(bracket);
+    }
+
+    fn line(&self, depth: usize, out: &mut String) {
+        if let Some(indent) = &self.indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(indent.as_str(), depth));
+        }
+    }
+}
+
+fn failed(problem: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, problem.into())
+}
+
+/// The digits that Python prints of a number.
+fn number(value: &Value) -> String {
+    match f64::try_from(value.clone()) {
+        Ok(float) if !value.is_integer() => float_digits(float),
+        _ => value.to_string(),
+    }
+}
+
+/// `repr` of a float: the fewest digits that read back as the same, with an exponent below 1e-4 and from 1e16 on.
+fn float_digits(float: f64) -> String {
+    if !float.is_finite() {
+        return if float.is_nan() {
+            "NaN"
+        } else if float > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        }
+        .to_owned();
+    }
+    let scientific = format!("{float:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>().unwrap_or_default() {
+        exponent if (-4..16).contains(&exponent) || float == 0.0 => {
+            let plain = float.to_string();
+            if plain.contains('.') { plain } else { format!("{plain}.0") }
+        }
+        exponent => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
+    }
+}
+
+/// Prints a value of `{{ … }}`: the engine's way but for floats.
+pub(super) fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    if value.kind() == ValueKind::Number && !value.is_integer() {
+        let digits = python_float(value);
+        return out.write_str(&digits).map_err(|_| failed("cannot write"));
+    }
+    minijinja::escape_formatter(out, state, value)
+}
+
+/// As [`number`], but for what is no finite number, which JSON and `str` spell otherwise.
+fn python_float(value: &Value) -> String {
+    match number(value).as_str() {
+        "NaN" => "nan".to_owned(),
+        "Infinity" => "inf".to_owned(),
+        "-Infinity" => "-inf".to_owned(),
+        digits => digits.to_owned(),
+    }
+}
+
+/// The filter `string`.
+pub(super) fn string(state: &State, value: &Value) -> Result<Value, Error> {
+    if value.kind() == ValueKind::Number && !value.is_integer() {
+        return Ok(Value::from(python_float(value)));
+    }
+    filters::string(state, value)
+}
+
+/// The filters `escape` and `e`, which spell the five characters as Jinja does.
+pub(super) fn escape(value: &Value) -> Value {
+    if value.is_safe() {
+        return value.clone();
+    }
+    let text = value.to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    Value::from_safe_string(text.replace('\'', "&#39;").replace('"', "&#34;"))
+}
+
+/// The filter `trim`.
+pub(super) fn trim(value: &Value, chars: Option<&str>) -> Value {
+    let cut = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
+    let text = value.to_string();
+    let trimmed = text.trim_matches(cut);
+    if value.is_safe() { Value::from_safe_string(trimmed.to_owned()) } else { Value::from(trimmed) }
+}
+
+/// The test `iterable`: not none, which the engine goes over as if it were empty.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// The test `sequence`: what has a length and items, in Python strings and dicts, too.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
+}
+
+/// A value to go over, unless it is none.
+pub(super) fn each(value: Value) -> Result<Value, Error> {
+    if value.is_none() { Err(failed("none has no items to go over")) } else { Ok(value) }
+}
+
+/// Filters that go over a value, as they are in the engine but for none.
+pub(super) fn add_filters_of_items(environment: &mut Environment) {
+    let filters: [(&str, Value); 10] = [
+        ("list", Value::from_function(filters::list)),
+        ("join", Value::from_function(filters::join)),
+        ("sort", Value::from_function(filters::sort)),
+        ("unique", Value::from_function(filters::unique)),
+        ("sum", Value::from_function(filters::sum)),
+        ("min", Value::from_function(filters::min)),
+        ("max", Value::from_function(filters::max)),
+        ("batch", Value::from_function(filters::batch)),
+        ("slice", Value::from_function(filters::slice)),
+        ("groupby", Value::from_function(filters::groupby)),
+    ];
+    for (name, filter) in filters {
+        environment.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            if let Some(value) = args.first() {
+                each(value.clone())?;
+            }
+            filter.call(state, &args)
+        });
     }
 }
 
@@ -80,6 +262,12 @@ fn write_string(text: &str, ascii: bool, out: &mut String) {
 /// the browser runs.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
     strftime(format, chrono::Local::now().naive_local())
+}
+
+/// The same at a given local time, in seconds since 1970.
+pub(super) fn strftime_at(format: &str, seconds: i64) -> Result<String, Error> {
+    let now = chrono::DateTime::from_timestamp(seconds, 0);
+    strftime(format, now.unwrap_or_default().naive_utc())
 }
 
 fn strftime(format: &str, now: chrono::NaiveDateTime) -> Result<String, Error> {
@@ -115,13 +303,23 @@ mod tests {
     fn json_is_pythons() {
         let value: serde_json::Value =
             serde_json::from_str(r#"{"b": [1, 2.5, {}], "a": "<é>\n", "c": null, "d": []}"#).unwrap();
-        let write = |indent, ascii| {
+        let value = Value::from(minijinja::value::Serde(&value));
+        let write = |indent: Option<&str>, ascii| {
+            let (indent, [comma, colon]) = (indent.map(str::to_owned), [", ", ": "].map(str::to_owned));
             let mut out = String::new();
-            write_json(&value, indent, 0, ascii, &mut out);
+            Json { indent, comma, colon, ascii, sorted: false }.write(&value, 0, &mut out).unwrap();
             out
         };
         assert_eq!(write(None, false), r#"{"b": [1, 2.5, {}], "a": "<é>\n", "c": null, "d": []}"#);
         assert!(write(None, true).contains(r#""<\u00e9>\n""#));
-        assert!(write(Some(2), false).starts_with("{\n  \"b\": [\n    1,\n    2.5,\n    {}\n  ],"));
+        assert!(write(Some("  "), false).starts_with("{\n  \"b\": [\n    1, \n    2.5, \n    {}\n  ], "));
+    }
+
+    #[test]
+    fn floats_are_pythons() {
+        let digits = [1e-4, 1e-5, 1.5e-7, 1e15, 1e16, 123_456.75, -0.0, 1e300, f64::NEG_INFINITY].map(float_digits);
+        let expected =
+            ["0.0001", "1e-05", "1.5e-07", "1000000000000000.0", "1e+16", "123456.75", "-0.0", "1e+300", "-Infinity"];
+        assert_eq!(digits, expected);
     }
 }
