@@ -6,7 +6,7 @@ use std::fmt::Write;
 use bft_formats::{ChatTemplate, Conversation, FormatError, Message, Model, Tokenizer};
 use bft_train::{Chat, LabelledTokens, MASKED, TextEncoder};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 #[derive(Deserialize)]
 struct Reference {
@@ -21,6 +21,9 @@ struct Reference {
 struct Talk {
     messages: Vec<Message>,
     tools: Option<Vec<Value>>,
+    documents: Option<Vec<Value>>,
+    #[serde(default)]
+    variables: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -94,8 +97,12 @@ pub fn compare(json: &str) -> Result<Report, String> {
         let ours = ChatTemplate::new(&template.source, &template.tokens).map(|t| t.with_clock(reference.clock));
         for (title, expected) in &template.renderings {
             let talk = &reference.conversations[title];
-            let mut conversation =
-                Conversation { messages: talk.messages.clone(), tools: talk.tools.clone(), ..Conversation::default() };
+            let mut conversation = Conversation {
+                messages: talk.messages.clone(),
+                tools: talk.tools.clone(),
+                documents: talk.documents.clone(),
+                variables: talk.variables.clone(),
+            };
             let place = |what: &str| format!("{} ({}), {title}, {what}", template.name, template.package);
             figures.masks[1] += 1;
             match masks(&mut model, &ours, template, talk, &conversation, &expected.trained)? {
@@ -225,7 +232,7 @@ fn bytes_tokenizer(specials: &[String]) -> Result<Tokenizer, String> {
     // The letters that stand for bytes in byte-level vocabularies: printable ones for themselves, others from 256 on.
     let plain = |byte: u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let mut next = 256;
-    let mut vocab = serde_json::Map::new();
+    let mut vocab = Map::new();
     for byte in 0..=255_u8 {
         let letter = if plain(byte) { Some(char::from(byte)) } else { char::from_u32(next) };
         next += u32::from(!plain(byte));

@@ -1,13 +1,15 @@
 //! The pieces of Python that chat templates call: `json.dumps` and `strftime`.
 
 use chrono::format::{Item, StrftimeItems};
-use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, filters};
 
 use super::methods::is_space;
 
-/// How deep a value may nest to be written as JSON.
+/// How deep a value may nest, and how many bytes the text before its last part may take: a template can make a list
+/// that holds another twice, that one another twice, and so on.
 const DEEPEST: usize = 256;
+const LONGEST: usize = 16 << 20;
 
 /// How `json.dumps` writes.
 struct Json {
@@ -57,9 +59,7 @@ pub(super) fn to_json(value: &Value, options: Rest<ValueOrKwargs>) -> Result<Val
 
 impl Json {
     fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
-        if depth > DEEPEST {
-            return Err(failed(format!("tojson: a value nested deeper than {DEEPEST} levels")));
-        }
+        check_size(depth, out)?;
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -122,6 +122,13 @@ impl Json {
     }
 }
 
+fn check_size(depth: usize, out: &str) -> Result<(), Error> {
+    if depth > DEEPEST || out.len() > LONGEST {
+        return Err(failed(format!("a value deeper than {DEEPEST} levels or longer than {LONGEST} bytes as text")));
+    }
+    Ok(())
+}
+
 fn failed(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, problem.into())
 }
@@ -157,31 +164,105 @@ fn float_digits(float: f64) -> String {
     }
 }
 
-/// Prints a value of `{{ … }}`: the engine's way but for floats.
+/// Prints a value of `{{ … }}`.
 pub(super) fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    if value.kind() == ValueKind::Number && !value.is_integer() {
-        let digits = python_float(value);
-        return out.write_str(&digits).map_err(|_| failed("cannot write"));
-    }
-    minijinja::escape_formatter(out, state, value)
-}
-
-/// As [`number`], but for what is no finite number, which JSON and `str` spell otherwise.
-fn python_float(value: &Value) -> String {
-    match number(value).as_str() {
-        "NaN" => "nan".to_owned(),
-        "Infinity" => "inf".to_owned(),
-        "-Infinity" => "-inf".to_owned(),
-        digits => digits.to_owned(),
+    match own_text(value)? {
+        Some(text) => out.write_str(&text).map_err(|_| failed("the text cannot be written")),
+        None => minijinja::escape_formatter(out, state, value),
     }
 }
 
 /// The filter `string`.
 pub(super) fn string(state: &State, value: &Value) -> Result<Value, Error> {
-    if value.kind() == ValueKind::Number && !value.is_integer() {
-        return Ok(Value::from(python_float(value)));
+    let own = own_text(value)?;
+    // The engine's filter also charges for what a value costs.
+    let engines = filters::string(state, value)?;
+    Ok(own.map_or(engines, Value::from))
+}
+
+/// Python's `str` of a value where the engine writes it otherwise: floats, and what may hold such or odd characters.
+fn own_text(value: &Value) -> Result<Option<String>, Error> {
+    let is_float = value.kind() == ValueKind::Number && !value.is_integer();
+    if !is_float && !matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
+        return Ok(None);
     }
-    filters::string(state, value)
+    let mut out = String::new();
+    write_repr(value, 0, &mut out)?;
+    Ok(Some(out))
+}
+
+/// Python's `repr`.
+fn write_repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+    check_size(depth, out)?;
+    match value.kind() {
+        ValueKind::Number if !value.is_integer() => out.push_str(&match number(value).as_str() {
+            "NaN" => "nan".to_owned(),
+            "Infinity" => "inf".to_owned(),
+            "-Infinity" => "-inf".to_owned(),
+            digits => digits.to_owned(),
+        }),
+        ValueKind::String => {
+            out.push_str(if value.is_safe() { "Markup(" } else { "" });
+            write_quoted(value.as_str().unwrap_or_default(), out);
+            out.push_str(if value.is_safe() { ")" } else { "" });
+        }
+        ValueKind::Seq => {
+            let tuple = value.downcast_object_ref::<Tuple>().is_some();
+            out.push(if tuple { '(' } else { '[' });
+            for (i, item) in value.try_iter()?.enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                write_repr(&item, depth + 1, out)?;
+            }
+            out.push_str(if tuple && value.len() == Some(1) { "," } else { "" });
+            out.push(if tuple { ')' } else { ']' });
+        }
+        ValueKind::Map => {
+            out.push('{');
+            for (i, key) in value.try_iter()?.enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                write_repr(&key, depth + 1, out)?;
+                out.push_str(": ");
+                write_repr(&value.get_item(&key)?, depth + 1, out)?;
+            }
+            out.push('}');
+        }
+        ValueKind::Undefined => out.push_str("Undefined"),
+        _ => out.push_str(&value.to_string()),
+    }
+    Ok(())
+}
+
+/// A string as Python's `repr` has it: in single quotes where it can be, with what is not printable escaped.
+fn write_quoted(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c if is_printable(c) => out.push(c),
+            c => out.push_str(&match u32::from(c) {
+                code @ 0..0x100 => format!("\\x{code:02x}"),
+                code @ 0x100..0x1_0000 => format!("\\u{code:04x}"),
+                code => format!("\\U{code:08x}"),
+            }),
+        }
+    }
+    out.push(quote);
+}
+
+/// What Python prints of a string as it is: no control and format characters, no separator but the space, nothing
+/// private and no non-character.
+fn is_printable(c: char) -> bool {
+    let format = matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0001}'..='\u{e007f}');
+    let private = matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..);
+    let nothing = matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe;
+    c == ' ' || !(c.is_control() || c.is_whitespace() || format || private || nothing)
 }
 
 /// The filters `escape` and `e`, which spell the five characters as Jinja does.
