@@ -1,6 +1,7 @@
 //! The pieces of Python that chat templates call: `json.dumps` and `strftime`.
 
-use chrono::format::{Item, StrftimeItems};
+use std::fmt::Write;
+
 use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, filters};
 
@@ -352,14 +353,33 @@ pub(super) fn strftime_at(format: &str, seconds: i64) -> Result<String, Error> {
 }
 
 fn strftime(format: &str, now: chrono::NaiveDateTime) -> Result<String, Error> {
-    // A time without a zone has no zone to print.
-    let format = format.replace("%Z", "").replace("%z", "");
-    let items: Vec<Item> = StrftimeItems::new(&format).collect();
-    if items.contains(&Item::Error) {
-        let problem = format!("strftime_now does not know all of {format:?}");
-        return Err(Error::new(ErrorKind::InvalidOperation, problem));
+    let mut out = String::new();
+    let mut letters = format.chars();
+    while let Some(c) = letters.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        let mut directive = String::from('%');
+        directive.extend(letters.next());
+        // The C library's own: no padding, spaces or zeros.
+        if directive.ends_with(['-', '_', '0']) {
+            directive.extend(letters.next());
+        }
+        let known = match directive.chars().next_back() {
+            // A time without a zone has none to print.
+            Some('z' | 'Z') => directive.len() == 2,
+            Some('f') => directive.len() == 2 && write!(out, "{}", now.format("%6f")).is_ok(),
+            Some(letter) if directive.len() > 1 && "aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyY%".contains(letter) => {
+                write!(out, "{}", now.format(&directive)).is_ok()
+            }
+            _ => false,
+        };
+        if !known {
+            return Err(failed(format!("strftime_now does not know {directive} of {format:?}")));
+        }
     }
-    Ok(now.format_with_items(items.into_iter()).to_string())
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -377,7 +397,9 @@ mod tests {
         );
         assert_eq!(strftime("%a %d %B %Y", at(1_798_761_599)).unwrap(), "Thu 31 December 2026");
         assert!(strftime("%Q", at(0)).unwrap_err().to_string().contains("%Q"));
-        assert!(strftime("%", at(0)).is_err());
+        for unknown in ["%", "%-", "%-B", "%_%", "%-z", "%0f", "%s", "%3f", "%+", "%-é"] {
+            assert!(strftime(unknown, at(0)).is_err(), "{unknown}");
+        }
     }
 
     #[test]
