@@ -253,6 +253,15 @@ fn bytes_tokenizer(specials: &[String]) -> Result<Tokenizer, String> {
     Tokenizer::from_json("tokenizer.json", tokenizer.to_string().as_bytes()).map_err(|error| error.to_string())
 }
 
+/// The date that templates see, as `strftime_now('%Y-%m-%d')` prints it.
+///
+/// # Errors
+/// Where there is no clock.
+pub fn today() -> Result<String, String> {
+    let template = ChatTemplate::new("{{ strftime_now('%Y-%m-%d') }}", &BTreeMap::new());
+    template.and_then(|template| template.render(&Conversation::default(), false)).map_err(|error| error.to_string())
+}
+
 fn characters(text: &str, from: usize, to: usize) -> String {
     text.chars().skip(from).take(to - from).collect()
 }

@@ -32,6 +32,15 @@ pub fn templates(json: &str) -> Result<String, JsValue> {
     if report.unknown.is_empty() { Ok(report.table) } else { Err(report.unknown.join("\n").into()) }
 }
 
+/// The date that chat templates see.
+///
+/// # Errors
+/// Where there is no clock.
+#[wasm_bindgen]
+pub fn today() -> Result<String, JsValue> {
+    Ok(bft_tests::templates::today()?)
+}
+
 #[wasm_bindgen]
 extern "C" {
     #[wasm_bindgen(js_namespace = console)]
