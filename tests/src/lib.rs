@@ -10,6 +10,7 @@ pub mod half;
 pub mod matrices;
 pub mod ops;
 pub mod random;
+pub mod templates;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -42,6 +42,38 @@ fn pythons_methods_are_there() {
 }
 
 #[test]
+fn pieces_of_jinja_and_python_are_what_transformers_makes_of_them() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/jinja.json");
+    let fixture: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let variables = fixture["variables"].as_object().unwrap().clone();
+    let conversation = Conversation { variables, ..Conversation::default() };
+    let mut wrong = Vec::new();
+    for case in fixture["cases"].as_array().unwrap() {
+        let source = case["template"].as_str().unwrap();
+        let template =
+            ChatTemplate::new(source, &BTreeMap::new()).map(|t| t.with_clock(fixture["clock"].as_i64().unwrap()));
+        let found = template.and_then(|t| t.render(&conversation, false));
+        let expected = case["text"].as_str();
+        let right = match case["bft"].as_str() {
+            None => found.as_deref().ok() == expected,
+            Some("refuses") => found.is_err(),
+            Some(_) => found.as_deref().is_ok_and(|found| expected != Some(found)),
+        };
+        if !right {
+            wrong.push(format!("{source}\n   found {found:?}\nexpected {case}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_template_can_be_given_another_time() {
+    let source = "{{ strftime_now('%d %b %Y %H:%M:%S %-d %B') }}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap().with_clock(1_709_210_096);
+    assert_eq!(template.render(&Conversation::default(), false).unwrap(), "29 Feb 2024 12:34:56 29 February");
+}
+
+#[test]
 fn json_is_written_as_python_writes_it() {
     assert_eq!(
         render("{{ messages[1] | tojson }}", &TALK).unwrap(),
@@ -87,7 +119,7 @@ fn generation_blocks_mark_what_they_hold_and_leave_the_text_as_it_is() {
     assert_eq!(template.render_marked(&talk(&[("user", "\u{fdd0}")])).unwrap(), None);
     let shouting = "{% filter upper %}{% generation %}a{% endgeneration %}{% endfilter %}";
     let template = ChatTemplate::new(shouting, &tokens()).unwrap();
-    assert_eq!(template.render_marked(&talk(&turns)).unwrap(), Some(("A".into(), Vec::from([0..1]))));
+    assert_eq!(template.render_marked(&talk(&turns)).unwrap(), Some(("A".into(), std::iter::once(0..1).collect())));
 }
 
 #[test]

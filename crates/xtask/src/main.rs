@@ -8,6 +8,7 @@ mod neighbours;
 mod page;
 mod shell;
 mod system;
+mod templates;
 mod test;
 mod web;
 
@@ -20,7 +21,7 @@ struct Task {
     run: fn(&[String]) -> Result<(), String>,
 }
 
-const TASKS: [Task; 5] = [
+const TASKS: [Task; 6] = [
     Task {
         name: "demo",
         does: "tunes SmolLM2 on gene facts and shows what changed (10 minutes on 2 cores)",
@@ -40,6 +41,11 @@ const TASKS: [Task; 5] = [
         name: "web",
         does: "builds the page and serves it on this machine; --build leaves it in web/dist/, --test drives it in Chromium",
         run: web::run,
+    },
+    Task {
+        name: "templates",
+        does: "holds public chat templates (260 MB of packages) against transformers, natively and in WebAssembly",
+        run: templates::run,
     },
     Task {
         name: "model",
@@ -83,7 +89,7 @@ fn list(problem: &str) -> ExitCode {
 fn tasks() -> String {
     let mut text = "cargo xtask TASK\n\n".to_owned();
     for task in &TASKS {
-        text.push_str(&format!("  {:<6} {}\n", task.name, task.does));
+        text.push_str(&format!("  {:<9} {}\n", task.name, task.does));
     }
     text
 }

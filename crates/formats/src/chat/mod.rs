@@ -3,10 +3,12 @@
 //! Templates are rendered as transformers renders them: Jinja with `trim_blocks` and `lstrip_blocks`, loop controls,
 //! Python's string and list methods, `raise_exception`, `strftime_now`, a `tojson` that does not escape HTML, and the
 //! variables `messages`, `tools`, `documents`, `add_generation_prompt` and every special token that the tokenizer's
-//! configuration names. What transformers passes as None is none here, too.
+//! configuration names. What transformers passes as None is none here, too. `docs/templates.md` says what differs.
 
 mod conversation;
+mod methods;
 mod python;
+mod source;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -61,8 +63,17 @@ impl ChatTemplate {
         environment.set_syntax(syntax.map_err(|e| FormatError::ChatTemplate(format!("Jinja's syntax: {e}")))?);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(methods::call);
+        environment.set_formatter(python::print);
         environment.add_filter("tojson", python::to_json);
+        python::add_filters_of_items(&mut environment);
+        environment.add_filter("string", python::string);
+        environment.add_filter("escape", python::escape);
+        environment.add_filter("e", python::escape);
+        environment.add_filter("trim", python::trim);
+        environment.add_test("iterable", python::is_iterable);
+        environment.add_test("sequence", python::is_sequence);
+        environment.add_function(source::EACH, python::each);
         environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, _> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -70,8 +81,8 @@ impl ChatTemplate {
         let mut marked = false;
         for (name, source) in [(NAME, Some(source)), (TOOL_USE, tool_use)] {
             let Some(source) = source else { continue };
-            let rewritten = with_generation_marks(source);
-            marked |= rewritten != source;
+            let (rewritten, has_marks) = source::prepare(source);
+            marked |= has_marks;
             environment
                 .add_template_owned(name, rewritten)
                 .map_err(|e| FormatError::ChatTemplate(format!("cannot be compiled: {}", one_line(&e))))?;
@@ -91,6 +102,14 @@ impl ChatTemplate {
         }
         self.variables.extend(variables.clone());
         Ok(self)
+    }
+
+    /// The same template at another time than now: seconds from the beginning of 1970 to a local time.
+    #[must_use]
+    pub fn with_clock(mut self, seconds: i64) -> Self {
+        let now = move |format: &str| python::strftime_at(format, seconds);
+        Arc::make_mut(&mut self.environment).add_function("strftime_now", now);
+        self
     }
 
     /// Text of a conversation; `add_generation_prompt` ends it with the opening of an assistant's turn.
@@ -166,8 +185,8 @@ impl ChatTemplate {
             ("tools", list(&conversation.tools)),
             ("documents", list(&conversation.documents)),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
-            (MARKS[0], Value::from(marks[0])),
-            (MARKS[1], Value::from(marks[1])),
+            (source::MARKS[0], Value::from(marks[0])),
+            (source::MARKS[1], Value::from(marks[1])),
         ]));
         let name = match &conversation.tools {
             Some(_) if self.environment.get_template(TOOL_USE).is_ok() => TOOL_USE,
@@ -284,40 +303,6 @@ fn template_source(config: &Object) -> Result<Option<(String, Option<String>)>> 
             format!("chat_template is {}, expected a string or a list of named ones", kind(other)),
         )),
     }
-}
-
-/// Variables that hold the marks around what a `{% generation %}` block prints, or nothing.
-const MARKS: [&str; 2] = ["bft_generation_begins", "bft_generation_ends"];
-
-/// transformers' own `{% generation %}` blocks mark assistant text and print what they hold.
-///
-/// They become plain blocks with a variable at either end. White space is cut by the first tag on the left side and by
-/// the last one on the right side, as the one tag in their place did; `with` keeps assignments inside, as there.
-fn with_generation_marks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
-            break;
-        };
-        let (before, tag) = (&rest[..start], &rest[start..start + length]);
-        let inside = &tag["{%".len()..];
-        let left = if inside.starts_with(['-', '+']) { &inside[..1] } else { "" };
-        let right = if inside.ends_with(['-', '+']) { &inside[inside.len() - 1..] } else { "" };
-        out.push_str(before);
-        match inside.trim_matches(['-', '+']).trim() {
-            "generation" => {
-                out.push_str(&format!("{{%{left} if true %}}{{{{ {} }}}}{{% with {right}", MARKS[0]));
-            }
-            "endgeneration" => {
-                out.push_str(&format!("{{%{left} endwith %}}{{{{ {} }}}}{{% endif {right}", MARKS[1]));
-            }
-            _ => out.push_str(tag),
-        }
-        rest = &rest[start + length..];
-    }
-    out.push_str(rest);
-    out
 }
 
 /// An error and where it is, without the source listing.
