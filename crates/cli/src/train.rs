@@ -224,6 +224,11 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     open::existing("--data", &flags.data)?;
     if let Some(path) = &flags.eval_data {
         open::existing("--eval-data", path)?;
+        open::not_one_pipe(["--data", "--eval-data"], [&flags.data, path])?;
+    }
+    if job.is_some() {
+        open::for_every_rank("--data", &flags.data)?;
+        flags.eval_data.as_deref().map_or(Ok(()), |path| open::for_every_rank("--eval-data", path))?;
     }
     if let Some(path) = &flags.init_adapter {
         open::existing("--init-adapter", path)?;

@@ -89,3 +89,15 @@ pub struct Adapter {
     /// One pair for each adapted module.
     pub pairs: Vec<LoraPair>,
 }
+
+impl Adapter {
+    /// The first value that is NaN or infinite, in words; `None` where all are finite.
+    pub fn not_finite(&self) -> Option<String> {
+        self.pairs.iter().find_map(|pair| {
+            [("lora_A", &pair.a), ("lora_B", &pair.b)].into_iter().find_map(|(half, values)| {
+                let at = values.iter().position(|value| !value.is_finite())?;
+                Some(format!("{half} of {} holds {} at element {at}", pair.module, values[at]))
+            })
+        })
+    }
+}
