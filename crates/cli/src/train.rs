@@ -30,6 +30,8 @@ Examples:
 
 Rows are JSONL or a JSON array: messages, conversations, instruction/input/output,
 prompt/completion, text, or input_ids/labels.
+PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, whose path it records;
+over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
 Ctrl-C saves and stops; a second Ctrl-C stops at once.")]
 pub struct TrainFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file

@@ -99,10 +99,9 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     config.target_modules = target_modules(&pairs, model.num_hidden_layers);
     let adapter = Adapter { config, pairs };
     match adapter.not_finite() {
-        Some(what) => Err(FormatError::malformed(
-            &file,
-            format!("{what}, expected finite numbers: the file is damaged, or its training diverged"),
-        )),
+        Some(what) => {
+            Err(FormatError::malformed(&file, format!("{what}: the file is damaged, or its training diverged")))
+        }
         None => Ok(adapter),
     }
 }
