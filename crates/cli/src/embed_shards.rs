@@ -145,7 +145,7 @@ impl<'r> Shards<'r> {
         }
         if let Some(job) = job {
             // No rank begins one of its own before those of an earlier start are gone.
-            job.gather(&[]);
+            job.gather(&[0]);
         }
         Ok(shards)
     }

@@ -428,6 +428,12 @@ fn a_run_whose_adapter_is_not_finite_fails_and_keeps_the_last_good_one() {
     assert_eq!(names(&place.path("late/checkpoints")), ["step-000002", "step-000004"]);
     assert!(Adapter::load(&last, &place.model.config).is_ok());
 
+    // Checkpoints in such a stretch would push out those from before it.
+    let stretch = Faults { not_finite: (5..20).collect(), lost_at: Some(9), ..Faults::default() };
+    let message = place.run(place.config("stretch", 30), stretch).message();
+    assert!(message.contains("step-000004"), "{message}");
+    assert_eq!(names(&place.path("stretch/checkpoints")), ["step-000002", "step-000004"]);
+
     // A finished adapter survives a longer run that breaks.
     let config = |steps| TrainConfig { schedule: Schedule::Constant, ..place.config("longer", steps) };
     assert!(place.run(config(4), Faults::default()).result.is_ok());
