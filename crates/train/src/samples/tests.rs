@@ -53,13 +53,13 @@ fn samples_above_the_limit_are_named_cut_or_left_out_as_asked() {
     let row = |n: usize| format!("{{\"input_ids\": {0}, \"labels\": {0}}}\n", ids(n));
     let text = format!("{}{}{}", row(5), row(8), row(9));
     let strict = SampleOptions { max_length: Some(6), ..SampleOptions::default() };
-    let message = samples(&text, strict).unwrap_err().to_string();
+    let message = samples(&text, strict.clone()).unwrap_err().to_string();
     assert_eq!(
         message,
         "2 of 3 samples are longer than max-length 6: d:2 (8 tokens), d:3 (9 tokens); raise --max-length (the \
          model's context is 64), or cut them with --truncate"
     );
-    let cut = samples(&text, SampleOptions { truncate: true, ..strict }).unwrap();
+    let cut = samples(&text, SampleOptions { truncate: true, ..strict.clone() }).unwrap();
     assert_eq!((cut.report.truncated, cut.report.longest, cut.samples.len()), (2, 6, 3));
     let skipped = samples(&text, SampleOptions { skip_bad_rows: true, ..strict }).unwrap();
     assert_eq!((skipped.samples.len(), skipped.report.skipped.len(), skipped.report.rows), (1, 2, 3));
