@@ -241,7 +241,7 @@ fn an_evaluation_in_training_is_that_of_a_runner_with_the_saved_adapter() {
     assert!(trained.eval_nll < rows(place.path())[0]["eval_nll"].as_f64().unwrap(), "something was learnt");
 
     let adapter = Adapter::load(place.path(), &model.config).unwrap();
-    let plan = Plan::read(config, &model).unwrap();
+    let plan = Plan::read(config, &model).unwrap().0;
     let bounds = BatchBounds { tokens: 60, trained: 60, samples: 2 };
     let options = RunnerOptions { capacity: bounds.into(), max_length: 40 };
     let mut runner = Runner::new(&device, &model, Some(&adapter), options).unwrap();

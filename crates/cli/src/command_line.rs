@@ -8,7 +8,7 @@ use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parse
 use crate::config_file;
 use crate::error::CliError;
 use crate::ranks;
-use crate::suggest::{did_you_mean, nearest};
+use crate::suggest::{did_you_mean, instead, nearest};
 use crate::{bench, bio, chat, devices, embed, estimate, eval, generate, inspect, train};
 
 /// Balanced Fine-Tuning of language models, on any machine
@@ -231,6 +231,9 @@ fn unknown_argument(command: &Command, verb: &Command, words: &str, flag: &str) 
             if verb.get_positionals().next().is_some() { "has room for no more words" } else { "takes flags only" };
         return format!("{words} {takes}, found '{flag}'{guess}; see {help}");
     }
+    if let Some(advice) = instead(flag, long_flags(verb)) {
+        return format!("{words} has no flag {flag}: {advice}");
+    }
     let guess = nearest(flag, long_flags(verb));
     // The flag may belong to another verb.
     let elsewhere =
@@ -325,6 +328,8 @@ mod tests {
             ("bft train model", "did you mean --model?"),
             ("bft --model m", "bft takes a verb before --model"),
             ("bft devices --rank 4", "it belongs to bft train"),
+            ("bft train --val-size 0.1", "bft train has no flag --val-size: no rows are split off here"),
+            ("bft train --test_split 0.1", "in a file of their own and give it as --eval-data"),
             ("bft bio fech", "did you mean bft bio fetch?"),
             ("bft bio fetch --onyl genes", "did you mean --only?"),
         ];
@@ -332,6 +337,19 @@ mod tests {
             let message = complaint(line);
             assert!(message.contains(expected), "{line}: {message}");
             assert!(!message.contains('\n'), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_flag_of_another_meaning_is_not_suggested() {
+        for line in [
+            "bft train --min-length 8",
+            "bft train --log-every 5",
+            "bft eval --val-size 0.1",
+            "bft train --train-size 9",
+        ] {
+            let message = complaint(line);
+            assert!(message.contains("has no flag --") && !message.contains("did you mean"), "{line}: {message}");
         }
     }
 

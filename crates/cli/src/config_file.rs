@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use crate::command_line::long_flags;
 use crate::error::CliError;
 use crate::flags::TemplateVars;
-use crate::suggest::{did_you_mean, nearest_path};
+use crate::suggest::{did_you_mean, instead, nearest_path};
 
 /// Arguments that files add to the command line.
 #[derive(Debug, Default)]
@@ -159,6 +159,9 @@ fn excluded(verb: &Command, arg: &Arg, taken: &BTreeSet<String>) -> bool {
 
 fn unknown_key(verb: &Command, file: &str, key: &str) -> CliError {
     let known = long_flags(verb).filter(|name| !matches!(*name, "config" | "help" | "version"));
+    if let Some(advice) = instead(key, long_flags(verb)) {
+        return CliError::usage(format!("{file}: unknown key `{key}` for bft {}: {advice}", verb.get_name()));
+    }
     let guess = did_you_mean(key, known, |name| format!("`{name}`"));
     CliError::usage(format!(
         "{file}: unknown key `{key}` for bft {name}{guess}; keys are the flags of `bft {name} --help`",

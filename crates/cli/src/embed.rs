@@ -1,14 +1,14 @@
 //! `bft embed`: text embeddings, from a language model's hidden states after the final norm or from a sentence encoder.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::path::PathBuf;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bft_core::Pooling;
-use bft_formats::EmbeddingModel;
+use bft_formats::{EmbeddingModel, Sha256};
 use bft_train::{EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedRow, embed_rows, path_to_json};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -186,8 +186,16 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     let input = open::existing("--input", &flags.input)?;
     let file = File::open(input)
         .map_err(|error| CliError::failed(format!("--input {}: cannot be opened: {error}", input.display())))?;
-    let size = file.metadata().map_or(0, |metadata| metadata.len());
     open::writable("--output", &flags.output)?;
+    let shard_rows = flags.shard_rows.or(job.map(|_| SHARD_ROWS));
+    if job.is_some() {
+        open::for_every_rank("--input", input)?;
+    }
+    let (file, sha256) = match shard_rows {
+        None => (file, String::new()),
+        Some(_) => hashed(file, flags)?,
+    };
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
     let request = job.map_or(flags.run.device, |job| job.device(&flags.run.device));
     let device = open::device(&request)?;
     flags.kernels.apply(&device, job.is_none());
@@ -196,8 +204,8 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     pollster::block_on(engine.prepare()).map_err(CliError::failed)?;
     let started = Instant::now();
     let mut progress = Progress::new("embedding", "bytes", size, 0);
-    let read = Cell::new(0);
-    let reader = BufReader::new(Counted { file, read: &read });
+    let (read, seen) = (Cell::new(0), RefCell::new(Sha256::default()));
+    let reader = BufReader::new(Counted { file, read: &read, seen: &seen });
     let rows = EmbedInput::new(&input.display().to_string(), reader);
     let mut with_ids = false;
     let mut texts = 0;
@@ -219,15 +227,15 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
         let report = pollster::block_on(report).map_err(CliError::failed)?;
         Ok((embeddings, report))
     };
-    let (report, files) = match flags.shard_rows.or(job.map(|_| SHARD_ROWS)) {
+    let (report, files) = match shard_rows {
         None => {
             let (embeddings, report) = vectors(&mut { rows })?;
             embeddings.write(&flags.output, kind)?;
             (report, None)
         }
         Some(shard_rows) => {
-            let shards = Shards::open(flags, kind, shard_rows, &options, &model, job)?;
-            let (report, files) = shards.write(rows, &mut vectors)?;
+            let shards = Shards::open(flags, kind, shard_rows, &options, &sha256, &model, job)?;
+            let (report, files) = shards.write(rows, || seen.borrow().clone().finish(), &mut vectors)?;
             (report, Some(files))
         }
     };
@@ -266,16 +274,45 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
 /// Texts in a shard where several processes write them.
 const SHARD_ROWS: usize = 4096;
 
-/// Counts the bytes read, for the progress bar.
+/// An input at its start, with the SHA-256 of what will be read. A pipe, which can be read but once, is kept in a file
+/// without a name beside the output.
+fn hashed(mut input: File, flags: &EmbedFlags) -> Result<(File, String), CliError> {
+    let failed =
+        |error: io::Error| CliError::failed(format!("--input {}: cannot be read: {error}", flags.input.display()));
+    let mut kept = None;
+    if !input.metadata().map_err(failed)?.is_file() {
+        let folder = flags.output.parent().filter(|folder| !folder.as_os_str().is_empty());
+        kept = Some(tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map_err(failed)?);
+    }
+    let mut hasher = Sha256::default();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = input.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        if let Some(kept) = &mut kept {
+            kept.write_all(&buffer[..count]).map_err(failed)?;
+        }
+    }
+    let mut file = kept.unwrap_or(input);
+    file.rewind().map_err(failed)?;
+    Ok((file, hasher.finish()))
+}
+
+/// Counts the bytes read, for the progress bar, and hashes them.
 struct Counted<'c> {
     file: File,
     read: &'c Cell<u64>,
+    seen: &'c RefCell<Sha256>,
 }
 
 impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         self.read.set(self.read.get() + count as u64);
+        self.seen.borrow_mut().update(&buffer[..count]);
         Ok(count)
     }
 }

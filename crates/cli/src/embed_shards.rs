@@ -1,9 +1,12 @@
 //! Embeddings of a large file in shards: files of so many texts each, which ranks share and a second start completes.
 //!
-//! `vectors.npy` becomes `vectors-00000.npy` and so on. `vectors.shards.json` says of which run they are and, at the end,
-//! how many. A shard appears whole or not at all, and holds the same bytes whoever writes it and when.
+//! `vectors.npy` becomes `vectors-00000.npy` and so on. `vectors.shards.json` says of which run they are and what each
+//! holds, and at the end how many there are; until then the ranks of a job but the first keep `vectors.shards.1.json` and
+//! so on for theirs. A shard that no manifest names, or that is not what it says, is written again. A shard appears whole
+//! or not at all, and holds the same bytes whoever writes it and when.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use bft_formats::{Adapter, EmbeddingModel, sha256_file};
 use bft_train::{EmbedError, EmbedOptions, EmbedReport, EmbedRow, Ranks};
@@ -13,10 +16,13 @@ use crate::embed::EmbedFlags;
 use crate::embed_output::{Embeddings, OutputKind};
 use crate::error::CliError;
 use crate::ranks::Job;
+use crate::ui;
 
-/// What the shards of a run have in common.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// What the shards of a run have in common, and which of them are written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Manifest {
+    /// Version of this program.
+    bft: String,
     /// SHA-256 of the input.
     input_sha256: String,
     /// SHA-256 of the model's weights.
@@ -27,14 +33,39 @@ struct Manifest {
     format: String,
     pooling: String,
     normalize: bool,
+    prompt: String,
     max_length: usize,
     truncate: bool,
     batch_rows: usize,
     batch_tokens: usize,
+    precision: String,
     shard_rows: usize,
     /// Texts and files, once all is written.
     rows: Option<usize>,
     shards: Option<usize>,
+    /// The files that are written, by name.
+    written: BTreeMap<String, Written>,
+}
+
+impl Manifest {
+    /// What must be equal for two starts to be of one run.
+    fn settings(&self) -> Self {
+        Self { rows: None, shards: None, written: BTreeMap::new(), ..self.clone() }
+    }
+}
+
+/// What a shard holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Written {
+    bytes: u64,
+    sha256: String,
+}
+
+impl Written {
+    fn of(path: &Path) -> Result<Self, CliError> {
+        let bytes = std::fs::metadata(path).map_err(CliError::failed)?.len();
+        Ok(Self { bytes, sha256: sha256_file(path).map_err(CliError::failed)? })
+    }
 }
 
 /// Files of a finished run.
@@ -59,72 +90,142 @@ type Vectors<'v> = dyn FnMut(&mut dyn Iterator<Item = Result<EmbedRow, EmbedErro
     + 'v;
 
 impl<'r> Shards<'r> {
-    /// Takes the output for this run, unless it is another's.
+    /// Takes the output for this run, unless it is another's. `input_sha256` is that of the input.
     pub fn open(
         flags: &EmbedFlags,
         kind: OutputKind,
         shard_rows: usize,
         options: &EmbedOptions,
+        input_sha256: &str,
         model: &EmbeddingModel,
         job: Option<&'r Job>,
     ) -> Result<Self, CliError> {
         let extension = flags.output.extension().unwrap_or_default();
+        // Every option by name, so that none is forgotten here.
+        let EmbedOptions { batch_tokens, batch_rows, max_length, truncate, pooling, normalize, prompt } =
+            options.clone();
         let manifest = Manifest {
-            input_sha256: sha256_file(&flags.input).map_err(CliError::failed)?,
+            bft: env!("CARGO_PKG_VERSION").to_owned(),
+            input_sha256: input_sha256.to_owned(),
             model_sha256: model.sha256().map_err(CliError::failed)?,
             adapter_sha256: flags.adapter.as_deref().map(Adapter::sha256).transpose().map_err(CliError::failed)?,
             format: extension.to_string_lossy().into_owned(),
-            pooling: format!("{:?}", options.pooling).to_lowercase(),
-            normalize: options.normalize,
-            max_length: options.max_length,
-            truncate: options.truncate,
-            batch_rows: options.batch_rows,
-            batch_tokens: options.batch_tokens,
+            pooling: format!("{pooling:?}").to_lowercase(),
+            normalize,
+            prompt,
+            max_length,
+            truncate,
+            batch_rows,
+            batch_tokens,
+            precision: format!("{:?}", flags.kernels.precision).to_lowercase(),
             shard_rows,
             rows: None,
             shards: None,
+            written: BTreeMap::new(),
         };
-        let shards = Self { output: flags.output.clone(), kind, manifest, job };
-        shards.check()?;
+        let mut shards = Self { output: flags.output.clone(), kind, manifest, job };
+        let first = job.is_none_or(|job| job.rank() == 0);
+        if first {
+            shards.manifest.written = shards.find()?;
+        }
         if let Some(job) = job {
             let mine = serde_json::to_vec(&shards.manifest).map_err(CliError::failed)?;
             let all = job.gather(&mine);
-            if let Some(other) = all.iter().position(|other| *other != all[0]) {
+            let all = all.iter().map(|rank| serde_json::from_slice(rank)).collect::<Result<Vec<Manifest>, _>>();
+            let all = all.map_err(CliError::failed)?;
+            if let Some(other) = all.iter().position(|other| other.settings() != all[0].settings()) {
                 return Err(CliError::failed(format!(
                     "the model, adapter or input of rank {other} is not that of rank 0: give every rank the same files"
                 )));
             }
+            shards.manifest.written.clone_from(&all[0].written);
         }
-        if job.is_none_or(|job| job.rank() == 0) {
-            shards.write_manifest()?;
+        if first {
+            shards.join_manifests()?;
+        }
+        if let Some(job) = job {
+            // No rank begins one of its own before those of an earlier start are gone.
+            job.gather(&[0]);
         }
         Ok(shards)
     }
 
-    /// Whether an earlier start of this run, or none, has begun to write.
-    fn check(&self) -> Result<(), CliError> {
-        let path = self.manifest_path();
-        let Ok(text) = std::fs::read(&path) else {
-            return Ok(());
-        };
-        let found =
-            serde_json::from_slice::<Manifest>(&text).map(|found| Manifest { rows: None, shards: None, ..found });
-        match found {
-            Ok(found) if found == self.manifest => Ok(()),
-            _ => Err(CliError::failed(format!(
-                "{} is of a run with another model, input or flags: remove it and its shards, or choose another --output",
-                path.display()
+    /// The shards that earlier starts of this run have written.
+    fn find(&self) -> Result<BTreeMap<String, Written>, CliError> {
+        let mut written = BTreeMap::new();
+        let (manifests, shards) = self.there()?;
+        for path in &manifests {
+            let problem = |what: &str| {
+                CliError::failed(format!(
+                    "{} {what}: remove it and its shards, or choose another --output",
+                    path.display()
+                ))
+            };
+            let text = std::fs::read(path).map_err(|error| problem(&format!("cannot be read: {error}")))?;
+            match serde_json::from_slice::<Manifest>(&text) {
+                Ok(found) if found.settings() == self.manifest.settings() => written.extend(found.written),
+                _ => return Err(problem("is of a run with another model, input, flags or version of bft")),
+            }
+        }
+        match shards.first() {
+            Some(shard) if manifests.is_empty() => Err(CliError::failed(format!(
+                "{} is there, but no {} says of which run it is: remove it, or choose another --output",
+                shard.display(),
+                self.manifest_path(0).display()
             ))),
+            _ => Ok(written),
         }
     }
 
-    fn manifest_path(&self) -> PathBuf {
-        self.output.with_extension("shards.json")
+    /// Files beside the output that are named as manifests and as shards of it.
+    fn there(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), CliError> {
+        let folder = match self.output.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let stem = self.output.file_stem().unwrap_or_default().to_string_lossy();
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let failed = |error| CliError::failed(format!("--output {}: {error}", folder.display()));
+        let (mut manifests, mut shards) = (Vec::new(), Vec::new());
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            let Some(rest) = name.strip_prefix(&*stem) else {
+                continue;
+            };
+            let of_rank = rest.strip_prefix(".shards.").and_then(|rest| rest.strip_suffix(".json"));
+            let ending = format!(".{}", self.manifest.format);
+            let of_shard = rest.strip_prefix('-').and_then(|rest| rest.strip_suffix(&ending));
+            if rest == ".shards.json" || of_rank.is_some_and(number) {
+                manifests.push(self.output.with_file_name(&name));
+            } else if of_shard.is_some_and(number) {
+                shards.push(self.output.with_file_name(&name));
+            }
+        }
+        shards.sort();
+        Ok((manifests, shards))
     }
 
-    fn write_manifest(&self) -> Result<(), CliError> {
-        bft_formats::write_atomic(&self.manifest_path(), |out| Ok(serde_json::to_writer_pretty(out, &self.manifest)?))
-            .map_err(CliError::failed)
+    /// The manifest that a rank keeps.
+    fn manifest_path(&self, rank: usize) -> PathBuf {
+        match rank {
+            0 => self.output.with_extension("shards.json"),
+            _ => self.output.with_extension(format!("shards.{rank}.json")),
+        }
+    }
+
+    fn write_manifest(&self, rank: usize) -> Result<(), CliError> {
+        let write = |out: &mut dyn std::io::Write| Ok(serde_json::to_writer_pretty(out, &self.manifest)?);
+        bft_formats::write_atomic(&self.manifest_path(rank), write).map_err(CliError::failed)
+    }
+
+    /// Writes the one manifest of all ranks, and takes the others away.
+    fn join_manifests(&self) -> Result<(), CliError> {
+        self.write_manifest(0)?;
+        let (manifests, _) = self.there()?;
+        for path in manifests.iter().filter(|path| **path != self.manifest_path(0)) {
+            std::fs::remove_file(path).map_err(CliError::failed)?;
+        }
+        Ok(())
     }
 
     /// File of shard `index`.
@@ -134,10 +235,12 @@ impl<'r> Shards<'r> {
         self.output.with_file_name(name)
     }
 
-    /// Writes this rank's shards of the input, but for those that are there. Returns what all ranks have done.
+    /// Writes this rank's shards of the input, but for those that are there. `read_sha256` tells the SHA-256 of what was
+    /// read of the input. Returns what all ranks have done.
     pub fn write(
         mut self,
         mut rows: impl Iterator<Item = Result<EmbedRow, EmbedError>>,
+        read_sha256: impl Fn() -> String,
         vectors: &mut Vectors<'_>,
     ) -> Result<(EmbedReport, Files), CliError> {
         let (rank, count) = self.job.map_or((0, 1), |job| (job.rank(), job.count()));
@@ -155,17 +258,38 @@ impl<'r> Shards<'r> {
             if (all - 1) % count != rank {
                 continue;
             }
-            if path.exists() {
-                kept += 1;
-                continue;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let (Some(said), true) = (self.manifest.written.get(&name), path.exists()) {
+                if Written::of(&path)? == *said {
+                    kept += 1;
+                    continue;
+                }
+                ui::warn(&format!("{} is not what its manifest says: it is written again", path.display()));
             }
             let (embeddings, report) = vectors(&mut shard.into_iter().map(Ok))?;
             embeddings.write(&path, self.kind)?;
+            self.manifest.written.insert(name, Written::of(&path)?);
+            self.write_manifest(rank)?;
             done.rows += report.rows;
             done.tokens += report.tokens;
             done.truncated += report.truncated;
         }
+        if read_sha256() != self.manifest.input_sha256 {
+            // What was written under this manifest may be of other texts than it says.
+            for manifest in [self.manifest_path(0), self.manifest_path(rank)] {
+                // Another rank may have removed it, or this one has none.
+                let _ = std::fs::remove_file(manifest);
+            }
+            return Err(CliError::failed(
+                "--input was changed while it was read: remove the shards, and start again when it is whole",
+            ));
+        }
         if let Some(job) = self.job {
+            let written = serde_json::to_vec(&self.manifest.written).map_err(CliError::failed)?;
+            for of_rank in job.gather(&written) {
+                let written: BTreeMap<_, _> = serde_json::from_slice(&of_rank).map_err(CliError::failed)?;
+                self.manifest.written.extend(written);
+            }
             let mine = [done.rows, done.tokens, done.truncated, kept];
             let bytes: Vec<u8> = mine.iter().flat_map(|n| n.to_ne_bytes()).collect();
             let mut sums = [0; 4];
@@ -181,7 +305,7 @@ impl<'r> Shards<'r> {
         if rank == 0 {
             self.manifest.rows = Some(texts);
             self.manifest.shards = Some(all);
-            self.write_manifest()?;
+            self.join_manifests()?;
         }
         Ok((done, Files { all, kept }))
     }

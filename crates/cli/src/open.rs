@@ -43,6 +43,35 @@ fn hub_name(flag: &str, path: &Path) -> Option<String> {
     })
 }
 
+/// Checks that each rank of a job can read a flag's file: a pipe gives every byte to one reader alone.
+pub fn for_every_rank(flag: &str, path: &Path) -> Result<(), CliError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(CliError::failed(format!(
+            "{flag} {}: several processes cannot each read a pipe: save it to a file first",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that two flags do not share a pipe, where the first reader would leave nothing to the second.
+pub fn not_one_pipe(flags: [&str; 2], paths: [&Path; 2]) -> Result<(), CliError> {
+    #[cfg(unix)]
+    if let [Ok(first), Ok(second)] = paths.map(std::fs::metadata) {
+        use std::os::unix::fs::MetadataExt;
+        if !first.is_file() && (first.dev(), first.ino()) == (second.dev(), second.ino()) {
+            return Err(CliError::failed(format!(
+                "{} and {} are the same pipe, {}, which can be read only once: save it to a file first",
+                flags[0],
+                flags[1],
+                paths[1].display()
+            )));
+        }
+    }
+    let _ = (flags, paths);
+    Ok(())
+}
+
 /// Opens the model of `--model`.
 pub fn model(path: &Path) -> Result<Model, CliError> {
     let model = Model::open(existing("--model", path)?).map_err(CliError::failed)?;

@@ -44,6 +44,37 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("save-steps", "save-every"),
 ];
 
+/// Flags of other tools for which there is none here, the flag that does the job, and how.
+const NOT_HERE: &[(&[&str], &str, &str)] = &[(
+    &[
+        "val-size",
+        "val-split",
+        "val-ratio",
+        "val-set-size",
+        "validation-size",
+        "validation-split",
+        "validation-split-percentage",
+        "eval-size",
+        "eval-split",
+        "eval-ratio",
+        "eval-dataset-size",
+        "test-size",
+        "test-split",
+        "test-ratio",
+        "split",
+        "split-dataset-ratio",
+    ],
+    "eval-data",
+    "no rows are split off here: put those to be held out in a file of their own and give it as --eval-data",
+)];
+
+/// What to do instead of a flag that only other tools have, where `flags` can do it.
+pub fn instead<'a>(word: &str, mut flags: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let word = normal(word);
+    let (_, ours, advice) = NOT_HERE.iter().find(|(theirs, ..)| theirs.contains(&word.as_str()))?;
+    flags.any(|flag| flag == *ours).then_some(advice)
+}
+
 /// The candidate nearest to `word`, if one is near enough that it was probably meant.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = normal(word);
@@ -55,7 +86,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         let theirs = OTHER_NAMES.iter().filter(|(_, ours)| *ours == candidate);
         let near =
             theirs.map(|(theirs, _)| likeness(&word, theirs)).fold(likeness(&word, &normal(candidate)), f64::max);
-        if near >= 0.6 && best.is_none_or(|(score, _)| near > score) {
+        if near >= NEAR && best.is_none_or(|(score, _)| near > score) {
             best = Some((near, candidate));
         }
     }
@@ -91,9 +122,22 @@ pub fn nearest_path(path: &Path) -> Option<PathBuf> {
     Some(existing.join(found))
 }
 
+/// Likeness from which on a word was probably meant: one letter of three may differ.
+const NEAR: f64 = 0.65;
+
 /// From 0 (nothing in common) to 1 (the same word).
 fn likeness(word: &str, candidate: &str) -> f64 {
     let edits = strsim::normalized_damerau_levenshtein(word, candidate);
+    // What is alike in the one part and of another meaning in the other (`min-length`, `max-length`) is no typo.
+    let parts = |text: &str| text.split('-').map(str::to_owned).collect::<Vec<_>>();
+    let (ours, theirs) = (parts(word), parts(candidate));
+    let far = |(our, their): (&String, &String)| {
+        our.len().min(their.len()) > 1 && strsim::normalized_damerau_levenshtein(our, their) < 0.5
+    };
+    if ours.len() == theirs.len() && ours.len() > 1 && !candidate.starts_with(word) && ours.iter().zip(&theirs).any(far)
+    {
+        return 0.0;
+    }
     // A word that starts another ("checkpoint" for "checkpoint-activations") is near it.
     let shorter = word.len().min(candidate.len());
     let prefix = shorter >= 3 && word != candidate && (candidate.starts_with(word) || word.starts_with(candidate));

@@ -30,6 +30,8 @@ Examples:
 
 Rows are JSONL or a JSON array: messages, conversations, instruction/input/output,
 prompt/completion, text, or input_ids/labels.
+PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, whose path it records;
+over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
 Ctrl-C saves and stops; a second Ctrl-C stops at once.")]
 pub struct TrainFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
@@ -224,6 +226,11 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     open::existing("--data", &flags.data)?;
     if let Some(path) = &flags.eval_data {
         open::existing("--eval-data", path)?;
+        open::not_one_pipe(["--data", "--eval-data"], [&flags.data, path])?;
+    }
+    if job.is_some() {
+        open::for_every_rank("--data", &flags.data)?;
+        flags.eval_data.as_deref().map_or(Ok(()), |path| open::for_every_rank("--eval-data", path))?;
     }
     if let Some(path) = &flags.init_adapter {
         open::existing("--init-adapter", path)?;

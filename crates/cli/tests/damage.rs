@@ -5,7 +5,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Done, bft, fixture, run, tiny_training, write};
+use common::{Done, bft, fixture, run, steps, tiny_training, write};
 use serde_json::{Value, json};
 
 /// A copy of a fixture's model that can be damaged.
@@ -326,4 +326,149 @@ fn a_run_beyond_the_memory_is_refused_with_what_to_do() {
     let done = Done::of(command.output().expect("bft starts"));
     says(&done, &["memory", "use a smaller --batch-size"]);
     assert!(!copy.path("tuned").exists());
+}
+
+/// Puts another value in a flag's place.
+fn set(flags: &mut [String], flag: &str, value: &str) {
+    let place = flags.iter().position(|word| word == flag).expect("a flag");
+    flags[place + 1] = value.to_owned();
+}
+
+#[test]
+fn a_flipped_bit_in_the_newest_checkpoint_is_named_and_the_one_before_it_offered() {
+    let copy = Copy::of("llama");
+    let mut flags = copy.training(4);
+    flags.extend(["--save-every", "2"].map(str::to_owned));
+    run(&flags).ok();
+    let adapter = std::fs::read(copy.path("tuned/adapter_model.safetensors")).expect("an adapter");
+    copy.change("tuned/checkpoints/step-000004/optimizer.safetensors", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+    });
+    let resume = || run(["train", "--output", &copy.shown("tuned"), "--resume", "--steps", "6"]);
+    let last = copy.shown("tuned/checkpoints/step-000004");
+    let whole = copy.shown("tuned/checkpoints/step-000002");
+    says(
+        &resume(),
+        &[
+            &format!("checkpoint {last}: optimizer.safetensors: SHA-256 is "),
+            &format!("; {whole} is whole: remove {last} to go on from it with --resume"),
+        ],
+    );
+    assert_eq!(std::fs::read(copy.path("tuned/adapter_model.safetensors")).expect("an adapter"), adapter);
+    std::fs::remove_dir_all(&last).expect("removed");
+    resume().ok();
+    assert_eq!(steps(&copy.path("tuned")), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_rate_that_breaks_the_adapter_is_a_failure() {
+    for (steps, words) in [(1, "the adapter is of no use"), (2, "not finite"), (5, "not finite")] {
+        let copy = Copy::of("llama");
+        let mut flags = copy.training(steps);
+        set(&mut flags, "--lr", "3e38");
+        says(&run(flags), &[words, "lower --lr", "no checkpoint was made yet"]);
+        assert!(!copy.path("tuned/adapter_model.safetensors").exists());
+    }
+}
+
+#[test]
+fn an_adapter_that_is_not_finite_is_refused_by_every_verb() {
+    let copy = Copy::of("llama");
+    run(copy.training(2)).ok();
+    copy.change("tuned/adapter_model.safetensors", |bytes| {
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
+    });
+    let (model, adapter, rows) =
+        (copy.folder.path().display().to_string(), copy.shown("tuned"), copy.shown("rows.jsonl"));
+    let with = |verb: &str, more: &[&str]| {
+        let flags = [verb, "--model", &model, "--adapter", &adapter];
+        run(flags.iter().chain(more))
+    };
+    let words = ["adapter_model.safetensors: lora_", " holds -inf at element ", "its training diverged"];
+    says(&with("eval", &["--device", "cpu", "--data", &rows]), &words);
+    says(&with("generate", &["--device", "cpu", "--prompt", "a", "--no-chat-template"]), &words);
+    let vectors = copy.shown("v.npy");
+    says(&with("embed", &["--device", "cpu", "--input", &rows, "--output", &vectors]), &words);
+    says(&with("inspect", &[]), &words);
+    let mut flags = copy.training(1);
+    set(&mut flags, "--output", &copy.shown("again"));
+    flags.extend(["--init-adapter".to_owned(), adapter.clone()]);
+    says(&run(flags), &words);
+    assert!(!copy.path("again").exists());
+}
+
+#[test]
+fn a_shard_counts_only_where_a_manifest_vouches_for_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let rows: String = (0..10).map(|i| format!("{{\"input_ids\": [{i}, {}, 7]}}\n", i + 20)).collect();
+    let input = write(folder.path(), "rows.jsonl", &rows);
+    let embed = |output: &str, more: &[&str]| {
+        let (input, output) = (input.display().to_string(), path(output).display().to_string());
+        let model = fixture("llama");
+        let flags = ["embed", "--device", "cpu", "--json", "--shard-rows", "4", "--model", &model, "--input", &input];
+        run(flags.iter().chain(&["--output", &output]).chain(more))
+    };
+    let counts = |done: Done| (done.json()["rows"].clone(), done.json()["shards"]["kept"].clone());
+    assert_eq!(counts(embed("v.npy", &[])), (10.into(), 0.into()));
+    assert_eq!(counts(embed("v.npy", &[])), (0.into(), 3.into()));
+    let names = ["v-00000.npy", "v-00001.npy", "v-00002.npy"];
+    let all = || names.map(|name| std::fs::read(path(name)).expect("a shard"));
+    let good = all();
+
+    // One that is cut, one with a flipped bit, and one that is gone, are written again.
+    std::fs::write(path(names[0]), &good[0][..good[0].len() - 4]).expect("written");
+    let mut flipped = good[1].clone();
+    flipped[200] ^= 1;
+    std::fs::write(path(names[1]), flipped).expect("written");
+    std::fs::remove_file(path(names[2])).expect("removed");
+    let done = embed("v.npy", &[]);
+    let told = "is not what its manifest says: it is written again";
+    assert_eq!(done.stderr.matches(told).count(), 2, "{done:?}");
+    assert_eq!(counts(done), (10.into(), 0.into()));
+    assert_eq!(all(), good);
+
+    // One that the manifest does not name, as after a kill between the two.
+    let text = std::fs::read_to_string(path("v.shards.json")).expect("a manifest");
+    let mut manifest: Value = serde_json::from_str(&text).expect("JSON");
+    manifest["written"].as_object_mut().expect("a map").remove(names[1]).expect("named");
+    std::fs::write(path("v.shards.json"), manifest.to_string()).expect("written");
+    std::fs::write(path(names[1]), "of something else").expect("written");
+    assert_eq!(counts(embed("v.npy", &[])), (4.into(), 2.into()));
+    assert_eq!(all(), good);
+
+    // Other inputs and flags are refused, and without a manifest no file counts.
+    let other = write(folder.path(), "other.jsonl", &rows.replace("7]", "8]")).display().to_string();
+    let another = "another model, input, flags or version";
+    says(&embed("v.npy", &["--normalize"]), &["v.shards.json", another]);
+    says(&embed("v.npy", &["--precision", "f16"]), &[another]);
+    let with_other = |output: &str| {
+        let (model, output) = (fixture("llama"), path(output).display().to_string());
+        run([
+            "embed",
+            "--device",
+            "cpu",
+            "--shard-rows",
+            "4",
+            "--model",
+            &model,
+            "--input",
+            &other,
+            "--output",
+            &output,
+        ])
+    };
+    says(&with_other("v.npy"), &[another, "remove it and its shards"]);
+    std::fs::write(path("v.shards.json"), "{").expect("written");
+    says(&with_other("v.npy"), &[another]);
+    std::fs::remove_file(path("v.shards.json")).expect("removed");
+    says(&with_other("v.npy"), &["v-00000.npy is there, but no ", "v.shards.json says of which run it is"]);
+    std::fs::create_dir(path("v.shards.json")).expect("a folder");
+    says(&with_other("v.npy"), &["v.shards.json", "cannot be read"]);
+    assert_eq!(all(), good);
+    std::fs::write(path("w-00001.npy"), "mine").expect("written");
+    says(&with_other("w.npy"), &["w-00001.npy is there"]);
+    assert_eq!(std::fs::read(path("w-00001.npy")).expect("a file"), b"mine");
 }

@@ -159,7 +159,11 @@ fn what_is_wrong_is_said_once() {
     flags.extend(["--eval-data", "/nowhere/held.jsonl"].map(str::to_owned));
     let eval = format!("eval --model {0} --data {0}/rows.jsonl", fixture("llama"));
     let eval: Vec<String> = eval.split(' ').map(str::to_owned).collect();
-    for (flags, words) in [(flags, "no such file"), (eval, "only train and embed")] {
+    let mut pipe = training(&folder.path().join("tuned"), 2);
+    let data = pipe.iter().position(|flag| flag == "--data").expect("a flag");
+    pipe[data + 1] = "/dev/stdin".into();
+    let none_can = "several processes cannot each read a pipe";
+    for (flags, words) in [(flags, "no such file"), (pipe, none_can), (eval, "only train and embed")] {
         let done = ranks(2, &flags);
         assert_ne!(done.code, Some(0), "{done:?}");
         assert_eq!(done.stderr.matches("error: ").count(), 1, "{done:?}");
@@ -215,6 +219,21 @@ fn shards_are_the_same_whoever_writes_them_and_a_second_start_writes_what_is_mis
     let manifest = std::fs::read_to_string(place.join("v.shards.json")).expect("a manifest");
     let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
     assert_eq!((&manifest["rows"], &manifest["shards"]), (&23.into(), &6.into()));
+    // As a job leaves them that was killed: each rank's own manifest counts.
+    let mut of_rank = manifest.clone();
+    let mut of_first = manifest.clone();
+    for (manifest, odd) in [(&mut of_first, false), (&mut of_rank, true)] {
+        (manifest["rows"], manifest["shards"]) = (Value::Null, Value::Null);
+        let written = manifest["written"].as_object_mut().expect("a map");
+        written.retain(|name, _| (name.ends_with("1.npy") || name.ends_with("3.npy")) == odd);
+    }
+    std::fs::write(place.join("v.shards.json"), of_first.to_string()).expect("written");
+    std::fs::write(place.join("v.shards.1.json"), of_rank.to_string()).expect("written");
+    let answer = ranks(2, &flags("2", "")).json();
+    assert_eq!((&answer["rows"], &answer["shards"]["kept"]), (&0.into(), &6.into()));
+    assert!(!place.join("v.shards.1.json").exists(), "one manifest is left");
+    let joined = std::fs::read_to_string(place.join("v.shards.json")).expect("a manifest");
+    assert_eq!(serde_json::from_str::<Value>(&joined).expect("JSON"), manifest);
     let other = ranks(2, &flags("2", " --normalize"));
     assert_ne!(other.code, Some(0));
     assert!(other.stderr.contains("another run") || other.stderr.contains("another model"), "{other:?}");

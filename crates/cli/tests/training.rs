@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -317,4 +318,80 @@ fn paths_need_not_be_utf_8() {
     assert!(vectors.exists());
     let inspect = ["inspect".into(), "--json".into(), "--adapter".into(), output.into()];
     assert_eq!(run::<_, OsString>(inspect).json()["kind"], "adapter");
+}
+
+/// `bft` with these bytes on its standard input, which is a pipe.
+fn piped(flags: &[String], bytes: &[u8]) -> Done {
+    let mut child =
+        bft(flags).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bft starts");
+    // Whoever reads nothing closes it.
+    let _ = child.stdin.take().expect("a pipe").write_all(bytes);
+    finish(child)
+}
+
+#[test]
+fn inputs_may_be_pipes_and_are_read_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = format!("{}/rows.jsonl", fixture("llama"));
+    let rows = std::fs::read(&file).expect("rows");
+    let stdin = |mut flags: Vec<String>| {
+        let place = flags.iter().position(|flag| *flag == file).expect("the data");
+        flags[place] = "/dev/stdin".into();
+        flags
+    };
+    let sha256 = |output: &Path| {
+        let text = std::fs::read_to_string(output.join("run.json")).expect("run.json");
+        serde_json::from_str::<Value>(&text).expect("JSON")["data"]["sha256"].clone()
+    };
+    let [from_file, from_pipe, from_two] = ["file", "pipe", "two"].map(|name| folder.path().join(name));
+    run(tiny_training(&from_file, 3)).ok();
+    piped(&stdin(tiny_training(&from_pipe, 3)), &rows).ok();
+    assert_eq!(adapter_bytes(&from_file), adapter_bytes(&from_pipe));
+    assert_eq!(sha256(&from_file), sha256(&from_pipe));
+    // What came through a pipe is gone on with from a file, and from a pipe again.
+    let resume = |steps: &str, data: &str| {
+        let output = from_pipe.display().to_string();
+        ["train", "--output", &output, "--resume", "--steps", steps, "--data", data].map(str::to_owned)
+    };
+    run(resume("4", &file)).ok();
+    piped(&resume("5", "/dev/stdin"), &rows).ok();
+    let done = piped(&resume("6", "/dev/stdin"), &rows[..rows.len() / 2]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    // Process substitution, twice over.
+    let line =
+        tiny_training(&from_two, 3).join(" ").replace(&file, &format!("<(cat {file}) --eval-data <(cat {file})"));
+    let line = format!("{} {line}", env!("CARGO_BIN_EXE_bft"));
+    Done::of(std::process::Command::new("bash").args(["-c", &line]).output().expect("bash")).ok();
+    assert_eq!(sha256(&from_file), sha256(&from_two));
+    let mut one = stdin(tiny_training(&folder.path().join("never"), 3));
+    one.extend(["--eval-data", "/dev/stdin"].map(str::to_owned));
+    let done = piped(&one, &rows);
+    assert!(done.error().contains("--data and --eval-data are the same pipe"), "{done:?}");
+
+    let model = fixture("llama");
+    for verb in ["eval", "inspect"] {
+        let flags = [verb, "--device", "cpu", "--json", "--model", &model, "--data", &file].map(str::to_owned).to_vec();
+        assert_eq!(
+            run(&flags).ok().stdout,
+            piped(&stdin(flags), &rows).ok().stdout.replace("/dev/stdin", &file),
+            "{verb}"
+        );
+    }
+    let embed = |input: &str, name: &str, more: &str| {
+        let output = folder.path().join(name).display().to_string();
+        let line = format!("embed --device cpu --json --model {model} --input {input} --output {output}{more}");
+        line.split(' ').map(str::to_owned).collect::<Vec<_>>()
+    };
+    run(embed(&file, "a.npy", "")).ok();
+    piped(&embed("/dev/stdin", "b.npy", ""), &rows).ok();
+    let vectors = |name: &str| std::fs::read(folder.path().join(name)).expect("vectors");
+    assert_eq!(vectors("a.npy"), vectors("b.npy"));
+    let sharded = embed("/dev/stdin", "c.npy", " --shard-rows 2");
+    let first = piped(&sharded, &rows).json();
+    assert_eq!((&first["rows"], &first["shards"]["kept"]), (&8.into(), &0.into()));
+    run(embed(&file, "d.npy", " --shard-rows 2")).ok();
+    assert_eq!(vectors("c-00001.npy"), vectors("d-00001.npy"));
+    assert_eq!(piped(&sharded, &rows).json()["shards"]["kept"], first["shards"]["all"]);
+    let other = piped(&sharded, &rows[..rows.len() / 2]);
+    assert!(other.error().contains("another model, input"), "{other:?}");
 }

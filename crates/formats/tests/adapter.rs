@@ -291,6 +291,46 @@ fn no_truncation_of_either_file_gets_through() {
 }
 
 #[test]
+fn numbers_that_are_not_finite_are_neither_read_nor_written() {
+    let named = |half: &str, value: f32| {
+        let mut adapter = adapter(&LINEAR_MODULES);
+        let pair = adapter.pairs.last_mut().unwrap();
+        let (values, at) = if half == "lora_A" { (&mut pair.a, 1) } else { (&mut pair.b, 2) };
+        let before = std::mem::replace(&mut values[at], value).to_le_bytes();
+        let (shown, at) = (format!("{half} of model.layers.1.mlp.down_proj holds {value} at element {at}"), at * 4);
+        assert_says(&message(adapter.weights().map(|_| adapter.clone())), &[&shown]);
+
+        // The same in a file that another program wrote.
+        let values = if half == "lora_A" {
+            &mut adapter.pairs.last_mut().unwrap().a
+        } else {
+            &mut adapter.pairs.last_mut().unwrap().b
+        };
+        values[at / 4] = f32::from_le_bytes(before);
+        let mut weights = adapter.weights().unwrap();
+        let name = format!("base_model.model.model.layers.1.mlp.down_proj.{half}.weight");
+        let (header, metadata) = safetensors::SafeTensors::read_metadata(&weights).unwrap();
+        let start = 8 + header + metadata.info(&name).unwrap().data_offsets.0 + at;
+        weights[start..start + 4].copy_from_slice(&value.to_le_bytes());
+        let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        files.insert(CONFIG.to_owned(), adapter.config_json().into_bytes());
+        files.insert(WEIGHTS.to_owned(), weights);
+        assert_says(
+            &message(Adapter::from_folder("tuned", files, &model())),
+            &["adapter_model.safetensors", &shown, "diverged"],
+        );
+    };
+    named("lora_A", f32::NAN);
+    named("lora_B", f32::INFINITY);
+    named("lora_B", f32::NEG_INFINITY);
+    // Each is a number, their product is none.
+    let mut adapter = adapter(&LINEAR_MODULES);
+    (adapter.pairs[0].a[0], adapter.pairs[0].b[3]) = (-3e30, 2e8);
+    let text = message(adapter.weights().map(|_| adapter.clone()));
+    assert_says(&text, &["lora_B · lora_A of model.layers.0.self_attn.q_proj overflows: they hold 2e8 and 3e30"]);
+}
+
+#[test]
 fn what_is_saved_is_read_back_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let mut original = adapter(&LINEAR_MODULES);

@@ -1,6 +1,6 @@
 //! A new adapter's first values.
 
-use bft_formats::{Adapter, AdapterConfig, LoraPair, ModelConfig};
+use bft_formats::{Adapter, AdapterConfig, LoraPair, Model, ModelConfig};
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::random::{Random, Stream};
@@ -42,6 +42,29 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
         }
     }
     Ok(Adapter { config, pairs })
+}
+
+/// What an adapter on `model` records as its base, for PEFT to load: the id on the hub that it was `recorded` with, else
+/// where the model lies; its name where it lies nowhere, as in a tab.
+pub(crate) fn base_model(model: &Model, recorded: Option<&str>) -> String {
+    // Before this was written, an adapter recorded its model's short name, which may look like an id.
+    match recorded {
+        Some(id) if is_hub_id(id) && id != model.name => id.to_owned(),
+        _ => {
+            let place = std::path::absolute(&model.path).ok().filter(|path| path.exists());
+            let place = place.and_then(|path| path.to_str().map(str::to_owned));
+            place.unwrap_or_else(|| model.name.clone())
+        }
+    }
+}
+
+/// Whether a text is `name` or `owner/name`, as the hub has them.
+fn is_hub_id(text: &str) -> bool {
+    let named = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    text.split('/').count() <= 2 && text.split('/').all(named) && !text.ends_with(".gguf")
 }
 
 #[cfg(test)]

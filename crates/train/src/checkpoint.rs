@@ -5,18 +5,20 @@
 //!   adapter_config.json, adapter_model.safetensors   the adapter, in PEFT's layout: usable as it is
 //!   optimizer.safetensors                            AdamW's moments and counters, as core keeps them
 //!   state.json                                       step, data cursor, settings, hashes
+//!   SHA256SUMS                                       checksums of all of them, as `sha256sum -c` reads them
 //! ```
 //! A folder is written under another name, flushed to disk and renamed, so whatever kills the process leaves the ones
 //! before it whole. Order of the samples and dropout are functions of seed and step, so there is no generator to save.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bft_core::OptimizerState;
-use bft_formats::{Adapter, FormatError, ModelConfig, write_atomic};
+use bft_formats::{Adapter, Bytes, FormatError, ModelConfig, write_atomic};
 
-use crate::checkpoint_files::{OPTIMIZER_FILE, STATE_FILE, checkpoint_files, parse_optimizer, parse_state};
+use crate::checkpoint_files::{check_files, checkpoint_files};
 use crate::error::TrainError;
 use crate::state::{Checkpoint, RunState};
 
@@ -103,18 +105,52 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Reads what the last checkpoint says about its run, without its tensors.
-    pub fn last(&self) -> Result<Option<(PathBuf, RunState)>, TrainError> {
+    /// Opens the newest checkpoint, where it is whole.
+    ///
+    /// # Errors
+    /// [`TrainError::Damaged`], which names the newest one before it that is whole.
+    pub(crate) fn newest(&self) -> Result<Option<CheckpointFiles>, TrainError> {
         let list = self.list().map_err(|e| bad(&self.folder, format!("cannot be listed: {e}")))?;
-        list.into_iter().next_back().map(|(_, path)| read_state(&path).map(|state| (path, state))).transpose()
+        let newest = list.last().map(|(_, path)| CheckpointFiles::open(path.clone()));
+        newest.transpose().map_err(|error| self.damaged(error))
+    }
+
+    /// Adds to an error of the newest checkpoint which older one is whole.
+    pub(crate) fn damaged(&self, error: TrainError) -> TrainError {
+        let mut older = self.list().unwrap_or_default();
+        let newest = older.pop().map(|(_, path)| path).unwrap_or_default();
+        let whole = older.into_iter().rev().map(|(_, path)| path);
+        let whole = whole.into_iter().find(|path| CheckpointFiles::open(path.clone()).is_ok());
+        TrainError::Damaged { source: Box::new(error), newest, whole }
     }
 }
 
-/// Reads the tensors of a checkpoint whose state is known.
-pub(crate) fn load_checkpoint(path: PathBuf, state: RunState, model: &ModelConfig) -> Result<Checkpoint, TrainError> {
-    let adapter = Adapter::load(&path, model).map_err(|e| bad(&path, e.to_string()))?;
-    let optimizer = read_optimizer(&path)?;
-    Ok(Checkpoint { path, state, adapter, optimizer })
+/// A checkpoint whose files are what their checksums say; its tensors are not read yet.
+#[derive(Debug)]
+pub(crate) struct CheckpointFiles {
+    pub path: PathBuf,
+    pub state: RunState,
+    files: BTreeMap<String, Bytes>,
+}
+
+impl CheckpointFiles {
+    fn open(path: PathBuf) -> Result<Self, TrainError> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(&path).map_err(|e| bad(&path, e.to_string()))? {
+            let file = entry.map_err(|e| bad(&path, e.to_string()))?.path();
+            if let (true, Some(name)) = (file.is_file(), file.file_name().and_then(|name| name.to_str())) {
+                let bytes = Bytes::map(&file).map_err(|e| bad(&path, e.to_string()))?;
+                files.insert(name.to_owned(), bytes);
+            }
+        }
+        let state = check_files(&files).map_err(|problem| bad(&path, problem))?;
+        Ok(Self { path, state, files })
+    }
+
+    /// Reads the tensors.
+    pub fn load(self, model: &ModelConfig) -> Result<Checkpoint, TrainError> {
+        Checkpoint::from_files(self.path, self.files, model)
+    }
 }
 
 fn write_parts(
@@ -127,21 +163,11 @@ fn write_parts(
         fs::remove_dir_all(folder).map_err(|e| write_error("replace", folder, e))?;
     }
     fs::create_dir_all(folder).map_err(|e| write_error("make folder", folder, e))?;
-    for file in checkpoint_files(state, adapter, optimizer) {
+    for file in checkpoint_files(state, adapter, optimizer, Vec::new()) {
         let (name, contents) = file?;
         write_atomic(&folder.join(name), |out| out.write_all(&contents)).map_err(format_error)?;
     }
     sync_folder(folder).map_err(|e| write_error("write", folder, e))
-}
-
-fn read_optimizer(folder: &Path) -> Result<OptimizerState, TrainError> {
-    let bytes = fs::read(folder.join(OPTIMIZER_FILE)).map_err(|e| bad(folder, format!("{OPTIMIZER_FILE}: {e}")))?;
-    parse_optimizer(&bytes).map_err(|problem| bad(folder, problem))
-}
-
-fn read_state(folder: &Path) -> Result<RunState, TrainError> {
-    let bytes = fs::read(folder.join(STATE_FILE)).map_err(|e| bad(folder, format!("{STATE_FILE}: {e}")))?;
-    parse_state(&bytes).map_err(|problem| bad(folder, problem))
 }
 
 fn bad(path: &Path, problem: String) -> TrainError {

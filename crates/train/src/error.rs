@@ -56,6 +56,22 @@ pub enum TrainError {
         /// What is left of the run.
         checkpoint: Option<PathBuf>,
     },
+    /// The adapter or its moments hold what is no number, which no step can mend.
+    #[error(
+        "after step {step} the adapter is of no use: {what}: start again with a lower --lr, or check the model and the data; {}",
+        match checkpoint {
+            Some(path) => format!("the last good one is {}", path.display()),
+            None => "no checkpoint was made yet".into(),
+        }
+    )]
+    Diverged {
+        /// Steps done.
+        step: u64,
+        /// The first value that is not finite, in words.
+        what: String,
+        /// What is left of the run.
+        checkpoint: Option<PathBuf>,
+    },
     /// The output folder cannot be written.
     #[error("cannot {action} {path}: {source}{}", after(checkpoint.as_ref()))]
     Write {
@@ -95,6 +111,19 @@ pub enum TrainError {
         path: PathBuf,
         /// What is wrong.
         problem: String,
+    },
+    /// The newest checkpoint cannot be read.
+    #[error("{source}; {}", match whole {
+        Some(whole) => format!("{} is whole: remove {} to go on from it with --resume", whole.display(), newest.display()),
+        None => "no older checkpoint is whole".into(),
+    })]
+    Damaged {
+        /// What is wrong with it.
+        source: Box<TrainError>,
+        /// Its folder.
+        newest: PathBuf,
+        /// The newest one before it that is whole.
+        whole: Option<PathBuf>,
     },
     /// `--resume` with other settings.
     #[error("cannot resume from {path}: {differences}; give what that run was given, or choose another --output")]
@@ -139,8 +168,10 @@ impl TrainError {
 
     /// Tells an error of a running run which checkpoint is left.
     pub(crate) fn with_checkpoint(mut self, last: Option<PathBuf>) -> Self {
-        if let Self::Step { checkpoint, .. } | Self::NotFinite { checkpoint, .. } | Self::Write { checkpoint, .. } =
-            &mut self
+        if let Self::Step { checkpoint, .. }
+        | Self::NotFinite { checkpoint, .. }
+        | Self::Diverged { checkpoint, .. }
+        | Self::Write { checkpoint, .. } = &mut self
         {
             *checkpoint = last;
         }

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bft_formats::{Adapter, write_atomic};
 
-use crate::checkpoint::{Checkpoints, format_error, write_error};
+use crate::checkpoint::{CheckpointFiles, Checkpoints, format_error, write_error};
 use crate::error::TrainError;
 use crate::state::{RunState, Store};
 use bft_core::OptimizerState;
@@ -79,9 +79,9 @@ pub(crate) fn check_free(output: &Path) -> Result<(), TrainError> {
     if output.join(ADAPTER_FILE).exists() { occupied("an adapter".into()) } else { Ok(()) }
 }
 
-/// The checkpoint to go on from, found before anything is read or made.
-pub(crate) fn find_checkpoint(output: &Path) -> Result<(PathBuf, RunState), TrainError> {
-    Checkpoints::of(output).last()?.ok_or_else(|| TrainError::NothingToResume { output: output.to_owned() })
+/// The checkpoint to go on from, found and checked before anything is read or made.
+pub(crate) fn find_checkpoint(output: &Path) -> Result<CheckpointFiles, TrainError> {
+    Checkpoints::of(output).newest()?.ok_or_else(|| TrainError::NothingToResume { output: output.to_owned() })
 }
 
 impl RunFolder {

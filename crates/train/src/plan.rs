@@ -40,15 +40,15 @@ impl Plan {
         Ok(Self { config, train, eval, steps, bounds })
     }
 
-    /// Reads the files that the settings name and plans a run.
+    /// Reads the files that the settings name, each once, and plans a run. Returns the SHA-256 of the training data,
+    /// too.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn read(config: TrainConfig, model: &Model) -> Result<Self, TrainError> {
+    pub fn read(config: TrainConfig, model: &Model) -> Result<(Self, String), TrainError> {
+        use crate::rows::{read_rows, read_rows_and_sha256};
         config.validate()?;
-        let read =
-            |path: &std::path::Path| crate::rows::read_rows(path, config.skip_bad_rows).map_err(TrainError::from);
-        let train = read(&config.data)?;
-        let eval = config.eval_data.as_deref().map(read).transpose()?;
-        Self::new(config, model, train, eval)
+        let (train, sha256) = read_rows_and_sha256(&config.data, config.skip_bad_rows)?;
+        let eval = config.eval_data.as_deref().map(|path| read_rows(path, config.skip_bad_rows)).transpose()?;
+        Ok((Self::new(config, model, train, eval)?, sha256))
     }
 
     /// How samples are grouped and ordered.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::checkpoint_files::short;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::state::RunState;
@@ -59,10 +60,6 @@ pub(crate) fn check_settings(
 fn to_json(settings: &TrainConfig) -> Value {
     // A struct of numbers, words and paths, which always serialises.
     serde_json::to_value(settings).unwrap_or_default()
-}
-
-fn short(hash: &str) -> &str {
-    hash.get(..12).unwrap_or(hash)
 }
 
 /// Numbers as they were typed: some settings are f32, all of JSON's are f64.

@@ -400,9 +400,15 @@ pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows,
 /// Reads a data file. See [`parse_rows`].
 #[cfg(not(target_arch = "wasm32"))]
 pub fn read_rows(path: &std::path::Path, skip_bad_rows: bool) -> Result<Rows, DataError> {
+    read_rows_and_sha256(path, skip_bad_rows).map(|(rows, _)| rows)
+}
+
+/// Reads a data file once, which a pipe allows: its rows, and the SHA-256 of the bytes they were read from.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn read_rows_and_sha256(path: &std::path::Path, skip_bad_rows: bool) -> Result<(Rows, String), DataError> {
     let file = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|source| DataError::Read { file: file.clone(), source })?;
-    parse_rows(&file, &bytes, skip_bad_rows)
+    Ok((parse_rows(&file, &bytes, skip_bad_rows)?, bft_formats::sha256_bytes(&bytes)))
 }
 
 fn array_error(file: &str, error: &SplitError) -> DataError {

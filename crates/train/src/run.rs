@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bft_formats::Model;
 
 use crate::batches::{Cursor, Loader};
+use crate::checkpoint_files::bad_moment;
 use crate::control::Control;
 use crate::description::describe;
 use crate::engine::{Engine, EngineError};
@@ -164,7 +165,8 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             if eval {
                 self.evaluate().await?;
             }
-            if save {
+            // While gradients are not finite the last update may be to blame: its weights do not push out older ones.
+            if save && (last || self.skipping.is_none()) {
                 self.save().await?;
             }
             self.control.turn().await;
@@ -246,8 +248,8 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         (self.on_event)(Event::Skipped { step, tensor: tensor.clone() });
         let run = self.skipping.get_or_insert(Skipping { first: step, count: 0, tensor });
         run.count += 1;
-        // A run that is over without one good step has learnt nothing.
-        let nothing = step == self.plan.steps && run.first == self.first + 1;
+        // A run that ends in such steps, and had no more others, has learnt nothing that anybody has seen to work.
+        let nothing = step == self.plan.steps && 2 * run.count >= step - self.first;
         if run.count < MAX_SKIPPED && !nothing {
             return Ok(());
         }
@@ -282,6 +284,9 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         }
         let adapter = self.engine.adapter().await.map_err(|e| self.device_error(e))?;
         let optimizer = self.engine.optimizer_state().await.map_err(|e| self.device_error(e))?;
+        if let Some(what) = adapter.not_finite().or_else(|| bad_moment(&optimizer)) {
+            return Err(TrainError::Diverged { step: self.step, what, checkpoint: None });
+        }
         let state = RunState {
             layout: RunState::LAYOUT,
             step: self.step,

@@ -165,6 +165,8 @@ pub(crate) struct Faults {
     pub lost_at: Option<u64>,
     /// Gradients of these steps are not finite.
     pub not_finite: Vec<u64>,
+    /// The update of this step leaves a value that is not finite.
+    pub broken_at: Option<u64>,
     /// Somebody presses Ctrl-C in this step.
     pub stop_at: Option<u64>,
     pub stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -246,6 +248,9 @@ impl Engine for Toy {
             self.state = state;
         }
         self.state.step = step;
+        if self.faults.broken_at == Some(step) {
+            self.adapter.pairs[0].b[1] = f32::INFINITY;
+        }
         let nll = if skipped { f64::NAN } else { self.loss.into() };
         self.metrics.push(StepMetrics {
             loss: nll,

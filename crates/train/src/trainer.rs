@@ -3,7 +3,7 @@
 use bft_core::device::DeviceInfo;
 use bft_formats::{Adapter, Model};
 
-use crate::adapter::new_adapter;
+use crate::adapter::{base_model, new_adapter};
 use crate::control::Control;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
@@ -45,7 +45,7 @@ impl<'m> Trainer<'m> {
     /// A fresh start, from the given adapter or a new one.
     pub fn fresh(model: &'m Model, plan: Plan, init: Option<Adapter>, data_sha256: String) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
-        let adapter = match init {
+        let mut adapter = match init {
             None => new_adapter(&model.config, &model.name, &plan.config)?,
             Some(mut adapter) => {
                 adapter.config.dropout = plan.config.lora_dropout;
@@ -57,8 +57,8 @@ impl<'m> Trainer<'m> {
                 adapter
             }
         };
-        let mut adapter = adapter;
         adapter.config.end_token_ids = plan.end_token_ids(model, &adapter.config.end_token_ids);
+        adapter.config.base_model = Some(base_model(model, adapter.config.base_model.as_deref()));
         let model_sha256 = model.sha256()?;
         Ok(Self { model, plan, adapter, resumed: None, notes, model_sha256, data_sha256 })
     }
@@ -67,8 +67,10 @@ impl<'m> Trainer<'m> {
     ///
     /// # Errors
     /// [`TrainError::AlreadyPast`] where the checkpoint has more steps than the plan.
-    pub fn resume(model: &'m Model, plan: Plan, checkpoint: Checkpoint) -> Result<Self, TrainError> {
+    pub fn resume(model: &'m Model, plan: Plan, mut checkpoint: Checkpoint) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
+        let base = &mut checkpoint.adapter.config.base_model;
+        *base = Some(base_model(model, base.as_deref()));
         let state = &checkpoint.state;
         if state.step > plan.steps {
             let (path, done, steps) = (checkpoint.path, state.step, plan.steps);
@@ -149,10 +151,10 @@ mod native {
 
     use bft_core::Tuner;
     use bft_core::device::Device;
-    use bft_formats::{Adapter, Model, sha256_file};
+    use bft_formats::{Adapter, Model};
 
     use super::{DeviceSummary, Trainer};
-    use crate::checkpoint::load_checkpoint;
+    use crate::checkpoint::Checkpoints;
     use crate::config::TrainConfig;
     use crate::control::Control;
     use crate::engine::{Engine, EngineError};
@@ -169,17 +171,17 @@ mod native {
             config.validate()?;
             if !config.resume {
                 check_free(&config.output)?;
-                let plan = Plan::read(config, model)?;
+                let (plan, data_sha256) = Plan::read(config, model)?;
                 let folder = plan.config.init_adapter.as_deref();
                 let init = folder.map(|folder| Adapter::load(folder, &model.config)).transpose()?;
-                let data_sha256 = sha256_file(&plan.config.data)?;
                 return Self::fresh(model, plan, init, data_sha256);
             }
-            let (path, state) = find_checkpoint(&config.output)?;
-            let plan = Plan::read(config, model)?;
-            let data_sha256 = sha256_file(&plan.config.data)?;
-            check_settings(&path, &state, &plan.config, &model.sha256()?, &data_sha256)?;
-            Self::resume(model, plan, load_checkpoint(path, state, &model.config)?)
+            let checkpoints = Checkpoints::of(&config.output);
+            let files = find_checkpoint(&config.output)?;
+            let (plan, data_sha256) = Plan::read(config, model)?;
+            check_settings(&files.path, &files.state, &plan.config, &model.sha256()?, &data_sha256)?;
+            let checkpoint = files.load(&model.config).map_err(|error| checkpoints.damaged(error))?;
+            Self::resume(model, plan, checkpoint)
         }
 
         /// Trains into the output folder. See [`Trainer::run_in`].

@@ -143,7 +143,7 @@ impl From<TrainError> for Failure {
                 Self::new(kind, format!("step {step} failed: {message}; {left}"))
             }
             TrainError::Write { source, .. } => Self::new(Kind::Storage, source),
-            TrainError::NotFinite { .. } => Self::other(error),
+            TrainError::NotFinite { .. } | TrainError::Diverged { .. } => Self::other(error),
             other => Self::input(other),
         }
     }

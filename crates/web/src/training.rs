@@ -37,9 +37,9 @@ impl Session {
     pub async fn go_on(&self, settings: JsValue, files: Array) -> Result<JsValue, JsValue> {
         let ready = self.ready()?;
         let plan = self.plan(&from_js(&settings)?)?;
-        let mut files = memory_files(&files);
-        let metrics = files.remove("metrics.jsonl");
-        let metrics = metrics.map_or_else(String::new, |bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let files = memory_files(&files);
+        let metrics = files.get("metrics.jsonl");
+        let metrics = metrics.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned());
         let model = Rc::clone(&ready.model);
         let name = PathBuf::from("the stored checkpoint");
         let checkpoint = Checkpoint::from_files(name, files, &model.config).map_err(Failure::from)?;
@@ -192,8 +192,8 @@ impl Store for PageStore<'_> {
             (made.metrics.clone(), made.run.clone())
         };
         let told = [("metrics.jsonl", metrics), ("run.json", run)];
-        let told = told.map(|(name, text)| Ok((name, text.into_bytes())));
-        for file in checkpoint_files(state, adapter, optimizer).chain(told) {
+        let told = told.map(|(name, text)| (name, text.into_bytes()));
+        for file in checkpoint_files(state, adapter, optimizer, told.into()) {
             self.host.keep(step, file?).await.map_err(failed)?;
         }
         self.host.kept().await.map_err(failed)?;

@@ -1,6 +1,7 @@
 /**
  * Runs in the browser's storage: `runs/ID/` with `about.json`, the rows, and a folder for each of the last two
- * checkpoints. A checkpoint counts once its `complete.json`, written last, names every file with its length.
+ * checkpoints. A checkpoint counts once its `complete.json`, written last, names every file with its length, and as long as
+ * its files are what its `SHA256SUMS` says.
  */
 import type { Methods, StoredRun, TrainSettings } from "../protocol.ts";
 import { Failed } from "./failure.ts";
@@ -128,6 +129,19 @@ export async function tidy(except: string | null): Promise<void> {
   }
 }
 
+/** Whether each file is what the checksums among them say. Those of an earlier version have none; the engine says what becomes of them. */
+async function unharmed(files: [string, Uint8Array<ArrayBuffer>][]): Promise<boolean> {
+  const sums = new TextDecoder().decode(files.find(([name]) => name === "SHA256SUMS")?.[1]);
+  for (const line of sums.split("\n").filter((line) => line !== "")) {
+    const [sum, name] = line.split("  ");
+    const bytes = files.find(([file]) => file === name)?.[1];
+    if (!bytes) return false;
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    if (sum !== Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("")) return false;
+  }
+  return true;
+}
+
 /** A run with its rows and the files of its last whole checkpoint. */
 export async function load(id: string): Promise<{ about: About; rows: Rows[]; files: [string, Uint8Array][] }> {
   const run = await opfs.folder("runs", id);
@@ -136,12 +150,12 @@ export async function load(id: string): Promise<{ about: About; rows: Rows[]; fi
   if (!about || !rows.some((data) => data.role === "train")) throw new Failed("storage", `the run ${id} is not there any more`);
   for (const { folder: name, complete } of (await checkpoints(run)).reverse()) {
     const folder = await opfs.folder("runs", id, name);
-    const files: [string, Uint8Array][] = [];
+    const files: [string, Uint8Array<ArrayBuffer>][] = [];
     for (const { name: file, bytes } of complete.files) {
       const blob = await opfs.file(folder, file);
       if (blob?.size === bytes) files.push([file, new Uint8Array(await blob.arrayBuffer())]);
     }
-    if (files.length === complete.files.length) return { about, rows, files };
+    if (files.length === complete.files.length && (await unharmed(files))) return { about, rows, files };
   }
   throw new Failed("storage", `the run ${id} has no whole checkpoint: start it again`);
 }

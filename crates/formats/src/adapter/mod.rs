@@ -89,3 +89,21 @@ pub struct Adapter {
     /// One pair for each adapted module.
     pub pairs: Vec<LoraPair>,
 }
+
+impl Adapter {
+    /// What makes the adapter useless, in words: the first value that is NaN or infinite, or the first pair whose product
+    /// no f32 can hold. `None` where there is no such thing.
+    pub fn not_finite(&self) -> Option<String> {
+        let largest = |values: &[f32]| values.iter().fold(0f32, |most, value| most.max(value.abs()));
+        self.pairs.iter().find_map(|pair| {
+            for (half, values) in [("lora_A", &pair.a), ("lora_B", &pair.b)] {
+                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                    return Some(format!("{half} of {} holds {} at element {at}", pair.module, values[at]));
+                }
+            }
+            let (a, b) = (largest(&pair.a), largest(&pair.b));
+            let fits = (a * b * pair.scaling).is_finite();
+            (!fits).then(|| format!("lora_B · lora_A of {} overflows: they hold {b:e} and {a:e}", pair.module))
+        })
+    }
+}

@@ -102,7 +102,13 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
         return Err(FormatError::missing(&file, "any LoRA tensor", "the adapter is empty"));
     }
     config.target_modules = target_modules(&pairs, model.num_hidden_layers);
-    Ok(Adapter { config, pairs })
+    let adapter = Adapter { config, pairs };
+    match adapter.not_finite() {
+        Some(what) => {
+            Err(FormatError::malformed(&file, format!("{what}: the file is damaged, or its training diverged")))
+        }
+        None => Ok(adapter),
+    }
 }
 
 /// A and B of one module, as far as they have been found.

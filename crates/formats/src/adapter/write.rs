@@ -15,7 +15,13 @@ impl Adapter {
     }
 
     /// Contents of `adapter_model.safetensors`: every A and B in f32.
+    ///
+    /// # Errors
+    /// Where a value is not finite, or the factors do not fit their ranks.
     pub fn weights(&self) -> Result<Vec<u8>> {
+        if let Some(what) = self.not_finite() {
+            return Err(FormatError::malformed("adapter", format!("is not written: {what}")));
+        }
         let mut tensors = Vec::new();
         for pair in &self.pairs {
             check(pair)?;

@@ -1,4 +1,7 @@
+use bft_core::OptimizerState;
+
 use super::*;
+use crate::checkpoint_files::{optimizer_file, parse_optimizer};
 
 #[test]
 fn only_complete_checkpoints_are_listed_oldest_first() {
@@ -18,7 +21,6 @@ fn only_complete_checkpoints_are_listed_oldest_first() {
 
 #[test]
 fn moments_come_back_bit_for_bit() {
-    let folder = tempfile::tempdir().unwrap();
     let state = OptimizerState {
         step: 12,
         passes: 30,
@@ -26,11 +28,30 @@ fn moments_come_back_bit_for_bit() {
         first_moment: vec![1.0, -0.0, f32::MIN_POSITIVE / 2.0, 0.1],
         second_moment: vec![3.5e-38, 2.0, 0.0, f32::MAX],
     };
-    fs::write(folder.path().join(OPTIMIZER_FILE), crate::checkpoint_files::optimizer_file(&state).unwrap()).unwrap();
-    let read = read_optimizer(folder.path()).unwrap();
+    let read = parse_optimizer(&optimizer_file(&state).unwrap()).unwrap();
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!((read.step, read.passes), (12, 30));
     assert_eq!(bits(&read.control), bits(&state.control));
     assert_eq!(bits(&read.first_moment), bits(&state.first_moment));
     assert_eq!(bits(&read.second_moment), bits(&state.second_moment));
+}
+
+#[test]
+fn moments_that_are_no_numbers_are_named() {
+    let good = OptimizerState {
+        step: 1,
+        passes: 1,
+        control: vec![1.0],
+        first_moment: vec![0.5, -0.5],
+        second_moment: vec![0.25, 0.0],
+    };
+    let read = |change: fn(&mut OptimizerState)| {
+        let mut state = good.clone();
+        change(&mut state);
+        parse_optimizer(&optimizer_file(&state).unwrap()).map(|_| ()).unwrap_err()
+    };
+    let message = read(|state| state.first_moment[1] = f32::NAN);
+    assert_eq!(message, "optimizer.safetensors: first_moment holds NaN at element 1, expected a finite number");
+    assert!(read(|state| state.second_moment[0] = f32::INFINITY).contains("second_moment holds inf at element 0"));
+    assert!(read(|state| state.second_moment[1] = -1e-9).contains("expected a finite number, 0 or more"));
 }

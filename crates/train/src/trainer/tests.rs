@@ -334,24 +334,173 @@ fn resuming_needs_a_checkpoint_of_the_same_run() {
     assert!(message.contains("the data ") && message.contains("rows.jsonl has sha256 "), "{message}");
 }
 
+/// Makes a checkpoint's checksums those of its files, as whoever changes one on purpose would.
+fn sum_again(checkpoint: &Path) {
+    let names = names(checkpoint).into_iter().filter(|name| name != "SHA256SUMS");
+    let line = |name: String| format!("{}  {name}\n", sha256_file(&checkpoint.join(&name)).unwrap());
+    fs::write(checkpoint.join("SHA256SUMS"), names.map(line).collect::<String>()).unwrap();
+}
+
 #[test]
-fn a_damaged_checkpoint_is_named() {
+fn a_damaged_checkpoint_is_named_and_the_whole_one_before_it_offered() {
     let place = Place::new();
     assert!(place.run(place.config("out", 4), Faults::default()).result.is_ok());
-    let last = place.path("out/checkpoints/step-000004");
-    let resume = || place.run(TrainConfig { resume: true, ..place.config("out", 8) }, Faults::default()).message();
+    let [older, last] = ["step-000002", "step-000004"].map(|name| place.path("out/checkpoints").join(name));
+    let resume = || place.run(TrainConfig { resume: true, ..place.config("out", 8) }, Faults::default());
+    let offer = format!("; {} is whole: remove {} to go on from it with --resume", older.display(), last.display());
+    assert_eq!(
+        names(&last),
+        ["SHA256SUMS", "adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors", "state.json"]
+    );
+    for name in names(&last) {
+        let file = last.join(&name);
+        let whole = fs::read(&file).unwrap();
+        for at in [0, whole.len() / 2, whole.len() - 2] {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(&file, flipped).unwrap();
+            let message = resume().message();
+            assert!(message.starts_with(&format!("checkpoint {}: ", last.display())), "{message}");
+            assert!(message.contains(&name) && message.ends_with(&offer), "bit {at} of {name}: {message}");
+        }
+        fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+        assert!(resume().message().ends_with(&offer));
+        fs::remove_file(&file).unwrap();
+        assert!(resume().message().contains(&format!("{name} is missing; ")));
+        fs::write(&file, whole).unwrap();
+    }
+
+    // What has its own checksum is still judged: numbers that nobody can go on with, and other layouts.
+    let change = |name: &str, old: &[u8], new: &[u8]| {
+        let whole = fs::read(last.join(name)).unwrap();
+        let at = whole.windows(old.len()).position(|window| window == old).unwrap();
+        fs::write(last.join(name), [&whole[..at], new, &whole[at + old.len()..]].concat()).unwrap();
+        sum_again(&last);
+        let message = resume().message();
+        fs::write(last.join(name), whole).unwrap();
+        sum_again(&last);
+        assert!(message.ends_with(&offer), "{message}");
+        message
+    };
     let optimizer = fs::read(last.join("optimizer.safetensors")).unwrap();
-    fs::write(last.join("optimizer.safetensors"), &optimizer[..optimizer.len() / 2]).unwrap();
-    assert!(resume().starts_with(&format!("checkpoint {}: optimizer.safetensors: ", last.display())));
+    let (value, nan) = (&optimizer[optimizer.len() - 4..], f32::NAN.to_le_bytes());
+    assert!(change("optimizer.safetensors", value, &nan).contains("second_moment holds NaN at element "));
+    let adapter = fs::read(last.join("adapter_model.safetensors")).unwrap();
+    let message = change("adapter_model.safetensors", &adapter[adapter.len() - 4..], &nan);
+    assert!(message.contains("lora_") && message.contains(" holds NaN at element "), "{message}");
+    let message = change("state.json", b"\"layout\": 2", b"\"layout\": 9");
+    assert!(message.contains("layout is 9, expected 2: another version of bft made it"), "{message}");
+
+    // A checkpoint of the first layout has no checksums.
+    fs::remove_file(last.join("SHA256SUMS")).unwrap();
     let state = fs::read_to_string(last.join("state.json")).unwrap();
-    fs::write(last.join("state.json"), state.replace("\"layout\": 1", "\"layout\": 9")).unwrap();
-    assert!(resume().contains("layout is 9, expected 1: another version of bft made it"));
-    fs::write(last.join("state.json"), &state[..20]).unwrap();
-    assert!(resume().contains("state.json: EOF"));
+    fs::write(last.join("state.json"), state.replace("\"layout\": 2", "\"layout\": 1")).unwrap();
+    assert!(resume().message().contains("layout is 1, expected 2: another version of bft made it; finish the run"));
+
+    // With no whole one left there is nothing to offer.
+    fs::write(older.join("state.json"), "").unwrap();
+    assert!(resume().message().ends_with("; no older checkpoint is whole"));
+    fs::remove_dir_all(place.path("out")).unwrap();
+
     // Taking the damaged one away leaves the one before it.
+    assert!(place.run(place.config("out", 4), Faults::default()).result.is_ok());
+    fs::write(last.join("optimizer.safetensors"), "").unwrap();
+    assert!(resume().result.is_err());
     fs::remove_dir_all(&last).unwrap();
-    let again = place.run(TrainConfig { resume: true, ..place.config("out", 8) }, Faults::default());
-    assert_eq!(again.steps()[0].step, 3);
+    assert_eq!(resume().steps()[0].step, 3);
+}
+
+#[test]
+fn a_run_whose_adapter_is_not_finite_fails_and_keeps_the_last_good_one() {
+    let place = Place::new();
+    let broken = |at| Faults { broken_at: Some(at), not_finite: (at + 1..100).collect(), ..Faults::default() };
+    let message = place.run(place.config("early", 2), Faults { broken_at: Some(2), ..Faults::default() }).message();
+    assert!(message.starts_with("after step 2 the adapter is of no use: lora_B of model.layers.0."), "{message}");
+    assert!(message.contains(" holds inf at element 1: start again with a lower --lr"), "{message}");
+    assert!(message.ends_with("no checkpoint was made yet"), "{message}");
+    assert!(!place.path("early/adapter_model.safetensors").exists());
+    assert_eq!(names(&place.path("early/checkpoints")), [""; 0]);
+
+    // As it happens: the update breaks the weights, and no later gradient is finite.
+    let message = place.run(place.config("late", 9), broken(5)).message();
+    let last = place.path("late/checkpoints/step-000004");
+    assert!(message.contains(&last.display().to_string()), "{message}");
+    assert_eq!(names(&place.path("late/checkpoints")), ["step-000002", "step-000004"]);
+    assert!(Adapter::load(&last, &place.model.config).is_ok());
+
+    // Checkpoints in such a stretch would push out those from before it.
+    let stretch = Faults { not_finite: (5..20).collect(), lost_at: Some(9), ..Faults::default() };
+    let message = place.run(place.config("stretch", 30), stretch).message();
+    assert!(message.contains("step-000004"), "{message}");
+    assert_eq!(names(&place.path("stretch/checkpoints")), ["step-000002", "step-000004"]);
+
+    // A finished adapter survives a longer run that breaks.
+    let config = |steps| TrainConfig { schedule: Schedule::Constant, ..place.config("longer", steps) };
+    assert!(place.run(config(4), Faults::default()).result.is_ok());
+    let before = fs::read(place.path("longer/adapter_model.safetensors")).unwrap();
+    let resumed = TrainConfig { resume: true, ..config(6) };
+    let message = place.run(resumed, Faults { broken_at: Some(6), ..Faults::default() }).message();
+    assert!(message.contains("after step 6 the adapter is of no use"), "{message}");
+    assert_eq!(fs::read(place.path("longer/adapter_model.safetensors")).unwrap(), before);
+
+    // Steps left out at the end, as many as were taken: weights that nobody has seen to work.
+    let message = place.run(place.config("half", 4), Faults { not_finite: vec![3, 4], ..Faults::default() }).message();
+    assert!(message.starts_with("2 steps in a row, 3 to 4, had a gradient that is not finite"), "{message}");
+    assert!(message.contains("step-000002"), "{message}");
+    let one = place.run(place.config("one", 4), Faults { not_finite: vec![4], ..Faults::default() });
+    assert_eq!(one.result.unwrap().skipped_steps, 1, "one bad batch at the end is no reason to lose the others");
+}
+
+#[test]
+fn an_adapter_names_a_base_that_peft_finds() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llama");
+    let model = Model::open(&fixture).unwrap();
+    let place = Place::new();
+    let base = |init: Option<&str>, name: &str| {
+        let (plan, sha256) = Plan::read(place.config(name, 2), &model).unwrap();
+        let init = init.map(|recorded| {
+            let mut adapter = Trainer::open(place.config("init", 2), &model).unwrap().adapter().clone();
+            adapter.config.base_model = Some(recorded.to_owned());
+            adapter
+        });
+        Trainer::fresh(&model, plan, init, sha256).unwrap().adapter().config.base_model.clone().unwrap()
+    };
+    let here = std::path::absolute(&fixture).unwrap().display().to_string();
+    assert!(Path::new(&here).is_absolute());
+    assert_eq!(base(None, "new"), here);
+    // The hub's ids are kept; what an older version wrote, and folders of another machine, are not.
+    for id in ["owner/Model-1.5B", "gpt2"] {
+        assert_eq!(base(Some(id), "tuned-on"), id);
+    }
+    for recorded in ["llama", "/elsewhere/llama", "./llama", "../llama", "C:\\llama", "m.Q4_1.gguf", "a/b/c", ""] {
+        assert_eq!(base(Some(recorded), "tuned-on"), here, "{recorded}");
+    }
+    // A model that lies nowhere has a name alone.
+    let (plan, sha256) = Plan::read(place.config("memory", 2), &place.model).unwrap();
+    let trainer = Trainer::fresh(&place.model, plan, None, sha256).unwrap();
+    assert_eq!(trainer.adapter().config.base_model.as_deref(), Some(place.model.name.as_str()));
+}
+
+#[cfg(unix)]
+#[test]
+fn data_is_read_once_so_a_pipe_will_do() {
+    let place = Place::new();
+    let fifo = place.path("rows.fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let rows = fs::read(place.path("rows.jsonl")).unwrap();
+    let written = {
+        let (fifo, rows) = (fifo.clone(), rows.clone());
+        std::thread::spawn(move || fs::write(fifo, rows))
+    };
+    let config = TrainConfig { data: fifo, ..place.config("out", 2) };
+    assert!(place.run(config, Faults::default()).result.is_ok());
+    written.join().unwrap().unwrap();
+    let run: Value = serde_json::from_slice(&fs::read(place.path("out/run.json")).unwrap()).unwrap();
+    assert_eq!(run["data"]["sha256"], sha256_file(&place.path("rows.jsonl")).unwrap().as_str());
+    // The rows themselves are data of the same run.
+    let resumed = place.run(TrainConfig { resume: true, ..place.config("out", 4) }, Faults::default());
+    assert_eq!(resumed.result.unwrap().steps, 4);
 }
 
 #[test]
