@@ -47,6 +47,9 @@ export interface ModelInfo {
   bytes: number;
   sha256: string;
   has_chat_template: boolean;
+  /** How the model's files say that its vectors are made; null where they say nothing. */
+  pooling: "mean" | "last" | null;
+  normalize: boolean;
   /** Whether it lies in the browser's storage now, and why not if it does not. */
   stored: boolean;
   not_stored_because?: string;
@@ -183,6 +186,8 @@ export interface Preview {
 export interface AskOptions {
   prompt: string;
   chat_template: boolean;
+  /** Variables of the chat template as a person writes them: `enable_thinking=false`, several parted by semicolons. */
+  template_vars?: string;
   max_new_tokens: number;
   temperature: number;
   top_p: number;
@@ -244,7 +249,7 @@ export interface Methods {
   remove_model: [{ name: string }, StorageReport];
   remove_run: [{ id: string }, StorageReport];
   /** Reads rows; an error names line, keys found and keys expected. */
-  read_data: [{ role: "train" | "held_out"; name: string; text: string; max_length: number | null; truncate: boolean; skip_bad_rows: boolean }, DataReport];
+  read_data: [{ role: "train" | "held_out"; name: string; text: string; max_length: number | null; truncate: boolean; skip_bad_rows: boolean; /** As for AskOptions. */ template_vars?: string }, DataReport];
   clear_data: [{ role: "train" | "held_out" }, null];
   /** A sample's tokens with the model's probabilities, adapter included where there is one. */
   preview: [{ index: number; group_size: number; gamma: number }, Preview];

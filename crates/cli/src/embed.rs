@@ -106,7 +106,16 @@ impl From<PoolingFlag> for Pooling {
 
 /// What the model's folder says, and the flags on top.
 fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, CliError> {
-    let mut options = EmbedOptions::of(model, flags.max_length).map_err(CliError::failed)?;
+    let steps = match model.sentence() {
+        Ok(steps) => steps,
+        Err(problem) if flags.pooling.is_some() => {
+            ui::warn(&format!("{problem}: --pooling is given, so nothing there is followed"));
+            None
+        }
+        Err(problem) => return Err(CliError::failed(problem)),
+    };
+    let options = if steps.is_some() { EmbedOptions::of } else { EmbedOptions::whatever_files_say };
+    let mut options = options(model, flags.max_length).map_err(CliError::failed)?;
     if let Some(pooling) = flags.pooling {
         if matches!((pooling, model), (PoolingFlag::Cls, EmbeddingModel::Decoder(_))) {
             return Err(CliError::failed(
@@ -117,7 +126,6 @@ fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, C
     }
     options.truncate |= flags.truncate;
     options.normalize = flags.normalize.unwrap_or(options.normalize);
-    let steps = model.sentence().map_err(CliError::failed)?;
     if let Some(name) = &flags.prompt_name {
         let prompts = steps.map(|steps| &steps.prompts);
         options.prompt =

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bft_core::device::{Device, DeviceRequest, Precision};
 use bft_core::{LossConfig, LossKind};
-use bft_formats::{LINEAR_MODULES, RESERVED_VARIABLES};
+use bft_formats::LINEAR_MODULES;
 use bft_train::SampleOptions;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
@@ -97,34 +97,8 @@ impl TemplateFlags {
     }
 }
 
-/// `NAME=VALUE` or a JSON object. A value that is JSON (true, 3, "text", [1, 2]) is that, any other is a text.
 fn template_vars(text: &str) -> Result<TemplateVars, String> {
-    let vars = if text.trim_start().starts_with('{') {
-        serde_json::from_str(text).map_err(|problem| format!("not a JSON object: {problem}"))?
-    } else {
-        let (name, value) =
-            text.split_once('=').ok_or("expected NAME=VALUE, such as enable_thinking=false, or a JSON object")?;
-        let value = match value {
-            "True" => Value::Bool(true),
-            "False" => Value::Bool(false),
-            text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
-        };
-        Map::from_iter([(name.trim().to_owned(), value)])
-    };
-    for (name, value) in &vars {
-        if !name.starts_with(|c: char| c.is_alphabetic() || c == '_')
-            || name.contains(|c: char| !c.is_alphanumeric() && c != '_')
-        {
-            return Err(format!("{name:?} is no name of a variable"));
-        }
-        if RESERVED_VARIABLES.contains(&name.as_str()) {
-            return Err(format!("{name} is what the template has from the conversation"));
-        }
-        if value.is_null() {
-            return Err(format!("{name} is null: leave it out instead"));
-        }
-    }
-    Ok(TemplateVars(vars))
+    bft_formats::parse_variables(text).map(TemplateVars)
 }
 
 impl DataFlags {
@@ -281,18 +255,6 @@ mod tests {
         assert_eq!(chance("0.5"), Ok(0.5));
         assert!(share("0").is_err());
         assert_eq!(share("1"), Ok(1.0));
-    }
-
-    #[test]
-    fn template_variables_are_json_where_they_are_and_texts_elsewhere() {
-        let vars = |text: &str| template_vars(text).map(|vars| Value::Object(vars.0));
-        assert_eq!(vars("enable_thinking=false"), Ok(serde_json::json!({"enable_thinking": false})));
-        assert_eq!(vars("n=3"), Ok(serde_json::json!({"n": 3})));
-        assert_eq!(vars("date_string=26 Jul 2024"), Ok(serde_json::json!({"date_string": "26 Jul 2024"})));
-        assert_eq!(vars("{\"a\": [1], \"b\": \"=\"}"), Ok(serde_json::json!({"a": [1], "b": "="})));
-        for wrong in ["enable_thinking", "messages=1", "1=2", "=2", "a b=2", "a=null", "{\"a\""] {
-            assert!(vars(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

@@ -111,3 +111,24 @@ fn flags_that_do_not_fit_the_model_are_refused() {
     let done = run(["generate", "--device", "cpu", "--model", &model, "--prompt", "a"]);
     assert!(done.error().contains("bft embed"), "{done:?}");
 }
+
+/// A folder that names a step which is not implemented is refused, unless the flags say how vectors are to be made.
+#[test]
+fn a_step_that_cannot_be_followed_is_refused_until_flags_say_what_to_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (input, _) = texts("qwen3", folder.path());
+    let (from, model) = (fixture("encoders/qwen3"), folder.path().join("model"));
+    std::fs::create_dir(&model).expect("a folder");
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(std::path::Path::new(&from).join(name), model.join(name)).expect("a copy");
+    }
+    let modules = json!([{"type": "sentence_transformers.models.Transformer", "path": ""},
+        {"type": "sentence_transformers.models.WeightedLayerPooling", "path": "1_Pooling"}]);
+    std::fs::write(model.join("modules.json"), modules.to_string()).expect("a file");
+    let (model, output) = (model.display().to_string(), folder.path().join("out.npy").display().to_string());
+    let flags = ["embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &output, "--truncate"];
+    let done = run(flags);
+    assert!(done.error().contains("\"WeightedLayerPooling\""), "{done:?}");
+    let done = run(flags.iter().chain(&["--pooling", "last"]));
+    assert!(done.ok().stderr.contains("nothing there is followed"), "{done:?}");
+}

@@ -2,7 +2,7 @@
 
 use bft_core::device::Device;
 use bft_core::{Batch, EncoderRunner, ModelError, Pooling, Runner, RunnerOptions};
-use bft_formats::{Adapter, EmbeddingModel, FormatError};
+use bft_formats::{Adapter, EmbeddingModel, FormatError, SentenceSteps};
 
 use crate::batches::BatchBounds;
 use crate::embed::{EmbedContent, EmbedError, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows};
@@ -25,6 +25,18 @@ impl EmbedOptions {
     /// Where `max_length` tokens are more than the model takes, or the model's files name a step that is not implemented.
     pub fn of(model: &EmbeddingModel, max_length: Option<usize>) -> Result<Self, SamplesError> {
         let steps = model.sentence().map_err(SamplesError::Format)?.cloned().unwrap_or_default();
+        Self::by_steps(model, steps, max_length)
+    }
+
+    /// As [`Self::of`] where the model's files say nothing, whatever they say.
+    ///
+    /// # Errors
+    /// Where `max_length` tokens are more than the model takes.
+    pub fn whatever_files_say(model: &EmbeddingModel, max_length: Option<usize>) -> Result<Self, SamplesError> {
+        Self::by_steps(model, SentenceSteps::default(), max_length)
+    }
+
+    fn by_steps(model: &EmbeddingModel, steps: SentenceSteps, max_length: Option<usize>) -> Result<Self, SamplesError> {
         let prompt = steps.default_prompt.as_ref().and_then(|name| steps.prompts.get(name)).cloned();
         let prompt = prompt.unwrap_or_default();
         match model {

@@ -71,8 +71,9 @@ struct ReadData {
     max_length: Option<usize>,
     truncate: bool,
     skip_bad_rows: bool,
+    /// As a person writes them.
     #[serde(default)]
-    template_vars: Map<String, Value>,
+    template_vars: String,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -142,6 +143,8 @@ impl Session {
             return Err(failure.into());
         }
         let config = &model.config;
+        // What cannot be followed is said when somebody embeds.
+        let sentence = model.sentence().ok().flatten();
         let formats = model.formats();
         let most = formats.iter().max_by_key(|(_, (_, bytes))| *bytes);
         Ok(to_js(&json!({
@@ -156,6 +159,8 @@ impl Session {
             "bytes": formats.values().map(|(_, bytes)| bytes).sum::<usize>(),
             "sha256": model.sha256().map_err(Failure::from)?,
             "has_chat_template": model.chat_template.is_some(),
+            "pooling": sentence.as_ref().map(|steps| steps.pooling),
+            "normalize": sentence.is_some_and(|steps| steps.normalize),
         })))
     }
 
@@ -163,8 +168,10 @@ impl Session {
     pub fn read_data(&self, options: JsValue) -> Result<JsValue, JsValue> {
         let ReadData { role, name, text, max_length, truncate, skip_bad_rows, template_vars } = from_js(&options)?;
         let model = self.model()?;
-        let options = SampleOptions { max_length, truncate, skip_bad_rows, template_vars };
         let rows = parse_rows(&name, text.as_bytes(), skip_bad_rows).map_err(Failure::input)?;
+        // The field stands beside both; rows that meet no template have no use for it.
+        let template_vars = if rows.format.is_chat() { variables(&template_vars)? } else { Map::new() };
+        let options = SampleOptions { max_length, truncate, skip_bad_rows, template_vars };
         let samples = make_samples(&model, rows.clone(), &options).map_err(Failure::input)?;
         let report = data_report(&samples);
         let data = Rc::new(Data { rows, samples, sha256: bft_formats::sha256_bytes(text.as_bytes()), options });
@@ -194,6 +201,7 @@ impl Session {
             let state = self.state.borrow();
             (state.train.clone(), state.adapter.clone())
         };
+        ready.model.require_head().map_err(Failure::input)?;
         let data = data.ok_or_else(|| Failure::input("read some rows first"))?;
         let samples = &data.samples.samples;
         let sample = samples.get(options.index).ok_or_else(|| {
@@ -366,6 +374,7 @@ impl Session {
             let state = self.state.borrow();
             (state.train.clone(), state.held_out.clone())
         };
+        model.require_head().map_err(Failure::input)?;
         let train = train.ok_or_else(|| Failure::input("read some rows first"))?;
         let mut config = settings::config(settings)?;
         config.data = train.rows.file.to_string().into();
@@ -374,6 +383,17 @@ impl Session {
         let eval = held_out.map(|data| data.rows.clone());
         Plan::new(config, &model, train.rows.clone(), eval).map_err(Failure::from)
     }
+}
+
+/// Variables of the chat template, several parted by semicolons.
+pub(crate) fn variables(text: &str) -> Answer<Map<String, Value>> {
+    let parts = if text.trim_start().starts_with('{') { vec![text] } else { text.split(';').collect() };
+    let mut all = Map::new();
+    for part in parts.into_iter().map(str::trim).filter(|part| !part.is_empty()) {
+        let problem = |problem| Failure::input(format!("template variables: {problem}"));
+        all.extend(bft_formats::parse_variables(part).map_err(problem)?);
+    }
+    Ok(all)
 }
 
 async fn open_device(choice: &str) -> Answer<(Device, &'static str)> {

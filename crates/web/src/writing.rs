@@ -7,13 +7,13 @@ use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::Message;
 use bft_train::{TextEncoder, TextWriter};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use wasm_bindgen::prelude::*;
 use web_time::Instant;
 
 use crate::failure::Failure;
 use crate::host::{Turns, from_js, to_js};
-use crate::session::Session;
+use crate::session::{Session, variables};
 
 #[derive(Deserialize)]
 struct GenerateOptions {
@@ -25,7 +25,7 @@ struct GenerateOptions {
     top_p: f32,
     seed: u64,
     #[serde(default)]
-    template_vars: Map<String, Value>,
+    template_vars: String,
 }
 
 /// Prompts are read in pieces of this many tokens, which bounds memory and the time of a submit.
@@ -43,9 +43,10 @@ impl Session {
         if options.adapter && adapter.is_none() {
             return Err(Failure::input("there is no adapter yet: tune one, or load one").into());
         }
+        ready.model.require_head().map_err(Failure::input)?;
         let text = TextEncoder::new(&ready.model);
         // Variables belong to the template: without one there is nothing to tell them to.
-        let vars = if options.chat_template { options.template_vars } else { Map::new() };
+        let vars = if options.chat_template { variables(&options.template_vars)? } else { Map::new() };
         let text = text.with_template_vars(&vars).map_err(Failure::input)?;
         let tokens = if options.chat_template {
             text.chat_prompt(&vec![Message::new("user", options.prompt)].into())

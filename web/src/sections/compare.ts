@@ -3,6 +3,7 @@ import type { App } from "../app.ts";
 import type { Answers, Generated } from "../protocol.ts";
 import { $, fill, hide, input } from "../dom.ts";
 import { plural, speed } from "../format.ts";
+import { templateVars } from "./data.ts";
 
 type Who = keyof Answers;
 
@@ -34,6 +35,7 @@ async function ask(app: App): Promise<void> {
   const options = {
     prompt: $<HTMLTextAreaElement>("#prompt").value,
     chat_template: input("#chat-template").checked,
+    template_vars: templateVars(),
     max_new_tokens: Number(input("#max-new").value),
     temperature: Number(input("#temperature").value),
     top_p: Number(input("#top-p").value),

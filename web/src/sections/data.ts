@@ -37,7 +37,7 @@ export function dataSection(app: App): void {
     $("[data-do=read]", slot).addEventListener("click", () => void read(app, role, { name: "pasted", text: area.value }));
     $("[data-do=clear]", slot).addEventListener("click", () => void drop(app, role));
   }
-  for (const id of ["#max-length", "#truncate", "#skip-bad"]) $(id).addEventListener("change", () => void readAgain(app));
+  for (const id of ["#max-length", "#truncate", "#skip-bad", "#template-vars"]) $(id).addEventListener("change", () => void readAgain(app));
   app.watch(() => {
     show("train", app.train);
     show("held_out", app.heldOut);
@@ -55,6 +55,11 @@ export function dataSection(app: App): void {
 export function lengths(): { max_length: number | null; truncate: boolean } {
   const value = input("#max-length").value;
   return { max_length: value === "" ? null : Number(value), truncate: input("#truncate").checked };
+}
+
+/** What chat templates are told, in training and when the model is asked. */
+export function templateVars(): string {
+  return input("#template-vars").value;
 }
 
 async function useGenes(app: App): Promise<void> {
@@ -84,7 +89,7 @@ async function read(app: App, role: Role, rows: Rows): Promise<boolean> {
     async () => {
       set(app, role, null);
       const skip_bad_rows = input("#skip-bad").checked;
-      const found = await app.client.call("read_data", { role, ...rows, ...lengths(), skip_bad_rows });
+      const found = await app.client.call("read_data", { role, ...rows, ...lengths(), skip_bad_rows, template_vars: templateVars() });
       set(app, role, found);
       return found;
     },

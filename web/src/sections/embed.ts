@@ -1,6 +1,6 @@
 /** Step 5: texts to vectors, seen on a map. */
 import type { App } from "../app.ts";
-import type { Embedded, VectorFormat } from "../protocol.ts";
+import type { Embedded, ModelInfo, VectorFormat } from "../protocol.ts";
 import { $, $$, fill, h, hide, input } from "../dom.ts";
 import { count, duration, percent, plural } from "../format.ts";
 import { download } from "../files.ts";
@@ -28,7 +28,13 @@ export function embedSection(app: App): void {
   app.listen((event) => {
     if (event.event === "progress" && event.what === "embed") fill($("#embed-progress"), `${count(event.done)} of ${event.total === null ? "…" : count(event.total)}`);
   });
+  let seen: ModelInfo | null = null;
   app.watch(() => {
+    if (app.model && app.model !== seen) {
+      seen = app.model;
+      $<HTMLSelectElement>("#pooling").value = seen.pooling ?? "mean";
+      input("#normalize").checked = seen.normalize;
+    }
     hide($("#embed-stop"), app.task !== "embed", $("#embed-start"));
   });
 }

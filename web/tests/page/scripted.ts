@@ -54,6 +54,8 @@ export const model: ModelInfo = {
   bytes: 92_600_000,
   sha256: "ab".repeat(32),
   has_chat_template: true,
+  pooling: null,
+  normalize: false,
   stored: true,
 };
 

@@ -72,3 +72,54 @@ impl From<Vec<Message>> for Conversation {
         Self { messages, ..Self::default() }
     }
 }
+
+/// Variables that a template always has and that nobody may set.
+pub const RESERVED_VARIABLES: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+
+/// Variables as a user writes them: `NAME=VALUE` or a JSON object. A value that is JSON (true, 3, "text", [1, 2]) is that,
+/// any other is a text. The error is what is wrong, ready to read.
+pub fn parse_variables(text: &str) -> Result<Map<String, Value>, String> {
+    let vars = if text.trim_start().starts_with('{') {
+        serde_json::from_str(text).map_err(|problem| format!("not a JSON object: {problem}"))?
+    } else {
+        let (name, value) =
+            text.split_once('=').ok_or("expected NAME=VALUE, such as enable_thinking=false, or a JSON object")?;
+        let value = match value {
+            "True" => Value::Bool(true),
+            "False" => Value::Bool(false),
+            text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+        };
+        Map::from_iter([(name.trim().to_owned(), value)])
+    };
+    for (name, value) in &vars {
+        let begins = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
+        if !begins || name.contains(|c: char| !c.is_alphanumeric() && c != '_') {
+            return Err(format!("{name:?} is no name of a variable"));
+        }
+        if RESERVED_VARIABLES.contains(&name.as_str()) {
+            return Err(format!("{name} is what the template has from the conversation"));
+        }
+        if value.is_null() {
+            return Err(format!("{name} is null: leave it out instead"));
+        }
+    }
+    Ok(vars)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_json_where_they_can_be_and_texts_elsewhere() {
+        let vars = |text: &str| parse_variables(text).map(Value::Object);
+        assert_eq!(vars("enable_thinking=false"), Ok(serde_json::json!({"enable_thinking": false})));
+        assert_eq!(vars("enable_thinking=False"), Ok(serde_json::json!({"enable_thinking": false})));
+        assert_eq!(vars("n=3"), Ok(serde_json::json!({"n": 3})));
+        assert_eq!(vars("date_string=26 Jul 2024"), Ok(serde_json::json!({"date_string": "26 Jul 2024"})));
+        assert_eq!(vars("{\"a\": [1], \"b\": \"=\"}"), Ok(serde_json::json!({"a": [1], "b": "="})));
+        for wrong in ["enable_thinking", "messages=1", "1=2", "=2", "a b=2", "a=null", "{\"a\""] {
+            assert!(vars(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Map;
 
-pub use conversation::{Conversation, Message};
+pub use conversation::{Conversation, Message, RESERVED_VARIABLES, parse_variables};
 
 use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
@@ -35,9 +35,6 @@ const FUEL: u64 = 1_000_000;
 /// Enough to drop a list nested in itself as often as the fuel allows.
 #[cfg(not(target_arch = "wasm32"))]
 const STACK: usize = 64 << 20;
-
-/// Variables that a template always has and that nobody may set.
-pub const RESERVED_VARIABLES: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 
 /// A model's own Jinja chat template; cheap to clone.
 #[derive(Clone)]
