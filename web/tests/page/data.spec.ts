@@ -1,4 +1,5 @@
 /** Flow 2: rows read, refused by line, and seen as the losses see them. */
+import { folder } from "../tiny.ts";
 import { expect, openTiny, paste, pick, test } from "./watched.ts";
 
 test("the gene facts are read, and each token shows its weight under each loss", async ({ page }) => {
@@ -54,6 +55,26 @@ test("every row format is read", async ({ page }) => {
     await paste(page, "train", row);
     await expect(page.locator("[data-role=train] .report")).toContainText(format);
   }
+});
+
+test("template variables reach the rows, and a mistake in them is told", async ({ page }) => {
+  const template = "{{ strftime_now('%Y')[:2] }}{{ 'T' if thinking else 'F' }}{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}";
+  const files = folder().filter((file) => file.name !== "tokenizer_config.json");
+  const other = { name: "chat_template.jinja", mimeType: "text/plain", buffer: Buffer.from(template) };
+  const settings = { name: "tokenizer_config.json", mimeType: "text/plain", buffer: Buffer.from('{"eos_token": "<|im_end|>"}') };
+  await openTiny(page, [...files, other, settings]);
+  await paste(page, "train", FORMATS[0]![1]);
+  const heat = page.locator("#preview .heat").first();
+  // The year comes from the browser's clock.
+  await expect(heat).toContainText("20F");
+  await page.getByText("Formats and lengths").click();
+  const field = page.getByLabel("Template variables");
+  await field.fill("thinking=true; unused=1");
+  await field.blur();
+  await expect(heat).toContainText("20T");
+  await field.fill("thinking");
+  await field.blur();
+  await expect(page.locator("[data-role=train] .notices")).toContainText("NAME=VALUE");
 });
 
 const BAD: { rows: string; says: RegExp }[] = [
