@@ -137,6 +137,7 @@ fn what_is_not_implemented_is_refused_by_name() {
     assert_says(&refusal(Llama, json!({"model_type": "<absent>"})), &["model_type is missing"]);
     assert_says(&refusal(Llama, json!({"hidden_act": "gelu"})), &["hidden_act \"gelu\"", "silu"]);
     assert_says(&refusal(Llama, json!({"mlp_bias": true})), &["mlp_bias true"]);
+    assert_says(&refusal(Qwen2, json!({"is_causal": false})), &["is_causal false"]);
     let awq = json!({"quantization_config": {"quant_method": "awq"}});
     assert_says(&refusal(Llama, awq), &["quantization_config", "\"awq\"", "GGUF"]);
     assert_says(&refusal(Llama, json!({"logits_scaling": 8.0})), &["logits_scaling 8"]);

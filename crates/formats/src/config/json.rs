@@ -95,6 +95,10 @@ fn read(o: &Object) -> Result<ModelConfig> {
     if architecture == Architecture::Llama && o.bool("mlp_bias")? == Some(true) {
         return unsupported("mlp_bias true".to_string(), "only feed-forward layers without biases are implemented");
     }
+    // Embedding models that were made of language models may let each token see those behind it.
+    if o.bool("is_causal")? == Some(false) {
+        return unsupported("is_causal false".to_string(), "only causal decoders are implemented");
+    }
     for (key, neutral) in NEUTRAL {
         if let Some(value) = o.f64(key)?.filter(|&v| v != neutral) {
             return unsupported(format!("{key} {value}"), "it belongs to an architecture that is not implemented");
