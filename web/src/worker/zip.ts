@@ -9,6 +9,9 @@ export function zip(files: [string, Uint8Array][]): Blob {
   return new Blob([zipSync(entries) as Uint8Array<ArrayBuffer>], { type: "application/zip" });
 }
 
+/** PEFT's two files, and what ends a text of the tuned model. */
+const FILES = /^(adapter_config\.json|adapter_model\.(safetensors|bin)|generation_config\.json)$/;
+
 /** The files of an adapter, out of a zip or as they were given. */
 export async function adapterFiles(files: File[], folder?: string): Promise<{ name: string; files: [string, Uint8Array][] }> {
   const archive = files.find((file) => /\.zip$/i.test(file.name));
@@ -25,5 +28,5 @@ export async function adapterFiles(files: File[], folder?: string): Promise<{ na
     for (const file of files) read.push([file.name, new Uint8Array(await file.arrayBuffer())]);
   }
   const name = archive?.name.replace(/\.zip$/i, "") ?? folder ?? "adapter";
-  return { name: name || "adapter", files: read.filter(([file]) => /^adapter_(config\.json|model\.(safetensors|bin))$/.test(file)) };
+  return { name: name || "adapter", files: read.filter(([file]) => FILES.test(file)) };
 }

@@ -1,6 +1,7 @@
 /** Flows 4, 5 and 6: answers side by side, the map of genes, the adapter out and in. */
 import { readFileSync } from "node:fs";
 import type { Download, Page } from "@playwright/test";
+import { folder } from "../tiny.ts";
 import { expect, openTinyOnCpu, paste, rows, test } from "./watched.ts";
 
 async function tuned(page: Page, steps = 20): Promise<void> {
@@ -97,4 +98,41 @@ test("the adapter goes out as a zip and comes in again", async ({ page }) => {
   await expect(page.locator("#adapter")).toContainText("No adapter yet");
   await page.locator("#adapter-files").setInputFiles({ name: "notes.zip", mimeType: "application/zip", buffer: Buffer.from("no zip") });
   await expect(page.locator("#take-notice").getByRole("alert")).toContainText("notes.zip");
+});
+
+test("a tuned model stops at the end of turn it was trained on, out of a zip, too", async ({ page }) => {
+  // A base model: its files name <|pad|> as the end of a text, its template ends a turn with <|im_end|>.
+  const changed = (name: string, change: (text: string) => string) => {
+    const file = folder().find((file) => file.name === name)!;
+    return { ...file, buffer: Buffer.from(change(file.buffer.toString())) };
+  };
+  const base = [
+    ...folder().filter(({ name }) => name === "model.safetensors" || name === "tokenizer.json"),
+    changed("config.json", (text) => text.replace('"eos_token_id":2', '"eos_token_id":3')),
+    changed("tokenizer_config.json", (text) => text.replace('"eos_token": "<|im_end|>"', '"eos_token": "<|pad|>"')),
+  ];
+  const ask = async () => {
+    await page.getByLabel("One question to both").fill("ab?");
+    await page.getByLabel(/^At most/).fill("8");
+    await page.getByRole("button", { name: "Ask both" }).click();
+    await expect(page.locator("#tuned-foot")).toContainText("ended by itself");
+    await expect(page.locator("#tuned-answer")).toHaveText("c");
+  };
+  await openTinyOnCpu(page, base);
+  await paste(page, "train", '{"messages": [{"role": "user", "content": "ab?"}, {"role": "assistant", "content": "c"}]}');
+  await expect(page.locator("[data-role=train] .report")).toContainText("trained answers end with <|im_end|>");
+  await page.getByLabel("Unit of the length").selectOption("steps");
+  await page.locator("[name=length]").fill("60");
+  await page.locator("[name=lr]").fill("5e-2");
+  await page.getByRole("radio", { name: /^SFT/ }).last().check();
+  await page.getByRole("button", { name: "Start tuning" }).click();
+  await expect(page.locator("#run-state")).toHaveText(/^Done/, { timeout: 60_000 });
+  await ask();
+  const download = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Download the adapter" }).click();
+  const zip = await saved(download);
+  await openTinyOnCpu(page, base);
+  await page.locator("#adapter-files").setInputFiles({ name: "adapter.zip", mimeType: "application/zip", buffer: zip });
+  await expect(page.locator("#adapter")).toContainText("q_proj");
+  await ask();
 });

@@ -46,11 +46,11 @@ export async function openTiny(page: Page, files: Upload[] = folder()): Promise<
   await expect(page.locator("#model-card")).toContainText("qwen2");
 }
 
-/** Opens the page, the CPU and the tiny model as one file. */
-export async function openTinyOnCpu(page: Page): Promise<void> {
+/** Opens the page, the CPU and the tiny model, as one file unless others are given. */
+export async function openTinyOnCpu(page: Page, files: Upload[] = [gguf()]): Promise<void> {
   await open(page);
   await useCpu(page);
-  await page.locator("#model-files").setInputFiles([gguf()]);
+  await page.locator("#model-files").setInputFiles(files);
   await expect(page.locator("#model-card")).toContainText("qwen2");
 }
 
