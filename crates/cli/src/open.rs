@@ -19,28 +19,49 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
     match path.try_exists() {
         Ok(true) => Ok(path),
         Ok(false) => {
-            let near = || nearest_path(path).map(|near| format!("; did you mean {}?", near.display()));
-            let guess = near().or_else(|| hub_name(flag, path)).unwrap_or_default();
-            Err(CliError::failed(format!("{flag} {}: no such file or folder{guess}", path.display())))
+            let near =
+                nearest_path(path).map_or_else(String::new, |near| format!("; did you mean {}?", near.display()));
+            let hub = path.to_str().and_then(|text| hub_name(flag, text)).unwrap_or_default();
+            Err(CliError::failed(format!("{flag} {}: no such file or folder{near}{hub}", path.display())))
         }
         Err(error) => Err(CliError::failed(format!("{flag} {}: cannot be looked at: {error}", path.display()))),
     }
 }
 
-/// What to do with a name such as `Qwen/Qwen3-0.6B`, which other programs fetch from a hub.
-fn hub_name(flag: &str, path: &Path) -> Option<String> {
+/// What to do with a name such as `Qwen/Qwen3-0.6B`, or the address of its page, which other programs fetch from a hub.
+fn hub_name(flag: &str, text: &str) -> Option<String> {
+    const HOSTS: [&str; 3] = ["huggingface.co/", "hf.co/", "hf:"];
     let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    let (owner, name) = path.to_str()?.split_once('/')?;
-    let named = matches!(flag, "--model" | "--adapter" | "--init-adapter")
-        && word(owner)
-        && word(name)
-        && !owner.starts_with('.');
-    named.then(|| {
-        format!(
-            "; if this is a name on a model hub, download it first: bft fetches no models by name \
-             (`hf download {owner}/{name} --local-dir {name}`, then {flag} {name})"
-        )
-    })
+    let (what, repository) = match flag {
+        "--model" | "--encoder" | "--adapter" | "--init-adapter" => ("model", ""),
+        "--data" | "--eval-data" | "--input" => ("dataset", " --repo-type dataset"),
+        _ => return None,
+    };
+    let text = text.trim_start_matches("https://").trim_start_matches("http://");
+    let address = HOSTS.iter().find_map(|host| text.strip_prefix(host));
+    let name = address.unwrap_or(text).trim_start_matches('/').trim_start_matches("datasets/").trim_end_matches('/');
+    let Some((owner, name)) = name.split_once('/') else {
+        // Some programs know models by one word, without their owner.
+        let named = matches!(flag, "--model" | "--encoder") && !name.ends_with(".gguf");
+        return named.then(|| "; a model is a folder or a .gguf file on this machine".to_owned());
+    };
+    // Behind the name may stand a page of it, a revision, or which of several quantised files is meant.
+    let (name, rest) = name.split_at(name.find(['/', '@', ':']).unwrap_or(name.len()));
+    let is_path = rest.starts_with('/') || owner.starts_with('.') || Path::new(owner).is_dir() || is_file_name(name);
+    if !word(owner) || !word(name) || (address.is_none() && is_path) {
+        return None;
+    }
+    let some = rest.strip_prefix(':').filter(|rest| word(rest));
+    let some = some.map_or_else(String::new, |which| format!(" --include '*{which}*'"));
+    Some(format!(
+        "; if this is the name of a {what} on a hub, download it first: bft fetches none by name \
+         (`hf download {owner}/{name}{repository}{some} --local-dir {name}`, then {flag} {name})"
+    ))
+}
+
+/// Whether a name ends as files do: `.jsonl`, but not the `.5-7B` of a model's version and size.
+fn is_file_name(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, end)| !end.is_empty() && end.chars().all(|c| c.is_ascii_alphabetic()))
 }
 
 /// Checks that each rank of a job can read a flag's file: a pipe gives every byte to one reader alone.

@@ -160,10 +160,32 @@ fn what_is_no_model_adapter_or_data_is_said_in_one_line() {
 
 #[test]
 fn a_name_on_a_hub_is_told_from_a_folder() {
-    let done = run(["generate", "--device", "cpu", "--model", "Some-Org/Model-0.6B", "--prompt", "a"]);
-    assert_eq!(done.code, Some(1));
-    let error = done.error();
-    assert!(error.contains("no such file or folder") && error.contains("--local-dir Model-0.6B"), "{error}");
-    let done = run(["generate", "--device", "cpu", "--model", "./Model-0.6B", "--prompt", "a"]);
-    assert!(!done.error().contains("hub"), "{done:?}");
+    let model = fixture("llama");
+    let rows = format!("{model}/rows.jsonl");
+    let generate = |name: &str| run(["generate", "--device", "cpu", "--prompt", "a", "--model", name]);
+    let download = |what: &str| format!("(`hf download {what} --local-dir Model-0.6B`, then");
+    for (name, what) in [
+        ("Some-Org/Model-0.6B", "Some-Org/Model-0.6B"),
+        ("https://huggingface.co/Some-Org/Model-0.6B/tree/main", "Some-Org/Model-0.6B"),
+        ("hf.co/Some-Org/Model-0.6B:Q4_K_M", "Some-Org/Model-0.6B --include '*Q4_K_M*'"),
+        ("hf://Some-Org/Model-0.6B@v2", "Some-Org/Model-0.6B"),
+    ] {
+        let done = generate(name);
+        assert_eq!(done.code, Some(1));
+        assert!(done.error().contains("no such file or folder"), "{done:?}");
+        assert!(done.error().contains(&download(what)), "{done:?}");
+    }
+    // One word is what other programs take for a model without its owner; these are a person's own paths.
+    let said = "a model is a folder or a .gguf file on this machine";
+    assert!(generate("Model-0.6B").error().ends_with(said), "{:?}", generate("Model-0.6B"));
+    for name in ["./Model-0.6B", "../up/Model-0.6B", "a/b/Model-0.6B", "src/Model-0.6B", "here/model.gguf"] {
+        assert!(!generate(name).error().contains("hf download"), "{:?}", generate(name));
+    }
+    let eval = |more: &[&str]| run(["eval", "--device", "cpu"].iter().chain(more));
+    let done = eval(&["--model", &model, "--data", "some-lab/rows-52k"]);
+    let said = "(`hf download some-lab/rows-52k --repo-type dataset --local-dir rows-52k`, then --data rows-52k)";
+    assert!(done.error().ends_with(said), "{done:?}");
+    assert!(!eval(&["--model", &model, "--data", "heldout/rows.jsonl"]).error().contains("hub"));
+    let done = eval(&["--model", &model, "--data", &rows, "--adapter", "some-lab/tuned"]);
+    assert!(done.error().contains("a model on a hub") && done.error().ends_with("then --adapter tuned)"), "{done:?}");
 }

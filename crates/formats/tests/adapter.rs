@@ -419,6 +419,47 @@ fn whatever_a_model_was_wrapped_in_its_modules_are_found() {
     assert_says(&text, &["found model.layers.7.self_attn.q_proj", "2 layers"]);
 }
 
+/// What PEFT saved of models inside others: its names, and the ranks and scalings that its patterns gave by those names.
+#[test]
+fn patterns_and_targets_are_of_the_model_that_was_adapted() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters.json");
+    let cases: Vec<Value> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    assert_eq!(cases.len(), 9);
+    for case in &cases {
+        let tensors = case["tensors"].as_object().unwrap().iter().map(|(name, tensor)| {
+            let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).unwrap();
+            let value = tensor["value"].as_f64().unwrap() as f32;
+            Tensor::from_f32(name.clone(), shape.clone(), &vec![value; shape.iter().product()]).unwrap()
+        });
+        let mut files = Files::new();
+        put(&mut files, CONFIG, case["config"].to_string());
+        put(&mut files, WEIGHTS, safetensors_file(&tensors.collect::<Vec<_>>()));
+        let read = Adapter::from_folder("a", files.clone(), &model()).unwrap_or_else(|e| panic!("{}: {e}", case["of"]));
+        let found = |adapter: &Adapter| {
+            let pairs = adapter.pairs.iter().map(|p| {
+                assert_eq!(
+                    model().linear_shape(p.module.rsplit('.').next().unwrap()),
+                    Some([p.out_features, p.in_features])
+                );
+                (p.module.clone(), json!({"rank": p.rank, "scaling": p.scaling, "a": p.a[0], "b": p.b[0]}))
+            });
+            Value::Object(pairs.collect())
+        };
+        assert_eq!(found(&read), case["pairs"], "{}", case["of"]);
+        // Saved, it is an adapter of a language model of its own, and means the same.
+        let saved = read.files().unwrap().into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
+        let again = Adapter::from_folder("b", saved.collect(), &model()).unwrap();
+        assert_eq!(again.pairs, read.pairs, "{}", case["of"]);
+        // What is missing is told as missing.
+        if case["config"]["target_modules"].is_array() {
+            let mut config = case["config"].clone();
+            config["target_modules"].as_array_mut().unwrap().push(json!("up_proj"));
+            put(&mut files, CONFIG, config.to_string());
+            assert_says(&message(Adapter::from_folder("a", files, &model())), &["layers.0.mlp.up_proj"]);
+        }
+    }
+}
+
 #[test]
 fn what_ends_a_text_of_the_tuned_model_is_kept_beside_the_adapter() {
     let folder = tempfile::tempdir().unwrap();

@@ -66,23 +66,31 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     }
     let ranks = Patterns::new(&config_file, "rank_pattern", &config.rank_pattern)?;
     let alphas = Patterns::new(&config_file, "alpha_pattern", &config.alpha_pattern)?;
+    // The configuration's names and patterns are of the model that the adapter was made for.
+    let theirs = halves.values().next().and_then(|half| half.name.split_once(LAYERS)).unwrap_or_default().0.to_owned();
+    let their_name = |module: &str| module.replacen("model.", &theirs, 1);
+    let (mut rank_pattern, mut alpha_pattern, mut renamed) = (BTreeMap::new(), BTreeMap::new(), false);
     let mut pairs = Vec::new();
     for layer in 0..model.num_hidden_layers {
         for short in LINEAR_MODULES {
             let module = ModelConfig::linear_name(layer, short);
-            let expected = matches_targets(&targets, &module);
-            match (halves.remove(&module), expected) {
+            let half = halves.remove(&module);
+            let name = half.as_ref().map_or_else(|| their_name(&module), |half| half.name.clone());
+            match (half, matches_targets(&targets, &name)) {
                 (Some(half), Some(true) | None) => {
-                    let rank = ranks.get(&module).unwrap_or(config.rank);
-                    let alpha = alphas.get(&module).unwrap_or(config.alpha);
-                    let scaling = config.scaling(rank, alpha);
+                    let (rank, alpha) = (ranks.get(&name), alphas.get(&name));
+                    rank_pattern.extend(rank.map(|rank| (module.clone(), rank)));
+                    alpha_pattern.extend(alpha.map(|alpha| (module.clone(), alpha)));
+                    renamed |= name != module;
+                    let rank = rank.unwrap_or(config.rank);
+                    let scaling = config.scaling(rank, alpha.unwrap_or(config.alpha));
                     pairs.push(half.into_pair(&file, model, module, short, rank, scaling)?);
                 }
                 (Some(_), Some(false)) => {
                     return Err(FormatError::malformed(
                         &file,
                         format!(
-                            "holds tensors for {module}, which target_modules in {CONFIG_FILE} does not name; \
+                            "holds tensors for {name}, which target_modules in {CONFIG_FILE} does not name; \
                              the two files belong to different adapters"
                         ),
                     ));
@@ -90,7 +98,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
                 (None, Some(true)) if must_be_everywhere(&targets) => {
                     return Err(FormatError::missing(
                         &file,
-                        format!("the pair of {module}"),
+                        format!("the pair of {name}"),
                         "the file is incomplete, or belongs to a model with fewer layers",
                     ));
                 }
@@ -102,6 +110,10 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
         return Err(FormatError::missing(&file, "any LoRA tensor", "the adapter is empty"));
     }
     config.target_modules = target_modules(&pairs, model.num_hidden_layers);
+    if renamed {
+        // Saved again, the adapter has this model's names, and the patterns' keys must find them.
+        (config.rank_pattern, config.alpha_pattern) = (rank_pattern, alpha_pattern);
+    }
     let adapter = Adapter { config, pairs };
     match adapter.not_finite() {
         Some(what) => {
@@ -114,6 +126,8 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
 /// A and B of one module, as far as they have been found.
 #[derive(Default)]
 struct Halves {
+    /// The module's name in the model that the adapter was made for.
+    name: String,
     a: Option<Tensor>,
     b: Option<Tensor>,
 }
@@ -168,22 +182,24 @@ impl Halves {
 fn collect_halves(file: &str, tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Halves>> {
     let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
     for (name, tensor) in tensors {
+        let plain = without_prefix(name);
         let strip = |half: &str| {
             // PEFT leaves the adapter's name out; a training loop's own state dictionary has it.
             let ends = [format!(".{half}.weight"), format!(".{half}.default.weight")];
-            ends.iter().find_map(|end| name.strip_suffix(end.as_str())).map(module_name)
+            ends.iter().find_map(|end| plain.strip_suffix(end.as_str()))
         };
-        let (slot, module) = match (strip("lora_A"), strip("lora_B")) {
-            (Some(module), _) => (&mut halves.entry(module.clone()).or_default().a, module),
-            (_, Some(module)) => (&mut halves.entry(module.clone()).or_default().b, module),
-            (None, None) => {
-                return Err(FormatError::unsupported(
-                    file,
-                    format!("tensor {name}"),
-                    "only lora_A.weight and lora_B.weight of linear modules are",
-                ));
-            }
+        let Some((is_a, theirs)) = strip("lora_A").map(|n| (true, n)).or_else(|| strip("lora_B").map(|n| (false, n)))
+        else {
+            return Err(FormatError::unsupported(
+                file,
+                format!("tensor {name}"),
+                "only lora_A.weight and lora_B.weight of linear modules are",
+            ));
         };
+        let module = module_name(theirs);
+        let entry = halves.entry(module.clone()).or_default();
+        entry.name = theirs.to_owned();
+        let slot = if is_a { &mut entry.a } else { &mut entry.b };
         if slot.replace(tensor.clone()).is_some() {
             let problem = format!("holds two tensors for one half of the pair of {module}");
             return Err(FormatError::malformed(file, problem));
@@ -192,14 +208,33 @@ fn collect_halves(file: &str, tensors: &BTreeMap<String, Tensor>) -> Result<BTre
     Ok(halves)
 }
 
-/// A module's name in a language model, whatever it was wrapped in when the adapter was made: PEFT's own prefix, a
-/// backbone without `model.`, or the language model of one that also sees.
+/// What compiling puts before the names of a model's modules.
+const COMPILED: &str = "_orig_mod.";
+
+/// A tensor's name without PEFT's prefix and without what stands before it where the tuned model itself was compiled or
+/// spread over devices.
+fn without_prefix(name: &str) -> &str {
+    let inner = ["module.", COMPILED].iter().fold(name, |name, outer| name.strip_prefix(outer).unwrap_or(name));
+    inner.strip_prefix(PREFIX).unwrap_or(inner)
+}
+
+/// What stands before a layer's number.
+const LAYERS: &str = "layers.";
+
+/// A module's name in a language model, whatever that model was part of when the adapter was made: nothing, a backbone
+/// without `model.`, or one that also sees.
 fn module_name(name: &str) -> String {
-    const WRAPPED: [&str; 5] =
-        ["", "model.model.", "model.language_model.", "language_model.model.", "model.language_model.model."];
-    let name = name.strip_prefix(PREFIX).unwrap_or(name);
-    let wrapped = name.find("layers.").filter(|at| WRAPPED.contains(&&name[..*at]));
-    wrapped.map_or_else(|| name.to_owned(), |at| format!("model.{}", &name[at..]))
+    const AROUND: [&str; 6] = [
+        "",
+        "model.model.",
+        "language_model.",
+        "model.language_model.",
+        "language_model.model.",
+        "model.language_model.model.",
+    ];
+    let name = name.strip_prefix(COMPILED).unwrap_or(name);
+    let layers = name.find(LAYERS).filter(|at| AROUND.contains(&&name[..*at]));
+    layers.map_or_else(|| name.to_owned(), |at| format!("model.{}", &name[at..]))
 }
 
 /// Whether a list of target modules names this one; `None` where only the tensors tell.
