@@ -32,15 +32,16 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
 fn hub_name(flag: &str, text: &str) -> Option<String> {
     const HOSTS: [&str; 3] = ["huggingface.co/", "hf.co/", "hf:"];
     let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    let (what, repository) = match flag {
-        "--model" | "--encoder" | "--adapter" | "--init-adapter" => ("model", ""),
-        "--data" | "--eval-data" | "--input" => ("dataset", " --repo-type dataset"),
+    let (what, repository, file) = match flag {
+        "--model" | "--encoder" | "--adapter" | "--init-adapter" => ("model", "", ""),
+        "--data" | "--eval-data" | "--input" => ("dataset", " --repo-type dataset", "/FILE"),
         _ => return None,
     };
-    let text = text.trim_start_matches("https://").trim_start_matches("http://");
-    let address = HOSTS.iter().find_map(|host| text.strip_prefix(host));
-    let name = address.unwrap_or(text).trim_start_matches('/').trim_start_matches("datasets/").trim_end_matches('/');
-    let Some((owner, name)) = name.split_once('/') else {
+    let address = text.trim_start_matches("https://").trim_start_matches("http://");
+    let address = HOSTS.iter().find_map(|host| address.strip_prefix(host));
+    let address = address.map(|rest| rest.trim_start_matches('/').trim_start_matches("datasets/"));
+    let name = address.unwrap_or(text);
+    let Some((owner, name)) = name.trim_end_matches('/').split_once('/') else {
         // Some programs know models by one word, without their owner.
         let named = matches!(flag, "--model" | "--encoder") && !name.ends_with(".gguf");
         return named.then(|| "; a model is a folder or a .gguf file on this machine".to_owned());
@@ -51,11 +52,14 @@ fn hub_name(flag: &str, text: &str) -> Option<String> {
     if !word(owner) || !word(name) || (address.is_none() && is_path) {
         return None;
     }
-    let some = rest.strip_prefix(':').filter(|rest| word(rest));
-    let some = some.map_or_else(String::new, |which| format!(" --include '*{which}*'"));
+    let some = match rest.split_at_checked(1) {
+        Some((":", which)) if word(which) => format!(" --include '*{which}*'"),
+        Some(("@", revision)) if word(revision) => format!(" --revision {revision}"),
+        _ => String::new(),
+    };
     Some(format!(
         "; if this is the name of a {what} on a hub, download it first: bft fetches none by name \
-         (`hf download {owner}/{name}{repository}{some} --local-dir {name}`, then {flag} {name})"
+         (`hf download {owner}/{name}{repository}{some} --local-dir {name}`, then {flag} {name}{file})"
     ))
 }
 

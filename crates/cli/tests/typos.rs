@@ -168,7 +168,7 @@ fn a_name_on_a_hub_is_told_from_a_folder() {
         ("Some-Org/Model-0.6B", "Some-Org/Model-0.6B"),
         ("https://huggingface.co/Some-Org/Model-0.6B/tree/main", "Some-Org/Model-0.6B"),
         ("hf.co/Some-Org/Model-0.6B:Q4_K_M", "Some-Org/Model-0.6B --include '*Q4_K_M*'"),
-        ("hf://Some-Org/Model-0.6B@v2", "Some-Org/Model-0.6B"),
+        ("hf://Some-Org/Model-0.6B@v2", "Some-Org/Model-0.6B --revision v2"),
     ] {
         let done = generate(name);
         assert_eq!(done.code, Some(1));
@@ -178,12 +178,19 @@ fn a_name_on_a_hub_is_told_from_a_folder() {
     // One word is what other programs take for a model without its owner; these are a person's own paths.
     let said = "a model is a folder or a .gguf file on this machine";
     assert!(generate("Model-0.6B").error().ends_with(said), "{:?}", generate("Model-0.6B"));
-    for name in ["./Model-0.6B", "../up/Model-0.6B", "a/b/Model-0.6B", "src/Model-0.6B", "here/model.gguf"] {
+    for name in [
+        "./Model-0.6B",
+        "../up/Model-0.6B",
+        "a/b/Model-0.6B",
+        "/no-such/Model-0.6B",
+        "src/Model-0.6B",
+        "here/model.gguf",
+    ] {
         assert!(!generate(name).error().contains("hf download"), "{:?}", generate(name));
     }
     let eval = |more: &[&str]| run(["eval", "--device", "cpu"].iter().chain(more));
     let done = eval(&["--model", &model, "--data", "some-lab/rows-52k"]);
-    let said = "(`hf download some-lab/rows-52k --repo-type dataset --local-dir rows-52k`, then --data rows-52k)";
+    let said = "(`hf download some-lab/rows-52k --repo-type dataset --local-dir rows-52k`, then --data rows-52k/FILE)";
     assert!(done.error().ends_with(said), "{done:?}");
     assert!(!eval(&["--model", &model, "--data", "heldout/rows.jsonl"]).error().contains("hub"));
     let done = eval(&["--model", &model, "--data", &rows, "--adapter", "some-lab/tuned"]);
