@@ -30,15 +30,15 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
 
 /// What to do with a name such as `Qwen/Qwen3-0.6B`, or the address of its page, which other programs fetch from a hub.
 fn hub_name(flag: &str, text: &str) -> Option<String> {
-    const HOSTS: [&str; 3] = ["huggingface.co/", "hf.co/", "hf:"];
     let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let (what, repository, file) = match flag {
         "--model" | "--encoder" | "--adapter" | "--init-adapter" => ("model", "", ""),
         "--data" | "--eval-data" | "--input" => ("dataset", " --repo-type dataset", "/FILE"),
         _ => return None,
     };
-    let address = text.trim_start_matches("https://").trim_start_matches("http://");
-    let address = HOSTS.iter().find_map(|host| address.strip_prefix(host));
+    // Whatever hub an address is of, its name stands behind the host.
+    let page = text.strip_prefix("https://").or(text.strip_prefix("http://"));
+    let address = page.and_then(|page| page.split_once('/')).map(|(_, name)| name).or(text.strip_prefix("hf:"));
     let address = address.map(|rest| rest.trim_start_matches('/').trim_start_matches("datasets/"));
     let name = address.unwrap_or(text);
     let Some((owner, name)) = name.trim_end_matches('/').split_once('/') else {

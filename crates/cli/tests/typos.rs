@@ -166,8 +166,8 @@ fn a_name_on_a_hub_is_told_from_a_folder() {
     let download = |what: &str| format!("(`hf download {what} --local-dir Model-0.6B`, then");
     for (name, what) in [
         ("Some-Org/Model-0.6B", "Some-Org/Model-0.6B"),
-        ("https://huggingface.co/Some-Org/Model-0.6B/tree/main", "Some-Org/Model-0.6B"),
-        ("hf.co/Some-Org/Model-0.6B:Q4_K_M", "Some-Org/Model-0.6B --include '*Q4_K_M*'"),
+        ("https://hub.example/Some-Org/Model-0.6B/tree/main", "Some-Org/Model-0.6B"),
+        ("hf:Some-Org/Model-0.6B:Q4_K_M", "Some-Org/Model-0.6B --include '*Q4_K_M*'"),
         ("hf://Some-Org/Model-0.6B@v2", "Some-Org/Model-0.6B --revision v2"),
     ] {
         let done = generate(name);
