@@ -52,6 +52,7 @@ pub struct ChatFlags {
 /// Runs `bft chat`.
 pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
+    open::note_generation(&flags.model);
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.variables()).map_err(CliError::failed)?;
     let tokenizer = text.tokenizer().map_err(CliError::failed)?;

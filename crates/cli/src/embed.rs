@@ -195,6 +195,8 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     let file = File::open(input)
         .map_err(|error| CliError::failed(format!("--input {}: cannot be opened: {error}", input.display())))?;
     open::writable("--output", &flags.output)?;
+    open::not_over(&flags.output, "--input", input)?;
+    open::not_over(&flags.output, "--model", &flags.model)?;
     let shard_rows = flags.shard_rows.or(job.map(|_| SHARD_ROWS));
     if job.is_some() {
         open::for_every_rank("--input", input)?;

@@ -27,6 +27,8 @@ struct Manifest {
     input_sha256: String,
     /// SHA-256 of the model's weights.
     model_sha256: String,
+    /// Of its configuration and tokenizer.
+    model_settings_sha256: String,
     /// SHA-256 of the adapter, as [`Adapter::sha256`] has it.
     adapter_sha256: Option<String>,
     /// Ending of the files.
@@ -108,6 +110,7 @@ impl<'r> Shards<'r> {
             bft: env!("CARGO_PKG_VERSION").to_owned(),
             input_sha256: input_sha256.to_owned(),
             model_sha256: model.sha256().map_err(CliError::failed)?,
+            model_settings_sha256: model.settings_sha256().map_err(CliError::failed)?,
             adapter_sha256: flags.adapter.as_deref().map(Adapter::sha256).transpose().map_err(CliError::failed)?,
             format: extension.to_string_lossy().into_owned(),
             pooling: format!("{pooling:?}").to_lowercase(),

@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use crate::suggest::did_you_mean;
+use crate::ui;
 
 /// Where a verb runs, and the file that may hold its flags.
 #[derive(Debug, Clone, Args)]
@@ -56,6 +57,9 @@ impl KernelFlags {
     /// Tells the device how exact to be and whether to measure what was not measured before. One of several processes measures
     /// nothing: each would find other kernels, and others again when the run is repeated.
     pub fn apply(&self, device: &Device, alone: bool) {
+        if !device.is_gpu() && (self.measure_kernels || self.precision != PrecisionFlag::F32) {
+            ui::note("--precision and --measure-kernels are for GPUs: nothing here follows them");
+        }
         let measures = self.measure_kernels || !device.is_software();
         device.set_precision(self.precision.into());
         device.measure_when_preparing(alone && measures);

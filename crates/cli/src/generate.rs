@@ -87,6 +87,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
         text => text.to_owned(),
     };
     let model = open::model(&flags.model)?;
+    open::note_generation(&flags.model);
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.variables()).map_err(CliError::failed)?;
     let tokens = if flags.no_chat_template {
@@ -149,5 +150,5 @@ fn read_prompt() -> Result<String, CliError> {
         .read_to_string(&mut text)
         .map_err(|error| CliError::failed(format!("--prompt -: standard input cannot be read: {error}")))?;
     // The line end that `echo` adds is not meant.
-    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+    Ok(text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text)).to_owned())
 }

@@ -100,13 +100,68 @@ pub fn not_one_pipe(flags: [&str; 2], paths: [&Path; 2]) -> Result<(), CliError>
 /// Opens the model of `--model`.
 pub fn model(path: &Path) -> Result<Model, CliError> {
     let model = Model::open(existing("--model", path)?).map_err(CliError::failed)?;
+    note_adapter(path);
     model.require_head().map_err(CliError::failed)?;
     Ok(model)
 }
 
+/// Says what a model's own generation settings ask for beside end tokens: other programs follow them unasked.
+pub fn note_generation(path: &Path) {
+    let Ok(bytes) = std::fs::read(path.join("generation_config.json")) else { return };
+    let Ok(settings) = serde_json::from_slice::<serde_json::Map<_, _>>(&bytes) else { return };
+    // The values at which each changes nothing.
+    let neutral = |key: &str, value: &serde_json::Value| match key {
+        "repetition_penalty" | "encoder_repetition_penalty" | "diversity_penalty" | "length_penalty" => {
+            value.as_f64() == Some(1.0)
+        }
+        "no_repeat_ngram_size" | "encoder_no_repeat_ngram_size" | "min_length" | "min_new_tokens" => {
+            value.as_f64() == Some(0.0)
+        }
+        "num_beams" => value.as_f64() == Some(1.0),
+        "do_sample" => value.as_bool() == Some(false),
+        "suppress_tokens"
+        | "begin_suppress_tokens"
+        | "bad_words_ids"
+        | "sequence_bias"
+        | "forced_bos_token_id"
+        | "forced_eos_token_id"
+        | "stop_strings" => value.as_array().is_some_and(Vec::is_empty),
+        _ => true,
+    };
+    let asked = settings.iter().filter(|(key, value)| !value.is_null() && !neutral(key, value));
+    let asked: Vec<String> = asked.map(|(key, value)| format!("{key} {value}").chars().take(60).collect()).collect();
+    if !asked.is_empty() {
+        ui::note(&format!(
+            "the model's generation_config.json asks for {}, which is not followed: flags alone say how tokens are chosen",
+            asked.join(", ")
+        ));
+    }
+}
+
+/// Refuses to write over what is read.
+pub fn not_over(output: &Path, flag: &str, input: &Path) -> Result<(), CliError> {
+    match (output.canonicalize(), input.canonicalize()) {
+        (Ok(to), Ok(from)) if to == from => {
+            let path = output.display();
+            Err(CliError::failed(format!("--output {path}: is the {flag} itself; name another file")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says where a model's folder holds an adapter, too, which other programs would load with it.
+fn note_adapter(path: &Path) {
+    if path.join("adapter_config.json").exists() {
+        let path = path.display();
+        ui::warn(&format!("{path} also holds an adapter, which is loaded only where it is given: --adapter {path}"));
+    }
+}
+
 /// Opens the model of `--model` where an encoder will do as well as a language model.
 pub fn embedding_model(path: &Path) -> Result<EmbeddingModel, CliError> {
-    EmbeddingModel::open(existing("--model", path)?).map_err(CliError::failed)
+    let model = EmbeddingModel::open(existing("--model", path)?).map_err(CliError::failed)?;
+    note_adapter(path);
+    Ok(model)
 }
 
 /// Opens the adapter of `--adapter`, if there is one, and checks it against the model.

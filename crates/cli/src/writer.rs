@@ -28,6 +28,16 @@ pub fn begin<'r, 'd>(
         min_p: flags.min_p as f32,
         seed: flags.seed,
     };
+    let unused = [
+        ("--top-p", flags.top_p != 1.0),
+        ("--top-k", flags.top_k != 0),
+        ("--min-p", flags.min_p != 0.0),
+        ("--seed", flags.seed != 0),
+    ];
+    let unused: Vec<&str> = unused.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect();
+    if flags.temperature == 0.0 && !unused.is_empty() {
+        ui::note(&format!("{}: of no effect at --temperature 0, which takes the likeliest token", unused.join(", ")));
+    }
     let new = flags.max_new_tokens;
     let writer = TextWriter::new(runner, model, tokenizer, sampling, new, max_length).map_err(CliError::failed)?;
     let writer = writer.with_end_tokens(adapter.map_or(&[], |adapter| &adapter.config.end_token_ids));

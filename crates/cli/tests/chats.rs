@@ -171,3 +171,57 @@ fn what_was_made_of_the_answers_is_said() {
     let trained: Vec<String> = inspected(&model, &data, &[]).iter().map(|sample| trained_text(sample)).collect();
     assert_eq!(trained, ["!d", "!b"]);
 }
+
+#[test]
+fn a_run_goes_on_only_with_the_model_it_began_with_whatever_its_weights_say() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = model_with(folder.path(), &[]);
+    let data = write(folder.path(), "rows.jsonl", ROW);
+    let output = folder.path().join("tuned");
+    train(&model, &data, &output, &["--steps", "1", "--template-vars", "x=1"]).ok();
+    let resume = |steps: &str, more: &[&str]| {
+        let shown = output.display().to_string();
+        run(["train", "--output", &shown, "--resume", "--steps", steps].iter().chain(more))
+    };
+    let done = resume("2", &["--template-vars", "{}"]);
+    assert!(done.error().contains("template-vars is not given, was {\"x\":1}"), "{done:?}");
+    let config = Path::new(&model).join("config.json");
+    let whole = std::fs::read_to_string(&config).expect("a file");
+    std::fs::write(&config, whole.replace("1e-06", "1e-05")).expect("a file");
+    let done = resume("2", &[]);
+    assert!(done.error().contains("the configuration, tokenizer or chat template of model is another"), "{done:?}");
+    std::fs::write(&config, whole).expect("a file");
+    resume("2", &[]).ok();
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let settings =
+        json!({"eos_token_id": 2, "repetition_penalty": 1.1, "do_sample": true, "num_beams": 1, "top_k": 50});
+    let model = model_with(folder.path(), &[("generation_config.json", settings.to_string())]);
+    let generate = |model: &str, more: &[&str]| {
+        let flags = ["generate", "--device", "cpu", "--model", model, "--prompt", "ab?", "--max-new-tokens", "1"];
+        run(flags.iter().chain(more))
+    };
+    let done = generate(&model, &["--top-p", "0.9", "--seed", "3", "--precision", "f16"]);
+    let said = &done.ok().stderr;
+    assert!(said.contains("asks for repetition_penalty 1.1, do_sample true, which is not followed"), "{said}");
+    assert!(said.contains("--top-p, --seed: of no effect at --temperature 0"), "{said}");
+    assert!(said.contains("--precision and --measure-kernels are for GPUs"), "{said}");
+    let done = generate(&fixture("qwen2"), &["--top-p", "0.9", "--temperature", "1"]);
+    assert!(!done.ok().stderr.contains("of no effect") && !done.stderr.contains("generation_config"), "{done:?}");
+    // A folder that holds an adapter, too, is the base alone.
+    std::fs::write(Path::new(&model).join("adapter_config.json"), "{}").expect("a file");
+    assert!(generate(&model, &[]).ok().stderr.contains("also holds an adapter"));
+}
+
+#[test]
+fn vectors_are_not_written_over_what_they_are_made_of() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let input = write(folder.path(), "texts.jsonl", "{\"text\": \"a\"}\n").display().to_string();
+    let model = fixture("qwen2");
+    let done = run(["embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &input]);
+    assert!(done.error().contains("is the --input itself"), "{done:?}");
+    assert_eq!(std::fs::read_to_string(&input).expect("the texts"), "{\"text\": \"a\"}\n");
+}

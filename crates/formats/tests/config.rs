@@ -131,6 +131,16 @@ fn active_sliding_windows_are_refused_and_idle_ones_are_not() {
 }
 
 #[test]
+fn two_spellings_of_rope_that_differ_are_refused() {
+    let new = json!({"rope_type": "default", "rope_theta": 10000.0});
+    let old = json!({"rope_type": "yarn", "factor": 4.0});
+    let text = refusal(Qwen3, json!({"rope_parameters": new, "rope_scaling": old}));
+    assert_says(&text, &["rope_scaling beside rope_parameters", "keep one"]);
+    assert!(read(Qwen3, json!({"rope_parameters": new, "rope_scaling": new})).is_ok());
+    assert!(read(Qwen3, json!({"rope_parameters": new, "rope_scaling": null})).is_ok());
+}
+
+#[test]
 fn what_is_not_implemented_is_refused_by_name() {
     let text = refusal(Llama, json!({"model_type": "gemma2"}));
     assert_says(&text, &["\"gemma2\"", "llama, mistral, qwen2 and qwen3"]);

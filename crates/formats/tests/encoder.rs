@@ -206,3 +206,35 @@ fn an_encoder_is_told_from_a_language_model() {
     assert_says(&text, &["model type \"llama\"", "bert"]);
     assert_says(&message(EmbeddingModel::open(Path::new("nowhere"))), &["cannot open nowhere"]);
 }
+
+#[test]
+fn the_tokenizers_own_limit_counts_where_nothing_else_names_one() {
+    // As sentence-transformers 6 saves: the limit stands in tokenizer_config.json alone.
+    let mut files = changed("tokenizer_config.json", json!({"model_max_length": 8}));
+    assert_eq!(read(&files).unwrap().max_length, 24, "max_seq_length wins");
+    put(&mut files, "sentence_bert_config.json", json!({"do_lower_case": false}).to_string());
+    assert_eq!(read(&files).unwrap().max_length, 8);
+    put(&mut files, "tokenizer_config.json", json!({"model_max_length": 1e30}).to_string());
+    assert_eq!(read(&files).unwrap().max_length, 48);
+}
+
+#[test]
+fn berts_settings_win_over_the_file_as_in_transformers() {
+    let ids = |settings: Value, text: &str| {
+        let model = read(&changed("tokenizer_config.json", settings)).unwrap();
+        model.tokenizer.unwrap().encode(text, true).unwrap()
+    };
+    assert_eq!(ids(json!({}), "TP"), ids(json!({}), "tp"));
+    assert_ne!(ids(json!({"do_lower_case": false}), "TP"), ids(json!({}), "TP"));
+    assert_ne!(ids(json!({"strip_accents": false}), "façade"), ids(json!({}), "façade"));
+    assert_ne!(ids(json!({"tokenize_chinese_chars": false}), "a基"), ids(json!({}), "a基"));
+    refusal("tokenizer_config.json", json!({"split_special_tokens": true}), &["split_special_tokens true"]);
+}
+
+#[test]
+fn vectors_of_another_width_or_kind_are_refused() {
+    let file = "config_sentence_transformers.json";
+    refusal(file, json!({"truncate_dim": 8}), &["truncate_dim 8"]);
+    refusal(file, json!({"model_type": "SparseEncoder"}), &["\"SparseEncoder\""]);
+    assert!(read(&changed(file, json!({"model_type": "SentenceTransformer", "truncate_dim": null}))).is_ok());
+}

@@ -155,6 +155,13 @@ impl<R: BufRead> EmbedInput<R> {
                 }
                 parse_row(&self.buffer)
             }
+            InputKind::Lines if self.buffer.contains(&b'\r') => {
+                let words = "the line holds carriage returns: save the file with line ends of today (LF or CRLF)";
+                Err(RowProblem::Sample(words.into()))
+            }
+            InputKind::Lines if line == 1 && is_array(&self.buffer) => {
+                return Err(EmbedError::Array { file: self.file.clone() });
+            }
             InputKind::Lines => utf8(&self.buffer).map(|text| (EmbedContent::Text(text.to_owned()), None)),
         };
         let (content, id) = parsed.map_err(|problem| self.row_error(line, problem))?;
@@ -178,22 +185,36 @@ impl<R: BufRead> Iterator for EmbedInput<R> {
                 Ok(true) => {}
             }
             if !self.buffer.trim_ascii().is_empty() {
-                if let Some(blank) = self.blank.take() {
+                // Between rows blank lines mean nothing, before the first one, too.
+                let is_row = self.kind.is_none() && parse_object(self.buffer.trim_ascii()).is_ok();
+                if let Some(blank) = self.blank.take().filter(|_| !is_row) {
                     // Vectors are told apart by their place, so a line must not go missing silently.
                     let path = "the line".into();
                     return Some(Err(self.row_error(blank, RowProblem::Empty { path })));
                 }
                 return Some(self.parse());
             }
-            if self.kind == Some(InputKind::Lines) {
+            if self.kind != Some(InputKind::Rows) {
                 self.blank.get_or_insert(self.line);
             }
         }
     }
 }
 
+/// Whether a line is a whole JSON array, and not a text that begins with a bracket.
+fn is_array(line: &[u8]) -> bool {
+    line.trim_ascii_start().first() == Some(&b'[') && serde_json::from_slice::<Vec<Value>>(line).is_ok()
+}
+
 fn parse_row(bytes: &[u8]) -> Result<(EmbedContent, Option<Value>), RowProblem> {
     let mut row = parse_object(bytes.trim_ascii())?;
+    if let Some(mask) = row.get("attention_mask").filter(|mask| !mask.is_null()) {
+        let seen = |entry: &Value| entry.as_u64() == Some(1);
+        if !mask.as_array().is_some_and(|mask| mask.iter().all(seen)) {
+            let words = "attention_mask hides tokens: leave padding out of input_ids, and the mask with it";
+            return Err(RowProblem::Sample(words.into()));
+        }
+    }
     let content = match (row.get("input_ids"), row.get("text")) {
         (Some(ids), _) => EmbedContent::Tokens(token_ids(ids, "input_ids")?),
         (None, Some(Value::String(text))) => EmbedContent::Text(text.clone()),

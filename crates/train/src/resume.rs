@@ -44,8 +44,9 @@ pub(crate) fn check_settings(
         }
     }
     if let (Value::Object(was), Value::Object(is)) = (to_json(&then.settings), to_json(now)) {
-        for (key, value) in &is {
-            let before = was.get(key).unwrap_or(&Value::Null);
+        let gone = was.keys().filter(|key| !is.contains_key(*key));
+        for key in is.keys().chain(gone) {
+            let [before, value] = [&was, &is].map(|settings| settings.get(key).unwrap_or(&Value::Null));
             if !FREE.contains(&key.as_str()) && before != value {
                 differences.push(format!("{key} is {}, was {}", show(value), show(before)));
             }

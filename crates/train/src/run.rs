@@ -294,6 +294,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             cursor: self.loader.cursor(),
             device: self.facts.device.description.clone(),
             model_sha256: self.facts.model_sha256.into(),
+            model_settings_sha256: self.facts.model.settings_sha256()?,
             data_sha256: self.facts.data_sha256.into(),
             settings: self.plan.config.clone(),
         };

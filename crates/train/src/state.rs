@@ -25,6 +25,8 @@ pub struct RunState {
     pub device: String,
     /// SHA-256 of the model's weights.
     pub model_sha256: String,
+    /// SHA-256 of its configuration, tokenizer and chat template.
+    pub model_settings_sha256: String,
     /// SHA-256 of the data file.
     pub data_sha256: String,
     /// Every setting.

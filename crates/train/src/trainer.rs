@@ -69,6 +69,11 @@ impl<'m> Trainer<'m> {
     /// [`TrainError::AlreadyPast`] where the checkpoint has more steps than the plan.
     pub fn resume(model: &'m Model, plan: Plan, mut checkpoint: Checkpoint) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
+        // The hash of the data is of the rows; what they become is the model's tokenizer's and template's.
+        if checkpoint.state.model_settings_sha256 != model.settings_sha256()? {
+            let differences = format!("the configuration, tokenizer or chat template of {} is another", model.name);
+            return Err(TrainError::Differs { path: checkpoint.path, differences });
+        }
         let base = &mut checkpoint.adapter.config.base_model;
         *base = Some(base_model(model, base.as_deref()));
         let state = &checkpoint.state;

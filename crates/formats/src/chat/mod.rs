@@ -41,6 +41,8 @@ const STACK: usize = 64 << 20;
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     source: Arc<str>,
+    /// The template for conversations with tools, where it is another.
+    tool_use: Option<Arc<str>>,
     /// Whether there are `{% generation %}` blocks.
     marked: bool,
     /// Special tokens, and then what a user sets.
@@ -85,7 +87,13 @@ impl ChatTemplate {
                 .map_err(|e| FormatError::ChatTemplate(format!("cannot be compiled: {}", one_line(&e))))?;
         }
         let variables = special_tokens.iter().map(|(name, token)| (name.clone(), token.clone().into())).collect();
-        Ok(Self { environment: Arc::new(environment), source: source.into(), marked, variables })
+        Ok(Self {
+            environment: Arc::new(environment),
+            source: source.into(),
+            tool_use: tool_use.map(Into::into),
+            marked,
+            variables,
+        })
     }
 
     /// The same template with further variables, which win over special tokens of the same name.
@@ -232,6 +240,12 @@ impl ChatTemplate {
         render: impl FnOnce() -> std::result::Result<String, minijinja::Error>,
     ) -> std::result::Result<String, minijinja::Error> {
         render()
+    }
+
+    /// Lower-case hexadecimal SHA-256 of the sources and the variables.
+    pub fn sha256(&self) -> String {
+        let variables = serde_json::Value::Object(self.variables.clone());
+        crate::sha256_bytes(format!("{}\0{:?}\0{variables}", self.source, self.tool_use).as_bytes())
     }
 
     /// The Jinja source.

@@ -215,6 +215,16 @@ fn refuse_sliding_window(o: &Object, architecture: Architecture, layers: usize, 
 /// Base and scaling from `rope_parameters`, or from `rope_theta` and `rope_scaling`.
 fn rope(o: &Object, context: usize) -> Result<(f64, RopeScaling)> {
     let nested = o.object("rope_parameters")?;
+    // transformers obeys the older key where both are there, and loses what the newer one says of theta.
+    if let (Some(new), Some(old)) = (o.get("rope_parameters"), o.get("rope_scaling"))
+        && new != old
+    {
+        return Err(FormatError::unsupported(
+            o.file,
+            "rope_scaling beside rope_parameters that differ from it",
+            "keep one of them, with rope_theta in it",
+        ));
+    }
     let scaling = match &nested {
         Some(parameters) => Some(Object::new(o.file, parameters.map)),
         None => o.object("rope_scaling")?,

@@ -118,6 +118,17 @@ impl EmbeddingModel {
         }
     }
 
+    /// Lower-case hexadecimal SHA-256 of what stands beside the weights and decides what they compute.
+    pub fn settings_sha256(&self) -> Result<String> {
+        match self {
+            Self::Decoder(model) => model.settings_sha256(),
+            Self::Encoder(model) => {
+                let tokenizer = model.tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
+                Ok(crate::sha256_bytes(format!("{:?} {tokenizer:?}", model.config).as_bytes()))
+            }
+        }
+    }
+
     /// Lower-case hexadecimal SHA-256 of the weights.
     pub fn sha256(&self) -> Result<String> {
         match self {
@@ -178,7 +189,9 @@ fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
             ));
         }
     }
-    let max_length = steps.max_length.unwrap_or(config.max_position_embeddings);
+    let positions = config.max_position_embeddings;
+    let max_length =
+        steps.max_length.unwrap_or(steps.tokenizer_max_length.map_or(positions, |n| n.clamp(3, positions)));
     if max_length < 3 || max_length > config.max_position_embeddings {
         return Err(FormatError::malformed(
             folder.file("sentence_bert_config.json"),

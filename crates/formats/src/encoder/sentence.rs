@@ -24,6 +24,8 @@ pub struct SentenceSteps {
     pub default_prompt: Option<String>,
     /// The file that says so.
     pub source: String,
+    /// Longest text that the tokenizer's own configuration names, where nothing else names one.
+    pub(crate) tokenizer_max_length: Option<usize>,
     /// Folder of the transformer below the model's, `""` for that itself.
     pub(crate) transformer: String,
     /// Texts become lower case before the tokenizer sees them.
@@ -55,7 +57,19 @@ pub(super) fn read(folder: &Folder) -> Result<Option<SentenceSteps>> {
     Ok(Some(steps))
 }
 
-/// Reads what stands beside the transformer: longest text and lower case.
+/// Longest text of a tokenizer's configuration, where it says one that means something.
+fn model_max_length(folder: &Folder) -> Result<Option<usize>> {
+    let Some(json) = folder.get("tokenizer_config.json")? else {
+        return Ok(None);
+    };
+    let file = folder.file("tokenizer_config.json");
+    let map = parse_object(&file, &json)?;
+    // transformers writes 1e30 where there is no limit.
+    Ok(Object::new(&file, &map).f64("model_max_length")?.filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize))
+}
+
+/// Reads what stands beside the transformer: longest text and lower case. sentence-transformers writes `max_seq_length`
+/// in its older versions alone; since then the tokenizer's own limit is the one.
 pub(super) fn read_limits(folder: &Folder, steps: &mut SentenceSteps) -> Result<()> {
     let sub = folder.below(&steps.transformer);
     if let Some(json) = sub.get("sentence_bert_config.json")? {
@@ -65,6 +79,7 @@ pub(super) fn read_limits(folder: &Folder, steps: &mut SentenceSteps) -> Result<
         steps.max_length = object.usize("max_seq_length")?;
         steps.lower_case = object.bool("do_lower_case")?.unwrap_or(false);
     }
+    steps.tokenizer_max_length = model_max_length(&sub)?;
     Ok(())
 }
 
@@ -74,6 +89,7 @@ pub(super) fn of_decoder(folder: &Folder) -> Result<Option<SentenceSteps>> {
         return Ok(None);
     };
     read_limits(folder, &mut steps)?;
+    steps.max_length = steps.max_length.or(steps.tokenizer_max_length);
     let refuse = |what: &str, advice: &str| Err(FormatError::unsupported(folder.file("modules.json"), what, advice));
     if !steps.transformer.is_empty() {
         return refuse("a language model in a folder below", "give the folder that holds its config.json");
@@ -165,6 +181,16 @@ fn read_prompts(folder: &Folder, steps: &mut SentenceSteps) -> Result<()> {
     let file = folder.file("config_sentence_transformers.json");
     let map = parse_object(&file, &json)?;
     let object = Object::new(&file, &map);
+    let refuse = |what: String, advice: &str| Err(FormatError::unsupported(&file, what, advice));
+    if let Some(width) = object.usize("truncate_dim")? {
+        return refuse(
+            format!("truncate_dim {width}"),
+            "set it to null in a copy of the folder, and cut the vectors yourself",
+        );
+    }
+    if let Some(kind) = object.str("model_type")?.filter(|kind| *kind != "SentenceTransformer") {
+        return refuse(format!("model_type {kind:?}"), "a SentenceTransformer is");
+    }
     for (name, prompt) in object.object("prompts")?.iter().flat_map(|prompts| prompts.map) {
         let Some(prompt) = prompt.as_str() else {
             let problem = format!("has the prompt {name:?} {}, expected a string", kind(prompt));

@@ -74,14 +74,62 @@ fn rebuild_as_llama(map: &mut Map<String, Value>, config: &Object) -> Result<boo
     Ok(true)
 }
 
+/// What transformers' BertTokenizer makes of a file: it normalises as its settings say, whatever the file says.
+fn rebuild_as_bert(map: &mut Map<String, Value>, config: &Object) -> Result<bool> {
+    let normalizer = json!({
+        "type": "BertNormalizer",
+        "clean_text": true,
+        "handle_chinese_chars": config.bool("tokenize_chinese_chars")?.unwrap_or(true),
+        "strip_accents": config.bool("strip_accents")?,
+        "lowercase": config.bool("do_lower_case")?.unwrap_or(true),
+    });
+    let pre_tokenizer = json!({"type": "BertPreTokenizer"});
+    let is_wordpiece =
+        map.get("model").and_then(|model| model.get("type")).and_then(Value::as_str) == Some("WordPiece");
+    if !is_wordpiece || (map.get("normalizer") == Some(&normalizer) && map.get("pre_tokenizer") == Some(&pre_tokenizer))
+    {
+        return Ok(false);
+    }
+    map.insert("normalizer".to_owned(), normalizer);
+    map.insert("pre_tokenizer".to_owned(), pre_tokenizer);
+    Ok(true)
+}
+
+/// Settings that change the tokens and are not implemented, by the classes that obey them.
+fn refuse_settings(config: &Object, class: &str) -> Result<()> {
+    let refuse = |what: &str, advice: &str| Err(FormatError::unsupported(config.file, what, advice));
+    if config.bool("split_special_tokens")? == Some(true) {
+        return refuse(
+            "split_special_tokens true",
+            "special tokens that a text spells are taken whole; set it to false",
+        );
+    }
+    if class == "Qwen2Tokenizer" && config.bool("add_prefix_space")? == Some(true) {
+        return refuse("add_prefix_space true", "texts get no space before them; set it to false");
+    }
+    Ok(())
+}
+
+/// The class that loads a folder's tokenizer, without the `Fast` of old: that of its configurations, else its model type's.
+fn class(config: &Object, model: &Object) -> String {
+    let text = |object: &Object, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let named = text(config, "tokenizer_class").or_else(|| text(model, "tokenizer_class"));
+    let of_type = || match text(model, "model_type").as_deref() {
+        Some("bert") => "BertTokenizer".to_owned(),
+        Some("qwen2" | "qwen3") => "Qwen2Tokenizer".to_owned(),
+        _ => String::new(),
+    };
+    let class = named.unwrap_or_else(of_type);
+    class.strip_suffix("Fast").unwrap_or(&class).to_owned()
+}
+
 /// Whether AutoTokenizer loads a folder by LlamaTokenizer, which does not take the pipeline of its tokenizer.json: where
 /// the configurations name it, but for byte-level files and for model types that have a class of their own.
 fn is_llama(json: &[u8], config: &Object, model: &Object) -> bool {
     let text = |object: &Object, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
-    let class = text(config, "tokenizer_class").or_else(|| text(model, "tokenizer_class")).unwrap_or_default();
     let model_type = text(model, "model_type").unwrap_or_default();
     let byte_level = || json.windows(11).any(|word| word == b"\"ByteLevel\"");
-    class.trim_end_matches("Fast") == "LlamaTokenizer" && !matches!(&*model_type, "mistral" | "qwen2") && !byte_level()
+    class(config, model) == "LlamaTokenizer" && !matches!(&*model_type, "mistral" | "qwen2") && !byte_level()
 }
 
 /// Checks that added tokens have the ids that the file says: the library gives them the next free ones, whatever it says.
@@ -191,8 +239,10 @@ impl Tokenizer {
         let (model_file, model_map) = object("config.json")?;
         let model = Object::new(&model_file, &model_map);
 
+        refuse_settings(&config, &class(&config, &model))?;
         let rebuilt = |map: &mut Map<String, Value>| match is_llama(&json, &config, &model) {
             true => rebuild_as_llama(map, &config),
+            false if class(&config, &model) == "BertTokenizer" => rebuild_as_bert(map, &config),
             false => Ok(false),
         };
         // Its post-processor alone says what stands around a text: add_bos_token and add_eos_token of the configuration

@@ -157,6 +157,14 @@ impl Tokenizer {
             .map_err(|e| FormatError::Tokenizer(format!("cannot decode {} tokens: {e}", ids.len())))
     }
 
+    /// Lower-case hexadecimal SHA-256 of all that decides which ids a text becomes.
+    pub fn sha256(&self) -> Result<String> {
+        let Parts { inner, ends, named, .. } = &*self.parts;
+        let json = inner.to_string(false);
+        let json = json.map_err(|e| FormatError::Tokenizer(format!("cannot be written: {e}")))?;
+        Ok(crate::sha256_bytes(format!("{json}\n{ends:?}\n{named:?}").as_bytes()))
+    }
+
     /// One more than the largest token id.
     pub fn vocab_size(&self) -> usize {
         self.parts.vocab_size

@@ -68,6 +68,15 @@ fn lines_of_text_and_rows_are_told_apart() {
 fn bad_input_is_named_by_line() {
     assert_eq!(complaint("a.txt", b"one\n\ntwo"), "a.txt:2: the line is empty");
     assert!(complaint("a.txt", b"\n \n").starts_with("a.txt is empty: expected lines of text, or JSON rows"));
+    // A vector is told by its line, from the first on; rows are told by their order.
+    assert_eq!(complaint("a.txt", b"\n\none"), "a.txt:1: the line is empty");
+    assert_eq!(read("a.x", b"\n\n{\"text\": \"b\"}\n\n{\"text\": \"c\"}").unwrap().len(), 2);
+    assert!(complaint("a.txt", b"one\rtwo\rthree\r\n").contains("a.txt:1: the line holds carriage returns"));
+    assert!(complaint("a.txt", b"[\"one\", \"two\"]").contains("is a JSON array"));
+    assert_eq!(read("a.txt", b"[1] one\ntwo").unwrap().len(), 2);
+    let masked = b"{\"input_ids\": [5, 6, 0], \"attention_mask\": [1, 1, 0]}";
+    assert!(complaint("a.jsonl", masked).contains("attention_mask hides tokens"));
+    assert_eq!(read("a.jsonl", b"{\"input_ids\": [5], \"attention_mask\": [1]}").unwrap().len(), 1);
     assert!(complaint("a.txt", b"one\n\xff").starts_with("a.txt:2: byte 0xff at column 1 is not UTF-8"));
     assert!(complaint("a.jsonl", b"plain").starts_with("a.jsonl:1: not valid JSON"));
     assert!(complaint("a.jsonl", b"{\"txt\": 1}").contains("found keys \"txt\"; expected \"text\" or \"input_ids\""));
