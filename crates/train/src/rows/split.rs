@@ -37,6 +37,58 @@ pub(crate) fn is_utf16(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")
 }
 
+/// How other files begin, what they are, and what to do with them.
+const OTHERS: [(&[u8], &str, &str); 13] = [
+    (b"PAR1", "Parquet", TO_JSON),
+    (b"ARROW1", "an Arrow file", TO_JSON),
+    (b"\xff\xff\xff\xff", "an Arrow stream", TO_JSON),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it first, with gunzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first, with unzstd"),
+    (b"\xfd7zXZ\0", "compressed with xz", "unpack it first, with unxz"),
+    (b"BZh", "compressed with bzip2", "unpack it first, with bunzip2"),
+    (b"PK\x03\x04", "a ZIP archive or an XLSX table", "unpack it, or save the table's rows as JSONL"),
+    (b"\xd0\xcf\x11\xe0", "a table in Excel's old format", "save its rows as JSONL"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5", "write its rows as JSONL"),
+    (b"SQLite format 3\0", "an SQLite database", "write its rows as JSONL"),
+    (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself, with git lfs pull"),
+    (b"<", "HTML or XML", "a page may have been saved in place of the file"),
+];
+const TO_JSON: &str = "write its rows as JSONL, for example with pandas: read_parquet(…).to_json(…, orient=\"records\", lines=True)";
+const FROM_TABLE: &str =
+    "write its rows as JSONL, for example with pandas: read_csv(…).to_json(…, orient=\"records\", lines=True)";
+
+/// What a file is that surely holds no rows, and what to do with it: told by how it begins, also where a browser has
+/// read its bytes as text, or by its name and a first line that is no JSON.
+pub(crate) fn other_than_rows(file: &str, bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let bytes = strip_bom(bytes);
+    let begins = |magic: &[u8]| {
+        bytes.starts_with(magic) || bytes.starts_with(String::from_utf8_lossy(magic).as_bytes())
+    };
+    if let Some((_, found, advice)) = OTHERS.iter().find(|(magic, ..)| begins(magic)) {
+        return Some((found, advice));
+    }
+    let name = file.to_ascii_lowercase();
+    let first = lines(bytes).next()?.bytes;
+    // A quoted heading is a JSON text up to its comma.
+    if is_json(first) || lines(bytes).take(3).any(|line| matches!(line.bytes.first(), Some(b'{' | b'['))) {
+        return None;
+    }
+    let has = |mark| first.contains(&mark);
+    Some(if name.ends_with(".tsv") || (has(b'\t') && !name.ends_with(".csv")) {
+        ("a table of values between tabs (TSV)", FROM_TABLE)
+    } else if name.ends_with(".csv") {
+        ("a table of values between commas (CSV)", FROM_TABLE)
+    } else if has(b',') || has(b';') {
+        ("a table (CSV) or plain text", FROM_TABLE)
+    } else {
+        ("plain text", "write one object a line, such as {\"text\": …}")
+    })
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
 /// Whether the first thing in the file is a `[`.
 pub(crate) fn is_array(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'[')
