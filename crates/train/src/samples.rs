@@ -6,7 +6,9 @@ use bft_formats::{Conversation, FormatError, Message, Model, REASONING};
 use serde_json::{Map, Value};
 
 use crate::event::Note;
-use crate::rows::{Chat, DataError, KeyList, MASKED, Origin, RowContent, RowError, RowFormat, RowProblem, Rows, nearest_optional};
+use crate::rows::{
+    Chat, DataError, KeyList, MASKED, Origin, RowContent, RowError, RowFormat, RowProblem, Rows, nearest_optional,
+};
 use crate::text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
 
 /// Longest sample where nobody says otherwise and the model's context allows it, in tokens.

@@ -61,7 +61,9 @@ pub enum TextError {
     #[error(transparent)]
     Format(Box<FormatError>),
     /// An answer without content, of whose other keys the template shows none.
-    #[error("messages[{turn}] has no content, and the chat template of {model} names no {key}: nothing of it would be trained")]
+    #[error(
+        "messages[{turn}] has no content, and the chat template of {model} names no {key}: nothing of it would be trained"
+    )]
     NothingSaid {
         /// The model's name.
         model: String,

@@ -40,7 +40,9 @@ pub(super) fn content(row: &Map<String, Value>) -> Result<(RowFormat, RowContent
     let content = match format {
         RowFormat::Tokens => tokens(row)?,
         RowFormat::Messages => chat(row, format, Turns::read(&row["messages"], "messages", Speech::Role)?)?,
-        RowFormat::Conversations => chat(row, format, Turns::read(&row["conversations"], "conversations", Speech::From)?)?,
+        RowFormat::Conversations => {
+            chat(row, format, Turns::read(&row["conversations"], "conversations", Speech::From)?)?
+        }
         RowFormat::Instruction => chat(row, format, instruction(row)?)?,
         RowFormat::PromptCompletionTurns => {
             let prompt = Turns::read(&row["prompt"], "prompt", Speech::Role)?;

@@ -53,7 +53,8 @@ const OTHERS: [(&[u8], &str, &str); 13] = [
     (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself, with git lfs pull"),
     (b"<", "HTML or XML", "a page may have been saved in place of the file"),
 ];
-const TO_JSON: &str = "write its rows as JSONL, for example with pandas: read_parquet(…).to_json(…, orient=\"records\", lines=True)";
+const TO_JSON: &str =
+    "write its rows as JSONL, for example with pandas: read_parquet(…).to_json(…, orient=\"records\", lines=True)";
 const FROM_TABLE: &str =
     "write its rows as JSONL, for example with pandas: read_csv(…).to_json(…, orient=\"records\", lines=True)";
 
@@ -61,32 +62,26 @@ const FROM_TABLE: &str =
 /// read its bytes as text, or by its name and a first line that is no JSON.
 pub(crate) fn other_than_rows(file: &str, bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let bytes = strip_bom(bytes);
-    let begins = |magic: &[u8]| {
-        bytes.starts_with(magic) || bytes.starts_with(String::from_utf8_lossy(magic).as_bytes())
-    };
+    let begins =
+        |magic: &[u8]| bytes.starts_with(magic) || bytes.starts_with(String::from_utf8_lossy(magic).as_bytes());
     if let Some((_, found, advice)) = OTHERS.iter().find(|(magic, ..)| begins(magic)) {
         return Some((found, advice));
     }
-    let name = file.to_ascii_lowercase();
     let first = lines(bytes).next()?.bytes;
-    // A quoted heading is a JSON text up to its comma.
-    if is_json(first) || lines(bytes).take(3).any(|line| matches!(line.bytes.first(), Some(b'{' | b'['))) {
+    if lines(bytes).take(3).any(|line| matches!(line.bytes.first(), Some(b'{' | b'['))) {
         return None;
     }
+    let name = file.to_ascii_lowercase();
     let has = |mark| first.contains(&mark);
-    Some(if name.ends_with(".tsv") || (has(b'\t') && !name.ends_with(".csv")) {
-        ("a table of values between tabs (TSV)", FROM_TABLE)
-    } else if name.ends_with(".csv") {
-        ("a table of values between commas (CSV)", FROM_TABLE)
-    } else if has(b',') || has(b';') {
-        ("a table (CSV) or plain text", FROM_TABLE)
-    } else {
-        ("plain text", "write one object a line, such as {\"text\": …}")
+    Some(match () {
+        () if name.ends_with(".csv") => ("a table of values between commas (CSV)", FROM_TABLE),
+        () if name.ends_with(".tsv") => ("a table of values between tabs (TSV)", FROM_TABLE),
+        // JSON, if no row: its own error says more.
+        () if serde_json::from_slice::<serde::de::IgnoredAny>(first).is_ok() => return None,
+        () if has(b'\t') => ("a table of values between tabs (TSV)", FROM_TABLE),
+        () if has(b',') || has(b';') => ("a table (CSV) or plain text", FROM_TABLE),
+        () => ("plain text", "write one object a line, such as {\"text\": …}"),
     })
-}
-
-fn is_json(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
 }
 
 /// Whether the first thing in the file is a `[`.

@@ -189,7 +189,9 @@ fn turn(entry: &Value, path: &str, speech: Speech) -> Result<(Message, Option<bo
     if !given.contains_key(who) || !(given.contains_key(what) || has_more) {
         let expected = match speech {
             Speech::Role => "an object with \"role\" and \"content\"",
-            Speech::From => "an object with \"from\" and \"value\" (with \"role\" and \"content\", name the list \"messages\")",
+            Speech::From => {
+                "an object with \"from\" and \"value\" (with \"role\" and \"content\", name the list \"messages\")"
+            }
         };
         let found = format!("an object with {}", found_keys(given));
         return Err(RowProblem::Type { path: path.into(), found, expected });
@@ -232,7 +234,11 @@ fn turn(entry: &Value, path: &str, speech: Speech) -> Result<(Message, Option<bo
             }
             ("tool_calls", Value::Array(calls)) if calls.iter().all(Value::is_object) => {}
             ("tool_calls", _) => {
-                return Err(RowProblem::Type { path: at(key), found: kind(value).into(), expected: "a list of objects" });
+                return Err(RowProblem::Type {
+                    path: at(key),
+                    found: kind(value).into(),
+                    expected: "a list of objects",
+                });
             }
             (key, _) if BESIDE_CONTENT.contains(&key) => drop(text_at(Some(value), || at(key))?),
             _ => {}
@@ -294,7 +300,8 @@ fn is_empty_content(content: &Value, path: &str) -> Result<bool, RowProblem> {
         }
         is_empty &= text_at(part.get("text"), || format!("{path}.text"))?.is_empty();
         if trained(part, &path)? == Some(false) {
-            let why = "is a part that is not to be trained: a turn is trained whole or, with \"train\": false, not at all";
+            let why =
+                "is a part that is not to be trained: a turn is trained whole or, with \"train\": false, not at all";
             return Err(RowProblem::Refused { path, why });
         }
     }
