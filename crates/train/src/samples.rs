@@ -181,7 +181,7 @@ pub enum SamplesError {
 pub fn labelled_tokens(text: &TextEncoder<'_>, content: &RowContent) -> Result<ChatSamples, TextError> {
     let one = |tokens| ChatSamples { samples: vec![tokens], ..ChatSamples::default() };
     match content {
-        RowContent::Chat(chat) => text.chat_samples(chat),
+        RowContent::Chat(chat) => text.row_samples(chat),
         RowContent::PromptCompletion { prompt, completion } => text.completion_sample(prompt, completion).map(one),
         RowContent::Text(words) => text.text_sample(words).map(one),
         RowContent::Tokens { input_ids, labels } => {

@@ -5,9 +5,12 @@
 //! what is left; where the tokenizer would merge across the border (a prompt that ends with a space), the answer is
 //! encoded by itself, because generation, too, starts from the prompt's own ids and can never reach the merged token.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use bft_formats::{ChatTemplate, Conversation, EmbeddingModel, EncoderModel, FormatError, Model, REASONING, Tokenizer};
+use bft_formats::{
+    ChatTemplate, Conversation, EmbeddingModel, EncoderModel, FormatError, Message, Model, REASONING, Tokenizer,
+};
 use serde_json::{Map, Value};
 
 use crate::rows::Chat;
@@ -318,10 +321,6 @@ impl<'m> TextEncoder<'m> {
     /// whole rendered chat, it is trained there. Templates that render earlier turns otherwise than the last one show
     /// an answer as it was written only where the chat ends with it: such an answer becomes a sample of its own.
     pub fn chat_samples(&self, chat: &Chat) -> Result<ChatSamples, TextError> {
-        self.template()?;
-        if let Some((turn, key)) = chat.trained_turns().find_map(|turn| Some((turn, self.silent(chat, turn)?))) {
-            return Err(TextError::NothingSaid { model: self.model.into(), turn, key });
-        }
         if let Some(samples) = self.marked_sample(chat)? {
             return Ok(samples);
         }
@@ -356,6 +355,35 @@ impl<'m> TextEncoder<'m> {
         }
         samples.samples.append(&mut alone);
         Ok(samples)
+    }
+
+    /// The samples of a row's chat: those of [`Self::chat_samples`] where the template can show what the row says.
+    pub(crate) fn row_samples(&self, chat: &Chat) -> Result<ChatSamples, TextError> {
+        self.template()?;
+        if let Some((turn, key)) = chat.trained_turns().find_map(|turn| Some((turn, self.silent(chat, turn)?))) {
+            return Err(TextError::NothingSaid { model: self.model.into(), turn, key });
+        }
+        self.chat_samples(&self.plain(chat))
+    }
+
+    /// The chat with its lists of text parts as the texts they are, where the template does not look into parts: it would
+    /// print brackets and keys, and in transformers it does.
+    fn plain<'c>(&self, chat: &'c Chat) -> Cow<'c, Chat> {
+        let joined = |message: &Message| {
+            let parts = message.get("content")?.as_array()?;
+            parts.iter().map(|part| part.get("text")?.as_str()).collect::<Option<String>>()
+        };
+        let reads_parts = ["'text'", "\"text\"", ".text"].iter().any(|name| self.template_names(name));
+        if reads_parts || !chat.conversation.messages.iter().any(|message| joined(message).is_some()) {
+            return Cow::Borrowed(chat);
+        }
+        let mut plain = chat.clone();
+        for message in &mut plain.conversation.messages {
+            if let Some(text) = joined(message) {
+                *message = message.with_content(text);
+            }
+        }
+        Cow::Owned(plain)
     }
 
     /// The key of what an answer says where it has no content and the template names none of its other keys.

@@ -218,8 +218,9 @@ fn turn(entry: &Value, path: &str, speech: Speech) -> Result<(Message, Option<bo
     if role == CALL {
         keys.insert("tool_calls".into(), calls(said, &at(what))?);
     } else {
-        let is_answer = role == "assistant";
-        if !(said.is_null() && is_answer && has_more) && is_empty_content(said, &at(what))? && is_answer && !has_more {
+        let may_be_empty = role != "assistant" || has_more;
+        let may_be_null = role == "assistant" && has_more;
+        if !(said.is_null() && may_be_null) && is_empty_content(said, &at(what))? && !may_be_empty {
             return Err(RowProblem::Empty { path: at(what) });
         }
         keys.insert("content".into(), said.clone());

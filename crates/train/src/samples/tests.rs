@@ -172,3 +172,16 @@ fn a_row_whose_trained_tokens_are_cut_away_is_not_among_those_that_were_cut() {
     let notes: Vec<String> = report.notes().iter().map(ToString::to_string).collect();
     assert_eq!(notes[1], "1 of 1 samples cut to max-length");
 }
+
+#[test]
+fn parts_are_one_text_for_a_template_that_knows_no_parts() {
+    let row = |question: &str, answer: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": {question}}}, {{\"role\": \"assistant\", \"content\": {answer}}}]}}"
+        )
+    };
+    let part = |text: &str| format!("{{\"type\": \"text\", \"text\": \"{text}\"}}");
+    let parts = row(&format!("[{}]", part("q")), &format!("[{}, {}]", part("a"), part(" b")));
+    let whole = samples(&row("\"q\"", "\"a b\""), SampleOptions::default()).unwrap();
+    assert_eq!(samples(&parts, SampleOptions::default()).unwrap().samples, whole.samples);
+}
