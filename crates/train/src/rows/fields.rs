@@ -37,6 +37,9 @@ const VERDICTS: [&str; 2] = ["label", "kto_tag"];
 pub(super) fn content(row: &Map<String, Value>) -> Result<(RowFormat, RowContent), RowProblem> {
     refuse(row)?;
     let format = format(row)?;
+    if !matches!(format, RowFormat::Tokens | RowFormat::Text) {
+        refuse_verdict(row)?;
+    }
     let content = match format {
         RowFormat::Tokens => tokens(row)?,
         RowFormat::Messages => chat(row, format, Turns::read(&row["messages"], "messages", Speech::Role)?)?,
@@ -93,6 +96,11 @@ fn refuse(row: &Map<String, Value>) -> Result<(), RowProblem> {
             return Err(RowProblem::Refused { path: (*key).into(), why });
         }
     }
+    Ok(())
+}
+
+/// Refuses rows that say whether their answer is a good one.
+fn refuse_verdict(row: &Map<String, Value>) -> Result<(), RowProblem> {
     match VERDICTS.iter().find(|key| row.get(**key).is_some_and(Value::is_boolean)) {
         Some(key) => {
             let why = "says whether an answer is a good one (KTO and its like), which bft does not train: keep the rows whose \

@@ -385,6 +385,7 @@ fn keys_that_other_trainers_act_on_are_refused_by_name() {
     // Places that a table leaves empty, and numbers that only have the name of a verdict.
     parse(&format!("{{{chat}, \"images\": [], \"rejected\": null, \"functions\": \"\", \"label\": 3}}")).unwrap();
     parse(r#"{"input_ids": [1, 2], "labels": [1, 2], "attention_mask": [1, 1]}"#).unwrap();
+    assert_eq!(parse(r#"{"text": "a", "label": true}"#).unwrap().ignored.names(), ["label"]);
 }
 
 #[test]
