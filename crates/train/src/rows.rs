@@ -29,6 +29,7 @@ use std::sync::Arc;
 use bft_formats::{Conversation, Message};
 
 pub(crate) use fields::{kind, nearest_optional, token_ids};
+pub(crate) use split::packed;
 use split::{Record, SplitError};
 
 /// Where a row came from, for messages.
