@@ -155,7 +155,7 @@ fn what_was_made_of_the_answers_is_said() {
     let forgetful = "{% for m in messages %}<|im_start|>{{ m.role }}:{% if loop.last and m.role == 'assistant' %}!{% endif %}\
                      {{ m.content }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}";
     let model = model_with(folder.path(), &[("chat_template.jinja", forgetful.into())]);
-    let turns = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}, \
+    let turns = "{\"id\": 1, \"source\": \"s\", \"tools\": [{}], \"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}, \
                  {\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"d\"}]}\n";
     let data = write(folder.path(), "rows.jsonl", turns);
     let output = folder.path().join("tuned");
@@ -163,7 +163,13 @@ fn what_was_made_of_the_answers_is_said() {
     done.ok();
     assert!(done.stderr.contains("1 answers became samples of their own"), "{done:?}");
     assert!(done.stderr.contains("2 trained answers end without an end-of-turn token"), "{done:?}");
+    assert_eq!(done.stderr.matches("ignored keys: id, source\n").count(), 1, "{done:?}");
+    assert_eq!(done.stderr.matches("the chat template names no tools").count(), 1, "{done:?}");
     let run: Value = serde_json::from_slice(&std::fs::read(output.join("run.json")).expect("run.json")).expect("JSON");
+    assert_eq!(
+        (&run["data"]["ignored_keys"], &run["data"]["unread_keys"]),
+        (&json!(["id", "source"]), &json!(["tools"]))
+    );
     assert_eq!(
         (&run["data"]["rows"], &run["data"]["samples"], &run["data"]["alone"]),
         (&json!(1), &json!(2), &json!(1))

@@ -49,7 +49,7 @@ mod tokenizer;
 
 pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
-pub use chat::{ChatTemplate, Conversation, Message, parse_variables};
+pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
 pub use config::{Architecture, LINEAR_MODULES, ModelConfig, RopeScaling};
 pub use dtype::{DType, dequantize_row};
 pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling, SentenceSteps};

@@ -4,7 +4,7 @@ use crate::config::TrainConfig;
 use crate::event::Finished;
 use crate::paths::path_to_json;
 use crate::plan::Plan;
-use crate::rows::RowFormat;
+use crate::rows::{KeyList, RowFormat};
 use crate::run::Facts;
 use crate::samples::DataReport;
 
@@ -52,6 +52,9 @@ struct DataDescription<'a> {
     alone: usize,
     tokens: usize,
     trained_tokens: usize,
+    ignored_keys: &'a KeyList,
+    /// Keys that the chat template does not name.
+    unread_keys: &'a KeyList,
 }
 
 impl<'a> DataDescription<'a> {
@@ -68,6 +71,8 @@ impl<'a> DataDescription<'a> {
             alone: report.alone,
             tokens: report.tokens,
             trained_tokens: report.trained_tokens,
+            ignored_keys: &report.ignored,
+            unread_keys: &report.unread,
         }
     }
 }

@@ -7,7 +7,7 @@ use bft_core::{Batch, EncoderRunner, Pooling, Runner};
 use serde_json::Value;
 
 use crate::engine::{EngineError, check_finite};
-use crate::rows::{Origin, RowError, RowProblem, kind, parse_object, token_ids, utf8};
+use crate::rows::{Origin, RowError, RowProblem, kind, packed, parse_object, token_ids, utf8};
 use crate::text::{TextEncoder, TextError};
 
 /// What gives whole samples vectors: core's `Runner`.
@@ -72,6 +72,16 @@ pub enum EmbedError {
     Empty {
         /// The file.
         file: Arc<str>,
+    },
+    /// Something else than text.
+    #[error("{file} is {found}, neither lines of text nor JSON rows: {advice}")]
+    NoText {
+        /// The file.
+        file: Arc<str>,
+        /// What it is.
+        found: &'static str,
+        /// What to do.
+        advice: &'static str,
     },
     /// One JSON array instead of rows.
     #[error("{file} is a JSON array: expected lines of text, or one JSON row a line")]
@@ -183,6 +193,9 @@ impl<R: BufRead> Iterator for EmbedInput<R> {
                 }
                 Ok(false) => return None,
                 Ok(true) => {}
+            }
+            if let Some((found, advice)) = packed(&self.buffer).filter(|_| self.line == 1) {
+                return Some(Err(EmbedError::NoText { file: self.file.clone(), found, advice }));
             }
             if !self.buffer.trim_ascii().is_empty() {
                 // Between rows blank lines mean nothing, before the first one, too.

@@ -157,6 +157,16 @@ pub enum Note {
         /// Where the first few are.
         first: String,
     },
+    /// Keys of rows were read past.
+    KeysIgnored {
+        /// Their names, each with the key that it may be a slip of.
+        keys: Vec<String>,
+    },
+    /// Keys of rows were given to a chat template that does not name them.
+    KeysUnread {
+        /// Their names.
+        keys: Vec<String>,
+    },
     /// The template's own marks say what is trained.
     MarkedAnswers,
     /// Answers became samples of their own.
@@ -236,6 +246,10 @@ impl fmt::Display for Note {
             Self::RowsUntrained { count, cut, first } => {
                 let because = if *cut > 0 { format!(" ({cut} of them because they are cut)") } else { String::new() };
                 write!(f, "{count} rows with nothing to train on left out{because}: {first}")
+            }
+            Self::KeysIgnored { keys } => write!(f, "ignored keys: {}", keys.join(", ")),
+            Self::KeysUnread { keys } => {
+                write!(f, "the chat template names no {}: what the rows say there is in no sample", keys.join(", "))
             }
             Self::MarkedAnswers => f.write_str(
                 "the chat template marks its answers with {% generation %}: what it marks is trained, and nothing else",

@@ -77,7 +77,9 @@ pub use plan::Plan;
 pub use ranks::{Ranks, share_out};
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;
-pub use rows::{Chat, DataError, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, parse_rows};
+pub use rows::{
+    Chat, DataError, KeyList, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, parse_rows,
+};
 pub use run::MAX_SKIPPED;
 pub use samples::{
     DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens, make_samples,

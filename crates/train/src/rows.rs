@@ -1,20 +1,26 @@
-//! Data rows: JSONL or a JSON array, in one of six formats that a row's keys tell.
+//! Data rows: JSONL or a JSON array, in one of seven formats that a row's keys tell.
 //!
 //! | format | keys of a row |
 //! |---|---|
 //! | [`RowFormat::Tokens`] | `input_ids`, `labels` (−100 where nothing is trained) |
 //! | [`RowFormat::Messages`] | `messages`: a list of `{role, content}` |
 //! | [`RowFormat::Conversations`] | `conversations`: a list of `{from, value}` |
-//! | [`RowFormat::Instruction`] | `instruction`, `output`, and `input` if there is one |
-//! | [`RowFormat::PromptCompletion`] | `prompt`, `completion` |
+//! | [`RowFormat::Instruction`] | `instruction`, `output`, and `input`, `history` if there are |
+//! | [`RowFormat::PromptCompletionTurns`] | `prompt`, `completion`: lists of `{role, content}` |
+//! | [`RowFormat::PromptCompletion`] | `prompt`, `completion`: texts |
 //! | [`RowFormat::Text`] | `text` |
 //!
 //! A row with the keys of several formats is read as the first of them in this order (many published chat sets carry a
-//! flattened copy in `text` or `prompt`). Other keys are ignored, except where one looks like a misspelt key of the
-//! format. All rows of a file have one format.
+//! flattened copy in `text` or `prompt`). All rows of a file have one format.
+//!
+//! Rows of turns may also have `system`, `tools`, `documents` and `chat_template_kwargs`, and their turns may have any key:
+//! the chat template is given them all, except for those that say whether a turn is trained (`weight`, `train`, `loss` and
+//! their like), which are obeyed. A key that other trainers act on and this one does not is refused by name; what nobody
+//! acts on is listed in [`Rows::ignored`].
 
 mod fields;
 mod split;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,7 +28,8 @@ use std::sync::Arc;
 
 use bft_formats::{Conversation, Message};
 
-pub(crate) use fields::{kind, token_ids};
+pub(crate) use fields::{kind, nearest_optional, token_ids};
+pub(crate) use split::packed;
 use split::{Record, SplitError};
 
 /// Where a row came from, for messages.
@@ -58,7 +65,9 @@ pub enum RowFormat {
     Conversations,
     /// `instruction`, `output` and an optional `input`.
     Instruction,
-    /// `prompt` and `completion`.
+    /// `prompt` and `completion` as lists of `{role, content}`.
+    PromptCompletionTurns,
+    /// `prompt` and `completion` as texts.
     PromptCompletion,
     /// `text`.
     Text,
@@ -66,8 +75,15 @@ pub enum RowFormat {
 
 impl RowFormat {
     /// Every format, in the order of precedence.
-    pub const ALL: [Self; 6] =
-        [Self::Tokens, Self::Messages, Self::Conversations, Self::Instruction, Self::PromptCompletion, Self::Text];
+    pub const ALL: [Self; 7] = [
+        Self::Tokens,
+        Self::Messages,
+        Self::Conversations,
+        Self::Instruction,
+        Self::PromptCompletionTurns,
+        Self::PromptCompletion,
+        Self::Text,
+    ];
 
     /// Keys that a row of this format must have.
     pub const fn required_keys(self) -> &'static [&'static str] {
@@ -76,7 +92,7 @@ impl RowFormat {
             Self::Messages => &["messages"],
             Self::Conversations => &["conversations"],
             Self::Instruction => &["instruction", "output"],
-            Self::PromptCompletion => &["prompt", "completion"],
+            Self::PromptCompletionTurns | Self::PromptCompletion => &["prompt", "completion"],
             Self::Text => &["text"],
         }
     }
@@ -84,14 +100,20 @@ impl RowFormat {
     /// Keys that a row of this format may have.
     pub const fn optional_keys(self) -> &'static [&'static str] {
         match self {
-            Self::Instruction => &["input"],
-            _ => &[],
+            Self::Tokens => &["attention_mask"],
+            Self::Instruction => {
+                &["input", "history", "system", "system_prompt", "tools", "documents", "chat_template_kwargs"]
+            }
+            Self::Messages | Self::Conversations | Self::PromptCompletionTurns => {
+                &["system", "system_prompt", "tools", "documents", "chat_template_kwargs"]
+            }
+            Self::PromptCompletion | Self::Text => &[],
         }
     }
 
     /// Whether rows of this format go through the model's chat template.
     pub const fn is_chat(self) -> bool {
-        matches!(self, Self::Messages | Self::Conversations | Self::Instruction)
+        matches!(self, Self::Messages | Self::Conversations | Self::Instruction | Self::PromptCompletionTurns)
     }
 }
 
@@ -102,6 +124,7 @@ impl fmt::Display for RowFormat {
             Self::Messages => "messages",
             Self::Conversations => "conversations",
             Self::Instruction => "instruction/input/output",
+            Self::PromptCompletionTurns => "prompt/completion turns",
             Self::PromptCompletion => "prompt/completion",
             Self::Text => "text",
         })
@@ -182,6 +205,32 @@ pub struct Rows {
     pub rows: Vec<Row>,
     /// Rows left out because the caller asked to skip bad ones.
     pub skipped: Vec<RowError>,
+    /// Keys of rows that were read past, in the order in which they first appear.
+    pub ignored: KeyList,
+}
+
+/// Names of keys, each once, in the order in which they first appear. A file may have as many as it likes, so only the
+/// first of them are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(transparent)]
+pub struct KeyList(Vec<String>);
+
+impl KeyList {
+    const MOST: usize = 20;
+    const MORE: &str = "…";
+
+    /// Adds a key, unless it is there.
+    pub(crate) fn add(&mut self, key: &str) {
+        let key = fields::excerpt(key).escape_debug().to_string();
+        if self.0.len() <= Self::MOST && !self.0.contains(&key) {
+            self.0.push(if self.0.len() < Self::MOST { key } else { Self::MORE.into() });
+        }
+    }
+
+    /// The names; the last is an ellipsis where there are more.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
 }
 
 /// A row that cannot be read.
@@ -250,6 +299,14 @@ pub enum RowProblem {
         /// The key it resembles.
         expected: &'static str,
     },
+    /// A key that means something that is not done here.
+    #[error("{path} {why}")]
+    Refused {
+        /// Which key, such as `messages[2].function_call`.
+        path: String,
+        /// What it means and what to do instead.
+        why: &'static str,
+    },
     /// A value of the wrong type.
     #[error("{path} is {found}, expected {expected}")]
     Type {
@@ -317,6 +374,16 @@ pub enum DataError {
         /// The file.
         file: String,
     },
+    /// Something else than JSON.
+    #[error("data file {file} is {found}, not JSON rows: {advice}")]
+    NotRows {
+        /// The file.
+        file: String,
+        /// What it is.
+        found: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
     /// The array's end is missing or not the end.
     #[error("{file}:{line}: {problem}")]
     Array {
@@ -365,13 +432,16 @@ pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows,
     if split::is_utf16(bytes) {
         return Err(DataError::Utf16 { file: file.into() });
     }
+    if let Some((found, advice)) = split::other_than_rows(file, bytes) {
+        return Err(DataError::NotRows { file: file.into(), found, advice });
+    }
     let name: Arc<str> = file.into();
     let mut first: Option<(RowFormat, Origin)> = None;
-    let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+    let (mut rows, mut skipped, mut ignored) = (Vec::new(), Vec::new(), KeyList::default());
     for record in split::records(bytes) {
         let record = record.map_err(|e| array_error(file, &e))?;
         let origin = Origin { file: name.clone(), line: record.line, element: record.element };
-        match parse_record(&record) {
+        match parse_record(&record, &mut ignored) {
             Ok((format, content)) => {
                 let (expected, at) = first.get_or_insert_with(|| (format, origin.clone()));
                 if *expected != format {
@@ -389,7 +459,7 @@ pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows,
         }
     }
     match (first, skipped.first()) {
-        (Some((format, _)), _) => Ok(Rows { file: name, format, rows, skipped }),
+        (Some((format, _)), _) => Ok(Rows { file: name, format, rows, skipped, ignored }),
         (None, Some(error)) => {
             Err(DataError::AllSkipped { file: file.into(), count: skipped.len(), first: error.clone() })
         }
@@ -424,8 +494,13 @@ fn array_error(file: &str, error: &SplitError) -> DataError {
     DataError::Array { file: file.into(), line, problem }
 }
 
-fn parse_record(record: &Record<'_>) -> Result<(RowFormat, RowContent), RowProblem> {
-    fields::content(&parse_object(record.bytes)?)
+fn parse_record(record: &Record<'_>, ignored: &mut KeyList) -> Result<(RowFormat, RowContent), RowProblem> {
+    let row = parse_object(record.bytes)?;
+    let (format, content) = fields::content(&row)?;
+    for key in fields::ignored(&row, format) {
+        ignored.add(key);
+    }
+    Ok((format, content))
 }
 
 /// Parses one JSON object.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use bft_formats::{FormatError, Model};
+use bft_formats::{Conversation, FormatError, Message, Model, REASONING};
 use serde_json::{Map, Value};
 
 use crate::event::Note;
-use crate::rows::{DataError, MASKED, Origin, RowContent, RowError, RowFormat, RowProblem, Rows};
+use crate::rows::{
+    Chat, DataError, KeyList, MASKED, Origin, RowContent, RowError, RowFormat, RowProblem, Rows, nearest_optional,
+};
 use crate::text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
 
 /// Longest sample where nobody says otherwise and the model's context allows it, in tokens.
@@ -88,6 +90,10 @@ pub struct DataReport {
     pub cut_away: usize,
     /// Samples that were cut on request.
     pub truncated: usize,
+    /// Keys of the rows that were read past.
+    pub ignored: KeyList,
+    /// Keys of turns and rows that the chat template was given and does not name.
+    pub unread: KeyList,
     /// Whether the chat template's own marks say what is trained.
     pub marked: bool,
     /// Answers that became samples of their own, because the template renders earlier turns otherwise than the last.
@@ -175,7 +181,7 @@ pub enum SamplesError {
 pub fn labelled_tokens(text: &TextEncoder<'_>, content: &RowContent) -> Result<ChatSamples, TextError> {
     let one = |tokens| ChatSamples { samples: vec![tokens], ..ChatSamples::default() };
     match content {
-        RowContent::Chat(chat) => text.chat_samples(chat),
+        RowContent::Chat(chat) => text.row_samples(chat),
         RowContent::PromptCompletion { prompt, completion } => text.completion_sample(prompt, completion).map(one),
         RowContent::Text(words) => text.text_sample(words).map(one),
         RowContent::Tokens { input_ids, labels } => {
@@ -197,6 +203,8 @@ impl DataReport {
             untrained: Vec::new(),
             cut_away: 0,
             truncated: 0,
+            ignored: KeyList::default(),
+            unread: KeyList::default(),
             marked: false,
             alone: 0,
             headers: 0,
@@ -224,6 +232,16 @@ impl DataReport {
             }
             notes.push(Note::RowsUntrained { count, cut: self.cut_away, first: first.join(", ") });
         }
+        if !self.ignored.names().is_empty() {
+            let with_hint = |key: &String| match nearest_optional(key, self.format) {
+                Some(near) => format!("{key} (did you mean {near}?)"),
+                None => key.clone(),
+            };
+            notes.push(Note::KeysIgnored { keys: self.ignored.names().iter().map(with_hint).collect() });
+        }
+        if !self.unread.names().is_empty() {
+            notes.push(Note::KeysUnread { keys: self.unread.names().to_vec() });
+        }
         let count_of = |count: usize, note: fn(usize) -> Note| (count > 0).then(|| note(count));
         notes.extend(self.marked.then_some(Note::MarkedAnswers));
         notes.extend(count_of(self.alone, |count| Note::AnswersAlone { count }));
@@ -249,11 +267,16 @@ pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Resul
     }
     let count = rows.rows.len() + rows.skipped.len();
     let mut report = DataReport::new(rows.file.to_string(), rows.format, count, rows.skipped);
+    report.ignored = rows.ignored;
+    let mut readers = Readers::default();
     let mut samples = Vec::with_capacity(rows.rows.len());
     let mut too_long = TooLong::default();
     let mut ends = BTreeSet::new();
     for row in rows.rows {
         let origin = row.origin;
+        if let RowContent::Chat(chat) = &row.content {
+            readers.look(&text, chat, &mut report.unread);
+        }
         let labelled = match labelled_tokens(&text, &row.content) {
             Ok(labelled) => labelled,
             Err(source) if !source.is_about_the_row() => {
@@ -338,10 +361,34 @@ fn nothing_to_train(mut report: DataReport) -> SamplesError {
     let reason = match (report.cut_away, report.format) {
         (1.., _) => "after cutting them to max-length",
         (_, RowFormat::Tokens) => "their labels are -100 everywhere after the first token",
-        (_, RowFormat::Messages | RowFormat::Conversations) => "they have no assistant turn",
+        (_, format) if format.is_chat() => "they have no assistant turn that is to be trained",
         _ => "they are a single token long",
     };
     SamplesError::NothingToTrain { file: report.file, rows: report.rows, reason }
+}
+
+/// Which names the chat template has been seen to know.
+#[derive(Default)]
+struct Readers(BTreeSet<String>);
+
+impl Readers {
+    /// Lists what a chat gives the template that it does not name.
+    fn look(&mut self, text: &TextEncoder<'_>, chat: &Chat, unread: &mut KeyList) {
+        let Conversation { messages, tools, documents, variables } = &chat.conversation;
+        let lists = [("tools", tools.is_some()), ("documents", documents.is_some())];
+        let lists = lists.into_iter().filter_map(|(name, is_there)| is_there.then_some(name));
+        let keys = messages.iter().flat_map(Message::keys).filter(|key| !["role", "content", "thinking"].contains(key));
+        for name in lists.chain(variables.keys().map(String::as_str)).chain(keys) {
+            if !self.0.contains(name) {
+                self.0.insert(name.to_owned());
+                // A turn's reasoning goes by several names at once, of which a template reads one.
+                let others = if REASONING.contains(&name) { &REASONING[..] } else { &[] };
+                if !others.iter().chain([&name]).any(|name| text.template_names(name)) {
+                    unread.add(name);
+                }
+            }
+        }
+    }
 }
 
 #[derive(Default)]

@@ -5,9 +5,12 @@
 //! what is left; where the tokenizer would merge across the border (a prompt that ends with a space), the answer is
 //! encoded by itself, because generation, too, starts from the prompt's own ids and can never reach the merged token.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use bft_formats::{ChatTemplate, Conversation, EmbeddingModel, EncoderModel, FormatError, Model, Tokenizer};
+use bft_formats::{
+    ChatTemplate, Conversation, EmbeddingModel, EncoderModel, FormatError, Message, Model, REASONING, Tokenizer,
+};
 use serde_json::{Map, Value};
 
 use crate::rows::Chat;
@@ -60,6 +63,18 @@ pub enum TextError {
     /// The tokenizer or the template refused.
     #[error(transparent)]
     Format(Box<FormatError>),
+    /// An answer without content, of whose other keys the template shows none.
+    #[error(
+        "messages[{turn}] has no content, and the chat template of {model} names no {key}: nothing of it would be trained"
+    )]
+    NothingSaid {
+        /// The model's name.
+        model: String,
+        /// Index of the assistant's message.
+        turn: usize,
+        /// What it says instead.
+        key: &'static str,
+    },
     /// With an answer, the messages before it are rendered otherwise than without.
     #[error(
         "the chat template of {model} renders the messages before answer [{turn}] otherwise once it is there (they part at \"{found}\" against \"{expected}\"), and the answer cannot be told apart: use prompt/completion rows"
@@ -85,7 +100,7 @@ impl From<FormatError> for TextError {
 impl TextError {
     /// Whether another row of the same format may still work.
     pub fn is_about_the_row(&self) -> bool {
-        matches!(self, Self::TokenId { .. } | Self::Format(_) | Self::Unstable { .. })
+        matches!(self, Self::TokenId { .. } | Self::Format(_) | Self::Unstable { .. } | Self::NothingSaid { .. })
     }
 }
 
@@ -189,6 +204,11 @@ impl<'m> TextEncoder<'m> {
 
     fn template(&self) -> Result<&ChatTemplate, TextError> {
         self.template.as_ref().ok_or_else(|| TextError::NoChatTemplate { model: self.model.into() })
+    }
+
+    /// Whether the chat template's source has `name` in it.
+    pub(crate) fn template_names(&self, name: &str) -> bool {
+        self.template.as_ref().is_some_and(|template| template.names(name))
     }
 
     fn end_of_text(&self) -> Result<u32, TextError> {
@@ -335,6 +355,47 @@ impl<'m> TextEncoder<'m> {
         }
         samples.samples.append(&mut alone);
         Ok(samples)
+    }
+
+    /// The samples of a row's chat: those of [`Self::chat_samples`] where the template can show what the row says.
+    pub(crate) fn row_samples(&self, chat: &Chat) -> Result<ChatSamples, TextError> {
+        self.template()?;
+        if let Some((turn, key)) = chat.trained_turns().find_map(|turn| Some((turn, self.silent(chat, turn)?))) {
+            return Err(TextError::NothingSaid { model: self.model.into(), turn, key });
+        }
+        self.chat_samples(&self.plain(chat))
+    }
+
+    /// The chat with its lists of text parts as the texts they are, where the template does not look into parts: it would
+    /// print brackets and keys, and in transformers it does.
+    fn plain<'c>(&self, chat: &'c Chat) -> Cow<'c, Chat> {
+        let joined = |message: &Message| {
+            let parts = message.get("content")?.as_array()?;
+            parts.iter().map(|part| part.get("text")?.as_str()).collect::<Option<String>>()
+        };
+        let reads_parts = ["'text'", "\"text\"", ".text"].iter().any(|name| self.template_names(name));
+        if reads_parts || !chat.conversation.messages.iter().any(|message| joined(message).is_some()) {
+            return Cow::Borrowed(chat);
+        }
+        let mut plain = chat.clone();
+        for message in &mut plain.conversation.messages {
+            if let Some(text) = joined(message) {
+                *message = message.with_content(text);
+            }
+        }
+        Cow::Owned(plain)
+    }
+
+    /// The key of what an answer says where it has no content and the template names none of its other keys.
+    fn silent(&self, chat: &Chat, turn: usize) -> Option<&'static str> {
+        let answer = &chat.conversation.messages[turn];
+        let has_content = match answer.get("content") {
+            None => false,
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(_) => true,
+        };
+        let said = || ["tool_calls"].into_iter().chain(REASONING).filter(|key| answer.get(key).is_some());
+        if has_content || said().any(|key| self.template_names(key)) { None } else { said().next() }
     }
 
     /// The sample of a template that marks its answers; none where it has no marks, or where turns are left out of

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// Names under which a turn's reasoning is passed; the first is the one that templates read.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+pub const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// One turn of a conversation, with every key that a template may read.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -20,6 +20,11 @@ impl Message {
     /// `system`, `user`, `assistant`, or whatever else the template knows; empty where the turn names none.
     pub fn role(&self) -> &str {
         self.get("role").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Every key of the turn.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// The value under `key`, which is never null.

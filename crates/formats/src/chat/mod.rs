@@ -19,7 +19,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Map;
 
-pub use conversation::{Conversation, Message, RESERVED_VARIABLES, parse_variables};
+pub use conversation::{Conversation, Message, REASONING, RESERVED_VARIABLES, parse_variables};
 
 use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
@@ -246,6 +246,11 @@ impl ChatTemplate {
     pub fn sha256(&self) -> String {
         let variables = serde_json::Value::Object(self.variables.clone());
         crate::sha256_bytes(format!("{}\0{:?}\0{variables}", self.source, self.tool_use).as_bytes())
+    }
+
+    /// Whether the source has `name` in it: where it has not, the template cannot show what stands under that name.
+    pub fn names(&self, name: &str) -> bool {
+        self.environment.templates().any(|(_, template)| template.source().contains(name))
     }
 
     /// The Jinja source.

@@ -78,6 +78,13 @@ fn bad_input_is_named_by_line() {
     assert!(complaint("a.jsonl", masked).contains("attention_mask hides tokens"));
     assert_eq!(read("a.jsonl", b"{\"input_ids\": [5], \"attention_mask\": [1]}").unwrap().len(), 1);
     assert!(complaint("a.txt", b"one\n\xff").starts_with("a.txt:2: byte 0xff at column 1 is not UTF-8"));
+    let gzip = b"\x1f\x8b\x08\0\0";
+    assert_eq!(
+        complaint("a.jsonl", gzip),
+        "a.jsonl is compressed with gzip, neither lines of text nor JSON rows: unpack it first, with gunzip"
+    );
+    assert!(complaint("a", b"PAR1\x15\x04\x15 \n").starts_with("a is Parquet, neither"));
+    assert_eq!(read("a.txt", b"PAR1 is a name of F2R").unwrap().len(), 1);
     assert!(complaint("a.jsonl", b"plain").starts_with("a.jsonl:1: not valid JSON"));
     assert!(complaint("a.jsonl", b"{\"txt\": 1}").contains("found keys \"txt\"; expected \"text\" or \"input_ids\""));
     assert!(complaint("a.jsonl", b"{\"text\": 1}").contains("text is a number, expected a string"));

@@ -1,37 +1,165 @@
 //! One JSON object to what the row holds.
 
-use bft_formats::Message;
+use bft_formats::{Conversation, Message};
 use serde_json::{Map, Value};
 
-use super::{MASKED, RowContent, RowFormat, RowProblem};
+use super::turns::{Speech, Turns};
+use super::{Chat, MASKED, RowContent, RowFormat, RowProblem};
 
-/// Roles that chat templates know.
-const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
-/// Names that ShareGPT-like sets use, with the role each stands for.
-const SPEAKERS: [(&str, &str); 7] = [
-    ("system", "system"),
-    ("human", "user"),
-    ("user", "user"),
-    ("gpt", "assistant"),
-    ("assistant", "assistant"),
-    ("tool", "tool"),
-    ("developer", "developer"),
+/// Keys of a row that other trainers act on and that nothing is done with here, with what they mean and what to do.
+const REFUSED: [(&[&str], &str); 5] = [
+    (
+        &["chosen", "rejected", "rejected_response", "rejected_messages"],
+        "belongs to a preference pair (DPO and its like), which bft does not train: keep the good answer alone, as a turn of \
+         \"messages\" or as \"completion\", and remove the key",
+    ),
+    (MEDIA, NO_MEDIA),
+    (
+        &["functions", "function_call"],
+        "is the older form of \"tools\" and \"tool_calls\": write {\"type\": \"function\", \"function\": …} in their lists",
+    ),
+    (
+        &["parallel_tool_calls"],
+        "means nothing to a chat template unless it is in \"chat_template_kwargs\": move it there, or remove it",
+    ),
+    (
+        &["completion_mask", "assistant_masks", "seq_lengths", "position_ids"],
+        "is not read: say in \"labels\" what is trained (-100 where nothing is), one text a row, and remove the key",
+    ),
 ];
+/// Names of pictures, films and sounds.
+pub(super) const MEDIA: &[&str] = &["images", "image", "videos", "video", "audios", "audio"];
+pub(super) const NO_MEDIA: &str = "is given, but bft reads text only: remove the key and the rows that need it";
+/// Keys whose true or false says whether an answer is a good one.
+const VERDICTS: [&str; 2] = ["label", "kto_tag"];
 
 /// The row's format and content.
 pub(super) fn content(row: &Map<String, Value>) -> Result<(RowFormat, RowContent), RowProblem> {
+    refuse(row)?;
     let format = format(row)?;
+    if !matches!(format, RowFormat::Tokens | RowFormat::Text) {
+        refuse_verdict(row)?;
+    }
     let content = match format {
         RowFormat::Tokens => tokens(row)?,
-        RowFormat::Messages => RowContent::Chat(messages(row)?.into()),
-        RowFormat::Conversations => RowContent::Chat(conversations(row)?.into()),
-        RowFormat::Instruction => RowContent::Chat(instruction(row)?.into()),
+        RowFormat::Messages => chat(row, format, Turns::read(&row["messages"], "messages", Speech::Role)?)?,
+        RowFormat::Conversations => {
+            chat(row, format, Turns::read(&row["conversations"], "conversations", Speech::From)?)?
+        }
+        RowFormat::Instruction => chat(row, format, instruction(row)?)?,
+        RowFormat::PromptCompletionTurns => {
+            let prompt = Turns::read(&row["prompt"], "prompt", Speech::Role)?;
+            let completion = Turns::read(&row["completion"], "completion", Speech::Role)?;
+            chat(row, format, prompt.untrained("prompt")?.followed_by(completion))?
+        }
         RowFormat::PromptCompletion => {
+            let no_template = |key: &&&str| row.get(**key).is_some_and(says_something);
+            if let Some(key) = RowFormat::Instruction.optional_keys()[1..].iter().find(no_template) {
+                let why = "is for rows of turns: a prompt that is a text goes through no chat template; write \"prompt\" and \
+                           \"completion\" as lists of turns, or remove the key";
+                return Err(RowProblem::Refused { path: (*key).into(), why });
+            }
             RowContent::PromptCompletion { prompt: string(row, "prompt")?, completion: filled(row, "completion")? }
         }
         RowFormat::Text => RowContent::Text(filled(row, "text")?),
     };
     Ok((format, content))
+}
+
+/// Keys that say something and that a row of this format is read without.
+pub(super) fn ignored(row: &Map<String, Value>, format: RowFormat) -> impl Iterator<Item = &str> {
+    let read = [format.required_keys(), format.optional_keys()];
+    row.iter()
+        .filter(move |(key, value)| !read.iter().any(|keys| keys.contains(&key.as_str())) && says_something(value))
+        .map(|(key, _)| key.as_str())
+}
+
+/// The optional key of a format that `key` is a slip of, if it looks like one.
+pub(crate) fn nearest_optional(key: &str, format: RowFormat) -> Option<&'static str> {
+    format.optional_keys().iter().find(|expected| !is_known(key) && distance(key, expected) == 1).copied()
+}
+
+/// Whether a value is more than a place that was left empty.
+pub(super) fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(entries) => !entries.is_empty(),
+        Value::Object(entries) => !entries.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+fn refuse(row: &Map<String, Value>) -> Result<(), RowProblem> {
+    for (keys, why) in REFUSED {
+        if let Some(key) = keys.iter().find(|key| row.get(**key).is_some_and(says_something)) {
+            return Err(RowProblem::Refused { path: (*key).into(), why });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses rows that say whether their answer is a good one.
+fn refuse_verdict(row: &Map<String, Value>) -> Result<(), RowProblem> {
+    match VERDICTS.iter().find(|key| row.get(**key).is_some_and(Value::is_boolean)) {
+        Some(key) => {
+            let why = "says whether an answer is a good one (KTO and its like), which bft does not train: keep the rows whose \
+                       answers are good, and remove the key";
+            Err(RowProblem::Refused { path: (*key).into(), why })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Turns with all else that their row gives the chat template.
+fn chat(row: &Map<String, Value>, format: RowFormat, mut turns: Turns) -> Result<RowContent, RowProblem> {
+    for key in ["system", "system_prompt"] {
+        if row.get(key).is_some_and(says_something) {
+            turns.begin_with_system(string(row, key)?, key)?;
+        }
+    }
+    let mut tools = objects(row, "tools")?;
+    if matches!(format, RowFormat::Conversations | RowFormat::Instruction) {
+        // LLaMA-Factory, whose rows these are, lists functions without the envelope that templates expect.
+        for tool in tools.iter_mut().flatten() {
+            if tool.get("name").is_some() && tool.get("function").is_none() {
+                *tool = serde_json::json!({ "type": "function", "function": tool.take() });
+            }
+        }
+    }
+    let variables = match row.get("chat_template_kwargs") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(variables)) => variables.clone(),
+        Some(other) => {
+            let expected = "an object of template variables";
+            return Err(RowProblem::Type { path: "chat_template_kwargs".into(), found: kind(other).into(), expected });
+        }
+    };
+    let Turns { messages, masked, .. } = turns;
+    let documents = objects(row, "documents")?;
+    Ok(RowContent::Chat(Chat { conversation: Conversation { messages, tools, documents, variables }, masked }))
+}
+
+/// A list of objects, or the JSON of one in a string, as tables with typed columns keep it; `None` where it is empty.
+fn objects(row: &Map<String, Value>, key: &str) -> Result<Option<Vec<Value>>, RowProblem> {
+    let expected = "a list of objects, or a string with the JSON of one";
+    let wrong = |path: String, found: &str| RowProblem::Type { path, found: found.into(), expected };
+    let list = match row.get(key).filter(|value| says_something(value)) {
+        None => Value::Null,
+        Some(Value::String(text)) if text.trim().is_empty() => Value::Null,
+        Some(Value::String(text)) => {
+            serde_json::from_str(text).map_err(|_| wrong(key.into(), "a string that is no JSON"))?
+        }
+        Some(value) => value.clone(),
+    };
+    match list {
+        Value::Null => Ok(None),
+        Value::Array(entries) => match entries.iter().position(|entry| !entry.is_object()) {
+            Some(i) => Err(wrong(format!("{key}[{i}]"), kind(&entries[i]))),
+            None => Ok(Some(entries).filter(|entries| !entries.is_empty())),
+        },
+        other => Err(wrong(key.into(), kind(&other))),
+    }
 }
 
 /// A readable name of a JSON value's type.
@@ -49,11 +177,14 @@ pub(crate) fn kind(value: &Value) -> &'static str {
 /// Finds the format: the first whose required keys are all there.
 fn format(row: &Map<String, Value>) -> Result<RowFormat, RowProblem> {
     let has = |key: &&str| row.contains_key(*key);
-    if let Some(format) = RowFormat::ALL.into_iter().find(|f| f.required_keys().iter().all(&has)) {
-        for expected in format.optional_keys().iter().filter(|k| !has(k)) {
-            let near = |key: &&String| !is_known(key) && distance(key, expected) == 1;
+    let are_turns = ["prompt", "completion"].iter().any(|key| row.get(*key).is_some_and(Value::is_array));
+    let fits = |format: &RowFormat| *format != RowFormat::PromptCompletionTurns || are_turns;
+    if let Some(format) = RowFormat::ALL.into_iter().find(|f| f.required_keys().iter().all(&has) && fits(f)) {
+        // Half of the question would be missing.
+        if format == RowFormat::Instruction && !has(&"input") {
+            let near = |key: &&String| !is_known(key) && distance(key, "input") == 1;
             if let Some(found) = row.keys().find(near) {
-                return Err(RowProblem::Misspelt { found: found.clone(), expected });
+                return Err(RowProblem::Misspelt { found: found.clone(), expected: "input" });
             }
         }
         return Ok(format);
@@ -84,7 +215,7 @@ fn is_known(key: &str) -> bool {
     RowFormat::ALL.iter().any(|f| f.required_keys().contains(&key) || f.optional_keys().contains(&key))
 }
 
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     strsim::osa_distance(&a.to_ascii_lowercase(), b)
 }
 
@@ -99,7 +230,7 @@ fn nearest<'r>(row: &'r Map<String, Value>, known: &[&'static str]) -> Option<(&
 }
 
 /// `keys "a", "b"`, cut where a row has very many or very long ones.
-fn found_keys(row: &Map<String, Value>) -> String {
+pub(super) fn found_keys(row: &Map<String, Value>) -> String {
     const SHOWN: usize = 8;
     if row.is_empty() {
         return "no keys".into();
@@ -112,14 +243,14 @@ fn found_keys(row: &Map<String, Value>) -> String {
 }
 
 /// At most 40 characters of a text, for messages.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
-fn text_at(value: Option<&Value>, path: impl Fn() -> String) -> Result<String, RowProblem> {
+pub(super) fn text_at(value: Option<&Value>, path: impl Fn() -> String) -> Result<String, RowProblem> {
     match value {
         Some(Value::String(text)) => Ok(text.clone()),
         other => {
@@ -138,7 +269,7 @@ fn filled(row: &Map<String, Value>, key: &str) -> Result<String, RowProblem> {
     if text.is_empty() { Err(RowProblem::Empty { path: key.into() }) } else { Ok(text) }
 }
 
-fn instruction(row: &Map<String, Value>) -> Result<Vec<Message>, RowProblem> {
+fn instruction(row: &Map<String, Value>) -> Result<Turns, RowProblem> {
     let instruction = filled(row, "instruction")?;
     let output = filled(row, "output")?;
     // Published sets write "" or null where there is no input.
@@ -147,76 +278,32 @@ fn instruction(row: &Map<String, Value>) -> Result<Vec<Message>, RowProblem> {
         value => text_at(value, || "input".into())?,
     };
     let question = if input.is_empty() { instruction } else { format!("{instruction}\n\n{input}") };
-    Ok(vec![Message::new("user", question), Message::new("assistant", output)])
-}
-
-fn messages(row: &Map<String, Value>) -> Result<Vec<Message>, RowProblem> {
-    turns(row, "messages", "role", "content", |role| ROLES.iter().find(|r| **r == role).copied(), &ROLES)
-}
-
-fn conversations(row: &Map<String, Value>) -> Result<Vec<Message>, RowProblem> {
-    let names = SPEAKERS.map(|(name, _)| name);
-    let role = |name: &str| SPEAKERS.iter().find(|(n, _)| *n == name).map(|(_, role)| *role);
-    turns(row, "conversations", "from", "value", role, &names)
-}
-
-/// A list of turns, each with a speaker and a text.
-fn turns(
-    row: &Map<String, Value>,
-    list: &'static str,
-    who: &'static str,
-    what: &'static str,
-    role: impl Fn(&str) -> Option<&'static str>,
-    known: &[&str],
-) -> Result<Vec<Message>, RowProblem> {
-    let entries = match &row[list] {
-        Value::Array(entries) => entries,
-        other => {
-            let expected = "a list of turns";
-            return Err(RowProblem::Type { path: list.into(), found: kind(other).into(), expected });
-        }
-    };
-    if entries.is_empty() {
-        return Err(RowProblem::Empty { path: list.into() });
-    }
-    let mut messages = Vec::with_capacity(entries.len());
-    for (i, entry) in entries.iter().enumerate() {
-        let path = |key: &str| format!("{list}[{i}].{key}");
-        let Value::Object(turn) = entry else {
-            return Err(RowProblem::Type {
-                path: format!("{list}[{i}]"),
-                found: kind(entry).into(),
-                expected: "an object",
-            });
-        };
-        for key in [who, what] {
-            if !turn.contains_key(key) {
-                let expected = if (who, what) == ("role", "content") {
-                    "an object with \"role\" and \"content\""
-                } else {
-                    "an object with \"from\" and \"value\" (with \"role\" and \"content\", name the list \"messages\")"
+    let mut messages = Vec::new();
+    match row.get("history") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(rounds)) => {
+            for (i, round) in rounds.iter().enumerate() {
+                let path = |j: usize| format!("history[{i}][{j}]");
+                let Some([question, answer]) = round.as_array().map(Vec::as_slice) else {
+                    let expected = "a list of a question and its answer";
+                    let found = kind(round).into();
+                    return Err(RowProblem::Type { path: format!("history[{i}]"), found, expected });
                 };
-                let found = format!("an object with {}", found_keys(turn));
-                return Err(RowProblem::Type { path: format!("{list}[{i}]"), found, expected });
+                let answer = text_at(Some(answer), || path(1))?;
+                if answer.is_empty() {
+                    return Err(RowProblem::Empty { path: path(1) });
+                }
+                messages.push(Message::new("user", text_at(Some(question), || path(0))?));
+                messages.push(Message::new("assistant", answer));
             }
         }
-        let name = text_at(turn.get(who), || path(who))?;
-        let Some(role) = role(&name) else {
-            let near = known.iter().filter(|k| distance(&name, k) <= 2).min_by_key(|k| distance(&name, k));
-            return Err(RowProblem::Role {
-                path: path(who),
-                found: excerpt(&name),
-                expected: known.join(", "),
-                hint: near.map(|k| format!(" (did you mean \"{k}\"?)")).unwrap_or_default(),
-            });
-        };
-        let content = text_at(turn.get(what), || path(what))?;
-        if content.is_empty() && role == "assistant" {
-            return Err(RowProblem::Empty { path: path(what) });
+        Some(other) => {
+            let expected = "a list of questions with their answers";
+            return Err(RowProblem::Type { path: "history".into(), found: kind(other).into(), expected });
         }
-        messages.push(Message::new(role, content));
     }
-    Ok(messages)
+    messages.extend([Message::new("user", question), Message::new("assistant", output)]);
+    Ok(messages.into())
 }
 
 /// Token ids: whole numbers that fit a token id.
@@ -259,6 +346,10 @@ fn tokens(row: &Map<String, Value>) -> Result<RowContent, RowProblem> {
     }
     if labels.len() != input_ids.len() {
         return Err(RowProblem::LabelsLength { labels: labels.len(), input_ids: input_ids.len() });
+    }
+    if row.get("attention_mask").is_some_and(says_something) {
+        let seen = |v: &Value| v.as_u64().filter(|mask| *mask == 1);
+        integers(&row["attention_mask"], "attention_mask", "1 (leave padding out of the row)", seen)?;
     }
     Ok(RowContent::Tokens { input_ids, labels })
 }

@@ -37,6 +37,66 @@ pub(crate) fn is_utf16(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")
 }
 
+/// How files that are no text begin, what they are, and what to do with them.
+const PACKED: [(&[u8], &str, &str); 11] = [
+    (b"PAR1", "Parquet", TO_JSON),
+    (b"ARROW1", "an Arrow file", "write its rows as JSONL"),
+    (b"\xff\xff\xff\xff", "an Arrow stream", "write its rows as JSONL"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it first, with gunzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first, with unzstd"),
+    (b"\xfd7zXZ\0", "compressed with xz", "unpack it first, with unxz"),
+    (b"BZh", "compressed with bzip2", "unpack it first, with bunzip2"),
+    (b"PK\x03\x04", "a ZIP archive or an XLSX table", "unpack it, or save the table's rows as JSONL"),
+    (b"\xd0\xcf\x11\xe0", "a table in Excel's old format", "save its rows as JSONL"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5", "write its rows as JSONL"),
+    (b"SQLite format 3\0", "an SQLite database", "write its rows as JSONL"),
+];
+const TO_JSON: &str =
+    "write its rows as JSONL, for example with pandas: read_parquet(…).to_json(…, orient=\"records\", lines=True)";
+const FROM_TABLE: &str =
+    "write its rows as JSONL, for example with pandas: read_csv(…).to_json(…, orient=\"records\", lines=True)";
+
+/// What a file is that is no text, and what to do with it: told by how it begins, also where a browser has read its bytes
+/// as text.
+pub(crate) fn packed(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    // A text may begin with the letters of a mark, but has no such bytes soon after.
+    let is_text = bytes.iter().take(64).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+    let begins =
+        |magic: &[u8]| bytes.starts_with(magic) || bytes.starts_with(String::from_utf8_lossy(magic).as_bytes());
+    let (_, found, advice) = PACKED.iter().find(|(magic, ..)| !is_text && begins(magic))?;
+    Some((found, advice))
+}
+
+/// What a file is that surely holds no rows, and what to do with it: told by how it begins, or by its name and lines none
+/// of which begins as a row does.
+pub(crate) fn other_than_rows(file: &str, bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let bytes = strip_bom(bytes);
+    if let Some(found) = packed(bytes) {
+        return Some(found);
+    }
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Some(("a pointer of Git LFS", "fetch the file itself, with git lfs pull"));
+    }
+    if bytes.starts_with(b"<") {
+        return Some(("HTML or XML", "a page may have been saved in place of the file"));
+    }
+    let first = lines(bytes).next()?.bytes;
+    if lines(bytes).take(3).any(|line| matches!(line.bytes.first(), Some(b'{' | b'['))) {
+        return None;
+    }
+    let name = file.to_ascii_lowercase();
+    let has = |mark| first.contains(&mark);
+    Some(match () {
+        () if name.ends_with(".csv") => ("a table of values between commas (CSV)", FROM_TABLE),
+        () if name.ends_with(".tsv") => ("a table of values between tabs (TSV)", FROM_TABLE),
+        // JSON, if no row: its own error says more.
+        () if serde_json::from_slice::<serde::de::IgnoredAny>(first).is_ok() => return None,
+        () if has(b'\t') => ("a table of values between tabs (TSV)", FROM_TABLE),
+        () if has(b',') || has(b';') => ("a table (CSV) or plain text", FROM_TABLE),
+        () => ("plain text", "write one object a line, such as {\"text\": …}"),
+    })
+}
+
 /// Whether the first thing in the file is a `[`.
 pub(crate) fn is_array(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'[')

@@ -181,3 +181,255 @@ fn a_file_that_is_not_there_is_named() {
     let error = read_rows(std::path::Path::new("no/such/rows.jsonl"), false).unwrap_err().to_string();
     assert!(error.starts_with("cannot read data file no/such/rows.jsonl: "), "{error}");
 }
+
+/// The conversation of the one row of a text, and its masked turns.
+fn talk(text: &str) -> Chat {
+    match only(text) {
+        RowContent::Chat(chat) => chat,
+        other => panic!("no chat: {other:?}"),
+    }
+}
+
+#[test]
+fn what_a_turn_says_of_its_training_is_obeyed_and_taken_from_it() {
+    let keys = ["\"weight\": 0", "\"train\": false", "\"training\": 0", "\"loss\": 0.0", "\"masked\": true"];
+    for key in keys {
+        let chat = talk(&format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"q\"}}, {{\"role\": \"assistant\", \"content\": \"a\", {key}}}]}}"
+        ));
+        assert_eq!(chat.masked.iter().copied().collect::<Vec<_>>(), [1], "{key}");
+        assert_eq!(chat.conversation.messages[1], Message::new("assistant", "a"), "{key}");
+    }
+    let trained =
+        talk(r#"{"conversations": [{"from": "gpt", "value": "a", "weight": 1, "train": null, "masked": false}]}"#);
+    assert!(trained.masked.is_empty());
+}
+
+#[test]
+fn a_turn_that_says_of_its_training_what_is_not_done_is_refused() {
+    let turn = |keys: &str| complaint(&format!("{{\"messages\": [{{\"content\": \"a\", {keys}}}]}}"));
+    let cases = [
+        (r#""role": "assistant", "weight": 0.5"#, "messages[0].weight is 0.5, expected 0 or 1"),
+        (r#""role": "assistant", "train": "no""#, "messages[0].train is a string, expected 0 or 1"),
+        (r#""role": "assistant", "weight": 1, "train": false"#, "messages[0].train contradicts another key"),
+        (
+            r#""role": "user", "train": true"#,
+            "messages[0] is to be trained, but bft trains the assistant's turns alone",
+        ),
+        (r#""role": "assistant", "train_detail": [{"begin_offset": 0}]"#, "messages[0].train_detail is not read"),
+        (r#""role": "assistant", "function_call": {"name": "f"}"#, "messages[0].function_call is the older form"),
+        (r#""role": "user", "images": ["a.png"]"#, "messages[0].images is given, but bft reads text only"),
+        (
+            r#""role": "assistant", "tool_calls": "f()""#,
+            "messages[0].tool_calls is a string, expected a list of objects",
+        ),
+    ];
+    for (keys, expected) in cases {
+        assert!(turn(keys).contains(expected), "{keys}: {}", turn(keys));
+    }
+    let part = r#"{"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a", "train": false}]}]}"#;
+    assert!(complaint(part).contains("messages[0].content[0] is a part that is not to be trained"));
+    let prompt = r#"{"prompt": [{"role": "assistant", "content": "a", "weight": 1}], "completion": [{"role": "assistant", "content": "b"}]}"#;
+    assert!(complaint(prompt).contains("prompt[0] is to be trained, but only the answers of \"completion\" are"));
+}
+
+#[test]
+fn content_may_be_parts_of_text_or_missing_beside_something_else() {
+    let assistant = |keys: &str| format!("{{\"messages\": [{{\"role\": \"assistant\", {keys}}}]}}");
+    let parts = talk(&assistant(r#""content": [{"type": "text", "text": "a"}]"#));
+    assert!(parts.conversation.messages[0].get("content").unwrap().is_array());
+    for keys in
+        [r#""content": null, "tool_calls": [{}]"#, r#""content": "", "reasoning_content": "r""#, r#""thinking": "r""#]
+    {
+        talk(&assistant(keys));
+    }
+    let cases = [
+        (
+            r#""content": [{"type": "image_url", "image_url": {}}]"#,
+            "messages[0].content[0].type is \"image_url\", expected \"text\"",
+        ),
+        (r#""content": ["a"]"#, "messages[0].content[0] is a string, expected a part"),
+        (r#""content": [{"type": "text", "text": ""}]"#, "messages[0].content is empty"),
+        (r#""content": "", "tool_calls": []"#, "messages[0].content is empty"),
+        (r#""content": {}"#, "messages[0].content is an object, expected a string or a list"),
+        (r#""content": "a", "thinking": [1]"#, "messages[0].thinking is an array, expected a string"),
+    ];
+    for (keys, expected) in cases {
+        assert!(complaint(&assistant(keys)).contains(expected), "{keys}: {}", complaint(&assistant(keys)));
+    }
+    let tool = r#"{"messages": [{"role": "tool", "content": null, "tool_calls": [{}]}]}"#;
+    assert!(complaint(tool).contains("messages[0].content is null"), "{}", complaint(tool));
+}
+
+#[test]
+fn speakers_of_other_makers_are_mapped_or_named() {
+    let chat = talk(r#"{"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "[{\"name\": \"f\", \"arguments\": {}}]"},
+        {"from": "observation", "value": "o"}, {"from": "bot", "value": "a"}]}"#.replace('\n', "").as_str());
+    let roles: Vec<&str> = chat.conversation.messages.iter().map(Message::role).collect();
+    assert_eq!(roles, ["user", "assistant", "tool", "assistant"]);
+    let swift = talk(
+        r#"{"messages": [{"role": "tool_call", "content": {"name": "f", "arguments": {}}}, {"role": "tool_response", "content": "o"}]}"#,
+    );
+    assert_eq!(swift.conversation.messages[0], chat.conversation.messages[1]);
+    let cases = [
+        (r#"{"messages": [{"role": "model", "content": "a"}]}"#, "(write \"assistant\")"),
+        (r#"{"messages": [{"role": "ipython", "content": "a"}]}"#, "(write \"tool\")"),
+        (r#"{"messages": [{"role": "function_call", "content": "a"}]}"#, "(write \"assistant\" with \"tool_calls\")"),
+        (
+            r#"{"conversations": [{"from": "function_call", "value": "f()"}]}"#,
+            "conversations[0].value is a string that is no JSON, expected the JSON of",
+        ),
+        (
+            r#"{"conversations": [{"from": "function_call", "value": "{\"f\": 1}"}]}"#,
+            "conversations[0].value is an object with key \"f\"",
+        ),
+        (
+            r#"{"conversations": [{"from": "gpt", "value": "a", "content": "b"}]}"#,
+            "conversations[0].content stands beside",
+        ),
+    ];
+    for (row, expected) in cases {
+        assert!(complaint(row).contains(expected), "{row}: {}", complaint(row));
+    }
+}
+
+#[test]
+fn a_rows_own_system_text_tools_documents_and_variables_reach_the_conversation() {
+    let row = r#"{"instruction": "i", "output": "o", "system": "s", "tools": "[{\"name\": \"f\"}]", "documents": [{"text": "d"}],
+        "chat_template_kwargs": {"mood": "calm"}, "history": [["q", "a"]]}"#;
+    let chat = talk(&row.replace('\n', ""));
+    let turns = |chat: &Chat| RowContent::Chat(chat.conversation.messages.clone().into());
+    let expected = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "i"), ("assistant", "o")];
+    assert_eq!(turns(&chat), self::chat(&expected));
+    let tool = serde_json::json!({"type": "function", "function": {"name": "f"}});
+    assert_eq!(chat.conversation.tools, Some(vec![tool]));
+    assert_eq!(chat.conversation.documents.unwrap().len(), 1);
+    assert_eq!(chat.conversation.variables["mood"], "calm");
+    let same = talk(
+        r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "system": "s", "tools": []}"#,
+    );
+    assert_eq!((turns(&same), same.conversation.tools), (self::chat(&[("system", "s"), ("user", "q")]), None));
+    // A system text before the turns moves those that are masked.
+    let moved = talk(r#"{"conversations": [{"from": "gpt", "value": "a", "weight": 0}], "system": "s"}"#);
+    assert_eq!(moved.masked.iter().copied().collect::<Vec<_>>(), [1]);
+    let cases = [
+        (
+            r#"{"messages": [{"role": "system", "content": "t"}], "system": "s"}"#,
+            "system is given, and the first turn is another system text",
+        ),
+        (r#"{"messages": [{"role": "user", "content": "t"}], "tools": "f"}"#, "tools is a string that is no JSON"),
+        (
+            r#"{"messages": [{"role": "user", "content": "t"}], "tools": ["f"]}"#,
+            "tools[0] is a string, expected a list of objects",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "t"}], "chat_template_kwargs": 3}"#,
+            "chat_template_kwargs is a number",
+        ),
+        (
+            r#"{"instruction": "i", "output": "o", "history": [["q"]]}"#,
+            "history[0] is an array, expected a list of a question and its answer",
+        ),
+        (r#"{"instruction": "i", "output": "o", "history": [["q", ""]]}"#, "history[0][1] is empty"),
+        (r#"{"prompt": "p", "completion": "c", "tools": [{}]}"#, "tools is for rows of turns"),
+        (r#"{"prompt": "p", "completion": "c", "system": "s"}"#, "system is for rows of turns"),
+        (
+            r#"{"prompt": "p", "completion": [{"role": "assistant", "content": "c"}]}"#,
+            "prompt is a string, expected a list of turns",
+        ),
+    ];
+    for (row, expected) in cases {
+        assert!(complaint(row).contains(expected), "{row}: {}", complaint(row));
+    }
+}
+
+#[test]
+fn a_prompt_of_turns_is_masked_and_its_completion_trained() {
+    let text = r#"{"prompt": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "q"}],
+        "completion": [{"role": "assistant", "content": "b"}, {"role": "user", "content": "r"}, {"role": "assistant", "content": "c", "weight": 0},
+        {"role": "assistant", "content": "d"}]}"#;
+    let text = text.replace('\n', "");
+    assert_eq!(parse(&text).unwrap().format, RowFormat::PromptCompletionTurns);
+    assert_eq!(talk(&text).trained_turns().collect::<Vec<_>>(), [2, 5]);
+    let mixed = complaint(&format!("{{\"prompt\": \"p\", \"completion\": \"c\"}}\n{text}"));
+    assert!(mixed.contains("a row of format prompt/completion turns in a file whose first row"), "{mixed}");
+}
+
+#[test]
+fn keys_that_other_trainers_act_on_are_refused_by_name() {
+    let chat = r#""messages": [{"role": "user", "content": "q"}]"#;
+    let pair =
+        r#""chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]"#;
+    let cases = [
+        (format!("{{{pair}}}"), "chosen belongs to a preference pair"),
+        (format!("{{\"prompt\": \"p\", {pair}}}"), "chosen belongs to a preference pair"),
+        (format!("{{{chat}, \"rejected_response\": \"b\"}}"), "rejected_response belongs to a preference pair"),
+        (r#"{"prompt": "p", "completion": "c", "label": false}"#.into(), "label says whether an answer is a good one"),
+        (format!("{{{chat}, \"kto_tag\": true}}"), "kto_tag says whether"),
+        (format!("{{{chat}, \"images\": [\"a.png\"]}}"), "images is given, but bft reads text only"),
+        (format!("{{{chat}, \"functions\": [{{\"name\": \"f\"}}]}}"), "functions is the older form of \"tools\""),
+        (format!("{{{chat}, \"parallel_tool_calls\": false}}"), "parallel_tool_calls means nothing"),
+        (
+            r#"{"input_ids": [1, 2], "completion_mask": [0, 1]}"#.into(),
+            "completion_mask is not read: say in \"labels\"",
+        ),
+        (
+            r#"{"input_ids": [1, 2], "labels": [1, 2], "attention_mask": [1, 0]}"#.into(),
+            "attention_mask[1] is 0, expected 1",
+        ),
+    ];
+    for (row, expected) in cases {
+        let message = complaint(&row);
+        assert!(message.starts_with("d.jsonl:1: ") && message.contains(expected), "{row}: {message}");
+    }
+    // Places that a table leaves empty, and numbers that only have the name of a verdict.
+    parse(&format!("{{{chat}, \"images\": [], \"rejected\": null, \"functions\": \"\", \"label\": 3}}")).unwrap();
+    parse(r#"{"input_ids": [1, 2], "labels": [1, 2], "attention_mask": [1, 1]}"#).unwrap();
+    assert_eq!(parse(r#"{"text": "a", "label": true}"#).unwrap().ignored.names(), ["label"]);
+}
+
+#[test]
+fn keys_that_nobody_acts_on_are_listed_once_and_not_without_end() {
+    let text = "{\"id\": 1, \"text\": \"a\", \"source\": \"s\"}\n{\"source\": \"t\", \"text\": \"a\", \"empty\": null, \"a\\nb\": 1}";
+    assert_eq!(parse(text).unwrap().ignored.names(), ["id", "source", "a\\nb"]);
+    let wide: Vec<String> = (0..1000).map(|i| format!("\"k{i}\": 0")).collect();
+    let rows = parse(&format!("{{\"text\": \"a\", {}}}", wide.join(", "))).unwrap();
+    assert_eq!((rows.ignored.names().len(), rows.ignored.names()[20].as_str()), (21, "…"));
+    let chat = r#"{"text": "flat", "system": "", "messages": [{"role": "user", "content": "q", "mood": "calm"}]}"#;
+    assert_eq!(parse(chat).unwrap().ignored.names(), ["text"], "a turn's keys are the template's");
+}
+
+#[test]
+fn files_that_are_no_rows_are_named_for_what_they_are() {
+    let cases: [(&str, &[u8], &str); 13] = [
+        (
+            "d.parquet",
+            b"PAR1\x15\x04\xff",
+            "is Parquet, not JSON rows: write its rows as JSONL, for example with pandas",
+        ),
+        ("d.jsonl.gz", b"\x1f\x8b\x08\0\xff", "is compressed with gzip, not JSON rows: unpack it first, with gunzip"),
+        ("d.jsonl.gz", "\u{1f}\u{fffd}\u{8}\0".as_bytes(), "is compressed with gzip"),
+        ("d.jsonl.zst", b"\x28\xb5\x2f\xfd\x04", "is compressed with zstd"),
+        ("d.xlsx", b"PK\x03\x04\x14\0", "is a ZIP archive or an XLSX table"),
+        ("d.arrow", b"\xff\xff\xff\xff\x10", "is an Arrow stream"),
+        ("d.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
+        ("d.jsonl", b"<!DOCTYPE html>", "is HTML or XML"),
+        ("d.csv", b"text,label\nhello,1\n", "is a table of values between commas (CSV)"),
+        ("d.csv", b"\"text\"\n\"hello\"\n", "is a table of values between commas (CSV)"),
+        ("d.tsv", b"\xef\xbb\xbftext\tlabel\nhello\t1\n", "is a table of values between tabs (TSV)"),
+        ("d", b"instruction,output\na,b\n", "is a table (CSV) or plain text"),
+        ("d.txt", b"Once upon a time\n", "is plain text, not JSON rows: write one object a line"),
+    ];
+    for (file, bytes, expected) in cases {
+        for skip_bad_rows in [false, true] {
+            let message = parse_rows(file, bytes, skip_bad_rows).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("data file {file} {expected}")),
+                "expected {expected}, found {message}"
+            );
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+    // One bad line before good ones is a bad row.
+    assert_eq!(parse_rows("d", b"a, b\n{\"text\": \"a\"}", true).unwrap().skipped.len(), 1);
+}

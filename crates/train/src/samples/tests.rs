@@ -110,3 +110,78 @@ fn a_template_that_refuses_a_chat_is_a_bad_row() {
     let message = make_samples(&model, rows, &SampleOptions::default()).unwrap_err().to_string();
     assert!(message.starts_with("d:1: ") && message.contains("start with the user"), "{message}");
 }
+
+#[test]
+fn ignored_keys_and_those_that_the_template_does_not_name_are_told_once() {
+    let row = "{\"id\": 1, \"tool\": \"t\", \"tools\": [{\"name\": \"f\"}], \"chat_template_kwargs\": {\"mood\": 1}, \"messages\": \
+               [{\"role\": \"user\", \"content\": \"q\", \"name\": \"n\"}, \
+               {\"role\": \"assistant\", \"content\": \"a\", \"reasoning_content\": \"r\"}]}\n";
+    let report = samples(&row.repeat(2), SampleOptions::default()).unwrap().report;
+    let notes: Vec<String> = report.notes().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "ignored keys: id, tool (did you mean tools?)",
+            "the chat template names no tools, mood, name, reasoning_content: what the rows say there is in no sample"
+        ]
+    );
+    let reads = format!("{CHATML}{{#- tools, thinking, mood, name -#}}");
+    let model = model(Some(tokenizer(Around::Nothing)), Some(template(&reads)));
+    let rows = parse_rows("d", row.as_bytes(), false).unwrap();
+    let report = make_samples(&model, rows, &SampleOptions::default()).unwrap().report;
+    assert!(report.unread.names().is_empty(), "{:?}", report.unread);
+}
+
+#[test]
+fn an_answer_of_which_the_template_shows_nothing_is_a_bad_row() {
+    let row = |weight: u8| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": [{{}}], \"weight\": {weight}}}, \
+             {{\"role\": \"assistant\", \"content\": \"a\"}}]}}"
+        )
+    };
+    let message = samples(&row(1), SampleOptions::default()).unwrap_err().to_string();
+    assert!(
+        message.starts_with("d:1: messages[0] has no content, and the chat template of tiny names no tool_calls"),
+        "{message}"
+    );
+    assert_eq!(samples(&row(0), SampleOptions::default()).unwrap().samples.len(), 1);
+}
+
+#[test]
+fn a_chat_whose_answers_are_all_masked_is_left_out() {
+    let row = |weight: u8| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"q\"}}, \
+             {{\"role\": \"assistant\", \"content\": \"a\", \"weight\": {weight}}}]}}\n"
+        )
+    };
+    let message = samples(&row(0), SampleOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("they have no assistant turn that is to be trained"), "{message}");
+    let made = samples(&format!("{}{}", row(0), row(1)), SampleOptions::default()).unwrap();
+    assert_eq!((made.samples.len(), made.report.untrained.len()), (1, 1));
+}
+
+#[test]
+fn a_row_whose_trained_tokens_are_cut_away_is_not_among_those_that_were_cut() {
+    let text =
+        "{\"input_ids\": [1, 2, 3], \"labels\": [-100, -100, 3]}\n{\"input_ids\": [1, 2, 3], \"labels\": [1, 2, 3]}";
+    let cut = SampleOptions { max_length: Some(2), truncate: true, ..SampleOptions::default() };
+    let report = samples(text, cut).unwrap().report;
+    assert_eq!((report.truncated, report.samples, report.cut_away), (1, 1, 1));
+    let notes: Vec<String> = report.notes().iter().map(ToString::to_string).collect();
+    assert_eq!(notes[1], "1 of 1 samples cut to max-length");
+}
+
+#[test]
+fn parts_are_one_text_for_a_template_that_knows_no_parts() {
+    let row = |question: &str, answer: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": {question}}}, {{\"role\": \"assistant\", \"content\": {answer}}}]}}"
+        )
+    };
+    let part = |text: &str| format!("{{\"type\": \"text\", \"text\": \"{text}\"}}");
+    let parts = row(&format!("[{}]", part("q")), &format!("[{}, {}]", part("a"), part(" b")));
+    let whole = samples(&row("\"q\"", "\"a b\""), SampleOptions::default()).unwrap();
+    assert_eq!(samples(&parts, SampleOptions::default()).unwrap().samples, whole.samples);
+}
