@@ -31,7 +31,7 @@ export type ModelSource =
    */
   | { kind: "url"; url: string; port: MessagePort }
   /** One that an earlier visit kept in the browser's storage. */
-  | { kind: "stored"; name: string };
+  | { kind: "stored"; id: string };
 
 export interface ModelInfo {
   name: string;
@@ -50,15 +50,20 @@ export interface ModelInfo {
   /** How the model's files say that its vectors are made; null where they say nothing. */
   pooling: "mean" | "last" | null;
   normalize: boolean;
-  /** Whether it lies in the browser's storage now, and why not if it does not. */
-  stored: boolean;
+  /** Under which id it lies in the browser's storage now; null, and why, where it does not. */
+  stored: string | null;
   not_stored_because?: string;
 }
 
 export interface StoredModel {
+  /** What it is opened and removed by. Two models may have one name. */
+  id: string;
   name: string;
   bytes: number;
+  /** Of the weights. */
   sha256: string;
+  /** The address that it was downloaded from, where that is known. */
+  url?: string;
 }
 
 /** A run that can be gone on with: its checkpoint lies in the browser's storage. */
@@ -246,7 +251,7 @@ export interface Methods {
   open_device: [{ device: DeviceChoice }, DeviceInfo];
   open_model: [ModelSource, ModelInfo];
   storage: [Record<string, never>, StorageReport];
-  remove_model: [{ name: string }, StorageReport];
+  remove_model: [{ id: string }, StorageReport];
   remove_run: [{ id: string }, StorageReport];
   /** Reads rows; an error names line, keys found and keys expected. */
   read_data: [{ role: "train" | "held_out"; name: string; text: string; max_length: number | null; truncate: boolean; skip_bad_rows: boolean; /** As for AskOptions. */ template_vars?: string }, DataReport];

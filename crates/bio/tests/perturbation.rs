@@ -11,6 +11,7 @@ use bft_bio::genes::resolver::Resolver;
 use bft_bio::genes::vectors::{GeneVectors, random};
 use bft_bio::report::{Cell, Report};
 use bft_bio::stats::features::Features;
+use bft_bio::tasks::celltype::Cells;
 use bft_bio::tasks::perturbation::{Options, run};
 
 fn fixture(name: &str) -> PathBuf {
@@ -109,4 +110,60 @@ fn bad_files_are_named_with_what_to_do() {
     }
     let other = Response::read_h5ad(&fixture("gears_csr.h5ad"), &resolver, Some("HeLa")).expect_err("no such cells");
     assert!(other.to_string().contains("no cells of type 'HeLa'; it has K562"));
+}
+
+#[test]
+fn counts_and_missing_conditions_get_their_notes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let genome = common::genome(folder.path());
+    let resolver = Resolver::new(&genome);
+    let path = fixture("gears_counts.h5ad");
+    let response = Response::read_h5ad(&path, &resolver, None).expect("a response");
+    let notes = response.notes.join("\n");
+    for part in [
+        "2 cells without a cell type left out",
+        "cells of type K562 alone; 6 cells of 1 other types left out",
+        "X holds whole numbers alone, up to ",
+        "raw counts, it seems; log-normalised expression is expected",
+        "4 cells without a condition left out: obs.condition is (empty), nan",
+    ] {
+        assert!(notes.contains(part), "{part} in {notes}");
+    }
+    let cells = Cells::read(&path, &resolver, Some("condition")).expect("cells");
+    assert_eq!(cells.names, ["G01+ctrl", "G02+ctrl", "G03+ctrl", "G04+ctrl", "ctrl"]);
+    let notes = cells.notes.join("\n");
+    for part in ["4 cells without a label left out", "raw counts", "40 words: 0 genes"] {
+        assert!(notes.contains(part), "{part} in {notes}");
+    }
+    let file = H5ad::open(&path).expect("a file");
+    assert_eq!(file.column("obs", "batch").expect("text with a mask")[..4], ["one", "", "one", ""]);
+    // Logarithms are what is expected.
+    let logs = Response::read_h5ad(&fixture("gears_csr.h5ad"), &resolver, None).expect("a response");
+    assert!(!logs.notes.join("\n").contains("expected"), "{:?}", logs.notes);
+}
+
+#[test]
+fn half_precision_is_read_and_foreign_compression_is_named() {
+    let rows = |name: &str| {
+        let file = H5ad::open(&fixture(name)).expect("a file");
+        let matrix = file.matrix("X").expect("a matrix");
+        let mut rows = Vec::new();
+        file.rows(&matrix, |_, cells| rows.push(cells.to_vec())).map(|()| rows)
+    };
+    let whole = rows("gears_dense.h5ad").expect("cells");
+    let half = rows("gears_half.h5ad").expect("cells");
+    assert_eq!(half.len(), 20);
+    for (half, whole) in half.iter().zip(&whole) {
+        assert_eq!(half.len(), whole.len());
+        for ((a, half), (b, whole)) in half.iter().zip(whole) {
+            // Eleven bits of a number below 8.
+            assert!(a == b && (half - whole).abs() <= 0.002, "{half} {whole}");
+            assert_ne!(*half, 0.0);
+        }
+    }
+    for (name, filter, id) in [("zstd", "zstd", 32_015), ("lz4", "lz4", 32_004)] {
+        let problem = rows(&format!("gears_{name}.h5ad")).expect_err("a foreign filter").to_string();
+        assert!(problem.contains(&format!("X/data is compressed with {filter} (HDF5 filter {id})")), "{problem}");
+        assert!(problem.contains("compression=\"gzip\"") && !problem.contains('\n'), "{problem}");
+    }
 }

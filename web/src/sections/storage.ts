@@ -8,7 +8,7 @@ import type { StorageReport } from "../protocol.ts";
 export function storageSection(app: App): void {
   app.watch(() => {
     const { storage } = app;
-    if (!storage || !stale($("#storage-list"), [storage, app.model?.sha256])) return;
+    if (!storage || !stale($("#storage-list"), [storage, app.model?.stored])) return;
     const focused = $("#storage-list").contains(document.activeElement);
     fill($("#storage-gist"), `${bytes(storage.usage)} used, room for ${bytes(storage.quota)}`);
     const remove = (what: string, label: string, call: () => Promise<StorageReport>) =>
@@ -26,22 +26,26 @@ export function storageSection(app: App): void {
         },
         label,
       );
+    const names = storage.models.map(({ name }) => name);
     const rows = [
-      ...storage.models.map((model) =>
-        h(
+      ...storage.models.map((model) => {
+        // Where two models have one name, their hashes tell them apart.
+        const hash = model.sha256.slice(0, 8);
+        const named = names.filter((name) => name === model.name).length > 1 ? `${model.name}, SHA-256 ${hash}…` : model.name;
+        return h(
           "li",
           {},
-          h("span", {}, h("b", {}, model.name), ` model, ${bytes(model.bytes)}`),
+          h("span", {}, h("b", { title: model.url ?? null }, model.name), ` model, ${bytes(model.bytes)}${named.slice(model.name.length)}`),
           h(
             "span",
             { class: "row" },
-            app.model?.sha256 === model.sha256
+            app.model?.stored === model.id
               ? h("span", { class: "hint" }, "open")
-              : h("button", { type: "button", "data-needs": "device idle", "aria-label": `Open ${model.name}`, onclick: () => void openModel(app, { kind: "stored", name: model.name }) }, "Open"),
-            remove(model.name, "Remove", () => app.client.call("remove_model", { name: model.name })),
+              : h("button", { type: "button", "data-needs": "device idle", "aria-label": `Open ${named}`, onclick: () => void openModel(app, { kind: "stored", id: model.id }) }, "Open"),
+            remove(named, "Remove", () => app.client.call("remove_model", { id: model.id })),
           ),
-        ),
-      ),
+        );
+      }),
       ...storage.runs.map((run) =>
         h(
           "li",

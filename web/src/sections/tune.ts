@@ -75,7 +75,7 @@ async function goOn(app: App, stored: StoredRun): Promise<void> {
       showNotice($("#run-offer-notice"), "warn", "Its model is not open", `This run belongs to ${stored.model} (SHA-256 ${stored.model_sha256.slice(0, 12)}…), which this browser does not keep. Open it in step 1, then go on.`, null, []);
       return;
     }
-    if (!(await openModel(app, { kind: "stored", name: kept.name }))) return;
+    if (!(await openModel(app, { kind: "stored", id: kept.id }))) return;
   }
   void begin(app, () => app.client.call("continue_run", { id: stored.id }), () => void goOn(app, stored));
 }

@@ -1,6 +1,9 @@
 /**
- * Models in the browser's storage: `models/NAME/` with their files, and `about.json`, which is written last and says
+ * Models in the browser's storage: `models/ID/` with their files, and `about.json`, which is written last and says
  * that they are whole. A download that broke off leaves its part and is gone on with.
+ *
+ * A name says nothing about what a model is. The stored one is taken for another only where the SHA-256 that was asked
+ * for is its own, where the same address answers with the same size and version, or where the bytes are the same.
  */
 import type { StoredModel, WorkerEvent } from "../protocol.ts";
 import { Sha256 } from "../engine/bft.js";
@@ -16,24 +19,28 @@ export const SAMPLE = {
 
 interface About {
   name: string;
+  /** Of the weights. */
   sha256: string;
   files: { name: string; bytes: number }[];
+  /** Where it was downloaded. Absent of files, and of what was stored before addresses were kept. */
+  from?: { url: string; version: string | null };
 }
 
 /** What a download that broke off was. */
 interface Part {
   url: string;
-  etag: string | null;
+  version: string | null;
   total: number | null;
 }
 
 /** Files ready to be opened. */
 export interface Opened {
   name: string;
+  /** Its folder in the storage, where it lies there. */
+  id?: string;
   files: [string, Blob][];
   /** Of the weights, where they are one file. */
   sha256: string | undefined;
-  stored: boolean;
   notStoredBecause?: string;
 }
 
@@ -43,20 +50,29 @@ const ABOUT = "about.json";
 const PART = "part.json";
 const PIECE = 4 << 20;
 
-export async function list(): Promise<StoredModel[]> {
-  const models: StoredModel[] = [];
+/** Folders that hold a whole model. */
+async function whole(): Promise<{ id: string; about: About }[]> {
+  const found: { id: string; about: About }[] = [];
   for (const entry of await opfs.entries(await opfs.folder("models"))) {
     const about = entry.kind === "directory" ? await opfs.readJson<About>(entry as opfs.Folder, ABOUT) : null;
-    if (about) models.push({ name: about.name, sha256: about.sha256, bytes: about.files.reduce((sum, file) => sum + file.bytes, 0) });
+    if (about) found.push({ id: opfs.shownName(entry.name), about });
   }
-  return models.sort((a, b) => a.name.localeCompare(b.name));
+  return found;
 }
 
-export const remove = async (name: string): Promise<void> => opfs.remove(await opfs.folder("models"), name);
+export async function list(): Promise<StoredModel[]> {
+  const models = (await whole()).map(({ id, about: { name, sha256, files, from } }) => {
+    const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+    return { id, name, sha256, bytes, ...(from ? { url: from.url } : {}) };
+  });
+  return models.sort((a, b) => a.name.localeCompare(b.name) || a.id.localeCompare(b.id));
+}
+
+export const remove = async (id: string): Promise<void> => opfs.remove(await opfs.folder("models"), id);
 
 /** A model that an earlier visit kept; null where there is none, or it is damaged. */
-export async function stored(name: string): Promise<Opened | null> {
-  const folder = await opfs.folder("models", name);
+export async function stored(id: string): Promise<Opened | null> {
+  const folder = await opfs.folder("models", id);
   const about = await opfs.readJson<About>(folder, ABOUT);
   if (!about) return null;
   const files: [string, Blob][] = [];
@@ -65,7 +81,33 @@ export async function stored(name: string): Promise<Opened | null> {
     if (blob?.size !== bytes) return null;
     files.push([file, blob]);
   }
-  return { name, files, sha256: oneFile(files.map(([file]) => file)) ? about.sha256 : undefined, stored: true };
+  return { name: about.name, id, files, sha256: oneFile(files.map(([file]) => file)) ? about.sha256 : undefined };
+}
+
+/** The first of these that is undamaged; those before it are removed. */
+async function undamaged(ids: string[]): Promise<Opened | null> {
+  for (const id of ids) {
+    const opened = await stored(id);
+    if (opened) return opened;
+    await remove(id);
+  }
+  return null;
+}
+
+/** The stored model that is this one file, under the name that was asked for. */
+async function bySha256(sha256: string, name: string): Promise<Opened | null> {
+  const same = (await whole()).filter(({ about }) => about.sha256 === sha256 && about.files.length === 1);
+  const opened = await undamaged(same.map(({ id }) => id));
+  return opened && { ...opened, name };
+}
+
+/** A folder for a model that is to be stored: of this name, or of one like it where another model lies there. */
+async function free(name: string): Promise<string> {
+  const taken = new Set((await whole()).map(({ id }) => id));
+  for (let number = 2, id = name; ; number++) {
+    if (!taken.has(id)) return id;
+    id = `${name} (${number})`;
+  }
 }
 
 /** Whether the weights are one file, whose digest is theirs. */
@@ -73,25 +115,36 @@ const oneFile = (names: string[]): boolean => names.filter((name) => /\.(gguf|sa
 
 /** Downloads a single file into the storage, going on where an earlier attempt broke off. */
 export async function download(url: string, name: string, get: Fetch, signal: AbortSignal, tell: Tell, expected?: { bytes: number; sha256: string }): Promise<Opened> {
-  const kept = await stored(name);
-  if (kept) return kept;
-  const folder = await opfs.folder("models", name);
+  const same = expected && (await bySha256(expected.sha256, name));
+  if (same) return same;
+  const kept = (await whole()).filter(({ about }) => about.from?.url === url);
+  const id = await free(name);
+  const folder = await opfs.folder("models", id);
   const part = await opfs.readJson<Part>(folder, PART);
   const partial = part?.url === url ? await opfs.file(folder, name) : null;
   let have = partial?.size ?? 0;
 
-  let response = await request(get, url, have, signal);
-  const goesOn = response.status === 206 && (part?.etag ?? null) === response.headers.get("etag");
+  let response = await request(get, url, have, signal).catch((error: unknown) => {
+    if (kept.length === 0 || !(error instanceof Failed)) throw error;
+    throw new Failed(error.kind, `${error.message}. What it gave on an earlier visit is listed under "Kept in this browser"`);
+  });
+  const opened = expected ? null : await undamaged(kept.filter(({ about }) => answersWith(response, have, about)).map(({ id }) => id));
+  if (opened) {
+    await response.body?.cancel();
+    return opened;
+  }
+  const there = size(response, have);
+  const goesOn = response.status === 206 && (part?.version ?? null) === version(response) && (part?.total ?? there) === there;
   if (have > 0 && !goesOn) {
     await response.body?.cancel();
     have = 0;
     response = await request(get, url, 0, signal);
   }
-  const length = response.headers.get("content-length");
-  const total = expected?.bytes ?? (length ? have + Number(length) : goesOn ? (part?.total ?? null) : null);
+  const total = expected?.bytes ?? size(response, have);
   const digest = new Sha256();
   if (have > 0 && partial) await hash(partial, digest, tell);
-  const about: Part = { url, etag: response.headers.get("etag"), total };
+  const from = { url, version: version(response) };
+  const about: Part = { ...from, total };
   await opfs.write(folder, PART, JSON.stringify(about));
 
   const writer = await opfs.Writer.open(folder, name, have);
@@ -112,16 +165,36 @@ export async function download(url: string, name: string, get: Fetch, signal: Ab
   }
   const sha256 = digest.finish();
   if (expected && sha256 !== expected.sha256) {
-    await remove(name);
+    await remove(id);
     throw new Failed("network", `the download of ${name} is damaged (its checksum is wrong) and was removed: try again`);
   }
+  // Another address had the same file, or a visit before addresses were kept.
+  const twin = await bySha256(sha256, name);
+  if (twin?.id) {
+    await remove(id);
+    await change(twin.id, { from });
+    return twin;
+  }
   await opfs.remove(folder, PART);
-  const whole: About = { name, sha256, files: [{ name, bytes: have }] };
-  await opfs.write(folder, ABOUT, JSON.stringify(whole));
-  const opened = await stored(name);
-  if (!opened) throw new Failed("storage", `${name} could not be kept: the browser removed it`);
-  return opened;
+  const complete: About = { name, sha256, files: [{ name, bytes: have }], from };
+  await opfs.write(folder, ABOUT, JSON.stringify(complete));
+  const made = await stored(id);
+  if (!made) throw new Failed("storage", `${name} could not be kept: the browser removed it`);
+  return made;
 }
+
+/** How many bytes the whole file has, where the answer says so. */
+function size(response: Response, have: number): number | null {
+  const length = response.headers.get("content-length");
+  return length ? (response.status === 206 ? have : 0) + Number(length) : null;
+}
+
+/** What changes when the file at an address does, where the server lets the page read it. */
+const version = (response: Response): string | null => response.headers.get("etag") ?? response.headers.get("last-modified");
+
+/** Whether an answer is, by its size and version, the file that was stored. */
+const answersWith = (response: Response, have: number, { files, from }: About): boolean =>
+  files[0]?.bytes === size(response, have) && (from?.version ?? null) === version(response);
 
 async function request(get: Fetch, url: string, from: number, signal: AbortSignal): Promise<Response> {
   let response: Response;
@@ -177,22 +250,52 @@ export async function keep(files: File[], folder: string | undefined, signal: Ab
   const name = gguf?.name ?? folder ?? (named.length === 1 ? named[0]?.name : undefined) ?? "model";
   const wanted = gguf ? [gguf] : named.filter((file) => /\.(json|safetensors|jinja)$/i.test(file.name));
   const given: [string, Blob][] = (wanted.length > 0 ? wanted : named).map((file) => [file.name, file]);
-  const opened: Opened = { name, files: given, sha256: undefined, stored: false };
+  const opened: Opened = { name, files: given, sha256: undefined };
   if (wanted.length === 0) return opened;
+  let id: string | undefined;
   try {
-    await copy(name, wanted, signal, tell);
-    return (await stored(name)) ?? opened;
+    const twin = await sameAs(name, wanted, signal, tell);
+    if (twin) return twin;
+    id = await free(name);
+    await copy(id, name, wanted, signal, tell);
+    return (await stored(id)) ?? opened;
   } catch (error) {
     if (signal.aborted) throw error;
-    await remove(name).catch(() => {});
+    if (id) await remove(id).catch(() => {});
     const full = error instanceof DOMException && error.name === "QuotaExceededError";
     return { ...opened, notStoredBecause: full ? "the browser's storage has no room for it" : "the browser offers this page no storage" };
   }
 }
 
-async function copy(name: string, files: File[], signal: AbortSignal, tell: Tell): Promise<void> {
-  const folder = await opfs.folder("models", name);
-  await opfs.remove(folder, ABOUT);
+/** The stored model of this name with these files, byte for byte. */
+async function sameAs(name: string, files: File[], signal: AbortSignal, tell: Tell): Promise<Opened | null> {
+  for (const { id, about } of await whole()) {
+    const sizes = new Map(about.files.map((file) => [file.name, file.bytes]));
+    if (about.name !== name || sizes.size !== files.length || files.some((file) => sizes.get(file.name) !== file.size)) continue;
+    const kept = await undamaged([id]);
+    const total = files.reduce((sum, file) => sum + file.size, 0);
+    let done = 0;
+    const same = async (file: File, blob: Blob | undefined) => {
+      for (let at = 0; blob && at < file.size; at += PIECE) {
+        signal.throwIfAborted();
+        const [a, b] = await Promise.all([file, blob].map(async (it) => new Uint8Array(await it.slice(at, at + PIECE).arrayBuffer())));
+        if (a!.some((byte, index) => byte !== b![index])) return false;
+        done += a!.length;
+        tell({ event: "progress", what: "hash", done, total });
+      }
+      return blob !== undefined;
+    };
+    let all = kept !== null;
+    for (const file of files) all &&= await same(file, kept?.files.find(([name]) => name === file.name)?.[1]);
+    if (all) return kept;
+  }
+  return null;
+}
+
+async function copy(id: string, name: string, files: File[], signal: AbortSignal, tell: Tell): Promise<void> {
+  // What a download or a copy left there that never became whole is not of this model.
+  await remove(id);
+  const folder = await opfs.folder("models", id);
   const total = files.reduce((sum, file) => sum + file.size, 0);
   let done = 0;
   let sha256 = "";
@@ -218,9 +321,9 @@ async function copy(name: string, files: File[], signal: AbortSignal, tell: Tell
   await opfs.write(folder, ABOUT, JSON.stringify(about));
 }
 
-/** Corrects the digest of a model whose weights are several files. */
-export async function setDigest(name: string, sha256: string): Promise<void> {
-  const folder = await opfs.folder("models", name);
+/** Corrects what is known about a stored model: the digest, where its weights are several files. */
+export async function change(id: string, what: Partial<About>): Promise<void> {
+  const folder = await opfs.folder("models", id);
   const about = await opfs.readJson<About>(folder, ABOUT);
-  if (about && about.sha256 !== sha256) await opfs.write(folder, ABOUT, JSON.stringify({ ...about, sha256 }));
+  if (about) await opfs.write(folder, ABOUT, JSON.stringify({ ...about, ...what }));
 }

@@ -28,9 +28,9 @@ const handlers: Handlers = {
   open_device: async ({ device }) => (await session()).open_device(device),
   open_model: openModel,
   storage,
-  remove_model: async ({ name }) => {
+  remove_model: async ({ id }) => {
     await holdStorage();
-    await models.remove(name);
+    await models.remove(id);
     return storage();
   },
   remove_run: async ({ id }) => {
@@ -105,10 +105,11 @@ async function fetchModel(source: ModelSource, signal: AbortSignal): Promise<mod
     case "files":
       return models.keep(source.files, source.folder, signal, event);
     case "stored": {
-      const stored = await models.stored(source.name);
+      const stored = await models.stored(source.id);
       if (stored) return stored;
-      await models.remove(source.name);
-      throw new Failed("storage", `${source.name} was damaged or removed from the browser's storage: load it again`);
+      const named = (await models.list()).find(({ id }) => id === source.id)?.name ?? source.id;
+      await models.remove(source.id);
+      throw new Failed("storage", `${named} was damaged or removed from the browser's storage: load it again`);
     }
   }
 }
@@ -117,8 +118,8 @@ async function use(opened: models.Opened): Promise<ModelInfo> {
   const engine = await session();
   try {
     const info = (await engine.open_model(opened.name, opened.files, opened.sha256)) as ModelInfo;
-    if (opened.stored && !opened.sha256) await models.setDigest(opened.name, info.sha256);
-    model = { ...info, stored: opened.stored };
+    if (opened.id && !opened.sha256) await models.change(opened.id, { sha256: info.sha256 });
+    model = { ...info, stored: opened.id ?? null };
     if (opened.notStoredBecause) model.not_stored_because = opened.notStoredBecause;
     rows.clear();
     return model;
@@ -126,7 +127,7 @@ async function use(opened: models.Opened): Promise<ModelInfo> {
     model = null;
     rows.clear();
     // What cannot be used is not worth its room.
-    if (opened.stored && failure(error).kind === "input") await models.remove(opened.name);
+    if (opened.id && failure(error).kind === "input") await models.remove(opened.id);
     throw error;
   }
 }
@@ -150,7 +151,7 @@ async function continueRun({ id }: { id: string }): Promise<Methods["continue_ru
   const run = await runs.load(id);
   if (model?.sha256 !== run.about.model_sha256) {
     const known = (await models.list()).find((stored) => stored.sha256 === run.about.model_sha256);
-    const stored = known && (await models.stored(known.name));
+    const stored = known && (await models.stored(known.id));
     if (!stored) throw new Failed("input", `the run is of ${run.about.model}, which is not in the browser's storage: open it first`);
     await use(stored);
   }

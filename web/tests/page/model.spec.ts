@@ -1,11 +1,28 @@
 /** Flow 1: a model from files, a drop, an address; kept, opened again offline, freed; bad ones refused. */
+import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Page } from "@playwright/test";
 import { engine, expect, open, openTiny, openTinyOnCpu, pick, test, useCpu } from "./watched.ts";
 import { folder, gguf, type Upload } from "../tiny.ts";
+
+const digest = (file: Buffer) => createHash("sha256").update(file).digest("hex");
+
+/** The same model with other weights: as large, and named the same. */
+const retrained = (file: Buffer) => {
+  const other = Buffer.from(file);
+  other.subarray(-64).fill(0);
+  return other;
+};
+
+/** The SHA-256 of the model that is open, once one is. */
+const shownDigest = async (page: Page): Promise<string> => {
+  await expect(page.locator("#model-card")).toBeVisible();
+  return (await page.locator("#model-card code").getAttribute("title")) ?? "";
+};
 
 test("files of a folder are chosen, described, and kept for the next visit, which is offline", async ({ page, context }) => {
   await openTiny(page);
@@ -48,6 +65,37 @@ test("a folder is dropped", async ({ page }) => {
   }
   await expect(page.locator("#model-card")).toContainText("qwen2");
   await expect(page.locator("#model-card")).toContainText("my-model");
+});
+
+test("files of one name are the model that they are, and the same files are stored once", async ({ page }) => {
+  await open(page);
+  await useCpu(page);
+  const [one, two] = [gguf(), { ...gguf(), buffer: retrained(gguf().buffer) }];
+  for (const { files, stored } of [
+    { files: one, stored: 1 },
+    { files: two, stored: 2 },
+    { files: one, stored: 2 },
+  ]) {
+    const other = page.getByRole("button", { name: "Use another model" });
+    if (await other.isVisible()) await other.click();
+    await page.locator("#model-files").setInputFiles([files]);
+    expect(await shownDigest(page)).toBe(digest(files.buffer));
+    await expect(page.locator("#storage-list").getByRole("listitem")).toHaveCount(stored);
+  }
+});
+
+test("the sample is the sample, whatever file of its name was dropped before", async ({ page }) => {
+  const name = "SmolLM2-135M-Instruct.Q4_1.gguf";
+  await open(page);
+  await useCpu(page);
+  await page.locator("#model-files").setInputFiles([gguf(name)]);
+  await expect(page.locator("#model-card h3")).toHaveText(name);
+  await expect(page.locator("#model-card")).toContainText("2 of width 32");
+  await page.getByRole("button", { name: "Use another model" }).click();
+  await page.getByRole("button", { name: "Load SmolLM2" }).click();
+  await expect(page.locator("#model-card")).toContainText("30 of width 576", { timeout: 60_000 });
+  expect(await shownDigest(page)).toMatch(/^b179c952/);
+  await expect(page.locator("#storage-list").getByRole("listitem")).toHaveCount(2);
 });
 
 test("the page is there before the engine is", async ({ page, context }) => {
@@ -118,6 +166,8 @@ test.describe("from an address", () => {
   let server: Server;
   let origin: string;
   let asked: { url: string | undefined; range: string | undefined; headers: NodeJS.Dict<string | string[]> }[];
+  /** What lies at an address: the file, and what the server says of its version. */
+  let files: Record<string, { file: Buffer; etag?: string }>;
   /** Bytes after which the server waits for ever, once. */
   let stallsAt: number | null;
   let damaged: boolean;
@@ -126,15 +176,17 @@ test.describe("from an address", () => {
     asked = [];
     stallsAt = null;
     damaged = false;
-    const file = gguf().buffer;
+    files = { "/models/tiny.gguf": { file: gguf().buffer, etag: '"one"' } };
     server = createServer((request, response) => {
       const range = request.headers.range;
       asked.push({ url: request.url, range, headers: request.headers });
       const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
-      if (request.url !== "/models/tiny.gguf") {
+      const found = files[request.url ?? ""];
+      if (!found) {
         response.writeHead(404, { "Access-Control-Allow-Origin": "*" }).end();
         return;
       }
+      const { file, etag } = found;
       const body = Buffer.from(file.subarray(from));
       if (damaged) body.fill(0);
       response.writeHead(range ? 206 : 200, {
@@ -143,7 +195,7 @@ test.describe("from an address", () => {
         "Access-Control-Expose-Headers": "Content-Range, ETag, Accept-Ranges",
         "Accept-Ranges": "bytes",
         "Content-Length": body.length,
-        ETag: '"one"',
+        ...(etag ? { ETag: etag } : {}),
         ...(range ? { "Content-Range": `bytes ${from}-${file.length - 1}/${file.length}` } : {}),
       });
       if (stallsAt !== null) {
@@ -198,6 +250,84 @@ test.describe("from an address", () => {
     damaged = false;
     await page.getByRole("button", { name: "Fetch" }).click();
     await expect(page.locator("#model-card")).toContainText("tiny.gguf");
+  });
+
+  /** Fetches what lies at a path of the server; the SHA-256 that the page shows of it. */
+  const fetchFrom = async (page: Page, path: string) => {
+    const other = page.getByRole("button", { name: "Use another model" });
+    if (await other.isVisible()) await other.click();
+    await page.getByLabel("From an address").fill(origin + path);
+    await page.getByRole("button", { name: "Fetch" }).click();
+    return shownDigest(page);
+  };
+
+  test("two addresses with one file name are two models, and each address has its own", async ({ page, watch }) => {
+    watch.allowed.add(origin);
+    const [one, two] = [gguf().buffer, retrained(gguf().buffer)];
+    files = { "/mine/tiny.gguf": { file: one }, "/theirs/tiny.gguf": { file: two } };
+    await open(page);
+    await useCpu(page);
+    expect(await fetchFrom(page, "/mine/tiny.gguf")).toBe(digest(one));
+    expect(await fetchFrom(page, "/theirs/tiny.gguf")).toBe(digest(two));
+    // The list tells them apart, by eye and for a screen reader.
+    await page.locator("#storage > summary").click();
+    const kept = page.locator("#storage-list");
+    for (const file of [one, two]) await expect(kept).toContainText(`SHA-256 ${digest(file).slice(0, 8)}…`);
+    await kept.getByRole("button", { name: `Open tiny.gguf, SHA-256 ${digest(one).slice(0, 8)}…` }).click();
+    await expect.poll(() => shownDigest(page)).toBe(digest(one));
+    // What was stored from an address is known by it again: the server is asked, and nothing new is stored.
+    expect(await fetchFrom(page, "/theirs/tiny.gguf")).toBe(digest(two));
+    expect(await fetchFrom(page, "/mine/tiny.gguf")).toBe(digest(one));
+    await expect(kept.getByRole("listitem")).toHaveCount(2);
+  });
+
+  test("an address whose file has changed gives the new file", async ({ page, watch }) => {
+    watch.allowed.add(origin);
+    const [one, two] = [gguf().buffer, retrained(gguf().buffer)];
+    const longer = Buffer.concat([two, Buffer.alloc(32)]);
+    await open(page);
+    await useCpu(page);
+    expect(await fetchFrom(page, "/models/tiny.gguf")).toBe(digest(one));
+    files["/models/tiny.gguf"] = { file: two, etag: '"two"' };
+    expect(await fetchFrom(page, "/models/tiny.gguf")).toBe(digest(two));
+    // Without a version the size tells.
+    files["/models/tiny.gguf"] = { file: longer };
+    expect(await fetchFrom(page, "/models/tiny.gguf")).toBe(digest(longer));
+    // And where no answer comes, the page says where the earlier one lies.
+    watch.expected.push(/ERR_/);
+    await page.getByRole("button", { name: "Use another model" }).click();
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    await page.getByRole("button", { name: "Fetch" }).click();
+    await expect(page.locator("#model-notice").getByRole("alert")).toContainText('is listed under "Kept in this browser"');
+  });
+
+  test("a model of a visit before addresses were kept is known by its hash, and opens", async ({ page, watch }) => {
+    watch.allowed.add(origin);
+    await open(page);
+    await useCpu(page);
+    const { name, buffer } = gguf();
+    await page.evaluate(
+      async ({ base64, sha256, name }) => {
+        const models = await (await navigator.storage.getDirectory()).getDirectoryHandle("models", { create: true });
+        const folder = await models.getDirectoryHandle("tiny%2Egguf", { create: true });
+        const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+        const about = JSON.stringify({ name, sha256, files: [{ name, bytes: bytes.length }] });
+        for (const [file, contents] of [["tiny%2Egguf", bytes], ["about%2Ejson", about]] as const) {
+          const writer = await (await folder.getFileHandle(file, { create: true })).createWritable();
+          await writer.write(contents);
+          await writer.close();
+        }
+      },
+      { base64: buffer.toString("base64"), sha256: digest(buffer), name },
+    );
+    await page.reload();
+    await page.locator("#storage > summary").click();
+    await page.locator("#storage-list").getByRole("button", { name: "Open tiny.gguf" }).click();
+    expect(await shownDigest(page)).toBe(digest(buffer));
+    // Its address is learnt: the file is fetched once, found to be the same, and known from then on.
+    expect(await fetchFrom(page, "/models/tiny.gguf")).toBe(digest(buffer));
+    await expect(page.locator("#storage-list").getByRole("listitem")).toHaveCount(1);
   });
 
   test("an address without a model is refused", async ({ page, watch }) => {

@@ -56,7 +56,7 @@ export const model: ModelInfo = {
   has_chat_template: true,
   pooling: null,
   normalize: false,
-  stored: true,
+  stored: "scripted.gguf",
 };
 
 export const storedRun: StoredRun = { id: "one", model: model.name, model_sha256: model.sha256, step: 50, steps: 146, saved_at: 0, bytes: 58_600_000, settings };
@@ -82,7 +82,7 @@ const report = { format: "prompt/completion", rows: 584, samples: 584, untrained
 const USUAL: Script = {
   open_device: [{ answer: { kind: "gpu", name: "Scripted GPU", backend: "WebGPU", reason: "The browser offers it.", software: false } }],
   open_model: [{ answer: model }],
-  storage: [{ answer: { models: [{ name: model.name, bytes: model.bytes, sha256: model.sha256 }], runs: [], usage: 101e6, quota: 2.1e9, persisted: false } }],
+  storage: [{ answer: { models: [{ id: model.name, name: model.name, bytes: model.bytes, sha256: model.sha256 }], runs: [], usage: 101e6, quota: 2.1e9, persisted: false } }],
   read_data: [{ answer: { file: "rows", ...report } }],
   clear_data: [{ answer: null }],
   preview: [{ answer: preview }],

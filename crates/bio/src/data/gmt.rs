@@ -1,6 +1,6 @@
 //! Gene sets: GMT files (name, description, genes), and the complexes of CORUM.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::error::{BioError, Result, read_text};
@@ -33,16 +33,28 @@ impl GeneSets {
     pub fn read_gmt(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
         let text = read_text(path)?;
         let mut found = Self::default();
+        let mut named: HashMap<&str, usize> = HashMap::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let place = format!("line {}", index + 1);
+            if line.starts_with('#') {
+                found.notes.push(format!("{place} begins with # and is left out as a comment"));
+                continue;
+            }
             let cells: Vec<&str> = line.trim_end_matches(['\r', '\t']).split('\t').collect();
-            if index == 0 && cells.len() == 1 {
+            if named.is_empty() && cells.len() == 1 {
                 return Err(BioError::file(
                     path,
-                    "line 1 has no tabs: expected GMT, name, description and genes between tabs",
+                    format!("{place} has no tabs: expected GMT, name, description and genes between tabs"),
+                ));
+            }
+            if let Some(first) = named.insert(cells[0], index + 1) {
+                found.notes.push(format!(
+                    "{place}, {}: a set of this name stands on line {first}, too; each is taken as a set of its own",
+                    cells[0]
                 ));
             }
             let words = cells.iter().skip(2).copied().filter(|word| !word.trim().is_empty());
-            found.add(cells[0], &format!("line {}", index + 1), words, resolver);
+            found.add(cells[0], &place, words, resolver);
         }
         found.checked(path)
     }
@@ -96,6 +108,13 @@ impl GeneSets {
             .collect();
         if !lost.is_empty() {
             self.notes.push(format!("{place}, {name}: no gene for {}", lost.join(", ")));
+        }
+        if !mapping.missing.is_empty() {
+            self.notes.push(format!("{place}, {name}: missing values left out: {}", mapping.missing.join(", ")));
+        }
+        if !mapping.duplicates.is_empty() {
+            let twice: Vec<&str> = mapping.duplicates.iter().map(|(word, _)| word.as_str()).collect();
+            self.notes.push(format!("{place}, {name}: of genes that are there already: {}", twice.join(", ")));
         }
         if genes.is_empty() {
             self.notes.push(format!("{place}, {name}: an empty set, left out"));

@@ -4,7 +4,8 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use hdf5_pure::{AttrValue, DType, File, Group};
+use half::f16;
+use hdf5_pure::{AttrValue, DType, Dataset, Datatype, DatatypeByteOrder, File, Group};
 
 use crate::error::{BioError, Result, cannot_read};
 
@@ -84,6 +85,32 @@ impl H5ad {
         self.file.group(place).map_err(|error| damaged(&self.path, error))
     }
 
+    /// A data set, if its compression is one that can be undone.
+    fn dataset(&self, place: &str) -> Result<Dataset> {
+        let data = self.file.dataset(place).map_err(|error| damaged(&self.path, error))?;
+        let foreign = data.filter_pipeline().into_iter().find_map(|filter| Some((filter.id, filter_name(filter.id)?)));
+        if let Some((id, name)) = foreign {
+            return Err(self.problem(format!(
+                "{place} is compressed with {name} (HDF5 filter {id}), expected gzip, lzf or none: write the file again, in Python: import anndata, hdf5plugin; anndata.read_h5ad(\"in.h5ad\").write_h5ad(\"out.h5ad\", compression=\"gzip\")"
+            )));
+        }
+        Ok(data)
+    }
+
+    /// So many rows of a data set of numbers.
+    fn numbers(&self, data: &Dataset, from: u64, count: u64) -> Result<Vec<f32>> {
+        let problem = |error| damaged(&self.path, error);
+        let Datatype::FloatingPoint { size: 2, byte_order, .. } = data.datatype().map_err(problem)? else {
+            return data.read_f32_rows(from, count).map_err(problem);
+        };
+        let raw = data.read_raw_rows(from, count).map_err(problem)?;
+        let number = |pair: &[u8]| match byte_order {
+            DatatypeByteOrder::BigEndian => f16::from_be_bytes([pair[0], pair[1]]),
+            _ => f16::from_le_bytes([pair[0], pair[1]]),
+        };
+        Ok(raw.chunks_exact(2).map(|pair| number(pair).to_f32()).collect())
+    }
+
     /// Whether there is such a group or data set.
     pub fn has(&self, place: &str) -> bool {
         self.file.dataset(place).is_ok() || self.file.group(place).is_ok()
@@ -111,7 +138,7 @@ impl H5ad {
         self.column(frame, &name)
     }
 
-    /// A column as text; categories by their names.
+    /// A column as text; categories by their names. What has no value is empty.
     ///
     /// # Errors
     /// No such column; the message names those that there are.
@@ -128,26 +155,43 @@ impl H5ad {
         // Before anndata 0.7.? categories lay in a group beside their codes.
         let legacy = format!("{frame}/__categories/{name}");
         if self.file.dataset(&legacy).is_ok() {
-            let categories = self.text(&legacy)?;
-            return Ok(codes.iter().map(|code| named(&categories, code.parse().unwrap_or(-1))).collect());
+            let codes: Vec<i64> = codes.iter().map(|code| code.parse().unwrap_or(i64::MAX)).collect();
+            return self.named(&place, &self.text(&legacy)?, &codes);
         }
         Ok(codes)
     }
 
     fn categories(&self, group: &Group, place: &str) -> Result<Vec<String>> {
         let problem = |error| damaged(&self.path, error);
-        // anndata 0.12 may write text with a mask of missing values.
+        // anndata 0.12 may write text and whole numbers with a mask of missing values.
         if group.dataset("categories").is_err() {
-            return self.text(&format!("{place}/values"));
+            let mut values = self.text(&format!("{place}/values"))?;
+            let mask = group.dataset("mask").and_then(|mask| mask.read_u8()).map_err(problem)?;
+            values.iter_mut().zip(mask).filter(|(_, missing)| *missing != 0).for_each(|(value, _)| value.clear());
+            return Ok(values);
         }
         let categories = self.text(&format!("{place}/categories"))?;
-        let codes = group.dataset("codes").and_then(|codes| codes.read_i64()).map_err(problem)?;
-        Ok(codes.iter().map(|code| named(&categories, *code)).collect())
+        let codes = self.dataset(&format!("{place}/codes"))?.read_i64().map_err(problem)?;
+        self.named(place, &categories, &codes)
+    }
+
+    /// Categories by their codes; -1 says that there is none.
+    fn named(&self, place: &str, categories: &[String], codes: &[i64]) -> Result<Vec<String>> {
+        let name = |code: &i64| match usize::try_from(*code) {
+            Err(_) => Ok(String::new()),
+            Ok(index) => categories.get(index).cloned().ok_or_else(|| {
+                self.problem(format!(
+                    "{place}: code {code} of {} categories; the file is damaged, write it again",
+                    categories.len()
+                ))
+            }),
+        };
+        codes.iter().map(name).collect()
     }
 
     fn text(&self, place: &str) -> Result<Vec<String>> {
         let problem = |error| damaged(&self.path, error);
-        let data = self.file.dataset(place).map_err(problem)?;
+        let data = self.dataset(place)?;
         match data.dtype().map_err(problem)? {
             DType::F32 | DType::F64 => Ok(data.read_f64().map_err(problem)?.iter().map(ToString::to_string).collect()),
             DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => {
@@ -236,12 +280,11 @@ impl H5ad {
     }
 
     fn dense_rows(&self, matrix: &Matrix, visit: Visit<'_>) -> Result<()> {
-        let problem = |error| damaged(&self.path, error);
-        let data = self.file.dataset(&matrix.place).map_err(problem)?;
+        let data = self.dataset(&matrix.place)?;
         let block = (BLOCK / matrix.columns.max(1)).max(1);
         for start in (0..matrix.rows).step_by(block) {
             let count = block.min(matrix.rows - start);
-            let values = data.read_f32_rows(start as u64, count as u64).map_err(problem)?;
+            let values = self.numbers(&data, start as u64, count as u64)?;
             for (offset, row) in values.chunks(matrix.columns.max(1)).enumerate() {
                 let cells: Vec<(u32, f32)> = row
                     .iter()
@@ -258,7 +301,7 @@ impl H5ad {
     /// Rows of a CSR matrix, columns of a CSC one.
     fn compressed(&self, matrix: &Matrix, majors: usize, minors: usize, visit: Visit<'_>) -> Result<()> {
         let problem = |error| damaged(&self.path, error);
-        let part = |name: &str| self.file.dataset(&format!("{}/{name}", matrix.place)).map_err(problem);
+        let part = |name: &str| self.dataset(&format!("{}/{name}", matrix.place));
         let (data, indices) = (part("data")?, part("indices")?);
         let bounds = part("indptr")?.read_i64().map_err(problem)?;
         let stored = data.shape().map_err(problem)?.first().map_or(0, |n| *n as i64);
@@ -282,10 +325,7 @@ impl H5ad {
             let (values, minor) = if count == 0 {
                 (Vec::new(), Vec::new())
             } else {
-                (
-                    data.read_f32_rows(from, count).map_err(problem)?,
-                    indices.read_i64_rows(from, count).map_err(problem)?,
-                )
+                (self.numbers(&data, from, count)?, indices.read_i64_rows(from, count).map_err(problem)?)
             };
             for major in first..end {
                 let range = (bounds[major] - bounds[first]) as usize..(bounds[major + 1] - bounds[first]) as usize;
@@ -309,8 +349,64 @@ impl H5ad {
     }
 }
 
-fn named(categories: &[String], code: i64) -> String {
-    usize::try_from(code).ok().and_then(|code| categories.get(code)).cloned().unwrap_or_default()
+/// What a matrix's numbers look like, gathered while its rows are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    whole: bool,
+    least: f32,
+    most: f32,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self { whole: true, least: 0.0, most: 0.0 }
+    }
+}
+
+impl Scale {
+    /// Takes a row's numbers into account.
+    pub(crate) fn see(&mut self, cells: &[(u32, f32)]) {
+        for (_, value) in cells {
+            self.whole &= value.fract() == 0.0;
+            self.least = self.least.min(*value);
+            self.most = self.most.max(*value);
+        }
+    }
+
+    /// What is not as logarithms of normalised counts are, where something is not.
+    pub(crate) fn note(&self, place: &str) -> Option<String> {
+        // The logarithm of a count of a million is 14, to base 2 it is 20.
+        const LARGEST_LOG: f32 = 30.0;
+        let found = if self.least < 0.0 {
+            format!("negative numbers, down to {}: scaled values", self.least)
+        } else if self.whole && self.most > 0.0 {
+            format!("whole numbers alone, up to {}: raw counts", self.most)
+        } else if self.most > LARGEST_LOG {
+            format!("numbers up to {}: no logarithms", self.most)
+        } else {
+            return None;
+        };
+        Some(format!(
+            "{place} holds {found}, it seems; log-normalised expression is expected (scanpy: sc.pp.normalize_total, sc.pp.log1p), and the measures mean something else without it"
+        ))
+    }
+}
+
+/// Filters that compress and cannot be undone here. HDF5's own and lzf can.
+fn filter_name(id: u16) -> Option<&'static str> {
+    match id {
+        1 | 2 | 3 | 6 | 32_000 => None,
+        4 => Some("szip"),
+        5 => Some("n-bit packing"),
+        307 => Some("bzip2"),
+        32_001 => Some("blosc"),
+        32_004 => Some("lz4"),
+        32_008 => Some("bitshuffle"),
+        32_013 => Some("zfp"),
+        32_015 => Some("zstd"),
+        32_026 => Some("blosc2"),
+        _ => Some("a filter that is not HDF5's own"),
+    }
 }
 
 fn damaged(path: &Path, error: hdf5_pure::Error) -> BioError {

@@ -29,8 +29,9 @@ impl Pairs {
     /// Reads a table: two columns of genes and, if there is a third, a label 1 or 0.
     pub fn read(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
         let table = Table::read(path)?;
+        let mut found = Self { notes: table.note().into_iter().collect(), ..Self::default() };
         let mut rows = table.rows.as_slice();
-        if let Some(((_, first), rest)) = rows.split_first() {
+        if let Some(((line, first), rest)) = rows.split_first() {
             let gene = |cell: Option<&String>| {
                 cell.is_some_and(|cell| !matches!(resolver.resolve(cell), Resolved::Unmapped(_)))
             };
@@ -38,6 +39,7 @@ impl Pairs {
                 is_header(cell) || cell.to_lowercase().contains("gene") || cell.eq_ignore_ascii_case("label")
             });
             if named || !(gene(first.first()) || gene(first.get(1))) {
+                found.notes.push(format!("line {line} was taken for a header: {}", first.join(" ")));
                 rows = rest;
             }
         }
@@ -48,7 +50,7 @@ impl Pairs {
             ));
         }
         let mut labels: BTreeMap<Pair, BTreeSet<bool>> = BTreeMap::new();
-        let (mut unknown, mut selves, mut twice) = (Vec::new(), Vec::new(), 0);
+        let (mut unknown, mut missing, mut selves, mut twice) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for (line, row) in rows {
             let [a, b, ..] = row.as_slice() else {
                 return Err(BioError::file(
@@ -63,6 +65,10 @@ impl Pairs {
                     return Err(BioError::file(path, format!("line {line}: label '{other}', expected 1 or 0")));
                 }
             };
+            if resolver.is_missing(a) || resolver.is_missing(b) {
+                missing.push(format!("line {line} ({a}, {b})"));
+                continue;
+            }
             match (resolver.gene(a), resolver.gene(b)) {
                 (Some(x), Some(y)) if x == y => selves.push(format!("line {line} ({a}, {b})")),
                 (Some(x), Some(y)) => {
@@ -75,7 +81,6 @@ impl Pairs {
                 }
             }
         }
-        let mut found = Self::default();
         let mut contradicting = Vec::new();
         for (pair, labels) in labels {
             match (labels.contains(&true), labels.contains(&false)) {
@@ -90,6 +95,7 @@ impl Pairs {
             contradicting.iter().map(|(a, b)| format!("{} {}", symbol(*a), symbol(*b))).collect();
         found.note(&contradicting, "pairs labelled both 1 and 0 left out");
         found.note(&unknown, "pairs left out for a gene that is not known or not clear");
+        found.note(&missing, "pairs left out for a missing value (--keep-na takes NA, NaN and the like for names)");
         if twice > 0 {
             found.notes.push(format!("{twice} repeated pairs counted once"));
         }

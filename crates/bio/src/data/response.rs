@@ -6,7 +6,7 @@ use std::path::Path;
 use nalgebra::DMatrix;
 
 use super::genome::GeneId;
-use super::h5ad::H5ad;
+use super::h5ad::{H5ad, Scale};
 use super::table::Table;
 use crate::error::{BioError, Result};
 use crate::genes::resolver::{Mapping, Resolver};
@@ -51,7 +51,7 @@ impl Response {
             other => other,
         })?;
         let mut notes = Vec::new();
-        let kept = Self::cell_type(&file, cell_type, conditions.len(), &mut notes)?;
+        let kept = Self::cell_type(&file, resolver, cell_type, conditions.len(), &mut notes)?;
         let matrix = file.matrix("X")?;
         if matrix.rows != conditions.len() {
             return Err(file.problem(format!(
@@ -71,18 +71,28 @@ impl Response {
                 readouts.len()
             )));
         }
+        let is_control = |name: &str| ["ctrl", "control", "ctrl+ctrl"].contains(&name.to_lowercase().as_str());
         let mut groups: BTreeMap<&str, (usize, Vec<f64>)> = BTreeMap::new();
+        let mut unnamed: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut scale = Scale::default();
         file.rows(&matrix, |row, cells| {
             if !kept[row] {
                 return;
             }
-            let (count, sums) = groups.entry(conditions[row].trim()).or_insert_with(|| (0, vec![0.0; matrix.columns]));
+            scale.see(cells);
+            let name = conditions[row].trim();
+            if resolver.is_missing(name) {
+                *unnamed.entry(name).or_default() += 1;
+                return;
+            }
+            // Controls are one group in whatever words.
+            let name = if is_control(name) { "ctrl" } else { name };
+            let (count, sums) = groups.entry(name).or_insert_with(|| (0, vec![0.0; matrix.columns]));
             *count += 1;
             for (column, value) in cells {
                 sums[*column as usize] += f64::from(*value);
             }
         })?;
-        let is_control = |name: &str| ["ctrl", "control", "ctrl+ctrl"].contains(&name.to_lowercase().as_str());
         let control = groups.iter().find(|(name, _)| is_control(name));
         let Some((_, (control_cells, control))) = control else {
             let some: Vec<&str> = groups.keys().take(5).copied().collect();
@@ -113,6 +123,15 @@ impl Response {
             found.len(),
             readouts.len()
         ));
+        notes.extend(scale.note("X"));
+        if !unnamed.is_empty() {
+            let words = unnamed.keys().map(|word| if word.is_empty() { "(empty)" } else { word });
+            notes.push(format!(
+                "{} cells without a condition left out: obs.condition is {}",
+                unnamed.values().sum::<usize>(),
+                words.collect::<Vec<_>>().join(", ")
+            ));
+        }
         if !few.is_empty() {
             notes.push(format!(
                 "{} conditions with fewer than {FEWEST_CELLS} cells left out: {}",
@@ -133,15 +152,29 @@ impl Response {
     }
 
     /// Which cells to use: those of one type, the commonest unless one is named.
-    fn cell_type(file: &H5ad, wanted: Option<&str>, cells: usize, notes: &mut Vec<String>) -> Result<Vec<bool>> {
+    fn cell_type(
+        file: &H5ad,
+        resolver: &Resolver<'_>,
+        wanted: Option<&str>,
+        cells: usize,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<bool>> {
         let types = match (file.column("obs", "cell_type"), wanted) {
             (Ok(types), _) => types,
             (Err(error), Some(_)) => return Err(error),
             (Err(_), None) => return Ok(vec![true; cells]),
         };
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for kind in &types {
+        for kind in types.iter().filter(|kind| !resolver.is_missing(kind)) {
             *counts.entry(kind).or_default() += 1;
+        }
+        let typed: usize = counts.values().sum();
+        if typed == 0 && wanted.is_none() {
+            notes.push("obs.cell_type is empty: all cells are taken".to_owned());
+            return Ok(vec![true; cells]);
+        }
+        if typed < types.len() {
+            notes.push(format!("{} cells without a cell type left out", types.len() - typed));
         }
         let commonest = counts.iter().max_by_key(|(_, count)| **count).map_or("", |(kind, _)| *kind);
         let chosen = wanted.unwrap_or(commonest);
@@ -152,7 +185,7 @@ impl Response {
         if counts.len() > 1 {
             notes.push(format!(
                 "cells of type {chosen} alone; {} cells of {} other types left out",
-                types.len() - counts[chosen],
+                typed - counts[chosen],
                 counts.len() - 1
             ));
         }

@@ -1,14 +1,18 @@
 //! Delimited text: comma, tab or semicolon, told by the first line.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::error::{BioError, Result, read_text};
+use crate::genes::resolver::says_missing;
 
 /// A file's cells, with the line each row began on (from 1).
 #[derive(Debug)]
 pub struct Table {
     /// Rows of cells, blank lines and `#` comments left out.
     pub rows: Vec<(usize, Vec<String>)>,
+    /// How many lines were left out for a `#` at their beginning.
+    pub comments: usize,
 }
 
 impl Table {
@@ -20,10 +24,21 @@ impl Table {
 
     /// Parses text; rows may differ in length.
     pub fn parse(text: &str, delimiter: u8) -> std::result::Result<Self, String> {
+        // A spreadsheet's #N/A is a cell, not a comment.
+        let is_comment = |line: &str| {
+            line.starts_with('#') && !says_missing(line.split(char::from(delimiter)).next().unwrap_or_default().trim())
+        };
+        let comments = text.lines().filter(|line| is_comment(line)).count();
+        let text = if comments == 0 {
+            Cow::Borrowed(text)
+        } else {
+            // Empty in their place, so that lines keep their numbers.
+            let kept: Vec<&str> = text.lines().map(|line| if is_comment(line) { "" } else { line }).collect();
+            Cow::Owned(kept.join("\n"))
+        };
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
-            .comment(Some(b'#'))
             .delimiter(delimiter)
             .trim(csv::Trim::All)
             .from_reader(text.as_bytes());
@@ -36,7 +51,12 @@ impl Table {
                 rows.push((line, cells));
             }
         }
-        Ok(Self { rows })
+        Ok(Self { rows, comments })
+    }
+
+    /// What was left out, in words, where something was.
+    pub fn note(&self) -> Option<String> {
+        (self.comments > 0).then(|| format!("lines left out as comments, because they begin with #: {}", self.comments))
     }
 }
 

@@ -10,12 +10,14 @@ use super::resolver::{Resolved, Resolver};
 /// A list as it was read.
 #[derive(Debug)]
 pub struct GeneList {
-    /// The words, in order.
+    /// The words, in order; an empty cell of a table is an empty word.
     pub words: Vec<String>,
     /// The header line, if the first line was taken for one.
     pub header: Option<String>,
     /// Which column was read, from 1, where there are several.
     pub column: Option<usize>,
+    /// What else of the file is no word, one line each.
+    pub notes: Vec<String>,
 }
 
 /// Headers that name a column of genes, in the order they are preferred.
@@ -61,23 +63,35 @@ impl GeneList {
         // Without a header that says so, the column with the most genes in its first rows.
         let column = named.unwrap_or_else(|| {
             let width = table.rows.iter().take(50).map(|(_, row)| row.len()).max().unwrap_or(1);
+            // A name counts twice: a rank or a count may be an Entrez id, too.
+            let weight = |cell: &String| if cell.bytes().all(|byte| byte.is_ascii_digit()) { 1 } else { 2 };
             let genes = |column: usize| {
                 let cells = table.rows.iter().take(50).filter_map(|(_, row)| row.get(column));
-                cells.filter(|cell| is_gene(cell)).count()
+                cells.filter(|cell| is_gene(cell)).map(weight).sum::<usize>()
             };
             (0..width).rev().max_by_key(|column| genes(*column)).unwrap_or(0)
         });
+        let mut notes: Vec<String> = table.note().into_iter().collect();
+        if let ([(line, row)], false) = (table.rows.as_slice(), headed)
+            && row.iter().filter(|cell| is_gene(cell)).count() > 1
+        {
+            notes.push(format!("line {line} is the only one, and each of its {} cells is taken for a gene", row.len()));
+            return Ok(Self { words: row.clone(), header: None, column: None, notes });
+        }
+        let body = &table.rows[usize::from(headed)..];
         let several = table.rows.iter().any(|(_, row)| row.len() > 1);
-        let words: Vec<String> = table
-            .rows
-            .iter()
-            .skip(usize::from(headed))
-            .map(|(_, row)| row.get(column).cloned().unwrap_or_default())
-            .filter(|word| !word.is_empty())
-            .collect();
+        // In a list, not a table, a second word on a line is nobody's column.
+        if body.iter().filter(|(_, row)| row.len() == 1).count() * 2 > body.len() {
+            for (line, row) in body.iter().filter(|(_, row)| row.len() > 1) {
+                let others = row.iter().enumerate().filter(|(other, cell)| *other != column && !cell.is_empty());
+                let others: Vec<&str> = others.map(|(_, cell)| cell.as_str()).collect();
+                notes.push(format!("line {line}: {} left out, one gene a line", others.join(", ")));
+            }
+        }
+        let words: Vec<String> = body.iter().map(|(_, row)| row.get(column).cloned().unwrap_or_default()).collect();
         if words.is_empty() {
             return Err(BioError::file(path, "has a header and no genes; expected a gene a line"));
         }
-        Ok(Self { words, header: headed.then(|| first.join("\t")), column: several.then_some(column + 1) })
+        Ok(Self { words, header: headed.then(|| first.join("\t")), column: several.then_some(column + 1), notes })
     }
 }

@@ -7,9 +7,9 @@ use nalgebra::DMatrix;
 use rayon::prelude::*;
 
 use crate::data::genome::GeneId;
-use crate::data::h5ad::H5ad;
+use crate::data::h5ad::{H5ad, Scale};
 use crate::error::{BioError, Result};
-use crate::genes::resolver::Resolver;
+use crate::genes::resolver::{Mapping, Resolver};
 use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
 use crate::stats::bootstrap::mean;
@@ -87,11 +87,12 @@ impl Cells {
         }
         let genes: Vec<Option<GeneId>> = symbols.iter().map(|word| resolver.gene(word)).collect();
         let mut rows = Vec::with_capacity(matrix.rows);
-        let mut negative = None;
+        let (mut negative, mut scale) = (None, Scale::default());
         file.rows(&matrix, |row, cells| {
             if cells.iter().any(|(_, value)| *value < 0.0) {
                 negative.get_or_insert(row);
             }
+            scale.see(cells);
             rows.push(cells.to_vec());
         })?;
         if let Some(row) = negative {
@@ -100,25 +101,26 @@ impl Cells {
             )));
         }
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for word in &words {
+        for word in words.iter().filter(|word| !resolver.is_missing(word)) {
             *counts.entry(word).or_default() += 1;
         }
-        let known: Vec<&str> =
-            counts.iter().filter(|(word, count)| **count >= 5 && !word.is_empty()).map(|(word, _)| *word).collect();
+        let labelled: usize = counts.values().sum();
+        let known: Vec<&str> = counts.iter().filter(|(_, count)| **count >= 5).map(|(word, _)| *word).collect();
         let mut notes = vec![format!(
             "{} cells × {} genes from {place}, labels of obs.{chosen}: {}",
             matrix.rows,
             matrix.columns,
             known.len()
         )];
+        notes.extend(scale.note(place));
         let kept: Vec<usize> = (0..rows.len()).filter(|row| known.contains(&words[*row].as_str())).collect();
-        if kept.len() < rows.len() {
-            notes.push(format!(
-                "{} cells without a label, or of labels with fewer than 5 cells, left out",
-                rows.len() - kept.len()
-            ));
+        if labelled < rows.len() {
+            notes.push(format!("{} cells without a label left out", rows.len() - labelled));
         }
-        notes.push(format!("{} of {} genes resolved", genes.iter().flatten().count(), genes.len()));
+        if kept.len() < labelled {
+            notes.push(format!("{} cells of labels with fewer than 5 cells left out", labelled - kept.len()));
+        }
+        notes.push(format!("genes of {var}: {}", Mapping::new(resolver, symbols.iter().map(String::as_str)).summary()));
         if known.len() < 2 {
             return Err(file.problem(format!(
                 "obs.{chosen} has {} labels with 5 cells or more, expected at least 2",

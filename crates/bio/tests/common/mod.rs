@@ -22,7 +22,7 @@ CREATE TABLE cytogenetic_locations (_id INTEGER, cytogenetic_location TEXT);
 type Gene = (&'static str, &'static str, &'static str, &'static [&'static str], &'static str, bool);
 
 /// Real genes that the resolver's rules are about.
-const GENES: [Gene; 10] = [
+const GENES: [Gene; 21] = [
     ("7157", "TP53", "tumor protein p53", &["P53", "LFS1"], "ENSG00000141510", true),
     ("1956", "EGFR", "epidermal growth factor receptor", &["ERBB1", "HER1"], "ENSG00000146648", true),
     ("55016", "MARCHF1", "membrane associated ring-CH-type finger 1", &["MARCH1"], "ENSG00000145416", true),
@@ -30,6 +30,17 @@ const GENES: [Gene; 10] = [
     ("4735", "SEPTIN2", "septin 2", &["SEPT2"], "ENSG00000168385", true),
     ("23157", "SEPTIN6", "septin 6", &["SEPT2"], "ENSG00000125354", true),
     ("4535", "ND1", "NADH dehydrogenase subunit 1", &["MTND1"], "ENSG00000198888", true),
+    ("7504", "XK", "X-linked Kx blood group antigen", &["NA", "KX"], "ENSG00000047597", true),
+    ("11280", "SCN11A", "sodium voltage-gated channel alpha subunit 11", &["NaN", "NAV1.9"], "ENSG00000168356", true),
+    ("7124", "TNF", "tumor necrosis factor", &["TNF-alpha", "TNFA"], "ENSG00000232810", true),
+    ("3123", "HLA-DRB1", "major histocompatibility complex, class II, DR beta 1", &[], "ENSG00000196126", true),
+    ("1482", "NKX2-5", "NK2 homeobox 5", &["CSX1"], "ENSG00000183072", true),
+    ("203228", "C9orf72", "C9orf72-SMCR8 complex subunit", &["ALSFTD"], "ENSG00000147894", true),
+    ("2626", "GATA4", "GATA binding protein 4", &[], "ENSG00000136574", true),
+    ("50514", "DELEC1", "deleted in esophageal cancer 1", &["DEC1"], "ENSG00000173077", true),
+    ("29126", "CD274", "CD274 molecule", &["PD-L1"], "ENSG00000120217", true),
+    ("8350", "H3C1", "H3 clustered histone 1", &["HIST1H3A"], "ENSG00000275714", true),
+    ("406991", "MIR21", "microRNA 21", &["hsa-mir-21"], "ENSG00000284190", false),
     ("100", "AAA1", "first of two", &["TWIN", "HALF"], "ENSG00000000100", true),
     ("101", "AAA2", "second of two", &["TWIN"], "ENSG00000000101", true),
     ("102", "AAA3", "without a protein", &["HALF"], "ENSG00000000102", false),

@@ -38,7 +38,7 @@ pub struct CellTypeFlags {
 pub fn run(flags: &CellTypeFlags) -> Result<(), CliError> {
     flags.vectors.check()?;
     let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome);
+    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.vectors.keep_na);
     let path = if flags.file == Path::new("pbmc") && !flags.file.exists() {
         knowledge.path(Dataset::Cells)?
     } else {

@@ -58,6 +58,9 @@ pub struct EmbedGenesFlags {
     /// Tokens of a generated profile, at most
     #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(1), help_heading = "Text and vectors")]
     pub max_new_tokens: usize,
+    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
+    #[arg(long, help_heading = "Text and vectors")]
+    pub keep_na: bool,
     /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device, help_heading = "Run")]
     pub device: DeviceRequest,
@@ -88,7 +91,7 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
         path.as_deref().map_or(Ok(Path::new("")), |path| open::existing(flag, path))?;
     }
     let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome);
+    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.keep_na);
     let mapping = genes(flags, &knowledge, &resolver)?;
     let genes: Vec<GeneId> = mapping.genes.iter().map(|(gene, _)| *gene).collect();
     let device = open::device(&flags.device)?;
@@ -132,7 +135,7 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     if flags.json {
         return ui::json(&json!({
             "genes": genes.len(), "words": mapping.words(), "duplicates": mapping.duplicates.len(),
-            "ambiguous": mapping.ambiguous.len(), "unmapped": mapping.unmapped.len(),
+            "ambiguous": mapping.ambiguous.len(), "missing": mapping.missing.len(), "unmapped": mapping.unmapped.len(),
             "width": model.width(), "encoder": model.name(), "output": flags.output,
         }));
     }
@@ -161,6 +164,7 @@ fn genes(flags: &EmbedGenesFlags, knowledge: &Knowledge, resolver: &Resolver<'_>
     if let Some(column) = list.column {
         ui::note(&format!("genes are taken from column {column}"));
     }
+    list.notes.iter().for_each(|note| ui::note(note));
     let mapping = Mapping::new(resolver, list.words.iter().map(String::as_str));
     ui::note(&mapping.summary());
     let details = mapping.details(genome);

@@ -37,6 +37,9 @@ pub struct InstructFlags {
     /// A list of genes; their facts alone are taken [default: every protein-coding gene]
     #[arg(long, value_name = "FILE")]
     pub genes: Option<PathBuf>,
+    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
+    #[arg(long)]
+    pub keep_na: bool,
     /// Training phrasings of a fact
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = at_least(1))]
     pub phrasings: usize,
@@ -91,8 +94,9 @@ pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
     let knowledge = Knowledge::open()?;
     let mut genes = Vec::new();
     if let Some(path) = &flags.genes {
-        let resolver = Resolver::new(&knowledge.genome);
+        let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.keep_na);
         let list = GeneList::read(open::existing("--genes", path)?, &resolver).map_err(CliError::failed)?;
+        list.notes.iter().for_each(|note| ui::note(note));
         let mapping = Mapping::new(&resolver, list.words.iter().map(String::as_str));
         ui::note(&mapping.summary());
         for row in mapping.details(&knowledge.genome) {

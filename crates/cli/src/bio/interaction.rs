@@ -34,7 +34,7 @@ pub struct InteractionFlags {
 pub fn run(flags: &InteractionFlags) -> Result<(), CliError> {
     flags.vectors.check()?;
     let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome);
+    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.vectors.keep_na);
     let pairs = match flags.pairs.to_str() {
         Some("corum") if !flags.pairs.exists() => Pairs::of_complexes(&knowledge.complexes(&resolver)?, 2, 15),
         Some("ligands") if !flags.pairs.exists() => {

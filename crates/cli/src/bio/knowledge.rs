@@ -78,6 +78,9 @@ pub struct VectorFlags {
     /// LoRA adapter of --model; its row stands beside the untuned model's
     #[arg(long, value_name = "DIR", requires = "model", help_heading = "Vectors")]
     pub adapter: Option<PathBuf>,
+    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
+    #[arg(long, help_heading = "Vectors")]
+    pub keep_na: bool,
     /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device, help_heading = "Run")]
     pub device: DeviceRequest,
@@ -194,6 +197,9 @@ fn of_file(path: &Path, resolver: &Resolver<'_>, genes: &[GeneId]) -> Result<Gen
     let named = NamedVectors::read(path).map_err(CliError::failed)?;
     let mapping = Mapping::new(resolver, named.names.iter().map(String::as_str));
     ui::note(&format!("{}: {}", path.display(), mapping.summary()));
+    for (word, hint) in mapping.unmapped.iter().take(5) {
+        ui::warn(&format!("{word}: unmapped{}", hint.as_ref().map_or_else(String::new, |hint| format!(": {hint}"))));
+    }
     let place: std::collections::HashMap<&str, usize> =
         named.names.iter().enumerate().rev().map(|(row, name)| (name.as_str(), row)).collect();
     let wanted: std::collections::HashSet<GeneId> = genes.iter().copied().collect();

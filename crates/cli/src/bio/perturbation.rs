@@ -40,7 +40,7 @@ pub struct PerturbationFlags {
 pub fn run(flags: &PerturbationFlags) -> Result<(), CliError> {
     flags.vectors.check()?;
     let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome);
+    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.vectors.keep_na);
     let fitness = flags.file == Path::new("fitness") && !flags.file.exists();
     let response = if fitness {
         knowledge.fitness(&resolver)?

@@ -42,6 +42,9 @@ pub struct ProcessFlags {
     /// Let enrichment answer with ancestors and descendants of a set's own term
     #[arg(long, help_heading = "Data")]
     pub keep_relatives: bool,
+    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
+    #[arg(long, help_heading = "Data")]
+    pub keep_na: bool,
     /// The language model that names [default: the fetched SmolLM2]
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: Option<PathBuf>,
@@ -78,7 +81,7 @@ pub struct ProcessFlags {
 pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
     flags.output.as_deref().map_or(Ok(()), |path| open::writable("--output", path))?;
     let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome);
+    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.keep_na);
     let enrichment = Enrichment::new(&knowledge.genome, &knowledge.ontology).map_err(CliError::failed)?;
     let mut about = Vec::new();
     let sets = if flags.sets == Path::new("go") && !flags.sets.exists() {
