@@ -121,6 +121,11 @@ impl FromFiles {
             if before.contains(&name) || excluded(verb, arg, &before) {
                 continue;
             }
+            if self.taken.contains(&name) {
+                return Err(CliError::usage(format!(
+                    "{file}: key `{key}` is there twice, with - and with _: keep one"
+                )));
+            }
             let text = value_text(arg, value).map_err(|expected| {
                 CliError::usage(format!("{file}: key `{key}`: found {}, expected {expected}", found(value)))
             })?;

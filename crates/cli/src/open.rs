@@ -143,7 +143,7 @@ pub fn not_over(output: &Path, flag: &str, input: &Path) -> Result<(), CliError>
     match (output.canonicalize(), input.canonicalize()) {
         (Ok(to), Ok(from)) if to == from => {
             let path = output.display();
-            Err(CliError::failed(format!("--output {path}: is the {flag} itself; name another file")))
+            Err(CliError::failed(format!("--output {path}: is what {flag} names; name another file")))
         }
         _ => Ok(()),
     }

@@ -228,6 +228,6 @@ fn vectors_are_not_written_over_what_they_are_made_of() {
     let input = write(folder.path(), "texts.jsonl", "{\"text\": \"a\"}\n").display().to_string();
     let model = fixture("qwen2");
     let done = run(["embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &input]);
-    assert!(done.error().contains("is the --input itself"), "{done:?}");
+    assert!(done.error().contains("is what --input names"), "{done:?}");
     assert_eq!(std::fs::read_to_string(&input).expect("the texts"), "{\"text\": \"a\"}\n");
 }

@@ -162,17 +162,26 @@ impl H5ad {
     }
 
     fn categories(&self, group: &Group, place: &str) -> Result<Vec<String>> {
-        let problem = |error| damaged(&self.path, error);
-        // anndata 0.12 may write text and whole numbers with a mask of missing values.
-        if group.dataset("categories").is_err() {
-            let mut values = self.text(&format!("{place}/values"))?;
-            let mask = group.dataset("mask").and_then(|mask| mask.read_u8()).map_err(problem)?;
-            values.iter_mut().zip(mask).filter(|(_, missing)| *missing != 0).for_each(|(value, _)| value.clear());
-            return Ok(values);
+        if group.dataset("codes").is_err() {
+            return self.masked(group, place);
         }
-        let categories = self.text(&format!("{place}/categories"))?;
-        let codes = self.dataset(&format!("{place}/codes"))?.read_i64().map_err(problem)?;
+        let names = format!("{place}/categories");
+        let categories = match self.file.group(&names) {
+            Ok(group) => self.masked(&group, &names)?,
+            Err(_) => self.text(&names)?,
+        };
+        let codes = self.dataset(&format!("{place}/codes"))?;
+        let codes = codes.read_i64().map_err(|error| damaged(&self.path, error))?;
         self.named(place, &categories, &codes)
+    }
+
+    /// Text and whole numbers as anndata 0.12 may write them: values beside a mask of those that are missing.
+    fn masked(&self, group: &Group, place: &str) -> Result<Vec<String>> {
+        let mut values = self.text(&format!("{place}/values"))?;
+        let mask = group.dataset("mask").and_then(|mask| mask.read_u8());
+        let mask = mask.map_err(|error| damaged(&self.path, error))?;
+        values.iter_mut().zip(mask).filter(|(_, missing)| *missing != 0).for_each(|(value, _)| value.clear());
+        Ok(values)
     }
 
     /// Categories by their codes; -1 says that there is none.

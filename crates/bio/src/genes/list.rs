@@ -63,11 +63,13 @@ impl GeneList {
         // Without a header that says so, the column with the most genes in its first rows.
         let column = named.unwrap_or_else(|| {
             let width = table.rows.iter().take(50).map(|(_, row)| row.len()).max().unwrap_or(1);
-            // A name counts twice: a rank or a count may be an Entrez id, too.
-            let weight = |cell: &String| if cell.bytes().all(|byte| byte.is_ascii_digit()) { 1 } else { 2 };
+            // A name counts twice, and wins where both count alike: a rank or a count may be an Entrez id, too.
+            let is_name = |cell: &&String| !cell.bytes().all(|byte| byte.is_ascii_digit());
             let genes = |column: usize| {
                 let cells = table.rows.iter().take(50).filter_map(|(_, row)| row.get(column));
-                cells.filter(|cell| is_gene(cell)).map(weight).sum::<usize>()
+                let found: Vec<&String> = cells.filter(|cell| is_gene(cell)).collect();
+                let names = found.iter().copied().filter(is_name).count();
+                (found.len() + names, names)
             };
             (0..width).rev().max_by_key(|column| genes(*column)).unwrap_or(0)
         });

@@ -87,6 +87,7 @@ const MOST_CHARACTERS: usize = 2000;
 pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     let kind = Output::of(&flags.output)?;
     open::writable("--output", &flags.output)?;
+    open::not_over(&flags.output, "GENES", &flags.genes)?;
     for (flag, path) in [("--model", &flags.model), ("--adapter", &flags.adapter)] {
         path.as_deref().map_or(Ok(Path::new("")), |path| open::existing(flag, path))?;
     }
