@@ -44,29 +44,7 @@ pub fn data(op: &str, case: &Case) -> BTreeMap<&'static str, Data> {
 /// A weight with random blocks whose values lie in about −1..1.
 #[must_use]
 pub fn random_weight(random: &mut Random, dtype: DType, shape: &[usize]) -> Tensor {
-    let len: usize = shape.iter().product();
-    let mut bytes = Vec::new();
-    let half = |value: f64| f16::from_f64(value).to_le_bytes();
-    for _ in 0..len / dtype.block_len() {
-        match dtype {
-            DType::F32 => bytes.extend((random.between(-1.0, 1.0) as f32).to_le_bytes()),
-            DType::F16 => bytes.extend(half(random.between(-1.0, 1.0))),
-            DType::BF16 => bytes.extend(bf16::from_f64(random.between(-1.0, 1.0)).to_le_bytes()),
-            DType::Q8_0 => {
-                bytes.extend(half(random.between(-1.0 / 127.0, 1.0 / 127.0)));
-                bytes.extend((0..32).map(|_| random.bits() as u8));
-            }
-            DType::Q4_0 => {
-                bytes.extend(half(random.between(-0.125, 0.125)));
-                bytes.extend((0..16).map(|_| random.bits() as u8));
-            }
-            DType::Q4_1 => {
-                bytes.extend(half(random.between(-0.13, 0.13)));
-                bytes.extend(half(random.between(-1.0, 1.0)));
-                bytes.extend((0..16).map(|_| random.bits() as u8));
-            }
-        }
-    }
+    let bytes = dtype.random(shape.iter().product(), &mut || random.bits());
     Tensor::new("weight", dtype, shape.to_vec(), bytes).unwrap()
 }
 

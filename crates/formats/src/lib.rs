@@ -32,7 +32,6 @@ mod adapter;
 mod bytes;
 mod chat;
 mod config;
-mod dtype;
 mod encoder;
 mod error;
 #[cfg(not(target_arch = "wasm32"))]
@@ -46,12 +45,12 @@ mod safetensors;
 mod source;
 mod tensor;
 mod tokenizer;
+pub mod weights;
 
 pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
 pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
 pub use config::{Architecture, LINEAR_MODULES, ModelConfig, RopeScaling};
-pub use dtype::{DType, dequantize_row};
 pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling, SentenceSteps};
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
@@ -61,3 +60,4 @@ pub use model::Model;
 pub use source::{ReadAt, Source};
 pub use tensor::Tensor;
 pub use tokenizer::{StreamDecoder, Tokenizer};
+pub use weights::{DType, dequantize_row};

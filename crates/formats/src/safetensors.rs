@@ -9,9 +9,6 @@ use serde_json::Value;
 use crate::json::{Object, parse_object};
 use crate::{DType, FormatError, Result, Source, Tensor};
 
-/// The supported formats, for messages.
-const ADVICE: &str = "F32, F16 and BF16 are; save the model in one of them, or use a GGUF in Q8_0, Q4_0 or Q4_1";
-
 /// Longest header the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -25,12 +22,9 @@ pub(crate) fn read(file: &str, source: &Source, wanted: fn(&str) -> bool) -> Res
         if !wanted(&name) {
             continue;
         }
-        let dtype = match info.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            other => return Err(unsupported(file, &name, &format!("{other:?}"))),
-        };
+        let stored = format!("{:?}", info.dtype);
+        let dtype = DType::plain_ones().find(|dtype| dtype.name() == stored);
+        let dtype = dtype.ok_or_else(|| unsupported(file, &name, &stored))?;
         let (from, to) = info.data_offsets;
         let range = start + from as u64..start + to as u64;
         let data = source
@@ -44,7 +38,9 @@ pub(crate) fn read(file: &str, source: &Source, wanted: fn(&str) -> bool) -> Res
 }
 
 fn unsupported(file: &str, tensor: &str, dtype: &str) -> FormatError {
-    FormatError::unsupported(file, format!("tensor type {dtype} (of {tensor})"), ADVICE)
+    let known = DType::names(DType::plain_ones());
+    let advice = format!("{known} are; save the model in one of them, or use a quantised GGUF");
+    FormatError::unsupported(file, format!("tensor type {dtype} (of {tensor})"), advice)
 }
 
 /// What the first bytes of a file of `length` bytes say about it.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bft_formats::DType;
+use bft_formats::weights::UNIT;
 
 use super::WeightRef;
 use super::dequantize::dequantize;
@@ -17,11 +18,15 @@ pub(super) enum Right<'a> {
     Columns(WeightRef<'a>),
 }
 
-/// Terms whose rows of W are turned into columns at a time: whole blocks, and columns that stay in the first cache.
+/// Terms whose rows of W are turned into columns at a time: whole units, and columns that stay in the first cache.
 const STRIP: usize = 64;
+const _: () = assert!(STRIP.is_multiple_of(UNIT));
+
+/// Columns of the widest panel that an instruction set packs.
+const PANEL: usize = 48;
 
 impl Right<'_> {
-    /// Writes B[k, n] to `out[k.len(), width]`, `width >= n.len()`, with zeros right of `n`. k begins on a block.
+    /// Writes B[k, n] to `out[k.len(), width]`, `width >= n.len()`, with zeros right of `n`. k begins on a unit.
     #[inline(always)]
     pub(super) fn pack<S: Simd>(self, s: S, k: Range<usize>, n: Range<usize>, width: usize, out: &mut [f32]) {
         match self {
@@ -33,17 +38,17 @@ impl Right<'_> {
 
 #[inline(always)]
 fn pack_rows<S: Simd>(s: S, w: WeightRef<'_>, k: Range<usize>, n: Range<usize>, width: usize, out: &mut [f32]) {
-    // Panels need not begin where blocks do.
-    let block = w.dtype.block_len();
-    let (first, end) = (n.start / block * block, n.end.next_multiple_of(block));
-    let mut row = [0.0; 48 + 2 * 32];
+    // Panels need not begin where units do.
+    let unit = w.dtype.unit_len();
+    let (first, end) = (n.start / unit * unit, n.end.next_multiple_of(unit));
+    let mut row = [0.0; PANEL + 2 * UNIT];
     let row = &mut row[..end - first];
     for (k, out) in k.zip(out.chunks_exact_mut(width)) {
         let (out, right) = out.split_at_mut(n.len());
         if row.len() == out.len() {
-            dequantize(s, w.dtype, w.blocks(k, first..end), out);
+            dequantize(s, w.units(k, first..end), out);
         } else {
-            dequantize(s, w.dtype, w.blocks(k, first..end), row);
+            dequantize(s, w.units(k, first..end), row);
             out.copy_from_slice(&row[n.start - first..][..n.len()]);
         }
         if !right.is_empty() {
@@ -54,17 +59,17 @@ fn pack_rows<S: Simd>(s: S, w: WeightRef<'_>, k: Range<usize>, n: Range<usize>, 
 
 #[inline(always)]
 fn pack_columns<S: Simd>(s: S, w: WeightRef<'_>, k: Range<usize>, n: Range<usize>, width: usize, out: &mut [f32]) {
-    let mut buffer = [[0.0f32; STRIP]; 48];
+    let mut buffer = [[0.0f32; STRIP]; PANEL];
     for row in &mut buffer[n.len()..width] {
         row.fill(0.0);
     }
     for (start, out) in k.clone().step_by(STRIP).zip(out.chunks_mut(width * STRIP)) {
         let k = start..k.end.min(start + STRIP);
         let (from, stride) = if w.dtype == DType::F32 && n.len() == width {
-            (w.blocks(n.start, k.clone()).as_ptr().cast::<f32>(), w.cols)
+            (w.units(n.start, k.clone()).blocks.as_ptr().cast::<f32>(), w.cols)
         } else {
             for (row, n) in buffer.iter_mut().zip(n.clone()) {
-                dequantize(s, w.dtype, w.blocks(n, k.clone()), &mut row[..k.len()]);
+                dequantize(s, w.units(n, k.clone()), &mut row[..k.len()]);
             }
             (buffer.as_ptr().cast(), STRIP)
         };

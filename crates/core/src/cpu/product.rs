@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use bft_formats::weights::UNIT;
 use rayon::prelude::*;
 
 use super::pack::Right;
@@ -18,6 +19,9 @@ use super::tile::{Left, Multiply, Pack, packed_len};
 
 /// Terms of a sum that one pass over a packed block adds, at most: so that the block stays in the second cache.
 const DEPTH: usize = 640;
+/// What a pass's terms are a multiple of: whole units of every format.
+const STEP: usize = 64;
+const _: () = assert!(STEP.is_multiple_of(UNIT) && DEPTH.is_multiple_of(STEP));
 /// Columns in a packed block, at most, which stays in the second cache.
 const COLUMNS: usize = 192;
 /// Columns of which blocks are made: whole panels of every instruction set.
@@ -71,10 +75,10 @@ pub(super) fn product(
     }
 }
 
-/// Terms of each pass: as evenly as whole blocks of every format allow, since each pass reads and writes C.
+/// Terms of each pass: as evenly as [`STEP`] allows, since each pass reads and writes C.
 fn depth(k: usize) -> usize {
     let passes = k.div_ceil(DEPTH).max(1);
-    k.div_ceil(passes).next_multiple_of(64).clamp(1, DEPTH)
+    k.div_ceil(passes).next_multiple_of(STEP).clamp(1, DEPTH)
 }
 
 struct Task<'a> {

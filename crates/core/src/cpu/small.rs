@@ -83,10 +83,10 @@ impl Task<'_> {
         for n in self.rows.clone() {
             let at = (n - self.rows.start) * stride + AHEAD;
             fetch(at, at + stride);
-            let w = self.w.blocks(n, 0..cols);
+            let w = self.w.units(n, 0..cols);
             // Two sums, so that one addition need not wait for the last.
             let mut sums = [[s.splat(0.0); 2]; M];
-            for_each_vector(s, self.w.dtype, w, |k, len, w| {
+            for_each_vector(s, w, |k, len, w| {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let sum = &mut sums[k / S::LANES % 2];
                     *sum = s.mul_add(get(s, x, i * cols + k, len), w, *sum);

@@ -31,7 +31,7 @@ static FORWARD: Kernel = Kernel {
 };
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "embedding", kernels: &[&FORWARD], variants: WEIGHT_VARIANTS, cases };
+pub static OP: Op = Op { name: "embedding", kernels: &[&FORWARD], variants: &WEIGHT_VARIANTS, cases };
 
 /// y[n] = W[ids[n]]. `max_rows` (see [`rows_per_binding`]) bounds the rows bound at once.
 pub fn forward(rec: &mut Recording, ids: &View, weight: &Weight, y: &View, max_rows: usize) {
@@ -40,13 +40,7 @@ pub fn forward(rec: &mut Recording, ids: &View, weight: &Weight, y: &View, max_r
         let params =
             Params { tokens: ids.len() as u32, cols: weight.cols() as u32, first: first as u32, rows: rows as u32 };
         let matrix = Matrix::rows_of(weight, first, rows);
-        // CHUNK of shared/weight_*.wgsl.
-        let chunk = match weight.dtype() {
-            DType::F32 | DType::F16 | DType::BF16 => 4,
-            DType::Q8_0 => 16,
-            DType::Q4_0 | DType::Q4_1 => 32,
-        };
-        let grid = groups(ids.len() * weight.cols() / chunk);
+        let grid = groups(ids.len() * weight.cols() / weight.dtype().spec().layout.chunk);
         let args = vec![ids.into(), (&matrix).into(), y.into()];
         rec.dispatch(&FORWARD, weight_defines(weight.dtype()), &params, args, grid);
     }
@@ -85,10 +79,10 @@ fn forward_cpu<T: Real>(call: Call<'_, T>) {
 }
 
 fn cases() -> Vec<Case> {
-    let dtypes = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-    let sizes = [(1, 3, 32), (7, 300, 96), (65, 600, 576)];
-    let cases = dtypes.into_iter().flat_map(|dtype| {
+    let sizes: [(usize, usize, usize); 3] = [(1, 3, 32), (7, 300, 96), (65, 600, 576)];
+    let cases = DType::ALL.iter().flat_map(|&dtype| {
         sizes.map(|(tokens, rows, cols)| {
+            let cols = cols.next_multiple_of(dtype.block_len());
             // Bound 256 rows at a time, as on a device with small bindings.
             Case::new(format!("{tokens} of {rows} x {cols} in {dtype}"), move |rec, t| {
                 forward(rec, t.view("ids"), t.weight("w"), t.view("y"), 256);

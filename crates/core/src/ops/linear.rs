@@ -111,7 +111,7 @@ pub static OP: Op = Op {
         &BACKWARD_NARROW,
         &BACKWARD_MATRIX,
     ],
-    variants: WEIGHT_VARIANTS,
+    variants: &WEIGHT_VARIANTS,
     cases,
 };
 
@@ -295,8 +295,6 @@ fn gradient_cpu<T: Real>(call: Call<'_, T>) {
     gemm_tn(a.read(), b.read(), c.write(), rows, cols, tokens, alpha, beta);
 }
 
-const FORMATS: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-
 /// Forward and backward with a frozen weight `[rows, cols]`.
 fn frozen_case(dtype: DType, tokens: usize, rows: usize, cols: usize) -> Case {
     let label = format!("{} {tokens} tokens, [{rows}, {cols}]", dtype.name());
@@ -332,7 +330,7 @@ fn adding_case(dtype: DType, tokens: usize, rows: usize, cols: usize) -> Case {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for dtype in FORMATS {
+    for &dtype in DType::ALL {
         let unit = dtype.block_len().max(4);
         // One block, odd numbers of blocks, just under and over a tile of 64 tokens and columns.
         for (tokens, rows, cols) in [
@@ -346,7 +344,7 @@ fn cases() -> Vec<Case> {
             (65, 132, 96),
             (130, 20, 160),
         ] {
-            cases.push(frozen_case(dtype, tokens, rows, cols));
+            cases.push(frozen_case(dtype, tokens, rows, cols.next_multiple_of(unit)));
         }
         cases.push(adding_case(dtype, 1, 8, unit));
         cases.push(adding_case(dtype, 67, 68, 3 * unit));

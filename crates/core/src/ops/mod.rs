@@ -37,26 +37,33 @@ fn groups(len: usize) -> [u32; 3] {
     grid_1d(len.div_ceil(LANES))
 }
 
+const FORMATS: usize = DType::ALL.len();
+
+/// The fragment that decodes each format.
+static WEIGHT_DEFINES: [[(&str, &str); 1]; FORMATS] = {
+    let mut defines = [[("WEIGHT", "")]; FORMATS];
+    let mut i = 0;
+    while i < FORMATS {
+        defines[i][0].1 = DType::ALL[i].spec().layout.shader;
+        i += 1;
+    }
+    defines
+};
+
 /// One variant of a shader for each format of a frozen weight.
-const WEIGHT_VARIANTS: &[Defines] = &[
-    &[("WEIGHT", "f32")],
-    &[("WEIGHT", "f16")],
-    &[("WEIGHT", "bf16")],
-    &[("WEIGHT", "q8_0")],
-    &[("WEIGHT", "q4_0")],
-    &[("WEIGHT", "q4_1")],
-];
+static WEIGHT_VARIANTS: [Defines; FORMATS] = {
+    let mut variants: [Defines; FORMATS] = [&[]; FORMATS];
+    let mut i = 0;
+    while i < FORMATS {
+        variants[i] = &WEIGHT_DEFINES[i];
+        i += 1;
+    }
+    variants
+};
 
 /// The variant for one format.
 fn weight_defines(dtype: DType) -> Defines {
-    WEIGHT_VARIANTS[match dtype {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::BF16 => 2,
-        DType::Q8_0 => 3,
-        DType::Q4_0 => 4,
-        DType::Q4_1 => 5,
-    }]
+    WEIGHT_VARIANTS[dtype as usize]
 }
 
 /// One operation, as tests see it.

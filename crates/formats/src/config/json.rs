@@ -85,7 +85,7 @@ fn read(o: &Object) -> Result<ModelConfig> {
         let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
         return unsupported(
             format!("quantization_config (method {method:?})"),
-            "use the model's f32, f16 or bf16 weights, or a GGUF in Q8_0, Q4_0 or Q4_1",
+            "use the model's f32, f16 or bf16 weights, or a quantised GGUF",
         );
     }
     let activation = o.str("hidden_act")?.unwrap_or("silu");

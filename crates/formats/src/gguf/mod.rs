@@ -49,21 +49,14 @@ pub struct TensorInfo {
 impl TensorInfo {
     /// The storage format, where it is a supported one.
     pub fn dtype(&self) -> Option<DType> {
-        Some(match self.type_id {
-            0 => DType::F32,
-            1 => DType::F16,
-            2 => DType::Q4_0,
-            3 => DType::Q4_1,
-            8 => DType::Q8_0,
-            30 => DType::BF16,
-            _ => return None,
-        })
+        DType::from_ggml(self.type_id)
     }
 
     /// ggml's name of the storage format, supported or not.
     pub fn type_name(&self) -> String {
-        let known = TYPE_NAMES.iter().find(|(id, _)| *id == self.type_id);
-        known.map_or_else(|| format!("number {}", self.type_id), |(_, name)| (*name).to_string())
+        let known = self.dtype().map(DType::name);
+        let other = || OTHER_TYPES.iter().find(|(id, _)| *id == self.type_id).map(|(_, name)| *name);
+        known.or_else(other).map_or_else(|| format!("number {}", self.type_id), str::to_owned)
     }
 
     /// Length of the data in bytes, where the format is supported and the shape fits it.
@@ -72,16 +65,12 @@ impl TensorInfo {
     }
 }
 
-const TYPE_NAMES: [(u32, &str); 37] = [
-    (0, "F32"),
-    (1, "F16"),
-    (2, "Q4_0"),
-    (3, "Q4_1"),
+/// ggml's names of what is not in the list of formats, for messages.
+const OTHER_TYPES: &[(u32, &str)] = &[
     (4, "Q4_2"),
     (5, "Q4_3"),
     (6, "Q5_0"),
     (7, "Q5_1"),
-    (8, "Q8_0"),
     (9, "Q8_1"),
     (10, "Q2_K"),
     (11, "Q3_K"),
@@ -103,7 +92,6 @@ const TYPE_NAMES: [(u32, &str); 37] = [
     (27, "I64"),
     (28, "F64"),
     (29, "IQ1_M"),
-    (30, "BF16"),
     (31, "Q4_0_4_4"),
     (32, "Q4_0_4_8"),
     (33, "Q4_0_8_8"),

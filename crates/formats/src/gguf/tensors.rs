@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::names::{Role, role};
 use super::{Header, TensorInfo};
 use crate::tensor::Interleaved;
-use crate::{Architecture, FormatError, ModelConfig, Result, Source, Tensor};
+use crate::{Architecture, DType, FormatError, ModelConfig, Result, Source, Tensor};
 
 /// One tensor's data out of the whole file, as `name`.
 pub(super) fn tensor(file: &str, header: &Header, source: &Source, info: &TensorInfo, name: &str) -> Result<Tensor> {
@@ -13,7 +13,10 @@ pub(super) fn tensor(file: &str, header: &Header, source: &Source, info: &Tensor
         return Err(FormatError::unsupported(
             file,
             format!("tensor type {} (of {})", info.type_name(), info.name),
-            "F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are; requantise the model, or use another file of it",
+            format!(
+                "{} are; requantise the model, or use another file of it",
+                DType::names(DType::ALL.iter().copied())
+            ),
         ));
     };
     let Some(length) = info.byte_len() else {

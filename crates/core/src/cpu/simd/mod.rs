@@ -94,14 +94,10 @@ pub(in crate::cpu) trait Simd: Copy {
         // SAFETY: as above.
         parts.map(|part| unsafe { self.load(part.as_ptr()) })
     }
-    /// Two IEEE halves that stand one after the other, each in every lane.
-    /// # Safety
-    /// Four readable bytes at `p`.
+    /// The number that an IEEE half's bits say.
     #[inline(always)]
-    unsafe fn splat_f16_pair(self, p: *const u8) -> (Self::V, Self::V) {
-        // SAFETY: the caller vouches for the bytes.
-        let [a, b] = unsafe { p.cast::<[u16; 2]>().read_unaligned() };
-        (self.splat(half_to_f32(a)), self.splat(half_to_f32(b)))
+    fn half(self, bits: u16) -> f32 {
+        half_to_f32(bits)
     }
     /// LANES IEEE halves.
     /// # Safety
@@ -136,6 +132,19 @@ pub(in crate::cpu) trait Simd: Copy {
         let (low, high) =
             unsafe { (self.load_each(|i| f32::from(*p.add(i) & 15)), self.load_each(|i| f32::from(*p.add(i) >> 4))) };
         (self.add(self.mul(d, low), m), self.add(self.mul(d, high), m))
+    }
+    /// The values that the low and the high four bits of LANES bytes number.
+    /// # Safety
+    /// `LANES` readable bytes at `p`.
+    #[inline(always)]
+    unsafe fn load_table(self, p: *const u8, values: &[i8; 16]) -> (Self::V, Self::V) {
+        // SAFETY: `LANES` bytes are readable at `p`; the sixteen values are read past none.
+        unsafe {
+            (
+                self.load_each(|i| f32::from(values[usize::from(*p.add(i) & 15)])),
+                self.load_each(|i| f32::from(values[usize::from(*p.add(i) >> 4)])),
+            )
+        }
     }
     /// A vector of `f(0), f(1), …`
     #[inline(always)]

@@ -182,10 +182,19 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn splat_f16_pair(self, p: *const u8) -> (__m512, __m512) {
+    fn half(self, bits: u16) -> f32 {
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+    }
+    #[inline(always)]
+    unsafe fn load_table(self, p: *const u8, values: &[i8; 16]) -> (__m512, __m512) {
         unsafe {
-            let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned()));
-            (_mm512_broadcastss_ps(pair), _mm512_broadcastss_ps(_mm_movehdup_ps(pair)))
+            let (bytes, values) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(values.as_ptr().cast()));
+            let (low, high) = (bytes, _mm_srli_epi16(bytes, 4));
+            let numbered = |codes| {
+                let bytes = _mm_shuffle_epi8(values, _mm_and_si128(codes, _mm_set1_epi8(15)));
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
+            };
+            (numbered(low), numbered(high))
         }
     }
     #[inline(always)]
@@ -341,10 +350,19 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn splat_f16_pair(self, p: *const u8) -> (__m256, __m256) {
+    fn half(self, bits: u16) -> f32 {
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+    }
+    #[inline(always)]
+    unsafe fn load_table(self, p: *const u8, values: &[i8; 16]) -> (__m256, __m256) {
         unsafe {
-            let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned()));
-            (_mm256_broadcastss_ps(pair), _mm256_broadcastss_ps(_mm_movehdup_ps(pair)))
+            let (bytes, values) = (_mm_loadl_epi64(p.cast()), _mm_loadu_si128(values.as_ptr().cast()));
+            let (low, high) = (bytes, _mm_srli_epi16(bytes, 4));
+            let numbered = |codes| {
+                let bytes = _mm_shuffle_epi8(values, _mm_and_si128(codes, _mm_set1_epi8(15)));
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+            };
+            (numbered(low), numbered(high))
         }
     }
     #[inline(always)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bft_formats::DType;
+use bft_formats::weights::UNIT;
 
 use super::super::WeightRef;
 use super::super::dequantize::dequantize;
@@ -58,7 +59,7 @@ impl Kernel for Pack<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        const { assert!(LINES == 32 && TERMS == 32) };
+        const { assert!(LINES == 32 && TERMS == 32 && LINES.is_multiple_of(UNIT) && TERMS.is_multiple_of(UNIT)) };
         let Operand { matrix, rows, tile_rows } = self.operand;
         let mut square = [[0.0; 32]; 32];
         let mut turned = [[0.0; TILE]; PARTS];
@@ -115,8 +116,7 @@ fn elements<S: Simd>(
         *square = [[0.0; 32]; 32];
     }
     for (row, out) in rows.zip(&mut *square) {
-        let blocks = matrix.blocks(row, cols.clone());
-        dequantize(s, matrix.dtype, blocks, &mut out[..cols.len()]);
+        dequantize(s, matrix.units(row, cols.clone()), &mut out[..cols.len()]);
     }
     (square.as_ptr().cast(), 32)
 }

@@ -8,7 +8,6 @@ mod split;
 mod team;
 
 use bft_formats::DType;
-use half::{bf16, f16};
 
 /// Reproducible numbers.
 pub(super) struct Random(u64);
@@ -36,28 +35,7 @@ impl Random {
 
     /// Bytes of a matrix with elements of about −1..1 in any format.
     pub(super) fn weight(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for _ in 0..rows * cols / dtype.block_len() {
-            let x = self.unit();
-            match dtype {
-                DType::F32 => bytes.extend(x.to_le_bytes()),
-                DType::F16 => bytes.extend(f16::from_f32(x).to_le_bytes()),
-                DType::BF16 => bytes.extend(bf16::from_f32(x).to_le_bytes()),
-                DType::Q8_0 => bytes.extend(f16::from_f32(x / 127.0).to_le_bytes()),
-                DType::Q4_0 => bytes.extend(f16::from_f32(x / 8.0).to_le_bytes()),
-                DType::Q4_1 => {
-                    bytes.extend(f16::from_f32(x / 8.0).to_le_bytes());
-                    bytes.extend(f16::from_f32(-x).to_le_bytes());
-                }
-            }
-            let quants = match dtype {
-                DType::Q8_0 => 32,
-                DType::Q4_0 | DType::Q4_1 => 16,
-                _ => 0,
-            };
-            bytes.extend((0..quants).map(|_| (self.bits() >> 33) as u8));
-        }
-        bytes
+        dtype.random(rows * cols, &mut || self.bits())
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Random, assert_close, wide};
 use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
 use crate::real::Real;
 
-const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+const DTYPES: &[DType] = DType::ALL;
 
 /// What rounding may take from a sum of about a thousand products, as a part of the sum of their sizes.
 const TOLERANCE: f64 = 5e-7;
@@ -189,7 +189,7 @@ fn random_dy(dy: &impl Fn(usize, usize) -> f32, m: usize, rows: usize) -> Vec<f3
 
 #[test]
 fn frozen_products_match_the_sum_in_every_format() {
-    for dtype in DTYPES {
+    for &dtype in DTYPES {
         for m in [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33, 100] {
             check_linear(dtype, m, 50, 96);
         }

@@ -1,0 +1,370 @@
+//! The storage formats of weights: one file each, and one line in [`formats!`]'s list below.
+//!
+//! A file says everything about its format: its number and name in ggml, the length and bytes of a
+//! block, what the bytes mean, how they are regrouped for a GPU, and random blocks for tests. The
+//! list makes [`DType`]; loading, messages, shader variants, op tests and benchmarks follow from it.
+//!
+//! Kernels never look into a block. They ask for [`UNIT`] elements at a time, which divides every
+//! block, as small codes with a scale and, in some formats, a minimum.
+
+mod plain;
+mod q4_0;
+mod q4_1;
+mod q8_0;
+
+pub use plain::Plain;
+
+/// Elements that kernels decode at a time: every block of every format is whole units.
+pub const UNIT: usize = 32;
+
+/// The codes of a unit.
+#[derive(Clone, Copy, Debug)]
+pub enum Codes<'a> {
+    /// A signed byte an element, in the block.
+    Bytes(&'a [u8; UNIT]),
+    /// A signed byte an element, unpacked.
+    Unpacked([u8; UNIT]),
+    /// Byte `j` holds element `j` in its low four bits and element `j + 16` in its high ones.
+    Nibbles(&'a [u8; UNIT / 2]),
+    /// As `Nibbles`, where the four bits number one of sixteen values.
+    Table(&'a [u8; UNIT / 2], &'static [i8; 16]),
+}
+
+/// Thirty-two neighbours of a row: element `i` is `scale[i / 16] · code(i) + min[i / 16]` in f32,
+/// rounded after the product and after the sum.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit<'a> {
+    /// The codes.
+    pub codes: Codes<'a>,
+    /// What codes are multiplied by, for each half of the unit.
+    pub scale: [f32; 2],
+    /// What is added, for each half of the unit, in formats that add something.
+    pub min: Option<[f32; 2]>,
+}
+
+impl Unit<'_> {
+    /// The code of an element.
+    pub fn code(&self, i: usize) -> i8 {
+        let nibble = |bytes: &[u8; UNIT / 2]| bytes[i % 16] >> (i / 16 * 4) & 15;
+        match &self.codes {
+            Codes::Bytes(bytes) => bytes[i] as i8,
+            Codes::Unpacked(bytes) => bytes[i] as i8,
+            Codes::Nibbles(bytes) => nibble(bytes) as i8,
+            Codes::Table(bytes, values) => values[usize::from(nibble(bytes))],
+        }
+    }
+
+    fn write(&self, out: &mut [f32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            let product = self.scale[i / 16] * f32::from(self.code(i));
+            *out = self.min.map_or(product, |min| product + min[i / 16]);
+        }
+    }
+}
+
+/// What a format is called, how long its blocks are, and how a GPU holds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The name, as GGUF writes it.
+    pub name: &'static str,
+    /// ggml's number of it.
+    pub ggml_id: u32,
+    /// Elements of a block along a row.
+    pub block_len: usize,
+    /// Bytes of a block in a file.
+    pub block_bytes: usize,
+    /// How the bytes are regrouped for a GPU.
+    pub layout: Layout,
+}
+
+/// How a GPU holds a format: values or quants in one buffer, whatever else decoding needs in another, so
+/// that every load is aligned. Blocks are regrouped in groups that fill whole words of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The fragment `weight_NAME.wgsl` that decodes it.
+    pub shader: &'static str,
+    /// Elements that the fragment decodes at a time, its `CHUNK`.
+    pub chunk: usize,
+    /// Blocks of a group.
+    pub group: usize,
+    /// 4-byte words of values or quants in a group.
+    pub quants: usize,
+    /// 4-byte words of scales in a group; 0 in formats without.
+    pub scales: usize,
+}
+
+impl Layout {
+    /// Words of quants and of scales that hold so many blocks.
+    pub const fn words(&self, blocks: usize) -> (usize, usize) {
+        let groups = blocks.div_ceil(self.group);
+        (groups * self.quants, groups * self.scales)
+    }
+}
+
+/// A format whose elements come in blocks.
+pub trait Blocks {
+    /// Its names and sizes. `block_len` is whole units.
+    const SPEC: Spec;
+
+    /// Decodes the `index`th unit of a block, of which `half` turns the bits of IEEE halves into numbers.
+    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_>;
+
+    /// Writes block number `index` of a group to the group's bytes, which are zero before.
+    fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]);
+
+    /// Makes a block of random bytes one whose elements lie in about −1..1: its scales are set from
+    /// `number`, which gives numbers in −1..1.
+    fn tame(block: &mut [u8], number: &mut dyn FnMut() -> f32);
+}
+
+/// A computation over the blocks of any format, for [`DType::visit`].
+pub trait Visitor {
+    /// What it gives.
+    type Output;
+    /// Computes it for a format of blocks.
+    fn visit<F: Blocks>(self) -> Self::Output;
+}
+
+macro_rules! formats {
+    (
+        plain { $($(#[$plain_doc:meta])* $plain:ident = $plain_type:ty,)* }
+        blocks { $($(#[$doc:meta])* $name:ident = $type:ty,)* }
+    ) => {
+        /// How the numbers of a tensor are stored.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(non_camel_case_types)] // The formats' own names.
+        pub enum DType {
+            $($(#[$plain_doc])* $plain,)*
+            $($(#[$doc])* $name,)*
+        }
+
+        impl DType {
+            /// Every format.
+            pub const ALL: &'static [DType] = &[$(DType::$plain,)* $(DType::$name,)*];
+
+            /// Names, sizes and layout.
+            pub const fn spec(self) -> &'static Spec {
+                match self {
+                    $(Self::$plain => &<$plain_type as Plain>::SPEC,)*
+                    $(Self::$name => &<$type as Blocks>::SPEC,)*
+                }
+            }
+
+            /// Runs a computation over blocks of this format; `None` for the plain ones, which have none.
+            #[inline(always)]
+            pub fn visit<V: Visitor>(self, visitor: V) -> Option<V::Output> {
+                match self {
+                    $(Self::$plain => None,)*
+                    $(Self::$name => Some(visitor.visit::<$type>()),)*
+                }
+            }
+
+            fn plain(self) -> Option<(fn(&[u8]) -> f32, fn(f32) -> Vec<u8>)> {
+                match self {
+                    $(Self::$plain => Some((<$plain_type>::decode, <$plain_type>::encode)),)*
+                    $(Self::$name => None,)*
+                }
+            }
+        }
+
+        $(const _: () = assert!(<$type as Blocks>::SPEC.block_len.is_multiple_of(UNIT));)*
+    };
+}
+
+formats! {
+    plain {
+        /// IEEE single precision.
+        F32 = plain::F32,
+        /// IEEE half precision.
+        F16 = plain::F16,
+        /// The upper half of an `f32`.
+        BF16 = plain::BF16,
+    }
+    blocks {
+        /// 8-bit blocks with a scale.
+        Q8_0 = q8_0::Q8_0,
+        /// 4-bit blocks with a scale, centred on 8.
+        Q4_0 = q4_0::Q4_0,
+        /// 4-bit blocks with a scale and a minimum.
+        Q4_1 = q4_1::Q4_1,
+    }
+}
+
+impl DType {
+    /// The format that ggml gives this number.
+    pub fn from_ggml(id: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|dtype| dtype.spec().ggml_id == id)
+    }
+
+    /// The formats without blocks: the ones that safetensors knows.
+    pub fn plain_ones() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|dtype| dtype.block_len() == 1)
+    }
+
+    /// The names of some formats, for messages: "F32, F16 and BF16".
+    pub fn names(formats: impl Iterator<Item = Self>) -> String {
+        let mut names: Vec<&str> = formats.map(Self::name).collect();
+        let last = names.pop().unwrap_or_default();
+        format!("{} and {last}", names.join(", "))
+    }
+
+    /// Elements in one block: 1 for the plain formats.
+    pub const fn block_len(self) -> usize {
+        self.spec().block_len
+    }
+
+    /// Elements that are decoded at a time: 1 for the plain formats, else [`UNIT`].
+    pub const fn unit_len(self) -> usize {
+        if self.block_len() == 1 { 1 } else { UNIT }
+    }
+
+    /// Bytes in one block.
+    pub const fn block_bytes(self) -> usize {
+        self.spec().block_bytes
+    }
+
+    /// Bytes in a row of `cols` elements; `None` when `cols` is not whole blocks or overflows.
+    pub const fn checked_row_bytes(self, cols: usize) -> Option<usize> {
+        if !cols.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (cols / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// Bytes in a row of `cols` elements, which must be whole blocks (every opened tensor's are).
+    pub const fn row_bytes(self, cols: usize) -> usize {
+        debug_assert!(cols.is_multiple_of(self.block_len()));
+        cols / self.block_len() * self.block_bytes()
+    }
+
+    /// The format's name, as GGUF writes it.
+    pub const fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// Words of quants and of scales that a GPU holds for `rows` rows of `cols` elements.
+    pub const fn gpu_words(self, rows: usize, cols: usize) -> (usize, usize) {
+        self.spec().layout.words(rows * cols / self.block_len())
+    }
+
+    /// Regroups whole blocks for a GPU, into zeros of as many words as [`Self::gpu_words`] says.
+    pub fn regroup(self, data: &[u8], quants: &mut [u8], scales: &mut [u8]) {
+        if self.unit_len() == 1 {
+            quants[..data.len()].copy_from_slice(data);
+        } else {
+            self.visit(Regroup { data, quants, scales });
+        }
+    }
+
+    /// Bytes of `elements` random elements, whole blocks, of about −1..1: for tests and benchmarks. `bits`
+    /// gives random bits.
+    pub fn random(self, elements: usize, bits: &mut dyn FnMut() -> u64) -> Vec<u8> {
+        let spec = self.spec();
+        let number = |bits: &mut dyn FnMut() -> u64| (bits() >> 40) as f32 / (1 << 23) as f32 - 1.0;
+        if let Some((_, encode)) = self.plain() {
+            return (0..elements).flat_map(|_| encode(number(bits))).collect();
+        }
+        let mut bytes: Vec<u8> =
+            (0..elements / spec.block_len * spec.block_bytes).map(|_| (bits() >> 33) as u8).collect();
+        self.visit(Tame { data: &mut bytes, number: &mut || number(bits) });
+        bytes
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Writes the `f32` values of `row` (whole blocks of `dtype`) to `out`.
+///
+/// # Panics
+/// When `row.len()` is not `dtype.row_bytes(out.len())`.
+pub fn dequantize_row(dtype: DType, row: &[u8], out: &mut [f32]) {
+    assert_eq!(Some(row.len()), dtype.checked_row_bytes(out.len()), "a {dtype} row of {} elements", out.len());
+    if let Some((decode, _)) = dtype.plain() {
+        for (value, bytes) in out.iter_mut().zip(row.chunks_exact(dtype.block_bytes())) {
+            *value = decode(bytes);
+        }
+    } else {
+        dtype.visit(Decode { data: row, out });
+    }
+}
+
+struct Decode<'a> {
+    data: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl Visitor for Decode<'_> {
+    type Output = ();
+    fn visit<F: Blocks>(self) {
+        let blocks = self.data.chunks_exact(F::SPEC.block_bytes);
+        for (block, out) in blocks.zip(self.out.chunks_exact_mut(F::SPEC.block_len)) {
+            for (index, out) in out.chunks_exact_mut(UNIT).enumerate() {
+                F::unit(block, index, half).write(out);
+            }
+        }
+    }
+}
+
+struct Regroup<'a> {
+    data: &'a [u8],
+    quants: &'a mut [u8],
+    scales: &'a mut [u8],
+}
+
+impl Visitor for Regroup<'_> {
+    type Output = ();
+    fn visit<F: Blocks>(self) {
+        let Spec { block_bytes, layout, .. } = F::SPEC;
+        let quants = self.quants.chunks_exact_mut(4 * layout.quants);
+        let scales = self.scales.chunks_exact_mut(4 * layout.scales);
+        for ((group, quants), scales) in self.data.chunks(layout.group * block_bytes).zip(quants).zip(scales) {
+            for (index, block) in group.chunks_exact(block_bytes).enumerate() {
+                F::regroup(block, index, quants, scales);
+            }
+        }
+    }
+}
+
+struct Tame<'a> {
+    data: &'a mut [u8],
+    number: &'a mut dyn FnMut() -> f32,
+}
+
+impl Visitor for Tame<'_> {
+    type Output = ();
+    fn visit<F: Blocks>(self) {
+        self.data.chunks_exact_mut(F::SPEC.block_bytes).for_each(|block| F::tame(block, self.number));
+    }
+}
+
+fn half(bits: u16) -> f32 {
+    half::f16::from_bits(bits).to_f32()
+}
+
+/// The bits of an IEEE half in a block.
+#[inline(always)]
+fn half_bits(block: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([block[at], block[at + 1]])
+}
+
+/// Some bytes of a block, by a length known when compiling.
+#[inline(always)]
+fn bytes<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
+    block[at..at + N].try_into().expect("N bytes")
+}
+
+/// Sets an IEEE half of a block.
+fn set_half(block: &mut [u8], at: usize, value: f32) {
+    block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
+}
+
+/// Copies block number `index` of a group apart: a header of `N` bytes to the scales, the rest to the quants.
+fn split_header<const N: usize>(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {
+    let body = block.len() - N;
+    scales[index * N..(index + 1) * N].copy_from_slice(&block[..N]);
+    quants[index * body..(index + 1) * body].copy_from_slice(&block[N..]);
+}

@@ -1,0 +1,28 @@
+//! Q8_0: a half d and 32 signed bytes q; d·q.
+
+use super::{Blocks, Codes, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
+
+pub struct Q8_0;
+
+impl Blocks for Q8_0 {
+    const SPEC: Spec = Spec {
+        name: "Q8_0",
+        ggml_id: 8,
+        block_len: 32,
+        block_bytes: 34,
+        layout: Layout { shader: "q8_0", chunk: 16, group: 2, quants: 16, scales: 1 },
+    };
+
+    #[inline(always)]
+    fn unit(block: &[u8], _: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+        Unit { codes: Codes::Bytes(bytes(block, 2)), scale: [half(half_bits(block, 0)); 2], min: None }
+    }
+
+    fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {
+        split_header::<2>(block, index, quants, scales);
+    }
+
+    fn tame(block: &mut [u8], number: &mut dyn FnMut() -> f32) {
+        set_half(block, 0, number() / 127.0);
+    }
+}
