@@ -67,6 +67,7 @@ fn quantize(dtype: DType, values: &[f32]) -> Vec<u8> {
                 let ends = [f16::from_f32(d).to_le_bytes(), f16::from_f32(low).to_le_bytes()];
                 [&ends.concat()[..], &nibbles(&q)].concat()
             }
+            other => unreachable!("{other} has no quantiser here"),
         }
     };
     values.chunks(32).flat_map(block).collect()
@@ -95,6 +96,7 @@ fn a_round_trip_loses_no_more_than_the_format_must() {
                         // The far end of the range is cut off by one step.
                         DType::Q4_0 => 1.0 / 8.0 + 1.0 / 2048.0,
                         DType::Q4_1 => 1.0 / 15.0 + 2.0 / 1024.0,
+                        other => unreachable!("{other} was not quantised"),
                     }
                     // Half precision has no smaller steps than this.
                     + 130.0 * 6e-8;
@@ -104,6 +106,38 @@ fn a_round_trip_loses_no_more_than_the_format_must() {
                 }
             }
         }
+    }
+}
+
+/// ggml's own reference, run by tests/fixtures/blocks.py.
+#[test]
+fn every_format_of_blocks_means_what_ggml_says() {
+    let text = include_str!("../../../tests/fixtures/blocks.json");
+    let cases: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap();
+    let blocks = DType::ALL.iter().filter(|dtype| dtype.block_len() > 1);
+    assert!(blocks.clone().all(|dtype| cases.contains_key(dtype.name())), "a format without a reference");
+    for (name, case) in &cases {
+        let dtype = DType::from_ggml(case["id"].as_u64().unwrap() as u32).expect("a known format");
+        assert_eq!(dtype.name(), name);
+        let hex = case["blocks"].as_str().unwrap();
+        let byte = |i: usize| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..hex.len() / 2).map(byte).collect();
+        let values = dequantize(dtype, &bytes, bytes.len() / dtype.block_bytes() * dtype.block_len());
+        let first: Vec<f32> = case["first"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
+        assert_eq!(values[..8], first, "{name}");
+        let all: Vec<u8> = values.iter().flat_map(|x| (x + 0.0).to_le_bytes()).collect();
+        assert_eq!(bft_formats::sha256_bytes(&all), case["sha256"].as_str().unwrap(), "{name}, beyond the first eight");
+    }
+}
+
+#[test]
+fn random_weights_are_small_finite_and_not_all_alike() {
+    for &dtype in DType::ALL {
+        let mut random = Random::new(7);
+        let values = dequantize(dtype, &dtype.random(1024, &mut || random.next()), 1024);
+        assert!(values.iter().all(|value| value.is_finite() && value.abs() <= 3.0), "{dtype}: {values:?}");
+        let largest = values.iter().fold(0f32, |most, value| most.max(value.abs()));
+        assert!(largest > 0.2 && values.iter().any(|value| *value != values[0]), "{dtype}: {largest}");
     }
 }
 

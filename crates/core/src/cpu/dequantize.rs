@@ -4,24 +4,37 @@
 use bft_formats::DType;
 use bft_formats::weights::{Blocks, Codes, UNIT, Visitor};
 
-use super::simd::Simd;
+use super::simd::{Kernel, Simd};
 use super::weight::Units;
 
 /// Writes the elements of `units` to `out`.
 #[inline(always)]
 pub(super) fn dequantize<S: Simd>(s: S, units: Units<'_>, out: &mut [f32]) {
     assert_eq!(units.len, out.len(), "elements");
-    for_each_vector(s, units, |i, n, x| {
-        // SAFETY: n elements from i on are inside.
-        unsafe {
-            let to = out.as_mut_ptr().add(i);
-            if n == S::LANES {
-                s.store(to, x);
-            } else {
-                s.store_first(to, x, n);
+    s.call(Dequantize { units, out });
+}
+
+struct Dequantize<'a> {
+    units: Units<'a>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Dequantize<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for_each_vector(s, self.units, |i, n, x| {
+            // SAFETY: `dequantize` asserts that n elements from i on are inside.
+            unsafe {
+                let to = self.out.as_mut_ptr().add(i);
+                if n == S::LANES {
+                    s.store(to, x);
+                } else {
+                    s.store_first(to, x, n);
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 /// Calls `f(i, n, x)` with the elements `i..i + n` of `units` in the first n lanes of x; the other lanes are 0.

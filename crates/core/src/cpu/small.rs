@@ -1,13 +1,13 @@
 //! Y = α · X·Wᵀ + β · Y for a few rows of X, as in generation: bounded by reading W once.
 //!
-//! Rows of W become f32 in registers, one after the other, and are multiplied there.
+//! Rows of W become f32 one after the other: in registers for one row of X, else in the first cache.
 
 use std::ops::Range;
 
 use super::WeightRef;
-use super::dequantize::for_each_vector;
+use super::dequantize::{dequantize, for_each_vector};
 use super::math::get;
-use super::scratch::Output;
+use super::scratch::{Output, Scratch};
 use super::simd::{Kernel, Simd, dispatch};
 use super::team;
 
@@ -50,27 +50,7 @@ impl Kernel for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut row = 0;
-        while row + 4 <= self.m {
-            self.dots::<S, 4>(s, row);
-            row += 4;
-        }
-        while row + 2 <= self.m {
-            self.dots::<S, 2>(s, row);
-            row += 2;
-        }
-        if row < self.m {
-            self.dots::<S, 1>(s, row);
-        }
-    }
-}
-
-impl Task<'_> {
-    /// M rows of X from `row` on, against the rows of W.
-    #[inline(always)]
-    fn dots<S: Simd, const M: usize>(&self, s: S, row: usize) {
         let cols = self.w.cols;
-        let x = &self.x[row * cols..(row + M) * cols];
         let stride = self.w.dtype.row_bytes(cols);
         let all = &self.w.data[self.rows.start * stride..self.rows.end * stride];
         let fetch = |from: usize, to: usize| {
@@ -80,26 +60,66 @@ impl Task<'_> {
             }
         };
         fetch(0, AHEAD);
+        let mut scratch = Scratch::take(if self.m > 1 { cols } else { 0 });
         for n in self.rows.clone() {
             let at = (n - self.rows.start) * stride + AHEAD;
             fetch(at, at + stride);
             let w = self.w.units(n, 0..cols);
-            // Two sums, so that one addition need not wait for the last.
-            let mut sums = [[s.splat(0.0); 2]; M];
-            for_each_vector(s, w, |k, len, w| {
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let sum = &mut sums[k / S::LANES % 2];
-                    *sum = s.mul_add(get(s, x, i * cols + k, len), w, *sum);
-                }
-            });
-            for (i, [a, b]) in sums.into_iter().enumerate() {
-                // SAFETY: y[row + i, n], which only this task writes.
-                unsafe {
-                    let y = self.y.0.add((row + i) * self.w.rows + n);
-                    let old = if self.beta == 0.0 { 0.0 } else { self.beta * *y };
-                    *y = self.alpha * s.sum(s.add(a, b)) + old;
-                }
+            if self.m == 1 {
+                let mut sums = [s.splat(0.0); 2];
+                for_each_vector(s, w, |k, len, w| add::<S>(s, &mut sums, k, get(s, self.x, k, len), w));
+                self.store(s, 0, n, sums);
+                continue;
             }
+            let w = &mut scratch.floats()[..cols];
+            dequantize(s, self.w.units(n, 0..cols), w);
+            let mut row = 0;
+            while row < self.m {
+                row += match self.m - row {
+                    4.. => self.dots::<S, 4>(s, row, n, w),
+                    2.. => self.dots::<S, 2>(s, row, n, w),
+                    _ => self.dots::<S, 1>(s, row, n, w),
+                };
+            }
+        }
+    }
+}
+
+/// Adds a product of elements k and after. Two sums, so that one addition need not wait for the last.
+#[inline(always)]
+fn add<S: Simd>(s: S, sums: &mut [S::V; 2], k: usize, x: S::V, w: S::V) {
+    let sum = &mut sums[k / S::LANES % 2];
+    *sum = s.mul_add(x, w, *sum);
+}
+
+impl Task<'_> {
+    /// M rows of X from `row` on, against row n of W; M.
+    #[inline(always)]
+    fn dots<S: Simd, const M: usize>(&self, s: S, row: usize, n: usize, w: &[f32]) -> usize {
+        let cols = w.len();
+        let x = &self.x[row * cols..(row + M) * cols];
+        let mut sums = [[s.splat(0.0); 2]; M];
+        for k in (0..cols).step_by(S::LANES) {
+            let len = S::LANES.min(cols - k);
+            let w = get(s, w, k, len);
+            for (i, sums) in sums.iter_mut().enumerate() {
+                add(s, sums, k, get(s, x, i * cols + k, len), w);
+            }
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            self.store(s, row + i, n, sums);
+        }
+        M
+    }
+
+    /// y[row, n] from the two sums.
+    #[inline(always)]
+    fn store<S: Simd>(&self, s: S, row: usize, n: usize, [a, b]: [S::V; 2]) {
+        // SAFETY: an element of Y in this task's rows of W, which only this task writes.
+        unsafe {
+            let y = self.y.0.add(row * self.w.rows + n);
+            let old = if self.beta == 0.0 { 0.0 } else { self.beta * *y };
+            *y = self.alpha * s.sum(s.add(a, b)) + old;
         }
     }
 }

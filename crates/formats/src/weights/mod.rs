@@ -7,10 +7,24 @@
 //! Kernels never look into a block. They ask for [`UNIT`] elements at a time, which divides every
 //! block, as small codes with a scale and, in some formats, a minimum.
 
+#![allow(non_camel_case_types)] // The formats' own names.
+
+mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
 mod plain;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
 mod q8_0;
+mod tq1_0;
+mod tq2_0;
 
 pub use plain::Plain;
 
@@ -187,6 +201,30 @@ formats! {
         Q4_0 = q4_0::Q4_0,
         /// 4-bit blocks with a scale and a minimum.
         Q4_1 = q4_1::Q4_1,
+        /// 5-bit blocks with a scale, centred on 16.
+        Q5_0 = q5_0::Q5_0,
+        /// 5-bit blocks with a scale and a minimum.
+        Q5_1 = q5_1::Q5_1,
+        /// 2 bits, in blocks of 256 with scales of their own.
+        Q2_K = q2_k::Q2_K,
+        /// 3 bits, likewise.
+        Q3_K = q3_k::Q3_K,
+        /// 4 bits, likewise.
+        Q4_K = q4_k::Q4_K,
+        /// 5 bits, likewise.
+        Q5_K = q5_k::Q5_K,
+        /// 6 bits, likewise.
+        Q6_K = q6_k::Q6_K,
+        /// 4 bits that number values of a table.
+        IQ4_NL = iq4_nl::IQ4_NL,
+        /// The same in blocks of 256.
+        IQ4_XS = iq4_xs::IQ4_XS,
+        /// 4-bit floats with an exponent for 32.
+        MXFP4 = mxfp4::MXFP4,
+        /// Ternary, five digits in a byte.
+        TQ1_0 = tq1_0::TQ1_0,
+        /// Ternary, two bits each.
+        TQ2_0 = tq2_0::TQ2_0,
     }
 }
 
@@ -367,4 +405,75 @@ fn split_header<const N: usize>(block: &[u8], index: usize, quants: &mut [u8], s
     let body = block.len() - N;
     scales[index * N..(index + 1) * N].copy_from_slice(&block[..N]);
     quants[index * body..(index + 1) * body].copy_from_slice(&block[N..]);
+}
+
+/// Codes that a function of the element's number gives.
+#[inline(always)]
+fn unpacked<'a>(code: impl Fn(usize) -> u8) -> Codes<'a> {
+    Codes::Unpacked(std::array::from_fn(code))
+}
+
+/// The low four bits of a unit's codes, 16 bytes: byte `j` holds element `j` low and element `j + 16` high.
+fn put_nibbles(code: impl Fn(usize) -> u8, out: &mut [u8]) {
+    for (j, out) in out.iter_mut().enumerate() {
+        *out = code(j) & 15 | code(j + 16) << 4;
+    }
+}
+
+/// Two bits of each of a unit's codes, 8 bytes: byte `i` holds elements `4 i` to `4 i + 3`, the first lowest.
+fn put_pairs(code: impl Fn(usize) -> u8, out: &mut [u8]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = (0..4).fold(0, |byte, k| byte | (code(4 * i + k) & 3) << (2 * k));
+    }
+}
+
+/// A bit of each of a unit's codes, 4 bytes, the first element lowest.
+fn put_bits(code: impl Fn(usize) -> u8, out: &mut [u8]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = (0..8).fold(0, |byte, k| byte | (code(8 * i + k) & 1) << k);
+    }
+}
+
+/// The six-bit scale and minimum of unit `j` in the twelve bytes of Q4_K and Q5_K.
+#[inline(always)]
+fn six_bits(q: &[u8; 12], j: usize) -> (u8, u8) {
+    if j < 4 {
+        (q[j] & 63, q[j + 4] & 63)
+    } else {
+        (q[j + 4] & 15 | q[j - 4] >> 6 << 4, q[j + 4] >> 4 | q[j] >> 6 << 4)
+    }
+}
+
+/// Some bits of each of 32 bytes: what a unit's codes are put together from.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    bytes: &'a [u8; UNIT],
+    shift: usize,
+    mask: u8,
+}
+
+impl<'a> Field<'a> {
+    /// Unit `index` of 256 elements of two bits from byte `at` on: 32 bytes hold four units, the first lowest.
+    #[inline(always)]
+    fn two_bits(block: &'a [u8], at: usize, index: usize) -> Self {
+        Field { bytes: bytes(block, at + index / 4 * UNIT), shift: index % 4 * 2, mask: 3 }
+    }
+
+    /// Unit `index` of 256 elements of four bits from byte `at` on: 32 bytes hold two units, the first low.
+    #[inline(always)]
+    fn four_bits(block: &'a [u8], at: usize, index: usize) -> Self {
+        Field { bytes: bytes(block, at + index / 2 * UNIT), shift: index % 2 * 4, mask: 15 }
+    }
+
+    /// Unit `index` of 256 elements of one bit from byte `at` on: 32 bytes hold eight units, the first lowest.
+    #[inline(always)]
+    fn bit(block: &'a [u8], at: usize, index: usize) -> Self {
+        Field { bytes: bytes(block, at), shift: index, mask: 1 }
+    }
+
+    /// That of element `l`.
+    #[inline(always)]
+    fn of(self, l: usize) -> u8 {
+        self.bytes[l] >> self.shift & self.mask
+    }
 }

@@ -28,6 +28,8 @@ pub(in crate::cpu) trait Simd: Copy {
     /// A vector.
     type V: Copy;
 
+    /// Runs a kernel that is compiled once for this instruction set, whoever calls it.
+    fn call<K: Kernel>(self, kernel: K) -> K::Output;
     fn splat(self, x: f32) -> Self::V;
     /// # Safety
     /// `LANES` readable f32 at `p`.
@@ -181,6 +183,12 @@ pub(in crate::cpu) trait Kernel {
     type Output;
     /// Must be `#[inline(always)]`, as all that it calls in inner loops.
     fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// As [`Simd::call`], where the instructions are those that all code is compiled for.
+#[inline(never)]
+fn run_here<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Output {
+    kernel.run(s)
 }
 
 /// Instruction sets of this architecture, the best last.

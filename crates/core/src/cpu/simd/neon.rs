@@ -29,6 +29,11 @@ impl Simd for Neon {
     type V = float32x4_t;
 
     #[inline(always)]
+    fn call<K: super::Kernel>(self, kernel: K) -> K::Output {
+        super::run_here(self, kernel)
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         unsafe { vdupq_n_f32(x) }
     }

@@ -23,6 +23,11 @@ impl Simd for Portable {
     type V = [f32; 4];
 
     #[inline(always)]
+    fn call<K: super::Kernel>(self, kernel: K) -> K::Output {
+        super::run_here(self, kernel)
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         [x; 4]
     }

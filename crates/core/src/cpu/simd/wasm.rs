@@ -22,6 +22,11 @@ impl Simd for Simd128 {
     type V = v128;
 
     #[inline(always)]
+    fn call<K: super::Kernel>(self, kernel: K) -> K::Output {
+        super::run_here(self, kernel)
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         f32x4_splat(x)
     }

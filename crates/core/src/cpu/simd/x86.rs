@@ -18,6 +18,7 @@ pub(super) fn has_avx512() -> bool {
 
 /// # Safety
 /// [`has_avx2`].
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
@@ -25,6 +26,7 @@ pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 
 /// # Safety
 /// [`has_avx512`].
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
@@ -74,6 +76,11 @@ impl Simd for Avx512 {
     const ROWS: usize = 8;
     const VECTORS: usize = 3;
     type V = __m512;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        unsafe { run_avx512(kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -241,6 +248,11 @@ impl Simd for Avx2 {
     const ROWS: usize = 4;
     const VECTORS: usize = 3;
     type V = __m256;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        unsafe { run_avx2(kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {

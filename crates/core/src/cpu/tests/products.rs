@@ -161,7 +161,9 @@ fn dense(dtype: DType, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
     out
 }
 
+/// Rounds `cols` up to whole blocks.
 fn check_linear(dtype: DType, m: usize, rows: usize, cols: usize) {
+    let cols = cols.next_multiple_of(dtype.block_len());
     let mut random = Random::new((m * 1_000_003 + rows * 1009 + cols) as u64);
     let bytes = random.weight(dtype, rows, cols);
     let w = WeightRef { dtype, rows, cols, data: &bytes };

@@ -135,12 +135,13 @@ fn panels_of_every_operand_make_the_product() {
 #[test]
 fn panels_hold_what_a_format_stands_for() {
     let mut random = Random::new(4);
-    for dtype in [DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
-        let data = random.weight(dtype, 32, 64);
-        let mut dense = vec![0.0; 32 * 64];
+    for &dtype in DType::ALL {
+        let cols = dtype.block_len().max(64);
+        let data = random.weight(dtype, 32, cols);
+        let mut dense = vec![0.0; 32 * cols];
         bft_formats::dequantize_row(dtype, &data, &mut dense);
-        let w = WeightRef { dtype, rows: 32, cols: 64, data: &data };
-        let same = WeightRef::dense(&dense, 32, 64);
+        let w = WeightRef { dtype, rows: 32, cols, data: &data };
+        let same = WeightRef::dense(&dense, 32, cols);
         // Compared as numbers: the sign of a zero is nobody's.
         let packed = |b, lines, k| -> Vec<[f32; 2]> {
             let words = packed(Operand::right(b), lines, k);

@@ -1,0 +1,38 @@
+//! Q5_0: a half d, a word of fifth bits and 16 bytes of nibbles; d·(q − 16).
+
+use super::{Blocks, Layout, Spec, Unit, bytes, half_bits, set_half, unpacked};
+
+pub struct Q5_0;
+
+#[inline(always)]
+pub(super) fn code(high: &[u8; 4], nibbles: &[u8; 16], i: usize) -> u8 {
+    let high = u32::from_le_bytes(*high) >> i & 1;
+    nibbles[i % 16] >> (i / 16 * 4) & 15 | (high as u8) << 4
+}
+
+impl Blocks for Q5_0 {
+    const SPEC: Spec = Spec {
+        name: "Q5_0",
+        ggml_id: 6,
+        block_len: 32,
+        block_bytes: 22,
+        layout: Layout { shader: "q5_0", chunk: 32, group: 2, quants: 8, scales: 3 },
+    };
+
+    #[inline(always)]
+    fn unit(block: &[u8], _: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+        let (high, nibbles) = (bytes(block, 2), bytes(block, 6));
+        let codes = unpacked(|i| code(high, nibbles, i).wrapping_sub(16));
+        Unit { codes, scale: [half(half_bits(block, 0)); 2], min: None }
+    }
+
+    fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {
+        scales[2 * index..][..2].copy_from_slice(&block[..2]);
+        scales[4 + 4 * index..][..4].copy_from_slice(&block[2..6]);
+        quants[16 * index..][..16].copy_from_slice(&block[6..]);
+    }
+
+    fn tame(block: &mut [u8], number: &mut dyn FnMut() -> f32) {
+        set_half(block, 0, number() / 16.0);
+    }
+}

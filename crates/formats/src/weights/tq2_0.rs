@@ -1,0 +1,30 @@
+//! TQ2_0: 64 bytes of two-bit q and a half d; d·(q − 1).
+
+use super::{Blocks, Field, Layout, Spec, Unit, half_bits, put_pairs, set_half, unpacked};
+
+pub struct TQ2_0;
+
+impl Blocks for TQ2_0 {
+    const SPEC: Spec = Spec { name: "TQ2_0", ggml_id: 35, block_len: 256, block_bytes: 66, layout: LAYOUT };
+
+    #[inline(always)]
+    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+        let q = Field::two_bits(block, 0, index);
+        let codes = unpacked(|l| q.of(l).wrapping_sub(1));
+        Unit { codes, scale: [half(half_bits(block, 64)); 2], min: None }
+    }
+
+    fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {
+        scales[..2].copy_from_slice(&block[64..]);
+        for (index, out) in quants.chunks_exact_mut(8).enumerate() {
+            put_pairs(|l| Field::two_bits(block, 0, index).of(l), out);
+        }
+    }
+
+    fn tame(block: &mut [u8], number: &mut dyn FnMut() -> f32) {
+        set_half(block, 64, number() / 2.0);
+    }
+}
+
+/// Two bits an element and a half d for 256: TQ1_0's, too.
+pub(super) const LAYOUT: Layout = Layout { shader: "tq2_0", chunk: 32, group: 1, quants: 16, scales: 1 };
