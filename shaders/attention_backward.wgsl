@@ -67,10 +67,14 @@ fn backward_q(
     let s_row = lane / across * 4u;
     let s_col = lane % across * 8u;
     let rows = up_to(row0 + s_row, params.tokens - 1u);
-    let firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
+    var firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
     var lasts = rows;
+    var begin = spans[row0].x;
     var end = min(row0 + params.rows, params.tokens);
-    if params.causal == 0u {
+    if params.causal == 1u {
+        firsts = within(firsts, rows);
+        begin = within(vec4<u32>(begin), vec4<u32>(row0)).x;
+    } else {
         lasts = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y) - 1u;
         end = spans[end - 1u].y;
     }
@@ -86,7 +90,7 @@ fn backward_q(
     var low = mat4x4<f32>();
     var high = mat4x4<f32>();
 
-    for (var block = spans[row0].x; block < end; block += params.cols) {
+    for (var block = begin; block < end; block += params.cols) {
         let near = kv_at(up_to(block + s_col, end - 1u), kv_head);
         let far = kv_at(up_to(block + s_col + 4u, end - 1u), kv_head);
         var s_near = mat4x4<f32>();
@@ -183,11 +187,18 @@ fn backward_kv(
     let s_row = lane / across * 4u;
     let s_col = lane % across * 8u;
     let rows = up_to(row0 + s_row, params.tokens - 1u);
-    let ends = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y);
+    var ends = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y);
     // The first queries that see these keys, and any key of the workgroup.
     var firsts = rows;
     var begin = row0;
-    if params.causal == 0u {
+    // One past the last query that sees any of these keys: ends rise from key to key.
+    let last = min(row0 + params.rows, params.tokens) - 1u;
+    var end = spans[last].y;
+    if params.causal == 1u {
+        // Behind a key lie as many queries as the window holds, the key's own among them.
+        ends = rows + min(vec4<u32>(params.window), ends - rows);
+        end = last + min(params.window, end - last);
+    } else {
         firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
         begin = spans[row0].x;
     }
@@ -200,7 +211,6 @@ fn backward_kv(
     var dv_low = mat4x4<f32>();
     var dv_high = mat4x4<f32>();
 
-    let end = spans[min(row0 + params.rows, params.tokens) - 1u].y;
     for (var head = kv_head * readers; head < (kv_head + 1u) * readers; head++) {
         for (var block = begin; block < end; block += params.cols) {
             let near_queries = up_to(block + s_col, end - 1u);

@@ -12,9 +12,9 @@ struct Params {
     past: u32,     // keys before the first new token
     scale: f32,
     causal: u32,   // not used here
+    window: u32,   // keys that a query sees at most
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 
 const KEYS = 256u; // scored at a time, four a lane
@@ -54,7 +54,7 @@ fn decode(
     var acc = vec4<f32>(0.0);
     var m = NONE;
     var sum = 0.0;
-    for (var block = 0u; block < end; block += KEYS) {
+    for (var block = end - min(params.window, end); block < end; block += KEYS) {
         let first = block + 4u * lane;
         let keys = vec4<u32>(first, first + 1u, first + 2u, first + 3u);
         let at = min(keys, vec4<u32>(end - 1u)) * stride + kv_head * width;

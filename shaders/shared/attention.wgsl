@@ -14,9 +14,9 @@ struct Params {
     past: u32,     // keys before the first query
     scale: f32,
     causal: u32,   // 1: a query sees no later keys than its own
+    window: u32,   // keys that a query sees at most, where attention is causal
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 
 const LANES = 64u;
@@ -51,6 +51,11 @@ fn fetch(row: u32, chunk: u32) -> mat4x4<f32> {
 // Four consecutive numbers that end at `last`.
 fn up_to(first: u32, last: u32) -> vec4<u32> {
     return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(last));
+}
+
+// The first of the keys first..=last that are within the window of a query whose own key is the last.
+fn within(first: vec4<u32>, last: vec4<u32>) -> vec4<u32> {
+    return max(first, last + 1u - min(vec4<u32>(params.window), last + 1u));
 }
 
 // Where a head of these tokens starts, in chunks of four.

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use bft_core::cpu::{
-    AttentionShape, WeightRef, attention_backward, attention_cached, attention_forward, exp_sub_sum, gemm_nn, gemm_nt,
-    gemm_tn, linear_nn, linear_nt, silu_mul, sum_exp_sub,
+    AttentionInputs, AttentionOutputs, AttentionShape, WeightRef, attention_backward, attention_cached,
+    attention_forward, exp_sub_sum, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt, silu_mul, sum_exp_sub,
 };
 use bft_formats::DType;
 
@@ -188,7 +188,7 @@ fn alone(name: &str, work: f64, unit: &str, run: impl FnMut()) {
 }
 
 fn attention(wanted: &dyn Fn(&str) -> bool) {
-    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, causal: true };
+    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, causal: true, window: None };
     for (samples, length) in [(16, 64), (4, 256), (1, 1024), (1, 4096)] {
         let name = format!("attention {samples} x {length}");
         if !wanted(&name) {
@@ -197,24 +197,27 @@ fn attention(wanted: &dyn Fn(&str) -> bool) {
         let n = samples * length;
         let segments: Vec<u32> = (0..=samples).map(|s| (s * length) as u32).collect();
         let (q, k, v, d_o) = (random(n * 576), random(n * 192), random(n * 192), random(n * 576));
+        let x = AttentionInputs { q: &q, k: &k, v: &v, scale: 0.125, shape };
         let (mut o, mut lse) = (vec![0.0; n * 576], vec![0.0; n * 9]);
         let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
         // A product with scores that a query does not see is not counted.
         let product = 2.0 * (9 * 64 * samples * length * (length + 1) / 2) as f64;
         alone(&format!("{name} forward"), 2.0 * product, "GFLOP/s", || {
-            attention_forward(&q, &k, &v, &segments, shape, 0.125, &mut o, &mut lse);
+            attention_forward(x, &segments, &mut o, &mut lse);
         });
         alone(&format!("{name} backward"), 5.0 * product, "GFLOP/s", || {
-            attention_backward(&q, &k, &v, &o, &lse, &d_o, &segments, shape, 0.125, &mut dq, &mut dk, &mut dv);
+            let y = AttentionOutputs { o: &o, lse: &lse, d_o: &d_o };
+            attention_backward(x, y, &segments, [&mut dq, &mut dk, &mut dv]);
         });
     }
     for past in [100, 1000] {
         let name = format!("attention 1 token after {past}");
         if wanted(&name) {
             let (q, k, v) = (random(576), random((past + 1) * 192), random((past + 1) * 192));
+            let x = AttentionInputs { q: &q, k: &k, v: &v, scale: 0.125, shape };
             let mut o = vec![0.0; 576];
             alone(&name, (4 * 576 * past) as f64, "GFLOP/s", || {
-                attention_cached(&q, &k, &v, past, shape, 0.125, &mut o);
+                attention_cached(x, past, &mut o);
             });
         }
     }

@@ -41,6 +41,7 @@ pub mod gguf;
 mod hash;
 mod json;
 mod model;
+mod open;
 mod safetensors;
 mod source;
 mod tensor;
@@ -50,7 +51,7 @@ pub mod weights;
 pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
 pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
-pub use config::{Architecture, LINEAR_MODULES, ModelConfig, RopeScaling};
+pub use config::{Architecture, LINEAR_MODULES, LayerSpec, MAX_HEAD_DIM, ModelConfig, Rope, RopeScaling};
 pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling, SentenceSteps};
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use bft_formats::{Architecture, ModelConfig, Result, RopeScaling};
+use bft_formats::{Architecture, ModelConfig, Result, Rope, RopeScaling};
 use common::{assert_says, config_json, message, tiny_config};
 use serde_json::{Value, json};
 
@@ -38,13 +38,13 @@ fn absent_keys_mean_what_transformers_takes_them_to_mean() {
     );
     let c = c.unwrap();
     assert_eq!((c.num_key_value_heads, c.head_dim, c.max_position_embeddings), (4, 8, 2048));
-    assert_eq!((c.rope_theta, c.rms_norm_eps, c.tie_word_embeddings), (10_000.0, 1e-6, false));
+    assert_eq!((c.ropes[0].theta, c.rms_norm_eps, c.tie_word_embeddings), (10_000.0, 1e-6, false));
     assert_eq!(read(Qwen3, json!({"head_dim": absent})).unwrap().head_dim, 128);
     assert_eq!(read(Qwen2, json!({"num_key_value_heads": null})).unwrap().num_key_value_heads, 4);
     assert_says(&refusal(Qwen2, json!({"num_key_value_heads": absent})), &["num_key_value_heads is missing"]);
     // Mistral's own default is a window.
     let windowed = json!({"sliding_window": absent, "max_position_embeddings": 32768});
-    assert_says(&refusal(Mistral, windowed), &["window of 4096", "context 32768"]);
+    assert_eq!(windows(Mistral, windowed), [Some(4096); 2]);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn biases_are_where_the_architecture_has_them() {
 
 #[test]
 fn rope_is_read_from_either_spelling() {
-    let rope = |changes| read(Llama, changes).map(|c| (c.rope_theta, c.rope_scaling));
+    let rope = |changes| read(Llama, changes).map(|c| (c.ropes[0].theta, c.ropes[0].scaling.clone()));
     let llama3 = json!({
         "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192, "rope_theta": 500_000.0
@@ -93,12 +93,14 @@ fn rope_is_read_from_either_spelling() {
 #[test]
 fn other_ropes_are_refused_by_name() {
     let with = |scaling: Value| refusal(Llama, json!({"rope_scaling": scaling}));
-    for name in ["yarn", "dynamic", "longrope", "su", "mrope"] {
+    for name in ["dynamic", "longrope", "su", "mrope"] {
         let text = with(json!({"rope_type": name, "factor": 2.0}));
-        assert_says(&text, &[&format!("rope type {name:?}"), "default, linear and llama3"]);
+        assert_says(&text, &[&format!("rope type {name:?}"), "default, linear, llama3 and yarn"]);
     }
     assert_says(&with(json!({"type": "default", "mrope_section": [16, 24, 24]})), &["\"mrope\""]);
     assert_says(&with(json!({"type": "linear"})), &["factor is missing"]);
+    assert_says(&with(json!({"type": "yarn"})), &["factor is missing"]);
+    assert_says(&with(json!({"type": "yarn", "factor": 2, "beta_fast": 0})), &["beta_fast is 0", "positive"]);
     assert_says(&with(json!({"type": "linear", "factor": -1})), &["factor is -1", "positive"]);
     assert_says(&with(json!({"type": "linear", "factor": "2"})), &["factor is \"2\"", "a number"]);
     let backwards = json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1});
@@ -111,23 +113,25 @@ fn other_ropes_are_refused_by_name() {
     assert_says(&refusal(Llama, json!({"rope_theta": 0.0})), &["rope_theta is 0", "above 1"]);
 }
 
+fn windows(architecture: Architecture, changes: Value) -> Vec<Option<usize>> {
+    read(architecture, changes).unwrap().layers.iter().map(|layer| layer.window).collect()
+}
+
 #[test]
-fn active_sliding_windows_are_refused_and_idle_ones_are_not() {
-    let text = refusal(Mistral, json!({"sliding_window": 64}));
-    assert_says(&text, &["sliding attention window of 64", "context 128"]);
-    assert!(read(Mistral, json!({"sliding_window": 128})).is_ok());
+fn each_layer_has_the_window_that_transformers_gives_it() {
+    assert_eq!(windows(Mistral, json!({"sliding_window": 64})), [Some(64); 2]);
+    assert_eq!(windows(Mistral, json!({"sliding_window": 128})), [None; 2], "as wide as the context");
     // Qwen states a window whether or not it uses it.
-    assert!(read(Qwen2, json!({"sliding_window": 64, "use_sliding_window": false})).is_ok());
-    let used = json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": 1});
-    assert_says(&refusal(Qwen2, used), &["window of 64"]);
-    let beyond = json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": 2});
-    assert!(read(Qwen2, beyond).is_ok(), "no layer is beyond the second");
-    let types = json!({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]});
-    assert_says(&refusal(Qwen3, types), &["window of 64"]);
-    let full = json!({"sliding_window": 64, "layer_types": ["full_attention", "full_attention"]});
-    assert!(read(Qwen3, full).is_ok());
-    let linear = json!({"layer_types": ["linear_attention"]});
-    assert_says(&refusal(Qwen3, linear), &["layer type \"linear_attention\""]);
+    assert_eq!(windows(Qwen2, json!({"sliding_window": 64, "use_sliding_window": false})), [None; 2]);
+    let used = |from: usize| json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": from});
+    assert_eq!(windows(Qwen2, used(1)), [None, Some(64)]);
+    assert_eq!(windows(Qwen2, used(2)), [None; 2], "no layer is beyond the second");
+    let types = |types: &[&str]| json!({"sliding_window": 64, "layer_types": types});
+    assert_eq!(windows(Qwen3, types(&["sliding_attention", "full_attention"])), [Some(64), None]);
+    assert_eq!(windows(Qwen3, types(&["full_attention", "full_attention"])), [None; 2]);
+    assert_says(&refusal(Qwen3, types(&["full_attention"])), &["layer_types names 1 layers", "num_hidden_layers 2"]);
+    assert_says(&refusal(Qwen3, types(&["linear_attention"])), &["layer type \"linear_attention\""]);
+    assert_says(&refusal(Mistral, json!({"sliding_window": 0})), &["sliding_window is 0"]);
 }
 
 #[test]
@@ -219,25 +223,23 @@ fn inverse_frequencies_are_transformers() {
         0x3ab8449c, 0x3a8a2e77, 0x3a4f3e38, 0x3a1b690d, 0x39e91528, 0x39aec98e, 0x3983126f, 0x3944948c, 0x39136a16,
         0x38dd1725, 0x38a5cb60, 0x3878a815, 0x383a7753, 0x380bd472,
     ];
-    let mut c = tiny_config(Llama);
-    c.head_dim = 64;
-    c.rope_theta = 500_000.0;
-    c.rope_scaling = RopeScaling::Llama3 {
+    let mut rope = Rope { theta: 500_000.0, dim: 64, scaling: RopeScaling::None };
+    rope.scaling = RopeScaling::Llama3 {
         factor: 32.0,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
         original_max_position_embeddings: 8192,
     };
-    assert_near(&c.inv_freq(), &llama3, 1);
+    assert_near(&rope.inv_freq(), &llama3, 1);
 
     // The same scaling as llama.cpp stores it: a divisor for each plain frequency.
-    let scaled = c.inv_freq();
-    c.rope_scaling = RopeScaling::None;
-    let divisors = c.inv_freq().iter().zip(&scaled).map(|(plain, scaled)| plain / scaled).collect();
-    c.rope_scaling = RopeScaling::Divisors(divisors);
-    assert_near(&c.inv_freq(), &llama3, 3);
+    let scaled = rope.inv_freq();
+    rope.scaling = RopeScaling::None;
+    let divisors = rope.inv_freq().iter().zip(&scaled).map(|(plain, scaled)| plain / scaled).collect();
+    rope.scaling = RopeScaling::Divisors(divisors);
+    assert_near(&rope.inv_freq(), &llama3, 3);
 
-    c.rope_theta = 10_000.0;
-    c.rope_scaling = RopeScaling::Linear { factor: 4.0 };
-    assert_near(&c.inv_freq(), &linear, 1);
+    rope.theta = 10_000.0;
+    rope.scaling = RopeScaling::Linear { factor: 4.0 };
+    assert_near(&rope.inv_freq(), &linear, 1);
 }

@@ -144,7 +144,7 @@ fn rope_settings_are_honoured_or_refused() {
     let scaling = |change: &Change| {
         let mut g = tiny_gguf("llama");
         change(&mut g);
-        open(&g).map(|m| m.config.rope_scaling)
+        open(&g).map(|m| m.config.ropes[0].scaling.clone())
     };
     let linear = RopeScaling::Linear { factor: 4.0 };
     let by_type = |name: &'static str| -> Box<Change<'static>> {
@@ -153,7 +153,18 @@ fn rope_settings_are_honoured_or_refused() {
     assert_eq!(scaling(&*by_type("linear")).unwrap(), linear);
     assert_eq!(scaling(&*by_type("none")).unwrap(), RopeScaling::None);
     assert_eq!(scaling(&|g| g.f32("llama.rope.scale_linear", 4.0)).unwrap(), linear);
-    assert_says(&message(scaling(&*by_type("yarn"))), &["rope type \"yarn\"", "supported", "linear"]);
+    let yarn = RopeScaling::Yarn {
+        factor: 4.0,
+        attention_factor: 0.1 * 4f64.ln() + 1.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate: true,
+        original_max_position_embeddings: 128,
+    };
+    assert_eq!(scaling(&*by_type("yarn")).unwrap(), yarn);
+    let log: &Change = &|g| by_type("yarn")(g).f32("llama.rope.scaling.yarn_log_multiplier", 0.1);
+    assert_says(&message(scaling(log)), &["yarn_log_multiplier 0.1"]);
+    assert_says(&message(scaling(&*by_type("longrope"))), &["rope type \"longrope\"", "supported", "linear"]);
 
     let divisors: &Change = &|g| g.f32_tensor("rope_freqs.weight", &[4], &[1.0, 1.0, 2.5, 8.0]);
     assert_eq!(scaling(divisors).unwrap(), RopeScaling::Divisors(vec![1.0, 1.0, 2.5, 8.0]));
@@ -178,8 +189,6 @@ fn models_that_would_run_wrongly_are_refused_by_name() {
     assert_says(&q4_k, &["Q4_K", "blk.0.ffn_up.weight", "Q8_0, Q4_0 and Q4_1", "BF16"]);
     let newer = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 77, vec![0; 144]));
     assert_says(&newer, &["tensor type number 77", "blk.0.ffn_up.weight"]);
-    let window = refusal(|g| g.u32("llama.attention.sliding_window", 64));
-    assert_says(&window, &["sliding attention window of 64", "context 128"]);
     let experts = refusal(|g| g.u32("llama.expert_count", 8));
     assert_says(&experts, &["llama.expert_count 8"]);
     let scale = refusal(|g| g.f32("llama.attention.scale", 0.5));
@@ -199,11 +208,23 @@ fn models_that_would_run_wrongly_are_refused_by_name() {
 }
 
 #[test]
+fn a_window_is_every_layers_where_the_file_can_mean_no_other() {
+    let mut g = tiny_gguf("llama");
+    g.u32("llama.attention.sliding_window", 64);
+    assert!(open(&g).unwrap().config.layers.iter().all(|layer| layer.window == Some(64)));
+    let mut g = tiny_gguf("qwen2");
+    g.u32("qwen2.attention.sliding_window", 64);
+    assert_says(&message(open(&g)), &["sliding attention window of 64", "context 128", "which layers"]);
+}
+
+#[test]
 fn a_window_as_wide_as_the_context_is_none() {
     let mut g = tiny_gguf("llama");
     g.u32("llama.attention.sliding_window", 128);
     g.i32s("llama.attention.head_count_kv", &[2, 2]);
-    assert_eq!(open(&g).unwrap().config.num_key_value_heads, 2);
+    let config = open(&g).unwrap().config;
+    assert_eq!(config.num_key_value_heads, 2);
+    assert!(config.layers.iter().all(|layer| layer.window.is_none()));
 }
 
 #[test]

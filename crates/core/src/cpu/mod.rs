@@ -27,7 +27,9 @@ mod team;
 mod tile;
 mod weight;
 
-pub use attention::{AttentionShape, attention_backward, attention_cached, attention_forward};
+pub use attention::{
+    AttentionInputs, AttentionOutputs, AttentionShape, attention_backward, attention_cached, attention_forward,
+};
 pub use encoder::{LayerNorm, activate, activate_backward};
 pub use gemm::{gemm_nn, gemm_nt, gemm_tn};
 pub use linear::{linear_nn, linear_nt};

@@ -76,10 +76,29 @@ impl HeadBuffers {
     }
 }
 
-impl HeadBuffers {
-    /// Room for one row `[1, H]` before and after the final norm.
-    pub fn last_rows(&self, hidden_size: usize) -> (View, View) {
-        (self.picked.first(hidden_size), self.hidden.first(hidden_size))
+/// Records the normalised trained rows `[R, H]` of the last block's output x `[N, H]`.
+fn hidden(rec: &mut Recording, weights: &Weights, buffers: &HeadBuffers, ids: &BatchViews, x: &View) -> View {
+    let (r, h) = (ids.trained.len(), weights.config.hidden_size);
+    let (picked, hidden) = (buffers.picked.first(r * h), buffers.hidden.first(r * h));
+    gather::forward(rec, &ids.trained, x, &picked, h);
+    rms_norm::forward(rec, &picked, &weights.norm, &hidden, h, weights.config.rms_norm_eps);
+    hidden
+}
+
+/// Records the logits `[V]` of the one trained row of the last block's output x `[N, H]`.
+pub(crate) fn logits(
+    rec: &mut Recording,
+    weights: &Weights,
+    buffers: &HeadBuffers,
+    ids: &BatchViews,
+    x: &View,
+    logits: &View,
+) {
+    let hidden = hidden(rec, weights, buffers, ids, x);
+    for first in (0..weights.head.rows()).step_by(weights.head_rows) {
+        let rows = weights.head_rows.min(weights.head.rows() - first);
+        let matrix = Matrix::rows_of(&weights.head, first, rows);
+        linear::forward(rec, &hidden, &matrix, &logits.slice(first..first + rows), 1.0, false);
     }
 }
 
@@ -104,9 +123,7 @@ pub(crate) fn forward(
 ) {
     let config = &weights.config;
     let (r, h) = (ids.trained.len(), config.hidden_size);
-    let (picked, hidden) = (buffers.picked.first(r * h), buffers.hidden.first(r * h));
-    gather::forward(rec, &ids.trained, x, &picked, h);
-    rms_norm::forward(rec, &picked, &weights.norm, &hidden, h, config.rms_norm_eps);
+    let hidden = hidden(rec, weights, buffers, ids, x);
     let state = buffers.state.first(r * 4);
     head::begin(rec, &state);
     let acc = buffers.backward.as_ref().filter(|_| gradient).map(|backward| backward.acc.first(r * h));

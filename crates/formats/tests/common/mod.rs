@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bft_formats::{Architecture, Bytes, DType, ModelConfig, RopeScaling, Tensor};
+use bft_formats::{Architecture, Bytes, DType, LayerSpec, ModelConfig, Rope, RopeScaling, Tensor};
 
 /// A generator of numbers that are the same on every run.
 pub struct Random(u64);
@@ -36,19 +36,17 @@ pub fn tiny_config(architecture: Architecture) -> ModelConfig {
         architecture,
         hidden_size: 32,
         intermediate_size: 64,
-        num_hidden_layers: 2,
         num_attention_heads: 4,
         num_key_value_heads: 2,
         head_dim: 8,
         vocab_size: 264,
         max_position_embeddings: 128,
         rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
+        ropes: vec![Rope { theta: 10_000.0, dim: 8, scaling: RopeScaling::None }],
+        layers: vec![LayerSpec { qk_norm: architecture == Architecture::Qwen3, ..LayerSpec::default() }; 2],
         tie_word_embeddings: true,
         attention_bias: architecture == Architecture::Qwen2,
         attention_output_bias: false,
-        qk_norm: architecture == Architecture::Qwen3,
         bos_token_id: None,
         eos_token_ids: vec![257],
     }
@@ -70,7 +68,7 @@ pub fn config_json(architecture: Architecture, changes: serde_json::Value) -> St
         "model_type": architecture.name(),
         "hidden_size": c.hidden_size,
         "intermediate_size": c.intermediate_size,
-        "num_hidden_layers": c.num_hidden_layers,
+        "num_hidden_layers": c.layers.len(),
         "num_attention_heads": c.num_attention_heads,
         "num_key_value_heads": c.num_key_value_heads,
         "head_dim": c.head_dim,

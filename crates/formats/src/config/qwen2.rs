@@ -1,0 +1,48 @@
+//! Qwen2 and Qwen2.5.
+
+use super::{Family, ModelConfig};
+use crate::gguf::Keys;
+use crate::json::Object;
+use crate::{FormatError, Result};
+
+pub(super) const FAMILY: Family = Family {
+    name: "qwen2",
+    gguf: Some("qwen2"),
+    interleaved: false,
+    default_context: 32_768,
+    default_head_dim: None,
+    default_kv_heads: false,
+    json,
+    metadata,
+};
+
+fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
+    config.attention_bias = true;
+    windows(o, config)
+}
+
+/// A window is stated whether or not it is used: `layer_types` or the older `use_sliding_window` say where.
+pub(super) fn windows(o: &Object, config: &mut ModelConfig) -> Result<()> {
+    let window = o.usize("sliding_window")?.unwrap_or(4096);
+    let from = match o.bool("use_sliding_window")? {
+        Some(true) => o.usize("max_window_layers")?.unwrap_or(28),
+        _ => config.layers.len(),
+    };
+    match super::json::sliding_layers(o, config.layers.len())? {
+        Some(slides) => config.set_window(o.file, Some(window), |layer| slides[layer]),
+        None => config.set_window(o.file, Some(window), |layer| layer >= from),
+    }
+}
+
+/// GGUF metadata state a window, but not which layers have it.
+pub(super) fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
+    let context = config.max_position_embeddings;
+    match keys.window()?.filter(|&window| window < context) {
+        Some(window) => Err(FormatError::unsupported(
+            keys.file,
+            format!("a sliding attention window of {window} tokens (context {context})"),
+            "the file does not say which layers have it; take the model's folder of safetensors",
+        )),
+        None => Ok(()),
+    }
+}
