@@ -13,8 +13,8 @@ struct Params {
     scale: f32,
     causal: u32,   // not used here
     window: u32,   // keys that a query sees at most
-    pad0: u32,
-    pad1: u32,
+    scaled: u32,   // not used here
+    pad: u32,
 }
 
 const KEYS = 256u; // scored at a time, four a lane

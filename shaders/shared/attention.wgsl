@@ -15,8 +15,8 @@ struct Params {
     scale: f32,
     causal: u32,   // 1: a query sees no later keys than its own
     window: u32,   // keys that a query sees at most, where attention is causal
-    pad0: u32,
-    pad1: u32,
+    scaled: u32,   // 1: the scale is given, 0: it is 1/√D
+    pad: u32,
 }
 
 const LANES = 64u;

@@ -17,6 +17,7 @@ pub const MODELS: &[&str] = &[
     "qwen2",
     "qwen3",
     "yarn_rope",
+    "gemma3",
     "mistral_window",
     "qwen3_window",
 ];

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use bft_core::cpu::{
     AttentionInputs, AttentionOutputs, AttentionShape, WeightRef, attention_backward, attention_cached,
-    attention_forward, exp_sub_sum, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt, silu_mul, sum_exp_sub,
+    attention_forward, exp_sub_sum, gate_mul, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt, sum_exp_sub,
 };
-use bft_formats::DType;
+use bft_formats::{DType, Gate};
 
 /// (out, in) of q and o, k and v, gate and up, down, and a chunk of the vocabulary.
 const MATRICES: [(usize, usize); 5] = [(576, 576), (192, 576), (1536, 576), (576, 1536), (4096, 576)];
@@ -188,7 +188,7 @@ fn alone(name: &str, work: f64, unit: &str, run: impl FnMut()) {
 }
 
 fn attention(wanted: &dyn Fn(&str) -> bool) {
-    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, causal: true, window: None };
+    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, causal: true, window: None, scale: None };
     for (samples, length) in [(16, 64), (4, 256), (1, 1024), (1, 4096)] {
         let name = format!("attention {samples} x {length}");
         if !wanted(&name) {
@@ -197,7 +197,7 @@ fn attention(wanted: &dyn Fn(&str) -> bool) {
         let n = samples * length;
         let segments: Vec<u32> = (0..=samples).map(|s| (s * length) as u32).collect();
         let (q, k, v, d_o) = (random(n * 576), random(n * 192), random(n * 192), random(n * 576));
-        let x = AttentionInputs { q: &q, k: &k, v: &v, scale: 0.125, shape };
+        let x = AttentionInputs { q: &q, k: &k, v: &v, shape };
         let (mut o, mut lse) = (vec![0.0; n * 576], vec![0.0; n * 9]);
         let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
         // A product with scores that a query does not see is not counted.
@@ -214,7 +214,7 @@ fn attention(wanted: &dyn Fn(&str) -> bool) {
         let name = format!("attention 1 token after {past}");
         if wanted(&name) {
             let (q, k, v) = (random(576), random((past + 1) * 192), random((past + 1) * 192));
-            let x = AttentionInputs { q: &q, k: &k, v: &v, scale: 0.125, shape };
+            let x = AttentionInputs { q: &q, k: &k, v: &v, shape };
             let mut o = vec![0.0; 576];
             alone(&name, (4 * 576 * past) as f64, "GFLOP/s", || {
                 attention_cached(x, past, &mut o);
@@ -239,7 +239,7 @@ fn rows(wanted: &dyn Fn(&str) -> bool) {
             std::hint::black_box(sum_exp_sub(&x, 1.0));
         });
     }
-    if wanted("row silu_mul") {
-        alone("row silu_mul", N as f64, "G/s", || silu_mul(&x, &up, &mut y));
+    if wanted("row gate_mul") {
+        alone("row gate_mul", N as f64, "G/s", || gate_mul(Gate::Silu, &x, &up, &mut y));
     }
 }

@@ -51,7 +51,9 @@ pub mod weights;
 pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
 pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
-pub use config::{Architecture, LINEAR_MODULES, LayerSpec, MAX_HEAD_DIM, ModelConfig, Rope, RopeScaling};
+pub use config::{
+    Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, MAX_HEAD_DIM, ModelConfig, Rope, RopeScaling,
+};
 pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling, SentenceSteps};
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]

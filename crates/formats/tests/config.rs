@@ -147,7 +147,7 @@ fn two_spellings_of_rope_that_differ_are_refused() {
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
     let text = refusal(Llama, json!({"model_type": "gemma2"}));
-    assert_says(&text, &["\"gemma2\"", "llama, mistral, qwen2 and qwen3"]);
+    assert_says(&text, &["\"gemma2\"", "llama, mistral, qwen2, qwen3"]);
     assert_says(&refusal(Llama, json!({"model_type": "<absent>"})), &["model_type is missing"]);
     assert_says(&refusal(Llama, json!({"hidden_act": "gelu"})), &["hidden_act \"gelu\"", "silu"]);
     assert_says(&refusal(Llama, json!({"mlp_bias": true})), &["mlp_bias true"]);

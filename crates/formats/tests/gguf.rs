@@ -183,8 +183,8 @@ fn rope_settings_are_honoured_or_refused() {
 
 #[test]
 fn models_that_would_run_wrongly_are_refused_by_name() {
-    let architecture = refusal(|g| g.str("general.architecture", "gemma3"));
-    assert_says(&architecture, &["m.gguf", "\"gemma3\"", "llama", "qwen2 and qwen3"]);
+    let architecture = refusal(|g| g.str("general.architecture", "gemma4"));
+    assert_says(&architecture, &["m.gguf", "\"gemma4\"", "llama", "qwen2, qwen3"]);
     let q4_k = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 12, vec![0; 144]));
     assert_says(&q4_k, &["Q4_K", "blk.0.ffn_up.weight", "Q8_0, Q4_0 and Q4_1", "BF16"]);
     let newer = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 77, vec![0; 144]));

@@ -120,6 +120,8 @@ pub(crate) fn model_with(
         rms_norm_eps: 1e-5,
         ropes: vec![Rope { theta: 10_000.0, dim: 4, scaling: RopeScaling::None }],
         layers: vec![LayerSpec::default()],
+        embedding_scale: 1.0,
+        norm_offset: 0.0,
         tie_word_embeddings: true,
         attention_bias: false,
         attention_output_bias: false,

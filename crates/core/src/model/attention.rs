@@ -5,7 +5,7 @@
 
 use super::ModelError;
 use super::adapted::{Linear, plan_xa};
-use super::block::Pass;
+use super::block::{Norms, Pass};
 use super::weights::Parts;
 use super::workspace::Plan;
 use crate::device::{Device, DeviceError, Elem, Recording, View};
@@ -15,8 +15,7 @@ use bft_formats::ModelConfig;
 
 #[derive(Debug)]
 pub(crate) struct Weights {
-    /// `[H]`
-    norm: View,
+    norms: Norms,
     q: Linear,
     k: Linear,
     v: Linear,
@@ -31,7 +30,7 @@ impl Weights {
         let head_norm = |which: &str| parts.vector(&format!("{block}.self_attn.{which}_norm.weight"));
         let head_norms = || Ok::<_, ModelError>((head_norm("q")?, head_norm("k")?));
         Ok(Self {
-            norm: parts.vector(&format!("{block}.input_layernorm.weight"))?,
+            norms: Norms::take(parts, layer, config.layers[layer].attention_norms)?,
             q: Linear::take(parts, layer, 0)?,
             k: Linear::take(parts, layer, 1)?,
             v: Linear::take(parts, layer, 2)?,
@@ -57,6 +56,8 @@ pub(crate) struct Saved {
     o: View,
     /// `[N, Q]` log-sum-exp of each query's scores.
     lse: View,
+    /// `[N, H]` output of o_proj, where it is normalised.
+    out: Option<View>,
     /// `[N, r]` x·Aᵀ of q, k, v and o.
     xa: [Option<View>; 4],
 }
@@ -74,6 +75,7 @@ impl Saved {
             v: plan.rows("values", kv)?,
             o: plan.rows("attention output", q)?,
             lse: plan.rows("attention log-sum-exp", plan.config.num_attention_heads)?,
+            out: Norms::plan_out(plan, layer, |spec| spec.attention_norms)?,
             xa: [xa(0)?, xa(1)?, xa(2)?, xa(3)?],
         })
     }
@@ -144,6 +146,7 @@ impl Pass<'_> {
             head_dim: config.head_dim,
             causal: true,
             window: config.layers[layer].window,
+            scale: config.layers[layer].score_scale,
         }
     }
 
@@ -159,7 +162,7 @@ impl Pass<'_> {
 
     /// The set of this layer cut to N rows.
     fn attention_saved(&self, layer: usize) -> Saved {
-        let Saved { q, k, raw, v, o, lse, xa } = &self.workspace.saved(layer).attention;
+        let Saved { q, k, raw, v, o, lse, out, xa } = &self.workspace.saved(layer).attention;
         Saved {
             q: self.rows(q),
             k: self.rows(k),
@@ -167,6 +170,7 @@ impl Pass<'_> {
             v: self.rows(v),
             o: self.rows(o),
             lse: self.rows(lse),
+            out: out.as_ref().map(|out| self.rows(out)),
             xa: xa.clone(),
         }
     }
@@ -175,8 +179,7 @@ impl Pass<'_> {
     pub(super) fn attention(&self, rec: &mut Recording, layer: usize, x: &View, branch: &View) {
         let (w, saved, shape) = (&self.weights.blocks[layer].attention, self.attention_saved(layer), self.shape(layer));
         let (d, eps) = (shape.head_dim, self.config().rms_norm_eps);
-        let norm = self.rows(&self.workspace.scratch.norm);
-        self.norm(rec, x, &w.norm, &norm);
+        let norm = self.enter(rec, &w.norms, x);
         let (q, k) = match (&w.head_norms, &saved.raw) {
             (Some(_), Some((q, k))) => (q, k),
             _ => (&saved.q, &saved.k),
@@ -201,7 +204,9 @@ impl Pass<'_> {
                 attention::cached(rec, &saved.q, keys, values, &saved.o, past, shape);
             }
         }
-        self.linear(rec, &w.o, &saved.xa[3], &saved.o, branch);
+        let out = saved.out.as_ref().unwrap_or(branch);
+        self.linear(rec, &w.o, &saved.xa[3], &saved.o, out);
+        self.leave(rec, &w.norms, out, branch);
     }
 
     /// Adds to `d` `[N, H]`, the gradient of the branch's output, that of its input x. The first block's input has no
@@ -211,9 +216,10 @@ impl Pass<'_> {
         let s = &scratch.attention;
         let (w, saved, shape) = (&self.weights.blocks[layer].attention, self.attention_saved(layer), self.shape(layer));
         let (head, eps) = (shape.head_dim, self.config().rms_norm_eps);
-        // branch = o_proj(o)
+        // branch = norm(o_proj(o))
         let d_o = self.rows(&s.d_o);
-        self.linear_backward(rec, &w.o, &saved.xa[3], &saved.o, d, Some((&d_o, false)));
+        let d_out = self.leave_backward(rec, &w.norms, saved.out.as_ref(), d);
+        self.linear_backward(rec, &w.o, &saved.xa[3], &saved.o, &d_out, Some((&d_o, false)));
         // o = attention(q, k, v)
         let (mut dq, mut dk, dv, stats) = (self.rows(&s.dq), self.rows(&s.dk), self.rows(&s.dv), self.rows(&s.stats));
         let gradients = Gradients { d_o: &d_o, stats: &stats, dq: &dq, dk: &dk, dv: &dv };
@@ -230,14 +236,13 @@ impl Pass<'_> {
             (dq, dk) = (dq_raw, dk_raw);
         }
         // q_raw, k_raw, v = projections of norm(x)
-        let (norm, d_norm) = (self.rows(&self.workspace.scratch.norm), self.rows(&self.workspace.scratch.branch));
-        self.norm(rec, x, &w.norm, &norm);
+        let (norm, (d_norm, add)) = (self.enter(rec, &w.norms, x), self.entry_gradient(&w.norms, d));
         let wanted = |accumulate: bool| (layer > 0).then_some((&d_norm, accumulate));
-        self.linear_backward(rec, &w.q, &saved.xa[0], &norm, &dq, wanted(false));
+        self.linear_backward(rec, &w.q, &saved.xa[0], &norm, &dq, wanted(add));
         self.linear_backward(rec, &w.k, &saved.xa[1], &norm, &dk, wanted(true));
         self.linear_backward(rec, &w.v, &saved.xa[2], &norm, &dv, wanted(true));
         if layer > 0 {
-            self.norm_backward(rec, x, &w.norm, &d_norm, d);
+            self.enter_backward(rec, &w.norms, x, &d_norm, d);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! x `[N, H]` → x + attention(x) → + mlp of that.
 
-use bft_formats::ModelConfig;
+use bft_formats::{BranchNorms, LayerSpec, ModelConfig};
 
 use super::ModelError;
 use super::adapted::Dropout;
@@ -11,9 +11,9 @@ use super::batch::BatchViews;
 use super::lora::Lora;
 use super::mlp;
 use super::weights::{Parts, Weights};
-use super::workspace::Workspace;
-use crate::device::{Recording, View};
-use crate::ops::{add, embedding, rms_norm};
+use super::workspace::{Plan, Workspace};
+use crate::device::{DeviceError, Recording, View};
+use crate::ops::{add, embedding, rms_norm, scale};
 
 /// One block's frozen parameters.
 #[derive(Debug)]
@@ -24,7 +24,36 @@ pub(crate) struct BlockWeights {
 
 impl BlockWeights {
     pub fn take(parts: &Parts, config: &ModelConfig, layer: usize) -> Result<Self, ModelError> {
-        Ok(Self { attention: attention::Weights::take(parts, config, layer)?, mlp: mlp::Weights::take(parts, layer)? })
+        Ok(Self {
+            attention: attention::Weights::take(parts, config, layer)?,
+            mlp: mlp::Weights::take(parts, config, layer)?,
+        })
+    }
+}
+
+/// The norms around a branch, `[H]` each.
+#[derive(Debug)]
+pub(crate) struct Norms {
+    before: Option<View>,
+    after: Option<View>,
+}
+
+impl Norms {
+    pub fn take(parts: &Parts, layer: usize, names: BranchNorms) -> Result<Self, ModelError> {
+        let take = |name: Option<&str>| {
+            name.map(|name| parts.vector(&format!("model.layers.{layer}.{name}.weight"))).transpose()
+        };
+        Ok(Self { before: take(names.before)?, after: take(names.after)? })
+    }
+
+    /// `[N, H]` room for a branch's output before its norm, where any layer that saves here has one.
+    pub fn plan_out(
+        plan: &Plan<'_>,
+        layer: usize,
+        norms: impl Fn(&LayerSpec) -> BranchNorms,
+    ) -> Result<Option<View>, DeviceError> {
+        let normed = plan.sharing(layer).any(|layer| norms(&plan.config.layers[layer]).after.is_some());
+        normed.then(|| plan.rows("branch before its norm", plan.config.hidden_size)).transpose()
     }
 }
 
@@ -55,13 +84,40 @@ impl<'a> Pass<'a> {
         planned.first(planned.len() / self.workspace.capacity * self.tokens())
     }
 
-    pub(super) fn norm(&self, rec: &mut Recording, x: &View, weight: &View, y: &View) {
-        rms_norm::forward(rec, x, weight, y, self.config().hidden_size, self.config().rms_norm_eps);
+    /// What a branch reads: x normalised, or x itself.
+    pub(super) fn enter(&self, rec: &mut Recording, norms: &Norms, x: &View) -> View {
+        let Some(weight) = &norms.before else { return x.clone() };
+        let y = self.rows(&self.workspace.scratch.norm);
+        rms_norm::forward(rec, x, weight, &y, self.config().hidden_size, self.config().rms_norm_eps);
+        y
     }
 
-    /// Adds the gradient of [`Self::norm`] to dx.
-    pub(super) fn norm_backward(&self, rec: &mut Recording, x: &View, weight: &View, dy: &View, dx: &View) {
-        rms_norm::backward(rec, x, weight, dy, dx, self.config().hidden_size, self.config().rms_norm_eps, true);
+    /// Where the gradient of what a branch reads is gathered, and whether it is added to what is there: in scratch, or
+    /// in d, the gradient of x, itself.
+    pub(super) fn entry_gradient(&self, norms: &Norms, d: &View) -> (View, bool) {
+        if norms.before.is_some() { (self.rows(&self.workspace.scratch.branch), false) } else { (d.clone(), true) }
+    }
+
+    /// Adds to dx the gradient of x from dy, where [`Self::entry_gradient`] has not.
+    pub(super) fn enter_backward(&self, rec: &mut Recording, norms: &Norms, x: &View, dy: &View, dx: &View) {
+        if let Some(weight) = &norms.before {
+            rms_norm::backward(rec, x, weight, dy, dx, self.config().hidden_size, self.config().rms_norm_eps, true);
+        }
+    }
+
+    /// Normalises `out` into `branch`; where the branch has no norm behind it, `out` is `branch`.
+    pub(super) fn leave(&self, rec: &mut Recording, norms: &Norms, out: &View, branch: &View) {
+        if let Some(weight) = &norms.after {
+            rms_norm::forward(rec, out, weight, branch, self.config().hidden_size, self.config().rms_norm_eps);
+        }
+    }
+
+    /// The gradient of `out` from d, that of the branch.
+    pub(super) fn leave_backward(&self, rec: &mut Recording, norms: &Norms, out: Option<&View>, d: &View) -> View {
+        let (Some(weight), Some(out)) = (&norms.after, out) else { return d.clone() };
+        let (d_out, config) = (self.rows(&self.workspace.scratch.branch), self.config());
+        rms_norm::backward(rec, out, weight, d, &d_out, config.hidden_size, config.rms_norm_eps, false);
+        d_out
     }
 
     /// Records embedding and every block; the last one's output `[N, H]`.
@@ -69,6 +125,7 @@ impl<'a> Pass<'a> {
         let (weights, layers) = (self.weights, self.weights.blocks.len());
         let x = self.rows(self.workspace.input(0));
         embedding::forward(rec, &self.ids.tokens, &weights.embedding, &x, weights.embedding_rows);
+        scale::scale(rec, &x, weights.config.embedding_scale);
         (0..layers).for_each(|layer| self.block(rec, layer));
         self.rows(self.workspace.input(layers))
     }

@@ -256,6 +256,7 @@ impl<'a> EncoderRunner<'a> {
             head_dim: config.head_dim(),
             causal: false,
             window: None,
+            scale: None,
         };
         let product = |rec: &mut Recording, x: &View, w: &Weight, y: &View| {
             linear::forward(rec, x, &Matrix::frozen(w), y, 1.0, false);

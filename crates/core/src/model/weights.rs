@@ -72,19 +72,25 @@ impl Base {
 /// Parameters by name, as they come to the device.
 pub(crate) struct Parts {
     model: String,
+    norm_offset: f32,
     matrices: BTreeMap<String, Weight>,
     vectors: BTreeMap<String, View>,
 }
 
 impl Parts {
     fn of(model: &Model) -> Self {
-        Self { model: model.name.clone(), matrices: BTreeMap::new(), vectors: BTreeMap::new() }
+        let norm_offset = model.config.norm_offset;
+        Self { model: model.name.clone(), norm_offset, matrices: BTreeMap::new(), vectors: BTreeMap::new() }
     }
 
     fn add(&mut self, device: &Device, tensor: &Tensor) -> Result<(), ModelError> {
         let name = tensor.name.clone();
         if tensor.shape.len() < 2 {
-            let vector = device.upload_f32(&name, &tensor.to_f32()?)?;
+            let mut values = tensor.to_f32()?;
+            if self.norm_offset != 0.0 && name.ends_with("norm.weight") {
+                values.iter_mut().for_each(|value| *value += self.norm_offset);
+            }
+            let vector = device.upload_f32(&name, &values)?;
             self.vectors.insert(name, vector.view());
         } else {
             self.matrices.insert(name, upload(device, tensor)?);

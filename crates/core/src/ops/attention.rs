@@ -34,10 +34,11 @@ impl Shape {
             rows,
             cols: 2048 / rows,
             past: past as u32,
-            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            scale: self.scale.unwrap_or_else(|| 1.0 / (self.head_dim as f32).sqrt()),
             causal: self.causal.into(),
             window: self.window.map_or(u32::MAX, |window| window as u32),
-            pad: [0; 2],
+            scaled: self.scale.is_some().into(),
+            pad: 0,
         }
     }
 }
@@ -88,7 +89,8 @@ struct Params {
     scale: f32,
     causal: u32,
     window: u32,
-    pad: [u32; 2],
+    scaled: u32,
+    pad: u32,
 }
 
 impl Params {
@@ -99,13 +101,13 @@ impl Params {
             head_dim: self.width as usize * 4,
             causal: self.causal == 1,
             window: (self.window != u32::MAX).then_some(self.window as usize),
+            scale: (self.scaled == 1).then_some(self.scale),
         }
     }
 
-    /// What the CPU's kernels read; the scale is 1/√D to the precision of the device.
+    /// What the CPU's kernels read.
     fn inputs<'a, T: Real>(&self, q: &'a [T], k: &'a [T], v: &'a [T]) -> AttentionInputs<'a, T> {
-        let scale = T::ONE / T::from_f64(f64::from(self.width * 4)).sqrt();
-        AttentionInputs { q, k, v, scale, shape: self.shape() }
+        AttentionInputs { q, k, v, shape: self.shape() }
     }
 
     /// One workgroup for each block of rows of each of `heads` heads.
@@ -297,7 +299,8 @@ fn cases() -> Vec<Case> {
         (&[65, 200, 7], 4, 1, 8),
         (&[14, 9, 11, 16, 1, 20, 2], 12, 12, 32),
     ] {
-        let shape = Shape { heads, kv_heads, head_dim, causal: true, window: None };
+        let scale = (head_dim == 16).then_some(0.3);
+        let shape = Shape { heads, kv_heads, head_dim, causal: true, window: None, scale };
         for (causal, window) in [(true, None), (false, None), (true, Some(1)), (true, Some(20)), (true, Some(64))] {
             cases.push(packed(lengths, Shape { causal, window, ..shape }));
         }
@@ -315,7 +318,11 @@ fn cases() -> Vec<Case> {
         (9, 300, 1, 1, 256),
     ] {
         for window in [None, Some(1), Some(50)] {
-            cases.push(over_cache(tokens, past, Shape { heads, kv_heads, head_dim, causal: true, window }));
+            cases.push(over_cache(
+                tokens,
+                past,
+                Shape { heads, kv_heads, head_dim, causal: true, window, scale: None },
+            ));
         }
     }
     cases

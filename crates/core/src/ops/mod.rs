@@ -19,6 +19,7 @@ pub mod loss_weights;
 pub mod pool;
 pub mod rms_norm;
 pub mod rope;
+pub mod scale;
 pub mod swiglu;
 
 use bft_formats::DType;
@@ -96,5 +97,6 @@ pub static OPS: &[&Op] = &[
     &pool::OP,
     &rms_norm::OP,
     &rope::OP,
+    &scale::OP,
     &swiglu::OP,
 ];

@@ -1,7 +1,7 @@
 //! The list of decoder families. A family is a file and a line here; dispatch and every message that names what is
 //! supported follow from the list.
 
-use super::ModelConfig;
+use super::{Gate, ModelConfig};
 use crate::Result;
 use crate::gguf::Keys;
 use crate::json::Object;
@@ -20,10 +20,27 @@ pub(crate) struct Family {
     pub default_head_dim: Option<usize>,
     /// Whether an absent `num_key_value_heads` means one for each query head.
     pub default_kv_heads: bool,
+    /// The key of `config.json` that names the function of the feed-forward gate, and what it is where it is absent.
+    pub gate: (&'static str, Gate),
     /// Reads what is the family's own from `config.json`, after what all have.
     pub json: fn(&Object, &mut ModelConfig) -> Result<()>,
     /// Reads what is the family's own from GGUF metadata, after what all have.
     pub metadata: fn(&Keys, &mut ModelConfig) -> Result<()>,
+}
+
+impl Family {
+    /// What most families have, for a family to say what differs.
+    pub const COMMON: Self = Self {
+        name: "",
+        gguf: None,
+        interleaved: false,
+        default_context: 32_768,
+        default_head_dim: None,
+        default_kv_heads: false,
+        gate: ("hidden_act", Gate::Silu),
+        json: |_, _| Ok(()),
+        metadata: |_, _| Ok(()),
+    };
 }
 
 /// Declares the families: a variant, its file, what it is.
@@ -53,6 +70,7 @@ families! {
     Mistral, mistral, "Mistral, with a sliding window or without.";
     Qwen2, qwen2, "Qwen2 and Qwen2.5: biases on q, k and v.";
     Qwen3, qwen3, "Qwen3: RMS norms on the q and k heads.";
+    Gemma3, gemma3, "Gemma 3, text alone: windows, four norms a block, a rope for each kind of layer.";
 }
 
 impl Architecture {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Architecture, LayerSpec, ModelConfig, Rope, check_layers};
+use super::{Architecture, Gate, LayerSpec, ModelConfig, check_layers};
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
@@ -79,10 +79,16 @@ fn read(o: &Object) -> Result<ModelConfig> {
             "use the model's f32, f16 or bf16 weights, or a quantised GGUF",
         );
     }
-    let activation = o.str("hidden_act")?.unwrap_or("silu");
-    if activation != "silu" && activation != "swish" {
-        return unsupported(format!("hidden_act {activation:?}"), "only silu is implemented");
-    }
+    let family = architecture.family();
+    let (key, default) = family.gate;
+    let gate = match o.str(key)? {
+        None => default,
+        Some("silu" | "swish") => Gate::Silu,
+        Some("gelu_pytorch_tanh" | "gelu_new") => Gate::GeluTanh,
+        Some(other) => {
+            return unsupported(format!("{key} {other:?}"), "only silu and gelu_pytorch_tanh are implemented");
+        }
+    };
     // Embedding models that were made of language models may let each token see those behind it.
     if o.bool("is_causal")? == Some(false) {
         return unsupported("is_causal false".to_string(), "only causal decoders are implemented");
@@ -98,7 +104,6 @@ fn read(o: &Object) -> Result<ModelConfig> {
         }
     }
 
-    let family = architecture.family();
     let count = |key: &str| o.usize(key).and_then(|v| o.required(key, v));
     let hidden_size = count("hidden_size")?;
     let layers = count("num_hidden_layers")?;
@@ -133,8 +138,10 @@ fn read(o: &Object) -> Result<ModelConfig> {
         vocab_size: count("vocab_size")?,
         max_position_embeddings,
         rms_norm_eps: o.f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-        ropes: vec![Rope::from_json(o, head_dim, max_position_embeddings)?],
-        layers: vec![LayerSpec::default(); layers],
+        ropes: Vec::new(),
+        layers: vec![LayerSpec { gate, ..LayerSpec::default() }; layers],
+        embedding_scale: 1.0,
+        norm_offset: 0.0,
         tie_word_embeddings: o.bool("tie_word_embeddings")?.unwrap_or(false),
         attention_bias: false,
         attention_output_bias: false,

@@ -1,6 +1,6 @@
 //! Llama 2 and 3, SmolLM2, TinyLlama; in GGUF also Mistral.
 
-use super::{Family, ModelConfig};
+use super::{Family, ModelConfig, Rope};
 use crate::gguf::Keys;
 use crate::json::Object;
 use crate::{FormatError, Result};
@@ -10,13 +10,14 @@ pub(super) const FAMILY: Family = Family {
     gguf: Some("llama"),
     interleaved: true,
     default_context: 2048,
-    default_head_dim: None,
     default_kv_heads: true,
     json,
     metadata,
+    ..Family::COMMON
 };
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
+    config.ropes = vec![Rope::from_json(o, 10_000.0, config)?];
     if o.bool("mlp_bias")? == Some(true) {
         let advice = "only feed-forward layers without biases are implemented";
         return Err(FormatError::unsupported(o.file, "mlp_bias true", advice));

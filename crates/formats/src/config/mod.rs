@@ -3,6 +3,7 @@
 //! [`json`] and [`metadata`] read what all families have; a family's own file adds what only it has.
 
 mod family;
+mod gemma3;
 mod json;
 mod llama;
 mod metadata;
@@ -35,11 +36,46 @@ pub struct LayerSpec {
     pub rope: Option<usize>,
     /// q and k heads are RMS-normed before they rotate, with weights `[head_dim]`.
     pub qk_norm: bool,
+    /// What scores are multiplied by; 1/√head_dim where it is `None`.
+    pub score_scale: Option<f32>,
+    /// Norms around attention.
+    pub attention_norms: BranchNorms,
+    /// The function of the feed-forward gate.
+    pub gate: Gate,
+    /// Norms around the feed-forward branch.
+    pub mlp_norms: BranchNorms,
+}
+
+/// The RMS norms of a branch, by their tensors' names within the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BranchNorms {
+    /// Of what the branch reads.
+    pub before: Option<&'static str>,
+    /// Of what the branch adds to the residual stream.
+    pub after: Option<&'static str>,
+}
+
+/// The function of the gate in a feed-forward layer down(f(gate)·up).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// x·σ(x)
+    Silu,
+    /// x·Φ(x) with Φ by the hyperbolic tangent.
+    GeluTanh,
 }
 
 impl Default for LayerSpec {
+    /// As Llama has it.
     fn default() -> Self {
-        Self { window: None, rope: Some(0), qk_norm: false }
+        Self {
+            window: None,
+            rope: Some(0),
+            qk_norm: false,
+            score_scale: None,
+            attention_norms: BranchNorms { before: Some("input_layernorm"), after: None },
+            gate: Gate::Silu,
+            mlp_norms: BranchNorms { before: Some("post_attention_layernorm"), after: None },
+        }
     }
 }
 
@@ -68,6 +104,10 @@ pub struct ModelConfig {
     pub ropes: Vec<Rope>,
     /// Each block.
     pub layers: Vec<LayerSpec>,
+    /// What rows of the embedding are multiplied by on their way into the first block.
+    pub embedding_scale: f32,
+    /// What is added to the weights of every norm: 1 where they are stored as differences from 1.
+    pub norm_offset: f32,
     /// The head is the embedding itself; `lm_head.weight` is then absent.
     pub tie_word_embeddings: bool,
     /// q, k and v have biases.
@@ -114,11 +154,10 @@ impl ModelConfig {
         let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, h])];
         for (layer, spec) in self.layers.iter().enumerate() {
             let block = format!("model.layers.{layer}");
-            all.push((format!("{block}.input_layernorm.weight"), vec![h]));
+            let (a, m) = (spec.attention_norms, spec.mlp_norms);
+            let norms = [a.before, a.after, m.before, m.after].into_iter().flatten();
+            all.extend(norms.map(|name| (format!("{block}.{name}.weight"), vec![h])));
             for module in LINEAR_MODULES {
-                if module == "gate_proj" {
-                    all.push((format!("{block}.post_attention_layernorm.weight"), vec![h]));
-                }
                 let Some([rows, cols]) = self.linear_shape(module) else {
                     continue;
                 };

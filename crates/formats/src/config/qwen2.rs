@@ -1,22 +1,14 @@
 //! Qwen2 and Qwen2.5.
 
-use super::{Family, ModelConfig};
+use super::{Family, ModelConfig, Rope};
 use crate::gguf::Keys;
 use crate::json::Object;
 use crate::{FormatError, Result};
 
-pub(super) const FAMILY: Family = Family {
-    name: "qwen2",
-    gguf: Some("qwen2"),
-    interleaved: false,
-    default_context: 32_768,
-    default_head_dim: None,
-    default_kv_heads: false,
-    json,
-    metadata,
-};
+pub(super) const FAMILY: Family = Family { name: "qwen2", gguf: Some("qwen2"), json, metadata, ..Family::COMMON };
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
+    config.ropes = vec![Rope::from_json(o, 10_000.0, config)?];
     config.attention_bias = true;
     windows(o, config)
 }

@@ -1,22 +1,15 @@
 //! Qwen3.
 
-use super::{Family, ModelConfig, qwen2};
+use super::{Family, ModelConfig, Rope, qwen2};
 use crate::Result;
 use crate::gguf::Keys;
 use crate::json::Object;
 
-pub(super) const FAMILY: Family = Family {
-    name: "qwen3",
-    gguf: Some("qwen3"),
-    interleaved: false,
-    default_context: 32_768,
-    default_head_dim: Some(128),
-    default_kv_heads: false,
-    json,
-    metadata,
-};
+pub(super) const FAMILY: Family =
+    Family { name: "qwen3", gguf: Some("qwen3"), default_head_dim: Some(128), json, metadata, ..Family::COMMON };
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
+    config.ropes = vec![Rope::from_json(o, 10_000.0, config)?];
     config.attention_bias = o.bool("attention_bias")?.unwrap_or(false);
     config.attention_output_bias = config.attention_bias;
     config.layers.iter_mut().for_each(|layer| layer.qk_norm = true);

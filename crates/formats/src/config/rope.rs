@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::ModelConfig;
 use crate::gguf::Keys;
 use crate::json::Object;
 use crate::{FormatError, Result};
@@ -169,8 +170,9 @@ impl Rope {
         }
     }
 
-    /// From `rope_parameters`, or from `rope_theta` and `rope_scaling`, for heads of `dim`.
-    pub(super) fn from_json(o: &Object, dim: usize, context: usize) -> Result<Self> {
+    /// From `rope_parameters`, or from `rope_theta` and `rope_scaling`, for whole heads; theta is `default` where the
+    /// file does not say.
+    pub(super) fn from_json(o: &Object, default: f64, config: &ModelConfig) -> Result<Self> {
         let nested = o.object("rope_parameters")?;
         // transformers obeys the older key where both are there, and loses what the newer one says of theta.
         if let (Some(new), Some(old)) = (o.get("rope_parameters"), o.get("rope_scaling"))
@@ -192,6 +194,17 @@ impl Rope {
             theta = parameters.f64("rope_theta")?.or(theta);
             partial = parameters.f64("partial_rotary_factor")?.or(partial);
         }
+        Self::from_parameters(o, scaling.as_ref(), theta.unwrap_or(default), partial, config)
+    }
+
+    /// From one object of `rope_parameters` in the configuration `o`, and the base and the part of a head that rotates.
+    pub(super) fn from_parameters(
+        o: &Object,
+        scaling: Option<&Object>,
+        theta: f64,
+        partial: Option<f64>,
+        config: &ModelConfig,
+    ) -> Result<Self> {
         if let Some(factor) = partial.filter(|&f| f != 1.0) {
             return Err(FormatError::unsupported(
                 o.file,
@@ -199,9 +212,10 @@ impl Rope {
                 "only heads that rotate in full are implemented",
             ));
         }
-        let rope = Self { theta: theta.unwrap_or(10_000.0), dim, scaling: RopeScaling::None };
+        let rope = Self { theta, dim: config.head_dim, scaling: RopeScaling::None };
         rope.validate(o.file)?;
-        let scaling = scaling.map_or(Ok(RopeScaling::None), |s| RopeScaling::from_json(o, &s, context))?;
+        let context = config.max_position_embeddings;
+        let scaling = scaling.map_or(Ok(RopeScaling::None), |s| RopeScaling::from_json(o, s, context))?;
         Ok(Self { scaling, ..rope })
     }
 

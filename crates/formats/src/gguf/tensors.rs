@@ -62,7 +62,7 @@ pub(crate) fn load_tensors(
     let mut tensors = BTreeMap::new();
     let mut ranges = Vec::new();
     for info in &header.tensors {
-        let name = match role(&info.name) {
+        let name = match role(&info.name, config) {
             Role::Weight(name) => name,
             Role::Ignored => continue,
             Role::Unknown => {

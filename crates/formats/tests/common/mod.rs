@@ -44,6 +44,8 @@ pub fn tiny_config(architecture: Architecture) -> ModelConfig {
         rms_norm_eps: 1e-5,
         ropes: vec![Rope { theta: 10_000.0, dim: 8, scaling: RopeScaling::None }],
         layers: vec![LayerSpec { qk_norm: architecture == Architecture::Qwen3, ..LayerSpec::default() }; 2],
+        embedding_scale: 1.0,
+        norm_offset: 0.0,
         tie_word_embeddings: true,
         attention_bias: architecture == Architecture::Qwen2,
         attention_output_bias: false,

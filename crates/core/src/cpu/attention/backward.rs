@@ -90,7 +90,8 @@ pub(super) fn backward(call: Backward<'_>, segments: &[u32], dq: &mut [f32], dk:
 impl Backward<'_> {
     /// One head of one segment.
     fn head(self, tokens: Range<usize>, head: usize, dq: Output, dk: Rows, dv: Rows) {
-        let AttentionInputs { q: q_rows, scale, shape, .. } = self.x;
+        let AttentionInputs { q: q_rows, shape, .. } = self.x;
+        let scale = shape.scale();
         let AttentionShape { heads, head_dim: d, window, .. } = shape;
         let (q_cols, kv_cols) = (shape.q_cols(), shape.kv_cols());
         let (q_columns, group) = (head * d..(head + 1) * d, head / shape.group());

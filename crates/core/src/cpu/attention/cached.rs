@@ -49,7 +49,8 @@ impl Kernel for Row<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let AttentionInputs { q, k, v, scale, shape } = self.x;
+        let AttentionInputs { q, k, v, shape } = self.x;
+        let scale: f32 = shape.scale();
         let (d, kv_cols) = (shape.head_dim, shape.kv_cols());
         let first = self.keys.start * kv_cols + self.group * d;
         let mut scratch = Scratch::take(self.keys.len());

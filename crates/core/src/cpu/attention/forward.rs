@@ -76,7 +76,8 @@ fn run(call: Forward<'_>, spans: &[Span]) {
 impl Forward<'_> {
     /// One group of heads.
     fn span(self, span: Span, group: usize) {
-        let AttentionInputs { q, k, v, scale, shape } = self.x;
+        let AttentionInputs { q, k, v, shape } = self.x;
+        let scale = shape.scale();
         let AttentionShape { heads, head_dim: d, window, .. } = shape;
         let per_group = shape.group();
         let (q_cols, kv_cols) = (shape.q_cols(), shape.kv_cols());

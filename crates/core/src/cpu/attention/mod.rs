@@ -9,7 +9,7 @@ use super::scratch::Output;
 use super::{Real, f32s, f32s_mut};
 
 /// How the columns of q, k and v divide into heads, and which keys a query sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
     /// Query heads, Q: a multiple of `kv_heads`.
     pub heads: usize,
@@ -21,6 +21,8 @@ pub struct AttentionShape {
     pub causal: bool,
     /// Keys that a query sees at most, its own and those just before it; only where attention is causal.
     pub window: Option<usize>,
+    /// What scores are multiplied by; 1/√D where it is `None`.
+    pub scale: Option<f32>,
 }
 
 /// What one call of attention reads.
@@ -32,8 +34,6 @@ pub struct AttentionInputs<'a, T> {
     pub k: &'a [T],
     /// As `k`.
     pub v: &'a [T],
-    /// What scores are multiplied by.
-    pub scale: T,
     /// How columns divide into heads.
     pub shape: AttentionShape,
 }
@@ -59,6 +59,11 @@ impl AttentionShape {
     /// One past the last query of `..end` that sees a key.
     fn end_query(self, key: usize, end: usize) -> usize {
         self.window.map_or(end, |window| end.min(key.saturating_add(window)))
+    }
+
+    /// What scores are multiplied by, to the precision of T.
+    fn scale<T: Real>(self) -> T {
+        self.scale.map_or_else(|| T::ONE / T::from_f64(self.head_dim as f64).sqrt(), T::from_f32)
     }
 
     fn check(self) {
@@ -90,7 +95,7 @@ impl<'a, T: Real> AttentionInputs<'a, T> {
     /// The same, where T is f32.
     fn f32s(&self) -> Option<AttentionInputs<'a, f32>> {
         let (q, k, v) = (f32s(self.q)?, f32s(self.k)?, f32s(self.v)?);
-        Some(AttentionInputs { q, k, v, scale: self.scale.to_f32(), shape: self.shape })
+        Some(AttentionInputs { q, k, v, shape: self.shape })
     }
 }
 

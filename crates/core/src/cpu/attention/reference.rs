@@ -29,10 +29,10 @@ fn head<T>(x: &[T], t: usize, heads: usize, h: usize, dim: usize) -> &[T] {
 
 /// One token's output over these keys, and its log-sum-exp per head.
 fn row<T: Real>(x: AttentionInputs<'_, T>, q: &[T], keys: Range<usize>, o: &mut [T], lse: &mut [T]) {
-    let (s, d) = (x.shape, x.shape.head_dim);
+    let (s, d, scale) = (x.shape, x.shape.head_dim, x.shape.scale::<T>());
     for ((h, o), lse) in o.chunks_exact_mut(d).enumerate().zip(lse) {
         let (q, g) = (&q[h * d..(h + 1) * d], h / s.group());
-        let scores: Vec<T> = keys.clone().map(|j| x.scale * dot(q, head(x.k, j, s.kv_heads, g, d))).collect();
+        let scores: Vec<T> = keys.clone().map(|j| scale * dot(q, head(x.k, j, s.kv_heads, g, d))).collect();
         let max = scores.iter().copied().fold(T::NEG_INFINITY, T::max);
         let sum: T = scores.iter().map(|&x| (x - max).exp()).sum();
         *lse = max + sum.ln();
@@ -70,7 +70,8 @@ pub(super) fn backward<T: Real>(
     segments: &[u32],
     [dq, dk, dv]: [&mut [T]; 3],
 ) {
-    let AttentionInputs { q, k, v, scale, shape: s } = x;
+    let AttentionInputs { q, k, v, shape: s } = x;
+    let scale: T = s.scale();
     let (heads, kv_heads, d) = (s.heads, s.kv_heads, s.head_dim);
     let ranges = token_segments(segments);
     // p and ds of query i against key j in query head h.
