@@ -18,6 +18,9 @@ pub const MODELS: &[&str] = &[
     "qwen3",
     "yarn_rope",
     "gemma3",
+    "smollm3",
+    "olmo2",
+    "granite",
     "mistral_window",
     "qwen3_window",
 ];

@@ -3,8 +3,8 @@
 
 mod common;
 
-use bft_formats::{Architecture, ModelConfig, Result, Rope, RopeScaling};
-use common::{assert_says, config_json, message, tiny_config};
+use bft_formats::{Architecture, Gate, ModelConfig, Result, Rope, RopeScaling};
+use common::{assert_says, config_json, config_of, message, tiny_config};
 use serde_json::{Value, json};
 
 fn read(architecture: Architecture, changes: Value) -> Result<ModelConfig> {
@@ -17,7 +17,7 @@ fn refusal(architecture: Architecture, changes: Value) -> String {
     text
 }
 
-use Architecture::{Llama, Mistral, Qwen2, Qwen3};
+use Architecture::{Gemma3, Granite, Llama, Mistral, Olmo2, Qwen2, Qwen3, SmolLM3};
 
 #[test]
 fn every_architecture_is_read() {
@@ -132,6 +132,68 @@ fn each_layer_has_the_window_that_transformers_gives_it() {
     assert_says(&refusal(Qwen3, types(&["full_attention"])), &["layer_types names 1 layers", "num_hidden_layers 2"]);
     assert_says(&refusal(Qwen3, types(&["linear_attention"])), &["layer type \"linear_attention\""]);
     assert_says(&refusal(Mistral, json!({"sliding_window": 0})), &["sliding_window is 0"]);
+}
+
+#[test]
+fn gemma_3_has_windows_and_ropes_by_turns() {
+    let many = || json!({"num_hidden_layers": 7, "sliding_window": 16, "rope_theta": 1e6, "head_dim": 16});
+    let c = config_of(Gemma3, many());
+    let (local, global) = ((Some(16), Some(1)), (None, Some(0)));
+    let layers: Vec<_> = c.layers.iter().map(|layer| (layer.window, layer.rope)).collect();
+    assert_eq!(layers, [local, local, local, local, local, global, local]);
+    assert_eq!((c.ropes[0].theta, c.ropes[1].theta), (1e6, 10_000.0));
+    assert_eq!((c.layers[0].score_scale, c.layers[0].gate), (Some(1.0 / 16.0), Gate::GeluTanh));
+    assert_eq!((c.embedding_scale, c.norm_offset), (32f32.sqrt(), 1.0));
+    // As transformers 5 writes it, and as it wrote it before.
+    let linear = json!({"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5});
+    let new = json!({"rope_parameters": {"full_attention": linear, "sliding_attention": {"rope_theta": 2e4}}});
+    let old =
+        json!({"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 5e5, "rope_local_base_freq": 2e4});
+    let ropes = config_of(Gemma3, new).ropes;
+    assert_eq!(ropes[0].scaling, RopeScaling::Linear { factor: 8.0 });
+    assert_eq!((ropes[0].theta, ropes[1].theta, &ropes[1].scaling), (5e5, 2e4, &RopeScaling::None));
+    assert_eq!(config_of(Gemma3, old).ropes, ropes);
+    let both = json!({"use_bidirectional_attention": true});
+    assert_says(&refusal(Gemma3, both), &["use_bidirectional_attention true", "causal"]);
+    assert_says(&refusal(Gemma3, json!({"hidden_activation": "relu"})), &["hidden_activation \"relu\""]);
+    assert_says(&refusal(Gemma3, json!({"final_logit_softcapping": 30.0})), &["final_logit_softcapping 30"]);
+}
+
+#[test]
+fn smollm3_layers_rotate_or_not() {
+    let ropes = |changes| config_of(SmolLM3, changes).layers.iter().map(|layer| layer.rope).collect::<Vec<_>>();
+    assert_eq!(ropes(json!({"num_hidden_layers": 5})), [Some(0), Some(0), Some(0), None, Some(0)]);
+    assert_eq!(ropes(json!({"no_rope_layers": [0, 1]})), [None, Some(0)]);
+    assert_eq!(ropes(json!({"no_rope_layer_interval": 2})), [Some(0), None]);
+    assert_says(&refusal(SmolLM3, json!({"no_rope_layers": [0]})), &["no_rope_layers is [0]", "each layer"]);
+    let windows = json!({"use_sliding_window": true, "sliding_window": 8, "no_rope_layers": [1, 0]});
+    let windows: Vec<_> = config_of(SmolLM3, windows).layers.iter().map(|layer| layer.window).collect();
+    assert_eq!(windows, [None, Some(8)]);
+}
+
+#[test]
+fn olmo_2_has_its_norms_behind() {
+    let c = config_of(Olmo2, json!({"rms_norm_eps": "<absent>"}));
+    assert_eq!(c.rms_norm_eps, 1e-5);
+    let shapes = c.tensor_shapes();
+    let of = |name: &str| shapes.iter().find(|(n, _)| n == &format!("model.layers.1.{name}.weight")).map(|(_, s)| s[0]);
+    assert_eq!((of("input_layernorm"), of("post_attention_layernorm")), (None, Some(32)));
+    assert_eq!((of("post_feedforward_layernorm"), of("self_attn.q_norm")), (Some(32), Some(32)));
+    assert_eq!(of("self_attn.k_norm"), Some(16));
+}
+
+#[test]
+fn granite_has_multipliers() {
+    let c = config_of(
+        Granite,
+        json!({"embedding_multiplier": 12, "attention_multiplier": 0.25, "residual_multiplier": 0.5, "logits_scaling": 8}),
+    );
+    assert_eq!((c.embedding_scale, c.logits_scale), (12.0, 0.125));
+    assert_eq!((c.layers[1].score_scale, c.layers[1].residual_scale), (Some(0.25), 0.5));
+    assert_says(&refusal(Granite, json!({"logits_scaling": 0})), &["logits_scaling is 0", "positive"]);
+    let biased = json!({"attention_bias": true, "residual_multiplier": 0.5});
+    assert_says(&refusal(Granite, biased), &["bias of o_proj"]);
+    assert_says(&refusal(Llama, json!({"attention_multiplier": 0.5})), &["attention_multiplier 0.5"]);
 }
 
 #[test]

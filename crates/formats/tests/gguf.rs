@@ -5,7 +5,8 @@ mod common;
 
 use bft_formats::gguf::{Header, HeaderError};
 use bft_formats::{Architecture, Bytes, DType, Model, RopeScaling};
-use common::{Gguf, Random, assert_says, message, tiny_config, tiny_gguf, tiny_tensors};
+use common::{Gguf, Random, assert_says, config_of, message, tiny_config, tiny_gguf, tiny_tensors};
+use serde_json::json;
 
 fn open(g: &Gguf) -> bft_formats::Result<Model> {
     Model::from_gguf("m.gguf", g.bytes())
@@ -36,6 +37,35 @@ fn every_architecture_becomes_its_configuration() {
         assert_eq!(model.config, expected);
         assert_eq!(model.name, "m.gguf");
     }
+}
+
+#[test]
+fn families_of_their_own_become_their_configuration() {
+    let configured = |name: &str, change: &Change| {
+        let mut g = tiny_gguf(name);
+        change(&mut g);
+        let mut config = open(&g).unwrap().config;
+        config.bos_token_id = None;
+        config
+    };
+    // llama.cpp's converter has added 1 to the norms, and scores are scaled by the width of a head.
+    let mut gemma3 = config_of(Architecture::Gemma3, json!({"sliding_window": 16, "query_pre_attn_scalar": 8}));
+    gemma3.norm_offset = 0.0;
+    assert_eq!(configured("gemma3", &|g| g.u32("gemma3.attention.sliding_window", 16)), gemma3);
+    assert_says(&message(open(&tiny_gguf("gemma3"))), &["gemma3.attention.sliding_window is missing"]);
+    for (name, architecture) in [("smollm3", Architecture::SmolLM3), ("olmo2", Architecture::Olmo2)] {
+        assert_eq!(configured(name, &|g| g), config_of(architecture, json!({})), "{name}");
+    }
+    let granite: &Change = &|g| {
+        g.f32("granite.attention.scale", 0.25).f32("granite.embedding_scale", 12.0);
+        g.f32("granite.residual_scale", 0.5).f32("granite.logit_scale", 8.0)
+    };
+    let multipliers = json!({"embedding_multiplier": 12, "attention_multiplier": 0.25, "residual_multiplier": 0.5, "logits_scaling": 8});
+    assert_eq!(configured("granite", granite), config_of(Architecture::Granite, multipliers));
+    // Later OLMo models of the same architecture have windows in layers that the file does not name.
+    let mut olmo3 = tiny_gguf("olmo2");
+    olmo3.u32("olmo2.attention.sliding_window", 64);
+    assert_says(&message(open(&olmo3)), &["sliding attention window of 64", "which layers"]);
 }
 
 #[test]

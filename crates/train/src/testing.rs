@@ -121,6 +121,7 @@ pub(crate) fn model_with(
         ropes: vec![Rope { theta: 10_000.0, dim: 4, scaling: RopeScaling::None }],
         layers: vec![LayerSpec::default()],
         embedding_scale: 1.0,
+        logits_scale: 1.0,
         norm_offset: 0.0,
         tie_word_embeddings: true,
         attention_bias: false,

@@ -33,7 +33,7 @@ pub fn show(model: &Model, all: bool, as_json: bool) -> Result<(), CliError> {
         ("rope", rope(model)),
         ("head", if config.tie_word_embeddings { "tied to the embedding".to_owned() } else { "its own".to_owned() }),
         ("biases", biases(model)),
-        ("q and k norms", yes(config.layers.iter().any(|layer| layer.qk_norm)).to_owned()),
+        ("q and k norms", yes(config.layers.iter().any(|layer| layer.qk_norm.is_some())).to_owned()),
         ("tokenizer", tokenizer(model)),
         ("chat template", yes(model.chat_template.is_some()).to_owned()),
     ];

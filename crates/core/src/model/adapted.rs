@@ -1,4 +1,5 @@
-//! A frozen linear map and its LoRA pair: y = x·Wᵀ + bias + s·(dropout(x)·Aᵀ)·Bᵀ.
+//! A frozen linear map and its LoRA pair: y = m·(x·Wᵀ + s·(dropout(x)·Aᵀ)·Bᵀ) + bias, with m the multiplier of a
+//! branch on its last map, and 1 on all others.
 
 use bft_formats::{LINEAR_MODULES, ModelConfig};
 
@@ -28,13 +29,18 @@ pub(crate) struct Linear {
     layer: usize,
     /// Place in [`LINEAR_MODULES`].
     module: usize,
+    /// What x·Wᵀ and the LoRA pair's part are multiplied by.
+    scale: f32,
 }
 
 impl Linear {
     pub fn take(parts: &Parts, layer: usize, module: usize) -> Result<Self, ModelError> {
         let name = ModelConfig::linear_name(layer, LINEAR_MODULES[module]);
         let weight = parts.matrix(&format!("{name}.weight"))?;
-        Ok(Self { weight, bias: parts.optional(&format!("{name}.bias")), layer, module })
+        // The last map of a branch takes the branch's multiplier.
+        let last = ["o_proj", "down_proj"].contains(&LINEAR_MODULES[module]);
+        let scale = if last { parts.config.layers[layer].residual_scale } else { 1.0 };
+        Ok(Self { weight, bias: parts.optional(&format!("{name}.bias")), layer, module, scale })
     }
 }
 
@@ -98,7 +104,7 @@ impl Pass<'_> {
 
     /// Writes y `[N, out]` from x `[N, in]`, and x·Aᵀ to its place in the saved set.
     pub(super) fn linear(&self, rec: &mut Recording, map: &Linear, xa: &Option<View>, x: &View, y: &View) {
-        linear::forward(rec, x, &Matrix::frozen(&map.weight), y, 1.0, false);
+        linear::forward(rec, x, &Matrix::frozen(&map.weight), y, map.scale, false);
         if let Some(bias) = &map.bias {
             add::add_bias(rec, bias, y);
         }
@@ -107,7 +113,7 @@ impl Pass<'_> {
             let xa = xa.first(self.tokens() * slot.padded);
             let x = self.dropped(rec, map, x);
             linear::forward(rec, &x, &slot.a_matrix(&lora.parameters), &xa, 1.0, false);
-            linear::forward(rec, &xa, &slot.b_matrix(&lora.parameters), y, slot.scaling, true);
+            linear::forward(rec, &xa, &slot.b_matrix(&lora.parameters), y, map.scale * slot.scaling, true);
         }
     }
 
@@ -124,7 +130,7 @@ impl Pass<'_> {
     ) {
         // y = x·Wᵀ: dx = dy·W
         if let Some((dx, accumulate)) = dx {
-            linear::backward(rec, dy, &Matrix::frozen(&map.weight), dx, 1.0, accumulate);
+            linear::backward(rec, dy, &Matrix::frozen(&map.weight), dx, map.scale, accumulate);
         }
         let (Some(lora), Some(gradients), Some(scratch)) =
             (self.lora, self.gradients, &self.workspace.scratch.adapted.backward)
@@ -132,11 +138,12 @@ impl Pass<'_> {
             return;
         };
         let (Some(slot), Some(xa)) = (lora.slot(map.layer, map.module), xa) else { return };
+        let scaling = map.scale * slot.scaling;
         // y += s·xa·Bᵀ: dB += s·dyᵀ·xa, dxa = s·dy·B
         let xa = xa.first(self.tokens() * slot.padded);
         let dxa = scratch.dxa.first(self.tokens() * slot.padded);
-        linear::backward(rec, dy, &slot.b_matrix(&lora.parameters), &dxa, slot.scaling, false);
-        linear::gradient(rec, dy, &xa, &slot.b(gradients), slot.out_features, slot.padded, slot.scaling, true);
+        linear::backward(rec, dy, &slot.b_matrix(&lora.parameters), &dxa, scaling, false);
+        linear::gradient(rec, dy, &xa, &slot.b(gradients), slot.out_features, slot.padded, scaling, true);
         // xa = dropout(x)·Aᵀ: dA += dxaᵀ·dropout(x), dx += dropout'(dxa·A)
         let dropped = self.dropped(rec, map, x);
         linear::gradient(rec, &dxa, &dropped, &slot.a(gradients), slot.padded, slot.in_features, 1.0, true);

@@ -1,5 +1,5 @@
 //! The attention branch of a block: x `[N, H]` → o_proj(attention(rope(q), rope(k), v)), where q, k and v are
-//! projections of norm(x), and q and k heads are normalised in their turn where the layer says so.
+//! projections of norm(x), and q and k are normalised in their turn where the layer says so.
 //!
 //! Keys and values are those of the packed samples themselves, or of a cache that the pass adds to.
 
@@ -20,22 +20,22 @@ pub(crate) struct Weights {
     k: Linear,
     v: Linear,
     o: Linear,
-    /// `[D]` each, where the layer normalises heads.
-    head_norms: Option<(View, View)>,
+    /// Of q and k, where the layer normalises them.
+    qk_norms: Option<(View, View)>,
 }
 
 impl Weights {
     pub fn take(parts: &Parts, config: &ModelConfig, layer: usize) -> Result<Self, ModelError> {
         let block = format!("model.layers.{layer}");
-        let head_norm = |which: &str| parts.vector(&format!("{block}.self_attn.{which}_norm.weight"));
-        let head_norms = || Ok::<_, ModelError>((head_norm("q")?, head_norm("k")?));
+        let qk_norm = |which: &str| parts.vector(&format!("{block}.self_attn.{which}_norm.weight"));
+        let qk_norms = || Ok::<_, ModelError>((qk_norm("q")?, qk_norm("k")?));
         Ok(Self {
             norms: Norms::take(parts, layer, config.layers[layer].attention_norms)?,
             q: Linear::take(parts, layer, 0)?,
             k: Linear::take(parts, layer, 1)?,
             v: Linear::take(parts, layer, 2)?,
             o: Linear::take(parts, layer, 3)?,
-            head_norms: config.layers[layer].qk_norm.then(head_norms).transpose()?,
+            qk_norms: config.layers[layer].qk_norm.map(|_| qk_norms()).transpose()?,
         })
     }
 }
@@ -65,7 +65,7 @@ pub(crate) struct Saved {
 impl Saved {
     pub fn new(plan: &Plan<'_>, layer: usize) -> Result<Self, DeviceError> {
         let (q, kv) = (plan.q_dim(), plan.kv_dim());
-        let normed = plan.sharing(layer).any(|layer| plan.config.layers[layer].qk_norm);
+        let normed = plan.sharing(layer).any(|layer| plan.config.layers[layer].qk_norm.is_some());
         let raw = || Ok::<_, DeviceError>((plan.rows("queries before norm", q)?, plan.rows("keys before norm", kv)?));
         let xa = |module| plan_xa(plan, layer, module);
         Ok(Self {
@@ -99,7 +99,7 @@ pub(crate) struct Backward {
 impl Backward {
     pub fn new(plan: &Plan<'_>) -> Result<Self, DeviceError> {
         let (q, kv) = (plan.q_dim(), plan.kv_dim());
-        let normed = plan.config.layers.iter().any(|layer| layer.qk_norm);
+        let normed = plan.config.layers.iter().any(|layer| layer.qk_norm.is_some());
         let d_raw =
             || Ok::<_, DeviceError>((plan.rows("gradient of raw queries", q)?, plan.rows("gradient of raw keys", kv)?));
         Ok(Self {
@@ -180,16 +180,16 @@ impl Pass<'_> {
         let (w, saved, shape) = (&self.weights.blocks[layer].attention, self.attention_saved(layer), self.shape(layer));
         let (d, eps) = (shape.head_dim, self.config().rms_norm_eps);
         let norm = self.enter(rec, &w.norms, x);
-        let (q, k) = match (&w.head_norms, &saved.raw) {
+        let (q, k) = match (&w.qk_norms, &saved.raw) {
             (Some(_), Some((q, k))) => (q, k),
             _ => (&saved.q, &saved.k),
         };
         self.linear(rec, &w.q, &saved.xa[0], &norm, q);
         self.linear(rec, &w.k, &saved.xa[1], &norm, k);
         self.linear(rec, &w.v, &saved.xa[2], &norm, &saved.v);
-        if let Some((q_norm, k_norm)) = &w.head_norms {
-            rms_norm::forward(rec, q, q_norm, &saved.q, d, eps);
-            rms_norm::forward(rec, k, k_norm, &saved.k, d, eps);
+        if let Some((q_norm, k_norm)) = &w.qk_norms {
+            rms_norm::forward(rec, q, q_norm, &saved.q, q_norm.len(), eps);
+            rms_norm::forward(rec, k, k_norm, &saved.k, k_norm.len(), eps);
         }
         if let Some(table) = self.rope(layer) {
             rope::forward(rec, &self.ids.positions, table, &saved.q, d);
@@ -229,10 +229,10 @@ impl Pass<'_> {
             rope::backward(rec, &self.ids.positions, table, &dq, head);
             rope::backward(rec, &self.ids.positions, table, &dk, head);
         }
-        if let (Some((q_norm, k_norm)), Some((q, k)), Some((dq_raw, dk_raw))) = (&w.head_norms, &saved.raw, &s.d_raw) {
+        if let (Some((q_norm, k_norm)), Some((q, k)), Some((dq_raw, dk_raw))) = (&w.qk_norms, &saved.raw, &s.d_raw) {
             let (dq_raw, dk_raw) = (self.rows(dq_raw), self.rows(dk_raw));
-            rms_norm::backward(rec, q, q_norm, &dq, &dq_raw, head, eps, false);
-            rms_norm::backward(rec, k, k_norm, &dk, &dk_raw, head, eps, false);
+            rms_norm::backward(rec, q, q_norm, &dq, &dq_raw, q_norm.len(), eps, false);
+            rms_norm::backward(rec, k, k_norm, &dk, &dk_raw, k_norm.len(), eps, false);
             (dq, dk) = (dq_raw, dk_raw);
         }
         // q_raw, k_raw, v = projections of norm(x)

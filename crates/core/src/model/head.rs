@@ -81,7 +81,7 @@ fn hidden(rec: &mut Recording, weights: &Weights, buffers: &HeadBuffers, ids: &B
     let (r, h) = (ids.trained.len(), weights.config.hidden_size);
     let (picked, hidden) = (buffers.picked.first(r * h), buffers.hidden.first(r * h));
     gather::forward(rec, &ids.trained, x, &picked, h);
-    rms_norm::forward(rec, &picked, &weights.norm, &hidden, h, weights.config.rms_norm_eps);
+    rms_norm::forward(rec, &picked, &weights.head_norm, &hidden, h, weights.config.rms_norm_eps);
     hidden
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn backward(
     head::gradient(rec, &b.acc.first(r * h), &buffers.state.first(r * 4), &coefficients, &targets, &d_hidden, h);
     // hidden = norm(picked), picked = x[trained]
     let (picked, d_picked) = (buffers.picked.first(r * h), targets);
-    rms_norm::backward(rec, &picked, &weights.norm, &d_hidden, &d_picked, h, config.rms_norm_eps, false);
+    rms_norm::backward(rec, &picked, &weights.head_norm, &d_hidden, &d_picked, h, config.rms_norm_eps, false);
     rec.clear(d);
     gather::backward(rec, &ids.trained, &d_picked, d, h);
 }

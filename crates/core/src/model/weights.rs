@@ -21,6 +21,8 @@ pub(crate) struct Weights {
     pub blocks: Vec<BlockWeights>,
     /// `[H]`
     pub norm: View,
+    /// `[H]` the final norm as the head has it, with the multiplier of logits.
+    pub head_norm: View,
     /// `[V, H]`; `embedding` itself where tied.
     pub head: Weight,
     /// Rows of `head` that the device binds at once.
@@ -30,6 +32,8 @@ pub(crate) struct Weights {
 /// The frozen base on a device, shared by whatever runs on it: tuners, runners, with adapters or without.
 #[derive(Debug, Clone)]
 pub struct Base(pub(crate) Arc<Weights>);
+
+const NORM: &str = "model.norm.weight";
 
 /// Bytes that may be on their way to a device at once.
 const IN_FLIGHT: u64 = 32 << 20;
@@ -44,7 +48,7 @@ impl Base {
         for tensor in model.tensors.values() {
             parts.add(device, tensor)?;
         }
-        parts.assemble(device, model)
+        parts.assemble(device)
     }
 
     /// As [`Self::load`], but lets the device catch up on the way, so that what waits to be copied stays small, and
@@ -65,30 +69,42 @@ impl Base {
             on_progress(done);
         }
         device.wait().await?;
-        parts.assemble(device, model)
+        parts.assemble(device)
     }
 }
 
 /// Parameters by name, as they come to the device.
 pub(crate) struct Parts {
     model: String,
-    norm_offset: f32,
+    pub config: ModelConfig,
+    /// `[H]` of the head alone, where logits have a multiplier.
+    head_norm: Option<View>,
     matrices: BTreeMap<String, Weight>,
     vectors: BTreeMap<String, View>,
 }
 
 impl Parts {
     fn of(model: &Model) -> Self {
-        let norm_offset = model.config.norm_offset;
-        Self { model: model.name.clone(), norm_offset, matrices: BTreeMap::new(), vectors: BTreeMap::new() }
+        Self {
+            model: model.name.clone(),
+            config: model.config.clone(),
+            head_norm: None,
+            matrices: BTreeMap::new(),
+            vectors: BTreeMap::new(),
+        }
     }
 
     fn add(&mut self, device: &Device, tensor: &Tensor) -> Result<(), ModelError> {
         let name = tensor.name.clone();
         if tensor.shape.len() < 2 {
             let mut values = tensor.to_f32()?;
-            if self.norm_offset != 0.0 && name.ends_with("norm.weight") {
-                values.iter_mut().for_each(|value| *value += self.norm_offset);
+            let ModelConfig { norm_offset, logits_scale, .. } = self.config;
+            if norm_offset != 0.0 && name.ends_with("norm.weight") {
+                values.iter_mut().for_each(|value| *value += norm_offset);
+            }
+            if logits_scale != 1.0 && name == NORM {
+                let scaled: Vec<f32> = values.iter().map(|value| value * logits_scale).collect();
+                self.head_norm = Some(device.upload_f32("final norm of the head", &scaled)?.view());
             }
             let vector = device.upload_f32(&name, &values)?;
             self.vectors.insert(name, vector.view());
@@ -111,8 +127,8 @@ impl Parts {
         self.vectors.get(name).cloned()
     }
 
-    fn assemble(self, device: &Device, model: &Model) -> Result<Base, ModelError> {
-        let config = model.config.clone();
+    fn assemble(self, device: &Device) -> Result<Base, ModelError> {
+        let config = self.config.clone();
         let blocks = (0..config.layers.len()).map(|layer| BlockWeights::take(&self, &config, layer));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let embedding = self.matrix("model.embed_tokens.weight")?;
@@ -120,7 +136,11 @@ impl Parts {
         Ok(Base(Arc::new(Weights {
             embedding_rows: rows_per_binding(device, &embedding),
             head_rows: rows_per_binding(device, &head),
-            norm: self.vector("model.norm.weight")?,
+            head_norm: match &self.head_norm {
+                Some(norm) => norm.clone(),
+                None => self.vector(NORM)?,
+            },
+            norm: self.vector(NORM)?,
             embedding,
             blocks,
             head,

@@ -22,6 +22,9 @@ pub(crate) struct Family {
     pub default_kv_heads: bool,
     /// The key of `config.json` that names the function of the feed-forward gate, and what it is where it is absent.
     pub gate: (&'static str, Gate),
+    /// Keys of `config.json` and of GGUF metadata that change what is computed and that the family's readers obey;
+    /// of others see [`super::json`] and [`super::metadata`].
+    pub obeys: &'static [&'static str],
     /// Reads what is the family's own from `config.json`, after what all have.
     pub json: fn(&Object, &mut ModelConfig) -> Result<()>,
     /// Reads what is the family's own from GGUF metadata, after what all have.
@@ -38,6 +41,7 @@ impl Family {
         default_head_dim: None,
         default_kv_heads: false,
         gate: ("hidden_act", Gate::Silu),
+        obeys: &[],
         json: |_, _| Ok(()),
         metadata: |_, _| Ok(()),
     };
@@ -70,6 +74,9 @@ families! {
     Mistral, mistral, "Mistral, with a sliding window or without.";
     Qwen2, qwen2, "Qwen2 and Qwen2.5: biases on q, k and v.";
     Qwen3, qwen3, "Qwen3: RMS norms on the q and k heads.";
+    SmolLM3, smollm3, "SmolLM3: every fourth layer without rope.";
+    Olmo2, olmo2, "OLMo 2: norms behind the branches, and of all heads together.";
+    Granite, granite, "Granite 3, dense: multipliers of embedding, scores, branches and logits.";
     Gemma3, gemma3, "Gemma 3, text alone: windows, four norms a block, a rope for each kind of layer.";
 }
 

@@ -1,7 +1,7 @@
 //! Gemma 3, the language model alone (`gemma3_text`).
 
 use super::json::sliding_layers;
-use super::{BranchNorms, Family, Gate, ModelConfig, Rope, RopeScaling};
+use super::{BranchNorms, Family, Gate, ModelConfig, QkNorm, Rope, RopeScaling};
 use crate::gguf::Keys;
 use crate::json::Object;
 use crate::{FormatError, Result};
@@ -84,7 +84,7 @@ fn spell_out(
     config.embedding_scale = (config.hidden_size as f64).sqrt() as f32;
     for (index, layer) in config.layers.iter_mut().enumerate() {
         layer.rope = Some(if slides(index) { LOCAL } else { GLOBAL });
-        layer.qk_norm = true;
+        layer.qk_norm = Some(QkNorm::Heads);
         layer.score_scale = Some((1.0 / scalar.sqrt()) as f32);
         layer.attention_norms.after = Some("post_attention_layernorm");
         layer.mlp_norms =

@@ -8,7 +8,8 @@ use crate::{FormatError, Result};
 
 /// Keys that change what a decoder computes and are not implemented, with their neutral value.
 /// (Granite, Cohere, Gemma and others write them beside otherwise Llama-like settings.)
-const NEUTRAL: [(&str, f64); 6] = [
+const NEUTRAL: [(&str, f64); 7] = [
+    ("attention_multiplier", 1.0),
     ("embedding_multiplier", 1.0),
     ("residual_multiplier", 1.0),
     ("logits_scaling", 1.0),
@@ -93,7 +94,7 @@ fn read(o: &Object) -> Result<ModelConfig> {
     if o.bool("is_causal")? == Some(false) {
         return unsupported("is_causal false".to_string(), "only causal decoders are implemented");
     }
-    for (key, neutral) in NEUTRAL {
+    for (key, neutral) in NEUTRAL.into_iter().filter(|(key, _)| !family.obeys.contains(key)) {
         if let Some(value) = o.f64(key)?.filter(|&v| v != neutral) {
             return unsupported(format!("{key} {value}"), "it belongs to an architecture that is not implemented");
         }
@@ -141,6 +142,7 @@ fn read(o: &Object) -> Result<ModelConfig> {
         ropes: Vec::new(),
         layers: vec![LayerSpec { gate, ..LayerSpec::default() }; layers],
         embedding_scale: 1.0,
+        logits_scale: 1.0,
         norm_offset: 0.0,
         tie_word_embeddings: o.bool("tie_word_embeddings")?.unwrap_or(false),
         attention_bias: false,

@@ -18,6 +18,11 @@ pub(super) const FAMILY: Family = Family {
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     config.ropes = vec![Rope::from_json(o, 10_000.0, config)?];
+    biases(o, config)
+}
+
+/// Biases of all four attention projections or of none, and none in the feed-forward layers.
+pub(super) fn biases(o: &Object, config: &mut ModelConfig) -> Result<()> {
     if o.bool("mlp_bias")? == Some(true) {
         let advice = "only feed-forward layers without biases are implemented";
         return Err(FormatError::unsupported(o.file, "mlp_bias true", advice));

@@ -1,6 +1,6 @@
 //! GGUF metadata to [`ModelConfig`].
 
-use super::{Architecture, LayerSpec, ModelConfig, Rope, check_layers};
+use super::{Architecture, Family, LayerSpec, ModelConfig, Rope, check_layers};
 use crate::gguf::{Header, Keys, Value};
 use crate::{FormatError, Result, Source};
 
@@ -37,7 +37,7 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
         return Err(FormatError::unsupported(file, what, Architecture::supported_in_gguf()));
     };
     let keys = Keys { file, header, prefix: name };
-    refuse_unimplemented(&keys)?;
+    refuse_unimplemented(&keys, architecture.family())?;
 
     let hidden_size = keys.required("embedding_length")?;
     let num_attention_heads = keys.required("attention.head_count")?;
@@ -98,6 +98,7 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
         ropes: vec![Rope::from_gguf(&keys, head_dim, divisors)?],
         layers: vec![LayerSpec { gate: architecture.family().gate.1, ..LayerSpec::default() }; layers],
         embedding_scale: 1.0,
+        logits_scale: 1.0,
         norm_offset: 0.0,
         tie_word_embeddings: !has("output.weight"),
         attention_bias: has("blk.0.attn_q.bias"),
@@ -106,12 +107,20 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
         eos_token_ids: end_tokens(&keys)?,
     };
     (architecture.family().metadata)(&keys, &mut config)?;
+    let window = keys.window()?.filter(|&window| window < max_position_embeddings);
+    if let Some(window) = window.filter(|_| config.layers.iter().all(|layer| layer.window.is_none())) {
+        return Err(FormatError::unsupported(
+            file,
+            format!("a sliding attention window of {window} tokens (context {max_position_embeddings})"),
+            "the file does not say which layers have it; take the model's folder of safetensors",
+        ));
+    }
     config.validate(file)?;
     Ok(config)
 }
 
-fn refuse_unimplemented(keys: &Keys) -> Result<()> {
-    for (key, neutral) in NEUTRAL {
+fn refuse_unimplemented(keys: &Keys, family: &Family) -> Result<()> {
+    for (key, neutral) in NEUTRAL.into_iter().filter(|(key, _)| !family.obeys.contains(key)) {
         if let Some(value) = keys.f64(key)?.filter(|&v| v != neutral) {
             return Err(FormatError::unsupported(
                 keys.file,

@@ -4,13 +4,16 @@
 
 mod family;
 mod gemma3;
+mod granite;
 mod json;
 mod llama;
 mod metadata;
 mod mistral;
+mod olmo2;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod smollm3;
 
 pub use family::Architecture;
 use family::Family;
@@ -34,8 +37,8 @@ pub struct LayerSpec {
     pub window: Option<usize>,
     /// Table of [`ModelConfig::ropes`] by which q and k rotate; they do not where it is `None`.
     pub rope: Option<usize>,
-    /// q and k heads are RMS-normed before they rotate, with weights `[head_dim]`.
-    pub qk_norm: bool,
+    /// RMS norms of q and k before they rotate.
+    pub qk_norm: Option<QkNorm>,
     /// What scores are multiplied by; 1/√head_dim where it is `None`.
     pub score_scale: Option<f32>,
     /// Norms around attention.
@@ -44,6 +47,17 @@ pub struct LayerSpec {
     pub gate: Gate,
     /// Norms around the feed-forward branch.
     pub mlp_norms: BranchNorms,
+    /// What each branch is multiplied by as it joins the residual stream.
+    pub residual_scale: f32,
+}
+
+/// What an RMS norm of q and k spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Each head by itself, with weights `[head_dim]`.
+    Heads,
+    /// All heads of a token together, with weights as wide as they are.
+    Tokens,
 }
 
 /// The RMS norms of a branch, by their tensors' names within the block.
@@ -70,11 +84,12 @@ impl Default for LayerSpec {
         Self {
             window: None,
             rope: Some(0),
-            qk_norm: false,
+            qk_norm: None,
             score_scale: None,
             attention_norms: BranchNorms { before: Some("input_layernorm"), after: None },
             gate: Gate::Silu,
             mlp_norms: BranchNorms { before: Some("post_attention_layernorm"), after: None },
+            residual_scale: 1.0,
         }
     }
 }
@@ -106,6 +121,8 @@ pub struct ModelConfig {
     pub layers: Vec<LayerSpec>,
     /// What rows of the embedding are multiplied by on their way into the first block.
     pub embedding_scale: f32,
+    /// What logits are multiplied by.
+    pub logits_scale: f32,
     /// What is added to the weights of every norm: 1 where they are stored as differences from 1.
     pub norm_offset: f32,
     /// The head is the embedding itself; `lm_head.weight` is then absent.
@@ -148,6 +165,14 @@ impl ModelConfig {
         format!("model.layers.{layer}.{part}.{module}")
     }
 
+    /// Numbers that a norm of q or k with so many heads spans.
+    pub fn qk_norm_width(&self, norm: QkNorm, heads: usize) -> usize {
+        match norm {
+            QkNorm::Heads => self.head_dim,
+            QkNorm::Tokens => heads * self.head_dim,
+        }
+    }
+
     /// Name and shape of every tensor the model must have, in the order in which it is used.
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let h = self.hidden_size;
@@ -172,9 +197,11 @@ impl ModelConfig {
                     all.push((format!("{name}.bias"), vec![rows]));
                 }
             }
-            if spec.qk_norm {
-                all.push((format!("{block}.self_attn.q_norm.weight"), vec![self.head_dim]));
-                all.push((format!("{block}.self_attn.k_norm.weight"), vec![self.head_dim]));
+            if let Some(norm) = spec.qk_norm {
+                for (name, heads) in [("q", self.num_attention_heads), ("k", self.num_key_value_heads)] {
+                    let width = self.qk_norm_width(norm, heads);
+                    all.push((format!("{block}.self_attn.{name}_norm.weight"), vec![width]));
+                }
             }
         }
         all.push(("model.norm.weight".to_string(), vec![h]));
@@ -265,7 +292,7 @@ impl ModelConfig {
 impl ModelConfig {
     /// Gives a window to the layers that `slides` names. One as wide as the context is none.
     fn set_window(&mut self, file: &str, window: Option<usize>, slides: impl Fn(usize) -> bool) -> Result<()> {
-        if window == Some(0) {
+        if window == Some(0) && (0..self.layers.len()).any(&slides) {
             return Err(FormatError::malformed(file, "sliding_window is 0, expected a number of tokens"));
         }
         let window = window.filter(|&window| window < self.max_position_embeddings);

@@ -1,11 +1,10 @@
 //! Qwen2 and Qwen2.5.
 
 use super::{Family, ModelConfig, Rope};
-use crate::gguf::Keys;
+use crate::Result;
 use crate::json::Object;
-use crate::{FormatError, Result};
 
-pub(super) const FAMILY: Family = Family { name: "qwen2", gguf: Some("qwen2"), json, metadata, ..Family::COMMON };
+pub(super) const FAMILY: Family = Family { name: "qwen2", gguf: Some("qwen2"), json, ..Family::COMMON };
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     config.ropes = vec![Rope::from_json(o, 10_000.0, config)?];
@@ -23,18 +22,5 @@ pub(super) fn windows(o: &Object, config: &mut ModelConfig) -> Result<()> {
     match super::json::sliding_layers(o, config.layers.len())? {
         Some(slides) => config.set_window(o.file, Some(window), |layer| slides[layer]),
         None => config.set_window(o.file, Some(window), |layer| layer >= from),
-    }
-}
-
-/// GGUF metadata state a window, but not which layers have it.
-pub(super) fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
-    let context = config.max_position_embeddings;
-    match keys.window()?.filter(|&window| window < context) {
-        Some(window) => Err(FormatError::unsupported(
-            keys.file,
-            format!("a sliding attention window of {window} tokens (context {context})"),
-            "the file does not say which layers have it; take the model's folder of safetensors",
-        )),
-        None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bft_formats::{Architecture, Bytes, DType, LayerSpec, ModelConfig, Rope, RopeScaling, Tensor};
+use bft_formats::{Architecture, Bytes, DType, LayerSpec, ModelConfig, QkNorm, Rope, RopeScaling, Tensor};
 
 /// A generator of numbers that are the same on every run.
 pub struct Random(u64);
@@ -43,8 +43,15 @@ pub fn tiny_config(architecture: Architecture) -> ModelConfig {
         max_position_embeddings: 128,
         rms_norm_eps: 1e-5,
         ropes: vec![Rope { theta: 10_000.0, dim: 8, scaling: RopeScaling::None }],
-        layers: vec![LayerSpec { qk_norm: architecture == Architecture::Qwen3, ..LayerSpec::default() }; 2],
+        layers: vec![
+            LayerSpec {
+                qk_norm: (architecture == Architecture::Qwen3).then_some(QkNorm::Heads),
+                ..LayerSpec::default()
+            };
+            2
+        ],
         embedding_scale: 1.0,
+        logits_scale: 1.0,
         norm_offset: 0.0,
         tie_word_embeddings: true,
         attention_bias: architecture == Architecture::Qwen2,
@@ -267,15 +274,19 @@ pub fn byte_level_tokens() -> (Vec<String>, Vec<i32>, Vec<&'static str>) {
     (tokens, kinds, vec!["t h", "th e", "Ġ the", "1 2"])
 }
 
-/// A whole small GGUF model of architecture `llama`, `qwen2` or `qwen3`, all tensors F32.
+/// A whole small GGUF model of a `general.architecture`, all tensors F32.
 pub fn tiny_gguf(name: &str) -> Gguf {
     let architecture = match name {
         "llama" => Architecture::Llama,
         "qwen2" => Architecture::Qwen2,
         "qwen3" => Architecture::Qwen3,
+        "gemma3" => Architecture::Gemma3,
+        "smollm3" => Architecture::SmolLM3,
+        "olmo2" => Architecture::Olmo2,
+        "granite" => Architecture::Granite,
         other => panic!("{other}"),
     };
-    let c = tiny_config(architecture);
+    let c = config_of(architecture, serde_json::json!({}));
     let mut g = Gguf::new();
     g.str("general.architecture", name);
     let key = |k: &str| format!("{name}.{k}");
@@ -290,9 +301,26 @@ pub fn tiny_gguf(name: &str) -> Gguf {
     g.u32("tokenizer.ggml.bos_token_id", 256).u32("tokenizer.ggml.eos_token_id", 257);
     g.str("tokenizer.chat_template", "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}");
     for (hf_name, tensor) in tiny_tensors(&c) {
-        g.tensor(&gguf_name(&hf_name), &tensor.shape, 0, tensor.bytes().unwrap().to_vec());
+        g.tensor(&gguf_name_of(&c, &hf_name), &tensor.shape, 0, tensor.bytes().unwrap().to_vec());
     }
     g
+}
+
+/// A configuration as `config.json` gives it.
+pub fn config_of(architecture: Architecture, changes: serde_json::Value) -> ModelConfig {
+    ModelConfig::from_json("m/config.json", config_json(architecture, changes).as_bytes()).unwrap()
+}
+
+/// As [`gguf_name`], of a model whose branches may have norms behind them.
+pub fn gguf_name_of(config: &ModelConfig, name: &str) -> String {
+    if config.layers[0].attention_norms.after.is_none() {
+        return gguf_name(name);
+    }
+    let name = name
+        .replace("post_attention_layernorm", "post_attention_norm")
+        .replace("pre_feedforward_layernorm", "ffn_norm")
+        .replace("post_feedforward_layernorm", "post_ffw_norm");
+    gguf_name(&name)
 }
 
 /// llama.cpp's name for a Hugging Face tensor name.
