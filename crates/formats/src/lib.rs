@@ -16,7 +16,7 @@
 //! | where | refused |
 //! |---|---|
 //! | path | not there; a file that is not GGUF; a folder without `config.json` (naming a `.gguf` in it) |
-//! | `config.json` | not JSON; a key missing, of the wrong type or out of range; sizes that contradict each other or are no multiple of 4; model types, activations, rope types, active sliding windows, experts, multipliers and quantisations that are not implemented |
+//! | `config.json` | not JSON; a key missing, of the wrong type or out of range; sizes that contradict each other or are no multiple of 4; model types, activations, rope types, experts, multipliers and quantisations that are not implemented |
 //! | safetensors | truncated, longer than it says, overlapping, mis-shaped, a Git LFS pointer; formats other than F32, F16, BF16 (naming the tensor); pickles instead |
 //! | shards | an index that names files outside its folder, a shard or tensor that is not there |
 //! | GGUF header | wrong magic, version or byte order; truncated; counts, lengths, alignment and offsets that cannot be; text that is not UTF-8; keys and tensors there twice |
