@@ -25,7 +25,7 @@ fn scale_rows(sums: mat4x4<f32>, row: u32) -> mat4x4<f32> {
 
 fn visible(scores: vec4<f32>, key: u32, first: u32, last: u32) -> vec4<f32> {
     let keys = vec4<u32>(key, key + 1u, key + 2u, key + 3u);
-    return select(vec4<f32>(NONE), scores * params.scale, (keys >= vec4<u32>(first)) & (keys <= vec4<u32>(last)));
+    return select(vec4<f32>(NONE), scores_of(scores), (keys >= vec4<u32>(first)) & (keys <= vec4<u32>(last)));
 }
 
 fn largest_of(a: vec4<f32>) -> f32 {

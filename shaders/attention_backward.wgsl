@@ -37,9 +37,9 @@ fn gather_stats(
 // Gradient of four scores of one query with the keys from `key` on.
 fn d_scores(score: vec4<f32>, d_p: vec4<f32>, key: u32, first: u32, last: u32, of_query: vec2<f32>) -> vec4<f32> {
     let keys = vec4<u32>(key, key + 1u, key + 2u, key + 3u);
-    let p = exp(score * params.scale - of_query.x);
+    let p = exp(scores_of(score) - of_query.x);
     let seen = (keys >= vec4<u32>(first)) & (keys <= vec4<u32>(last));
-    return select(vec4<f32>(0.0), p * (d_p - of_query.y) * params.scale, seen);
+    return select(vec4<f32>(0.0), p * (d_p - of_query.y) * slopes_of(score), seen);
 }
 
 fn store_dq(head: u32, query: u32, chunk: u32, value: vec4<f32>) {
@@ -156,7 +156,7 @@ fn backward_q(
 // the last.
 fn probabilities(score: vec4<f32>, query: u32, first: u32, end: u32, log_sums: vec4<f32>) -> vec4<f32> {
     let queries = vec4<u32>(query, query + 1u, query + 2u, query + 3u);
-    let p = exp(score * params.scale - log_sums);
+    let p = exp(scores_of(score) - log_sums);
     return select(vec4<f32>(0.0), p, (queries >= vec4<u32>(first)) & (queries < vec4<u32>(end)));
 }
 
@@ -260,11 +260,10 @@ fn backward_kv(
             }
             workgroupBarrier();
 
-            let scale = params.scale;
-            keep(s_row, s_col, near_0 * (p_near[0] - of_near[1]) * scale, far_0 * (p_far[0] - of_far[1]) * scale);
-            keep(s_row + 1u, s_col, near_1 * (p_near[1] - of_near[1]) * scale, far_1 * (p_far[1] - of_far[1]) * scale);
-            keep(s_row + 2u, s_col, near_2 * (p_near[2] - of_near[1]) * scale, far_2 * (p_far[2] - of_far[1]) * scale);
-            keep(s_row + 3u, s_col, near_3 * (p_near[3] - of_near[1]) * scale, far_3 * (p_far[3] - of_far[1]) * scale);
+            keep(s_row, s_col, near_0 * (p_near[0] - of_near[1]) * slopes_of(s_near[0]), far_0 * (p_far[0] - of_far[1]) * slopes_of(s_far[0]));
+            keep(s_row + 1u, s_col, near_1 * (p_near[1] - of_near[1]) * slopes_of(s_near[1]), far_1 * (p_far[1] - of_far[1]) * slopes_of(s_far[1]));
+            keep(s_row + 2u, s_col, near_2 * (p_near[2] - of_near[1]) * slopes_of(s_near[2]), far_2 * (p_far[2] - of_far[1]) * slopes_of(s_far[2]));
+            keep(s_row + 3u, s_col, near_3 * (p_near[3] - of_near[1]) * slopes_of(s_near[3]), far_3 * (p_far[3] - of_far[1]) * slopes_of(s_far[3]));
             workgroupBarrier();
 
             if writes {

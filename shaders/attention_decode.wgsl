@@ -1,6 +1,7 @@
 // Attention of a few new tokens over a cache, a token and head a workgroup.
 //!include shared/grid.wgsl
 //!include shared/reduce.wgsl
+//!include shared/soft_cap.wgsl
 
 struct Params {
     tokens: u32,   // new ones
@@ -14,7 +15,7 @@ struct Params {
     causal: u32,   // not used here
     window: u32,   // keys that a query sees at most
     scaled: u32,   // not used here
-    pad: u32,
+    cap: f32,      // scores s become cap·tanh(s / cap); 0: there is no cap
 }
 
 const KEYS = 256u; // scored at a time, four a lane
@@ -62,7 +63,11 @@ fn decode(
         for (var d = 0u; d < width; d++) {
             scores += q[query + d] * mat4x4<f32>(k[at.x + d], k[at.y + d], k[at.z + d], k[at.w + d]);
         }
-        scores = select(vec4<f32>(NONE), scores * params.scale, keys < vec4<u32>(end));
+        scores *= params.scale;
+        if params.cap != 0.0 {
+            scores = params.cap * tanh_of(scores / params.cap);
+        }
+        scores = select(vec4<f32>(NONE), scores, keys < vec4<u32>(end));
         let largest = max_lanes(lane, max(m, max(max(scores.x, scores.y), max(scores.z, scores.w))));
         let decay = exp(m - largest);
         m = largest;

@@ -17,6 +17,7 @@ pub const MODELS: &[&str] = &[
     "qwen2",
     "qwen3",
     "yarn_rope",
+    "gemma2",
     "gemma3",
     "smollm3",
     "olmo2",

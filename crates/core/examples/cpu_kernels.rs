@@ -188,7 +188,8 @@ fn alone(name: &str, work: f64, unit: &str, run: impl FnMut()) {
 }
 
 fn attention(wanted: &dyn Fn(&str) -> bool) {
-    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, causal: true, window: None, scale: None };
+    let shape =
+        AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, causal: true, window: None, scale: None, cap: None };
     for (samples, length) in [(16, 64), (4, 256), (1, 1024), (1, 4096)] {
         let name = format!("attention {samples} x {length}");
         if !wanted(&name) {

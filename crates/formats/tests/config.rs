@@ -17,7 +17,7 @@ fn refusal(architecture: Architecture, changes: Value) -> String {
     text
 }
 
-use Architecture::{Gemma3, Granite, Llama, Mistral, Olmo2, Qwen2, Qwen3, SmolLM3};
+use Architecture::{Gemma2, Gemma3, Granite, Llama, Mistral, Olmo2, Qwen2, Qwen3, SmolLM3};
 
 #[test]
 fn every_architecture_is_read() {
@@ -160,6 +160,16 @@ fn gemma_3_has_windows_and_ropes_by_turns() {
 }
 
 #[test]
+fn gemma_2_has_caps_and_a_window_in_every_other_layer() {
+    let c = config_of(Gemma2, json!({"sliding_window": 16, "attn_logit_softcapping": null}));
+    let windows: Vec<_> = c.layers.iter().map(|layer| (layer.window, layer.score_cap)).collect();
+    assert_eq!((windows, c.logits_cap), (vec![(Some(16), None), (None, None)], Some(30.0)));
+    assert_eq!(config_of(Gemma2, json!({})).layers[0].score_cap, Some(50.0));
+    assert_says(&refusal(Gemma2, json!({"final_logit_softcapping": -1})), &["soft cap is -1", "positive"]);
+    assert_says(&refusal(Gemma2, json!({"query_pre_attn_scalar": 0})), &["query_pre_attn_scalar is 0"]);
+}
+
+#[test]
 fn smollm3_layers_rotate_or_not() {
     let ropes = |changes| config_of(SmolLM3, changes).layers.iter().map(|layer| layer.rope).collect::<Vec<_>>();
     assert_eq!(ropes(json!({"num_hidden_layers": 5})), [Some(0), Some(0), Some(0), None, Some(0)]);
@@ -208,8 +218,8 @@ fn two_spellings_of_rope_that_differ_are_refused() {
 
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
-    let text = refusal(Llama, json!({"model_type": "gemma2"}));
-    assert_says(&text, &["\"gemma2\"", "llama, mistral, qwen2, qwen3"]);
+    let text = refusal(Llama, json!({"model_type": "gemma4"}));
+    assert_says(&text, &["\"gemma4\"", "llama, mistral, qwen2, qwen3"]);
     assert_says(&refusal(Llama, json!({"model_type": "<absent>"})), &["model_type is missing"]);
     assert_says(&refusal(Llama, json!({"hidden_act": "gelu"})), &["hidden_act \"gelu\"", "silu"]);
     assert_says(&refusal(Llama, json!({"mlp_bias": true})), &["mlp_bias true"]);

@@ -53,6 +53,9 @@ fn families_of_their_own_become_their_configuration() {
     gemma3.norm_offset = 0.0;
     assert_eq!(configured("gemma3", &|g| g.u32("gemma3.attention.sliding_window", 16)), gemma3);
     assert_says(&message(open(&tiny_gguf("gemma3"))), &["gemma3.attention.sliding_window is missing"]);
+    let mut gemma2 = config_of(Architecture::Gemma2, json!({"sliding_window": 16, "query_pre_attn_scalar": 8}));
+    gemma2.norm_offset = 0.0;
+    assert_eq!(configured("gemma2", &|g| g.u32("gemma2.attention.sliding_window", 16)), gemma2);
     for (name, architecture) in [("smollm3", Architecture::SmolLM3), ("olmo2", Architecture::Olmo2)] {
         assert_eq!(configured(name, &|g| g), config_of(architecture, json!({})), "{name}");
     }

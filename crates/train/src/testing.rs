@@ -122,6 +122,7 @@ pub(crate) fn model_with(
         layers: vec![LayerSpec::default()],
         embedding_scale: 1.0,
         logits_scale: 1.0,
+        logits_cap: None,
         norm_offset: 0.0,
         tie_word_embeddings: true,
         attention_bias: false,

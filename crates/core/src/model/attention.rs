@@ -147,6 +147,7 @@ impl Pass<'_> {
             causal: true,
             window: config.layers[layer].window,
             scale: config.layers[layer].score_scale,
+            cap: config.layers[layer].score_cap,
         }
     }
 

@@ -257,6 +257,7 @@ impl<'a> EncoderRunner<'a> {
             causal: false,
             window: None,
             scale: None,
+            cap: None,
         };
         let product = |rec: &mut Recording, x: &View, w: &Weight, y: &View| {
             linear::forward(rec, x, &Matrix::frozen(w), y, 1.0, false);

@@ -9,7 +9,7 @@ use super::batch::{BatchViews, Capacity};
 use super::weights::Weights;
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
 use crate::loss::{LossConfig, StepTotals};
-use crate::ops::{embedding, gather, head, linear, loss_weights, rms_norm};
+use crate::ops::{embedding, gather, head, linear, loss_weights, rms_norm, soft_cap};
 
 /// Elements of a chunk of logits on a GPU, where fewer calls count.
 const GPU_CHUNK: usize = 4 << 20;
@@ -46,6 +46,8 @@ struct HeadBackward {
     acc: View,
     /// `[R, H]` W of the right tokens; then the gradient of the picked rows.
     targets: View,
+    /// `[R, C]` slopes of a chunk's logits, where they have a cap.
+    slopes: Option<View>,
     /// `[R]` weight of each token's gradient.
     coefficients: View,
     /// `[S, 2]`
@@ -56,15 +58,17 @@ impl HeadBuffers {
     pub fn new(device: &Device, weights: &Weights, capacity: Capacity, train: bool) -> Result<Self, DeviceError> {
         let (r, h) = (capacity.trained.max(1), weights.config.hidden_size);
         let zeros = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
+        let chunk = whole_chunk(head_rows_at_once(device, r), weights);
         let backward = || {
+            let slopes = weights.config.logits_cap.map(|_| zeros("slopes of logits", r * chunk));
             Ok::<_, DeviceError>(HeadBackward {
+                slopes: slopes.transpose()?,
                 acc: zeros("weighted head rows", r * h)?,
                 targets: zeros("right head rows", r * h)?,
                 coefficients: zeros("token weights", r)?,
                 sample_terms: zeros("sample terms", capacity.samples * 2)?,
             })
         };
-        let chunk = whole_chunk(head_rows_at_once(device, r), weights);
         Ok(Self {
             logits: zeros("logits", r * chunk)?,
             picked: zeros("trained rows", r * h)?,
@@ -99,6 +103,9 @@ pub(crate) fn logits(
         let rows = weights.head_rows.min(weights.head.rows() - first);
         let matrix = Matrix::rows_of(&weights.head, first, rows);
         linear::forward(rec, &hidden, &matrix, &logits.slice(first..first + rows), 1.0, false);
+    }
+    if let Some(cap) = weights.config.logits_cap {
+        soft_cap::forward(rec, logits, None, cap);
     }
 }
 
@@ -137,9 +144,17 @@ pub(crate) fn forward(
         let matrix = Matrix::rows_of(&weights.head, first, rows);
         let logits = buffers.logits.first(r * rows);
         linear::forward(rec, &hidden, &matrix, &logits, 1.0, false);
+        let slopes = buffers.backward.as_ref().filter(|_| gradient).and_then(|backward| backward.slopes.as_ref());
+        let slopes = slopes.map(|slopes| slopes.first(logits.len()));
+        if let Some(cap) = config.logits_cap {
+            soft_cap::forward(rec, &logits, slopes.as_ref(), cap);
+        }
         head::online_softmax(rec, &logits, &ids.labels, &state, first, config.vocab_size);
         if let Some(acc) = &acc {
             head::rescale(rec, acc, &state, h);
+            if let Some(slopes) = &slopes {
+                soft_cap::multiply(rec, &logits, slopes);
+            }
             linear::backward(rec, &logits, &matrix, acc, 1.0, true);
         }
     }
@@ -175,6 +190,9 @@ pub(crate) fn backward(
     // The normalised rows have been multiplied with the last of the head.
     let (targets, d_hidden) = (b.targets.first(r * h), buffers.hidden.first(r * h));
     embedding::forward(rec, &ids.labels, &weights.head, &targets, weights.head_rows);
+    if let Some(cap) = config.logits_cap {
+        soft_cap::multiply_rows(rec, &targets, &buffers.state.first(r * 4), cap);
+    }
     head::gradient(rec, &b.acc.first(r * h), &buffers.state.first(r * 4), &coefficients, &targets, &d_hidden, h);
     // hidden = norm(picked), picked = x[trained]
     let (picked, d_picked) = (buffers.picked.first(r * h), targets);

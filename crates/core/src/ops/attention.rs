@@ -7,7 +7,8 @@
 //!   dq_i = Σ_j ds_j·k_j, dk_j = Σ_i ds_j·q_i, dv_j = Σ_i p_j·do_i (sums over j's readers, all heads of its group)
 //!
 //! Query i of packed samples sees its own sample's tokens: where attention is causal those up to i, else all. A window w
-//! leaves of these the keys j with i − w < j ≤ i, as transformers counts it. The backward makes p again from lse, so that only o and lse are kept.
+//! leaves of these the keys j with i − w < j ≤ i, as transformers counts it. A cap c makes scores c·tanh(s / c), and ds
+//! that times 1 − tanh². The backward makes p again from lse, so that only o and lse are kept.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -38,7 +39,7 @@ impl Shape {
             causal: self.causal.into(),
             window: self.window.map_or(u32::MAX, |window| window as u32),
             scaled: self.scale.is_some().into(),
-            pad: 0,
+            cap: self.cap.unwrap_or(0.0),
         }
     }
 }
@@ -90,7 +91,7 @@ struct Params {
     causal: u32,
     window: u32,
     scaled: u32,
-    pad: u32,
+    cap: f32,
 }
 
 impl Params {
@@ -102,6 +103,7 @@ impl Params {
             causal: self.causal == 1,
             window: (self.window != u32::MAX).then_some(self.window as usize),
             scale: (self.scaled == 1).then_some(self.scale),
+            cap: (self.cap != 0.0).then_some(self.cap),
         }
     }
 
@@ -299,8 +301,8 @@ fn cases() -> Vec<Case> {
         (&[65, 200, 7], 4, 1, 8),
         (&[14, 9, 11, 16, 1, 20, 2], 12, 12, 32),
     ] {
-        let scale = (head_dim == 16).then_some(0.3);
-        let shape = Shape { heads, kv_heads, head_dim, causal: true, window: None, scale };
+        let (scale, cap) = ((head_dim == 16).then_some(0.3), (head_dim == 12 || head_dim == 128).then_some(2.0));
+        let shape = Shape { heads, kv_heads, head_dim, causal: true, window: None, scale, cap };
         for (causal, window) in [(true, None), (false, None), (true, Some(1)), (true, Some(20)), (true, Some(64))] {
             cases.push(packed(lengths, Shape { causal, window, ..shape }));
         }
@@ -317,11 +319,12 @@ fn cases() -> Vec<Case> {
         (33, 70, 4, 2, 128),
         (9, 300, 1, 1, 256),
     ] {
+        let cap = (head_dim == 12 || head_dim == 128).then_some(2.0);
         for window in [None, Some(1), Some(50)] {
             cases.push(over_cache(
                 tokens,
                 past,
-                Shape { heads, kv_heads, head_dim, causal: true, window, scale: None },
+                Shape { heads, kv_heads, head_dim, causal: true, window, scale: None, cap },
             ));
         }
     }

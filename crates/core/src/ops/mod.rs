@@ -20,6 +20,7 @@ pub mod pool;
 pub mod rms_norm;
 pub mod rope;
 pub mod scale;
+pub mod soft_cap;
 pub mod swiglu;
 
 use bft_formats::DType;
@@ -98,5 +99,6 @@ pub static OPS: &[&Op] = &[
     &rms_norm::OP,
     &rope::OP,
     &scale::OP,
+    &soft_cap::OP,
     &swiglu::OP,
 ];

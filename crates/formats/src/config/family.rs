@@ -77,6 +77,7 @@ families! {
     SmolLM3, smollm3, "SmolLM3: every fourth layer without rope.";
     Olmo2, olmo2, "OLMo 2: norms behind the branches, and of all heads together.";
     Granite, granite, "Granite 3, dense: multipliers of embedding, scores, branches and logits.";
+    Gemma2, gemma2, "Gemma 2: windows in every other layer, four norms a block, soft caps.";
     Gemma3, gemma3, "Gemma 3, text alone: windows, four norms a block, a rope for each kind of layer.";
 }
 

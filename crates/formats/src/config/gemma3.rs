@@ -1,10 +1,10 @@
 //! Gemma 3, the language model alone (`gemma3_text`).
 
 use super::json::sliding_layers;
-use super::{BranchNorms, Family, Gate, ModelConfig, QkNorm, Rope, RopeScaling};
+use super::{Family, Gate, ModelConfig, QkNorm, Rope, RopeScaling, gemma2};
+use crate::Result;
 use crate::gguf::Keys;
 use crate::json::Object;
-use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "gemma3_text",
@@ -25,19 +25,7 @@ const PATTERN: usize = 6;
 const LOCAL_THETA: f64 = 10_000.0;
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
-    if o.bool("use_bidirectional_attention")? == Some(true) {
-        let advice = "only causal decoders are implemented";
-        return Err(FormatError::unsupported(o.file, "use_bidirectional_attention true", advice));
-    }
-    config.norm_offset = 1.0;
-    config.tie_word_embeddings = o.bool("tie_word_embeddings")?.unwrap_or(true);
-    config.attention_bias = o.bool("attention_bias")?.unwrap_or(false);
-    config.attention_output_bias = config.attention_bias;
-    let scalar = o.f64("query_pre_attn_scalar")?.unwrap_or(256.0);
-    if scalar <= 0.0 {
-        let problem = format!("query_pre_attn_scalar is {scalar}, expected a positive number");
-        return Err(FormatError::malformed(o.file, problem));
-    }
+    let scalar = gemma2::common(o, config)?;
     let rope = |kind: &str, theta: &str, default: f64| match o.object("rope_parameters")? {
         Some(all) => {
             let own = all.object(kind)?;
@@ -56,7 +44,8 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     let pattern = o.usize("sliding_window_pattern")?.unwrap_or(PATTERN);
     let slides = sliding_layers(o, config.layers.len())?;
     let slides = |layer: usize| slides.as_ref().map_or((layer + 1) % pattern.max(1) != 0, |slides| slides[layer]);
-    spell_out(o.file, config, o.usize("sliding_window")?.unwrap_or(4096), scalar, slides)
+    spell_out(config, scalar, &slides);
+    config.set_window(o.file, Some(o.usize("sliding_window")?.unwrap_or(4096)), slides)
 }
 
 fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
@@ -66,29 +55,16 @@ fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
     // llama.cpp knows the largest model, whose scores are scaled otherwise, by its layers.
     let largest = config.layers.len() == 62;
     let scalar = if largest { config.hidden_size / config.num_attention_heads.max(1) } else { config.head_dim };
-    let window = keys.window()?.ok_or_else(|| {
-        let what = format!("metadata {}.attention.sliding_window", keys.prefix);
-        FormatError::missing(keys.file, what, "convert the model again with a current llama.cpp")
-    })?;
-    spell_out(keys.file, config, window, scalar as f64, |layer| (layer + 1) % pattern != 0)
+    let slides = |layer: usize| (layer + 1) % pattern != 0;
+    spell_out(config, scalar as f64, slides);
+    config.set_window(keys.file, Some(keys.required("attention.sliding_window")?), slides)
 }
 
 /// What both kinds of file leave unsaid.
-fn spell_out(
-    file: &str,
-    config: &mut ModelConfig,
-    window: usize,
-    scalar: f64,
-    slides: impl Fn(usize) -> bool,
-) -> Result<()> {
-    config.embedding_scale = (config.hidden_size as f64).sqrt() as f32;
+fn spell_out(config: &mut ModelConfig, scalar: f64, slides: impl Fn(usize) -> bool) {
+    gemma2::spell_out(config, scalar);
     for (index, layer) in config.layers.iter_mut().enumerate() {
         layer.rope = Some(if slides(index) { LOCAL } else { GLOBAL });
         layer.qk_norm = Some(QkNorm::Heads);
-        layer.score_scale = Some((1.0 / scalar.sqrt()) as f32);
-        layer.attention_norms.after = Some("post_attention_layernorm");
-        layer.mlp_norms =
-            BranchNorms { before: Some("pre_feedforward_layernorm"), after: Some("post_feedforward_layernorm") };
     }
-    config.set_window(file, Some(window), slides)
 }

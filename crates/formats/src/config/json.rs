@@ -143,6 +143,7 @@ fn read(o: &Object) -> Result<ModelConfig> {
         layers: vec![LayerSpec { gate, ..LayerSpec::default() }; layers],
         embedding_scale: 1.0,
         logits_scale: 1.0,
+        logits_cap: None,
         norm_offset: 0.0,
         tie_word_embeddings: o.bool("tie_word_embeddings")?.unwrap_or(false),
         attention_bias: false,

@@ -99,6 +99,7 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
         layers: vec![LayerSpec { gate: architecture.family().gate.1, ..LayerSpec::default() }; layers],
         embedding_scale: 1.0,
         logits_scale: 1.0,
+        logits_cap: None,
         norm_offset: 0.0,
         tie_word_embeddings: !has("output.weight"),
         attention_bias: has("blk.0.attn_q.bias"),

@@ -3,6 +3,7 @@
 //! [`json`] and [`metadata`] read what all families have; a family's own file adds what only it has.
 
 mod family;
+mod gemma2;
 mod gemma3;
 mod granite;
 mod json;
@@ -41,6 +42,8 @@ pub struct LayerSpec {
     pub qk_norm: Option<QkNorm>,
     /// What scores are multiplied by; 1/√head_dim where it is `None`.
     pub score_scale: Option<f32>,
+    /// Scores s become cap·tanh(s / cap).
+    pub score_cap: Option<f32>,
     /// Norms around attention.
     pub attention_norms: BranchNorms,
     /// The function of the feed-forward gate.
@@ -86,6 +89,7 @@ impl Default for LayerSpec {
             rope: Some(0),
             qk_norm: None,
             score_scale: None,
+            score_cap: None,
             attention_norms: BranchNorms { before: Some("input_layernorm"), after: None },
             gate: Gate::Silu,
             mlp_norms: BranchNorms { before: Some("post_attention_layernorm"), after: None },
@@ -123,6 +127,8 @@ pub struct ModelConfig {
     pub embedding_scale: f32,
     /// What logits are multiplied by.
     pub logits_scale: f32,
+    /// Logits l become cap·tanh(l / cap).
+    pub logits_cap: Option<f32>,
     /// What is added to the weights of every norm: 1 where they are stored as differences from 1.
     pub norm_offset: f32,
     /// The head is the embedding itself; `lm_head.weight` is then absent.

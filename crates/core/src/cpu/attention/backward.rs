@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{AttentionInputs, AttentionShape};
 use crate::cpu::WeightRef;
-use crate::cpu::math::{Dot, exp, get, put};
+use crate::cpu::math::{Dot, exp, get, put, tanh};
 use crate::cpu::pack::Right;
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
@@ -165,6 +165,7 @@ impl Backward<'_> {
                         window: window.unwrap_or(usize::MAX),
                         seen,
                         scale,
+                        cap: shape.cap,
                     });
                     // SAFETY: these rows of this head are the task's alone.
                     unsafe {
@@ -205,6 +206,7 @@ struct Slope<'a> {
     /// Keys of the block that any of these queries sees.
     seen: usize,
     scale: f32,
+    cap: Option<f32>,
 }
 
 impl Kernel for Slope<'_> {
@@ -220,8 +222,14 @@ impl Kernel for Slope<'_> {
             let (lse, delta) = (s.splat(self.lse[row * self.heads]), s.splat(delta));
             for at in (from..sees).step_by(S::LANES) {
                 let n = S::LANES.min(sees - at);
-                let probability = exp(s, s.sub(get(s, p, at, n), lse));
-                let slope = s.mul(s.mul(scale, probability), s.sub(get(s, ds, at, n), delta));
+                let (mut score, mut steep) = (get(s, p, at, n), scale);
+                if let Some(cap) = self.cap {
+                    let tanh = tanh(s, s.mul(score, s.splat(1.0 / cap)));
+                    score = s.mul(s.splat(cap), tanh);
+                    steep = s.mul(scale, s.sub(s.splat(1.0), s.mul(tanh, tanh)));
+                }
+                let probability = exp(s, s.sub(score, lse));
+                let slope = s.mul(s.mul(steep, probability), s.sub(get(s, ds, at, n), delta));
                 put(s, p, at, n, probability);
                 put(s, ds, at, n, slope);
             }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::AttentionInputs;
 use super::forward::{Forward, continued};
-use crate::cpu::math::{ExpSub, Max, get, put};
+use crate::cpu::math::{Cap, ExpSub, Max, get, put};
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::team;
@@ -65,6 +65,9 @@ impl Kernel for Row<'_> {
                     sum = s.mul_add(get(s, q, i, n), get(s, k, i, n), sum);
                 }
                 *score = scale * s.sum(sum);
+            }
+            if let Some(cap) = shape.cap {
+                Cap { x: scores, cap }.run(s);
             }
             let max = Max { x: scores }.run(s);
             let total = ExpSub { x: scores, max }.run(s);

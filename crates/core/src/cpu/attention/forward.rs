@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{AttentionInputs, AttentionShape};
 use crate::cpu::WeightRef;
-use crate::cpu::math::{ExpSub, Max};
+use crate::cpu::math::{Cap, ExpSub, Max};
 use crate::cpu::pack::Right;
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
@@ -119,6 +119,9 @@ impl Forward<'_> {
                     let o = self.o.0.add(at);
                     let a = Left::Rows(&q[at..], q_cols);
                     multiply((rows, seen, d), a, keys_t, scores.as_mut_ptr(), KEYS, scale, 0.0);
+                    if let Some(cap) = shape.cap {
+                        scores.chunks_exact_mut(KEYS).take(rows).for_each(|x| dispatch(Cap { x: &mut x[..seen], cap }));
+                    }
                     dispatch(Soften {
                         scores,
                         seen,

@@ -23,6 +23,8 @@ pub struct AttentionShape {
     pub window: Option<usize>,
     /// What scores are multiplied by; 1/√D where it is `None`.
     pub scale: Option<f32>,
+    /// Scores s become cap·tanh(s / cap).
+    pub cap: Option<f32>,
 }
 
 /// What one call of attention reads.
@@ -64,6 +66,14 @@ impl AttentionShape {
     /// What scores are multiplied by, to the precision of T.
     fn scale<T: Real>(self) -> T {
         self.scale.map_or_else(|| T::ONE / T::from_f64(self.head_dim as f64).sqrt(), T::from_f32)
+    }
+
+    /// A score behind its cap, and the slope of that.
+    fn capped<T: Real>(self, score: T) -> (T, T) {
+        let Some(cap) = self.cap.map(T::from_f32) else { return (score, T::ONE) };
+        let two = T::ONE + T::ONE;
+        let tanh = T::ONE - two / ((two * score / cap).exp() + T::ONE);
+        (cap * tanh, T::ONE - tanh * tanh)
     }
 
     fn check(self) {

@@ -32,7 +32,7 @@ fn row<T: Real>(x: AttentionInputs<'_, T>, q: &[T], keys: Range<usize>, o: &mut 
     let (s, d, scale) = (x.shape, x.shape.head_dim, x.shape.scale::<T>());
     for ((h, o), lse) in o.chunks_exact_mut(d).enumerate().zip(lse) {
         let (q, g) = (&q[h * d..(h + 1) * d], h / s.group());
-        let scores: Vec<T> = keys.clone().map(|j| scale * dot(q, head(x.k, j, s.kv_heads, g, d))).collect();
+        let scores: Vec<T> = keys.clone().map(|j| s.capped(scale * dot(q, head(x.k, j, s.kv_heads, g, d))).0).collect();
         let max = scores.iter().copied().fold(T::NEG_INFINITY, T::max);
         let sum: T = scores.iter().map(|&x| (x - max).exp()).sum();
         *lse = max + sum.ln();
@@ -78,8 +78,9 @@ pub(super) fn backward<T: Real>(
     let p_ds = |i: usize, j: usize, h: usize| {
         let g = h / s.group();
         let (q, d_o, o) = (head(q, i, heads, h, d), head(y.d_o, i, heads, h, d), head(y.o, i, heads, h, d));
-        let p = (scale * dot(q, head(k, j, kv_heads, g, d)) - y.lse[i * heads + h]).exp();
-        (p, p * (dot(d_o, head(v, j, kv_heads, g, d)) - dot(d_o, o)))
+        let (score, slope) = s.capped(scale * dot(q, head(k, j, kv_heads, g, d)));
+        let p = (score - y.lse[i * heads + h]).exp();
+        (p, p * (dot(d_o, head(v, j, kv_heads, g, d)) - dot(d_o, o)) * slope)
     };
     dq.par_chunks_exact_mut(s.q_cols()).zip(&ranges).enumerate().for_each(|(i, (dq, &(start, end)))| {
         dq.fill(T::ZERO);

@@ -30,6 +30,7 @@ impl Case {
                 causal: true,
                 window: None,
                 scale: Some(1.0 / (head_dim as f32).sqrt()),
+                cap: None,
             },
             segments,
             q: random.vec(n * heads * head_dim).iter().map(|x| 3.0 * x).collect(),
@@ -48,6 +49,12 @@ impl Case {
     /// A query sees so many keys at most.
     fn windowed(mut self, window: usize) -> Case {
         self.shape.window = Some(window);
+        self
+    }
+
+    /// Scores do not go beyond it.
+    fn capped(mut self, cap: f32) -> Case {
+        self.shape.cap = Some(cap);
         self
     }
 
@@ -84,7 +91,7 @@ fn run<T: Real>(case: &Case) -> Output<T> {
 
 /// The whole [T, T] table of each head, from the definition alone.
 fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
-    let AttentionShape { heads, kv_heads, head_dim: d, causal, window, scale } = case.shape;
+    let AttentionShape { heads, kv_heads, head_dim: d, causal, window, scale, cap } = case.shape;
     let scale = f64::from(scale.unwrap());
     let (mut o, mut lse) = (vec![0.0; case.q.len()], vec![0.0; case.tokens() * heads]);
     for segment in case.segments.windows(2) {
@@ -101,7 +108,7 @@ fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
                     .map(|j| {
                         let k = &case.k[(j * kv_heads + g) * d..][..d];
                         let dot: f64 = q.iter().zip(k).map(|(&q, &k)| q * f64::from(k)).sum();
-                        (dot * scale).exp()
+                        cap.map_or(dot * scale, |cap| f64::from(cap) * (dot * scale / f64::from(cap)).tanh()).exp()
                     })
                     .collect();
                 let sum: f64 = weights.iter().sum();
@@ -126,6 +133,7 @@ fn the_reference_forward_is_the_definition() {
         Case::new(4, 2, 8, &[3, 1, 7]).both_ways(),
         Case::new(4, 2, 8, &[3, 1, 7]).windowed(1),
         Case::new(4, 2, 8, &[3, 1, 17]).windowed(4),
+        Case::new(4, 2, 8, &[3, 1, 7]).capped(2.0),
     ] {
         let (o, lse) = naive(&case);
         let output = run::<f64>(&case);
@@ -146,7 +154,7 @@ fn objective(case: &Case, q: &[f64], k: &[f64], v: &[f64]) -> f64 {
 #[test]
 fn the_reference_backward_is_the_slope_of_the_forward() {
     let case = || Case::new(4, 2, 3, &[4, 1, 6]);
-    for case in [case(), case().both_ways(), case().windowed(3)] {
+    for case in [case(), case().both_ways(), case().windowed(3), case().capped(1.5)] {
         let output = run::<f64>(&case);
         let inputs = [wide(&case.q), wide(&case.k), wide(&case.v)];
         let h = 1e-5;
@@ -183,6 +191,8 @@ fn f32_matches_f64_at_every_edge() {
         Case::new(9, 3, 64, &tile).windowed(2),
         Case::new(9, 3, 64, &tile).windowed(64),
         Case::new(4, 2, 20, &[66, 150]).windowed(7),
+        Case::new(4, 2, 20, &[66, 150]).windowed(7).capped(4.0),
+        Case::new(9, 3, 64, &tile).capped(50.0),
         Case::new(2, 1, 32, &[257, 385, 800]).windowed(97),
         Case::new(2, 1, 32, &[257, 385, 800]).windowed(384),
         Case::new(2, 1, 32, &[257, 385, 800]).windowed(700),
@@ -241,7 +251,8 @@ fn attention_does_not_depend_on_the_number_of_threads() {
 #[test]
 fn a_cache_gives_what_the_whole_sequence_gives() {
     let n = 483;
-    for case in [Case::new(6, 2, 64, &[n]), Case::new(6, 2, 64, &[n]).windowed(50)] {
+    let case = || Case::new(6, 2, 64, &[n]);
+    for case in [case(), case().windowed(50), case().capped(3.0)] {
         compare_cache(&case, n);
     }
 }
