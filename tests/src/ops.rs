@@ -6,7 +6,6 @@ use bft_core::device::{Device, Elem, KernelPreference, Recording, Tier};
 use bft_core::ops::Op;
 use bft_core::ops::case::{Bound, Case, Fill, Record, Spec, Tensors};
 use bft_formats::{DType, Tensor};
-use half::{bf16, f16};
 use pollster::block_on;
 
 use crate::random::Random;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bft_core::device::{Access, Defines, Device, Kernel, KernelPreference, Tier};
 use bft_core::ops::{OPS, linear};
+use bft_formats::DType;
 use bft_tests::ops::{data, difference, difference_of_kernels, gpu_difference, gradient_mismatch, recorded, results};
 use naga::back::{hlsl, msl, spv};
 use pollster::block_on;
@@ -180,6 +181,13 @@ fn every_kernel_is_run_by_a_case() {
             for variant in op.variants {
                 let found = run.contains(&(kernel.shader, kernel.entry, variant));
                 let (op, shader, entry) = (op.name, kernel.shader, kernel.entry);
+                // A result of at most 32 columns is narrower than a block of these formats.
+                let of_format = |dtype: &DType| variant.contains(&("WEIGHT", dtype.spec().layout.shader));
+                let block_len = DType::ALL.iter().find(|dtype| of_format(dtype)).map_or(1, |dtype| dtype.block_len());
+                if shader == "linear_nn_narrow" && block_len > 32 {
+                    assert!(!found, "{variant:?} is that narrow after all");
+                    continue;
+                }
                 assert!(found, "no case of {op} runs {shader}::{entry} {variant:?}");
             }
         }
