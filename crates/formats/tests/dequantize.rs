@@ -78,7 +78,7 @@ fn a_round_trip_loses_no_more_than_the_format_must() {
     let mut random = Random::new(1);
     for round in 0..200 {
         let scale = 10f32.powi(round % 7 - 3);
-        let values: Vec<f32> = (0..96).map(|_| scale * random.uniform()).collect();
+        let values: Vec<f32> = (0..96).map(|_| scale * random.symmetric()).collect();
         for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
             let bytes = quantize(dtype, &values);
             assert_eq!(bytes.len(), dtype.row_bytes(96));

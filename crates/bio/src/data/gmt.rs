@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
+use bft_formats::Random;
 use crate::error::{BioError, Result, read_text};
 use crate::genes::resolver::{Mapping, Resolver};
-use crate::stats::random::Random;
 
 use super::genome::GeneId;
 use super::table::Table;
@@ -83,7 +83,7 @@ impl GeneSets {
     pub fn drawn(&self, genes: usize, seed: u64) -> Self {
         let mut order: Vec<&GeneSet> = self.sets.iter().collect();
         order.retain(|set| (2..=15).contains(&set.genes.len()));
-        Random::new(seed, "sets").shuffle(&mut order);
+        Random::stream(seed, "sets").shuffle(&mut order);
         let mut held: BTreeSet<GeneId> = BTreeSet::new();
         let mut sets = Vec::new();
         for set in order {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use bft_formats::Random;
 use nalgebra::DMatrix;
 
 use super::genome::GeneId;
@@ -10,7 +11,6 @@ use super::h5ad::{H5ad, Scale};
 use super::table::Table;
 use crate::error::{BioError, Result};
 use crate::genes::resolver::{Mapping, Resolver};
-use crate::stats::random::Random;
 
 /// One perturbation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl Response {
     /// At most so many of the conditions, drawn by seed.
     pub fn drawn(&self, most: usize, seed: u64) -> Self {
         let mut order: Vec<usize> = (0..self.conditions.len()).collect();
-        Random::new(seed, "conditions").shuffle(&mut order);
+        Random::stream(seed, "conditions").shuffle(&mut order);
         order.truncate(most);
         Self {
             conditions: order.iter().map(|it| self.conditions[*it].clone()).collect(),

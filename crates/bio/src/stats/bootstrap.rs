@@ -1,8 +1,8 @@
 //! 95 % intervals from drawing units again: genes, perturbations or cells, not the examples that share them.
 
+use bft_formats::Random;
 use rayon::prelude::*;
 
-use super::random::Random;
 
 /// A value with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -25,7 +25,7 @@ pub fn interval(
     let mut drawn: Vec<f64> = (0..times)
         .into_par_iter()
         .filter_map(|time| {
-            let mut random = Random::new(seed.wrapping_add(time as u64), "bootstrap");
+            let mut random = Random::stream(seed.wrapping_add(time as u64), "bootstrap");
             let mut counts = vec![0.0; units];
             for _ in 0..units {
                 counts[random.below(units)] += 1.0;

@@ -8,7 +8,6 @@ pub mod knn;
 pub mod logistic;
 pub mod pca;
 pub mod porter;
-pub mod random;
 pub mod ranking;
 pub mod ridge;
 pub mod rouge;

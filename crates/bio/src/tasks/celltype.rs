@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bft_formats::Random;
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
@@ -17,7 +18,6 @@ use crate::stats::features::Features;
 use crate::stats::knn;
 use crate::stats::logistic::Logistic;
 use crate::stats::pca::Pca;
-use crate::stats::random::Random;
 
 /// How the task is run.
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +165,7 @@ pub fn run(cells: &Cells, sets: &[GeneVectors], options: Options) -> Result<Repo
         return Err(BioError::data(format!("{count} labelled cells cannot be split into {} folds", options.folds)));
     }
     let mut order: Vec<usize> = (0..count).collect();
-    Random::new(options.seed, "cells").shuffle(&mut order);
+    Random::stream(options.seed, "cells").shuffle(&mut order);
     let folds: Vec<(Vec<usize>, Vec<usize>)> = (0..options.folds)
         .map(|fold| {
             let side = |test: bool| {
@@ -216,7 +216,7 @@ pub fn run(cells: &Cells, sets: &[GeneVectors], options: Options) -> Result<Repo
             let mut labels = cells.labels.clone();
             if options.shuffle_labels {
                 let mut shuffled: Vec<usize> = train.iter().map(|cell| labels[*cell]).collect();
-                Random::new(options.seed, "shuffled cells").shuffle(&mut shuffled);
+                Random::stream(options.seed, "shuffled cells").shuffle(&mut shuffled);
                 train.iter().zip(shuffled).for_each(|(cell, label)| labels[*cell] = label);
             }
             for (cell, label) in test.iter().zip(knn::predict(features, &labels, train, test, NEIGHBOURS)) {

@@ -2,6 +2,7 @@
 
 mod split;
 
+use bft_formats::Random;
 use rayon::prelude::*;
 
 use crate::data::genome::GeneId;
@@ -11,7 +12,6 @@ use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
 use crate::stats::bootstrap::{Estimate, interval};
 use crate::stats::logistic::Logistic;
-use crate::stats::random::Random;
 use crate::stats::ranking::{Ranking, best_threshold, f1};
 
 pub use split::{PairSplit, negatives, split};
@@ -129,7 +129,7 @@ fn by_sum(set: &GeneVectors, split: &PairSplit, options: Options) -> Scores {
 
 fn fitted(set: &GeneVectors, split: &PairSplit, options: Options) -> Result<Scores> {
     let mut labels = split.train_labels.clone();
-    let mut random = Random::new(options.seed, "validation");
+    let mut random = Random::stream(options.seed, "validation");
     if options.shuffle_labels {
         random.shuffle(&mut labels);
     }

@@ -3,6 +3,7 @@
 mod folds;
 mod score;
 
+use bft_formats::Random;
 use nalgebra::DMatrix;
 
 use crate::data::genome::GeneId;
@@ -12,7 +13,6 @@ use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
 use crate::stats::features::Features;
 use crate::stats::pca::Pca;
-use crate::stats::random::Random;
 use crate::stats::ridge;
 
 pub use folds::{Fold, Kind, folds};
@@ -125,7 +125,7 @@ pub fn run(response: &Response, sets: &[GeneVectors], options: Options) -> Resul
         for fold in &folds {
             let mut order = fold.train.clone();
             if options.shuffle_labels {
-                Random::new(options.seed, "shuffled changes").shuffle(&mut order);
+                Random::stream(options.seed, "shuffled changes").shuffle(&mut order);
             }
             let targets = DMatrix::from_fn(order.len(), truth.ncols(), |i, j| truth[(order[i], j)]);
             let predicted = predict(model, fold, &genes, &targets, response)

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use bft_formats::Random;
 use crate::data::genome::GeneId;
 use crate::error::{BioError, Result};
-use crate::stats::random::Random;
 
 /// A test condition by what training has seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,10 +54,10 @@ pub fn folds(conditions: &[Vec<GeneId>], count: usize, seed: u64) -> Result<Vec<
         )));
     }
     let mut order: Vec<GeneId> = genes.into_iter().collect();
-    Random::new(seed, "perturbation folds").shuffle(&mut order);
+    Random::stream(seed, "perturbation folds").shuffle(&mut order);
     let part: HashMap<GeneId, usize> = order.iter().enumerate().map(|(place, gene)| (*gene, place % count)).collect();
     let mut pairs: Vec<usize> = (0..conditions.len()).filter(|index| conditions[*index].len() > 1).collect();
-    Random::new(seed, "pair folds").shuffle(&mut pairs);
+    Random::stream(seed, "pair folds").shuffle(&mut pairs);
     let pair_part: HashMap<usize, usize> =
         pairs.iter().enumerate().map(|(place, pair)| (*pair, place % count)).collect();
     let folds: Vec<Fold> = (0..count)

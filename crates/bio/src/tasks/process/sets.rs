@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use bft_formats::Random;
 use super::evidence::Enrichment;
 use crate::data::gmt::{GeneSet, GeneSets};
 use crate::data::ontology::Ontology;
-use crate::stats::random::Random;
 
 /// A set with its true name.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub fn of_ontology(
         enrichment.terms().iter().filter(|(_, genes)| (10..=100).contains(&genes.len())).map(|(go, _)| go).collect();
     let branches: BTreeSet<&str> = sized.iter().flat_map(|go| ontology.branches(go)).collect();
     let mut order: Vec<&str> = branches.into_iter().collect();
-    Random::new(seed, "branches").shuffle(&mut order);
+    Random::stream(seed, "branches").shuffle(&mut order);
     let held: BTreeSet<&str> = order[..order.len().div_ceil(3)].iter().copied().collect();
     let mut sets: Vec<NamedSet> = sized
         .iter()
@@ -46,7 +46,7 @@ pub fn of_ontology(
         })
         .collect();
     let (found, of) = (sets.len(), sized.len());
-    Random::new(seed, "sets").shuffle(&mut sets);
+    Random::stream(seed, "sets").shuffle(&mut sets);
     sets.truncate(most);
     let split = format!(
         "{} of {} branches held out; {found} of {of} processes with 10 to 100 genes lie in these alone, {} taken",
