@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bft_core::device::Device;
-use bft_formats::{Model, ModelConfig};
+use bft_formats::{EmbeddingModel, Model};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
@@ -33,6 +33,7 @@ Examples:
   bft bench --model m.gguf --task train --length 256 --trained-share 0.25  # the rest masked
   bft bench --model m.gguf --task train --lengths 256,64,32,16             # ragged samples
   bft bench --model m.gguf --task embed --batch-size 16 --length 128 --json
+  bft bench --model all-MiniLM-L6-v2 --task embed --batch-size 64 --length 16
   bft bench --task kernels --device gpu
   bft bench --model m.gguf --task products --device gpu  # a step's, as often as it calls them
 
@@ -147,22 +148,29 @@ impl BenchFlags {
 pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     let started = Instant::now();
     flags.check()?;
-    let model = flags.model.as_deref().map(open::model).transpose()?;
     if flags.task == Task::Kernels {
-        let device = open::device(&flags.run.device)?;
-        return kernels(&device, model.as_ref().map(|model| &model.config), flags);
+        return kernels(flags);
     }
-    let Some(model) = model else {
+    let Some(path) = flags.model.as_deref() else {
         return Err(CliError::usage("--model <PATH> is missing; see bft bench --help"));
     };
     if flags.task == Task::Products {
-        return products(&model, flags);
+        return products(&open::model(path)?, flags);
     }
-    let rows = match &flags.data {
-        Some(path) => Some(open::samples("--data", path, &model, &flags.data_flags)?.samples),
-        None => None,
+    let model = match flags.task {
+        Task::Embed => open::embedding_model(path)?,
+        _ => EmbeddingModel::Decoder(open::model(path)?.into()),
     };
-    let program = program_bytes(&model)?;
+    let rows = match (&flags.data, &model) {
+        (Some(path), EmbeddingModel::Decoder(model)) => {
+            Some(open::samples("--data", path, model, &flags.data_flags)?.samples)
+        }
+        _ => None,
+    };
+    let program = program_bytes(match &model {
+        EmbeddingModel::Decoder(model) => model.tokenizer.as_ref(),
+        EmbeddingModel::Encoder(model) => model.tokenizer.as_ref(),
+    })?;
     let device = open::device(&flags.run.device)?;
     flags.kernels.apply(&device, true);
     let mut work = Work::prepare(&device, &model, rows.as_deref(), flags)?;
@@ -170,17 +178,17 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     let estimate = program + Work::planned_bytes(&model, rows.as_deref(), flags)?;
     drop(rows);
     memory::give_back();
-    let bench = Bench { device: &device, about: about(&model, &device, flags, ready, estimate) };
+    let bench = Bench { device: &device, about: about(model.name(), &device, flags, ready, estimate) };
     if flags.serve { bench.serve(&mut work) } else { bench.measure(&mut work, flags) }
 }
 
 /// What every answer says about the run.
-fn about(model: &Model, device: &Device, flags: &BenchFlags, ready: Duration, estimate: u64) -> Map<String, Value> {
+fn about(model: &str, device: &Device, flags: &BenchFlags, ready: Duration, estimate: u64) -> Map<String, Value> {
     let mut about = Map::new();
     let mut add = |key: &str, value: Value| about.insert(key.to_owned(), value);
     add("tool", json!("bft"));
     add("task", json!(flags.task.name()));
-    add("model", json!(model.name));
+    add("model", json!(model));
     add("device", json!(open::describe(device)));
     add("lengths", json!(flags.lengths()));
     if flags.task == Task::Train {
@@ -319,13 +327,20 @@ impl Bench<'_> {
     }
 }
 
-fn kernels(device: &Device, model: Option<&ModelConfig>, flags: &BenchFlags) -> Result<(), CliError> {
-    let tokens = flags.lengths().iter().sum();
+fn kernels(flags: &BenchFlags) -> Result<(), CliError> {
+    let model = flags.model.as_deref().map(open::model).transpose()?;
+    let device = open::device(&flags.run.device)?;
     let mut list = Vec::new();
     if !flags.json {
         ui::result(&kernels::Measured::heading())?;
     }
-    kernels::measure(device, model, tokens, flags.steps, |it| {
+    let plan = kernels::Plan {
+        model: model.as_ref().map(|model| &model.config),
+        tokens: flags.lengths().iter().sum(),
+        rank: flags.lora.rank,
+        rounds: flags.steps,
+    };
+    plan.measure(&device, |it| {
         if flags.json {
             list.push(it.as_value());
             return Ok(());
@@ -333,7 +348,7 @@ fn kernels(device: &Device, model: Option<&ModelConfig>, flags: &BenchFlags) -> 
         ui::result(&it.row())
     })?;
     if flags.json {
-        ui::json(&json!({"tool": "bft", "task": "kernels", "device": open::describe(device), "kernels": list}))?;
+        ui::json(&json!({"tool": "bft", "task": "kernels", "device": open::describe(&device), "kernels": list}))?;
     }
     Ok(())
 }

@@ -35,7 +35,9 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
             };
             let stream = Stream::LoraInit { pair: pairs.len() as u64 };
             let bound = 1.0 / (in_features as f32).sqrt();
-            let a = (0..(rank * in_features) as u64).map(|i| numbered(settings.seed, stream, i).symmetric() * bound).collect();
+            let a = (0..(rank * in_features) as u64)
+                .map(|i| numbered(settings.seed, stream, i).symmetric() * bound)
+                .collect();
             let b = vec![0.0; out_features * rank];
             let module = module_name(layer, module);
             pairs.push(LoraPair { module, rank, scaling, in_features, out_features, a, b });

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use bft_fetch::sources::Dataset;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -57,7 +58,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     println!("{}", bold("SmolLM2-135M learns human gene facts with Balanced Fine-Tuning"));
 
     heading("1. The model");
-    let model = model::get()?;
+    let model = model::get(Dataset::SmolLm2)?;
     heading("2. The program");
     let bft = build()?;
     let work = target_folder(&bft).join("demo");

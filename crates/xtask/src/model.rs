@@ -10,7 +10,7 @@ use crate::system;
 /// `cargo xtask model`.
 pub fn run(rest: &[String]) -> Result<(), String> {
     crate::no_arguments(rest, "model")?;
-    println!("{}", get()?.display());
+    println!("{}", get(Dataset::SmolLm2)?.display());
     Ok(())
 }
 
@@ -19,11 +19,10 @@ pub fn cache() -> Result<PathBuf, String> {
     bft_fetch::cache().map_err(|error| error.to_string())
 }
 
-/// Path of SmolLM2-135M-Instruct in the cache; fetches it if it is not there or is damaged.
-pub fn get() -> Result<PathBuf, String> {
-    fetched(&["model"])?;
-    let path = Dataset::SmolLm2.path(&cache()?);
-    path.map_err(|error| error.to_string())
+/// Path of a model in the cache; fetches it if it is not there or is damaged.
+pub fn get(model: Dataset) -> Result<PathBuf, String> {
+    fetched(&[if model == Dataset::MiniLm { "encoder" } else { "model" }])?;
+    model.path(&cache()?).map_err(|error| error.to_string())
 }
 
 /// The models that the tests open, and the gene data where it can be had: its packages are those of Debian 12.

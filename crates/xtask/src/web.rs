@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use bft_fetch::sources::Dataset;
+
 use crate::shell::{self, cargo, heading, root, succeeds};
 use crate::{model, page, system};
 
@@ -39,7 +41,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
 pub fn build() -> Result<(), String> {
     heading("What the page needs");
     let toolchain = Toolchain::find()?;
-    let model = model::get()?;
+    let model = model::get(Dataset::SmolLm2)?;
     heading("Engine");
     module(&toolchain, "bft-web", "web/src/engine", "bft")?;
     heading("Page");

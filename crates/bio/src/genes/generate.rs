@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bft_core::device::Device;
+use bft_core::sample::{Sampler, Sampling};
 use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::{Adapter, Message, Model, Tokenizer};
 use bft_train::TextEncoder;
@@ -65,12 +66,13 @@ impl<'d> Answerer<'d> {
             )));
         }
         let mut generation = self.runner.generation().map_err(BioError::model)?;
+        let mut greedy = Sampler::new(Sampling::default());
         let mut decoder = self.tokenizer.stream();
         let mut answer = String::new();
         let mut unread = prompt;
         for _ in 0..most_tokens {
             let logits = pollster::block_on(generation.next(&unread)).map_err(BioError::model)?;
-            let token = likeliest(&logits);
+            let token = greedy.pick(&logits).map_err(BioError::model)?;
             if self.stops.contains(&token) {
                 break;
             }
@@ -80,14 +82,4 @@ impl<'d> Answerer<'d> {
         answer.extend(decoder.finish()?);
         Ok(answer.trim().to_owned())
     }
-}
-
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (token, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = token;
-        }
-    }
-    best as u32
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use bft_formats::Random;
 use crate::data::genome::{GeneId, Genome};
 use crate::stats::features::Features;
 use crate::stats::tfidf::tfidf;
+use bft_formats::Random;
 
 /// Vectors of length 1, one a gene.
 #[derive(Debug, Clone)]

@@ -3,7 +3,6 @@
 use bft_formats::Random;
 use rayon::prelude::*;
 
-
 /// A value with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Estimate {

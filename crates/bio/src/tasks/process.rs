@@ -8,23 +8,13 @@ use crate::data::gmt::GeneSet;
 use crate::error::Result;
 use crate::genes::facts::FactCheck;
 use crate::report::{Cell, Report};
-use crate::stats::bootstrap::mean;
 use crate::stats::features::Features;
 use crate::stats::rouge::{Rouge, rouge};
 
+use super::shape::Options;
+
 pub use evidence::{Enrichment, Support};
 pub use sets::{NamedSet, of_gmt, of_ontology};
-
-/// How the task is run.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Seed of the split, of which sets are taken, and of intervals.
-    pub seed: u64,
-    /// Redraws for an interval.
-    pub redraws: usize,
-    /// Leave a term's ancestors and descendants out of enrichment, not the term alone.
-    pub leave_out_relatives: bool,
-}
 
 /// What was found for one set.
 #[derive(Debug, Clone)]
@@ -73,8 +63,10 @@ pub struct Judge<'j> {
     pub enrichment: &'j Enrichment<'j>,
     /// What is known of the genes' places.
     pub facts: FactCheck,
-    /// How the task is run.
+    /// How the task is run; it has no folds and no labels.
     pub options: Options,
+    /// Leave a term's ancestors and descendants out of enrichment, not the term alone.
+    pub leave_out_relatives: bool,
 }
 
 impl Judge<'_> {
@@ -96,7 +88,7 @@ impl Judge<'_> {
             .collect();
         invented.sort_unstable();
         invented.dedup();
-        let left_out = self.enrichment.family(set.term.as_deref(), self.options.leave_out_relatives);
+        let left_out = self.enrichment.family(set.term.as_deref(), self.leave_out_relatives);
         Named {
             answer: answer.to_owned(),
             contradicted: self.facts.contradictions_of(&members, answer),
@@ -203,7 +195,7 @@ impl Judge<'_> {
                 cosines.push(cosine);
                 ranks.push(below as f64 / pool.len().max(1) as f64);
             }
-            let average = |values: &[f64]| Cell::from(mean(values, self.options.redraws, self.options.seed));
+            let average = |values: &[f64]| Cell::from(self.options.mean(values));
             let of = |which: fn(&Rouge) -> f64| average(&scores.iter().map(which).collect::<Vec<f64>>());
             whole.rows.push(vec![
                 Cell::from(*by),
@@ -219,14 +211,13 @@ impl Judge<'_> {
         whole.say("scores", format!("ROUGE F, stemmed; percentile: share of the names of {} processes with 10 to 100 genes that are less like the given name than the true one is", pool.len()));
         whole.say(
             "enrichment",
-            if self.options.leave_out_relatives {
+            if self.leave_out_relatives {
                 "a set's own term, its ancestors and its descendants are left out"
             } else {
                 "a set's own term is left out, its parents and children are not, which makes this a strong baseline"
             },
         );
-        whole.say("intervals", format!("95 %, sets redrawn {} times", self.options.redraws));
-        whole.say("seed", self.options.seed.to_string());
+        self.options.describe(&mut whole, "sets", "");
         Ok(whole)
     }
 }

@@ -6,7 +6,7 @@ use bft_formats::{DType, LINEAR_MODULES, Model, ModelConfig};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::kernels::{INPUT_GRADIENT, Measured, PRODUCT, Product};
+use super::kernels::{self, Kernel, Measured, OneProduct};
 use super::median;
 use crate::error::CliError;
 use crate::memory;
@@ -24,7 +24,7 @@ pub enum Weights {
 /// Every product of a step once, with operands on the device.
 pub struct Products<'d> {
     device: &'d Device,
-    list: Vec<(Product, usize)>,
+    list: Vec<(OneProduct, usize)>,
 }
 
 /// What a step's products came to.
@@ -42,9 +42,10 @@ impl<'d> Products<'d> {
                 Weights::File => dtype,
                 Weights::F32 => DType::F32,
             };
-            for kernel in [PRODUCT, INPUT_GRADIENT] {
-                let product = Product::new(device, kernel, dtype, [tokens, rows, cols])?;
-                // It compiles and warms up.
+            for kernel in [Kernel::Product, Kernel::InputGradient] {
+                let frozen = kernels::Weights::Frozen(dtype);
+                let product = OneProduct::new(device, kernel, frozen, [tokens, rows, cols])?;
+                // The first call compiles and warms up.
                 product.run(device)?;
                 list.push((product, calls));
             }
@@ -54,7 +55,7 @@ impl<'d> Products<'d> {
 
     /// Runs each once.
     fn round(&self) -> Result<Vec<Measured>, CliError> {
-        let run = |(product, _): &(Product, usize)| product.run(self.device);
+        let run = |(product, _): &(OneProduct, usize)| product.run(self.device);
         self.list.iter().map(run).collect()
     }
 
@@ -70,7 +71,7 @@ impl<'d> Products<'d> {
     }
 
     fn as_value(&self, round: &[Measured]) -> Value {
-        let with_calls = |(measured, (_, calls)): (&Measured, &(Product, usize))| {
+        let with_calls = |(measured, (_, calls)): (&Measured, &(OneProduct, usize))| {
             let mut value = measured.as_value();
             value["calls"] = json!(calls);
             value

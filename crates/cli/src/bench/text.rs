@@ -2,7 +2,7 @@
 //! underflow, and products of such numbers are slow on some processors.
 
 use bft_core::Batch;
-use bft_formats::Model;
+use bft_formats::EmbeddingModel;
 use bft_train::Sample;
 
 use crate::error::CliError;
@@ -18,9 +18,12 @@ taking it away. Measuring many cells one by one has shown that there is no avera
 on its own way from one state to another, and a medicine meets all of them at once.";
 
 /// Samples of the given lengths, each from another place of the text; the last `trained_share` of each is trained.
-pub fn samples(model: &Model, lengths: &[usize], trained_share: f64) -> Result<Vec<Sample>, CliError> {
-    let vocab = model.config.vocab_size as u32;
-    let text: Vec<u32> = match &model.tokenizer {
+pub fn samples(model: &EmbeddingModel, lengths: &[usize], trained_share: f64) -> Result<Vec<Sample>, CliError> {
+    let (vocab, tokenizer) = match model {
+        EmbeddingModel::Decoder(model) => (model.config.vocab_size as u32, &model.tokenizer),
+        EmbeddingModel::Encoder(model) => (model.config.vocab_size as u32, &model.tokenizer),
+    };
+    let text: Vec<u32> = match tokenizer {
         Some(tokenizer) => tokenizer.encode(TEXT, false).map_err(CliError::failed)?,
         // Any ids will do where nobody can read them.
         None => (0..199).map(|id| id * 31).collect(),

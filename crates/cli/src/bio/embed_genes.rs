@@ -16,7 +16,7 @@ use bft_fetch::sources::Dataset;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::knowledge::Knowledge;
+use super::knowledge::{Knowledge, is_word};
 use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::error::CliError;
 use crate::flags::at_least;
@@ -153,7 +153,7 @@ fn beside(output: &Path, ending: &str) -> PathBuf {
 /// Resolves the list and says what became of it.
 fn genes(flags: &EmbedGenesFlags, knowledge: &Knowledge, resolver: &Resolver<'_>) -> Result<Mapping, CliError> {
     let genome = &knowledge.genome;
-    if flags.genes == Path::new("all") && !flags.genes.exists() {
+    if is_word(&flags.genes, "all") {
         let coding = genome.genes.iter().filter(|gene| gene.protein_coding).map(|gene| gene.entrez.as_str());
         return Ok(Mapping::new(resolver, coding));
     }

@@ -14,6 +14,7 @@ use bft_bio::genes::resolver::{Mapping, Resolver};
 use bft_bio::genes::vectors::GeneVectors;
 use bft_bio::report::Report;
 use bft_bio::stats::features::Features;
+use bft_bio::tasks::{Options, Task};
 use bft_core::device::{Device, DeviceRequest};
 use bft_fetch::sources::Dataset;
 use clap::Args;
@@ -66,6 +67,11 @@ impl Knowledge {
     }
 }
 
+/// Whether a path is the word for fetched data, and no file of that name is there.
+pub fn is_word(path: &Path, word: &str) -> bool {
+    path == Path::new(word) && !path.exists()
+}
+
 /// Whose vectors a table compares, beside its baselines.
 #[derive(Debug, Clone, Args)]
 pub struct VectorFlags {
@@ -103,7 +109,7 @@ pub struct VectorFlags {
 
 impl VectorFlags {
     /// Checks what can be checked before any work.
-    pub fn check(&self) -> Result<(), CliError> {
+    fn check(&self) -> Result<(), CliError> {
         for file in &self.vectors {
             open::existing("--vectors", file)?;
         }
@@ -117,7 +123,7 @@ impl VectorFlags {
     }
 
     /// Baselines first, then what is judged.
-    pub fn sets(
+    fn sets(
         &self,
         knowledge: &Knowledge,
         resolver: &Resolver<'_>,
@@ -152,8 +158,23 @@ impl VectorFlags {
         Ok(sets)
     }
 
+    /// Opens what was fetched, reads the data of a task, and shows its table.
+    pub fn judge<T: Task>(
+        &self,
+        folds: usize,
+        read: impl FnOnce(&Knowledge, &Resolver<'_>) -> Result<T, CliError>,
+    ) -> Result<(), CliError> {
+        self.check()?;
+        let knowledge = Knowledge::open()?;
+        let resolver = Resolver::new(&knowledge.genome).keeping_na(self.keep_na);
+        let task = read(&knowledge, &resolver)?;
+        let sets = self.sets(&knowledge, &resolver, &task.genes())?;
+        let options = Options { seed: self.seed, folds, redraws: self.redraws, shuffle_labels: self.shuffle_labels };
+        self.show(&task.run(&knowledge.genome, &sets, options).map_err(CliError::failed)?)
+    }
+
     /// Shows and writes a finished table.
-    pub fn show(&self, report: &Report) -> Result<(), CliError> {
+    fn show(&self, report: &Report) -> Result<(), CliError> {
         if let Some(path) = &self.output {
             bft_formats::write_atomic(path, |out| out.write_all(report.tsv().as_bytes())).map_err(CliError::failed)?;
             ui::note(&format!("table written to {}", path.display()));
@@ -169,7 +190,7 @@ impl VectorFlags {
 }
 
 /// Vectors of genes' texts by a model, with progress.
-pub fn embedded(
+fn embedded(
     device: &Device,
     model: &Path,
     adapter: Option<&Path>,

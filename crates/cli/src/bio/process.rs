@@ -1,6 +1,6 @@
 //! `bft bio process`: names for gene sets, with the evidence beside them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bft_bio::data::gmt::GeneSets;
 use bft_bio::genes::encode::TextModel;
@@ -9,13 +9,14 @@ use bft_bio::genes::generate::{self, Answerer};
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::stats::features::Features;
 use bft_bio::stats::tfidf::tfidf;
-use bft_bio::tasks::process::{self, Enrichment, Judge, Named, NamedSet, OPENING, Options, Support};
+use bft_bio::tasks::Options;
+use bft_bio::tasks::process::{self, Enrichment, Judge, Named, NamedSet, OPENING, Support};
 use bft_core::device::DeviceRequest;
 use bft_fetch::sources::Dataset;
 use clap::Args;
 use serde_json::json;
 
-use super::knowledge::Knowledge;
+use super::knowledge::{Knowledge, is_word};
 use crate::error::CliError;
 use crate::flags::at_least;
 use crate::open;
@@ -84,7 +85,7 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
     let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.keep_na);
     let enrichment = Enrichment::new(&knowledge.genome, &knowledge.ontology).map_err(CliError::failed)?;
     let mut about = Vec::new();
-    let sets = if flags.sets == Path::new("go") && !flags.sets.exists() {
+    let sets = if is_word(&flags.sets, "go") {
         let (sets, split) = process::of_ontology(&knowledge.ontology, &enrichment, flags.most, flags.seed);
         about.push(("split", split));
         sets
@@ -98,7 +99,8 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
         genome: &knowledge.genome,
         enrichment: &enrichment,
         facts: FactCheck::new(&knowledge.genome).map_err(CliError::failed)?,
-        options: Options { seed: flags.seed, redraws: flags.redraws, leave_out_relatives: !flags.keep_relatives },
+        options: Options { seed: flags.seed, redraws: flags.redraws, ..Options::default() },
+        leave_out_relatives: !flags.keep_relatives,
     };
     let (named, model) = if flags.no_model {
         let judged = sets.into_iter().map(|set| judge.judge(set, ""));

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use bft_formats::Random;
 use crate::data::genome::GeneId;
 use crate::data::pairs::{Pair, Pairs};
 use crate::error::{BioError, Result};
 use crate::report::Report;
+use bft_formats::Random;
 
 /// Labelled pairs of both sides.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use crate::data::genome::{Aspect, GeneId, Genome, JUDGED};
 use crate::data::gmt::GeneSet;
 use crate::data::ontology::Ontology;
 use crate::error::Result;
-use crate::stats::enrichment::{LogFactorials, benjamini_hochberg, upper_tail};
+use crate::stats::enrichment::{benjamini_hochberg, upper_tail};
 use crate::stats::tfidf::words;
 
 /// A term and how a set overlaps with it.
@@ -41,7 +41,6 @@ pub struct Enrichment<'o> {
     ontology: &'o Ontology,
     terms: BTreeMap<String, HashSet<GeneId>>,
     background: HashSet<GeneId>,
-    logs: LogFactorials,
     names: Vec<String>,
 }
 
@@ -55,7 +54,7 @@ impl<'o> Enrichment<'o> {
         terms.remove(crate::data::ontology::BIOLOGICAL_PROCESS);
         let background: HashSet<GeneId> = terms.values().flatten().copied().collect();
         let names: Vec<String> = terms.keys().filter(|go| ontology.term(go).is_some()).cloned().collect();
-        Ok(Self { logs: LogFactorials::new(background.len()), ontology, terms, background, names })
+        Ok(Self { ontology, terms, background, names })
     }
 
     /// A set's own term, with its ancestors and descendants if they are asked for too.
@@ -88,7 +87,7 @@ impl<'o> Enrichment<'o> {
             shared,
             drawn,
             marked: marked.len(),
-            p: upper_tail(shared, self.background.len(), marked.len(), drawn, &self.logs),
+            p: upper_tail(shared, self.background.len(), marked.len(), drawn)?,
             q: None,
         })
     }

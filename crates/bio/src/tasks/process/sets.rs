@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use bft_formats::Random;
 use super::evidence::Enrichment;
 use crate::data::gmt::{GeneSet, GeneSets};
 use crate::data::ontology::Ontology;
+use bft_formats::Random;
 
 /// A set with its true name.
 #[derive(Debug, Clone)]
