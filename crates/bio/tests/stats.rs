@@ -3,9 +3,9 @@
 use bft_bio::stats::enrichment::{benjamini_hochberg, upper_tail};
 use bft_bio::stats::features::Features;
 use bft_bio::stats::logistic::Logistic;
-use bft_bio::stats::pca::Pca;
 use bft_bio::stats::ranking::{Ranking, auroc, average_precision, best_threshold, f1};
 use bft_bio::stats::{bootstrap, correlation, knn, porter, ridge, rouge, tfidf};
+use bft_train::Pca;
 use nalgebra::DMatrix;
 use serde_json::Value;
 

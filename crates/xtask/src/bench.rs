@@ -12,7 +12,6 @@ use std::process::Command;
 use bft_fetch::sources::Dataset;
 use serde_json::Value;
 
-use crate::demo;
 use crate::model;
 use crate::shell::{self, cargo, heading};
 use server::{Server, Side};
@@ -179,7 +178,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             model::get(model)?;
         }
     }
-    let bft = demo::build()?;
+    let bft = shell::build_bft()?;
     let python = std::env::var("BFT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let has = |what: &str, imports: &str, file: &str| {
         let there = shell::succeeds(Command::new(&python).args(["-c", &format!("import {imports}")]));

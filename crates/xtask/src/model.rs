@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use bft_fetch::Event;
 use bft_fetch::sources::{Dataset, Source, fetch};
 
-use crate::system;
+use crate::{shell, system};
 
 /// `cargo xtask model`.
 pub fn run(rest: &[String]) -> Result<(), String> {
-    crate::no_arguments(rest, "model")?;
+    shell::no_arguments(rest, "model")?;
     println!("{}", get(Dataset::SmolLm2)?.display());
     Ok(())
 }

@@ -21,7 +21,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         [flag] if flag == "--build" => false,
         [flag] if flag == "--test" => {
             shell::run(cargo().args(["build", "--quiet", "--package", "bft-cli"]))?;
-            return page::test();
+            return test();
         }
         [found, ..] => {
             return Err(format!("`cargo xtask web` takes no arguments but --build or --test, found `{found}`"));
@@ -51,6 +51,13 @@ pub fn build() -> Result<(), String> {
     fs::create_dir_all(&folder)
         .and_then(|()| fs::copy(&model, &copy).map(|_| ()))
         .map_err(|error| format!("{}: {error}", copy.display()))
+}
+
+/// Builds the page and drives it in Chromium, beside the `bft` of this tree, which is built already.
+pub fn test() -> Result<(), String> {
+    build()?;
+    ops()?;
+    page::drive()
 }
 
 /// The op registry's tests as a module for the browser, beside the page and not part of it.

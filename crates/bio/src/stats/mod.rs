@@ -9,7 +9,6 @@ pub mod enrichment;
 pub mod features;
 pub mod knn;
 pub mod logistic;
-pub mod pca;
 pub mod porter;
 pub mod ranking;
 pub mod ridge;

@@ -7,7 +7,7 @@ use bft_formats::Adapter;
 use bft_train::{BatchBounds, Sample, SampleOptions, evaluate, make_samples, read_rows};
 use serde_json::Value;
 
-use super::Study;
+use super::setup::Study;
 use crate::data::pairs::Pairs;
 use crate::data::response::Response;
 use crate::error::{BioError, Result, read_text};

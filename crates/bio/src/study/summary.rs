@@ -1,6 +1,7 @@
 //! Means over seeds, and which differences are larger than the seeds' spread.
 
-use super::{MEASURES, Measured, Setting};
+use super::measure::{MEASURES, Measured};
+use super::setup::Setting;
 
 /// One setting's numbers over its seeds.
 #[derive(Debug, Clone)]

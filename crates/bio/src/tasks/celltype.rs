@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use bft_train::Pca;
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
@@ -16,7 +17,6 @@ use crate::report::{Cell, Report};
 use crate::stats::features::Features;
 use crate::stats::knn;
 use crate::stats::logistic::Logistic;
-use crate::stats::pca::Pca;
 
 use super::shape::{Options, Task, kind};
 

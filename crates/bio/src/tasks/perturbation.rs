@@ -3,6 +3,7 @@
 mod folds;
 mod score;
 
+use bft_train::Pca;
 use nalgebra::DMatrix;
 
 use crate::data::genome::{GeneId, Genome};
@@ -11,7 +12,6 @@ use crate::error::{BioError, Result};
 use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
 use crate::stats::features::Features;
-use crate::stats::pca::Pca;
 use crate::stats::ridge;
 
 use super::shape::{Options, Task, in_all, kind};

@@ -7,6 +7,7 @@ use bft_core::ops::linear;
 use bft_formats::{Bytes, DType, ModelConfig, Random, Tensor};
 use serde_json::{Value, json};
 
+use super::rounds::median;
 use crate::error::CliError;
 
 /// Which product.
@@ -170,7 +171,7 @@ impl Plan<'_> {
         // The first call compiles and warms up.
         let mut measured = product.run(device)?;
         let times = (0..self.rounds).map(|_| Ok(product.run(device)?.seconds));
-        measured.seconds = super::median(&mut times.collect::<Result<Vec<f64>, CliError>>()?);
+        measured.seconds = median(&mut times.collect::<Result<Vec<f64>, CliError>>()?);
         Ok(measured)
     }
 }

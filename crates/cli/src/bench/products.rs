@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::kernels::{self, Kernel, Measured, OneProduct};
-use super::median;
+use super::rounds::{each_line, median};
 use crate::error::CliError;
 use crate::memory;
 use crate::ui;
@@ -85,7 +85,7 @@ impl<'d> Products<'d> {
         ready["products"] = self.as_value(&self.round()?);
         ready["ready"] = json!(true);
         ui::json(&ready)?;
-        super::each_line(|| {
+        each_line(|| {
             let round = self.round()?;
             ui::json(&answer(&self.step(&round), &round))
         })

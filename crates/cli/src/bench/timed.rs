@@ -3,7 +3,7 @@
 use bft_core::device::{Device, KernelTime};
 use serde_json::{Value, json};
 
-use super::Work;
+use super::work::Work;
 use crate::error::CliError;
 use crate::ui::{self, thousands};
 

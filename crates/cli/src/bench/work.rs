@@ -5,8 +5,9 @@ use bft_core::{AdamW, Batch, Capacity, LossConfig, Pooling, Runner, RunnerOption
 use bft_formats::{EmbeddingModel, Model};
 use bft_train::{BatchBounds, EmbedEngine, EmbedOptions, Embedder, Sample};
 
+use super::flags::{BenchFlags, Task};
 use super::flops::Flops;
-use super::{BenchFlags, Task, text};
+use super::text;
 use crate::error::CliError;
 use crate::estimate::adapter;
 

@@ -72,6 +72,22 @@ pub fn is_word(path: &Path, word: &str) -> bool {
     path == Path::new(word) && !path.exists()
 }
 
+/// Where models run.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceFlag {
+    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device)]
+    pub device: DeviceRequest,
+}
+
+/// What is taken for a gene's name.
+#[derive(Debug, Clone, Args)]
+pub struct NamesFlag {
+    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
+    #[arg(long)]
+    pub keep_na: bool,
+}
+
 /// Whose vectors a table compares, beside its baselines.
 #[derive(Debug, Clone, Args)]
 pub struct VectorFlags {
@@ -84,12 +100,10 @@ pub struct VectorFlags {
     /// LoRA adapter of --model; its row stands beside the untuned model's
     #[arg(long, value_name = "DIR", requires = "model", help_heading = "Vectors")]
     pub adapter: Option<PathBuf>,
-    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
-    #[arg(long, help_heading = "Vectors")]
-    pub keep_na: bool,
-    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device, help_heading = "Run")]
-    pub device: DeviceRequest,
+    #[command(flatten, next_help_heading = "Vectors")]
+    pub names: NamesFlag,
+    #[command(flatten, next_help_heading = "Run")]
+    pub run: DeviceFlag,
     /// Seed of splits, random vectors and intervals
     #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Run")]
     pub seed: u64,
@@ -134,7 +148,7 @@ impl VectorFlags {
         let encoder = Dataset::MiniLm.path(&knowledge.cache).ok();
         let names: Vec<String> = genes.iter().map(|gene| profile::name(genome, *gene)).collect();
         if encoder.is_some() || self.model.is_some() {
-            let device = open::device(&self.device)?;
+            let device = open::device(&self.run.device)?;
             match encoder {
                 Some(path) => {
                     let label = "MiniLM of the name";
@@ -166,7 +180,7 @@ impl VectorFlags {
     ) -> Result<(), CliError> {
         self.check()?;
         let knowledge = Knowledge::open()?;
-        let resolver = Resolver::new(&knowledge.genome).keeping_na(self.keep_na);
+        let resolver = Resolver::new(&knowledge.genome).keeping_na(self.names.keep_na);
         let task = read(&knowledge, &resolver)?;
         let sets = self.sets(&knowledge, &resolver, &task.genes())?;
         let options = Options { seed: self.seed, folds, redraws: self.redraws, shuffle_labels: self.shuffle_labels };
