@@ -142,6 +142,16 @@ fn random_weights_are_small_finite_and_not_all_alike() {
 }
 
 #[test]
+fn random_weights_are_small_finite_and_not_all_alike() {
+    for dtype in DType::ALL {
+        let mut random = Random::new(1);
+        let values = dequantize(*dtype, &dtype.random(512, &mut || random.bits()), 512);
+        assert!(values.iter().all(|value| value.is_finite() && value.abs() <= 4.0), "{dtype}");
+        assert!(values.iter().any(|value| *value != values[0]), "{dtype}");
+    }
+}
+
+#[test]
 fn a_tensor_knows_its_rows() {
     let rows = 3;
     let values: Vec<f32> = (0..rows * 64).map(|i| i as f32 / 64.0).collect();

@@ -108,8 +108,6 @@ impl Measured {
 /// SmolLM2-135M's linear layers, where no model is given.
 const SMOLLM2: [[usize; 2]; 3] = [[576, 576], [1536, 576], [576, 1536]];
 
-const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-
 /// What is measured.
 pub struct Plan<'m> {
     /// Whose linear layers; SmolLM2-135M's where there is none.
@@ -146,7 +144,7 @@ impl Plan<'_> {
         // A GPU's kernels take the numbers of a factor by fours.
         let rank = self.rank.next_multiple_of(4);
         for [rows, cols] in sizes {
-            for dtype in DTYPES.into_iter().filter(|dtype| dtype.checked_row_bytes(cols).is_some()) {
+            for dtype in DType::ALL.iter().copied().filter(|dtype| dtype.checked_row_bytes(cols).is_some()) {
                 for kernel in [Product, InputGradient] {
                     heard(&self.product(device, kernel, Weights::Frozen(dtype), [rows, cols])?)?;
                 }
@@ -191,7 +189,8 @@ impl OneProduct {
         let recording = match weights {
             Weights::Frozen(dtype) => {
                 let [_, rows, cols] = size;
-                let bytes = Bytes::from(Random::new(0).weight(dtype, rows * cols));
+                let mut random = Random::new(0);
+                let bytes = Bytes::from(dtype.random(rows * cols, &mut || random.bits()));
                 let tensor = Tensor::new("bench", dtype, vec![rows, cols], bytes).map_err(CliError::failed)?;
                 device.upload_weight(&tensor).and_then(|weight| record(device, kernel, &Matrix::frozen(&weight), size))
             }
