@@ -1,7 +1,7 @@
 //! Instruction data about human genes: facts of org.Hs.eg and Gene Ontology in several phrasings.
 //!
-//! Genes are split by a hash of their symbol, so that a gene is trained, for validation or held out with all its facts,
-//! and adding a fact moves no other. Test phrasings never occur in training.
+//! Genes are split by a hash of their symbol, so that a gene is trained, for validation or held out
+//! with all its facts, and adding a fact moves no other. Test phrasings never occur in training.
 
 mod card;
 mod facts;
@@ -32,7 +32,8 @@ fn row(question: &str, answer: &str) -> String {
         + "\n"
 }
 
-/// Writes train.jsonl, validation.jsonl, test_phrasing.jsonl, test_genes.jsonl, facts.tsv and README.md.
+/// Writes train.jsonl, validation.jsonl, test_phrasing.jsonl, test_genes.jsonl, facts.tsv and
+/// README.md.
 pub fn write(folder: &Path, genome: &Genome, ontology: &Ontology, options: &Options) -> Result<Written> {
     let facts = drawn(collect(genome, ontology, options)?, options);
     if facts.is_empty() {

@@ -1,6 +1,8 @@
-//! The losses side by side: the same facts, settings and seeds, then the same questions and tasks for each.
+//! The losses side by side: the same facts, settings and seeds, then the same questions and tasks
+//! for each.
 //!
-//! Every run keeps its results in its own folder, so that a study that was stopped goes on with the runs that are left.
+//! Every run keeps its results in its own folder, so that a study that was stopped goes on with the
+//! runs that are left.
 
 mod measure;
 mod page;
@@ -36,11 +38,13 @@ pub enum Progress<'p> {
     Done(&'p Measured),
 }
 
-/// Plain English that has nothing to do with genes: what tuning makes a model forget. Written for bft.
+/// Plain English that has nothing to do with genes: what tuning makes a model forget. Written for
+/// bft.
 const GENERAL: &str = include_str!("study/general.txt");
 
 impl Study<'_> {
-    /// Runs what is left, and gives every run's numbers in order. `stop` ends after the step at hand.
+    /// Runs what is left, and gives every run's numbers in order. `stop` ends after the step at
+    /// hand.
     pub fn run(&self, stop: &AtomicBool, mut hear: impl FnMut(Progress<'_>)) -> Result<Vec<(Setting, Measured)>> {
         let data = self.folder.join("data");
         let facts = Facts {
@@ -105,7 +109,8 @@ impl Study<'_> {
             resume,
             ..TrainConfig::default()
         };
-        // A run that was stopped goes on from its checkpoint; one that was stopped before its first begins anew.
+        // A run that was stopped goes on from its checkpoint; one that was stopped before its first
+        // begins anew.
         let resumed = if output.exists() { Trainer::open(config(true), self.model).ok() } else { None };
         let trainer = match resumed {
             Some(trainer) => trainer,

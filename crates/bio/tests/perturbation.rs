@@ -76,8 +76,9 @@ fn the_planted_effect_is_recovered_and_shuffled_labels_give_none() {
     assert!(value(&report, "families", "linear", "unseen single") < 0.2);
     assert!(value(&report, "random vectors", "ridge", "unseen single") > 0.9);
     assert_eq!(value(&report, "none", "train mean", "unseen single"), 1.0);
-    // Effects add up, so that the sum of two seen changes is right but for noise. NumPy on the same file, the mean taken over
-    // all conditions, gives 0.180 / 0.450 = 0.40: a cell's variance of 0.39 in 8 cells of three conditions, and the control's.
+    // Effects add up, so that the sum of two seen changes is right but for noise. NumPy on the same
+    // file, the mean taken over all conditions, gives 0.180 / 0.450 = 0.40: a cell's variance of
+    // 0.39 in 8 cells of three conditions, and the control's.
     let additive = value(&report, "none", "additive", "pair, 2 seen");
     assert!((0.3..0.45).contains(&additive), "{additive}");
     assert!(value(&report, "none", "additive", "pair, 0 seen") > additive);

@@ -1,7 +1,8 @@
 //! The baselines on the pinned data land where others' code put them: splits and metrics are right.
 //!
-//! Expected: AUROC of pairs in CORUM 0.50 for popularity and random vectors, 0.678 for TF-IDF of the name, about 0.71 for MiniLM of
-//! it; fitness, MSE over the train mean's: 1.13, 0.996 (popularity) and 0.80, from Python on the same files with other seeds.
+//! Expected: AUROC of pairs in CORUM 0.50 for popularity and random vectors, 0.678 for TF-IDF of
+//! the name, about 0.71 for MiniLM of it; fitness, MSE over the train mean's: 1.13, 0.996
+//! (popularity) and 0.80, from Python on the same files with other seeds.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! Hand-written statistics against scipy, scikit-learn, rouge-score and NLTK (`fixtures/make_stats.py`).
+//! Hand-written statistics against scipy, scikit-learn, rouge-score and NLTK
+//! (`fixtures/make_stats.py`).
 
 use bft_bio::stats::enrichment::{benjamini_hochberg, upper_tail};
 use bft_bio::stats::features::Features;

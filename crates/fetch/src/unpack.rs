@@ -57,7 +57,8 @@ fn deb(archive: &Path, members: &[&str], paths: &[PathBuf]) -> Result<(), FetchE
     Err(damaged(archive, "a file is missing in it"))
 }
 
-/// The `data.tar.xz` of a Debian package, which is an `ar` archive: 60-byte headers, members at even places.
+/// The `data.tar.xz` of a Debian package, which is an `ar` archive: 60-byte headers, members at
+/// even places.
 fn data_member(archive: &Path) -> Result<io::Take<File>, FetchError> {
     let mut file = open(archive)?;
     let cut = |error: io::Error| damaged(archive, error);

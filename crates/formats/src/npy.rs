@@ -1,7 +1,7 @@
 //! NumPy's `.npy` files of matrices, version 1 to write, any to read.
 //!
-//! The crates that know the whole format bring a parser of Python literals with its generator, which take longer to build
-//! than all of this crate; a matrix of floats needs one line of header.
+//! The crates that know the whole format bring a parser of Python literals with its generator,
+//! which take longer to build than all of this crate; a matrix of floats needs one line of header.
 
 use std::io::{self, Write};
 

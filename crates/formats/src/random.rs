@@ -1,7 +1,9 @@
-//! Seeded random numbers that are the same on every machine: SplitMix64 (Steele, Lea and Flood 2014).
+//! Seeded random numbers that are the same on every machine: SplitMix64 (Steele, Lea and Flood
+//! 2014).
 //!
-//! Splits, shuffles, intervals, LoRA's first values, sampled tokens and the data of tests all come from here. What is
-//! drawn is part of printed results and of adapters' bytes, so no function here may ever draw otherwise.
+//! Splits, shuffles, intervals, LoRA's first values, sampled tokens and the data of tests all come
+//! from here. What is drawn is part of printed results and of adapters' bytes, so no function here
+//! may ever draw otherwise.
 
 /// A generator.
 #[derive(Debug, Clone)]
@@ -34,7 +36,8 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A whole number below `bound`, which is above 0, by multiplication; the bias is below bound / 2⁶⁴.
+    /// A whole number below `bound`, which is above 0, by multiplication; the bias is below bound /
+    /// 2⁶⁴.
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.bits()) * bound as u128) >> 64) as usize
     }

@@ -1,5 +1,5 @@
-//! Numbers by their place: each is a function of (seed, stream, index), so nothing needs to be saved to go on after a
-//! checkpoint, and every machine draws the same.
+//! Numbers by their place: each is a function of (seed, stream, index), so nothing needs to be
+//! saved to go on after a checkpoint, and every machine draws the same.
 //!
 //! Each is three rounds of SplitMix64, one for each coordinate.
 

@@ -1,7 +1,8 @@
-//! Which vectors are alike: a map of the first two principal components, and nearest neighbours by cosine.
+//! Which vectors are alike: a map of the first two principal components, and nearest neighbours by
+//! cosine.
 //!
-//! Both look at centred vectors: what all texts share, such as the direction that every hidden state has a large part
-//! in, says nothing about which are alike.
+//! Both look at centred vectors: what all texts share, such as the direction that every hidden
+//! state has a large part in, says nothing about which are alike.
 
 use nalgebra::DMatrix;
 
@@ -72,7 +73,8 @@ pub fn neighbours(centred: &[f64], width: usize, count: usize) -> Vec<Vec<(usize
 mod tests {
     use super::*;
 
-    /// Points around (10, 10, 10): spread 3 along (1, 1, 0)/√2, 1 along (1, −1, 0)/√2, none along z.
+    /// Points around (10, 10, 10): spread 3 along (1, 1, 0)/√2, 1 along (1, −1, 0)/√2, none along
+    /// z.
     fn vectors() -> Vec<f32> {
         let root = 0.5f32.sqrt();
         [(3.0, 1.0), (-3.0, 1.0), (3.0, -1.0), (-3.0, -1.0)]

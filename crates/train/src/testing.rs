@@ -1,5 +1,5 @@
-//! What the tests share, all made here: a byte-level tokenizer, a ChatML template, a tiny model, and an engine that
-//! fails on purpose.
+//! What the tests share, all made here: a byte-level tokenizer, a ChatML template, a tiny model,
+//! and an engine that fails on purpose.
 
 use std::collections::BTreeMap;
 
@@ -155,8 +155,9 @@ pub(crate) struct Faults {
     pub stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
-/// An engine without a model: its gradient pulls every value of the adapter towards a number that the batch's labels
-/// give, so that a wrong batch, order, rate or moment shows in the adapter's bytes.
+/// An engine without a model: its gradient pulls every value of the adapter towards a number that
+/// the batch's labels give, so that a wrong batch, order, rate or moment shows in the adapter's
+/// bytes.
 pub(crate) struct Toy {
     adapter: Adapter,
     state: OptimizerState,

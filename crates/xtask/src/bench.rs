@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: bft and others in turn, on the same machine, in one run.
 //!
-//! All sides wait for a line on standard input, run one step and answer with one line of JSON. Steps alternate, so that
-//! whatever else the machine does falls on all alike.
+//! All sides wait for a line on standard input, run one step and answer with one line of JSON.
+//! Steps alternate, so that whatever else the machine does falls on all alike.
 
 mod server;
 mod table;
@@ -153,8 +153,8 @@ const CASES: [Case; 10] = [
 /// Stands for the file of ragged rows that both sides train on.
 const RAGGED: &str = "ragged.jsonl";
 
-/// `cargo xtask bench [WORD] [--output FILE]`: every case, or those whose name holds the word; the table goes to FILE, or
-/// into `target/bench/table.md`.
+/// `cargo xtask bench [WORD] [--output FILE]`: every case, or those whose name holds the word; the
+/// table goes to FILE, or into `target/bench/table.md`.
 pub fn run(rest: &[String]) -> Result<(), String> {
     let (wanted, output) = match rest {
         [] => ("", None),
@@ -250,7 +250,8 @@ impl Rival {
 }
 
 impl Sides {
-    /// The rival's program; `None` where it is not installed. `bft` is what bft says that it measures.
+    /// The rival's program; `None` where it is not installed. `bft` is what bft says that it
+    /// measures.
     fn theirs(&self, rival: Rival, model: &Path, bft: &Value) -> Option<Command> {
         let script = |name: &str| {
             let mut command = Command::new(&self.python);
@@ -310,7 +311,8 @@ impl Sides {
             if matches!(rival, Rival::Torch(_) | Rival::TorchBf16(_)) {
                 command.arg("--serve");
             }
-            // What others built may not run on this processor; that is no reason to measure nothing.
+            // What others built may not run on this processor; that is no reason to measure
+            // nothing.
             match Server::start(&mut command) {
                 Ok(server) => {
                     table.note(&server.about);

@@ -1,4 +1,5 @@
-//! What the demo and the tests need of the pinned public files: into the cache once, checked every time.
+//! What the demo and the tests need of the pinned public files: into the cache once, checked every
+//! time.
 
 use std::path::PathBuf;
 
@@ -25,7 +26,8 @@ pub fn get(model: Dataset) -> Result<PathBuf, String> {
     model.path(&cache()?).map_err(|error| error.to_string())
 }
 
-/// The models that the tests open, and the gene data where it can be had: its packages are those of Debian 12.
+/// The models that the tests open, and the gene data where it can be had: its packages are those of
+/// Debian 12.
 pub fn test_data() -> Result<bool, String> {
     fetched(&["model", "encoder"])?;
     let genes = fetched(&["genes", "ontology", "benchmarks"]);

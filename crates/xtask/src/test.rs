@@ -5,7 +5,8 @@ use std::time::Instant;
 use crate::shell::{self, cargo, heading};
 use crate::{model, system, web};
 
-/// Installs what is missing, then the quick checks before the slow ones; stops at the first that fails.
+/// Installs what is missing, then the quick checks before the slow ones; stops at the first that
+/// fails.
 pub fn run(rest: &[String]) -> Result<(), String> {
     shell::no_arguments(rest, "test")?;
     let started = Instant::now();

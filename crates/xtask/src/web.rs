@@ -1,4 +1,5 @@
-//! `cargo xtask web`: the page with its engine, served on this machine or left as files for any host.
+//! `cargo xtask web`: the page with its engine, served on this machine or left as files for any
+//! host.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +15,8 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const FLAGS: &str = "--cfg getrandom_backend=\"wasm_js\" -C target-feature=+simd128";
 const PORT: &str = "4178";
 
-/// Builds; then serves, unless `--build` asks for the files alone, or `--test` for the browser's tests.
+/// Builds; then serves, unless `--build` asks for the files alone, or `--test` for the browser's
+/// tests.
 pub fn run(rest: &[String]) -> Result<(), String> {
     let serve = match rest {
         [] => true,
@@ -53,7 +55,8 @@ pub fn build() -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", copy.display()))
 }
 
-/// Builds the page and drives it in Chromium, beside the `bft` of this tree, which is built already.
+/// Builds the page and drives it in Chromium, beside the `bft` of this tree, which is built
+/// already.
 pub fn test() -> Result<(), String> {
     build()?;
     ops()?;
@@ -123,7 +126,8 @@ impl Toolchain {
                     .env_remove("RUSTUP_TOOLCHAIN")
                     .env_remove("CARGO")
                     .env("RUSTC", "/usr/bin/rustc")
-                    // The library is built from source, which stable compilers do only for those who insist.
+                    // The library is built from source, which stable compilers do only for those
+                    // who insist.
                     .env("RUSTC_BOOTSTRAP", "1")
                     .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "/usr/bin/wasm-ld")
                     .args(["build", "-Zbuild-std=std,panic_abort"]);

@@ -136,7 +136,8 @@ impl Pairs {
         Self { positives: pairs.into_iter().collect(), negatives: Vec::new(), notes }
     }
 
-    /// The consensus of ligands and receptors; rows of other resources (mouse among them) are left out.
+    /// The consensus of ligands and receptors; rows of other resources (mouse among them) are left
+    /// out.
     pub fn read_ligands(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
         let table = Table::read(path)?;
         let column = |name: &str| table.column(path, name);

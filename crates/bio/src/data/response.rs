@@ -1,4 +1,5 @@
-//! What perturbing genes did: one row a condition, from single cells (`.h5ad` in GEARS form) or from a fitness table.
+//! What perturbing genes did: one row a condition, from single cells (`.h5ad` in GEARS form) or
+//! from a fitness table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -99,7 +100,8 @@ impl<'c> Grouped<'c> {
 }
 
 impl Response {
-    /// Mean expression changes from an AnnData file in GEARS form: `obs.condition` such as `FEV+ctrl` or `CBL+CNN1`.
+    /// Mean expression changes from an AnnData file in GEARS form: `obs.condition` such as
+    /// `FEV+ctrl` or `CBL+CNN1`.
     pub fn read_h5ad(path: &Path, resolver: &Resolver<'_>, cell_type: Option<&str>) -> Result<Self> {
         let file = H5ad::open(path)?;
         let conditions = file.column("obs", "condition").map_err(|error| match error {

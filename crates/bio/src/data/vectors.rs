@@ -25,7 +25,8 @@ impl NamedVectors {
     /// Reads a file; its ending tells the format.
     ///
     /// # Errors
-    /// An unknown ending, vectors of different lengths, numbers that are not finite, a file that is cut short.
+    /// An unknown ending, vectors of different lengths, numbers that are not finite, a file that is
+    /// cut short.
     pub fn read(path: &Path) -> Result<Self> {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let rows = match ending.as_str() {

@@ -68,8 +68,8 @@ impl TextModel {
     }
 }
 
-/// Embeds texts in order by a language model's hidden states: as its files say that its vectors are made, else the mean
-/// over tokens.
+/// Embeds texts in order by a language model's hidden states: as its files say that its vectors are
+/// made, else the mean over tokens.
 pub fn embed(
     device: &Device,
     model: &Model,

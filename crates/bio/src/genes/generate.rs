@@ -45,7 +45,8 @@ impl<'d> Answerer<'d> {
         Ok(Self { model, runner, tokenizer, stops, longest })
     }
 
-    /// The likeliest answer to a question, which begins with `opening`; the opening is not repeated in what is returned.
+    /// The likeliest answer to a question, which begins with `opening`; the opening is not repeated
+    /// in what is returned.
     pub fn answer(&self, question: &str, opening: &str, most_tokens: usize) -> Result<String> {
         let text = TextEncoder::new(self.model);
         let mut prompt = if self.model.chat_template.is_some() {

@@ -32,7 +32,8 @@ pub fn fingerprint(model: &str, adapter: Option<&Path>) -> Result<String> {
 }
 
 impl Partial {
-    /// Opens a file, or begins one; lines of other settings and a line that was cut short are dropped.
+    /// Opens a file, or begins one; lines of other settings and a line that was cut short are
+    /// dropped.
     pub fn open(path: &Path, key: &str) -> Result<Self> {
         let mut known = HashMap::new();
         let mut kept = format!("{}\n", json!({ "settings": key }));

@@ -72,7 +72,8 @@ pub fn collect(genome: &Genome, ontology: &Ontology, options: &Options) -> Resul
     };
     for gene in &wanted {
         let found = &genome.genes[*gene];
-        // A symbol that several genes have makes no clear question; a name that holds the symbol answers itself.
+        // A symbol that several genes have makes no clear question; a name that holds the symbol
+        // answers itself.
         if options.kinds.contains(&Kind::Name)
             && genome.symbols[&found.symbol].len() == 1
             && !found.name.contains(&found.symbol)

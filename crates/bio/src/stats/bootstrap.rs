@@ -1,4 +1,5 @@
-//! 95 % intervals from drawing units again: genes, perturbations or cells, not the examples that share them.
+//! 95 % intervals from drawing units again: genes, perturbations or cells, not the examples that
+//! share them.
 
 use bft_formats::Random;
 use rayon::prelude::*;
@@ -12,8 +13,9 @@ pub struct Estimate {
     pub range: Option<(f64, f64)>,
 }
 
-/// Redraws `units` units with replacement `times` times. `statistic` gets how often each unit was drawn; `None` (no
-/// positives drawn, say) is left out. `None` where the statistic is undefined on the data as it is.
+/// Redraws `units` units with replacement `times` times. `statistic` gets how often each unit was
+/// drawn; `None` (no positives drawn, say) is left out. `None` where the statistic is undefined on
+/// the data as it is.
 pub fn interval(
     units: usize,
     times: usize,

@@ -2,8 +2,9 @@
 
 use statrs::distribution::{DiscreteCDF, Hypergeometric};
 
-/// Upper tail of the hypergeometric distribution: the chance of at least `overlap` marked genes among `drawn`, from
-/// `total` genes of which `marked` are. `None` where more genes are marked or drawn than there are.
+/// Upper tail of the hypergeometric distribution: the chance of at least `overlap` marked genes
+/// among `drawn`, from `total` genes of which `marked` are. `None` where more genes are marked or
+/// drawn than there are.
 pub fn upper_tail(overlap: usize, total: usize, marked: usize, drawn: usize) -> Option<f64> {
     let chance = Hypergeometric::new(total as u64, marked as u64, drawn as u64).ok()?;
     Some(overlap.checked_sub(1).map_or(1.0, |below| chance.sf(below as u64)).min(1.0))

@@ -100,7 +100,8 @@ impl Tests {
         Ok(Measured::new(values))
     }
 
-    /// MSE over the train mean's of a ridge on the model's hidden states of gene names, and AUROC of pairs by them.
+    /// MSE over the train mean's of a ridge on the model's hidden states of gene names, and AUROC
+    /// of pairs by them.
     fn tasks(&self, study: &Study<'_>, adapter: Option<&Adapter>) -> Result<[Option<f64>; 2]> {
         let mut genes = self.pairs.genes();
         genes.extend(self.fitness.genes());
@@ -133,7 +134,8 @@ impl Tests {
     }
 }
 
-/// What a sentence says of its subject: the words after its first "is", which the form alone does not give away.
+/// What a sentence says of its subject: the words after its first "is", which the form alone does
+/// not give away.
 fn claim(sentence: &str) -> &str {
     sentence.split_once(" is ").map_or(sentence, |(_, claim)| claim).trim().trim_end_matches('.')
 }

@@ -1,4 +1,5 @@
-//! The report as one page: tables, pictures, and what differs beyond the seeds' spread. Nothing is loaded from elsewhere.
+//! The report as one page: tables, pictures, and what differs beyond the seeds' spread. Nothing is
+//! loaded from elsewhere.
 
 use plotters::prelude::*;
 

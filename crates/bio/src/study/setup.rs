@@ -52,7 +52,8 @@ pub const TINY: Preset = Preset {
     answers: 3,
     genes: 100,
 };
-/// Under 40 minutes on 2 quiet cores with SmolLM2-135M: few facts, each seen six times, so that they can be learnt.
+/// Under 40 minutes on 2 quiet cores with SmolLM2-135M: few facts, each seen six times, so that
+/// they can be learnt.
 pub const SMALL: Preset = Preset {
     name: "small",
     facts: 20,

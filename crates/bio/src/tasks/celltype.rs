@@ -1,4 +1,5 @@
-//! Do gene vectors tell cell types? A cell is the mean of its genes' vectors, weighted by expression.
+//! Do gene vectors tell cell types? A cell is the mean of its genes' vectors, weighted by
+//! expression.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +44,8 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// Reads expression and labels; `label` is a column of `obs`, found by its usual names where it is not given.
+    /// Reads expression and labels; `label` is a column of `obs`, found by its usual names where it
+    /// is not given.
     pub fn read(path: &Path, resolver: &Resolver<'_>, label: Option<&str>) -> Result<Self> {
         const USUAL: [&str; 6] = ["cell_type", "celltype", "cell_types", "bulk_labels", "louvain", "leiden"];
         let file = H5ad::open(path)?;
@@ -59,7 +61,8 @@ impl Cells {
             })?,
         };
         let words = file.column("obs", chosen)?;
-        // Scaled expression has negative values, which cannot weigh a mean; raw/X keeps the measured ones.
+        // Scaled expression has negative values, which cannot weigh a mean; raw/X keeps the
+        // measured ones.
         let raw = file.has("raw/X");
         let (place, var) = if raw { ("raw/X", "raw/var") } else { ("X", "var") };
         let matrix = file.matrix(place)?;

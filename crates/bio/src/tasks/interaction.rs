@@ -1,4 +1,5 @@
-//! Do two genes interact? Logistic regression on features of a pair, genes of the test pairs unseen in training.
+//! Do two genes interact? Logistic regression on features of a pair, genes of the test pairs unseen
+//! in training.
 
 mod split;
 

@@ -1,4 +1,5 @@
-//! How will perturbing unseen genes change every readout? Ridge regression on gene vectors, beside simple answers.
+//! How will perturbing unseen genes change every readout? Ridge regression on gene vectors, beside
+//! simple answers.
 
 mod folds;
 mod score;
@@ -169,7 +170,8 @@ fn predict(
             Ok(predicted)
         }
         Model::LinearPca => {
-            // A gene's vector is its own row of G: how it is itself changed by the training perturbations.
+            // A gene's vector is its own row of G: how it is itself changed by the training
+            // perturbations.
             let pca = Pca::fit(targets, COMPONENTS);
             let row = |gene: &GeneId| response.readout_genes.iter().position(|readout| readout.as_ref() == Some(gene));
             let width = pca.axes.ncols();
@@ -209,7 +211,8 @@ fn fitted(
     Ok(ridge::predict(&ridge::weights(vectors, &fold.train, &test, alpha)?, targets))
 }
 
-/// Keeps what lies along G's components, shrunk by G's own ridge: (GᵀG + λ)⁻¹ with orthonormal G is 1 / (1 + λ).
+/// Keeps what lies along G's components, shrunk by G's own ridge: (GᵀG + λ)⁻¹ with orthonormal G is
+/// 1 / (1 + λ).
 fn project(predicted: &DMatrix<f64>, pca: &Pca, mean: &nalgebra::RowDVector<f64>) -> DMatrix<f64> {
     let mut centred = predicted.clone();
     for mut row in centred.row_iter_mut() {

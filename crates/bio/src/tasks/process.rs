@@ -1,4 +1,5 @@
-//! What is the process that a set of genes shares? A model's name beside the evidence of enrichment.
+//! What is the process that a set of genes shares? A model's name beside the evidence of
+//! enrichment.
 
 mod evidence;
 mod sets;
@@ -77,7 +78,8 @@ impl Judge<'_> {
             set.genes.genes.iter().map(|gene| (*gene, self.genome.genes[*gene].symbol.as_str())).collect();
         let mut invented: Vec<String> = answer
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-            // Two letters or fewer, and words that are a symbol by chance, would be noise: upper case with a digit alone counts.
+            // Two letters or fewer, and words that are a symbol by chance, would be noise: upper
+            // case with a digit alone counts.
             .filter(|word| {
                 word.len() >= 3
                     && word.bytes().any(|b| b.is_ascii_digit())
@@ -159,7 +161,8 @@ impl Judge<'_> {
         rows
     }
 
-    /// What the names are worth on the whole. `vectors` turns texts into rows of length 1; `by` says whose they are.
+    /// What the names are worth on the whole. `vectors` turns texts into rows of length 1; `by`
+    /// says whose they are.
     pub fn whole(
         &self,
         named: &[Named],

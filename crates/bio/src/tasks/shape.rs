@@ -1,4 +1,5 @@
-//! What every task shares: how it is run, its folds, its intervals, and what its table says of them.
+//! What every task shares: how it is run, its folds, its intervals, and what its table says of
+//! them.
 
 use bft_formats::Random;
 
@@ -13,7 +14,8 @@ use crate::stats::bootstrap::{self, Estimate};
 pub struct Options {
     /// Seed of splits, folds, drawn negatives and intervals.
     pub seed: u64,
-    /// Parts that a task's units are split into, each of which is tested once. Interaction splits its genes once, 70/30.
+    /// Parts that a task's units are split into, each of which is tested once. Interaction splits
+    /// its genes once, 70/30.
     pub folds: usize,
     /// Redraws for an interval.
     pub redraws: usize,

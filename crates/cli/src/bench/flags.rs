@@ -34,7 +34,8 @@ pub struct BenchFlags {
     /// Samples in a step
     #[arg(long, value_name = "SAMPLES", default_value_t = 4, value_parser = at_least(1), help_heading = "What")]
     pub batch_size: usize,
-    /// Tokens in each sample; for generate, tokens made; for kernels, a sample's share of the tokens
+    /// Tokens in each sample; for generate, tokens made; for kernels, a sample's share of the
+    /// tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(2), help_heading = "What")]
     pub length: usize,
     /// Tokens in each sample, one number a sample, instead of --batch-size and --length

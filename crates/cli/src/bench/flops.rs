@@ -1,7 +1,8 @@
 //! How many multiplications and additions a step cannot do without.
 //!
-//! Counted are the products of the linear layers, of LoRA, of attention and of the head. What is computed twice to save
-//! memory (checkpointed blocks, logits) is not counted twice, so that a rate in GFLOP/s compares programs.
+//! Counted are the products of the linear layers, of LoRA, of attention and of the head. What is
+//! computed twice to save memory (checkpointed blocks, logits) is not counted twice, so that a rate
+//! in GFLOP/s compares programs.
 
 use bft_formats::{Adapter, EmbeddingModel, Model};
 use bft_train::Sample;
@@ -49,7 +50,8 @@ impl Flops {
                 let config = &model.config;
                 let (width, layers) = (config.hidden_size as f64, config.num_hidden_layers as f64);
                 Flops {
-                    // Four square matrices of attention, two between the hidden state and the wide layer.
+                    // Four square matrices of attention, two between the hidden state and the wide
+                    // layer.
                     linear: layers * width * (4.0 * width + 2.0 * config.intermediate_size as f64),
                     lora: 0.0,
                     head: 0.0,
@@ -60,8 +62,8 @@ impl Flops {
         }
     }
 
-    /// Forward and backward of samples. The base has no weight gradient: forward and input gradient are two products;
-    /// LoRA's factors have one, so three.
+    /// Forward and backward of samples. The base has no weight gradient: forward and input gradient
+    /// are two products; LoRA's factors have one, so three.
     pub fn training(&self, samples: &[Sample]) -> f64 {
         let tokens: f64 = samples.iter().map(|sample| sample.tokens.len() as f64).sum();
         let trained: f64 = samples.iter().map(|sample| sample.trained() as f64).sum();
@@ -86,7 +88,8 @@ impl Flops {
             + self.attention_products([prompt + new].into_iter())
     }
 
-    /// Scores and values of attention: each token with itself and those before it, or with all of its text.
+    /// Scores and values of attention: each token with itself and those before it, or with all of
+    /// its text.
     fn attention_products(&self, lengths: impl Iterator<Item = usize>) -> f64 {
         let seen =
             |length: usize| if self.causal { (length * (length + 1)) as f64 / 2.0 } else { (length * length) as f64 };

@@ -1,4 +1,5 @@
-//! The products of a training step's frozen matrices, each alone, weighed by how often the step calls it.
+//! The products of a training step's frozen matrices, each alone, weighed by how often the step
+//! calls it.
 
 use bft_core::device::Device;
 use bft_core::head_rows_at_once;
@@ -126,7 +127,8 @@ fn answer(step: &Step, round: &[Measured]) -> Value {
     })
 }
 
-/// Format, `[out, in]` and uses of the frozen matrices in a forward pass; the head's are those of its pieces.
+/// Format, `[out, in]` and uses of the frozen matrices in a forward pass; the head's are those of
+/// its pieces.
 fn matrices(device: &Device, model: &Model, tokens: usize) -> Vec<(DType, [usize; 2], usize)> {
     let config = &model.config;
     let mut found: Vec<(DType, [usize; 2], usize)> = Vec::new();

@@ -1,5 +1,5 @@
-//! Tokens to measure with: a plain text, round and round. Random tokens would be so unlikely that their weights
-//! underflow, and products of such numbers are slow on some processors.
+//! Tokens to measure with: a plain text, round and round. Random tokens would be so unlikely that
+//! their weights underflow, and products of such numbers are slow on some processors.
 
 use bft_core::Batch;
 use bft_formats::EmbeddingModel;
@@ -17,7 +17,8 @@ When one of them is missing, others often take over, and for that reason it is h
 taking it away. Measuring many cells one by one has shown that there is no average cell: within one tissue each is \
 on its own way from one state to another, and a medicine meets all of them at once.";
 
-/// Samples of the given lengths, each from another place of the text; the last `trained_share` of each is trained.
+/// Samples of the given lengths, each from another place of the text; the last `trained_share` of
+/// each is trained.
 pub fn samples(model: &EmbeddingModel, lengths: &[usize], trained_share: f64) -> Result<Vec<Sample>, CliError> {
     let (vocab, tokenizer) = match model {
         EmbeddingModel::Decoder(model) => (model.config.vocab_size as u32, &model.tokenizer),

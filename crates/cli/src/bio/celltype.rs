@@ -23,7 +23,8 @@ pub struct CellTypeFlags {
     /// An AnnData file with labels in obs; or pbmc, the fetched cells
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Column of obs that holds the labels [default: the first of cell_type, celltype, bulk_labels, louvain, leiden]
+    /// Column of obs that holds the labels [default: the first of cell_type, celltype, bulk_labels,
+    /// louvain, leiden]
     #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub label: Option<String>,
     /// Parts that the cells are split into

@@ -46,10 +46,12 @@ pub struct EmbedGenesFlags {
     /// The text that stands for a gene
     #[arg(long, value_enum, default_value_t = ProfileFlag::Name, help_heading = "Text and vectors")]
     pub profile: ProfileFlag,
-    /// llm (the language model's hidden states, mean over tokens), or an encoder's folder [default: the fetched MiniLM]
+    /// llm (the language model's hidden states, mean over tokens), or an encoder's folder [default:
+    /// the fetched MiniLM]
     #[arg(long, value_name = "llm|DIR", help_heading = "Text and vectors")]
     pub encoder: Option<PathBuf>,
-    /// The language model that writes profiles, or embeds with --encoder llm [default: the fetched SmolLM2]
+    /// The language model that writes profiles, or embeds with --encoder llm [default: the fetched
+    /// SmolLM2]
     #[arg(long, value_name = "PATH", help_heading = "Text and vectors")]
     pub model: Option<PathBuf>,
     /// LoRA adapter of the language model

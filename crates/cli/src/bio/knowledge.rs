@@ -91,7 +91,8 @@ pub struct NamesFlag {
 /// Whose vectors a table compares, beside its baselines.
 #[derive(Debug, Clone, Args)]
 pub struct VectorFlags {
-    /// A file of gene vectors to judge (.parquet, .npy with .tsv, .tsv, .csv, .txt, .jsonl); may be given several times
+    /// A file of gene vectors to judge (.parquet, .npy with .tsv, .tsv, .csv, .txt, .jsonl); may be
+    /// given several times
     #[arg(long, value_name = "FILE", help_heading = "Vectors")]
     pub vectors: Vec<PathBuf>,
     /// A language model whose hidden states of the gene's name are judged

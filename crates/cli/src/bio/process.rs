@@ -53,7 +53,8 @@ pub struct ProcessFlags {
     /// Enrichment alone
     #[arg(long, conflicts_with_all = ["model", "adapter"], help_heading = "Model")]
     pub no_model: bool,
-    /// A sentence encoder's folder, for how near names are [default: the fetched MiniLM, else TF-IDF]
+    /// A sentence encoder's folder, for how near names are [default: the fetched MiniLM, else
+    /// TF-IDF]
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub encoder: Option<PathBuf>,
     /// Tokens of an answer, at most

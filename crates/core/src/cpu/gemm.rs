@@ -35,7 +35,8 @@ pub fn gemm_nn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: us
     strided(m, n, k, a, (k, 1), b, (n, 1), c, n, alpha, beta);
 }
 
-/// C`[m, n]` = α · A`[k, m]`ᵀ · B`[k, n]` + β · C, as in the gradient of a weight, where k counts tokens.
+/// C`[m, n]` = α · A`[k, m]`ᵀ · B`[k, n]` + β · C, as in the gradient of a weight, where k counts
+/// tokens.
 pub fn gemm_tn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: usize, alpha: T, beta: T) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (k * m, k * n, m * n), "gemm_tn lengths");
@@ -53,8 +54,8 @@ pub fn gemm_tn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: us
     strided(m, n, k, a, (1, m), b, (n, 1), c, n, alpha, beta);
 }
 
-/// The product with (row, column) strides for A`[m, k]` and B`[k, n]`, and a row stride for C, in f64 by the crate
-/// `gemm-f64`: f32 has kernels of its own.
+/// The product with (row, column) strides for A`[m, k]` and B`[k, n]`, and a row stride for C, in
+/// f64 by the crate `gemm-f64`: f32 has kernels of its own.
 pub(super) fn strided<T: Real>(
     m: usize,
     n: usize,
@@ -77,10 +78,10 @@ pub(super) fn strided<T: Real>(
         assert!(last(m, a_row, k, a_col) < a.len() && last(k, b_row, n, b_col) < b.len());
     }
     assert!(last(m, c_row, n, 1) < c.len() && c_row >= n);
-    // The transposed product is asked for, Cᵀ = Bᵀ·Aᵀ: `gemm_f64` likes a result whose columns are dense. It calls C's
-    // factor α and the product's β.
-    // SAFETY: T is f64, by the first assertion. The others keep every index the strides can make inside the slices; C's
-    // elements are distinct because its row stride is at least n.
+    // The transposed product is asked for, Cᵀ = Bᵀ·Aᵀ: `gemm_f64` likes a result whose columns are
+    // dense. It calls C's factor α and the product's β. SAFETY: T is f64, by the first assertion.
+    // The others keep every index the strides can make inside the slices; C's elements are distinct
+    // because its row stride is at least n.
     unsafe {
         gemm_f64::gemm::f64::get_gemm_fn()(
             n,

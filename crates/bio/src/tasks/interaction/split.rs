@@ -31,7 +31,8 @@ pub struct PairSplit {
     pub drawn: bool,
 }
 
-/// Splits genes, then pairs. Negatives are the file's own where it has some, else drawn on each side.
+/// Splits genes, then pairs. Negatives are the file's own where it has some, else drawn on each
+/// side.
 pub fn split(pairs: &Pairs, train_share: f64, seed: u64) -> PairSplit {
     let mut genes = pairs.genes();
     Random::stream(seed, "gene split").shuffle(&mut genes);
@@ -82,8 +83,8 @@ pub fn split(pairs: &Pairs, train_share: f64, seed: u64) -> PairSplit {
     }
 }
 
-/// One negative for each positive by exchanging partners: every gene is in as many negatives as positives.
-/// Pairs that no exchange makes new are left out.
+/// One negative for each positive by exchanging partners: every gene is in as many negatives as
+/// positives. Pairs that no exchange makes new are left out.
 pub fn negatives(positives: &[Pair], known: &HashSet<Pair>, random: &mut Random) -> Vec<Pair> {
     const TRIES: usize = 200;
     let order = |(a, b): Pair| (a.min(b), a.max(b));

@@ -43,7 +43,8 @@ pub struct Fold {
     pub test: Vec<(usize, Kind)>,
 }
 
-/// Every perturbed gene is unseen in one fold; pairs of seen genes are kept out of training in one fold too.
+/// Every perturbed gene is unseen in one fold; pairs of seen genes are kept out of training in one
+/// fold too.
 pub fn folds(conditions: &[Vec<GeneId>], options: Options) -> Result<Vec<Fold>> {
     let count = options.folds;
     let genes: BTreeSet<GeneId> = conditions.iter().flatten().copied().collect();

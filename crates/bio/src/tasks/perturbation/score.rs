@@ -40,7 +40,8 @@ impl Tally {
         }
     }
 
-    /// Means over conditions with intervals; a condition tested in two folds counts once, with its mean.
+    /// Means over conditions with intervals; a condition tested in two folds counts once, with its
+    /// mean.
     pub fn metrics(&self, kind: Kind, train_mean: &Self, options: Options) -> Option<Metrics> {
         let of = |tally: &Self, which: usize| -> Vec<Option<f64>> {
             let conditions = tally.scores.iter().filter(|((k, _), _)| *k == kind);

@@ -1,4 +1,5 @@
-//! Over-representation of Gene Ontology's processes in a set, and of the term that a name comes nearest to.
+//! Over-representation of Gene Ontology's processes in a set, and of the term that a name comes
+//! nearest to.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,7 +25,8 @@ pub struct Support {
     pub marked: usize,
     /// Hypergeometric p-value.
     pub p: f64,
-    /// Adjusted over all terms tested (Benjamini and Hochberg); `None` for a term that was not searched for.
+    /// Adjusted over all terms tested (Benjamini and Hochberg); `None` for a term that was not
+    /// searched for.
     pub q: Option<f64>,
 }
 
@@ -92,7 +94,8 @@ impl<'o> Enrichment<'o> {
         })
     }
 
-    /// The term with the smallest p-value among those with 5 to 500 genes, without those that are left out.
+    /// The term with the smallest p-value among those with 5 to 500 genes, without those that are
+    /// left out.
     pub fn first(&self, set: &GeneSet, left_out: &HashSet<&str>) -> Option<Support> {
         let sized =
             self.terms.iter().filter(|(go, genes)| (5..=500).contains(&genes.len()) && !left_out.contains(go.as_str()));
@@ -106,7 +109,8 @@ impl<'o> Enrichment<'o> {
         Some(Support { q: Some(adjusted[best]), ..tested[best].clone() })
     }
 
-    /// The term whose name is most like a text, and whether the set bears it out; `None` where no word is shared.
+    /// The term whose name is most like a text, and whether the set bears it out; `None` where no
+    /// word is shared.
     pub fn of_name(&self, name: &str, set: &GeneSet) -> Option<Support> {
         let asked: HashSet<String> = words(name).into_iter().collect();
         let texts = self.names.iter().map(|go| self.ontology.term(go).map_or("", |term| term.name.as_str()));

@@ -16,10 +16,11 @@ pub struct NamedSet {
     pub term: Option<String>,
 }
 
-/// Processes of 10 to 100 genes in the held-out branches below the root, at most so many; and what the split was.
+/// Processes of 10 to 100 genes in the held-out branches below the root, at most so many; and what
+/// the split was.
 ///
-/// A third of the branches is held out. A term is taken where all its branches are held out, so that nothing was trained
-/// on its neighbourhood.
+/// A third of the branches is held out. A term is taken where all its branches are held out, so
+/// that nothing was trained on its neighbourhood.
 pub fn of_ontology(
     ontology: &Ontology,
     enrichment: &Enrichment<'_>,
