@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{FetchError, Registry};
+use crate::error::FetchError;
+use crate::package::Registry;
 
 /// Writes the members into `folder`, one file each, and gives their paths in the order asked for.
 pub(crate) fn members(

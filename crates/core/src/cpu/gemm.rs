@@ -21,7 +21,7 @@ pub fn gemm_nt<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: us
         let (a, b) = (Left::Rows(a, k), Right::Columns(b));
         return product((m, n, k), a, b, c, n, alpha.to_f32(), beta.to_f32());
     }
-    strided(m, n, k, a, (k, 1), b, (1, k), c, n, alpha, beta);
+    strided((m, n, k), (a, k, 1), (b, 1, k), c, n, alpha, beta);
 }
 
 /// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C
@@ -32,7 +32,7 @@ pub fn gemm_nn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: us
         let (a, b) = (Left::Rows(a, k), Right::Rows(WeightRef::dense(b, k, n)));
         return product((m, n, k), a, b, c, n, alpha.to_f32(), beta.to_f32());
     }
-    strided(m, n, k, a, (k, 1), b, (n, 1), c, n, alpha, beta);
+    strided((m, n, k), (a, k, 1), (b, n, 1), c, n, alpha, beta);
 }
 
 /// C`[m, n]` = α · A`[k, m]`ᵀ · B`[k, n]` + β · C, as in the gradient of a weight, where k counts
@@ -51,19 +51,15 @@ pub fn gemm_tn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: us
         let (a, b) = (Left::Columns(a, m), Right::Rows(WeightRef::dense(b, k, n)));
         return product((m, n, k), a, b, c, n, alpha, beta);
     }
-    strided(m, n, k, a, (1, m), b, (n, 1), c, n, alpha, beta);
+    strided((m, n, k), (a, 1, m), (b, n, 1), c, n, alpha, beta);
 }
 
 /// The product with (row, column) strides for A`[m, k]` and B`[k, n]`, and a row stride for C, in
 /// f64 by the crate `gemm-f64`: f32 has kernels of its own.
 pub(super) fn strided<T: Real>(
-    m: usize,
-    n: usize,
-    k: usize,
-    a: &[T],
-    (a_row, a_col): (usize, usize),
-    b: &[T],
-    (b_row, b_col): (usize, usize),
+    (m, n, k): (usize, usize, usize),
+    (a, a_row, a_col): (&[T], usize, usize),
+    (b, b_row, b_col): (&[T], usize, usize),
     c: &mut [T],
     c_row: usize,
     alpha: T,
