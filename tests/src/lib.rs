@@ -9,7 +9,6 @@ pub mod fixture;
 pub mod half;
 pub mod matrices;
 pub mod ops;
-pub mod random;
 pub mod templates;
 
 use std::io::Write;

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use bft_core::device::{Device, Elem, KernelPreference, Recording, Tier};
 use bft_core::ops::Op;
 use bft_core::ops::case::{Bound, Case, Fill, Record, Spec, Tensors};
-use bft_formats::{DType, Tensor};
+use bft_formats::{DType, Random, Tensor};
 use pollster::block_on;
-
-use crate::random::Random;
 
 /// Contents of a case's tensors, the same for every device.
 #[derive(Debug, Clone)]

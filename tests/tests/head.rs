@@ -5,7 +5,7 @@
 
 use bft_core::device::{Device, Elem, Recording, View};
 use bft_core::ops::head;
-use bft_tests::random::Random;
+use bft_formats::Random;
 use pollster::block_on;
 
 /// A head's inputs, the same for every device and chunking.

@@ -5,10 +5,9 @@
 
 use bft_core::device::{Device, KernelPreference, Matrix, MeasuredChoice, Precision, Recording, Tier, View, WRONG};
 use bft_core::ops::linear;
-use bft_formats::DType;
+use bft_formats::{DType, Random};
 use bft_tests::matrices;
 use bft_tests::ops::random_weight;
-use bft_tests::random::Random;
 use pollster::block_on;
 
 const TOKENS: usize = 65;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bft_core::{Capacity, Checkpoint, TunerOptions};
-use bft_formats::{Adapter, Model};
+use bft_formats::{Adapter, Model, Tokenizer};
 use bft_train::{MemoryEstimate, TrainConfig, estimate_memory, new_adapter};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -49,7 +49,7 @@ pub struct EstimateFlags {
 /// Runs `bft estimate`.
 pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
-    let program = program_bytes(&model)?;
+    let program = program_bytes(model.tokenizer.as_ref())?;
     let max_length = open::max_length(flags.max_length, &model)?;
     let adapter = adapter(&flags.lora, &model)?;
     let tokens = flags.batch_size.saturating_mul(max_length);
@@ -108,8 +108,8 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
 
 /// What the program holds with its tokenizer, beside what planning counts: what this process holds as it is called, with the model
 /// open and nothing on a device; 0 where the system does not tell.
-pub fn program_bytes(model: &Model) -> Result<u64, CliError> {
-    if let Some(tokenizer) = &model.tokenizer {
+pub fn program_bytes(tokenizer: Option<&Tokenizer>) -> Result<u64, CliError> {
+    if let Some(tokenizer) = tokenizer {
         // It makes its tables at the first text.
         let text = "One text, 2 signs, 3 words…";
         tokenizer.encode(text, true).map_err(CliError::failed)?;

@@ -13,7 +13,7 @@
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
-//! | which vectors are alike | `similar` |
+//! | which vectors are alike | `similar`, `pca` |
 //! | a prompt to more text | `writer` |
 //! | who may end or hold up any of it | `control` |
 //!
@@ -38,6 +38,7 @@ mod folder;
 mod inspect;
 mod memory;
 mod paths;
+mod pca;
 mod plan;
 mod random;
 #[cfg(not(target_arch = "wasm32"))]
@@ -72,6 +73,7 @@ pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
 pub use inspect::{InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens};
 pub use memory::{MemoryEstimate, estimate_memory};
 pub use paths::{os_string, path_to_json};
+pub use pca::Pca;
 pub use plan::Plan;
 #[cfg(not(target_arch = "wasm32"))]
 pub use ranks::{Ranks, share_out};

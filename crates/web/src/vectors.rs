@@ -18,7 +18,11 @@ impl Vectors {
     /// The contents of a file of `format`: `npy`, `jsonl` or `tsv`.
     pub fn file(&self, format: &str) -> Answer<Vec<u8>> {
         match format {
-            "npy" => Ok(self.npy()),
+            "npy" => {
+                let mut file = Vec::new();
+                bft_formats::npy::write(&mut file, self.width, &self.values).map_err(Failure::input)?;
+                Ok(file)
+            }
             "jsonl" => Ok(self.lines(|id, vector| {
                 let mut line = json!({ "id": id, "embedding": vector }).to_string();
                 line.push('\n');
@@ -42,21 +46,6 @@ impl Vectors {
         let lines = self.ids.iter().zip(vectors);
         let text: String = lines.map(|(id, vector)| line(id, vector)).collect();
         text.into_bytes()
-    }
-
-    fn npy(&self) -> Vec<u8> {
-        let mut header =
-            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", self.ids.len(), self.width);
-        // Magic, version and length take 10 bytes; the data must start at a multiple of 64.
-        while (10 + header.len() + 1) % 64 != 0 {
-            header.push(' ');
-        }
-        header.push('\n');
-        let mut file = b"\x93NUMPY\x01\x00".to_vec();
-        file.extend((header.len() as u16).to_le_bytes());
-        file.extend(header.as_bytes());
-        file.extend(self.values.iter().flat_map(|value| value.to_le_bytes()));
-        file
     }
 }
 

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
-use bft_core::device::DeviceRequest;
 use bft_fetch::sources::Dataset;
 use clap::{Args, ValueEnum};
 
-use super::knowledge::Knowledge;
+use super::knowledge::{DeviceFlag, Knowledge};
 use crate::error::CliError;
 use crate::flags::positive;
 use crate::open;
@@ -38,9 +37,8 @@ pub struct StudyFlags {
     /// Learning rate of every run [default: the preset's]
     #[arg(long, value_name = "NUMBER", value_parser = positive)]
     pub lr: Option<f64>,
-    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device)]
-    pub device: DeviceRequest,
+    #[command(flatten)]
+    pub run: DeviceFlag,
 }
 
 /// `--preset`.
@@ -62,7 +60,7 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
     let model = open::model(&path)?;
     let resolver = Resolver::new(&knowledge.genome);
     let (response, complexes) = (knowledge.fitness(&resolver)?, knowledge.complexes(&resolver)?);
-    let device = open::device(&flags.device)?;
+    let device = open::device(&flags.run.device)?;
     let mut preset = match flags.preset {
         PresetFlag::Tiny => TINY,
         PresetFlag::Small => SMALL,

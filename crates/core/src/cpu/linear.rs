@@ -25,7 +25,7 @@ pub fn linear_nt<T: Real>(x: &[T], w: WeightRef<'_>, y: &mut [T], m: usize, alph
     for row in (0..w.rows).step_by(ROWS) {
         let count = ROWS.min(w.rows - row);
         let dense = dense_rows(w.rows(row, count));
-        gemm::strided(m, count, w.cols, x, (w.cols, 1), &dense, (1, w.cols), &mut y[row..], w.rows, alpha, beta);
+        gemm::strided((m, count, w.cols), (x, w.cols, 1), (&dense, 1, w.cols), &mut y[row..], w.rows, alpha, beta);
     }
 }
 
@@ -41,7 +41,7 @@ pub fn linear_nn<T: Real>(dy: &[T], w: WeightRef<'_>, dx: &mut [T], m: usize, al
     for row in (0..w.rows).step_by(ROWS) {
         let count = ROWS.min(w.rows - row);
         let dense = dense_rows(w.rows(row, count));
-        gemm::strided(m, w.cols, count, &dy[row..], (w.rows, 1), &dense, (w.cols, 1), dx, w.cols, alpha, beta);
+        gemm::strided((m, w.cols, count), (&dy[row..], w.rows, 1), (&dense, w.cols, 1), dx, w.cols, alpha, beta);
         beta = T::ONE;
     }
 }
