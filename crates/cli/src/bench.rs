@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use bft_core::device::Device;
 use bft_formats::{Model, ModelConfig};
+use bft_train::TrainConfig;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
 use crate::estimate::program_bytes;
-use crate::flags::{DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, share};
+use crate::flags::{Flags, KernelFlags, RunFlags, at_least, share, takes};
 use crate::memory;
 use crate::open;
-use crate::train::CheckpointFlag;
 use crate::ui::{self, Progress, bytes, thousands};
 use work::{Done, Work};
 
@@ -45,9 +45,6 @@ pub struct BenchFlags {
     /// What is measured
     #[arg(long, value_enum, default_value_t = Task::Train, help_heading = "What")]
     pub task: Task,
-    /// Samples in a step
-    #[arg(long, value_name = "SAMPLES", default_value_t = 4, value_parser = at_least(1), help_heading = "What")]
-    pub batch_size: usize,
     /// Tokens in each sample; for generate, tokens made; for kernels, a sample's share of the tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(2), help_heading = "What")]
     pub length: usize,
@@ -60,21 +57,11 @@ pub struct BenchFlags {
     /// Train on these rows, --batch-size of them a step, instead of on a text of bft's own
     #[arg(long, value_name = "FILE", help_heading = "What")]
     pub data: Option<PathBuf>,
-    #[command(flatten)]
-    pub data_flags: DataFlags,
     /// For --task products: the weights' formats
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = products::Weights::File, help_heading = "What")]
     pub weights: products::Weights,
-    /// What is optimised
-    #[arg(long, value_enum, default_value_t = Loss::Bft, help_heading = "Loss")]
-    pub loss: Loss,
     #[command(flatten)]
-    pub group: GroupFlags,
-    #[command(flatten)]
-    pub lora: LoraFlags,
-    /// Keep few activations and compute the rest again
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = CheckpointFlag::Auto, help_heading = "Run")]
-    pub checkpoint_activations: CheckpointFlag,
+    pub settings: Flags<Benched>,
     /// Steps that are timed, after one that is not
     #[arg(long, value_name = "STEPS", default_value_t = 5, value_parser = at_least(1), help_heading = "Run")]
     pub steps: usize,
@@ -89,6 +76,12 @@ pub struct BenchFlags {
     #[command(flatten)]
     pub run: RunFlags,
 }
+
+takes!(
+    /// Settings of a run that a step depends on.
+    Benched: TrainConfig = max_length, truncate, skip_bad_rows, template_vars, loss, group_size, gamma, rank, alpha,
+        target_modules, lora_dropout, batch_size, checkpoint_activations
+);
 
 /// `--task`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -124,7 +117,7 @@ impl BenchFlags {
     /// Checks that a step can be made at all, before anything is made for it.
     fn check(&self) -> Result<(), CliError> {
         let tokens = match self.lengths[..] {
-            [] => self.length.saturating_mul(self.batch_size),
+            [] => self.length.saturating_mul(self.settings.batch_size),
             ref lengths => lengths.iter().sum(),
         };
         if tokens <= MOST_TOKENS {
@@ -139,7 +132,7 @@ impl BenchFlags {
 
     /// Tokens of each sample of a step.
     fn lengths(&self) -> Vec<usize> {
-        if self.lengths.is_empty() { vec![self.length; self.batch_size] } else { self.lengths.clone() }
+        if self.lengths.is_empty() { vec![self.length; self.settings.batch_size] } else { self.lengths.clone() }
     }
 }
 
@@ -149,7 +142,7 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     flags.check()?;
     let model = flags.model.as_deref().map(open::model).transpose()?;
     if flags.task == Task::Kernels {
-        let device = open::device(&flags.run.device)?;
+        let device = open::device(flags.run.device())?;
         return kernels(&device, model.as_ref().map(|model| &model.config), flags);
     }
     let Some(model) = model else {
@@ -159,11 +152,11 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
         return products(&model, flags);
     }
     let rows = match &flags.data {
-        Some(path) => Some(open::samples("--data", path, &model, &flags.data_flags)?.samples),
+        Some(path) => Some(open::samples("--data", path, &model, &flags.settings.samples())?.samples),
         None => None,
     };
     let program = program_bytes(&model)?;
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let mut work = Work::prepare(&device, &model, rows.as_deref(), flags)?;
     let ready = started.elapsed();
@@ -184,9 +177,9 @@ fn about(model: &Model, device: &Device, flags: &BenchFlags, ready: Duration, es
     add("device", json!(open::describe(device)));
     add("lengths", json!(flags.lengths()));
     if flags.task == Task::Train {
-        add("rank", json!(flags.lora.rank));
-        add("loss", json!(flags.loss.kind().to_string()));
-        add("group_size", json!(flags.group.group_size));
+        add("rank", json!(flags.settings.rank));
+        add("loss", json!(flags.settings.loss.to_string()));
+        add("group_size", json!(flags.settings.group_size));
     }
     // From the start of the program to the first step: the model opened and on its device.
     add("ready_seconds", json!(ready.as_secs_f64()));
@@ -340,7 +333,7 @@ fn kernels(device: &Device, model: Option<&ModelConfig>, flags: &BenchFlags) -> 
 
 fn products(model: &Model, flags: &BenchFlags) -> Result<(), CliError> {
     let tokens = flags.lengths().iter().sum();
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let products = products::Products::prepare(&device, model, tokens, flags.weights)?;
     let about = json!({

@@ -2,10 +2,9 @@
 
 use std::rc::Rc;
 
-use bft_core::sample::Sampling;
 use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::Message;
-use bft_train::{TextEncoder, TextWriter};
+use bft_train::{SamplingConfig, TextEncoder, TextWriter};
 use serde::Deserialize;
 use serde_json::{Map, json};
 use wasm_bindgen::prelude::*;
@@ -63,17 +62,17 @@ impl Session {
         };
         let adapter = adapter.map(|named| &named.adapter);
         let runner = Runner::on(&ready.device, &ready.base, adapter, runner_options).map_err(Failure::from)?;
-        let sampling = Sampling {
+        let sampling = SamplingConfig {
+            max_new_tokens: options.max_new_tokens,
             temperature: options.temperature,
             top_p: options.top_p,
             seed: options.seed,
-            ..Sampling::default()
+            ..SamplingConfig::default()
         };
         let turns = Turns { host: &self.host, device: Rc::clone(&ready.device) };
-        let new = options.max_new_tokens;
         let who = if options.adapter { "tuned" } else { "base" };
         let mut writer =
-            TextWriter::new(&runner, &ready.model, tokenizer, sampling, new, max_length).map_err(Failure::from)?;
+            TextWriter::new(&runner, &ready.model, tokenizer, &sampling, max_length).map_err(Failure::from)?;
         writer = writer.with_end_tokens(adapter.map_or(&[], |adapter| &adapter.config.end_token_ids));
         let written = writer
             .go_on(&tokens, &turns, |piece| {

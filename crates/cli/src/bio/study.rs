@@ -6,11 +6,12 @@ use bft_bio::genes::resolver::Resolver;
 use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
 use bft_core::device::DeviceRequest;
 use bft_fetch::sources::Dataset;
+use bft_train::TrainConfig;
 use clap::{Args, ValueEnum};
 
 use super::knowledge::Knowledge;
 use crate::error::CliError;
-use crate::flags::positive;
+use crate::flags::{Flags, Takes};
 use crate::open;
 use crate::train::stop_on_ctrl_c;
 use crate::ui::{self, Progress as Bar};
@@ -35,12 +36,21 @@ pub struct StudyFlags {
     /// The language model [default: the fetched SmolLM2]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// Learning rate of every run [default: the preset's]
-    #[arg(long, value_name = "NUMBER", value_parser = positive)]
-    pub lr: Option<f64>,
+    #[command(flatten)]
+    pub settings: Flags<OfEveryRun>,
     /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device)]
     pub device: DeviceRequest,
+}
+
+/// Settings of every run, which the preset has unless they are given.
+#[derive(Debug, Clone)]
+pub struct OfEveryRun;
+
+impl Takes for OfEveryRun {
+    type Settings = TrainConfig;
+    const FIELDS: &'static [&'static str] = &["lr"];
+    const DEFAULT: Option<&'static str> = Some("the preset's");
 }
 
 /// `--preset`.
@@ -69,9 +79,9 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
         PresetFlag::Full => FULL,
     };
     let mut command = format!("bft bio study --preset {}", preset.name);
-    if let Some(lr) = flags.lr {
-        preset.lr = lr;
-        command.push_str(&format!(" --lr {lr}"));
+    if flags.settings.given("lr") {
+        preset.lr = flags.settings.lr;
+        command.push_str(&format!(" --lr {}", preset.lr));
     }
     let study = Study {
         model_path: path,
