@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bft_core::Pooling;
-use bft_formats::{EmbeddingModel, Sha256};
-use bft_train::{EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedRow, embed_rows, path_to_json};
+use bft_formats::{Adapter, EmbeddingModel, Sha256};
+use bft_train::{EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, embed_rows, path_to_json};
 use clap::Args;
 use serde_json::json;
 
 use crate::embed_output::{Embeddings, OutputKind, RowId};
-use crate::embed_shards::{Run, Shards};
+use crate::embed_shards::{Files, Run, Shards};
 use crate::error::CliError;
 use crate::flags::{KernelFlags, RunFlags, at_least, word_parser};
 use crate::open;
@@ -159,16 +159,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
     let model = open::embedding_model(&flags.model)?;
-    let adapter = match (&model, &flags.adapter) {
-        (EmbeddingModel::Decoder(model), adapter) => open::adapter(adapter.as_deref(), model)?,
-        (EmbeddingModel::Encoder(_), None) => None,
-        (EmbeddingModel::Encoder(model), Some(_)) => {
-            return Err(CliError::failed(format!(
-                "--adapter: {} is a sentence encoder, and adapters are for language models; leave it out",
-                model.name
-            )));
-        }
-    };
+    let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;
     let input = open::existing("--input", &flags.input)?;
     let file = File::open(input)
@@ -240,13 +231,35 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     };
     progress.finish();
 
-    let seconds = started.elapsed().as_secs_f64();
     if report.truncated > 0 {
         ui::warn(&format!("{} of {} texts were cut to {} tokens", report.truncated, report.rows, options.max_length));
     }
     if kind == OutputKind::Npy && with_ids {
         ui::note("ids are not kept in .npy; its rows are in the order of the input");
     }
+    summary(flags, &report, width, started.elapsed().as_secs_f64(), files)
+}
+
+/// The adapter of `--adapter`, which an encoder cannot have.
+fn adapter(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<Option<Adapter>, CliError> {
+    match (model, &flags.adapter) {
+        (EmbeddingModel::Decoder(model), adapter) => open::adapter(adapter.as_deref(), model),
+        (EmbeddingModel::Encoder(_), None) => Ok(None),
+        (EmbeddingModel::Encoder(model), Some(_)) => Err(CliError::failed(format!(
+            "--adapter: {} is a sentence encoder, and adapters are for language models; leave it out",
+            model.name
+        ))),
+    }
+}
+
+/// What was made, and how fast.
+fn summary(
+    flags: &EmbedFlags,
+    report: &EmbedReport,
+    width: usize,
+    seconds: f64,
+    files: Option<Files>,
+) -> Result<(), CliError> {
     if flags.json {
         return ui::json(&json!({
             "rows": report.rows,

@@ -53,7 +53,7 @@ pub(crate) use takes;
 /// Settings of which those that `T` names are flags; the others have their defaults.
 #[derive(Debug, Clone)]
 pub struct Flags<T: Takes> {
-    settings: T::Settings,
+    settings: Box<T::Settings>,
     given: BTreeSet<&'static str>,
     takes: PhantomData<T>,
 }
@@ -96,7 +96,11 @@ impl<T: Takes> FromArgMatches for Flags<T> {
         let values = given.iter().map(|setting| (setting.name(), value(setting, matches)));
         let settings = T::Settings::from_map(values.collect());
         let settings = settings.map_err(|error| clap::Error::raw(clap::error::ErrorKind::ValueValidation, error))?;
-        Ok(Self { settings, given: given.iter().map(|setting| setting.field).collect(), takes: PhantomData })
+        Ok(Self {
+            settings: settings.into(),
+            given: given.iter().map(|setting| setting.field).collect(),
+            takes: PhantomData,
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -112,7 +112,7 @@ pub fn as_value(written: &Written) -> Value {
     json!({
         "text": written.text,
         "tokens": written.tokens.len(),
-        "finish_reason": written.finish.word(),
+        "finish_reason": written.finish,
     })
 }
 

@@ -65,9 +65,10 @@ pub use checkpoint::Checkpoints;
 pub use checkpoint_files::{NamedFile, adapter_files, checkpoint_files};
 pub use config::{ConfigError, TrainConfig};
 pub use control::Control;
+pub use description::DeviceSummary;
 pub use embed::{EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows};
 pub use embedder::{EmbedEngine, embed_texts};
-pub use engine::{Engine, EngineError, LogProbs, Shareable};
+pub use engine::{Engine, EngineError, LogProbs, Shareable, Tuning};
 pub use error::TrainError;
 pub use evaluate::{EvalReport, Losses, Tally, evaluate};
 pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
@@ -86,9 +87,9 @@ pub use run::MAX_SKIPPED;
 pub use samples::{
     DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens, make_samples,
 };
-pub use schedule::{Schedule, UnknownSchedule};
+pub use schedule::Schedule;
 pub use setting::{Kind, Range, Setting, Settings, word, words};
 pub use state::{Checkpoint, RunState, Store};
 pub use text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
-pub use trainer::{DeviceSummary, Trainer};
+pub use trainer::Trainer;
 pub use writer::{Finish, SamplingConfig, TextWriter, WriteError, Written};

@@ -92,16 +92,6 @@ impl Range {
         };
         if holds { Ok(()) } else { Err(expected) }
     }
-
-    /// Bounds of a field for such a number, as near as a field can say them.
-    pub fn bounds(self) -> (f64, Option<f64>) {
-        match self {
-            Self::From(least) => (least.into(), None),
-            Self::Any | Self::Positive | Self::NotNegative => (0.0, None),
-            Self::Chance => (0.0, Some(0.999)),
-            Self::Share => (0.0, Some(1.0)),
-        }
-    }
 }
 
 impl Setting {
@@ -345,5 +335,9 @@ mod tests {
         assert_eq!(words::<bft_core::LossKind>(), ["sft", "dft", "bft", "bft-v3"]);
         assert_eq!(word::<Schedule>("linear"), Some(Schedule::Linear));
         assert_eq!(word::<Schedule>("cosin"), None);
+        for schedule in Schedule::ALL {
+            let name = serde_json::to_value(schedule).unwrap();
+            assert_eq!(word(name.as_str().unwrap()), Some(schedule));
+        }
     }
 }

@@ -9,7 +9,7 @@ use bft_formats::{
 };
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, EngineError, LogProbs};
+use crate::engine::{Engine, EngineError, LogProbs, Tuning};
 use crate::rows::Chat;
 use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
 
@@ -216,6 +216,12 @@ impl LogProbs for Toy {
 }
 
 impl Engine for Toy {
+    type Tuning = Self;
+
+    fn tuning(&mut self) -> &mut Self {
+        self
+    }
+
     async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, _: &LossConfig) -> Result<(), EngineError> {
         if self.faults.lost_at == Some(self.state.step + 1) {
             return Err("device lost".into());
@@ -231,7 +237,9 @@ impl Engine for Toy {
         self.tokens = totals.tokens;
         Ok(())
     }
+}
 
+impl Tuning for Toy {
     fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
         let step = self.state.step + 1;
         let skipped = self.faults.not_finite.contains(&step);

@@ -1,15 +1,15 @@
 //! Preparing a training run: a fresh start or a checkpoint to go on from, a device, and where to keep what is made.
 
-use bft_core::device::DeviceInfo;
 use bft_formats::{Adapter, Model};
 
 use crate::adapter::{base_model, new_adapter};
 use crate::control::Control;
-use crate::engine::{Engine, EngineError};
+use crate::description::{DeviceSummary, Facts};
+use crate::engine::{Engine, EngineError, Tuning};
 use crate::error::TrainError;
 use crate::event::{Event, Finished, Note};
 use crate::plan::Plan;
-use crate::run::{Facts, Run, Start};
+use crate::run::{Run, Start};
 use crate::state::{Checkpoint, Store};
 
 /// A run that is ready to start: everything read and checked, nothing written yet.
@@ -22,23 +22,6 @@ pub struct Trainer<'m> {
     notes: Vec<Note>,
     model_sha256: String,
     data_sha256: String,
-}
-
-/// The device that a run takes place on, as far as a run cares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceSummary {
-    /// Its name and backend; a checkpoint from another one does not continue bit for bit.
-    pub description: String,
-    /// Memory the run will need, in bytes.
-    pub memory_bytes: u64,
-}
-
-impl DeviceSummary {
-    /// A device in words.
-    pub fn new(info: &DeviceInfo, memory_bytes: u64) -> Self {
-        let DeviceInfo { name, backend, .. } = info;
-        Self { description: format!("{name} ({backend})"), memory_bytes }
-    }
 }
 
 impl<'m> Trainer<'m> {
@@ -128,7 +111,7 @@ impl<'m> Trainer<'m> {
         let start = match self.resumed {
             None => Start::default(),
             Some(checkpoint) => {
-                engine.set_optimizer_state(&checkpoint.optimizer).map_err(TrainError::Engine)?;
+                engine.tuning().set_optimizer_state(&checkpoint.optimizer).map_err(TrainError::Engine)?;
                 let Checkpoint { path, state, .. } = checkpoint;
                 if state.device != device.description {
                     let (from, to) = (state.device, device.description.clone());
@@ -158,10 +141,11 @@ mod native {
     use bft_core::device::Device;
     use bft_formats::{Adapter, Model};
 
-    use super::{DeviceSummary, Trainer};
+    use super::Trainer;
     use crate::checkpoint::Checkpoints;
     use crate::config::TrainConfig;
     use crate::control::Control;
+    use crate::description::DeviceSummary;
     use crate::engine::{Engine, EngineError};
     use crate::error::TrainError;
     use crate::event::{Event, Finished};
@@ -171,8 +155,10 @@ mod native {
     use crate::resume::check_settings;
 
     impl<'m> Trainer<'m> {
-        /// Reads and checks everything that `config` names, a checkpoint to go on from included. Writes nothing.
+        /// Reads and checks everything that `config` names, a checkpoint to go on from included. Writes nothing. The
+        /// model is `model`, whose path the run records in place of what `config` says.
         pub fn open(config: TrainConfig, model: &'m Model) -> Result<Self, TrainError> {
+            let config = TrainConfig { model: model.path.clone(), ..config };
             config.validate()?;
             if !config.resume {
                 check_free(&config.output)?;

@@ -41,6 +41,7 @@ impl SamplingConfig {
 }
 
 /// Why a text ended.
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finish {
@@ -50,17 +51,6 @@ pub enum Finish {
     Length,
     /// Whoever asked for it had enough.
     Cancelled,
-}
-
-impl Finish {
-    /// The word of JSON outputs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-            Finish::Cancelled => "cancelled",
-        }
-    }
 }
 
 /// What was written.

@@ -40,6 +40,7 @@ export const settings: TrainSettings = {
   eval_every: null,
   save_every: 100,
   checkpoint_activations: "auto",
+  precision: "f32",
 };
 
 export const model: ModelInfo = {
