@@ -15,6 +15,8 @@ pub enum Schedule {
     Constant,
 }
 
+crate::setting::typed!(Schedule: words);
+
 impl Schedule {
     /// Every schedule.
     pub const ALL: [Self; 3] = [Self::Cosine, Self::Linear, Self::Constant];

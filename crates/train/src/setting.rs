@@ -164,39 +164,31 @@ pub trait Typed {
     }
 }
 
+/// Says of which kind types are: `typed!(Schedule: words)` of an enum without fields.
 macro_rules! typed {
-    ($($type:ty: $kind:expr;)*) => {
-        $(impl Typed for $type { const KIND: Kind = $kind; })*
+    ($($type:ty: words),+) => {
+        $(impl $crate::setting::Typed for $type {
+            const KIND: $crate::setting::Kind = $crate::setting::Kind::Word($crate::setting::words::<Self>);
+        })+
     };
-    (numbers $($type:ty: $kind:expr;)*) => {
+    ($($type:ty: $kind:ident),+) => {
+        $(impl Typed for $type { const KIND: Kind = Kind::$kind; })+
+    };
+    ($($type:ty: $kind:ident),+; number) => {
         $(impl Typed for $type {
-            const KIND: Kind = $kind;
+            const KIND: Kind = Kind::$kind;
             fn number(&self) -> Option<f64> {
                 // An f32 has the digits that it was typed with, not those of its f64.
                 self.to_string().parse().ok()
             }
-        })*
+        })+
     };
 }
+pub(crate) use typed;
 
-typed! {
-    bool: Kind::Switch;
-    PathBuf: Kind::Path;
-    Vec<String>: Kind::Words;
-    DeviceRequest: Kind::Device;
-    Map<String, Value>: Kind::Variables;
-    bft_core::LossKind: Kind::Word(words::<Self>);
-    bft_core::Checkpoint: Kind::Word(words::<Self>);
-    bft_core::device::Precision: Kind::Word(words::<Self>);
-    crate::schedule::Schedule: Kind::Word(words::<Self>);
-}
-
-typed! { numbers
-    usize: Kind::Whole;
-    u64: Kind::Whole;
-    f32: Kind::Number;
-    f64: Kind::Number;
-}
+typed!(bft_core::LossKind: words, bft_core::Checkpoint: words, bft_core::device::Precision: words);
+typed!(bool: Switch, PathBuf: Path, Vec<String>: Words, DeviceRequest: Device, Map<String, Value>: Variables);
+typed!(usize: Whole, u64: Whole, f32: Number, f64: Number; number);
 
 impl<T: Typed> Typed for Option<T> {
     const KIND: Kind = T::KIND;

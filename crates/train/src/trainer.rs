@@ -187,6 +187,13 @@ mod native {
             self.run_in(device, engine, folder, control, on_event).await
         }
 
+        /// Makes the device as exact as it is to be, and says what the run will take of it.
+        fn ready(&self, device: &Device) -> Result<DeviceSummary, TrainError> {
+            device.set_precision(self.plan.config.precision);
+            let memory = self.plan.memory(self.model, &self.adapter).map_err(TrainError::model)?;
+            Ok(DeviceSummary::new(device.info(), memory.total_bytes))
+        }
+
         /// Trains on `device` into the output folder.
         ///
         /// # Errors
@@ -197,10 +204,7 @@ mod native {
             control: &impl Control,
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
-            let model = self.model;
-            let memory = self.plan.memory(model, &self.adapter).map_err(TrainError::model)?;
-            let summary = DeviceSummary::new(device.info(), memory.total_bytes);
-            device.set_precision(self.plan.config.precision);
+            let (model, summary) = (self.model, self.ready(device)?);
             let tuner = |adapter, plan: &Plan| {
                 Tuner::new(device, model, &adapter, plan.tuner_options()).map_err(EngineError::from)
             };
@@ -220,10 +224,7 @@ mod native {
             asked: &AtomicBool,
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
-            let model = self.model;
-            let memory = self.plan.memory(model, &self.adapter).map_err(TrainError::model)?;
-            let mut summary = DeviceSummary::new(device.info(), memory.total_bytes);
-            device.set_precision(self.plan.config.precision);
+            let (model, mut summary) = (self.model, self.ready(device)?);
             summary.description = format!("{}, {} ranks", summary.description, ranks.count());
             let stop = AtomicBool::new(false);
             let done = self.resumed.as_ref().map_or(0, |from| from.state.step);
