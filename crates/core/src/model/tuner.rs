@@ -130,6 +130,7 @@ impl<'a> Tuner<'a> {
         let lora = Lora::load(device, adapter, config)?;
         let dropout = adapter.config.dropout > 0.0;
         let plan = |device: &Device, keep: Keep| {
+            let Capacity { .. } = options.capacity;
             Workspace::new(device, config, Some(&lora.layout), options.capacity, options.max_length, keep, dropout)
         };
         let keep = match options.checkpoint {
