@@ -100,7 +100,7 @@ impl Study<'_> {
             data: data.join("train.jsonl"),
             output: output.to_path_buf(),
             loss,
-            group_size: setting.group.unwrap_or(256),
+            group_size: setting.group.unwrap_or(TrainConfig::default().group_size),
             lr: self.preset.lr,
             epochs: Some(self.preset.epochs),
             batch_size: self.preset.batch,

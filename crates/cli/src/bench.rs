@@ -45,7 +45,7 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     };
     let rows = match (&flags.data, &model) {
         (Some(path), EmbeddingModel::Decoder(model)) => {
-            Some(open::samples("--data", path, model, &flags.data_flags)?.samples)
+            Some(open::samples("--data", path, model, &flags.settings.samples())?.samples)
         }
         _ => None,
     };
@@ -53,7 +53,7 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
         EmbeddingModel::Decoder(model) => model.tokenizer.as_ref(),
         EmbeddingModel::Encoder(model) => model.tokenizer.as_ref(),
     })?;
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let mut work = Work::prepare(&device, &model, rows.as_deref(), flags)?;
     let ready = started.elapsed();
@@ -74,9 +74,9 @@ fn about(model: &str, device: &Device, flags: &BenchFlags, ready: Duration, esti
     add("device", json!(open::describe(device)));
     add("lengths", json!(flags.lengths()));
     if flags.task == Task::Train {
-        add("rank", json!(flags.lora.rank));
-        add("loss", json!(flags.loss.kind().to_string()));
-        add("group_size", json!(flags.group.group_size));
+        add("rank", json!(flags.settings.rank));
+        add("loss", json!(flags.settings.loss.to_string()));
+        add("group_size", json!(flags.settings.group_size));
     }
     // From the start of the program to the first step: the model opened and on its device.
     add("ready_seconds", json!(ready.as_secs_f64()));
@@ -211,7 +211,7 @@ impl Bench<'_> {
 
 fn kernels(flags: &BenchFlags) -> Result<(), CliError> {
     let model = flags.model.as_deref().map(open::model).transpose()?;
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     let mut list = Vec::new();
     if !flags.json {
         ui::result(&kernels::Measured::heading())?;
@@ -219,7 +219,7 @@ fn kernels(flags: &BenchFlags) -> Result<(), CliError> {
     let plan = kernels::Plan {
         model: model.as_ref().map(|model| &model.config),
         tokens: flags.lengths().iter().sum(),
-        rank: flags.lora.rank,
+        rank: flags.settings.rank,
         rounds: flags.steps,
     };
     plan.measure(&device, |it| {
@@ -237,7 +237,7 @@ fn kernels(flags: &BenchFlags) -> Result<(), CliError> {
 
 fn products(model: &Model, flags: &BenchFlags) -> Result<(), CliError> {
     let tokens = flags.lengths().iter().sum();
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let products = products::Products::prepare(&device, model, tokens, flags.weights)?;
     let about = json!({

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bft_formats::{Adapter, Architecture, ChatTemplate, Message, Model, ModelConfig, RopeScaling, Tensor, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, EngineError, LogProbs};
+use crate::engine::{Engine, EngineError, LogProbs, Tuning};
 use crate::rows::Chat;
 use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
 
@@ -200,6 +200,12 @@ impl LogProbs for Toy {
 }
 
 impl Engine for Toy {
+    type Tuning = Self;
+
+    fn tuning(&mut self) -> &mut Self {
+        self
+    }
+
     async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, _: &LossConfig) -> Result<(), EngineError> {
         if self.faults.lost_at == Some(self.state.step + 1) {
             return Err("device lost".into());
@@ -215,7 +221,9 @@ impl Engine for Toy {
         self.tokens = totals.tokens;
         Ok(())
     }
+}
 
+impl Tuning for Toy {
     fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
         let step = self.state.step + 1;
         let skipped = self.faults.not_finite.contains(&step);

@@ -162,7 +162,7 @@ fn nll(study: &Study<'_>, adapter: Option<&Adapter>, samples: &[Sample]) -> Resu
     let bounds = BatchBounds { tokens, trained: tokens, samples: tokens };
     let options = RunnerOptions { capacity: bounds.into(), max_length: tokens };
     let mut runner = Runner::new(study.device, study.model, adapter, options).map_err(BioError::model)?;
-    let loss = LossConfig { kind: LossKind::Sft, group_size: 256, gamma: 1.0 };
+    let loss = LossConfig { kind: LossKind::Sft, ..LossConfig::default() };
     let report = pollster::block_on(evaluate(&mut runner, samples, bounds, loss, |_| ())).map_err(BioError::model)?;
     Ok(Some(report.nll))
 }

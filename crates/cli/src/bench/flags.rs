@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use bft_train::TrainConfig;
 use clap::{Args, ValueEnum};
 
 use super::products;
 use crate::error::CliError;
-use crate::flags::{DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, share};
-use crate::train::CheckpointFlag;
+use crate::flags::{Flags, KernelFlags, RunFlags, at_least, share, takes};
 use crate::ui::thousands;
 
 /// Measure tokens per second, GFLOP/s and peak memory
@@ -31,9 +31,6 @@ pub struct BenchFlags {
     /// What is measured
     #[arg(long, value_enum, default_value_t = Task::Train, help_heading = "What")]
     pub task: Task,
-    /// Samples in a step
-    #[arg(long, value_name = "SAMPLES", default_value_t = 4, value_parser = at_least(1), help_heading = "What")]
-    pub batch_size: usize,
     /// Tokens in each sample; for generate, tokens made; for kernels, a sample's share of the
     /// tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(2), help_heading = "What")]
@@ -47,21 +44,11 @@ pub struct BenchFlags {
     /// Train on these rows, --batch-size of them a step, instead of on a text of bft's own
     #[arg(long, value_name = "FILE", help_heading = "What")]
     pub data: Option<PathBuf>,
-    #[command(flatten)]
-    pub data_flags: DataFlags,
     /// For --task products: the weights' formats
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = products::Weights::File, help_heading = "What")]
     pub weights: products::Weights,
-    /// What is optimised
-    #[arg(long, value_enum, default_value_t = Loss::Bft, help_heading = "Loss")]
-    pub loss: Loss,
     #[command(flatten)]
-    pub group: GroupFlags,
-    #[command(flatten)]
-    pub lora: LoraFlags,
-    /// Keep few activations and compute the rest again
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = CheckpointFlag::Auto, help_heading = "Run")]
-    pub checkpoint_activations: CheckpointFlag,
+    pub settings: Flags<Benched>,
     /// Steps that are timed, after one that is not
     #[arg(long, value_name = "STEPS", default_value_t = 5, value_parser = at_least(1), help_heading = "Run")]
     pub steps: usize,
@@ -76,6 +63,12 @@ pub struct BenchFlags {
     #[command(flatten)]
     pub run: RunFlags,
 }
+
+takes!(
+    /// Settings of a run that a step depends on.
+    Benched: TrainConfig = max_length, truncate, skip_bad_rows, template_vars, loss, group_size, gamma, rank, alpha,
+        target_modules, lora_dropout, batch_size, checkpoint_activations
+);
 
 /// `--task`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,7 +104,7 @@ impl BenchFlags {
     /// Checks that a step can be made at all, before anything is made for it.
     pub fn check(&self) -> Result<(), CliError> {
         let tokens = match self.lengths[..] {
-            [] => self.length.saturating_mul(self.batch_size),
+            [] => self.length.saturating_mul(self.settings.batch_size),
             ref lengths => lengths.iter().sum(),
         };
         if tokens <= MOST_TOKENS {
@@ -126,6 +119,6 @@ impl BenchFlags {
 
     /// Tokens of each sample of a step.
     pub fn lengths(&self) -> Vec<usize> {
-        if self.lengths.is_empty() { vec![self.length; self.batch_size] } else { self.lengths.clone() }
+        if self.lengths.is_empty() { vec![self.length; self.settings.batch_size] } else { self.lengths.clone() }
     }
 }

@@ -3,13 +3,12 @@
 use bft_core::device::Device;
 use bft_core::{AdamW, Batch, Capacity, LossConfig, Pooling, Runner, RunnerOptions, StepTotals, Tuner, TunerOptions};
 use bft_formats::{EmbeddingModel, Model};
-use bft_train::{BatchBounds, EmbedEngine, EmbedOptions, Embedder, Sample};
+use bft_train::{BatchBounds, EmbedEngine, EmbedOptions, Embedder, Sample, new_adapter};
 
 use super::flags::{BenchFlags, Task};
 use super::flops::Flops;
 use super::text;
 use crate::error::CliError;
-use crate::estimate::adapter;
 
 /// What one step did.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +148,8 @@ const PROMPT_TOKENS: usize = 6;
 
 impl<'d> Training<'d> {
     fn prepare(device: &'d Device, model: &Model, samples: &[Sample], flags: &BenchFlags) -> Result<Self, CliError> {
-        let adapter = adapter(&flags.lora, model)?;
+        let settings = &flags.settings;
+        let adapter = new_adapter(&model.config, &model.name, settings).map_err(CliError::failed)?;
         let flops = Flops::new(model, Some(&adapter));
         let a_step = flags.lengths().len();
         let mut bounds = BatchBounds::default();
@@ -168,21 +168,20 @@ impl<'d> Training<'d> {
         let options = TunerOptions {
             capacity: Capacity { tokens: bounds.tokens, trained: bounds.trained, samples: bounds.samples },
             max_length: samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(1),
-            checkpoint: flags.checkpoint_activations.into(),
+            checkpoint: settings.checkpoint_activations,
             seed: 0,
         };
         let mut tuner = Tuner::new(device, model, &adapter, options).map_err(CliError::failed)?;
         pollster::block_on(tuner.prepare()).map_err(CliError::failed)?;
-        Ok(Training { tuner, steps, next: 0, loss: flags.loss.config(flags.group) })
+        Ok(Training { tuner, steps, next: 0, loss: settings.loss() })
     }
 
     fn step(&mut self) -> Result<Done, CliError> {
         let step = &self.steps[self.next % self.steps.len()];
         self.next += 1;
-        let optimizer = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 };
         self.tuner
             .accumulate(&step.batch, step.totals, &self.loss)
-            .and_then(|()| self.tuner.apply(2e-4, &optimizer))
+            .and_then(|()| self.tuner.apply(2e-4, &AdamW::default()))
             .map_err(CliError::failed)?;
         // The one look at the device: it also waits for the step to end.
         let metrics = pollster::block_on(self.tuner.drain_metrics()).map_err(CliError::failed)?;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
 use bft_fetch::sources::Dataset;
+use bft_train::TrainConfig;
 use clap::{Args, ValueEnum};
 
 use super::knowledge::{DeviceFlag, Knowledge};
 use crate::error::CliError;
-use crate::flags::positive;
+use crate::flags::{Flags, Takes};
 use crate::open;
 use crate::train::stop_on_ctrl_c;
 use crate::ui::{self, Progress as Bar};
@@ -34,11 +35,20 @@ pub struct StudyFlags {
     /// The language model [default: the fetched SmolLM2]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// Learning rate of every run [default: the preset's]
-    #[arg(long, value_name = "NUMBER", value_parser = positive)]
-    pub lr: Option<f64>,
+    #[command(flatten)]
+    pub settings: Flags<OfEveryRun>,
     #[command(flatten)]
     pub run: DeviceFlag,
+}
+
+/// Settings of every run, which the preset has unless they are given.
+#[derive(Debug, Clone)]
+pub struct OfEveryRun;
+
+impl Takes for OfEveryRun {
+    type Settings = TrainConfig;
+    const FIELDS: &'static [&'static str] = &["lr"];
+    const DEFAULT: Option<&'static str> = Some("the preset's");
 }
 
 /// `--preset`.
@@ -67,9 +77,9 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
         PresetFlag::Full => FULL,
     };
     let mut command = format!("bft bio study --preset {}", preset.name);
-    if let Some(lr) = flags.lr {
-        preset.lr = lr;
-        command.push_str(&format!(" --lr {lr}"));
+    if flags.settings.given("lr") {
+        preset.lr = flags.settings.lr;
+        command.push_str(&format!(" --lr {}", preset.lr));
     }
     let study = Study {
         model_path: path,
