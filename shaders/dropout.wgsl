@@ -32,12 +32,8 @@ fn add(i: u32, factor: f32) {
 }
 
 @compute @workgroup_size(LANES)
-fn apply(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let four = element(group, groups, lane);
+fn apply(at: Place) {
+    let four = element(at.group, at.groups, at.lane);
     let factor = factors(four);
     write(4u * four, factor.x);
     write(4u * four + 1u, factor.y);
@@ -46,12 +42,8 @@ fn apply(
 }
 
 @compute @workgroup_size(LANES)
-fn accumulate(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let four = element(group, groups, lane);
+fn accumulate(at: Place) {
+    let four = element(at.group, at.groups, at.lane);
     let factor = factors(four);
     add(4u * four, factor.x);
     add(4u * four + 1u, factor.y);

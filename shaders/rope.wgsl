@@ -13,12 +13,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> x: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn rotate(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = element(group, groups, lane);
+fn rotate(at: Place) {
+    let index = element(at.group, at.groups, at.lane);
     let head = index / params.half;
     let token = head / params.heads;
     if token >= params.tokens {

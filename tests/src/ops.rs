@@ -112,7 +112,7 @@ pub fn recorded(op: &str, case: &Case) -> Recording {
 /// # Errors
 /// The first difference above a case's tolerance, in words.
 pub async fn gpu_difference(op: &Op, gpu: &Device) -> Result<usize, String> {
-    let portable = [KernelPreference::First, KernelPreference::Last];
+    let portable = [KernelPreference::Software, KernelPreference::Card];
     let tiers = gpu.tiers().iter().filter(|tier| **tier != Tier::Portable);
     let tiers = tiers.map(|tier| KernelPreference::Tier(*tier));
     difference_of_kernels(op, gpu, &portable.into_iter().chain(tiers).collect::<Vec<_>>()).await
@@ -132,7 +132,7 @@ pub async fn difference_of_kernels(op: &Op, gpu: &Device, kernels: &[KernelPrefe
         for preference in kernels {
             let mut tolerance = f64::from(case.tolerance);
             if let KernelPreference::Tier(tier) = preference {
-                if !recording.choices().any(|(choice, _)| choice.needs == *tier) {
+                if !recording.choices().any(|(choices, _)| choices.preferred(*preference).is_some()) {
                     continue;
                 }
                 tolerance = tolerance_of(*tier, tolerance);

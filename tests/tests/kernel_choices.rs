@@ -74,9 +74,9 @@ fn measuring_leaves_every_buffer_alone_and_is_remembered() {
 #[test]
 fn a_remembered_choice_is_taken_and_a_stale_one_is_not() {
     let Some(gpu) = bft_tests::gpu() else { return };
-    let first = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::First));
-    let last = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::Last));
-    assert_ne!(first, last, "two kernels that round alike tell nothing apart");
+    let software = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::Software));
+    let card = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::Card));
+    assert_ne!(software, card, "two kernels that round alike tell nothing apart");
     let remember = |kernel: &'static str| {
         move |gpu: &Device| {
             gpu.prefer_kernels(KernelPreference::Measured);
@@ -88,9 +88,9 @@ fn a_remembered_choice_is_taken_and_a_stale_one_is_not() {
             }]);
         }
     };
-    assert_eq!(result(&gpu, remember("linear_nt")), first);
-    assert_eq!(result(&gpu, remember("linear_nt_tile")), last);
-    let default = if gpu.is_software() { &first } else { &last };
+    assert_eq!(result(&gpu, remember("linear_nt")), software);
+    assert_eq!(result(&gpu, remember("linear_nt_tile")), card);
+    let default = if gpu.is_software() { &software } else { &card };
     assert_eq!(&result(&gpu, remember("linear_nt_of_last_year")), default);
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::recording::Defines;
+use super::kernel::Defines;
 
 /// The needs of a kernel, and what the text of its shader is given for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +32,20 @@ pub enum Precision {
     /// Products of the forward pass may be computed in f16, where no more than eight are summed. Their sums and gradients stay
     /// in f32. A factor or a sum of eight beyond 65,504 becomes infinite.
     F16,
+}
+
+/// Which kernels a GPU takes where several can do a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KernelPreference {
+    /// What was measured, else [`Self::Software`] on software drivers and [`Self::Card`] on real cards.
+    #[default]
+    Measured,
+    /// The portable ones made for software drivers.
+    Software,
+    /// The portable ones made for real cards.
+    Card,
+    /// Those of a tier where the device has it, less accurate or not; else as measured.
+    Tier(Tier),
 }
 
 /// Invocations of a workgroup whose four subgroups multiply matrices: WebGPU's largest workgroup.

@@ -8,47 +8,31 @@
 //! dx = dy · dy/dz; b is frozen.
 
 use bft_formats::Activation;
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
 use crate::cpu;
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    cols: u32,
-    kind: u32,
-    pad: u32,
+params! {
+    struct Params {
+        len: u32,
+        cols: u32,
+        kind: u32,
+    }
 }
 
 const KINDS: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::Relu];
 
-static FORWARD: Kernel = Kernel {
-    shader: "activation",
-    entry: "forward",
-    bindings: &[("x", Access::Read), ("bias", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static BACKWARD: Kernel = Kernel {
-    shader: "activation",
-    entry: "backward",
-    bindings: &[("x", Access::Read), ("bias", Access::Read), ("dy", Access::Read), ("dx", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "activation"::forward(x: Read, bias: Read, y: Write) => forward_cpu;
+    BACKWARD = "activation"::backward(x: Read, bias: Read, dy: Read, dx: Write) => backward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "activation", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "activation", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y = f(x + bias), of x `[N, F]` and bias `[F]`.
 pub fn forward(rec: &mut Recording, x: &View, bias: &View, y: &View, kind: Activation) {
@@ -73,7 +57,6 @@ fn params(x: &View, bias: &View, kind: Activation) -> Params {
             Activation::GeluTanh => 1,
             Activation::Relu => 2,
         },
-        pad: 0,
     }
 }
 

@@ -6,45 +6,30 @@
 //!
 //! The generator is Philox-4x32-7 (SC 2011), counter-based and in integers: CPU and GPU drop the same elements.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{CPU_CHUNK, Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Kernel, Recording, View, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    threshold: u32,
-    scale: f32,
-    unused: u32,
-    key: [u32; 4],
+params! {
+    struct Params {
+        len: u32,
+        threshold: u32,
+        scale: f32,
+        unused: u32,
+        key: [u32; 4],
+    }
 }
 
-static APPLY: Kernel = Kernel {
-    shader: "dropout",
-    entry: "apply",
-    bindings: &[("x", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: apply_cpu,
-    cpu_f64: apply_cpu,
-};
-
-static ACCUMULATE: Kernel = Kernel {
-    shader: "dropout",
-    entry: "accumulate",
-    bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: accumulate_cpu,
-    cpu_f64: accumulate_cpu,
-};
+kernels! { KERNELS of Params:
+    APPLY = "dropout"::apply(x: Read, y: Write) => apply_cpu;
+    ACCUMULATE = "dropout"::accumulate(x: Read, y: ReadWrite) => accumulate_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "dropout", kernels: &[&APPLY, &ACCUMULATE], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "dropout", kernels: KERNELS, variants: &[&[]], cases };
 
 fn record(rec: &mut Recording, kernel: &'static Kernel, x: &View, y: &View, p: f32, key: [u32; 4]) {
     let params = Params {

@@ -11,23 +11,21 @@
 //!
 //! c is known only after the sweep (it depends on p), and is a scalar of each row: that is why one sweep is enough.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
 use crate::cpu;
-use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    cols: u32,
-    first: u32,
-    vocab: u32,
+params! {
+    struct Params {
+        rows: u32,
+        cols: u32,
+        first: u32,
+        vocab: u32,
+    }
 }
 
 /// Numbers of a row's state: m, s, l_y, exp(m_old − m).
@@ -36,60 +34,18 @@ pub const STATE: usize = 4;
 /// Stands for no logit seen so far: exp of any distance to it is 0, and no distance to it is infinite.
 const NONE: f64 = -1e30;
 
-static BEGIN: Kernel = Kernel {
-    shader: "head",
-    entry: "begin",
-    bindings: &[("state", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: begin_cpu,
-    cpu_f64: begin_cpu,
-};
-
-static ONLINE_SOFTMAX: Kernel = Kernel {
-    shader: "head",
-    entry: "online_softmax",
-    bindings: &[("state", Access::ReadWrite), ("logits", Access::ReadWrite), ("labels", Access::Ids)],
-    params_size: size_of::<Params>(),
-    cpu_f32: online_softmax_cpu,
-    cpu_f64: online_softmax_cpu,
-};
-
-static RESCALE: Kernel = Kernel {
-    shader: "head",
-    entry: "rescale",
-    bindings: &[("state_read", Access::Read), ("acc", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: rescale_cpu,
-    cpu_f64: rescale_cpu,
-};
-
-static LOG_PROB: Kernel = Kernel {
-    shader: "head",
-    entry: "log_prob",
-    bindings: &[("state_read", Access::Read), ("log_p", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: log_prob_cpu,
-    cpu_f64: log_prob_cpu,
-};
-
-static GRADIENT: Kernel = Kernel {
-    shader: "head",
-    entry: "gradient",
-    bindings: &[
-        ("state_read", Access::Read),
-        ("acc_read", Access::Read),
-        ("coefficients", Access::Read),
-        ("targets", Access::Read),
-        ("dh", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: gradient_cpu,
-    cpu_f64: gradient_cpu,
-};
+kernels! { KERNELS of Params:
+    BEGIN = "head"::begin(state: ReadWrite) => begin_cpu;
+    ONLINE_SOFTMAX = "head"::online_softmax(state: ReadWrite, logits: ReadWrite, labels: Ids) => online_softmax_cpu;
+    RESCALE = "head"::rescale(state_read: Read, acc: ReadWrite) => rescale_cpu;
+    LOG_PROB = "head"::log_prob(state_read: Read, log_p: Write) => log_prob_cpu;
+    GRADIENT = "head"::gradient(
+        state_read: Read, acc_read: Read, coefficients: Read, targets: Read, dh: Write
+    ) => gradient_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op =
-    Op { name: "head", kernels: &[&BEGIN, &ONLINE_SOFTMAX, &RESCALE, &LOG_PROB, &GRADIENT], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "head", kernels: KERNELS, variants: &[&[]], cases };
 
 fn params(rows: usize, cols: usize, first: usize, vocab: usize) -> Params {
     Params { rows: rows as u32, cols: cols as u32, first: first as u32, vocab: vocab as u32 }

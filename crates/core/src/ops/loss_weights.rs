@@ -3,53 +3,33 @@
 //! The equations are those of [`crate::loss`]: a token with coefficient c adds c·(−log p) to the loss, and c, a
 //! constant for the gradient, times (softmax − onehot) to the gradient of its logits.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::Op;
 use super::case::{Case, Fill};
-use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::loss::{self, LossConfig, LossKind, StepTotals};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    kind: u32,
-    group_size: u32,
-    gamma: f32,
-    step_samples: f32,
-    step_tokens: f32,
-    samples: u32,
-    rows: u32,
-    unused: u32,
+params! {
+    struct Params {
+        kind: u32,
+        group_size: u32,
+        gamma: f32,
+        step_samples: f32,
+        step_tokens: f32,
+        samples: u32,
+        rows: u32,
+    }
 }
 
-static WEIGH: Kernel = Kernel {
-    shader: "loss_weights",
-    entry: "weigh",
-    bindings: &[
-        ("log_p", Access::Read),
-        ("bounds", Access::Ids),
-        ("coefficients", Access::ReadWrite),
-        ("sample_terms", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: weigh_cpu,
-    cpu_f64: weigh_cpu,
-};
-
-static ADD_UP: Kernel = Kernel {
-    shader: "loss_weights",
-    entry: "add_up",
-    bindings: &[("sample_terms_read", Access::Read), ("totals", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: add_up_cpu,
-    cpu_f64: add_up_cpu,
-};
+kernels! { KERNELS of Params:
+    WEIGH = "loss_weights"::weigh(
+        log_p: Read, bounds: Ids, coefficients: ReadWrite, sample_terms: Write
+    ) => weigh_cpu;
+    ADD_UP = "loss_weights"::add_up(sample_terms_read: Read, totals: ReadWrite) => add_up_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "loss_weights", kernels: &[&WEIGH, &ADD_UP], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "loss_weights", kernels: KERNELS, variants: &[&[]], cases };
 
 /// Index of the kinds in the shader.
 const KINDS: [LossKind; 4] = LossKind::ALL;
@@ -85,7 +65,6 @@ pub fn forward(
         step_tokens: totals_of_step.tokens as f32,
         samples: samples as u32,
         rows: rows as u32,
-        unused: 0,
     };
     rec.dispatch(
         &WEIGH,

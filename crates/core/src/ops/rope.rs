@@ -4,34 +4,28 @@
 //! - forward: (x_i, x_{i+D/2}) ← (x_i cos − x_{i+D/2} sin, x_{i+D/2} cos + x_i sin)
 //! - backward: the same with −sin, for a rotation's transpose is its inverse.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    tokens: u32,
-    heads: u32,
-    half: u32,
-    direction: f32,
+params! {
+    struct Params {
+        tokens: u32,
+        heads: u32,
+        half: u32,
+        direction: f32,
+    }
 }
 
-static ROTATE: Kernel = Kernel {
-    shader: "rope",
-    entry: "rotate",
-    bindings: &[("positions", Access::Ids), ("cos_sin", Access::Read), ("x", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: rotate_cpu,
-    cpu_f64: rotate_cpu,
-};
+kernels! { KERNELS of Params:
+    ROTATE = "rope"::rotate(positions: Ids, cos_sin: Read, x: ReadWrite) => rotate_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "rope", kernels: &[&ROTATE], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "rope", kernels: KERNELS, variants: &[&[]], cases };
 
 /// Cosines and sines `[positions, D]`, D/2 of each in a row, from inv_freq `[D/2]`.
 ///
