@@ -17,26 +17,20 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, DeviceError>> + 'a
 
 /// A place where recordings run.
 ///
-/// Everything is synchronous but for waiting and reading back. An error on the GPU side (lost, out of memory, a
-/// refused command) is kept by the device and returned by the next call that can fail. What has a body here is what
-/// a device without adapters, drivers and kernels to choose from answers.
+/// Everything is synchronous but for waiting and reading back. What has a body here is what a device without
+/// adapters, drivers and kernels to choose from answers.
+///
+/// # Errors
+/// A call fails where the device has no room for what it is to hold, or failed now or earlier: an error on the GPU
+/// side (lost, out of memory, a refused command) is kept and returned by the next call that can fail.
 pub trait Backend: Debug + wgpu::WasmNotSendSync {
     /// Allocates `len` zeros (at least one, so that it can be bound). `label` names it in messages.
-    ///
-    /// # Errors
-    /// Where the device has no room for it.
     fn alloc(&self, label: &str, elem: Elem, len: usize) -> Result<Buffer, DeviceError>;
 
     /// Takes a frozen weight to the device, in its file's format: shared with the file on the CPU, regrouped on a GPU.
-    ///
-    /// # Errors
-    /// Where the device has no room for it.
     fn upload_weight(&self, tensor: &Tensor) -> Result<Weight, DeviceError>;
 
     /// Overwrites a view. Takes effect after every recording run before and before every one run after.
-    ///
-    /// # Errors
-    /// Where the device failed earlier.
     ///
     /// # Panics
     /// Where the lengths differ: a mistake of the calling code.
@@ -44,53 +38,32 @@ pub trait Backend: Debug + wgpu::WasmNotSendSync {
 
     /// As [`Self::write_f32`], for ids.
     ///
-    /// # Errors
-    /// Where the device failed earlier.
-    ///
     /// # Panics
     /// Where the lengths differ: a mistake of the calling code.
     fn write_u32(&self, view: &View, values: &[u32]) -> Result<(), DeviceError>;
 
     /// Overwrites a view with f64 values, rounded where the device holds f32.
-    ///
-    /// # Errors
-    /// Where the device failed earlier.
     fn write_f64(&self, view: &View, values: &[f64]) -> Result<(), DeviceError> {
         self.write_f32(view, &values.iter().map(|value| *value as f32).collect::<Vec<_>>())
     }
 
     /// Runs a recording. On a GPU the work is queued; reading back waits for it.
-    ///
-    /// # Errors
-    /// Where the device failed now or earlier.
     fn run(&self, recording: &Recording) -> Result<(), DeviceError>;
 
     /// Waits for queued work and reads a view back.
-    ///
-    /// # Errors
-    /// Where the device failed now or earlier.
     fn read_f32<'a>(&'a self, view: &'a View) -> Later<'a, Vec<f32>>;
 
     /// As [`Self::read_f32`], without loss from the f64 device.
-    ///
-    /// # Errors
-    /// Where the device failed now or earlier.
     fn read_f64<'a>(&'a self, view: &'a View) -> Later<'a, Vec<f64>> {
         Box::pin(async move { Ok(self.read_f32(view).await?.into_iter().map(f64::from).collect()) })
     }
 
     /// Waits until all queued work is done.
-    ///
-    /// # Errors
-    /// Where the device failed now or earlier.
     fn wait(&self) -> Later<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
     /// A new buffer holding `values`.
-    ///
-    /// # Errors
-    /// Where the device has no room for it.
     fn upload_f32(&self, label: &str, values: &[f32]) -> Result<Buffer, DeviceError> {
         let buffer = self.alloc(label, Elem::F32, values.len())?;
         self.write_f32(&buffer.view().first(values.len()), values)?;
@@ -129,9 +102,6 @@ pub trait Backend: Debug + wgpu::WasmNotSendSync {
     }
 
     /// Builds the pipelines of a recording, one after another, and runs nothing.
-    ///
-    /// # Errors
-    /// Where the device failed now or earlier.
     fn compile<'a>(&'a self, _recording: &'a Recording) -> Later<'a, ()> {
         self.wait()
     }
@@ -189,9 +159,6 @@ pub trait Backend: Debug + wgpu::WasmNotSendSync {
     /// class of calls was not measured before. Changes no buffer of the recording. Nothing on the CPU.
     ///
     /// Kernels differ in rounding, so a run measures before its first step or not at all.
-    ///
-    /// # Errors
-    /// Where the device failed now or earlier.
     fn measure_choices<'a>(&'a self, _recording: &'a Recording) -> Later<'a, ()> {
         self.wait()
     }

@@ -179,15 +179,14 @@ impl Recording {
     ///
     /// # Panics
     /// Where arguments and bindings do not agree: a mistake of the calling op.
-    pub fn dispatch<P: Params>(
+    pub fn dispatch<A: Into<Arg>>(
         &mut self,
         kernel: &'static Kernel,
-        defines: Defines,
-        params: &P,
-        args: Vec<Arg>,
+        params: &impl Params,
+        args: impl IntoIterator<Item = A>,
         grid: [u32; 3],
     ) {
-        self.choose(Choices::only(Choice::portable(kernel, grid)), [0; 3], 0.0, defines, params, args);
+        self.choose(Choices::only(Choice::portable(kernel, grid)), [0; 3], 0.0, &[], params, args);
     }
 
     /// Appends a kernel call that several kernels can do; the device picks. A measured choice holds for all calls of its
@@ -195,15 +194,16 @@ impl Recording {
     ///
     /// # Panics
     /// Where arguments and bindings do not agree: a mistake of the calling op.
-    pub fn choose<P: Params>(
+    pub fn choose<P: Params, A: Into<Arg>>(
         &mut self,
         choices: Choices,
         class: [u32; 3],
         flops: f64,
         defines: Defines,
         params: &P,
-        args: Vec<Arg>,
+        args: impl IntoIterator<Item = A>,
     ) {
+        let args: Vec<Arg> = args.into_iter().map(Into::into).collect();
         const { assert!(size_of::<P>() <= MAX_PARAMS) };
         let first = choices.software.kernel;
         for Choice { kernel, .. } in choices.all() {

@@ -36,16 +36,14 @@ pub static OP: Op = Op { name: "activation", kernels: KERNELS, variants: &[&[]],
 
 /// y = f(x + bias), of x `[N, F]` and bias `[F]`.
 pub fn forward(rec: &mut Recording, x: &View, bias: &View, y: &View, kind: Activation) {
-    let args = vec![x.into(), bias.into(), y.into()];
     let params = params(x, bias, kind);
-    rec.dispatch(&FORWARD, &[], &params, args, groups(x.len()));
+    rec.dispatch(&FORWARD, &params, [x, bias, y], groups(x.len()));
 }
 
 /// dx, the gradient of x.
 pub fn backward(rec: &mut Recording, x: &View, bias: &View, dy: &View, dx: &View, kind: Activation) {
-    let args = vec![x.into(), bias.into(), dy.into(), dx.into()];
     let params = params(x, bias, kind);
-    rec.dispatch(&BACKWARD, &[], &params, args, groups(x.len()));
+    rec.dispatch(&BACKWARD, &params, [x, bias, dy, dx], groups(x.len()));
 }
 
 fn params(x: &View, bias: &View, kind: Activation) -> Params {

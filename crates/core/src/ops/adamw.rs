@@ -111,11 +111,9 @@ pub fn step(rec: &mut Recording, buffers: &Buffers, metrics: &View, lr: f64, set
         max_norm: settings.max_grad_norm as f32,
     };
     let Buffers { parameters, gradients, first_moment, second_moment, partial, totals, state } = buffers;
-    rec.dispatch(&NORM, &[], &params, vec![gradients.into(), partial.into()], grid_1d(blocks));
-    let args = vec![partial.into(), totals.into(), state.into(), metrics.into()];
-    rec.dispatch(&CONTROL, &[], &params, args, [1, 1, 1]);
-    let args = vec![state.into(), parameters.into(), gradients.into(), first_moment.into(), second_moment.into()];
-    rec.dispatch(&UPDATE, &[], &params, args, groups(len));
+    rec.dispatch(&NORM, &params, [gradients, partial], grid_1d(blocks));
+    rec.dispatch(&CONTROL, &params, [partial, totals, state, metrics], [1, 1, 1]);
+    rec.dispatch(&UPDATE, &params, [state, parameters, gradients, first_moment, second_moment], groups(len));
 }
 
 fn norm_cpu<T: Real>(call: Call<'_, T>) {

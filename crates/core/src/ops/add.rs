@@ -26,13 +26,13 @@ pub static OP: Op = Op { name: "add", kernels: KERNELS, variants: &[&[]], cases 
 /// y = a + b, all of one length.
 pub fn residual(rec: &mut Recording, a: &View, b: &View, y: &View) {
     let params = Params { len: y.len() as u32, cols: 1 };
-    rec.dispatch(&RESIDUAL, &[], &params, vec![a.into(), b.into(), y.into()], groups(y.len()));
+    rec.dispatch(&RESIDUAL, &params, [a, b, y], groups(y.len()));
 }
 
 /// Adds bias `[cols]` to every row of x `[N, cols]`.
 pub fn add_bias(rec: &mut Recording, bias: &View, x: &View) {
     let params = Params { len: x.len() as u32, cols: bias.len() as u32 };
-    rec.dispatch(&ADD_BIAS, &[], &params, vec![bias.into(), x.into()], groups(x.len()));
+    rec.dispatch(&ADD_BIAS, &params, [bias, x], groups(x.len()));
 }
 
 fn residual_cpu<T: Real>(call: Call<'_, T>) {

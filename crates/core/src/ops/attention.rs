@@ -12,7 +12,7 @@
 use super::case::{Case, Fill};
 use super::{Op, groups};
 use crate::cpu::{AttentionShape, attention_backward, attention_cached, attention_forward};
-use crate::device::{Arg, Call, Recording, View, grid_1d, kernels, params};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
 /// How the columns of q, k and v divide into heads.
@@ -117,13 +117,7 @@ pub static OP: Op = Op { name: "attention", kernels: KERNELS, variants: &[&[]], 
 /// its sample and one past the last; samples lie one after the other.
 pub fn forward(rec: &mut Recording, q: &View, k: &View, v: &View, spans: &View, o: &View, lse: &View, shape: Shape) {
     let params = shape.params(spans.len() / 2, 0);
-    rec.dispatch(
-        &FORWARD,
-        &[],
-        &params,
-        vec![q.into(), k.into(), v.into(), o.into(), spans.into(), lse.into()],
-        params.grid(params.heads),
-    );
+    rec.dispatch(&FORWARD, &params, [q, k, v, o, spans, lse], params.grid(params.heads));
 }
 
 /// Writes dq `[N, Q·D]`, dk and dv `[N, K·D]` from what [`forward`] read and wrote and the gradient d_o of o.
@@ -144,17 +138,10 @@ pub fn backward(
     shape: Shape,
 ) {
     let params = shape.params(spans.len() / 2, 0);
-    rec.dispatch(
-        &GATHER_STATS,
-        &[],
-        &params,
-        vec![d_o.into(), stats.into(), o.into(), lse.into()],
-        groups((params.tokens * params.heads) as usize),
-    );
-    let inputs = [d_o, stats, q, k, v, spans];
-    let args = |outputs: &[&View]| [&inputs, outputs].concat().into_iter().map(Arg::from).collect();
-    rec.dispatch(&BACKWARD_Q, &[], &params, args(&[dq]), params.grid(params.heads));
-    rec.dispatch(&BACKWARD_KV, &[], &params, args(&[dk, dv, o, lse, dq]), params.grid(params.kv_heads));
+    rec.dispatch(&GATHER_STATS, &params, [d_o, stats, o, lse], groups((params.tokens * params.heads) as usize));
+    rec.dispatch(&BACKWARD_Q, &params, [d_o, stats, q, k, v, spans, dq], params.grid(params.heads));
+    let args = [d_o, stats, q, k, v, spans, dk, dv, o, lse, dq];
+    rec.dispatch(&BACKWARD_KV, &params, args, params.grid(params.kv_heads));
 }
 
 /// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and `values`
@@ -167,7 +154,7 @@ pub fn cached(rec: &mut Recording, q: &View, keys: &View, values: &View, o: &Vie
     } else {
         (&PREFILL, params.grid(params.heads))
     };
-    rec.dispatch(kernel, &[], &params, vec![q.into(), keys.into(), values.into(), o.into()], grid);
+    rec.dispatch(kernel, &params, [q, keys, values, o], grid);
 }
 
 /// Starts of the samples and, last, N.

@@ -40,7 +40,7 @@ fn record(rec: &mut Recording, kernel: &'static Kernel, x: &View, y: &View, p: f
         unused: 0,
         key,
     };
-    rec.dispatch(kernel, &[], &params, vec![x.into(), y.into()], groups(x.len().div_ceil(4)));
+    rec.dispatch(kernel, &params, [x, y], groups(x.len().div_ceil(4)));
 }
 
 /// y = m·x with p in 0..1. `key` is the seed's low and high word, a stream (the module) and a pass (the micro-batch).

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, WEIGHT_VARIANTS, groups, weight_defines};
-use crate::device::{Call, CpuMatrix, Device, Matrix, Recording, View, Weight, kernels, params};
+use crate::device::{Arg, Call, Choice, Choices, CpuMatrix, Device, Matrix, Recording, View, Weight, kernels, params};
 use crate::real::Real;
 
 params! {
@@ -35,8 +35,9 @@ pub fn forward(rec: &mut Recording, ids: &View, weight: &Weight, y: &View, max_r
             Params { tokens: ids.len() as u32, cols: weight.cols() as u32, first: first as u32, rows: rows as u32 };
         let matrix = Matrix::rows_of(weight, first, rows);
         let grid = groups(ids.len() * weight.cols() / weight.dtype().spec().layout.chunk);
-        let args = vec![ids.into(), (&matrix).into(), y.into()];
-        rec.dispatch(&FORWARD, weight_defines(weight.dtype()), &params, args, grid);
+        let only = Choices::only(Choice::portable(&FORWARD, grid));
+        let args = [Arg::from(ids), (&matrix).into(), y.into()];
+        rec.choose(only, [0; 3], 0.0, weight_defines(weight.dtype()), &params, args);
     }
 }
 

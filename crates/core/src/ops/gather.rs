@@ -29,15 +29,13 @@ pub static OP: Op = Op { name: "gather", kernels: KERNELS, variants: &[&[]], cas
 /// y[i] = x[rows[i]].
 pub fn forward(rec: &mut Recording, rows: &View, x: &View, y: &View, cols: usize) {
     let params = Params { picked: rows.len() as u32, cols: cols as u32 };
-    let args = vec![rows.into(), x.into(), y.into()];
-    rec.dispatch(&FORWARD, &[], &params, args, groups(rows.len() * cols));
+    rec.dispatch(&FORWARD, &params, [rows, x, y], groups(rows.len() * cols));
 }
 
 /// dx[rows[i]] = dy[i].
 pub fn backward(rec: &mut Recording, rows: &View, dy: &View, dx: &View, cols: usize) {
     let params = Params { picked: rows.len() as u32, cols: cols as u32 };
-    let args = vec![rows.into(), dy.into(), dx.into()];
-    rec.dispatch(&BACKWARD, &[], &params, args, groups(rows.len() * cols));
+    rec.dispatch(&BACKWARD, &params, [rows, dy, dx], groups(rows.len() * cols));
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {

@@ -54,7 +54,7 @@ fn params(rows: usize, cols: usize, first: usize, vocab: usize) -> Params {
 /// Sets the state `[R, 4]` to that of a sweep that has seen no column. The caller clears its accumulator.
 pub fn begin(rec: &mut Recording, state: &View) {
     let rows = state.len() / STATE;
-    rec.dispatch(&BEGIN, &[], &params(rows, 0, 0, 0), vec![state.into()], groups(rows));
+    rec.dispatch(&BEGIN, &params(rows, 0, 0, 0), [state], groups(rows));
 }
 
 /// Takes the logits `[R, C]` of vocabulary columns `first..first + C` into the state `[R, 4]`, and turns them into
@@ -63,9 +63,8 @@ pub fn online_softmax(rec: &mut Recording, logits: &View, labels: &View, state: 
     let rows = labels.len();
     rec.dispatch(
         &ONLINE_SOFTMAX,
-        &[],
         &params(rows, logits.len() / rows.max(1), first, vocab),
-        vec![state.into(), logits.into(), labels.into()],
+        [state, logits, labels],
         grid_1d(rows),
     );
 }
@@ -73,13 +72,13 @@ pub fn online_softmax(rec: &mut Recording, logits: &View, labels: &View, state: 
 /// acc `[R, H]` *= exp(m_old − m) of its row, to be called between [`online_softmax`] and adding the chunk's product.
 pub fn rescale(rec: &mut Recording, acc: &View, state: &View, hidden: usize) {
     let rows = state.len() / STATE;
-    rec.dispatch(&RESCALE, &[], &params(rows, hidden, 0, 0), vec![state.into(), acc.into()], groups(rows * hidden));
+    rec.dispatch(&RESCALE, &params(rows, hidden, 0, 0), [state, acc], groups(rows * hidden));
 }
 
 /// log_p `[R]` of the labels, from the state after the last chunk.
 pub fn log_prob(rec: &mut Recording, state: &View, log_p: &View) {
     let rows = log_p.len();
-    rec.dispatch(&LOG_PROB, &[], &params(rows, 0, 0, 0), vec![state.into(), log_p.into()], groups(rows));
+    rec.dispatch(&LOG_PROB, &params(rows, 0, 0, 0), [state, log_p], groups(rows));
 }
 
 /// dh `[R, H]` = c·(acc/Z − (s/Z)·W_y), with c of each row in `coefficients` `[R]` and W_y in `targets` `[R, H]`.
@@ -95,9 +94,8 @@ pub fn gradient(
     let rows = coefficients.len();
     rec.dispatch(
         &GRADIENT,
-        &[],
         &params(rows, hidden, 0, 0),
-        vec![state.into(), acc.into(), coefficients.into(), targets.into(), dh.into()],
+        [state, acc, coefficients, targets, dh],
         groups(rows * hidden),
     );
 }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::Op;
 use super::case::{Case, Fill};
 use crate::cpu;
-use crate::device::{Arg, Call, Recording, View, grid_1d, kernels, params};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
 params! {
@@ -37,19 +37,15 @@ pub static OP: Op = Op { name: "layer_norm", kernels: KERNELS, variants: &[&[]],
 /// y = norm(x + r + shift); x, r and y are `[rows, dim]`, shift, weight and bias `[dim]`.
 pub fn forward(rec: &mut Recording, x: &View, r: &View, shift: &View, weight: &View, bias: &View, y: &View, eps: f32) {
     let rows = x.len() / weight.len();
-    let inputs = [x, r, shift, weight, bias, y];
     let params = params(rows, weight.len(), eps);
-    let args = inputs.into_iter().map(Arg::from).collect();
-    rec.dispatch(&FORWARD, &[], &params, args, grid_1d(rows));
+    rec.dispatch(&FORWARD, &params, [x, r, shift, weight, bias, y], grid_1d(rows));
 }
 
 /// dx, the gradient of x and of r alike.
 pub fn backward(rec: &mut Recording, x: &View, r: &View, shift: &View, weight: &View, dy: &View, dx: &View, eps: f32) {
     let rows = x.len() / weight.len();
-    let inputs = [x, r, shift, weight, dy, dx];
     let params = params(rows, weight.len(), eps);
-    let args = inputs.into_iter().map(Arg::from).collect();
-    rec.dispatch(&BACKWARD, &[], &params, args, grid_1d(rows));
+    rec.dispatch(&BACKWARD, &params, [x, r, shift, weight, dy, dx], grid_1d(rows));
 }
 
 fn params(rows: usize, dim: usize, eps: f32) -> Params {

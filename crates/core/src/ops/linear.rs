@@ -14,7 +14,7 @@ use super::case::{Case, Fill};
 use super::{Op, WEIGHT_VARIANTS, weight_defines};
 use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
 use crate::device::{
-    Call, Choice, Choices, CpuMatrix, Kernel, Matrix, Recording, Tier, View, grid_1d, kernels, params,
+    Arg, Call, Choice, Choices, CpuMatrix, Kernel, Matrix, Recording, Tier, View, grid_1d, kernels, params,
 };
 use crate::real::Real;
 
@@ -106,7 +106,7 @@ pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, 
         2.0 * (tokens * rows * cols) as f64,
         weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
-        vec![x.into(), w.into(), y.into()],
+        [Arg::from(x), w.into(), y.into()],
     );
 }
 
@@ -128,7 +128,7 @@ pub fn backward(rec: &mut Recording, dy: &View, w: &Matrix, dx: &View, alpha: f3
         2.0 * (tokens * rows * cols) as f64,
         weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
-        vec![dy.into(), w.into(), dx.into()],
+        [Arg::from(dy), w.into(), dx.into()],
     );
 }
 
@@ -161,7 +161,7 @@ pub fn gradient(
         2.0 * (tokens * rows * cols) as f64,
         &[],
         &Params::new(tokens, rows, cols, alpha, accumulate),
-        vec![a.into(), b.into(), c.into()],
+        [a, b, c],
     );
 }
 

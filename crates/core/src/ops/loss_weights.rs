@@ -66,14 +66,8 @@ pub fn forward(
         samples: samples as u32,
         rows: rows as u32,
     };
-    rec.dispatch(
-        &WEIGH,
-        &[],
-        &params,
-        vec![log_p.into(), bounds.into(), coefficients.into(), sample_terms.into()],
-        grid_1d(samples),
-    );
-    rec.dispatch(&ADD_UP, &[], &params, vec![sample_terms.into(), totals.into()], [1, 1, 1]);
+    rec.dispatch(&WEIGH, &params, [log_p, bounds, coefficients, sample_terms], grid_1d(samples));
+    rec.dispatch(&ADD_UP, &params, [sample_terms, totals], [1, 1, 1]);
 }
 
 /// The host's functions in f64, whatever the device holds.

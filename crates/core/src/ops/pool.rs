@@ -44,16 +44,14 @@ pub static OP: Op = Op { name: "pool", kernels: KERNELS, variants: &[&[]], cases
 
 /// y `[S, cols]` of x `[N, cols]`. `segments` `[S + 1]` holds where each sample starts, and N.
 pub fn forward(rec: &mut Recording, segments: &View, x: &View, y: &View, cols: usize, pooling: Pooling) {
-    let args = vec![segments.into(), x.into(), y.into()];
     let params = params(segments, cols, pooling);
-    rec.dispatch(&FORWARD, &[], &params, args, groups(y.len()));
+    rec.dispatch(&FORWARD, &params, [segments, x, y], groups(y.len()));
 }
 
 /// dx `[N, cols]` of dy `[S, cols]`.
 pub fn backward(rec: &mut Recording, segments: &View, dy: &View, dx: &View, cols: usize, pooling: Pooling) {
-    let args = vec![segments.into(), dy.into(), dx.into()];
     let params = params(segments, cols, pooling);
-    rec.dispatch(&BACKWARD, &[], &params, args, groups(dy.len()));
+    rec.dispatch(&BACKWARD, &params, [segments, dy, dx], groups(dy.len()));
 }
 
 fn params(segments: &View, cols: usize, pooling: Pooling) -> Params {

@@ -35,7 +35,7 @@ pub static OP: Op = Op { name: "rms_norm", kernels: KERNELS, variants: &[&[]], c
 pub fn forward(rec: &mut Recording, x: &View, weight: &View, y: &View, dim: usize, eps: f32) {
     let rows = x.len() / dim;
     let params = Params { rows: rows as u32, dim: dim as u32, eps, accumulate: 0 };
-    rec.choose(choices(&FORWARD, rows), class(rows, dim), 0.0, &[], &params, vec![x.into(), weight.into(), y.into()]);
+    rec.choose(choices(&FORWARD, rows), class(rows, dim), 0.0, &[], &params, [x, weight, y]);
 }
 
 /// dx = gradient of x, or dx += it where `accumulate`.
@@ -51,14 +51,7 @@ pub fn backward(
 ) {
     let rows = x.len() / dim;
     let params = Params { rows: rows as u32, dim: dim as u32, eps, accumulate: accumulate.into() };
-    rec.choose(
-        choices(&BACKWARD, rows),
-        class(rows, dim),
-        0.0,
-        &[],
-        &params,
-        vec![x.into(), weight.into(), dy.into(), dx.into()],
-    );
+    rec.choose(choices(&BACKWARD, rows), class(rows, dim), 0.0, &[], &params, [x, weight, dy, dx]);
 }
 
 fn choices(kernel: &'static Kernel, rows: usize) -> Choices {

@@ -54,8 +54,7 @@ fn record(rec: &mut Recording, positions: &View, cos_sin: &View, x: &View, head_
     let tokens = positions.len();
     let heads = x.len() / tokens / head_dim;
     let params = Params { tokens: tokens as u32, heads: heads as u32, half: head_dim as u32 / 2, direction };
-    let args = vec![positions.into(), cos_sin.into(), x.into()];
-    rec.dispatch(&ROTATE, &[], &params, args, groups(x.len() / 2));
+    rec.dispatch(&ROTATE, &params, [positions, cos_sin, x], groups(x.len() / 2));
 }
 
 fn rotate_cpu<T: Real>(call: Call<'_, T>) {

@@ -29,14 +29,13 @@ pub static OP: Op = Op { name: "swiglu", kernels: KERNELS, variants: &[&[]], cas
 /// y = silu(gate) · up, element by element.
 pub fn forward(rec: &mut Recording, gate: &View, up: &View, y: &View) {
     let params = Params { len: gate.len() as u32 };
-    rec.dispatch(&FORWARD, &[], &params, vec![gate.into(), up.into(), y.into()], groups(gate.len()));
+    rec.dispatch(&FORWARD, &params, [gate, up, y], groups(gate.len()));
 }
 
 /// Gradients of gate and up.
 pub fn backward(rec: &mut Recording, gate: &View, up: &View, dy: &View, dgate: &View, dup: &View) {
     let params = Params { len: gate.len() as u32 };
-    let args = vec![gate.into(), up.into(), dy.into(), dgate.into(), dup.into()];
-    rec.dispatch(&BACKWARD, &[], &params, args, groups(gate.len()));
+    rec.dispatch(&BACKWARD, &params, [gate, up, dy, dgate, dup], groups(gate.len()));
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {

@@ -1,7 +1,6 @@
 //! The open adapter: its memory, its queue, its errors, and waiting for it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::device::backend::GpuCounters;
 use crate::device::buffer::{Buffer, Storage, View, lock};
@@ -9,29 +8,6 @@ use crate::device::error::DeviceError;
 
 /// Values read back in one piece: a browser holds each three times over while it is read.
 const READ_PIECE: usize = 1 << 20;
-
-/// [`GpuCounters`], counting.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub dispatches: AtomicU64,
-    submits: AtomicU64,
-    readbacks: AtomicU64,
-    bytes_uploaded: AtomicU64,
-    bytes_allocated: AtomicU64,
-}
-
-impl Counters {
-    pub fn now(&self) -> GpuCounters {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        GpuCounters {
-            dispatches: get(&self.dispatches),
-            submits: get(&self.submits),
-            readbacks: get(&self.readbacks),
-            bytes_uploaded: get(&self.bytes_uploaded),
-            bytes_allocated: get(&self.bytes_allocated),
-        }
-    }
-}
 
 /// An open adapter.
 #[derive(Debug)]
@@ -45,7 +21,7 @@ pub(super) struct Link {
     failure: Arc<Mutex<Option<DeviceError>>>,
     /// Why the device was lost, once it is.
     lost: Arc<Mutex<Option<String>>>,
-    pub counts: Counters,
+    counters: Mutex<GpuCounters>,
 }
 
 impl Link {
@@ -91,8 +67,12 @@ impl Link {
             graveyard: Arc::default(),
             failure,
             lost,
-            counts: Counters::default(),
+            counters: Mutex::default(),
         })
+    }
+
+    pub fn counters(&self) -> MutexGuard<'_, GpuCounters> {
+        lock(&self.counters)
     }
 
     /// The error that the device has come to, if any.
@@ -116,7 +96,7 @@ impl Link {
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffer = self.buffer(label, bytes, usage);
-        self.counts.bytes_allocated.fetch_add(bytes, Ordering::Relaxed);
+        self.counters().bytes_allocated += bytes;
         if let Some(DeviceError::OutOfMemory { .. }) = &*lock(&self.failure) {
             return Err(DeviceError::OutOfMemory { what: label.to_owned(), bytes });
         }
@@ -132,14 +112,14 @@ impl Link {
     /// Writes at an element of a buffer, before whatever is submitted next.
     pub fn write(&self, buffer: &wgpu::Buffer, at: usize, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.counts.bytes_uploaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.counters().bytes_uploaded += bytes.len() as u64;
             self.queue.write_buffer(buffer, at as u64 * 4, bytes);
         }
     }
 
     pub fn submit(&self, encoder: wgpu::CommandEncoder) {
         self.queue.submit([encoder.finish()]);
-        self.counts.submits.fetch_add(1, Ordering::Relaxed);
+        self.counters().submits += 1;
     }
 
     pub async fn read(&self, view: &View) -> Result<Vec<f32>, DeviceError> {
@@ -147,7 +127,7 @@ impl Link {
         if view.len == 0 {
             return Ok(Vec::new());
         }
-        self.counts.readbacks.fetch_add(1, Ordering::Relaxed);
+        self.counters().readbacks += 1;
         let mut values = Vec::with_capacity(view.len);
         while values.len() < view.len {
             let len = (view.len - values.len()).min(READ_PIECE);

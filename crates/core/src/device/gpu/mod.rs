@@ -10,7 +10,6 @@ mod sealed;
 mod timer;
 
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
 
 use bft_formats::Tensor;
 
@@ -196,7 +195,7 @@ impl Backend for Gpu {
                 timer.read(&self.link.device)?;
             }
         }
-        self.link.counts.dispatches.fetch_add(recording.dispatches().count() as u64, Ordering::Relaxed);
+        self.link.counters().dispatches += recording.dispatches().count() as u64;
         self.link.check()
     }
 
@@ -233,7 +232,7 @@ impl Backend for Gpu {
     }
 
     fn counters(&self) -> GpuCounters {
-        self.link.counts.now()
+        *self.link.counters()
     }
 
     fn time_kernels(&self, on: bool) -> bool {
