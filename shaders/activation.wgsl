@@ -1,4 +1,5 @@
-// The activation of BERT-like feed-forward blocks, behind the bias of the layer before it. One invocation an element.
+// The activation of BERT-like feed-forward blocks, behind the bias of the layer before it. One
+// invocation an element.
 //!include shared/elements.wgsl
 //!include shared/sigmoid.wgsl
 

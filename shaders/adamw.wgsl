@@ -1,4 +1,5 @@
-// Gradient norm, clipping and AdamW (arXiv 1711.05101) over all trained parameters as one flat array.
+// Gradient norm, clipping and AdamW (arXiv 1711.05101) over all trained parameters as one flat
+// array.
 //!include shared/grid.wgsl
 
 struct Params {

@@ -1,4 +1,5 @@
-// Dropout whose mask is a function of a key and an element's index: nothing is kept for the gradient.
+// Dropout whose mask is a function of a key and an element's index: nothing is kept for the
+// gradient.
 //!include shared/elements.wgsl
 //!include shared/philox.wgsl
 

@@ -1,4 +1,5 @@
-// Softmax over a vocabulary that is visited in chunks of columns, and the gradient of the hidden state.
+// Softmax over a vocabulary that is visited in chunks of columns, and the gradient of the hidden
+// state.
 //!include shared/grid.wgsl
 //!include shared/reduce.wgsl
 //!include shared/precise.wgsl
@@ -10,7 +11,8 @@ struct Params {
     vocab: u32, // online_softmax: columns from this id on only pad the chunk
 }
 
-// Stands for no logit seen so far: exp of any distance to it is 0, and no distance to it is infinite.
+// Stands for no logit seen so far: exp of any distance to it is 0, and no distance to it is
+// infinite.
 const NONE = -1e30;
 
 @group(0) @binding(0) var<uniform> params: Params;

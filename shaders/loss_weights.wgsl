@@ -1,4 +1,5 @@
-// From the log-probabilities of each sample's trained tokens to what each token's gradient is multiplied by.
+// From the log-probabilities of each sample's trained tokens to what each token's gradient is
+// multiplied by.
 //!include shared/grid.wgsl
 //!include shared/reduce.wgsl
 //!include shared/precise.wgsl

@@ -1,4 +1,5 @@
-// A vector for each sample of a packed batch, from its tokens' hidden states. One invocation a column of a sample.
+// A vector for each sample of a packed batch, from its tokens' hidden states. One invocation a
+// column of a sample.
 //!include shared/elements.wgsl
 
 struct Params {

@@ -1,4 +1,5 @@
-// Rotary position embedding, in place: halves of a head are rotated against each other. One invocation a pair.
+// Rotary position embedding, in place: halves of a head are rotated against each other. One
+// invocation a pair.
 //!include shared/elements.wgsl
 
 struct Params {

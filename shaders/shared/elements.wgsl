@@ -1,10 +1,12 @@
-// One invocation an element, or whatever the shader counts. A grid dimension holds at most 65,535 workgroups: longer
-// one-dimensional grids are folded over x and y. The shader around it has `Params`.
+// One invocation an element, or whatever the shader counts. A grid dimension holds at most 65,535
+// workgroups: longer one-dimensional grids are folded over x and y. The shader around it has
+// `Params`.
 const LANES = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// Where an invocation stands. An entry point must read `groups` itself: DirectX knows it nowhere else.
+// Where an invocation stands. An entry point must read `groups` itself: DirectX knows it nowhere
+// else.
 struct Place {
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,

@@ -1,5 +1,5 @@
-//! Every op of the registry: shaders that naga accepts, bindings that agree with the Rust side, gradients that
-//! match central differences, a GPU that matches the CPU.
+//! Every op of the registry: shaders that naga accepts, bindings that agree with the Rust side,
+//! gradients that match central differences, a GPU that matches the CPU.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
@@ -22,8 +22,8 @@ fn parse(kernel: &Kernel, tier: Tier, defines: Defines) -> naga::Module {
         .unwrap_or_else(|error| panic!("{} {tier:?} {defines:?}: {}", kernel.shader, error.emit_to_string(&source)))
 }
 
-/// No capability beyond those of its tier: WebGPU's core, which has `unpack2x16float`, for the portable kernels, which must
-/// run in a browser.
+/// No capability beyond those of its tier: WebGPU's core, which has `unpack2x16float`, for the
+/// portable kernels, which must run in a browser.
 fn validate(module: &naga::Module, tier: Tier) -> naga::valid::ModuleInfo {
     let flags = naga::valid::ValidationFlags::all();
     use naga::valid::Capabilities as Has;
@@ -42,7 +42,8 @@ fn validate(module: &naga::Module, tier: Tier) -> naga::valid::ModuleInfo {
         .unwrap()
 }
 
-/// Every kernel of every op under every variant of its shader, in every tier that a call may choose.
+/// Every kernel of every op under every variant of its shader, in every tier that a call may
+/// choose.
 fn variants() -> BTreeMap<(String, Tier, Defines), &'static Kernel> {
     let mut found = BTreeMap::new();
     for op in OPS {
@@ -65,7 +66,8 @@ fn shaders_translate_to_every_backend() {
         let module = parse(kernel, tier, defines);
         let info = validate(&module, tier);
         spv::write_vec(&module, &info, &spv::Options::default(), None).expect(kernel.shader);
-        // Metal has no matrices of 16 × 16, DirectX none at all: no adapter of theirs offers these tiers.
+        // Metal has no matrices of 16 × 16, DirectX none at all: no adapter of theirs offers these
+        // tiers.
         if tier == Tier::HalfMatrices16 {
             continue;
         }
@@ -192,7 +194,8 @@ fn gpu_matches_cpu() {
     }
 }
 
-/// Tiles, borders and sums of the kernels with cooperative matrices, where the matrices themselves are stood in for.
+/// Tiles, borders and sums of the kernels with cooperative matrices, where the matrices themselves
+/// are stood in for.
 #[test]
 fn matrix_kernels_match_cpu_with_a_stand_in_for_matrices() {
     let Some(mut gpu) = bft_tests::gpu() else {

@@ -30,6 +30,10 @@ pub trait Real:
     const ONE: Self;
     /// −∞
     const NEG_INFINITY: Self;
+    /// The elements where they are f32, which the fast kernels take.
+    fn f32s(x: &[Self]) -> Option<&[f32]>;
+    /// As [`Self::f32s`].
+    fn f32s_mut(x: &mut [Self]) -> Option<&mut [f32]>;
     /// From f32, exactly.
     fn from_f32(value: f32) -> Self;
     /// From f64, rounded.
@@ -61,11 +65,17 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ident, $erfc:path) => {
+    ($t:ident, $erfc:path, $f32s:expr, $f32s_mut:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const NEG_INFINITY: Self = $t::NEG_INFINITY;
+            fn f32s(x: &[Self]) -> Option<&[f32]> {
+                ($f32s)(x)
+            }
+            fn f32s_mut(x: &mut [Self]) -> Option<&mut [f32]> {
+                ($f32s_mut)(x)
+            }
             fn from_f32(value: f32) -> Self {
                 value as $t
             }
@@ -112,5 +122,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, libm::erfcf);
-real!(f64, libm::erfc);
+real!(f32, libm::erfcf, Some, Some);
+real!(f64, libm::erfc, |_| None, |_| None);

@@ -17,20 +17,23 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, DeviceError>> + 'a
 
 /// A place where recordings run.
 ///
-/// Everything is synchronous but for waiting and reading back. What has a body here is what a device without
-/// adapters, drivers and kernels to choose from answers.
+/// Everything is synchronous but for waiting and reading back. What has a body here is what a
+/// device without adapters, drivers and kernels to choose from answers.
 ///
 /// # Errors
-/// A call fails where the device has no room for what it is to hold, or failed now or earlier: an error on the GPU
-/// side (lost, out of memory, a refused command) is kept and returned by the next call that can fail.
+/// A call fails where the device has no room for what it is to hold, or failed now or earlier: an
+/// error on the GPU side (lost, out of memory, a refused command) is kept and returned by the next
+/// call that can fail.
 pub trait Backend: Debug + wgpu::WasmNotSendSync {
     /// Allocates `len` zeros (at least one, so that it can be bound). `label` names it in messages.
     fn alloc(&self, label: &str, elem: Elem, len: usize) -> Result<Buffer, DeviceError>;
 
-    /// Takes a frozen weight to the device, in its file's format: shared with the file on the CPU, regrouped on a GPU.
+    /// Takes a frozen weight to the device, in its file's format: shared with the file on the CPU,
+    /// regrouped on a GPU.
     fn upload_weight(&self, tensor: &Tensor) -> Result<Weight, DeviceError>;
 
-    /// Overwrites a view. Takes effect after every recording run before and before every one run after.
+    /// Overwrites a view. Takes effect after every recording run before and before every one run
+    /// after.
     ///
     /// # Panics
     /// Where the lengths differ: a mistake of the calling code.
@@ -75,7 +78,8 @@ pub trait Backend: Debug + wgpu::WasmNotSendSync {
         0
     }
 
-    /// Calls and seconds of each kernel (shader, entry point) on the CPU since the device was opened; empty on a GPU.
+    /// Calls and seconds of each kernel (shader, entry point) on the CPU since the device was
+    /// opened; empty on a GPU.
     fn kernel_times(&self) -> Vec<(&'static str, &'static str, u64, f64)> {
         Vec::new()
     }
@@ -95,8 +99,8 @@ pub trait Backend: Debug + wgpu::WasmNotSendSync {
         None
     }
 
-    /// What the driver has made of the shaders so far, with a checksum; `None` also where a backend keeps that to
-    /// itself.
+    /// What the driver has made of the shaders so far, with a checksum; `None` also where a backend
+    /// keeps that to itself.
     fn compiled(&self) -> Option<Vec<u8>> {
         None
     }
@@ -116,8 +120,8 @@ pub trait Backend: Debug + wgpu::WasmNotSendSync {
         GpuCounters::default()
     }
 
-    /// Starts timing each kernel anew, or ends it; `false` on the CPU and where an adapter has no timestamps. While it
-    /// is on, runs are slower as a whole.
+    /// Starts timing each kernel anew, or ends it; `false` on the CPU and where an adapter has no
+    /// timestamps. While it is on, runs are slower as a whole.
     fn time_kernels(&self, _on: bool) -> bool {
         false
     }
@@ -132,14 +136,15 @@ pub trait Backend: Debug + wgpu::WasmNotSendSync {
         &[Tier::Portable]
     }
 
-    /// How exact a GPU's kernels are to be; the CPU's are in f32. To be said before anything is measured.
+    /// How exact a GPU's kernels are to be; the CPU's are in f32. To be said before anything is
+    /// measured.
     fn set_precision(&self, _precision: Precision) {}
 
     /// Which kernels to take where several can do a call; the CPU has one way each.
     fn prefer_kernels(&self, _preference: KernelPreference) {}
 
-    /// Whether preparing a tuner or a runner (as [`crate::Tuner::prepare`] does) measures kernels that were not
-    /// measured before; at first it does not.
+    /// Whether preparing a tuner or a runner (as [`crate::Tuner::prepare`] does) measures kernels
+    /// that were not measured before; at first it does not.
     fn measure_when_preparing(&self, _measures: bool) {}
 
     /// What [`Self::measure_when_preparing`] was told.
@@ -147,23 +152,27 @@ pub trait Backend: Debug + wgpu::WasmNotSendSync {
         false
     }
 
-    /// Measured choices, in a fixed order, to be remembered with the adapter and driver they were measured on.
+    /// Measured choices, in a fixed order, to be remembered with the adapter and driver they were
+    /// measured on.
     fn measured_choices(&self) -> Vec<MeasuredChoice> {
         Vec::new()
     }
 
-    /// Takes over remembered choices. A stale one, naming a kernel that is no longer there, is never used.
+    /// Takes over remembered choices. A stale one, naming a kernel that is no longer there, is
+    /// never used.
     fn remember_choices(&self, _choices: &[MeasuredChoice]) {}
 
-    /// Times the kernels that a recording's calls can choose from, on its own operands and a scratch result, where a
-    /// class of calls was not measured before. Changes no buffer of the recording. Nothing on the CPU.
+    /// Times the kernels that a recording's calls can choose from, on its own operands and a
+    /// scratch result, where a class of calls was not measured before. Changes no buffer of the
+    /// recording. Nothing on the CPU.
     ///
     /// Kernels differ in rounding, so a run measures before its first step or not at all.
     fn measure_choices<'a>(&'a self, _recording: &'a Recording) -> Later<'a, ()> {
         self.wait()
     }
 
-    /// Runs the kernels of a tier, which this GPU need not have, by what `rewrite` makes of their shaders: for tests.
+    /// Runs the kernels of a tier, which this GPU need not have, by what `rewrite` makes of their
+    /// shaders: for tests.
     #[doc(hidden)]
     fn rewrite_shaders(&mut self, _tier: Tier, _rewrite: fn(&str) -> String) {}
 
@@ -211,9 +220,11 @@ pub struct MeasuredChoice {
     pub class: [u32; 3],
     /// The fastest kernel.
     pub kernel: String,
-    /// Nanoseconds that a call of each kernel took, by kernel; [`WRONG`] for one that failed its check.
+    /// Nanoseconds that a call of each kernel took, by kernel; [`WRONG`] for one that failed its
+    /// check.
     pub nanoseconds: BTreeMap<String, u64>,
 }
 
-/// Stands for the time of a kernel whose result was not that of the portable one: it is never taken.
+/// Stands for the time of a kernel whose result was not that of the portable one: it is never
+/// taken.
 pub const WRONG: u64 = u64::MAX;

@@ -30,7 +30,8 @@ pub(crate) enum Storage {
     Cpu(RwLock<CpuData>),
     Gpu {
         buffer: wgpu::Buffer,
-        /// Where the buffer's id goes when it is dropped, so that bind groups holding it are dropped too.
+        /// Where the buffer's id goes when it is dropped, so that bind groups holding it are
+        /// dropped too.
         graveyard: Arc<Mutex<Vec<u64>>>,
     },
 }
@@ -49,7 +50,8 @@ impl Drop for Inner {
             return;
         };
         lock(graveyard).push(self.id);
-        // A browser frees it only when it happens to collect its garbage. What uses it was submitted before.
+        // A browser frees it only when it happens to collect its garbage. What uses it was
+        // submitted before.
         if cfg!(target_arch = "wasm32") {
             buffer.destroy();
         }
@@ -60,7 +62,8 @@ impl Drop for Inner {
 #[derive(Debug, Clone)]
 pub struct Buffer(pub(crate) Arc<Inner>);
 
-/// A poisoned lock only says that another thread panicked while it held it; the data are caches and stay usable.
+/// A poisoned lock only says that another thread panicked while it held it; the data are caches and
+/// stay usable.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -205,7 +208,8 @@ impl Weight {
     }
 }
 
-/// A matrix operand of a product: a frozen weight's rows, or a dense f32 matrix such as LoRA's A and B.
+/// A matrix operand of a product: a frozen weight's rows, or a dense f32 matrix such as LoRA's A
+/// and B.
 #[derive(Debug, Clone)]
 pub enum Matrix {
     /// Rows `start .. start + rows` of a frozen weight.

@@ -55,7 +55,8 @@ number!(f64, F64, cpu_f64);
 /// Shader and entry point.
 type KernelName = (&'static str, &'static str);
 
-/// Runs kernels on the machine's processor: in f32, or in f64, which is slow and for gradient checks.
+/// Runs kernels on the machine's processor: in f32, or in f64, which is slow and for gradient
+/// checks.
 #[derive(Debug, Default)]
 pub(super) struct Cpu<T> {
     /// Calls and seconds of each kernel.
@@ -107,7 +108,8 @@ impl<T: Number> Cpu<T> {
 
 impl<T: Number> Backend for Cpu<T> {
     fn alloc(&self, label: &str, elem: Elem, len: usize) -> Result<Buffer, DeviceError> {
-        // Zeroed by the system, page by page as they are first touched: planned room that no step needs costs nothing.
+        // Zeroed by the system, page by page as they are first touched: planned room that no step
+        // needs costs nothing.
         fn zeros<T: Zeroable>(label: &str, len: usize) -> Result<Vec<T>, DeviceError> {
             bytemuck::allocation::try_zeroed_slice_box(len).map(Vec::from).map_err(|()| DeviceError::OutOfMemory {
                 what: label.to_owned(),
@@ -142,8 +144,8 @@ impl<T: Number> Backend for Cpu<T> {
         Ok(())
     }
 
-    /// Runs on a thread of the pool, whose threads then stay awake from kernel to kernel: a token of generation has
-    /// hundreds. A page has one thread.
+    /// Runs on a thread of the pool, whose threads then stay awake from kernel to kernel: a token
+    /// of generation has hundreds. A page has one thread.
     fn run(&self, recording: &Recording) -> Result<(), DeviceError> {
         #[cfg(target_arch = "wasm32")]
         return self.run_here(recording);

@@ -1,4 +1,5 @@
-//! What a kernel is: an entry point of a shader, its CPU twin, and the bindings and parameters that they share.
+//! What a kernel is: an entry point of a shader, its CPU twin, and the bindings and parameters that
+//! they share.
 
 use bft_formats::DType;
 use bytemuck::Pod;
@@ -46,8 +47,8 @@ pub trait Params: Pod {
     const FIELDS: &'static [Field];
 }
 
-/// Declares a kernel's parameter struct together with the table of its fields, which a test compares with the
-/// shader's `Params`.
+/// Declares a kernel's parameter struct together with the table of its fields, which a test
+/// compares with the shader's `Params`.
 macro_rules! params {
     ($(#[$attribute:meta])* struct $name:ident { $($(#[$doc:meta])* $field:ident: $kind:ty),* $(,)? }) => {
         $(#[$attribute])*
@@ -66,7 +67,8 @@ macro_rules! params {
 }
 pub(crate) use params;
 
-/// One entry point of a shader and its CPU twin, with the bindings they share: [`kernels!`] makes one.
+/// One entry point of a shader and its CPU twin, with the bindings they share: [`kernels!`] makes
+/// one.
 #[derive(Debug)]
 pub struct Kernel {
     /// File `shaders/{shader}.wgsl`.
@@ -92,8 +94,8 @@ impl Kernel {
     }
 }
 
-/// Declares kernels, and the list of them: `NAME = "shader"::entry(binding: Access, …) => twin;`, where the twin is
-/// generic over f32 and f64.
+/// Declares kernels, and the list of them: `NAME = "shader"::entry(binding: Access, …) => twin;`,
+/// where the twin is generic over f32 and f64.
 macro_rules! kernels {
     ($list:ident of $params:ty: $($(#[$doc:meta])* $name:ident = $shader:literal::$entry:ident($($binding:ident: $access:ident),* $(,)?) => $twin:ident;)+) => {
         $($(#[$doc])*

@@ -42,7 +42,8 @@ pub struct DeviceInfo {
     pub reason: String,
 }
 
-/// Sets how many threads the CPU device has in this process, before the first is opened; `false` if it is too late.
+/// Sets how many threads the CPU device has in this process, before the first is opened; `false` if
+/// it is too late.
 pub fn set_cpu_threads(threads: usize) -> bool {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.build_global().is_ok()
@@ -78,8 +79,9 @@ impl Device {
         Self::open_warm(request, &|_| None).await
     }
 
-    /// As [`Self::open`]. `kept` finds what [`Backend::compiled`] gave in an earlier run, by [`Backend::identity`];
-    /// where it finds nothing, or something damaged or outdated, shaders are compiled anew.
+    /// As [`Self::open`]. `kept` finds what [`Backend::compiled`] gave in an earlier run, by
+    /// [`Backend::identity`]; where it finds nothing, or something damaged or outdated, shaders are
+    /// compiled anew.
     ///
     /// # Errors
     /// Where there is no such device or its driver refuses.
@@ -118,7 +120,8 @@ impl Device {
         Self::on_cpu(Cpu::<f64>::default(), "gradient checks")
     }
 
-    /// A device that holds nothing and counts the bytes it is asked for: what a run will need, before it starts.
+    /// A device that holds nothing and counts the bytes it is asked for: what a run will need,
+    /// before it starts.
     #[must_use]
     pub fn planning() -> Self {
         Self::on_cpu(Planning::default(), "planning")

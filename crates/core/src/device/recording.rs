@@ -189,8 +189,9 @@ impl Recording {
         self.choose(Choices::only(Choice::portable(kernel, grid)), [0; 3], 0.0, &[], params, args);
     }
 
-    /// Appends a kernel call that several kernels can do; the device picks. A measured choice holds for all calls of its
-    /// `class`. `flops` are the call's multiplications and additions, or 0 where nobody counts them.
+    /// Appends a kernel call that several kernels can do; the device picks. A measured choice holds
+    /// for all calls of its `class`. `flops` are the call's multiplications and additions, or 0
+    /// where nobody counts them.
     ///
     /// # Panics
     /// Where arguments and bindings do not agree: a mistake of the calling op.
@@ -243,8 +244,8 @@ impl Recording {
     }
 }
 
-/// Grid of at least `groups` workgroups in one logical dimension, folded so that none exceeds WebGPU's 65,535.
-/// Shaders unfold it with `flat_group` of `shared/grid.wgsl`.
+/// Grid of at least `groups` workgroups in one logical dimension, folded so that none exceeds
+/// WebGPU's 65,535. Shaders unfold it with `flat_group` of `shared/grid.wgsl`.
 #[must_use]
 pub fn grid_1d(groups: usize) -> [u32; 3] {
     const MAX: usize = 65_535;

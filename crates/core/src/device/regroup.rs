@@ -1,5 +1,5 @@
-//! Frozen weights as a GPU wants them: the same bytes, with quants and scales apart so that every load is
-//! aligned. Each format says how ([`bft_formats::weights::Layout`]).
+//! Frozen weights as a GPU wants them: the same bytes, with quants and scales apart so that every
+//! load is aligned. Each format says how ([`bft_formats::weights::Layout`]).
 
 use bft_formats::DType;
 

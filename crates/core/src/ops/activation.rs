@@ -1,6 +1,7 @@
 //! The activation of BERT-like feed-forward blocks, behind the bias of the layer before it.
 //!
-//! With x, y, dy, dx `[N, F]`, bias b `[F]`, z = x + b, Φ and φ the normal distribution and density, σ the logistic function:
+//! With x, y, dy, dx `[N, F]`, bias b `[F]`, z = x + b, Φ and φ the normal distribution and
+//! density, σ the logistic function:
 //! - GELU (arXiv 1606.08415): y = z·Φ(z), dy/dz = Φ(z) + z·φ(z)
 //! - GELU by tanh: y = z·σ(2u), u = √(2/π)·(z + 0.044715·z³), dy/dz = σ + z·σ·(1 − σ)·2u'
 //! - ReLU: y = max(z, 0)

@@ -1,17 +1,19 @@
-//! Gradient norm, clipping and AdamW (arXiv 1711.05101) over all trained parameters as one flat array.
+//! Gradient norm, clipping and AdamW (arXiv 1711.05101) over all trained parameters as one flat
+//! array.
 //!
 //! Step t with gradient g, learning rate η and weight decay λ:
 //! - g ← g · min(1, max_norm / (‖g‖ + 1e-6)), where max_norm > 0
 //! - m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g²
 //! - θ ← θ − η(λθ + (m / (1−β₁ᵗ)) / (√(v / (1−β₂ᵗ)) + ε))
 //!
-//! A step whose gradient or loss is not finite changes nothing: moments, parameters and t stay, and the step's row
-//! of metrics says so. All of it happens on the device; the host reads the metrics when it wants to.
+//! A step whose gradient or loss is not finite changes nothing: moments, parameters and t stay, and
+//! the step's row of metrics says so. All of it happens on the device; the host reads the metrics
+//! when it wants to.
 //!
-//! `state [8]`: 1−β₁ᵗ, 1−β₂ᵗ, t, clip factor, 1 where this step is applied. 1−βᵗ is kept by its recurrence
-//! c ← βc + (1−β), which loses nothing where β is near 1.
-//! `metrics [8]` of a step: loss, summed NLL, trained tokens, unused, norm before clipping, 1 where skipped, block of
-//! the first bad element (−1: none), its place in the block.
+//! `state [8]`: 1−β₁ᵗ, 1−β₂ᵗ, t, clip factor, 1 where this step is applied. 1−βᵗ is kept by its
+//! recurrence c ← βc + (1−β), which loses nothing where β is near 1. `metrics [8]` of a step: loss,
+//! summed NLL, trained tokens, unused, norm before clipping, 1 where skipped, block of the first
+//! bad element (−1: none), its place in the block.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! Sums: the residual y = a + b, whose gradient flows to both unchanged, and a frozen bias added to every row,
-//! whose gradient is not needed.
+//! Sums: the residual y = a + b, whose gradient flows to both unchanged, and a frozen bias added to
+//! every row, whose gradient is not needed.
 
 use rayon::prelude::*;
 

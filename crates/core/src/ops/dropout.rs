@@ -4,7 +4,8 @@
 //! - forward: y_i = m_i·x_i
 //! - backward: dx_i += m_i·dy_i; the same key draws the same m, so no mask is kept.
 //!
-//! The generator is Philox-4x32-7 (SC 2011), counter-based and in integers: CPU and GPU drop the same elements.
+//! The generator is Philox-4x32-7 (SC 2011), counter-based and in integers: CPU and GPU drop the
+//! same elements.
 
 use rayon::prelude::*;
 
@@ -43,7 +44,8 @@ fn record(rec: &mut Recording, kernel: &'static Kernel, x: &View, y: &View, p: f
     rec.dispatch(kernel, &params, [x, y], groups(x.len().div_ceil(4)));
 }
 
-/// y = m·x with p in 0..1. `key` is the seed's low and high word, a stream (the module) and a pass (the micro-batch).
+/// y = m·x with p in 0..1. `key` is the seed's low and high word, a stream (the module) and a pass
+/// (the micro-batch).
 pub fn apply(rec: &mut Recording, x: &View, y: &View, p: f32, key: [u32; 4]) {
     record(rec, &APPLY, x, y, p, key);
 }

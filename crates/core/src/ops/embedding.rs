@@ -1,7 +1,7 @@
 //! Rows of a frozen matrix, decoded: token embeddings, and the head's rows of the right tokens.
 //!
-//! With ids `[N]` and W `[rows, cols]`: y[n] = W[ids[n]], y `[N, cols]`. W is frozen and ids have no gradient, so
-//! the backward pass ends here.
+//! With ids `[N]` and W `[rows, cols]`: y[n] = W[ids[n]], y `[N, cols]`. W is frozen and ids have
+//! no gradient, so the backward pass ends here.
 
 use bft_formats::{DType, dequantize_row};
 use rayon::prelude::*;

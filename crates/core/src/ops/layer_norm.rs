@@ -1,12 +1,12 @@
 //! Layer normalisation of a sum (arXiv 1607.06450), as BERT has it behind each branch.
 //!
-//! With x, r, y, dy, dx `[rows, dim]`, shift c, weight w and bias b `[dim]`, z = x + r + c, μ = mean(z),
-//! s = 1/√(mean((z − μ)²) + eps) and n = (z − μ)·s, a row's
+//! With x, r, y, dy, dx `[rows, dim]`, shift c, weight w and bias b `[dim]`, z = x + r + c, μ =
+//! mean(z), s = 1/√(mean((z − μ)²) + eps) and n = (z − μ)·s, a row's
 //! - forward: y = n·w + b
 //! - backward: dx = dr = s·(w·dy − mean(w·dy) − n·mean(w·dy·n)); c, w and b are frozen.
 //!
-//! r is the residual stream and c the bias of the layer that made x; or x, r and c are a token's, its position's and its
-//! type's embedding.
+//! r is the residual stream and c the bias of the layer that made x; or x, r and c are a token's,
+//! its position's and its type's embedding.
 
 use rayon::prelude::*;
 

@@ -1,12 +1,15 @@
-//! Products of a linear layer, with a frozen weight in its file's format or a dense one (LoRA's A and B).
+//! Products of a linear layer, with a frozen weight in its file's format or a dense one (LoRA's A
+//! and B).
 //!
-//! With x, dx `[M, K]`, y, dy `[M, N]` and w `[N, K]` (M tokens, N outputs, K inputs), α and β ∈ {0, 1}:
+//! With x, dx `[M, K]`, y, dy `[M, N]` and w `[N, K]` (M tokens, N outputs, K inputs), α and β ∈
+//! {0, 1}:
 //! - forward: y = α · x·wᵀ + β · y
 //! - backward: dx = α · dy·w + β · dx
 //! - gradient of a dense w: dw = α · dyᵀ·x + β · dw
 //!
-//! With β = 0 the result is written without being read. N and K are multiples of 4, K of 32 for block formats.
-//! A weight is decoded inside the product, on every device; no dense copy of it is ever made.
+//! With β = 0 the result is written without being read. N and K are multiples of 4, K of 32 for
+//! block formats. A weight is decoded inside the product, on every device; no dense copy of it is
+//! ever made.
 
 use bft_formats::DType;
 
@@ -43,8 +46,9 @@ impl Params {
     }
 }
 
-// Without a suffix: in registers alone, for software drivers. Tile: in workgroup memory, for real cards. Narrow: the same
-// where a side of the result is short. Vector: for few tokens, on every device. Matrix: where subgroups multiply matrices.
+// Without a suffix: in registers alone, for software drivers. Tile: in workgroup memory, for real
+// cards. Narrow: the same where a side of the result is short. Vector: for few tokens, on every
+// device. Matrix: where subgroups multiply matrices.
 kernels! { KERNELS of Params:
     FORWARD = "linear_nt"::product(x: Read, w: Matrix, result: ReadWrite) => forward_cpu;
     FORWARD_TILE = "linear_nt_tile"::product(x: Read, w: Matrix, result: ReadWrite) => forward_cpu;
@@ -62,7 +66,8 @@ kernels! { GRADIENT_KERNELS of Params:
     GRADIENT_NARROW = "linear_tn_narrow"::product(a: Read, b: Read, result: ReadWrite) => gradient_cpu;
 }
 
-/// Up to here a weight is read for each token anew, eight lanes a row: beyond, a tile of tokens is as fast.
+/// Up to here a weight is read for each token anew, eight lanes a row: beyond, a tile of tokens is
+/// as fast.
 const VECTOR_TOKENS: usize = 8;
 
 /// Up to here a tile of 64 columns would be half idle, and too few tiles there are for a card.
@@ -132,8 +137,9 @@ pub fn backward(rec: &mut Recording, dy: &View, w: &Matrix, dx: &View, alpha: f3
     );
 }
 
-/// c `[rows, cols]` = α · a`[T, rows]`ᵀ·b`[T, cols]`, or c += it where `accumulate`: with a = dy and b = x the
-/// gradient of a dense weight. Each element's sum runs over the T tokens in one fixed order.
+/// c `[rows, cols]` = α · a`[T, rows]`ᵀ·b`[T, cols]`, or c += it where `accumulate`: with a = dy
+/// and b = x the gradient of a dense weight. Each element's sum runs over the T tokens in one fixed
+/// order.
 ///
 /// # Panics
 /// Where the views' lengths do not fit: a mistake of the calling code.

@@ -1,7 +1,9 @@
-//! From the log-probabilities of a micro-batch to the loss, and to what each token's gradient is multiplied by.
+//! From the log-probabilities of a micro-batch to the loss, and to what each token's gradient is
+//! multiplied by.
 //!
-//! The equations are those of [`crate::loss`]: a token with coefficient c adds c·(−log p) to the loss, and c, a
-//! constant for the gradient, times (softmax − onehot) to the gradient of its logits.
+//! The equations are those of [`crate::loss`]: a token with coefficient c adds c·(−log p) to the
+//! loss, and c, a constant for the gradient, times (softmax − onehot) to the gradient of its
+//! logits.
 
 use super::Op;
 use super::case::{Case, Fill};
@@ -36,7 +38,8 @@ const KINDS: [LossKind; 4] = LossKind::ALL;
 
 /// Weighs the tokens of a micro-batch and adds its share of the step to the totals.
 ///
-/// - `log_p` `[R]`: log-probabilities of the trained tokens; `bounds` `[S + 1]`: the range of each sample in them.
+/// - `log_p` `[R]`: log-probabilities of the trained tokens; `bounds` `[S + 1]`: the range of each
+///   sample in them.
 /// - `coefficients` `[R]`, written: c of each token.
 /// - `sample_terms` `[S, 2]`, scratch: loss and summed nll of each sample.
 /// - `totals` `[4]`, added to: loss, summed nll, trained tokens; the fourth is left alone.

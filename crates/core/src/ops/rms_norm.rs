@@ -69,7 +69,8 @@ fn scale<T: Real>(x: &[T], params: &Params) -> T {
     T::ONE / (squares / T::from_f64(x.len() as f64) + T::from_f32(params.eps)).sqrt()
 }
 
-/// Σ xᵢ·wᵢ·dyᵢ in sixteen partial sums: one running sum of f32 loses two digits over a row of hidden_size.
+/// Σ xᵢ·wᵢ·dyᵢ in sixteen partial sums: one running sum of f32 loses two digits over a row of
+/// hidden_size.
 fn weighted_dot<T: Real>(x: &[T], weight: &[T], dy: &[T]) -> T {
     let mut sums = [T::ZERO; 16];
     for ((x, weight), dy) in x.chunks(16).zip(weight.chunks(16)).zip(dy.chunks(16)) {

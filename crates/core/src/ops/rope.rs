@@ -1,4 +1,5 @@
-//! Rotary position embedding (arXiv 2104.09864), in place, with the halves of a head rotated against each other.
+//! Rotary position embedding (arXiv 2104.09864), in place, with the halves of a head rotated
+//! against each other.
 //!
 //! For x `[N, heads·D]`, position p and i < D/2, with angle p·inv_freq[i]:
 //! - forward: (x_i, x_{i+D/2}) ← (x_i cos − x_{i+D/2} sin, x_{i+D/2} cos + x_i sin)
@@ -29,8 +30,8 @@ pub static OP: Op = Op { name: "rope", kernels: KERNELS, variants: &[&[]], cases
 
 /// Cosines and sines `[positions, D]`, D/2 of each in a row, from inv_freq `[D/2]`.
 ///
-/// The angle is rounded to f32 as the reference implementations do; its cosine is taken in f64, because some
-/// drivers' own are wrong for large angles.
+/// The angle is rounded to f32 as the reference implementations do; its cosine is taken in f64,
+/// because some drivers' own are wrong for large angles.
 #[must_use]
 pub fn table(inv_freq: &[f32], positions: usize) -> Vec<f32> {
     let row = |position: usize| {

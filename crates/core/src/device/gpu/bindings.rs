@@ -32,7 +32,8 @@ impl Bindings {
         Self { groups: HashMap::new(), uniforms: None, dummy }
     }
 
-    /// Drops the groups whose buffers were dropped, and writes the parameters of every call of a recording.
+    /// Drops the groups whose buffers were dropped, and writes the parameters of every call of a
+    /// recording.
     pub fn prepare(&mut self, link: &Link, recording: &Recording) {
         let dead: HashSet<u64> = std::mem::take(&mut *lock(&link.graveyard)).into_iter().collect();
         if !dead.is_empty() {

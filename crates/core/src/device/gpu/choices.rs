@@ -27,7 +27,8 @@ pub(super) struct Settings {
     measured: BTreeMap<(String, [u32; 3]), MeasuredChoice>,
 }
 
-/// Shader and variant. Where f16 is allowed there is more to choose from: that makes another family.
+/// Shader and variant. Where f16 is allowed there is more to choose from: that makes another
+/// family.
 fn family(dispatch: &Dispatch, precision: Precision) -> String {
     let allowed = if precision == Precision::F16 { ", f16 allowed" } else { "" };
     dispatch.kernel().name() + &dispatch.variant() + allowed
@@ -86,7 +87,8 @@ impl Table {
         measured.is_some_and(|known| offered.iter().all(|choice| known.nanoseconds.contains_key(&choice.name())))
     }
 
-    /// The choice of a call. One that needs more than WebGPU's core was measured to be the fastest, or is asked for.
+    /// The choice of a call. One that needs more than WebGPU's core was measured to be the fastest,
+    /// or is asked for.
     pub fn pick(&self, dispatch: &Dispatch) -> Choice {
         let choices = &dispatch.choices;
         let default = if self.software { choices.software } else { choices.card };

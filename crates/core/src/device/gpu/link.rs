@@ -26,8 +26,8 @@ pub(super) struct Link {
 
 impl Link {
     pub async fn open(adapter: &wgpu::Adapter, features: wgpu::Features) -> Result<Self, DeviceError> {
-        // SAFETY: of what is experimental only cooperative matrices are asked for, by kernels whose results are
-        // checked before they are taken.
+        // SAFETY: of what is experimental only cooperative matrices are asked for, by kernels whose
+        // results are checked before they are taken.
         let experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
         let offered = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
@@ -79,7 +79,8 @@ impl Link {
     pub fn check(&self) -> Result<(), DeviceError> {
         let failure = lock(&self.failure).clone();
         if failure.is_some() {
-            // A lost device refuses commands before it says that it is lost: polling lets it say so.
+            // A lost device refuses commands before it says that it is lost: polling lets it say
+            // so.
             let _ = self.device.poll(wgpu::PollType::Poll);
         }
         if let Some(reason) = lock(&self.lost).clone() {
@@ -174,7 +175,8 @@ impl Link {
         self.check()
     }
 
-    /// Natively, blocks until the queue is done and callbacks have run; in a browser the event loop does that.
+    /// Natively, blocks until the queue is done and callbacks have run; in a browser the event loop
+    /// does that.
     fn poll(&self) -> Result<(), DeviceError> {
         match self.device.poll(wgpu::PollType::wait_indefinitely()) {
             Ok(_) => Ok(()),

@@ -10,7 +10,8 @@ use crate::device::kernel::Access;
 use crate::device::recording::{Arg, Choice, Choices, Command, Dispatch, Recording};
 use crate::device::tier::Tier;
 
-/// Calls in one timed run, unless one call takes [`LONG`] by itself: enough that submitting does not count.
+/// Calls in one timed run, unless one call takes [`LONG`] by itself: enough that submitting does
+/// not count.
 const CALLS: usize = 8;
 
 /// Seconds of a call that is timed alone.
@@ -33,7 +34,8 @@ pub(super) async fn measure(gpu: &dyn Backend, table: &Table, recording: &Record
         let right = agreeing(gpu, dispatch, &offered).await?;
         let args = scratch_args(gpu, dispatch, false)?;
         let calls: Vec<Command> = right.iter().map(|choice| alone(dispatch, *choice, &args)).collect();
-        // The first run of each builds its pipeline, the second says how many calls a timed run is to have.
+        // The first run of each builds its pipeline, the second says how many calls a timed run is
+        // to have.
         let mut counts = Vec::new();
         for call in &calls {
             timed(gpu, call, 1).await?;
@@ -53,13 +55,14 @@ pub(super) async fn measure(gpu: &dyn Backend, table: &Table, recording: &Record
     Ok(())
 }
 
-/// Largest difference from the portable kernel's result, relative to its largest element. That of sound kernels in f16 is a
-/// fifth of what is allowed.
+/// Largest difference from the portable kernel's result, relative to its largest element. That of
+/// sound kernels in f16 is a fifth of what is allowed.
 fn tolerance(tier: Tier) -> f32 {
     if tier.is_exact() { 1e-4 } else { 1e-2 }
 }
 
-/// The kernels whose results on random numbers are those of the first. What a driver is new to it may get wrong.
+/// The kernels whose results on random numbers are those of the first. What a driver is new to it
+/// may get wrong.
 async fn agreeing(gpu: &dyn Backend, dispatch: &Dispatch, offered: &[Choice]) -> Result<Vec<Choice>, DeviceError> {
     if offered.iter().all(|choice| choice.needs == Tier::Portable) {
         return Ok(offered.to_vec());
@@ -107,7 +110,8 @@ fn alone(dispatch: &Dispatch, choice: Choice, args: &[Arg]) -> Command {
     Command::Dispatch(Dispatch { choices: Choices::only(choice), args: args.to_vec(), ..dispatch.clone() })
 }
 
-/// A call's operands with scratch for what it writes and, where `random`, random numbers for the floats that it reads.
+/// A call's operands with scratch for what it writes and, where `random`, random numbers for the
+/// floats that it reads.
 fn scratch_args(gpu: &dyn Backend, dispatch: &Dispatch, random: bool) -> Result<Vec<Arg>, DeviceError> {
     let mut args = dispatch.args.clone();
     for (arg, (_, access)) in args.iter_mut().zip(dispatch.kernel().bindings) {

@@ -26,8 +26,8 @@ use link::{Link, wgpu_buffer};
 use pipelines::Pipelines;
 use timer::Timer;
 
-/// Commands encoded into one submit. Few enough that a browser's watchdog and a shared desktop stay happy on
-/// slow adapters, many enough that submitting costs nothing.
+/// Commands encoded into one submit. Few enough that a browser's watchdog and a shared desktop stay
+/// happy on slow adapters, many enough that submitting costs nothing.
 const COMMANDS_PER_SUBMIT: usize = 128;
 
 #[derive(Debug)]
@@ -45,7 +45,8 @@ pub(super) struct Gpu {
 }
 
 impl Gpu {
-    /// Opens an adapter. `kept` finds what [`Backend::compiled`] gave in an earlier run, by [`Backend::identity`].
+    /// Opens an adapter. `kept` finds what [`Backend::compiled`] gave in an earlier run, by
+    /// [`Backend::identity`].
     pub async fn open(adapter: wgpu::Adapter, kept: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Self, DeviceError> {
         let info = adapter.get_info();
         let optional = wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY;
@@ -80,8 +81,8 @@ impl Gpu {
         Ok(())
     }
 
-    /// Encodes calls that follow each other into one pass, or the first of them where calls are timed; gives those
-    /// that are left. `offset` is that of the first call's parameters.
+    /// Encodes calls that follow each other into one pass, or the first of them where calls are
+    /// timed; gives those that are left. `offset` is that of the first call's parameters.
     fn encode_calls<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -140,7 +141,8 @@ impl Backend for Gpu {
         let quants = self.link.alloc(name, sizes.quants)?;
         let dummy = || lock(&self.bindings).dummy.clone();
         let scales = if sizes.scales == 0 { dummy() } else { self.link.alloc(name, sizes.scales)? };
-        // Read and regrouped in pieces of about 4 MiB, so that a large weight never has a second whole copy.
+        // Read and regrouped in pieces of about 4 MiB, so that a large weight never has a second
+        // whole copy.
         let piece = ((4 << 20) / dtype.row_bytes(cols).max(1)).max(1).next_multiple_of(regroup::ROW_ALIGN);
         for start in (0..rows).step_by(piece) {
             let data = tensor.read_rows(start..rows.min(start + piece))?;

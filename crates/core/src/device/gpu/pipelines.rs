@@ -39,8 +39,8 @@ impl Pipelines {
             let file = kept();
             let data = file.as_deref().and_then(sealed::unseal);
             let descriptor = wgpu::PipelineCacheDescriptor { label: Some("bft"), data, fallback: true };
-            // SAFETY: the checksum says that `data` is what `get_data` gave; wgpu and the driver look at its header
-            // for another adapter or version.
+            // SAFETY: the checksum says that `data` is what `get_data` gave; wgpu and the driver
+            // look at its header for another adapter or version.
             unsafe { device.create_pipeline_cache(&descriptor) }
         });
         let (rewrites, built) = Default::default();
@@ -56,8 +56,8 @@ impl Pipelines {
         self.built.len()
     }
 
-    /// The pipeline of a kernel, built when it is first asked for. What the driver refuses, the device's next check
-    /// says.
+    /// The pipeline of a kernel, built when it is first asked for. What the driver refuses, the
+    /// device's next check says.
     pub fn get(&mut self, choice: Choice, defines: Defines) -> Result<Arc<Pipeline>, DeviceError> {
         let key = (choice.kernel.shader, choice.kernel.entry, choice.needs, defines);
         if let Some(pipeline) = self.built.get(&key) {
@@ -81,11 +81,12 @@ impl Pipelines {
         };
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        // A counter in every loop, which naga adds to stop endless ones, would keep drivers from unrolling.
+        // A counter in every loop, which naga adds to stop endless ones, would keep drivers from
+        // unrolling.
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
-        // SAFETY: the shaders are this crate's own, and each of their loops counts up to a bound. Memory accesses
-        // stay checked.
+        // SAFETY: the shaders are this crate's own, and each of their loops counts up to a bound.
+        // Memory accesses stay checked.
         let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
             binding,

@@ -1,6 +1,7 @@
 //! Seconds of each kernel on a GPU, from timestamps that the adapter writes around every call.
 //!
-//! A call then has a pass of its own, so that a timed run as a whole is slower than one that is not.
+//! A call then has a pass of its own, so that a timed run as a whole is slower than one that is
+//! not.
 
 use std::collections::BTreeMap;
 
@@ -130,7 +131,8 @@ fn bytes(dispatch: &Dispatch) -> f64 {
         .map(|(arg, (_, access))| {
             let once = match arg {
                 Arg::View(view) => view.len() * 4,
-                // What is no product looks rows up: as many bytes as it writes, and far fewer than the matrix has.
+                // What is no product looks rows up: as many bytes as it writes, and far fewer than
+                // the matrix has.
                 Arg::Matrix(_) if dispatch.flops == 0.0 => 0,
                 Arg::Matrix(Matrix::Dense { view, .. }) => view.len() * 4,
                 Arg::Matrix(Matrix::Frozen { weight, rows, .. }) => rows * weight.dtype.row_bytes(weight.cols),
