@@ -52,14 +52,10 @@ pub trait Real:
     fn erfc(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
-    /// xʸ
-    fn powf(self, exponent: Self) -> Self;
     /// The larger; of a NaN and a number, the number.
     fn max(self, other: Self) -> Self;
     /// The smaller; of a NaN and a number, the number.
     fn min(self, other: Self) -> Self;
-    /// |x|
-    fn abs(self) -> Self;
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
 }
@@ -103,17 +99,11 @@ macro_rules! real {
             fn sqrt(self) -> Self {
                 self.sqrt()
             }
-            fn powf(self, exponent: Self) -> Self {
-                self.powf(exponent)
-            }
             fn max(self, other: Self) -> Self {
                 self.max(other)
             }
             fn min(self, other: Self) -> Self {
                 self.min(other)
-            }
-            fn abs(self) -> Self {
-                self.abs()
             }
             fn is_finite(self) -> bool {
                 self.is_finite()

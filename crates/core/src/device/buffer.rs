@@ -79,18 +79,6 @@ impl Buffer {
         Self(Arc::new(Inner { id: next_id(), label: label.to_owned(), len: len.max(1), storage }))
     }
 
-    /// Number of elements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len
-    }
-
-    /// Whether the buffer holds nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.len == 0
-    }
-
     /// The whole buffer.
     #[must_use]
     pub fn view(&self) -> View {
@@ -162,7 +150,7 @@ pub(crate) enum WeightStorage {
     Planned,
     /// The file's own bytes.
     Cpu(Bytes),
-    /// Regrouped so that loads are aligned (see `regroup`): values or quants, and scales.
+    /// Regrouped so that loads are aligned (see `bft_formats::DType::regroup`): values or quants, and scales.
     Gpu { quants: Buffer, scales: Buffer },
 }
 

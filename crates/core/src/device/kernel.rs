@@ -41,7 +41,7 @@ pub struct Field {
     pub offset: usize,
 }
 
-/// A parameter struct that knows its fields: [`params!`] makes one.
+/// A parameter struct that knows its fields: `params!` makes one.
 pub trait Params: Pod {
     /// In order.
     const FIELDS: &'static [Field];
@@ -67,7 +67,7 @@ macro_rules! params {
 }
 pub(crate) use params;
 
-/// One entry point of a shader and its CPU twin, with the bindings they share: [`kernels!`] makes
+/// One entry point of a shader and its CPU twin, with the bindings they share: `kernels!` makes
 /// one.
 #[derive(Debug)]
 pub struct Kernel {

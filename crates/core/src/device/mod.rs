@@ -8,7 +8,6 @@ mod gpu;
 mod kernel;
 mod planning;
 mod recording;
-pub mod regroup;
 mod tier;
 
 use std::ops::{Deref, DerefMut};

@@ -150,18 +150,6 @@ impl Recording {
         Self::default()
     }
 
-    /// Number of commands.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.commands.len()
-    }
-
-    /// Whether there is nothing to run.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.commands.is_empty()
-    }
-
     /// Its kernel calls, in order.
     pub(crate) fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.commands.iter().filter_map(|command| match command {

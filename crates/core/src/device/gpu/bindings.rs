@@ -7,7 +7,6 @@ use super::pipelines::Pipeline;
 use crate::device::buffer::{Buffer, Inner, Matrix, Storage, WeightStorage, lock};
 use crate::device::error::DeviceError;
 use crate::device::recording::{Arg, Dispatch, MAX_PARAMS, Recording};
-use crate::device::regroup;
 
 /// Distance of two parameter structs in the uniform arena: WebGPU's alignment of dynamic offsets.
 pub(super) const UNIFORM_STRIDE: usize = 256;
@@ -111,14 +110,14 @@ impl Bindings {
                 Arg::View(view) => each(&view.buffer.0, view.offset, view.len.max(1)),
                 Arg::Matrix(Matrix::Dense { view, .. }) => {
                     each(&view.buffer.0, view.offset, view.len.max(1));
-                    each(&self.dummy.0, 0, self.dummy.len());
+                    each(&self.dummy.0, 0, self.dummy.0.len);
                 }
                 Arg::Matrix(Matrix::Frozen { weight, start, rows }) => match &*weight.storage {
                     WeightStorage::Gpu { quants, scales } => {
-                        let at = regroup::sizes(weight.dtype, *start, weight.cols);
-                        let len = regroup::sizes(weight.dtype, *rows, weight.cols);
-                        each(&quants.0, at.quants, len.quants);
-                        each(&scales.0, at.scales, if len.scales == 0 { scales.len() } else { len.scales });
+                        let (first, first_scale) = weight.dtype.gpu_words(*start, weight.cols);
+                        let (len, scale_len) = weight.dtype.gpu_words(*rows, weight.cols);
+                        each(&quants.0, first, len);
+                        each(&scales.0, first_scale, if scale_len == 0 { scales.0.len } else { scale_len });
                     }
                     WeightStorage::Cpu(_) | WeightStorage::Planned => {
                         return Err(DeviceError::Misuse("a weight on the CPU is used by a GPU".into()));

@@ -17,7 +17,6 @@ use super::backend::{Backend, GpuCounters, KernelTime, Later, MeasuredChoice};
 use super::buffer::{Buffer, Elem, View, Weight, WeightStorage, lock};
 use super::error::DeviceError;
 use super::recording::{Command, Recording};
-use super::regroup;
 use super::tier::{KernelPreference, Precision, Tier};
 use adapters::is_software;
 use bindings::{Bindings, UNIFORM_STRIDE};
@@ -137,19 +136,21 @@ impl Backend for Gpu {
 
     fn upload_weight(&self, tensor: &Tensor) -> Result<Weight, DeviceError> {
         let (name, dtype, rows, cols) = (&tensor.name, tensor.dtype, tensor.rows(), tensor.cols());
-        let sizes = regroup::sizes(dtype, rows, cols);
-        let quants = self.link.alloc(name, sizes.quants)?;
+        let (len, scale_len) = dtype.gpu_words(rows, cols);
+        let quants = self.link.alloc(name, len)?;
         let dummy = || lock(&self.bindings).dummy.clone();
-        let scales = if sizes.scales == 0 { dummy() } else { self.link.alloc(name, sizes.scales)? };
+        let scales = if scale_len == 0 { dummy() } else { self.link.alloc(name, scale_len)? };
         // Read and regrouped in pieces of about 4 MiB, so that a large weight never has a second
         // whole copy.
-        let piece = ((4 << 20) / dtype.row_bytes(cols).max(1)).max(1).next_multiple_of(regroup::ROW_ALIGN);
+        let piece = ((4 << 20) / dtype.row_bytes(cols).max(1)).max(1).next_multiple_of(Weight::ROW_ALIGN);
         for start in (0..rows).step_by(piece) {
-            let data = tensor.read_rows(start..rows.min(start + piece))?;
-            let regrouped = regroup::regroup(dtype, cols, &data);
-            let at = regroup::sizes(dtype, start, cols);
-            self.link.write(wgpu_buffer(&quants)?, at.quants, bytemuck::cast_slice(&regrouped.quants));
-            self.link.write(wgpu_buffer(&scales)?, at.scales, bytemuck::cast_slice(&regrouped.scales));
+            let end = rows.min(start + piece);
+            let (first, first_scale) = dtype.gpu_words(start, cols);
+            let (len, scale_len) = dtype.gpu_words(end - start, cols);
+            let (mut words, mut scale_words) = (vec![0; len * 4], vec![0; scale_len * 4]);
+            dtype.regroup(&tensor.read_rows(start..end)?, &mut words, &mut scale_words);
+            self.link.write(wgpu_buffer(&quants)?, first, &words);
+            self.link.write(wgpu_buffer(&scales)?, first_scale, &scale_words);
         }
         self.link.check()?;
         Ok(Weight::new(tensor, WeightStorage::Gpu { quants, scales }))
