@@ -12,9 +12,6 @@ struct Params {
     past: u32,     // keys before the first new token
     scale: f32,
     causal: u32,   // not used here
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 const KEYS = 256u; // scored at a time, four a lane

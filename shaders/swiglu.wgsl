@@ -4,9 +4,6 @@
 
 struct Params {
     len: u32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(1) var<storage, read> gate: array<f32>;
@@ -18,24 +15,16 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> dup: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn forward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         y[i] = gate[i] * sigmoid(gate[i]) * up[i];
     }
 }
 
 @compute @workgroup_size(LANES)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn backward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         let s = sigmoid(gate[i]);
         dgate[i] = dy[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));

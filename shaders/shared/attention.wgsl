@@ -14,9 +14,6 @@ struct Params {
     past: u32,     // keys before the first query
     scale: f32,
     causal: u32,   // 1: a query sees no later keys than its own
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 const LANES = 64u;

@@ -1,4 +1,5 @@
-//! The head as training uses it, chunk after chunk, against a softmax over the whole vocabulary in f64.
+//! The head as training uses it, chunk after chunk, against a softmax over the whole vocabulary in
+//! f64.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]

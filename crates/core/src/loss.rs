@@ -1,7 +1,9 @@
-//! The four losses as plain functions of log-probabilities, in f64: what the device's kernels are compared with.
+//! The four losses as plain functions of log-probabilities, in f64: what the device's kernels are
+//! compared with.
 //!
-//! One sample is the slice of log p of its trained tokens, in order. With ℓ = −log p, B samples and N trained
-//! tokens in the whole optimizer step, and n trained tokens in the sample, the sample adds Σ c·ℓ to the loss:
+//! One sample is the slice of log p of its trained tokens, in order. With ℓ = −log p, B samples and
+//! N trained tokens in the whole optimizer step, and n trained tokens in the sample, the sample
+//! adds Σ c·ℓ to the loss:
 //!
 //! | loss | c of a token | its factors |
 //! |---|---|---|
@@ -10,9 +12,10 @@
 //! | `bft` | s · p / (B · n) | s = 1 − min(exp(m), 1)^γ, m the least mean of log p over g consecutive tokens |
 //! | `bft-v3` | s · w / (B · (n + ε)) | w = clip(p / (C + ε), 0, 1), C the mean of p over the g tokens around it, s = 1 − min C |
 //!
-//! c is a constant for the gradient, which with respect to a token's logits is therefore c · (softmax − onehot).
-//! `bft` is arXiv 2511.21075v1 and its authors' code (a sample shorter than g is one window), `bft-v3` is
-//! arXiv 2511.21075v3, whose windows are cut off at the sample's ends. A sample with n = 0 adds nothing.
+//! c is a constant for the gradient, which with respect to a token's logits is therefore c ·
+//! (softmax − onehot). `bft` is arXiv 2511.21075v1 and its authors' code (a sample shorter than g
+//! is one window), `bft-v3` is arXiv 2511.21075v3, whose windows are cut off at the sample's ends.
+//! A sample with n = 0 adds nothing.
 
 use std::fmt;
 
@@ -32,7 +35,8 @@ pub enum LossKind {
     /// Balanced Fine-Tuning: tokens by their probability, samples by their least confident window.
     #[default]
     Bft,
-    /// Balanced Fine-Tuning as its third version defines it: tokens by their probability relative to their window.
+    /// Balanced Fine-Tuning as its third version defines it: tokens by their probability relative
+    /// to their window.
     #[serde(rename = "bft-v3")]
     BftV3,
 }

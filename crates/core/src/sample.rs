@@ -104,8 +104,8 @@ impl Sampler {
             return;
         }
         let total: f64 = self.kept.iter().map(|(_, p)| p).sum();
-        // Tokens below (1 - top_p) / count hold less than 1 - top_p together, so the nucleus needs none of them:
-        // leaving them out first makes the sort short.
+        // Tokens below (1 - top_p) / count hold less than 1 - top_p together, so the nucleus needs
+        // none of them: leaving them out first makes the sort short.
         let spare = (1.0 - f64::from(self.how.top_p)) * total / self.kept.len() as f64;
         self.kept.retain(|(_, p)| *p >= spare);
         self.kept.sort_unstable_by(likelier);

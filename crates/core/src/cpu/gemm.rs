@@ -7,13 +7,15 @@ use gemm_common::Parallelism;
 use super::pack::Right;
 use super::product::product;
 use super::tile::Left;
-use super::{Real, WeightRef, f32s, f32s_mut, gradient, small};
+use super::weight::WeightRef;
+use super::{gradient, small};
+use crate::real::Real;
 
 /// C`[m, n]` = α · A`[m, k]` · B`[n, k]`ᵀ + β · C
 pub fn gemm_nt<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: usize, alpha: T, beta: T) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (m * k, n * k, m * n), "gemm_nt lengths");
-    if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
+    if let (Some(a), Some(b), Some(c)) = (T::f32s(a), T::f32s(b), T::f32s_mut(c)) {
         let b = WeightRef::dense(b, n, k);
         if m <= small::MAX_ROWS {
             return small::product(a, b, c, m, alpha.to_f32(), beta.to_f32());
@@ -28,7 +30,7 @@ pub fn gemm_nt<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: us
 pub fn gemm_nn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: usize, alpha: T, beta: T) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (m * k, k * n, m * n), "gemm_nn lengths");
-    if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
+    if let (Some(a), Some(b), Some(c)) = (T::f32s(a), T::f32s(b), T::f32s_mut(c)) {
         let (a, b) = (Left::Rows(a, k), Right::Rows(WeightRef::dense(b, k, n)));
         return product((m, n, k), a, b, c, n, alpha.to_f32(), beta.to_f32());
     }
@@ -40,7 +42,7 @@ pub fn gemm_nn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: us
 pub fn gemm_tn<T: Real>(a: &[T], b: &[T], c: &mut [T], m: usize, n: usize, k: usize, alpha: T, beta: T) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (k * m, k * n, m * n), "gemm_tn lengths");
-    if let (Some(a), Some(b), Some(c)) = (f32s(a), f32s(b), f32s_mut(c)) {
+    if let (Some(a), Some(b), Some(c)) = (T::f32s(a), T::f32s(b), T::f32s_mut(c)) {
         let (alpha, beta) = (alpha.to_f32(), beta.to_f32());
         if gradient::fits(m, n) {
             return gradient::gradient((k, m, n), a, b, c, false, alpha, beta);

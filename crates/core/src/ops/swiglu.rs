@@ -4,60 +4,38 @@
 //! - forward: y = g·σ(g)·u
 //! - backward: dg = dy·u·σ(g)·(1 + g·(1 − σ(g))), du = dy·g·σ(g)
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{CPU_CHUNK, Op, groups};
 use crate::cpu;
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    pad: [u32; 3],
+params! {
+    struct Params {
+        len: u32,
+    }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "swiglu",
-    entry: "forward",
-    bindings: &[("gate", Access::Read), ("up", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static BACKWARD: Kernel = Kernel {
-    shader: "swiglu",
-    entry: "backward",
-    bindings: &[
-        ("gate", Access::Read),
-        ("up", Access::Read),
-        ("dy", Access::Read),
-        ("dgate", Access::Write),
-        ("dup", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "swiglu"::forward(gate: Read, up: Read, y: Write) => forward_cpu;
+    BACKWARD = "swiglu"::backward(gate: Read, up: Read, dy: Read, dgate: Write, dup: Write) => backward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "swiglu", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "swiglu", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y = silu(gate) · up, element by element.
 pub fn forward(rec: &mut Recording, gate: &View, up: &View, y: &View) {
-    let params = Params { len: gate.len() as u32, pad: [0; 3] };
-    rec.dispatch(&FORWARD, &[], &params, vec![gate.into(), up.into(), y.into()], groups(gate.len()));
+    let params = Params { len: gate.len() as u32 };
+    rec.dispatch(&FORWARD, &params, [gate, up, y], groups(gate.len()));
 }
 
 /// Gradients of gate and up.
 pub fn backward(rec: &mut Recording, gate: &View, up: &View, dy: &View, dgate: &View, dup: &View) {
-    let params = Params { len: gate.len() as u32, pad: [0; 3] };
-    let args = vec![gate.into(), up.into(), dy.into(), dgate.into(), dup.into()];
-    rec.dispatch(&BACKWARD, &[], &params, args, groups(gate.len()));
+    let params = Params { len: gate.len() as u32 };
+    rec.dispatch(&BACKWARD, &params, [gate, up, dy, dgate, dup], groups(gate.len()));
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {

@@ -6,7 +6,7 @@ mod forward;
 mod reference;
 
 use super::scratch::Output;
-use super::{Real, f32s, f32s_mut};
+use crate::real::Real;
 
 /// How the columns of q, k and v divide into heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,9 @@ pub fn attention_forward<T: Real>(
 ) {
     let n = shape.tokens(q, k, v, segments);
     assert_eq!((o.len(), lse.len()), (q.len(), n * shape.heads), "attention output lengths");
-    if let (Some(q), Some(k), Some(v), Some(o), Some(lse)) = (f32s(q), f32s(k), f32s(v), f32s_mut(o), f32s_mut(lse)) {
+    if let (Some(q), Some(k), Some(v), Some(o), Some(lse)) =
+        (T::f32s(q), T::f32s(k), T::f32s(v), T::f32s_mut(o), T::f32s_mut(lse))
+    {
         let (o, lse) = (Output(o.as_mut_ptr()), Output(lse.as_mut_ptr()));
         let call = forward::Forward { q, k, v, shape, scale: scale.to_f32(), o, lse };
         return forward::forward(call, segments);
@@ -105,8 +107,8 @@ pub fn attention_backward<T: Real>(
     // Nothing trains an encoder, so that without causality the plain road is good enough.
     if shape.causal
         && let (Some(q), Some(k), Some(v), Some(o), Some(lse), Some(d_o)) =
-            (f32s(q), f32s(k), f32s(v), f32s(o), f32s(lse), f32s(d_o))
-        && let (Some(dq), Some(dk), Some(dv)) = (f32s_mut(dq), f32s_mut(dk), f32s_mut(dv))
+            (T::f32s(q), T::f32s(k), T::f32s(v), T::f32s(o), T::f32s(lse), T::f32s(d_o))
+        && let (Some(dq), Some(dk), Some(dv)) = (T::f32s_mut(dq), T::f32s_mut(dk), T::f32s_mut(dv))
     {
         let call = backward::Backward { q, k, v, o, lse, d_o, shape, scale: scale.to_f32() };
         return backward::backward(call, segments, dq, dk, dv);
@@ -122,7 +124,7 @@ pub fn attention_cached<T: Real>(q: &[T], k: &[T], v: &[T], past: usize, shape: 
     assert_eq!((q.len(), o.len()), (n_new * shape.q_cols(), q.len()), "attention lengths for {n_new} new tokens");
     let used = (past + n_new) * shape.kv_cols();
     assert!(k.len() >= used && v.len() >= used, "a cache for {} tokens", past + n_new);
-    if let (Some(q), Some(k), Some(v), Some(o)) = (f32s(q), f32s(k), f32s(v), f32s_mut(o)) {
+    if let (Some(q), Some(k), Some(v), Some(o)) = (T::f32s(q), T::f32s(k), T::f32s(v), T::f32s_mut(o)) {
         return cached::cached(q, &k[..used], &v[..used], past, shape, scale.to_f32(), o);
     }
     reference::cached(q, &k[..used], &v[..used], past, shape, scale, o);

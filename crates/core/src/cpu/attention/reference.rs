@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{AttentionShape, Real};
+use super::AttentionShape;
+use crate::real::Real;
 
 fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     a.iter().zip(b).map(|(&a, &b)| a * b).sum()

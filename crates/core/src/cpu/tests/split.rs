@@ -2,8 +2,10 @@ use bft_formats::DType;
 
 use super::{Random, wide};
 use crate::cpu::pack::Right;
-use crate::cpu::simd::{Kernel, Simd, dispatch, three_bf16};
-use crate::cpu::split::{LINES, Operand, Pack, STEP, TERMS, TILE};
+use crate::cpu::simd::panel::{LINES, STEP, TERMS, TILE};
+use crate::cpu::simd::vector::three_bf16;
+use crate::cpu::simd::{Kernel, Simd, dispatch};
+use crate::cpu::split::{Operand, Pack};
 use crate::cpu::tile::Left;
 use crate::cpu::{WeightRef, gemm_nt};
 
