@@ -1,4 +1,5 @@
-// The activation of BERT-like feed-forward blocks, behind the bias of the layer before it. One invocation an element.
+// The activation of BERT-like feed-forward blocks, behind the bias of the layer before it. One
+// invocation an element.
 //!include shared/elements.wgsl
 //!include shared/sigmoid.wgsl
 
@@ -6,7 +7,6 @@ struct Params {
     len: u32,
     cols: u32,
     kind: u32, // 0: GELU by the error function, 1: GELU by tanh, 2: ReLU
-    pad0: u32,
 }
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -44,24 +44,16 @@ fn value_and_slope(x: f32) -> vec2<f32> {
 }
 
 @compute @workgroup_size(LANES)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn forward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         y[i] = value_and_slope(x[i] + bias[i % params.cols]).x;
     }
 }
 
 @compute @workgroup_size(LANES)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn backward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         dx[i] = dy[i] * value_and_slope(x[i] + bias[i % params.cols]).y;
     }

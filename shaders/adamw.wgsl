@@ -1,4 +1,5 @@
-// Gradient norm, clipping and AdamW (arXiv 1711.05101) over all trained parameters as one flat array.
+// Gradient norm, clipping and AdamW (arXiv 1711.05101) over all trained parameters as one flat
+// array.
 //!include shared/grid.wgsl
 
 struct Params {
@@ -12,8 +13,6 @@ struct Params {
     eps: f32,
     weight_decay: f32,
     max_norm: f32, // 0: no clipping
-    pad0: f32,
-    pad1: f32,
 }
 
 const BLOCK = 4096u;
@@ -46,12 +45,9 @@ fn not_finite(x: f32) -> bool {
 }
 
 @compute @workgroup_size(LANES)
-fn norm(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let block = flat_group(group, groups);
+fn norm(at: Place) {
+    let lane = at.lane;
+    let block = flat_group(at.group, at.groups);
     let first = block * BLOCK;
     let last = min(first + BLOCK, params.len);
     var sum = vec2<f32>(0.0, f32(BLOCK));
@@ -109,12 +105,8 @@ fn control() {
 }
 
 @compute @workgroup_size(LANES)
-fn update(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_group(group, groups) * LANES + lane;
+fn update(at: Place) {
+    let i = flat_group(at.group, at.groups) * LANES + at.lane;
     if i >= params.len {
         return;
     }

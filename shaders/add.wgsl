@@ -4,8 +4,6 @@
 struct Params {
     len: u32,
     cols: u32,
-    pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(1) var<storage, read> a: array<f32>;
@@ -16,24 +14,16 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn residual(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn residual(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         y[i] = a[i] + b[i];
     }
 }
 
 @compute @workgroup_size(LANES)
-fn add_bias(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn add_bias(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         x[i] += bias[i % params.cols];
     }

@@ -1,4 +1,5 @@
-// Dropout whose mask is a function of a key and an element's index: nothing is kept for the gradient.
+// Dropout whose mask is a function of a key and an element's index: nothing is kept for the
+// gradient.
 //!include shared/elements.wgsl
 //!include shared/philox.wgsl
 
@@ -6,7 +7,7 @@ struct Params {
     len: u32,
     threshold: u32, // an element whose random word lies below it is dropped
     scale: f32,     // 1 / (1 - p)
-    unused: u32,
+    accumulate: u32, // 1: is added to y, 0: overwrites it
     key: vec4<u32>, // seed, low and high word; stream; pass
 }
 
@@ -19,42 +20,24 @@ fn factors(four: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), vec4<f32>(params.scale), words >= vec4<u32>(params.threshold));
 }
 
-fn write(i: u32, factor: f32) {
-    if i < params.len {
-        y[i] = select(0.0, x[i] * factor, factor != 0.0);
+fn put(i: u32, factor: f32) {
+    if i >= params.len {
+        return;
     }
-}
-
-fn add(i: u32, factor: f32) {
-    if i < params.len {
-        y[i] += select(0.0, x[i] * factor, factor != 0.0);
+    let value = select(0.0, x[i] * factor, factor != 0.0);
+    if params.accumulate == 1u {
+        y[i] += value;
+    } else {
+        y[i] = value;
     }
 }
 
 @compute @workgroup_size(LANES)
-fn apply(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let four = element(group, groups, lane);
+fn apply(at: Place) {
+    let four = element(at.group, at.groups, at.lane);
     let factor = factors(four);
-    write(4u * four, factor.x);
-    write(4u * four + 1u, factor.y);
-    write(4u * four + 2u, factor.z);
-    write(4u * four + 3u, factor.w);
-}
-
-@compute @workgroup_size(LANES)
-fn accumulate(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let four = element(group, groups, lane);
-    let factor = factors(four);
-    add(4u * four, factor.x);
-    add(4u * four + 1u, factor.y);
-    add(4u * four + 2u, factor.z);
-    add(4u * four + 3u, factor.w);
+    put(4u * four, factor.x);
+    put(4u * four + 1u, factor.y);
+    put(4u * four + 2u, factor.z);
+    put(4u * four + 3u, factor.w);
 }

@@ -13,13 +13,9 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
+fn forward(at: Place) {
     let row_chunks = params.cols / CHUNK;
-    let index = element(group, groups, lane);
+    let index = element(at.group, at.groups, at.lane);
     let token = index / row_chunks;
     if token >= params.tokens {
         return;

@@ -4,8 +4,6 @@
 struct Params {
     picked: u32,
     cols: u32,
-    pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(1) var<storage, read> rows: array<u32>;
@@ -16,12 +14,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn forward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     let row = i / params.cols;
     if row < params.picked {
         y[i] = x[rows[row] * params.cols + i % params.cols];
@@ -30,12 +24,8 @@ fn forward(
 
 // No two picked rows are the same one, so that no two invocations write the same element.
 @compute @workgroup_size(LANES)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn backward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     let row = i / params.cols;
     if row < params.picked {
         dx[rows[row] * params.cols + i % params.cols] = dy[i];

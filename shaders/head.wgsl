@@ -1,4 +1,5 @@
-// Softmax over a vocabulary that is visited in chunks of columns, and the gradient of the hidden state.
+// Softmax over a vocabulary that is visited in chunks of columns, and the gradient of the hidden
+// state.
 //!include shared/grid.wgsl
 //!include shared/reduce.wgsl
 //!include shared/precise.wgsl
@@ -10,7 +11,8 @@ struct Params {
     vocab: u32, // online_softmax: columns from this id on only pad the chunk
 }
 
-// Stands for no logit seen so far: exp of any distance to it is 0, and no distance to it is infinite.
+// Stands for no logit seen so far: exp of any distance to it is 0, and no distance to it is
+// infinite.
 const NONE = -1e30;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -31,12 +33,8 @@ const NONE = -1e30;
 @group(0) @binding(5) var<storage, read_write> dh: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn begin(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups) * LANES + lane;
+fn begin(at: Place) {
+    let row = flat_group(at.group, at.groups) * LANES + at.lane;
     if row < params.rows {
         state[row] = vec4<f32>(NONE, 0.0, NONE, 0.0);
     }
@@ -44,12 +42,9 @@ fn begin(
 
 // One workgroup a row.
 @compute @workgroup_size(LANES)
-fn online_softmax(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn online_softmax(at: Place) {
+    let lane = at.lane;
+    let row = flat_group(at.group, at.groups);
     if row >= params.rows {
         return;
     }
@@ -89,24 +84,16 @@ fn online_softmax(
 }
 
 @compute @workgroup_size(LANES)
-fn rescale(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_group(group, groups) * LANES + lane;
+fn rescale(at: Place) {
+    let i = flat_group(at.group, at.groups) * LANES + at.lane;
     if i < params.rows * params.cols {
         acc[i] *= state_read[i / params.cols].w;
     }
 }
 
 @compute @workgroup_size(LANES)
-fn log_prob(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups) * LANES + lane;
+fn log_prob(at: Place) {
+    let row = flat_group(at.group, at.groups) * LANES + at.lane;
     if row >= params.rows {
         return;
     }
@@ -121,12 +108,8 @@ fn log_prob(
 }
 
 @compute @workgroup_size(LANES)
-fn gradient(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_group(group, groups) * LANES + lane;
+fn gradient(at: Place) {
+    let i = flat_group(at.group, at.groups) * LANES + at.lane;
     if i >= params.rows * params.cols {
         return;
     }

@@ -3,6 +3,12 @@
 //!include shared/norm.wgsl
 //!include shared/sum_lanes.wgsl
 
+struct Params {
+    rows: u32,
+    dim: u32,
+    eps: f32,
+}
+
 @group(0) @binding(2) var<storage, read> r: array<f32>;
 @group(0) @binding(3) var<storage, read> shift: array<f32>;
 @group(0) @binding(4) var<storage, read> weight: array<f32>;
@@ -39,12 +45,9 @@ fn moments(base: u32, lane: u32) -> vec2<f32> {
 }
 
 @compute @workgroup_size(LANES)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn forward(at: Place) {
+    let lane = at.lane;
+    let row = flat_group(at.group, at.groups);
     let base = min(row, params.rows - 1u) * params.dim;
     let of_row = moments(base, lane);
     if row >= params.rows {
@@ -56,12 +59,9 @@ fn forward(
 }
 
 @compute @workgroup_size(LANES)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn backward(at: Place) {
+    let lane = at.lane;
+    let row = flat_group(at.group, at.groups);
     let base = min(row, params.rows - 1u) * params.dim;
     let of_row = moments(base, lane);
     var sums = vec2<f32>(0.0);

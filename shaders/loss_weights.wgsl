@@ -1,4 +1,5 @@
-// From the log-probabilities of each sample's trained tokens to what each token's gradient is multiplied by.
+// From the log-probabilities of each sample's trained tokens to what each token's gradient is
+// multiplied by.
 //!include shared/grid.wgsl
 //!include shared/reduce.wgsl
 //!include shared/precise.wgsl
@@ -11,7 +12,6 @@ struct Params {
     step_tokens: f32,  // N
     samples: u32,      // S of this micro-batch
     rows: u32,         // R of this micro-batch
-    unused: u32,
 }
 
 const SFT = 0u;
@@ -57,12 +57,9 @@ fn around(t: u32, first: u32, n: u32) -> vec2<f32> {
 
 // One workgroup a sample.
 @compute @workgroup_size(LANES)
-fn weigh(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let sample = flat_group(group, groups);
+fn weigh(at: Place) {
+    let lane = at.lane;
+    let sample = flat_group(at.group, at.groups);
     if sample >= params.samples {
         return;
     }

@@ -1,11 +1,11 @@
-// A vector for each sample of a packed batch, from its tokens' hidden states. One invocation a column of a sample.
+// A vector for each sample of a packed batch, from its tokens' hidden states. One invocation a
+// column of a sample.
 //!include shared/elements.wgsl
 
 struct Params {
     samples: u32,
     cols: u32,
     kind: u32, // 0: mean over the tokens, 1: the first token's, 2: the last token's
-    pad0: u32,
 }
 
 @group(0) @binding(1) var<storage, read> segments: array<u32>;
@@ -29,12 +29,8 @@ fn counted(sample: u32) -> vec2<u32> {
 }
 
 @compute @workgroup_size(LANES)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn forward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i >= params.samples * params.cols {
         return;
     }
@@ -47,12 +43,8 @@ fn forward(
 }
 
 @compute @workgroup_size(LANES)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn backward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i >= params.samples * params.cols {
         return;
     }

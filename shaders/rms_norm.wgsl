@@ -3,6 +3,13 @@
 //!include shared/norm.wgsl
 //!include shared/sum_{SUM}.wgsl
 
+struct Params {
+    rows: u32,
+    dim: u32,
+    eps: f32,
+    accumulate: u32, // backward: 1 adds to dx, 0 overwrites it
+}
+
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
@@ -10,12 +17,9 @@
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn forward(at: Place) {
+    let lane = at.lane;
+    let row = flat_group(at.group, at.groups);
     let base = row * params.dim;
     var squares = 0.0;
     if row < params.rows {
@@ -34,12 +38,9 @@ fn forward(
 }
 
 @compute @workgroup_size(LANES)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn backward(at: Place) {
+    let lane = at.lane;
+    let row = flat_group(at.group, at.groups);
     let base = row * params.dim;
     var sums = vec2<f32>(0.0);
     if row < params.rows {

@@ -1,4 +1,5 @@
-// Rotary position embedding, in place: halves of a head are rotated against each other. One invocation a pair.
+// Rotary position embedding, in place: halves of a head are rotated against each other. One
+// invocation a pair.
 //!include shared/elements.wgsl
 
 struct Params {
@@ -13,12 +14,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> x: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn rotate(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = element(group, groups, lane);
+fn rotate(at: Place) {
+    let index = element(at.group, at.groups, at.lane);
     let head = index / params.half;
     let token = head / params.heads;
     if token >= params.tokens {

@@ -6,7 +6,6 @@ struct Params {
     len: u32,
     cols: u32, // multiply_rows: columns of x
     cap: f32,
-    pad0: u32,
 }
 
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
@@ -20,24 +19,16 @@ fn capped(value: f32) -> f32 {
 }
 
 @compute @workgroup_size(LANES)
-fn cap(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn cap(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         x[i] = capped(x[i]);
     }
 }
 
 @compute @workgroup_size(LANES)
-fn cap_and_slope(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn cap_and_slope(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         let y = capped(x[i]);
         x[i] = y;
@@ -46,24 +37,16 @@ fn cap_and_slope(
 }
 
 @compute @workgroup_size(LANES)
-fn multiply(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn multiply(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         x[i] *= slope_read[i];
     }
 }
 
 @compute @workgroup_size(LANES)
-fn multiply_rows(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn multiply_rows(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         let t = state[i / params.cols].z / params.cap;
         x[i] *= 1.0 - t * t;

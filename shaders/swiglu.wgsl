@@ -5,8 +5,6 @@
 struct Params {
     len: u32,
     kind: u32, // 0: SiLU, 1: GELU by tanh
-    pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(1) var<storage, read> gate: array<f32>;
@@ -28,24 +26,16 @@ fn steepness(x: f32) -> vec2<f32> {
 }
 
 @compute @workgroup_size(LANES)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn forward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         y[i] = gate[i] * steepness(gate[i]).x * up[i];
     }
 }
 
 @compute @workgroup_size(LANES)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = element(group, groups, lane);
+fn backward(at: Place) {
+    let i = element(at.group, at.groups, at.lane);
     if i < params.len {
         let s = steepness(gate[i]);
         dgate[i] = dy[i] * up[i] * s.x * s.y;

@@ -1,11 +1,4 @@
-// What the norms of rows have. One workgroup a row.
-
-struct Params {
-    rows: u32,
-    dim: u32,
-    eps: f32,
-    accumulate: u32, // backward of rms_norm: 1 adds to dx, 0 overwrites it
-}
+// What the norms of rows have beside their `Params`. One workgroup a row.
 
 const LANES = 64u;
 

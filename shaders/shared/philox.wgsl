@@ -1,4 +1,5 @@
-// Philox-4x32-7 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+// Philox-4x32-7 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC
+// 2011).
 
 fn high_word(a: u32, b: u32) -> u32 {
     let low = (a & 0xffffu) * (b & 0xffffu);

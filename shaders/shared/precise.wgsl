@@ -1,5 +1,5 @@
-// Logarithm and exponential near the points where the built-in ones lose all digits, and with errors that do not
-// depend on the driver. No expression here breaks under reassociation.
+// Logarithm and exponential near the points where the built-in ones lose all digits, and with
+// errors that do not depend on the driver. No expression here breaks under reassociation.
 
 // 2·atanh(z) = ln((1 + z) / (1 - z)) for |z| <= 1/3.
 fn twice_atanh(z: f32) -> f32 {

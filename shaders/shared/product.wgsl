@@ -7,9 +7,6 @@ struct Params {
     cols: u32,   // K, likewise; of 32 for block formats
     alpha: f32,
     beta: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

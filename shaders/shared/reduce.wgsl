@@ -1,5 +1,5 @@
-// Sums and maxima over a workgroup of LANES invocations, in lane order: the same order on every run.
-// All invocations must call them together.
+// Sums and maxima over a workgroup of LANES invocations, in lane order: the same order on every
+// run. All invocations must call them together.
 const LANES = 64u;
 
 var<workgroup> partial: array<f32, LANES>;

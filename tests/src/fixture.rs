@@ -1,4 +1,5 @@
-//! The fixtures under `tests/fixtures`: what PyTorch and PEFT say. Their README describes every field.
+//! The fixtures under `tests/fixtures`: what PyTorch and PEFT say. Their README describes every
+//! field.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -99,8 +100,8 @@ impl Fixture {
         self.tensors.get(name).unwrap_or_else(|| panic!("{} has no tensor {name}", self.name))
     }
 
-    /// An adapter's factors by the names that `{prefix}{PEFT's name}` has among the expected tensors:
-    /// (name, found, expected).
+    /// An adapter's factors by the names that `{prefix}{PEFT's name}` has among the expected
+    /// tensors: (name, found, expected).
     #[must_use]
     pub fn compare_factors<'a>(&'a self, prefix: &str, found: &'a Adapter) -> Vec<(String, &'a [f32], &'a [f32])> {
         let factors = found.pairs.iter().flat_map(|pair| {

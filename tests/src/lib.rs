@@ -9,7 +9,6 @@ pub mod fixture;
 pub mod half;
 pub mod matrices;
 pub mod ops;
-pub mod random;
 pub mod templates;
 
 use std::io::Write;
@@ -19,7 +18,8 @@ use bft_core::device::{Device, DeviceRequest, Tier};
 
 /// The GPU adapter that tests run on, a software one included.
 ///
-/// No adapter is a failure, not a skip, unless `BFT_TEST_NO_GPU=1` says that this machine has none: then `None`.
+/// No adapter is a failure, not a skip, unless `BFT_TEST_NO_GPU=1` says that this machine has none:
+/// then `None`.
 ///
 /// # Panics
 /// Where there is no adapter.
@@ -35,8 +35,8 @@ pub fn gpu() -> Option<Device> {
     }
 }
 
-/// Says which tiers of kernels a test is about to run and which it cannot, past the test runner, which hides what passing
-/// tests print. `BFT_TEST_TIERS` (names between commas) demands tiers.
+/// Says which tiers of kernels a test is about to run and which it cannot, past the test runner,
+/// which hides what passing tests print. `BFT_TEST_TIERS` (names between commas) demands tiers.
 ///
 /// # Panics
 /// Where a demanded tier is not there.
@@ -62,7 +62,8 @@ pub fn tell_tiers(gpu: &Device) {
     }
 }
 
-/// The real SmolLM2-135M-Instruct GGUF file: `$BFT_SMOLLM2_GGUF`, or where `cargo xtask test` puts it.
+/// The real SmolLM2-135M-Instruct GGUF file: `$BFT_SMOLLM2_GGUF`, or where `cargo xtask test` puts
+/// it.
 ///
 /// # Panics
 /// Where it is not there: a test of the real model that tests nothing would lie.

@@ -1,16 +1,16 @@
-//! Stands in for a driver with cooperative matrices: rewrites a shader's matrices to plain arithmetic, of which each lane of a
-//! subgroup does its share.
+//! Stands in for a driver with cooperative matrices: rewrites a shader's matrices to plain
+//! arithmetic, of which each lane of a subgroup does its share.
 //!
-//! So the kernels' tiles, borders and sums are run on every machine, in each size. What a driver makes of real matrices is
-//! tested by `gpu_matches_cpu` where an adapter has them.
+//! So the kernels' tiles, borders and sums are run on every machine, in each size. What a driver
+//! makes of real matrices is tested by `gpu_matches_cpu` where an adapter has them.
 
 use bft_core::device::{Device, Tier};
 
 /// The tiers with matrices.
 pub const TIERS: [Tier; 3] = [Tier::Matrices, Tier::HalfMatrices8, Tier::HalfMatrices16];
 
-/// Lets a device run the kernels of [`TIERS`] by the stand-in. In f32 throughout: what they compute is to be that of the
-/// portable kernels.
+/// Lets a device run the kernels of [`TIERS`] by the stand-in. In f32 throughout: what they compute
+/// is to be that of the portable kernels.
 pub fn emulate(device: &mut Device) {
     for tier in TIERS {
         device.rewrite_shaders(tier, rewrite);

@@ -1,15 +1,13 @@
-//! Runs the cases of the op registry: GPU against CPU, and CPU gradients against central differences in f64.
+//! Runs the cases of the op registry: GPU against CPU, and CPU gradients against central
+//! differences in f64.
 
 use std::collections::BTreeMap;
 
 use bft_core::device::{Device, Elem, KernelPreference, Recording, Tier};
 use bft_core::ops::Op;
 use bft_core::ops::case::{Bound, Case, Fill, Record, Spec, Tensors};
-use bft_formats::{DType, Tensor};
-use half::{bf16, f16};
+use bft_formats::{DType, Random, Tensor};
 use pollster::block_on;
-
-use crate::random::Random;
 
 /// Contents of a case's tensors, the same for every device.
 #[derive(Debug, Clone)]
@@ -109,13 +107,14 @@ pub fn recorded(op: &str, case: &Case) -> Recording {
     recording
 }
 
-/// Runs every case of an op on `gpu`, with the kernels for software drivers, those for real cards, and those of each tier that
-/// the device has, and compares with the CPU. Gives the number of comparisons.
+/// Runs every case of an op on `gpu`, with the kernels for software drivers, those for real cards,
+/// and those of each tier that the device has, and compares with the CPU. Gives the number of
+/// comparisons.
 ///
 /// # Errors
 /// The first difference above a case's tolerance, in words.
 pub async fn gpu_difference(op: &Op, gpu: &Device) -> Result<usize, String> {
-    let portable = [KernelPreference::First, KernelPreference::Last];
+    let portable = [KernelPreference::Software, KernelPreference::Card];
     let tiers = gpu.tiers().iter().filter(|tier| **tier != Tier::Portable);
     let tiers = tiers.map(|tier| KernelPreference::Tier(*tier));
     difference_of_kernels(op, gpu, &portable.into_iter().chain(tiers).collect::<Vec<_>>()).await
@@ -135,7 +134,7 @@ pub async fn difference_of_kernels(op: &Op, gpu: &Device, kernels: &[KernelPrefe
         for preference in kernels {
             let mut tolerance = f64::from(case.tolerance);
             if let KernelPreference::Tier(tier) = preference {
-                if !recording.choices().any(|(choice, _)| choice.needs == *tier) {
+                if !recording.choices().any(|(choices, _)| choices.preferred(*preference).is_some()) {
                     continue;
                 }
                 tolerance = tolerance_of(*tier, tolerance);
@@ -156,12 +155,14 @@ pub async fn difference_of_kernels(op: &Op, gpu: &Device, kernels: &[KernelPrefe
     Ok(compared)
 }
 
-/// Largest error of a tier's kernels, relative to the largest element, for a case that is given `exact`.
+/// Largest error of a tier's kernels, relative to the largest element, for a case that is given
+/// `exact`.
 ///
-/// In f16 a rounding errs by 2⁻¹¹ of the number at most, by 0.4 · 2⁻¹¹ in root mean square, now up, now down. Two factors
-/// make that 0.6 · 2⁻¹¹ of a result's root mean square. Where a run of eight products is summed in f16, its product i and sum i
-/// add 0.4 · 2⁻¹¹ of √1 and of √i products: all together 1.1 · 2⁻¹¹. The largest of some thousand errors is four times their
-/// root mean square, the largest result twice its own: 6e-4 and 1.1e-3, and nearly twice that is allowed.
+/// In f16 a rounding errs by 2⁻¹¹ of the number at most, by 0.4 · 2⁻¹¹ in root mean square, now up,
+/// now down. Two factors make that 0.6 · 2⁻¹¹ of a result's root mean square. Where a run of eight
+/// products is summed in f16, its product i and sum i add 0.4 · 2⁻¹¹ of √1 and of √i products: all
+/// together 1.1 · 2⁻¹¹. The largest of some thousand errors is four times their root mean square,
+/// the largest result twice its own: 6e-4 and 1.1e-3, and nearly twice that is allowed.
 fn tolerance_of(tier: Tier, exact: f64) -> f64 {
     match tier {
         Tier::Portable | Tier::Subgroups | Tier::Matrices => exact,
@@ -170,7 +171,8 @@ fn tolerance_of(tier: Tier, exact: f64) -> f64 {
     }
 }
 
-/// Where two results differ by more than the tolerance, relative to the largest element: what and where.
+/// Where two results differ by more than the tolerance, relative to the largest element: what and
+/// where.
 #[must_use]
 pub fn difference(
     found: &[(&'static str, Vec<f64>)],
@@ -193,7 +195,8 @@ pub fn difference(
     None
 }
 
-/// Compares the gradients of a case on the f64 CPU device with central differences of Σ upstream · output.
+/// Compares the gradients of a case on the f64 CPU device with central differences of Σ upstream ·
+/// output.
 ///
 /// At most `probes` elements of each input are moved. Returns the worst mismatch above `tolerance`.
 #[must_use]

@@ -1,4 +1,5 @@
-//! Public chat templates, rendered and compared with what transformers makes of them (`tests/fixtures/templates.py`).
+//! Public chat templates, rendered and compared with what transformers makes of them
+//! (`tests/fixtures/templates.py`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -229,7 +230,8 @@ fn model() -> Result<Model, String> {
 
 /// A tokenizer of one token for each byte, its id, and special tokens from 256 on.
 fn bytes_tokenizer(specials: &[String]) -> Result<Tokenizer, String> {
-    // The letters that stand for bytes in byte-level vocabularies: printable ones for themselves, others from 256 on.
+    // The letters that stand for bytes in byte-level vocabularies: printable ones for themselves,
+    // others from 256 on.
     let plain = |byte: u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let mut next = 256;
     let mut vocab = Map::new();

@@ -1,6 +1,8 @@
-//! What one training step asks of a GPU, counted: time differs from machine to machine, these numbers do not.
+//! What one training step asks of a GPU, counted: time differs from machine to machine, these
+//! numbers do not.
 //!
-//! A change that makes one of them larger has to say why. One that makes it smaller writes the smaller number here.
+//! A change that makes one of them larger has to say why. One that makes it smaller writes the
+//! smaller number here.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]

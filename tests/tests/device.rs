@@ -1,4 +1,5 @@
-//! What happens when a device refuses, is lost, or runs out of room: an error that says so, never a panic.
+//! What happens when a device refuses, is lost, or runs out of room: an error that says so, never a
+//! panic.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]

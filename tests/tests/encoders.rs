@@ -67,7 +67,7 @@ fn compare(model: &EmbeddingModel, expected: &Expected, tolerance: f32) {
     let few = EmbedOptions { batch_tokens: options.max_length, batch_rows: 2, ..options };
     let cpus = [Device::cpu(), Device::cpu_f64()];
     for device in cpus.into_iter().chain(bft_tests::gpu()) {
-        for preference in [KernelPreference::First, KernelPreference::Last] {
+        for preference in [KernelPreference::Software, KernelPreference::Card] {
             device.prefer_kernels(preference);
             let what = format!("{} on {}, {preference:?}", model.name(), device.info().name);
             let (found, report) = embed(&device, model, &expected.texts, &whole);

@@ -1,11 +1,12 @@
-//! The head as training uses it, chunk after chunk, against a softmax over the whole vocabulary in f64.
+//! The head as training uses it, chunk after chunk, against a softmax over the whole vocabulary in
+//! f64.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
 
 use bft_core::device::{Device, Elem, Recording, View};
 use bft_core::ops::head;
-use bft_tests::random::Random;
+use bft_formats::Random;
 use pollster::block_on;
 
 /// A head's inputs, the same for every device and chunking.

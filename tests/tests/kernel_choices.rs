@@ -1,14 +1,14 @@
-//! Which kernel a GPU takes where several can do a call: measured, remembered, and never at the cost of a buffer.
+//! Which kernel a GPU takes where several can do a call: measured, remembered, and never at the
+//! cost of a buffer.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
 
 use bft_core::device::{Device, KernelPreference, Matrix, MeasuredChoice, Precision, Recording, Tier, View, WRONG};
 use bft_core::ops::linear;
-use bft_formats::DType;
+use bft_formats::{DType, Random};
 use bft_tests::matrices;
 use bft_tests::ops::random_weight;
-use bft_tests::random::Random;
 use pollster::block_on;
 
 const TOKENS: usize = 65;
@@ -75,9 +75,9 @@ fn measuring_leaves_every_buffer_alone_and_is_remembered() {
 #[test]
 fn a_remembered_choice_is_taken_and_a_stale_one_is_not() {
     let Some(gpu) = bft_tests::gpu() else { return };
-    let first = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::First));
-    let last = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::Last));
-    assert_ne!(first, last, "two kernels that round alike tell nothing apart");
+    let software = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::Software));
+    let card = result(&gpu, |gpu| gpu.prefer_kernels(KernelPreference::Card));
+    assert_ne!(software, card, "two kernels that round alike tell nothing apart");
     let remember = |kernel: &'static str| {
         move |gpu: &Device| {
             gpu.prefer_kernels(KernelPreference::Measured);
@@ -89,13 +89,14 @@ fn a_remembered_choice_is_taken_and_a_stale_one_is_not() {
             }]);
         }
     };
-    assert_eq!(result(&gpu, remember("linear_nt")), first);
-    assert_eq!(result(&gpu, remember("linear_nt_tile")), last);
-    let default = if gpu.is_software() { &first } else { &last };
+    assert_eq!(result(&gpu, remember("linear_nt")), software);
+    assert_eq!(result(&gpu, remember("linear_nt_tile")), card);
+    let default = if gpu.is_software() { &software } else { &card };
     assert_eq!(&result(&gpu, remember("linear_nt_of_last_year")), default);
 }
 
-/// A driver that computes one kernel wrongly: it is found out on random numbers and never taken, however fast.
+/// A driver that computes one kernel wrongly: it is found out on random numbers and never taken,
+/// however fast.
 #[test]
 fn a_kernel_with_a_wrong_result_is_not_taken() {
     let Some(mut gpu) = bft_tests::gpu() else {
@@ -132,7 +133,8 @@ fn with_half() -> Option<Device> {
     Some(gpu)
 }
 
-/// Less accurate kernels are neither measured nor taken unless f16 is asked for, though a cache names them.
+/// Less accurate kernels are neither measured nor taken unless f16 is asked for, though a cache
+/// names them.
 #[test]
 fn f16_is_taken_only_where_it_is_allowed() {
     let Some(gpu) = with_half() else { return };

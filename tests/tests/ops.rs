@@ -1,13 +1,14 @@
-//! Every op of the registry: shaders that naga accepts, bindings that agree with the Rust side, gradients that
-//! match central differences, a GPU that matches the CPU.
+//! Every op of the registry: shaders that naga accepts, bindings that agree with the Rust side,
+//! gradients that match central differences, a GPU that matches the CPU.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bft_core::device::{Access, Defines, Device, Kernel, KernelPreference, Tier};
+use bft_core::device::{Access, Defines, Device, Field, Kernel, KernelPreference, Tier};
 use bft_core::ops::{OPS, linear};
+use bft_formats::DType;
 use bft_tests::ops::{data, difference, difference_of_kernels, gpu_difference, gradient_mismatch, recorded, results};
 use naga::back::{hlsl, msl, spv};
 use pollster::block_on;
@@ -21,8 +22,8 @@ fn parse(kernel: &Kernel, tier: Tier, defines: Defines) -> naga::Module {
         .unwrap_or_else(|error| panic!("{} {tier:?} {defines:?}: {}", kernel.shader, error.emit_to_string(&source)))
 }
 
-/// No capability beyond those of its tier: WebGPU's core, which has `unpack2x16float`, for the portable kernels, which must
-/// run in a browser.
+/// No capability beyond those of its tier: WebGPU's core, which has `unpack2x16float`, for the
+/// portable kernels, which must run in a browser.
 fn validate(module: &naga::Module, tier: Tier) -> naga::valid::ModuleInfo {
     let flags = naga::valid::ValidationFlags::all();
     use naga::valid::Capabilities as Has;
@@ -41,15 +42,18 @@ fn validate(module: &naga::Module, tier: Tier) -> naga::valid::ModuleInfo {
         .unwrap()
 }
 
-/// Every kernel of every op under every variant of its shader, in every tier that a call may choose.
+/// Every kernel of every op under every variant of its shader, in every tier that a call may
+/// choose.
 fn variants() -> BTreeMap<(String, Tier, Defines), &'static Kernel> {
     let mut found = BTreeMap::new();
     for op in OPS {
         for case in (op.cases)() {
             let recording = recorded(op.name, &case);
-            for (choice, defines) in recording.choices() {
-                let name = format!("{}::{}", choice.kernel.shader, choice.kernel.entry);
-                found.insert((name, choice.needs, defines), choice.kernel);
+            for (choices, defines) in recording.choices() {
+                for choice in choices.all() {
+                    let name = format!("{}::{}", choice.kernel.shader, choice.kernel.entry);
+                    found.insert((name, choice.needs, defines), choice.kernel);
+                }
             }
         }
     }
@@ -62,7 +66,8 @@ fn shaders_translate_to_every_backend() {
         let module = parse(kernel, tier, defines);
         let info = validate(&module, tier);
         spv::write_vec(&module, &info, &spv::Options::default(), None).expect(kernel.shader);
-        // Metal has no matrices of 16 × 16, DirectX none at all: no adapter of theirs offers these tiers.
+        // Metal has no matrices of 16 × 16, DirectX none at all: no adapter of theirs offers these
+        // tiers.
         if tier == Tier::HalfMatrices16 {
             continue;
         }
@@ -77,23 +82,42 @@ fn shaders_translate_to_every_backend() {
     }
 }
 
-/// (binding, name, writable) of the storage globals that an entry point uses, and the size of its uniform.
-fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String, bool)>, usize) {
+/// (name, type as Rust writes it, offset) of a field.
+type Shape = (String, String, usize);
+
+/// Fields and size of a uniform struct.
+fn fields(module: &naga::Module, of: naga::Handle<naga::Type>) -> (Vec<Shape>, usize) {
+    let naga::TypeInner::Struct { members, span } = &module.types[of].inner else {
+        panic!("parameters are no struct");
+    };
+    let scalar = |scalar: naga::Scalar| match scalar {
+        naga::Scalar::U32 => "u32",
+        naga::Scalar::F32 => "f32",
+        other => panic!("{other:?} among the parameters"),
+    };
+    let shape = |member: &naga::StructMember| {
+        let kind = match module.types[member.ty].inner {
+            naga::TypeInner::Scalar(one) => scalar(one).to_owned(),
+            naga::TypeInner::Vector { size, scalar: one } => format!("[{}; {}]", scalar(one), size as u8),
+            ref other => panic!("{other:?} among the parameters"),
+        };
+        (member.name.clone().unwrap(), kind, member.offset as usize)
+    };
+    (members.iter().map(shape).collect(), *span as usize)
+}
+
+/// What an entry point uses: (binding, name, writable) of its storage globals, and its parameters.
+fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String, bool)>, (Vec<Shape>, usize)) {
     let info = validate(module, tier);
     let index = module.entry_points.iter().position(|point| point.name == entry);
     let uses = info.get_entry_point(index.unwrap_or_else(|| panic!("no entry point {entry}")));
-    let (mut storage, mut uniform) = (Vec::new(), 0);
-    for (handle, global) in module.global_variables.iter() {
+    let (mut storage, mut uniform) = (Vec::new(), Default::default());
+    for (_, global) in module.global_variables.iter().filter(|(handle, _)| !uses[*handle].is_empty()) {
         let Some(binding) = &global.binding else {
             continue;
         };
-        if uses[handle].is_empty() {
-            continue;
-        }
         match global.space {
-            naga::AddressSpace::Uniform => {
-                uniform = module.types[global.ty].inner.size(module.to_ctx()) as usize;
-            }
+            naga::AddressSpace::Uniform => uniform = fields(module, global.ty),
             naga::AddressSpace::Storage { access } => {
                 let writable = access.contains(naga::StorageAccess::STORE);
                 storage.push((binding.binding, global.name.clone().unwrap(), writable));
@@ -105,12 +129,17 @@ fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String,
     (storage, uniform)
 }
 
+fn parameters(kernel: &Kernel) -> (Vec<Shape>, usize) {
+    let shape = |field: &Field| (field.name.to_owned(), field.kind.to_owned(), field.offset);
+    (kernel.params.iter().map(shape).collect(), kernel.params_size)
+}
+
 #[test]
 fn bindings_and_parameters_equal_the_rust_side() {
     for ((name, tier, defines), kernel) in variants() {
         let what = format!("{name} {tier:?} {defines:?}");
         let (storage, uniform) = reflect(&parse(kernel, tier, defines), tier, kernel.entry);
-        assert_eq!(uniform, kernel.params_size, "{what}: bytes of Params");
+        assert_eq!(uniform, parameters(kernel), "{what}: fields and bytes of Params");
         let mut expected = Vec::new();
         for (name, access) in kernel.bindings {
             let next = expected.len() as u32 + 1;
@@ -129,6 +158,18 @@ fn bindings_and_parameters_equal_the_rust_side() {
         expected.retain(|binding| storage.contains(binding) || !binding.1.ends_with("_scales"));
         assert_eq!(storage, expected, "{what}: bindings");
     }
+}
+
+/// The comparison of parameters sees two fields of one type change places.
+#[test]
+fn exchanged_fields_of_parameters_are_noticed() {
+    let kernel = OPS.iter().find(|op| op.name == "rope").unwrap().kernels[0];
+    let source = Tier::Portable.source(kernel.shader, &[], LANES).unwrap();
+    let exchanged = source.replace("    tokens: u32,\n    heads: u32,", "    heads: u32,\n    tokens: u32,");
+    assert_ne!(source, exchanged);
+    let uniform = |text: &str| reflect(&naga::front::wgsl::parse_str(text).unwrap(), Tier::Portable, kernel.entry).1;
+    assert_eq!(uniform(&source), parameters(kernel));
+    assert_ne!(uniform(&exchanged), parameters(kernel));
 }
 
 #[test]
@@ -153,7 +194,8 @@ fn gpu_matches_cpu() {
     }
 }
 
-/// Tiles, borders and sums of the kernels with cooperative matrices, where the matrices themselves are stood in for.
+/// Tiles, borders and sums of the kernels with cooperative matrices, where the matrices themselves
+/// are stood in for.
 #[test]
 fn matrix_kernels_match_cpu_with_a_stand_in_for_matrices() {
     let Some(mut gpu) = bft_tests::gpu() else {
@@ -173,13 +215,21 @@ fn every_kernel_is_run_by_a_case() {
         let mut run = BTreeSet::new();
         for case in (op.cases)() {
             let recording = recorded(op.name, &case);
-            let choices = recording.choices();
-            run.extend(choices.map(|(choice, variant)| (choice.kernel.shader, choice.kernel.entry, variant)));
+            for (choices, variant) in recording.choices() {
+                run.extend(choices.all().map(|choice| (choice.kernel.shader, choice.kernel.entry, variant)));
+            }
         }
         for kernel in op.kernels {
             for variant in op.variants {
                 let found = run.contains(&(kernel.shader, kernel.entry, variant));
                 let (op, shader, entry) = (op.name, kernel.shader, kernel.entry);
+                // A result of at most 32 columns is narrower than a block of these formats.
+                let of_format = |dtype: &DType| variant.contains(&("WEIGHT", dtype.spec().layout.shader));
+                let block_len = DType::ALL.iter().find(|dtype| of_format(dtype)).map_or(1, |dtype| dtype.block_len());
+                if shader == "linear_nn_narrow" && block_len > 32 {
+                    assert!(!found, "{variant:?} is that narrow after all");
+                    continue;
+                }
                 assert!(found, "no case of {op} runs {shader}::{entry} {variant:?}");
             }
         }

@@ -1,7 +1,7 @@
 /** What the sections share: the engine, what is open, and what the engine is at. */
 import { Client, EngineError } from "./client.ts";
-import type { AdapterInfo, DataReport, DeviceInfo, ModelInfo, StorageReport, WorkerEvent } from "./protocol.ts";
-import { $$ } from "./dom.ts";
+import type { AdapterInfo, DataReport, DeviceChoice, DeviceInfo, ModelInfo, StorageReport, WorkerEvent } from "./protocol.ts";
+import { $, $$ } from "./dom.ts";
 import { clear, show, tell } from "./notice.ts";
 
 /** Work that takes long enough to be shown and stopped. */
@@ -20,6 +20,8 @@ type Listener = (event: WorkerEvent) => void;
 export class App {
   readonly client: Client;
   device: DeviceInfo | null = null;
+  /** Which device was asked for. */
+  choice: DeviceChoice = "auto";
   model: ModelInfo | null = null;
   train: DataReport | null = null;
   heldOut: DataReport | null = null;
@@ -84,13 +86,20 @@ export class App {
       return await body();
     } catch (error) {
       const failure = error instanceof EngineError ? error : new EngineError({ kind: "other", message: String(error) });
-      tell(this, place, failure, again);
+      tell(place, failure, { onGpu: this.device?.kind === "gpu", change: (choice) => this.changeDevice(choice) }, again);
       return null;
     } finally {
       if (task) this.task = null;
       done();
       this.changed();
     }
+  }
+
+  /** Opens a device; whether it is open. */
+  async changeDevice(choice: DeviceChoice): Promise<boolean> {
+    this.choice = choice;
+    const open = async () => (this.device = await this.client.call("open_device", { device: choice }));
+    return (await this.work($("#global-notice"), "device", open, () => void this.changeDevice(choice))) !== null;
   }
 
   async refreshStorage(): Promise<void> {

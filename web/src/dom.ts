@@ -1,4 +1,5 @@
 /** The few helpers that stand in for a framework. */
+import type { Field } from "./contract.ts";
 
 type Child = Node | string | number | null | undefined | false;
 type Properties = Record<string, string | number | boolean | EventListener | null | undefined>;
@@ -34,6 +35,14 @@ export function $<E extends Element = HTMLElement>(selector: string, within: Par
 export const $$ = <E extends Element = HTMLElement>(selector: string, within: ParentNode = document): E[] => [
   ...within.querySelectorAll<E>(selector),
 ];
+
+/** Tells a field of numbers what it takes. */
+export function limit(field: HTMLInputElement, { least, most, whole, optional }: Field): void {
+  field.min = String(least ?? "");
+  field.max = String(most ?? "");
+  field.step = whole ? "1" : "any";
+  field.required = !optional;
+}
 
 export const input = (selector: string) => $<HTMLInputElement>(selector);
 

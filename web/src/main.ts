@@ -6,7 +6,7 @@ import { App } from "./app.ts";
 import { $$ } from "./dom.ts";
 import { refuseStrayDrops } from "./files.ts";
 import { themeButton } from "./theme.ts";
-import { changeDevice, deviceSection } from "./sections/device.ts";
+import { deviceSection } from "./sections/device.ts";
 import { modelSection } from "./sections/model.ts";
 import { storageSection } from "./sections/storage.ts";
 import { dataSection } from "./sections/data.ts";
@@ -52,7 +52,7 @@ void start();
 if (import.meta.env.PROD) void navigator.serviceWorker?.register("./offline.js").catch(() => {});
 
 async function start(): Promise<void> {
-  if (!(await changeDevice(app, "auto"))) return;
+  if (!(await app.changeDevice("auto"))) return;
   await app.work(document.querySelector("#global-notice") ?? document.body, null, async () => {
     setDefaults(await app.client.call("default_settings", {}));
     await app.refreshStorage();

@@ -1,10 +1,7 @@
 /** Failures as sentences with something to do about them. */
-import type { App } from "./app.ts";
-import type { EngineError } from "./client.ts";
-import type { Failure } from "./protocol.ts";
+import type { DeviceChoice, Failure } from "./protocol.ts";
 import { $, h } from "./dom.ts";
 import { sentence } from "./format.ts";
-import { changeDevice } from "./sections/device.ts";
 
 interface Action {
   label: string;
@@ -34,19 +31,25 @@ export function clear(place: Element): void {
   place.replaceChildren();
 }
 
+/** What a person can do about a failure of the device: take another, which may not open. */
+export interface Devices {
+  onGpu: boolean;
+  change(choice: DeviceChoice): Promise<boolean>;
+}
+
 /** Shows a failure at `place`. */
-export function tell(app: App, place: Element, failure: EngineError, again?: () => void): void {
+export function tell(place: Element, failure: Failure, devices: Devices, again?: () => void): void {
   const dismiss = () => clear(place);
   if (failure.kind === "cancelled") {
     show(place, "calm", "Cancelled", failure.message, null, again ? [{ label: "Start again", act: again }] : []);
     return;
   }
   const retry: Action[] = again ? [{ label: "Try again", act: again }] : [];
-  const cpu: Action = { label: "Go on with the CPU", act: () => void changeDevice(app, "cpu").then((open) => open && again?.()) };
+  const cpu: Action = { label: "Go on with the CPU", act: () => void devices.change("cpu").then((open) => open && again?.()) };
   const actions: Record<Exclude<Failure["kind"], "cancelled">, Action[]> = {
     input: [],
-    lost: [{ label: "Open the GPU again", act: () => void changeDevice(app, "gpu").then((open) => open && again?.()) }, cpu],
-    memory: app.device?.kind === "gpu" ? [cpu, ...retry] : retry,
+    lost: [{ label: "Open the GPU again", act: () => void devices.change("gpu").then((open) => open && again?.()) }, cpu],
+    memory: devices.onGpu ? [cpu, ...retry] : retry,
     storage: [{ label: "Free storage", act: showStorage }, ...retry],
     network: retry,
     busy: retry,

@@ -1,88 +1,26 @@
 //! Instruction data about human genes: facts of org.Hs.eg and Gene Ontology in several phrasings.
 //!
-//! Genes are split by a hash of their symbol, so that a gene is trained, for validation or held out with all its facts,
-//! and adding a fact moves no other. Test phrasings never occur in training.
+//! Genes are split by a hash of their symbol, so that a gene is trained, for validation or held out
+//! with all its facts, and adding a fact moves no other. Test phrasings never occur in training.
 
 mod card;
 mod facts;
+mod options;
 mod phrasings;
 
 use std::path::Path;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::data::genome::Genome;
 use crate::data::ontology::Ontology;
 use crate::error::{BioError, Result};
 
-pub use facts::{Fact, Kind, collect};
+pub use facts::{Fact, collect};
+pub use options::{Kind, Options, Side, Written, side};
 pub use phrasings::Phrasing;
 
-/// What is made.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Part of every hash that picks a phrasing, an order or a split.
-    pub seed: u64,
-    /// Kinds of facts.
-    pub kinds: Vec<Kind>,
-    /// Facts of one kind about one gene, at most.
-    pub per_gene: usize,
-    /// Training phrasings of one fact.
-    pub phrasings: usize,
-    /// Evidence codes that an annotation must have one of.
-    pub evidence: Vec<String>,
-    /// These genes alone; all protein-coding genes where it is empty.
-    pub genes: Vec<usize>,
-    /// Facts kept for training, for validation and held out, at most, drawn by hash; 0 keeps all.
-    pub most: [usize; 3],
-}
-
-/// Which side of the split a subject is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
-    /// Trained on.
-    Train,
-    /// Looked at while training.
-    Validation,
-    /// Never seen.
-    Test,
-}
-
-impl Side {
-    /// As facts.tsv writes it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Validation => "validation",
-            Self::Test => "test",
-        }
-    }
-}
-
-/// A number that depends on the seed and on these words alone.
-fn hash(seed: u64, words: &[&str]) -> u64 {
-    let digest = Sha256::digest(format!("{seed}|{}", words.join("|")));
-    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-/// The side of a gene or term: 8 in 10 are trained, 1 is for validation, 1 held out.
-pub fn side(seed: u64, subject: &str) -> Side {
-    match hash(seed, &["split", subject]) % 10 {
-        0 => Side::Test,
-        1 => Side::Validation,
-        _ => Side::Train,
-    }
-}
-
-/// What was written.
-#[derive(Debug, Clone, Default)]
-pub struct Written {
-    /// File and rows, in order.
-    pub files: Vec<(&'static str, usize)>,
-    /// Facts by kind and side: training, validation, held out.
-    pub facts: Vec<(Kind, [usize; 3])>,
-}
+use options::hash;
 
 /// One row of chat data.
 fn row(question: &str, answer: &str) -> String {
@@ -94,7 +32,8 @@ fn row(question: &str, answer: &str) -> String {
         + "\n"
 }
 
-/// Writes train.jsonl, validation.jsonl, test_phrasing.jsonl, test_genes.jsonl, facts.tsv and README.md.
+/// Writes train.jsonl, validation.jsonl, test_phrasing.jsonl, test_genes.jsonl, facts.tsv and
+/// README.md.
 pub fn write(folder: &Path, genome: &Genome, ontology: &Ontology, options: &Options) -> Result<Written> {
     let facts = drawn(collect(genome, ontology, options)?, options);
     if facts.is_empty() {

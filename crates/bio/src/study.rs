@@ -1,168 +1,29 @@
-//! The losses side by side: the same facts, settings and seeds, then the same questions and tasks for each.
+//! The losses side by side: the same facts, settings and seeds, then the same questions and tasks
+//! for each.
 //!
-//! Every run keeps its results in its own folder, so that a study that was stopped goes on with the runs that are left.
+//! Every run keeps its results in its own folder, so that a study that was stopped goes on with the
+//! runs that are left.
 
 mod measure;
 mod page;
+mod setup;
 mod summary;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use bft_core::LossKind;
-use bft_core::device::Device;
-use bft_formats::{Adapter, Model};
+use bft_formats::Adapter;
 use bft_train::{Event, TrainConfig, Trainer};
 use serde_json::json;
 
-use crate::data::genome::Genome;
-use crate::data::gmt::GeneSets;
-use crate::data::ontology::Ontology;
-use crate::data::response::Response;
 use crate::error::{BioError, Result};
 use crate::genes::partial::key;
 use crate::instruct::{self, Kind, Options as Facts};
 
 pub use measure::{MEASURES, Measured};
+pub use setup::{FULL, Preset, SMALL, Setting, Study, TINY};
 pub use summary::Summary;
-
-/// The size of a study.
-#[derive(Debug, Clone)]
-pub struct Preset {
-    /// Its name.
-    pub name: &'static str,
-    /// Facts that are trained.
-    pub facts: usize,
-    /// Training phrasings of a fact.
-    pub phrasings: usize,
-    /// Seeds of every setting.
-    pub seeds: u64,
-    /// Group sizes of bft and bft-v3.
-    pub groups: &'static [usize],
-    /// Passes over the training rows.
-    pub epochs: u64,
-    /// Rows of a step.
-    pub batch: usize,
-    /// Learning rate of every run.
-    pub lr: f64,
-    /// Rows of each test file that NLL is measured on.
-    pub rows: usize,
-    /// Questions that are answered for exact match and token F1.
-    pub answers: usize,
-    /// Genes of each embedding task.
-    pub genes: usize,
-}
-
-/// Ends in minutes: shows that everything runs, and measures nothing worth quoting.
-pub const TINY: Preset = Preset {
-    name: "tiny",
-    facts: 12,
-    phrasings: 1,
-    seeds: 2,
-    groups: &[16],
-    epochs: 1,
-    batch: 4,
-    lr: 2e-3,
-    rows: 12,
-    answers: 3,
-    genes: 100,
-};
-/// Under 40 minutes on 2 quiet cores with SmolLM2-135M: few facts, each seen six times, so that they can be learnt.
-pub const SMALL: Preset = Preset {
-    name: "small",
-    facts: 20,
-    phrasings: 2,
-    seeds: 3,
-    groups: &[16, 32, 64, 256],
-    epochs: 3,
-    batch: 4,
-    lr: 2e-3,
-    rows: 20,
-    answers: 20,
-    genes: 300,
-};
-/// For a GPU, or a night.
-pub const FULL: Preset = Preset {
-    name: "full",
-    facts: 10_000,
-    phrasings: 2,
-    seeds: 3,
-    groups: &[16, 32, 64, 256],
-    epochs: 2,
-    batch: 16,
-    lr: 1e-3,
-    rows: 1000,
-    answers: 500,
-    genes: 500,
-};
-
-/// One run's setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// The loss; `None` for the untuned model.
-    pub loss: Option<LossKind>,
-    /// Group size, where the loss has one.
-    pub group: Option<usize>,
-    /// Seed of LoRA's start and of the order of rows.
-    pub seed: u64,
-}
-
-impl Setting {
-    /// Loss and group, without the seed.
-    pub fn name(&self) -> String {
-        match (self.loss, self.group) {
-            (None, _) => "untuned".to_owned(),
-            (Some(loss), None) => loss.to_string(),
-            (Some(loss), Some(group)) => format!("{loss} g={group}"),
-        }
-    }
-
-    fn folder(&self) -> String {
-        format!("{}-s{}", self.name().replace(" g=", "-g"), self.seed)
-    }
-}
-
-impl Preset {
-    /// Every run, seed by seed, so that a study that is stopped early has all settings.
-    pub fn settings(&self) -> Vec<Setting> {
-        let mut settings = vec![Setting { loss: None, group: None, seed: 0 }];
-        for seed in 0..self.seeds {
-            for loss in [LossKind::Sft, LossKind::Dft] {
-                settings.push(Setting { loss: Some(loss), group: None, seed });
-            }
-            for loss in [LossKind::Bft, LossKind::BftV3] {
-                settings.extend(self.groups.iter().map(|group| Setting {
-                    loss: Some(loss),
-                    group: Some(*group),
-                    seed,
-                }));
-            }
-        }
-        settings
-    }
-}
-
-/// What a study works on.
-pub struct Study<'s> {
-    /// The model's file or folder.
-    pub model_path: PathBuf,
-    /// The model.
-    pub model: &'s Model,
-    /// The device.
-    pub device: &'s Device,
-    /// Genes.
-    pub genome: &'s Genome,
-    /// Terms.
-    pub ontology: &'s Ontology,
-    /// Knock-out fitness, for an embedding task.
-    pub response: &'s Response,
-    /// Protein complexes, for the other.
-    pub complexes: &'s GeneSets,
-    /// Folder of data, runs and report.
-    pub folder: PathBuf,
-    /// Its size.
-    pub preset: Preset,
-}
 
 /// What a study has to say while it works.
 #[derive(Debug)]
@@ -177,11 +38,13 @@ pub enum Progress<'p> {
     Done(&'p Measured),
 }
 
-/// Plain English that has nothing to do with genes: what tuning makes a model forget. Written for bft.
+/// Plain English that has nothing to do with genes: what tuning makes a model forget. Written for
+/// bft.
 const GENERAL: &str = include_str!("study/general.txt");
 
 impl Study<'_> {
-    /// Runs what is left, and gives every run's numbers in order. `stop` ends after the step at hand.
+    /// Runs what is left, and gives every run's numbers in order. `stop` ends after the step at
+    /// hand.
     pub fn run(&self, stop: &AtomicBool, mut hear: impl FnMut(Progress<'_>)) -> Result<Vec<(Setting, Measured)>> {
         let data = self.folder.join("data");
         let facts = Facts {
@@ -237,7 +100,7 @@ impl Study<'_> {
             data: data.join("train.jsonl"),
             output: output.to_path_buf(),
             loss,
-            group_size: setting.group.unwrap_or(256),
+            group_size: setting.group.unwrap_or(TrainConfig::default().group_size),
             lr: self.preset.lr,
             epochs: Some(self.preset.epochs),
             batch_size: self.preset.batch,
@@ -246,7 +109,8 @@ impl Study<'_> {
             resume,
             ..TrainConfig::default()
         };
-        // A run that was stopped goes on from its checkpoint; one that was stopped before its first begins anew.
+        // A run that was stopped goes on from its checkpoint; one that was stopped before its first
+        // begins anew.
         let resumed = if output.exists() { Trainer::open(config(true), self.model).ok() } else { None };
         let trainer = match resumed {
             Some(trainer) => trainer,

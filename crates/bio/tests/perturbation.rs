@@ -12,7 +12,7 @@ use bft_bio::genes::vectors::{GeneVectors, random};
 use bft_bio::report::{Cell, Report};
 use bft_bio::stats::features::Features;
 use bft_bio::tasks::celltype::Cells;
-use bft_bio::tasks::perturbation::{Options, run};
+use bft_bio::tasks::{Options, Task};
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -70,21 +70,22 @@ fn the_planted_effect_is_recovered_and_shuffled_labels_give_none() {
     let symbols: Vec<String> = genes.iter().map(|gene| genome.genes[*gene].symbol.clone()).collect();
     let sets = [random(&genes, &genome, 1), families(&genes, &symbols)];
     let options = Options { redraws: 50, ..Options::default() };
-    let report = run(&response, &sets, options).expect("a table");
+    let report = response.run(&genome, &sets, options).expect("a table");
     // The family is all there is to know; what stays is the noise of eight cells.
     assert!(value(&report, "families", "ridge", "unseen single") < 0.2);
     assert!(value(&report, "families", "linear", "unseen single") < 0.2);
     assert!(value(&report, "random vectors", "ridge", "unseen single") > 0.9);
     assert_eq!(value(&report, "none", "train mean", "unseen single"), 1.0);
-    // Effects add up, so that the sum of two seen changes is right but for noise. NumPy on the same file, the mean taken over
-    // all conditions, gives 0.180 / 0.450 = 0.40: a cell's variance of 0.39 in 8 cells of three conditions, and the control's.
+    // Effects add up, so that the sum of two seen changes is right but for noise. NumPy on the same
+    // file, the mean taken over all conditions, gives 0.180 / 0.450 = 0.40: a cell's variance of
+    // 0.39 in 8 cells of three conditions, and the control's.
     let additive = value(&report, "none", "additive", "pair, 2 seen");
     assert!((0.3..0.45).contains(&additive), "{additive}");
     assert!(value(&report, "none", "additive", "pair, 0 seen") > additive);
     for split in ["pair, 0 seen", "pair, 1 seen"] {
         assert!(value(&report, "families", "ridge", split) < 0.3, "{split}");
     }
-    let shuffled = run(&response, &sets, Options { shuffle_labels: true, ..options }).expect("a table");
+    let shuffled = response.run(&genome, &sets, Options { shuffle_labels: true, ..options }).expect("a table");
     assert!(value(&shuffled, "families", "ridge", "unseen single") > 0.8);
 }
 

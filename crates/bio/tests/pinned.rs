@@ -1,7 +1,8 @@
 //! The baselines on the pinned data land where others' code put them: splits and metrics are right.
 //!
-//! Expected: AUROC of pairs in CORUM 0.50 for popularity and random vectors, 0.678 for TF-IDF of the name, about 0.71 for MiniLM of
-//! it; fitness, MSE over the train mean's: 1.13, 0.996 (popularity) and 0.80, from Python on the same files with other seeds.
+//! Expected: AUROC of pairs in CORUM 0.50 for popularity and random vectors, 0.678 for TF-IDF of
+//! the name, about 0.71 for MiniLM of it; fitness, MSE over the train mean's: 1.13, 0.996
+//! (popularity) and 0.80, from Python on the same files with other seeds.
 
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ use bft_bio::genes::resolver::Resolver;
 use bft_bio::genes::vectors::GeneVectors;
 use bft_bio::report::Report;
 use bft_bio::stats::features::Features;
-use bft_bio::tasks::{interaction, perturbation};
+use bft_bio::tasks::{Options, Task};
 use bft_core::device::Device;
 use bft_fetch::sources::Dataset;
 
@@ -78,9 +79,8 @@ fn complexes_land_where_they_should_and_shuffled_labels_at_chance() {
     let pairs = Pairs::of_complexes(&sets, 2, 15);
     let sets = data.sets(&pairs.genes());
     let run = |shuffle_labels| {
-        let options = interaction::Options { redraws: 0, shuffle_labels, ..interaction::Options::default() };
-        let symbol = |gene: GeneId| data.genome.genes[gene].symbol.clone();
-        interaction::run(&pairs, &sets, symbol, options).expect("a table")
+        let options = Options { redraws: 0, shuffle_labels, ..Options::default() };
+        pairs.run(&data.genome, &sets, options).expect("a table")
     };
     let (report, shuffled) = (run(false), run(true));
     near(&report, &["popularity (PubMed)"], "AUROC", 0.46..0.54);
@@ -104,8 +104,8 @@ fn fitness_lands_where_it_should_and_shuffled_changes_tell_nothing() {
     let response = Response::read_fitness(&files, &resolver).expect("fitness");
     let sets = data.sets(&response.genes());
     let run = |shuffle_labels| {
-        let options = perturbation::Options { redraws: 0, shuffle_labels, ..perturbation::Options::default() };
-        perturbation::run(&response, &sets, options).expect("a table")
+        let options = Options { redraws: 0, shuffle_labels, ..Options::default() };
+        response.run(&data.genome, &sets, options).expect("a table")
     };
     let (report, shuffled) = (run(false), run(true));
     let column = "MSE / train mean";

@@ -167,7 +167,8 @@ fn words_for_missing_values_are_missing_unless_the_user_says_otherwise() {
     let keeping = Resolver::new(&genome).keeping_na(true);
     let (genes, mapping) = mapped(&keeping);
     assert_eq!(genes, "TP53 XK SCN11A EGFR");
-    // `nan` is SCN11A again; what no database knows stays unmapped, and an empty word is missing all the same.
+    // `nan` is SCN11A again; what no database knows stays unmapped, and an empty word is missing
+    // all the same.
     assert_eq!((mapping.duplicates.len(), mapping.missing.len(), mapping.unmapped.len()), (1, 1, 3));
     assert_eq!(mapping.words(), 9);
 

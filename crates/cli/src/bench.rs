@@ -1,192 +1,82 @@
 //! `bft bench`: how fast this machine trains, embeds and generates.
 
+mod flags;
 mod flops;
 mod kernels;
 mod processor;
 mod products;
+mod rounds;
 mod text;
 mod timed;
 mod work;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bft_core::device::Device;
-use bft_formats::{Model, ModelConfig};
-use clap::{Args, ValueEnum};
+use bft_formats::{EmbeddingModel, Model};
 use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
 use crate::estimate::program_bytes;
-use crate::flags::{DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, share};
 use crate::memory;
 use crate::open;
-use crate::train::CheckpointFlag;
-use crate::ui::{self, Progress, bytes, thousands};
+use crate::ui::{self, Progress, bytes};
+use rounds::{each_line, median};
 use work::{Done, Work};
 
-/// Measure tokens per second, GFLOP/s and peak memory
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "\
-Examples:
-  bft bench --model SmolLM2-135M-Instruct.Q4_1.gguf --task train --batch-size 4 --length 256
-  bft bench --model m.gguf --task train --length 256 --trained-share 0.25  # the rest masked
-  bft bench --model m.gguf --task train --lengths 256,64,32,16             # ragged samples
-  bft bench --model m.gguf --task embed --batch-size 16 --length 128 --json
-  bft bench --task kernels --device gpu
-  bft bench --model m.gguf --task products --device gpu  # a step's, as often as it calls them
-
-With --serve, one step is run and one JSON line printed for every line read from standard
-input, so that another program's steps can be timed in turn.")]
-pub struct BenchFlags {
-    /// A folder with config.json and *.safetensors, or a .gguf file; not needed for --task kernels
-    #[arg(long, value_name = "PATH", required_unless_present = "task", help_heading = "What")]
-    pub model: Option<PathBuf>,
-    /// What is measured
-    #[arg(long, value_enum, default_value_t = Task::Train, help_heading = "What")]
-    pub task: Task,
-    /// Samples in a step
-    #[arg(long, value_name = "SAMPLES", default_value_t = 4, value_parser = at_least(1), help_heading = "What")]
-    pub batch_size: usize,
-    /// Tokens in each sample; for generate, tokens made; for kernels, a sample's share of the tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(2), help_heading = "What")]
-    pub length: usize,
-    /// Tokens in each sample, one number a sample, instead of --batch-size and --length
-    #[arg(long, value_name = "TOKENS,…", value_delimiter = ',', value_parser = at_least(2), help_heading = "What")]
-    pub lengths: Vec<usize>,
-    /// Share of each sample that is trained, at its end
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, help_heading = "What")]
-    pub trained_share: f64,
-    /// Train on these rows, --batch-size of them a step, instead of on a text of bft's own
-    #[arg(long, value_name = "FILE", help_heading = "What")]
-    pub data: Option<PathBuf>,
-    #[command(flatten)]
-    pub data_flags: DataFlags,
-    /// For --task products: the weights' formats
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = products::Weights::File, help_heading = "What")]
-    pub weights: products::Weights,
-    /// What is optimised
-    #[arg(long, value_enum, default_value_t = Loss::Bft, help_heading = "Loss")]
-    pub loss: Loss,
-    #[command(flatten)]
-    pub group: GroupFlags,
-    #[command(flatten)]
-    pub lora: LoraFlags,
-    /// Keep few activations and compute the rest again
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = CheckpointFlag::Auto, help_heading = "Run")]
-    pub checkpoint_activations: CheckpointFlag,
-    /// Steps that are timed, after one that is not
-    #[arg(long, value_name = "STEPS", default_value_t = 5, value_parser = at_least(1), help_heading = "Run")]
-    pub steps: usize,
-    /// One step for every line of standard input
-    #[arg(long, conflicts_with = "steps", help_heading = "Run")]
-    pub serve: bool,
-    /// Print one JSON object
-    #[arg(long, help_heading = "Run")]
-    pub json: bool,
-    #[command(flatten)]
-    pub kernels: KernelFlags,
-    #[command(flatten)]
-    pub run: RunFlags,
-}
-
-/// `--task`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Task {
-    /// a whole optimiser step
-    Train,
-    /// embeddings
-    Embed,
-    /// greedy generation with the KV cache
-    Generate,
-    /// single kernels at a model's sizes
-    Kernels,
-    /// the products of a step, each alone
-    Products,
-}
-
-impl Task {
-    fn name(self) -> &'static str {
-        match self {
-            Task::Train => "train",
-            Task::Embed => "embed",
-            Task::Generate => "generate",
-            Task::Kernels => "kernels",
-            Task::Products => "products",
-        }
-    }
-}
-
-/// More tokens than any machine takes in one step.
-const MOST_TOKENS: usize = 1 << 24;
-
-impl BenchFlags {
-    /// Checks that a step can be made at all, before anything is made for it.
-    fn check(&self) -> Result<(), CliError> {
-        let tokens = match self.lengths[..] {
-            [] => self.length.saturating_mul(self.batch_size),
-            ref lengths => lengths.iter().sum(),
-        };
-        if tokens <= MOST_TOKENS {
-            return Ok(());
-        }
-        Err(CliError::failed(format!(
-            "{} tokens in a step, expected at most {}: use a smaller --batch-size or --length",
-            thousands(tokens as u64),
-            thousands(MOST_TOKENS as u64)
-        )))
-    }
-
-    /// Tokens of each sample of a step.
-    fn lengths(&self) -> Vec<usize> {
-        if self.lengths.is_empty() { vec![self.length; self.batch_size] } else { self.lengths.clone() }
-    }
-}
+pub use flags::{BenchFlags, Task};
 
 /// Runs `bft bench`.
 pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     let started = Instant::now();
     flags.check()?;
-    let model = flags.model.as_deref().map(open::model).transpose()?;
     if flags.task == Task::Kernels {
-        let device = open::device(&flags.run.device)?;
-        return kernels(&device, model.as_ref().map(|model| &model.config), flags);
+        return kernels(flags);
     }
-    let Some(model) = model else {
+    let Some(path) = flags.model.as_deref() else {
         return Err(CliError::usage("--model <PATH> is missing; see bft bench --help"));
     };
     if flags.task == Task::Products {
-        return products(&model, flags);
+        return products(&open::model(path)?, flags);
     }
-    let rows = match &flags.data {
-        Some(path) => Some(open::samples("--data", path, &model, &flags.data_flags)?.samples),
-        None => None,
+    let model = match flags.task {
+        Task::Embed => open::embedding_model(path)?,
+        _ => EmbeddingModel::Decoder(open::model(path)?.into()),
     };
-    let program = program_bytes(&model)?;
-    let device = open::device(&flags.run.device)?;
+    let rows = match (&flags.data, &model) {
+        (Some(path), EmbeddingModel::Decoder(model)) => {
+            Some(open::samples("--data", path, model, &flags.settings.samples())?.samples)
+        }
+        _ => None,
+    };
+    let program = program_bytes(match &model {
+        EmbeddingModel::Decoder(model) => model.tokenizer.as_ref(),
+        EmbeddingModel::Encoder(model) => model.tokenizer.as_ref(),
+    })?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let mut work = Work::prepare(&device, &model, rows.as_deref(), flags)?;
     let ready = started.elapsed();
     let estimate = program + Work::planned_bytes(&model, rows.as_deref(), flags)?;
     drop(rows);
     memory::give_back();
-    let bench = Bench { device: &device, about: about(&model, &device, flags, ready, estimate) };
+    let bench = Bench { device: &device, about: about(model.name(), &device, flags, ready, estimate) };
     if flags.serve { bench.serve(&mut work) } else { bench.measure(&mut work, flags) }
 }
 
 /// What every answer says about the run.
-fn about(model: &Model, device: &Device, flags: &BenchFlags, ready: Duration, estimate: u64) -> Map<String, Value> {
+fn about(model: &str, device: &Device, flags: &BenchFlags, ready: Duration, estimate: u64) -> Map<String, Value> {
     let mut about = Map::new();
     let mut add = |key: &str, value: Value| about.insert(key.to_owned(), value);
     add("tool", json!("bft"));
     add("task", json!(flags.task.name()));
-    add("model", json!(model.name));
+    add("model", json!(model));
     add("device", json!(open::describe(device)));
     add("lengths", json!(flags.lengths()));
     if flags.task == Task::Train {
-        add("rank", json!(flags.lora.rank));
-        add("loss", json!(flags.loss.kind().to_string()));
-        add("group_size", json!(flags.group.group_size));
+        add("rank", json!(flags.settings.rank));
+        add("loss", json!(flags.settings.loss.to_string()));
+        add("group_size", json!(flags.settings.group_size));
     }
     // From the start of the program to the first step: the model opened and on its device.
     add("ready_seconds", json!(ready.as_secs_f64()));
@@ -319,13 +209,20 @@ impl Bench<'_> {
     }
 }
 
-fn kernels(device: &Device, model: Option<&ModelConfig>, flags: &BenchFlags) -> Result<(), CliError> {
-    let tokens = flags.lengths().iter().sum();
+fn kernels(flags: &BenchFlags) -> Result<(), CliError> {
+    let model = flags.model.as_deref().map(open::model).transpose()?;
+    let device = open::device(flags.run.device())?;
     let mut list = Vec::new();
     if !flags.json {
         ui::result(&kernels::Measured::heading())?;
     }
-    kernels::measure(device, model, tokens, flags.steps, |it| {
+    let plan = kernels::Plan {
+        model: model.as_ref().map(|model| &model.config),
+        tokens: flags.lengths().iter().sum(),
+        rank: flags.settings.rank,
+        rounds: flags.steps,
+    };
+    plan.measure(&device, |it| {
         if flags.json {
             list.push(it.as_value());
             return Ok(());
@@ -333,14 +230,14 @@ fn kernels(device: &Device, model: Option<&ModelConfig>, flags: &BenchFlags) -> 
         ui::result(&it.row())
     })?;
     if flags.json {
-        ui::json(&json!({"tool": "bft", "task": "kernels", "device": open::describe(device), "kernels": list}))?;
+        ui::json(&json!({"tool": "bft", "task": "kernels", "device": open::describe(&device), "kernels": list}))?;
     }
     Ok(())
 }
 
 fn products(model: &Model, flags: &BenchFlags) -> Result<(), CliError> {
     let tokens = flags.lengths().iter().sum();
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let products = products::Products::prepare(&device, model, tokens, flags.weights)?;
     let about = json!({
@@ -350,19 +247,4 @@ fn products(model: &Model, flags: &BenchFlags) -> Result<(), CliError> {
         "device": open::describe(&device),
     });
     if flags.serve { products.serve(&about) } else { products.measure(&about, flags.steps, flags.json) }
-}
-
-/// Answers every line of standard input.
-fn each_line(mut answer: impl FnMut() -> Result<(), CliError>) -> Result<(), CliError> {
-    for line in std::io::stdin().lines() {
-        line.map_err(|error| CliError::failed(format!("standard input cannot be read: {error}")))?;
-        answer()?;
-    }
-    Ok(())
-}
-
-/// The middle value; NaN of none.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -4,12 +4,12 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use bft_formats::{Conversation, Message};
-use bft_train::TextEncoder;
+use bft_train::{SampleOptions, TextEncoder};
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{KernelFlags, RunFlags, TemplateFlags, at_least};
-use crate::generate::{SamplingFlags, as_value, chat_tokens, messages};
+use crate::flags::{Flags, KernelFlags, RunFlags, Template, at_least};
+use crate::generate::{Sampling, as_value, chat_tokens, messages};
 use crate::open;
 use crate::ui::{self, DIM};
 use crate::writer;
@@ -37,9 +37,9 @@ pub struct ChatFlags {
     #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Text")]
     pub max_length: Option<usize>,
     #[command(flatten)]
-    pub template: TemplateFlags,
+    pub template: Flags<Template>,
     #[command(flatten)]
-    pub sampling: SamplingFlags,
+    pub sampling: Flags<Sampling>,
     /// Print each answer as one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -54,12 +54,13 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
     open::note_generation(&flags.model);
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
-    let text = TextEncoder::new(&model).with_template_vars(&flags.template.variables()).map_err(CliError::failed)?;
+    let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;
     let tokenizer = text.tokenizer().map_err(CliError::failed)?;
-    let max_length = open::max_length(flags.max_length, &model)?;
+    let options = SampleOptions { max_length: flags.max_length, ..SampleOptions::default() };
+    let max_length = options.limit(&model).map_err(CliError::failed)?;
     // Says at once if there is no template.
     chat_tokens(&model, &text, &messages(flags.system.as_deref(), "Hello".to_owned()))?;
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let runner = open::runner(&device, &model, adapter.as_ref(), PROMPT_PIECE.min(max_length), max_length)?;
     let mut answers = writer::begin(&runner, &model, adapter.as_ref(), tokenizer, &flags.sampling, max_length)?;

@@ -8,7 +8,7 @@ use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parse
 use crate::config_file;
 use crate::error::CliError;
 use crate::ranks;
-use crate::suggest::{did_you_mean, instead, nearest};
+use crate::suggest::{did_you_mean, instead, long_flags, nearest};
 use crate::{bench, bio, chat, devices, embed, estimate, eval, generate, inspect, train};
 
 /// Balanced Fine-Tuning of language models, on any machine
@@ -248,11 +248,6 @@ fn unknown_argument(command: &Command, verb: &Command, words: &str, flag: &str) 
     format!("{words} has no flag {flag}{hint}; see {help}")
 }
 
-/// The long flags of a verb, without dashes.
-pub fn long_flags(verb: &Command) -> impl Iterator<Item = &str> {
-    verb.get_arguments().filter_map(clap::Arg::get_long)
-}
-
 fn verbs(command: &Command) -> String {
     let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     names.join(", ")
@@ -276,99 +271,5 @@ pub fn arguments() -> Vec<OsString> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn complaint(line: &str) -> String {
-        let argv = line.split(' ').map(OsString::from).collect();
-        match parse(argv) {
-            Err(error @ CliError::Usage(_)) => error.to_string(),
-            other => panic!("{line}: expected a usage error, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn clap_finds_no_fault_in_the_definition() {
-        definition().debug_assert();
-    }
-
-    #[test]
-    fn every_verb_has_an_example_and_every_flag_a_help_text() {
-        let command = CommandLine::command();
-        let verbs = command.get_subcommands().flat_map(|verb| {
-            let below = verb.get_subcommands();
-            let named = below.map(|it| (format!("{} {}", verb.get_name(), it.get_name()), it));
-            std::iter::once((verb.get_name().to_owned(), verb)).chain(named.collect::<Vec<_>>())
-        });
-        for (name, verb) in verbs {
-            let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(after.contains(&format!("bft {name}")), "{name} has no example");
-            assert!(verb.get_about().is_some(), "{name} says not what it does");
-            for arg in verb.get_arguments() {
-                assert!(arg.get_help().is_some(), "{name}: {} has no help", arg.get_id());
-                // -o alone is what everybody types for an output.
-                let short = arg.get_short();
-                assert!(matches!(short, None | Some('o')) || arg.get_id() == "help");
-            }
-        }
-    }
-
-    #[test]
-    fn a_typo_anywhere_names_the_nearest() {
-        let cases = [
-            ("bft trian --model m", "did you mean bft train?"),
-            ("bft train --modle m", "did you mean --model?"),
-            ("bft train --learning-rate 1", "did you mean --lr?"),
-            ("bft train --model m --data d --output o --loss btf", "did you mean bft?"),
-            ("bft train --model m --data d --output o --schedule cosin", "did you mean cosine?"),
-            ("bft train --model m --data d --output o --target-modules q_porj", "did you mean q_proj?"),
-            ("bft train --model m --data d --output o --device gpuu", "did you mean gpu?"),
-            ("bft train --model m --data d --output o --checkpoint-activations atuo", "did you mean auto?"),
-            ("bft embed --model m --input i --output o --pooling men", "did you mean mean?"),
-            ("bft train model", "did you mean --model?"),
-            ("bft --model m", "bft takes a verb before --model"),
-            ("bft devices --rank 4", "it belongs to bft train"),
-            ("bft train --val-size 0.1", "bft train has no flag --val-size: no rows are split off here"),
-            ("bft train --test_split 0.1", "in a file of their own and give it as --eval-data"),
-            ("bft bio fech", "did you mean bft bio fetch?"),
-            ("bft bio fetch --onyl genes", "did you mean --only?"),
-        ];
-        for (line, expected) in cases {
-            let message = complaint(line);
-            assert!(message.contains(expected), "{line}: {message}");
-            assert!(!message.contains('\n'), "{line}: {message}");
-        }
-    }
-
-    #[test]
-    fn a_flag_of_another_meaning_is_not_suggested() {
-        for line in [
-            "bft train --min-length 8",
-            "bft train --log-every 5",
-            "bft eval --val-size 0.1",
-            "bft train --train-size 9",
-        ] {
-            let message = complaint(line);
-            assert!(message.contains("has no flag --") && !message.contains("did you mean"), "{line}: {message}");
-        }
-    }
-
-    #[test]
-    fn bad_values_name_the_flag_and_what_was_found() {
-        let cases = [
-            ("bft train --rank 0", "--rank: found '0'"),
-            ("bft train --rank ten", "--rank: found 'ten'"),
-            ("bft train --lr nan", "--lr: found 'nan'"),
-            ("bft train --rank", "--rank needs a value"),
-            ("bft train --rank 1 --rank 2", "--rank was given twice"),
-            ("bft train --model m --data d", "--output <DIR> is missing"),
-            ("bft train --model m --data d --output o --steps 1 --epochs 1", "cannot be used with"),
-            ("bft", "no verb was given"),
-        ];
-        for (line, expected) in cases {
-            let message = complaint(line);
-            assert!(message.contains(expected), "{line}: {message}");
-            assert!(!message.contains('\n'), "{line}: {message}");
-        }
-    }
-}
+#[path = "command_line/tests.rs"]
+mod tests;

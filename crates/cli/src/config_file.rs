@@ -14,10 +14,9 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
-use crate::command_line::long_flags;
 use crate::error::CliError;
 use crate::flags::TemplateVars;
-use crate::suggest::{did_you_mean, instead, nearest_path};
+use crate::suggest::{did_you_mean, instead, long_flags, nearest_path};
 
 /// Arguments that files add to the command line.
 #[derive(Debug, Default)]
@@ -247,105 +246,5 @@ fn found(value: &Value) -> String {
         Value::Datetime(date) => format!("the date {date}"),
         Value::Array(_) => "a list".to_owned(),
         Value::Table(_) => "a table".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command_line::{Request, Verb, parse};
-    use crate::train::TrainFlags;
-
-    fn parse_with(config: &str, flags: &[&str]) -> Result<TrainFlags, String> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("run.toml");
-        std::fs::write(&path, config).expect("a file");
-        let mut argv: Vec<OsString> = ["bft", "train", "--config"].map(OsString::from).to_vec();
-        argv.push(path.into());
-        argv.extend(flags.iter().map(OsString::from));
-        match parse(argv) {
-            Ok(Request::Run(verb)) => match *verb {
-                Verb::Train(flags) => Ok(flags),
-                other => panic!("not a training run: {other:?}"),
-            },
-            Ok(other) => panic!("not a training run: {other:?}"),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    const BASE: &str = "model = 'm'\ndata = 'd'\noutput = 'o'\n";
-
-    #[test]
-    fn a_file_holds_every_kind_of_flag() {
-        let text = format!(
-            "{BASE}rank = 8\nlr = 1\nno-shuffle = true\ntruncate = false\nloss = 'bft-v3'\n\
-             target_modules = ['q_proj', 'v_proj']\n"
-        );
-        let flags = parse_with(&text, &[]).expect("a valid file");
-        assert_eq!(flags.lora.rank, 8);
-        assert_eq!(flags.lr, 1.0);
-        assert!(flags.no_shuffle);
-        assert!(!flags.data_flags.truncate);
-        assert_eq!(flags.lora.target_modules, ["q_proj", "v_proj"]);
-    }
-
-    #[test]
-    fn the_command_line_wins() {
-        let text = format!("{BASE}rank = 8\nepochs = 3\n");
-        let flags = parse_with(&text, &["--rank", "4", "--steps", "7"]).expect("a valid file");
-        assert_eq!(flags.lora.rank, 4);
-        assert_eq!(flags.steps, Some(7));
-        assert_eq!(flags.epochs, None);
-    }
-
-    #[test]
-    fn a_resumed_run_takes_its_own_settings_unless_told_otherwise() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let run = r#"{"settings": {"model": "m", "data": "d", "rank": 4, "lr": 0.0002,
-            "alpha": null, "epochs": 2, "no-shuffle": true, "resume": false, "target-modules": ["q_proj"],
-            "of-a-later-version": 1}}"#;
-        std::fs::write(folder.path().join("run.json"), run).expect("a file");
-        let parse = |more: &[&str]| {
-            let mut argv: Vec<OsString> = ["bft", "train", "--resume", "--output"].map(OsString::from).to_vec();
-            argv.push(folder.path().into());
-            argv.extend(more.iter().map(OsString::from));
-            match parse(argv) {
-                Ok(Request::Run(verb)) => match *verb {
-                    Verb::Train(flags) => flags,
-                    other => panic!("not a training run: {other:?}"),
-                },
-                other => panic!("not a training run: {other:?}"),
-            }
-        };
-        let flags = parse(&[]);
-        assert_eq!((flags.lora.rank, flags.epochs, flags.lr), (4, Some(2), 2e-4));
-        assert!(flags.resume && flags.no_shuffle);
-        assert_eq!(flags.lora.target_modules, ["q_proj"]);
-        let flags = parse(&["--steps", "9", "--data", "e"]);
-        assert_eq!((flags.steps, flags.epochs), (Some(9), None));
-        assert_eq!(flags.data, PathBuf::from("e"));
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_file_is_said() {
-        let cases = [
-            ("rnak = 8\n", "unknown key `rnak` for bft train; did you mean `rank`?"),
-            ("learning_rate = 0.1\n", "did you mean `lr`?"),
-            ("rank = '8'\n", "key `rank`: found the text \"8\", expected a whole number"),
-            ("rank = 8.5\n", "found the number 8.5, expected a whole number"),
-            ("lr = 'fast'\n", "expected a number"),
-            ("no-shuffle = 1\n", "found the whole number 1, expected true or false"),
-            ("seed = true\n", "found true, expected a whole number"),
-            ("[train]\nrank = 8\n", "unknown key `train`"),
-            ("config = 'x'\n", "unknown key `config`"),
-            ("rank = \n", "line 4: not TOML"),
-            ("rank = 0\n", "run.toml: --rank: found '0'"),
-            ("loss = 'btf'\n", "did you mean bft?"),
-        ];
-        for (line, expected) in cases {
-            let error = parse_with(&format!("{BASE}{line}"), &[]).expect_err(line);
-            assert!(error.contains(expected), "{line}: {error}");
-            assert!(error.contains("run.toml"), "{line}: {error}");
-        }
     }
 }

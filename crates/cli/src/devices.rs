@@ -35,12 +35,12 @@ pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
         return kernels(flags);
     }
     let adapters = pollster::block_on(list_adapters());
-    let device = pollster::block_on(Device::open(&flags.run.device)).map_err(CliError::failed)?;
+    let device = pollster::block_on(Device::open(flags.run.device())).map_err(CliError::failed)?;
     if flags.json {
         return ui::json(&json!({
             "adapters": adapters,
             "cpu": {"instructions": instructions()},
-            "request": flags.run.device.to_string(),
+            "request": flags.run.device().to_string(),
             "takes": device.info(),
         }));
     }
@@ -65,12 +65,12 @@ pub fn run(flags: &DevicesFlags) -> Result<(), CliError> {
         }
     }
     ui::result(&format!("{BOLD}cpu{BOLD:#}    {}", instructions()))?;
-    ui::result(&format!("{BOLD}--device {} takes{BOLD:#}  {}", flags.run.device, open::describe(&device)))
+    ui::result(&format!("{BOLD}--device {} takes{BOLD:#}  {}", flags.run.device(), open::describe(&device)))
 }
 
 /// What was measured on a device, by family and class of calls.
 fn kernels(flags: &DevicesFlags) -> Result<(), CliError> {
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     let choices = device.measured_choices();
     let file = cache::kernels_file(&device);
     if flags.json {

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bft_core::Pooling;
-use bft_formats::{EmbeddingModel, Sha256};
-use bft_train::{EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedRow, embed_rows, path_to_json};
-use clap::{Args, ValueEnum};
+use bft_formats::{Adapter, EmbeddingModel, Sha256};
+use bft_train::{EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, embed_rows, path_to_json};
+use clap::Args;
 use serde_json::json;
 
 use crate::embed_output::{Embeddings, OutputKind, RowId};
-use crate::embed_shards::Shards;
+use crate::embed_shards::{Files, Run, Shards};
 use crate::error::CliError;
-use crate::flags::{KernelFlags, RunFlags, at_least};
+use crate::flags::{KernelFlags, RunFlags, at_least, word_parser};
 use crate::open;
 use crate::ranks::{self, Job};
 use crate::suggest::did_you_mean;
@@ -50,8 +50,8 @@ pub struct EmbedFlags {
     #[arg(long, value_name = "FILE", help_heading = "Text and vectors")]
     pub output: PathBuf,
     /// How a text's hidden states become one vector [default: what the model's files say, else mean]
-    #[arg(long, value_enum, help_heading = "Text and vectors")]
-    pub pooling: Option<PoolingFlag>,
+    #[arg(long, value_name = "POOLING", value_parser = word_parser::<Pooling>(), help_heading = "Text and vectors")]
+    pub pooling: Option<Pooling>,
     /// Scale vectors to length 1, or with --normalize=false do not [default: what the model's files say, else false]
     #[arg(long, value_name = "WHETHER", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Text and vectors")]
     pub normalize: Option<bool>,
@@ -83,27 +83,6 @@ pub struct EmbedFlags {
     pub run: RunFlags,
 }
 
-/// `--pooling`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PoolingFlag {
-    /// the mean over all tokens
-    Mean,
-    /// the first token's, for encoders
-    Cls,
-    /// the last token's
-    Last,
-}
-
-impl From<PoolingFlag> for Pooling {
-    fn from(flag: PoolingFlag) -> Self {
-        match flag {
-            PoolingFlag::Mean => Self::Mean,
-            PoolingFlag::Cls => Self::Cls,
-            PoolingFlag::Last => Self::Last,
-        }
-    }
-}
-
 /// What the model's folder says, and the flags on top.
 fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, CliError> {
     let steps = match model.sentence() {
@@ -117,12 +96,12 @@ fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, C
     let options = if steps.is_some() { EmbedOptions::of } else { EmbedOptions::whatever_files_say };
     let mut options = options(model, flags.max_length).map_err(CliError::failed)?;
     if let Some(pooling) = flags.pooling {
-        if matches!((pooling, model), (PoolingFlag::Cls, EmbeddingModel::Decoder(_))) {
+        if matches!((pooling, model), (Pooling::Cls, EmbeddingModel::Decoder(_))) {
             return Err(CliError::failed(
                 "--pooling cls: the first token of a language model has seen no other; use mean or last",
             ));
         }
-        options.pooling = pooling.into();
+        options.pooling = pooling;
     }
     options.truncate |= flags.truncate;
     options.normalize = flags.normalize.unwrap_or(options.normalize);
@@ -180,16 +159,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
     let model = open::embedding_model(&flags.model)?;
-    let adapter = match (&model, &flags.adapter) {
-        (EmbeddingModel::Decoder(model), adapter) => open::adapter(adapter.as_deref(), model)?,
-        (EmbeddingModel::Encoder(_), None) => None,
-        (EmbeddingModel::Encoder(model), Some(_)) => {
-            return Err(CliError::failed(format!(
-                "--adapter: {} is a sentence encoder, and adapters are for language models; leave it out",
-                model.name
-            )));
-        }
-    };
+    let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;
     let input = open::existing("--input", &flags.input)?;
     let file = File::open(input)
@@ -206,7 +176,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
         Some(_) => hashed(file, flags)?,
     };
     let size = file.metadata().map_or(0, |metadata| metadata.len());
-    let request = job.map_or(flags.run.device, |job| job.device(&flags.run.device));
+    let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
     let device = open::device(&request)?;
     flags.kernels.apply(&device, job.is_none());
 
@@ -244,20 +214,52 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
             (report, None)
         }
         Some(shard_rows) => {
-            let shards = Shards::open(flags, kind, shard_rows, &options, &sha256, &model, job)?;
+            let run = Run {
+                output: &flags.output,
+                kind,
+                shard_rows,
+                options: &options,
+                input_sha256: &sha256,
+                model: &model,
+                adapter: flags.adapter.as_deref(),
+                precision: flags.kernels.precision(),
+            };
+            let shards = Shards::open(run, job)?;
             let (report, files) = shards.write(rows, || seen.borrow().clone().finish(), &mut vectors)?;
             (report, Some(files))
         }
     };
     progress.finish();
 
-    let seconds = started.elapsed().as_secs_f64();
     if report.truncated > 0 {
         ui::warn(&format!("{} of {} texts were cut to {} tokens", report.truncated, report.rows, options.max_length));
     }
     if kind == OutputKind::Npy && with_ids {
         ui::note("ids are not kept in .npy; its rows are in the order of the input");
     }
+    summary(flags, &report, width, started.elapsed().as_secs_f64(), files)
+}
+
+/// The adapter of `--adapter`, which an encoder cannot have.
+fn adapter(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<Option<Adapter>, CliError> {
+    match (model, &flags.adapter) {
+        (EmbeddingModel::Decoder(model), adapter) => open::adapter(adapter.as_deref(), model),
+        (EmbeddingModel::Encoder(_), None) => Ok(None),
+        (EmbeddingModel::Encoder(model), Some(_)) => Err(CliError::failed(format!(
+            "--adapter: {} is a sentence encoder, and adapters are for language models; leave it out",
+            model.name
+        ))),
+    }
+}
+
+/// What was made, and how fast.
+fn summary(
+    flags: &EmbedFlags,
+    report: &EmbedReport,
+    width: usize,
+    seconds: f64,
+    files: Option<Files>,
+) -> Result<(), CliError> {
     if flags.json {
         return ui::json(&json!({
             "rows": report.rows,

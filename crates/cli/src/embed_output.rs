@@ -89,7 +89,7 @@ impl Embeddings {
     pub fn write(&self, path: &Path, kind: OutputKind) -> Result<(), CliError> {
         bft_formats::write_atomic(path, |out| match kind {
             OutputKind::Jsonl => self.jsonl(out),
-            OutputKind::Npy => self.npy(out),
+            OutputKind::Npy => bft_formats::npy::write(out, self.width, &self.values),
             OutputKind::Safetensors => self.safetensors(out),
             OutputKind::Parquet => self.parquet(out),
         })
@@ -109,23 +109,6 @@ impl Embeddings {
             object.insert("embedding".to_owned(), json!(vector));
             serde_json::to_writer(&mut *out, &object)?;
             out.write_all(b"\n")?;
-        }
-        Ok(())
-    }
-
-    fn npy(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut header =
-            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", self.rows.len(), self.width);
-        // Magic, version and length take 10 bytes; the data must start at a multiple of 64.
-        while (10 + header.len() + 1) % 64 != 0 {
-            header.push(' ');
-        }
-        header.push('\n');
-        out.write_all(b"\x93NUMPY\x01\x00")?;
-        out.write_all(&(header.len() as u16).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
-        for value in &self.values {
-            out.write_all(&value.to_le_bytes())?;
         }
         Ok(())
     }
@@ -216,16 +199,8 @@ mod tests {
     }
 
     #[test]
-    fn npy_starts_its_data_on_a_boundary() {
-        let bytes = written("out.npy");
-        assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
-        let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-        assert_eq!((10 + length) % 64, 0);
-        let header = std::str::from_utf8(&bytes[10..10 + length]).expect("text");
-        assert!(header.contains("'shape': (3, 2)"), "{header}");
-        let data: Vec<f32> =
-            bytes[10 + length..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        assert_eq!(data, three().values);
+    fn npy_holds_every_row() {
+        assert_eq!(bft_formats::npy::read(&written("out.npy")), Ok(([3, 2], three().values)));
     }
 
     #[test]

@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bft_core::Pooling;
+use bft_core::device::Precision;
 use bft_formats::{Adapter, EmbeddingModel, sha256_file};
 use bft_train::{EmbedError, EmbedOptions, EmbedReport, EmbedRow, Ranks};
 use serde::{Deserialize, Serialize};
 
-use crate::embed::EmbedFlags;
 use crate::embed_output::{Embeddings, OutputKind};
 use crate::error::CliError;
 use crate::ranks::Job;
@@ -33,14 +34,14 @@ struct Manifest {
     adapter_sha256: Option<String>,
     /// Ending of the files.
     format: String,
-    pooling: String,
+    pooling: Pooling,
     normalize: bool,
     prompt: String,
     max_length: usize,
     truncate: bool,
     batch_rows: usize,
     batch_tokens: usize,
-    precision: String,
+    precision: Precision,
     shard_rows: usize,
     /// Texts and files, once all is written.
     rows: Option<usize>,
@@ -79,6 +80,26 @@ pub struct Files {
     pub kept: usize,
 }
 
+/// A run whose vectors go into shards.
+pub struct Run<'r> {
+    /// `--output`.
+    pub output: &'r Path,
+    /// The format of its ending.
+    pub kind: OutputKind,
+    /// Texts in a shard.
+    pub shard_rows: usize,
+    /// How vectors are made.
+    pub options: &'r EmbedOptions,
+    /// SHA-256 of the input.
+    pub input_sha256: &'r str,
+    /// The model.
+    pub model: &'r EmbeddingModel,
+    /// The adapter's folder.
+    pub adapter: Option<&'r Path>,
+    /// How exact a GPU is.
+    pub precision: Precision,
+}
+
 /// The shards of a run.
 pub struct Shards<'r> {
     output: PathBuf,
@@ -92,17 +113,10 @@ type Vectors<'v> = dyn FnMut(&mut dyn Iterator<Item = Result<EmbedRow, EmbedErro
     + 'v;
 
 impl<'r> Shards<'r> {
-    /// Takes the output for this run, unless it is another's. `input_sha256` is that of the input.
-    pub fn open(
-        flags: &EmbedFlags,
-        kind: OutputKind,
-        shard_rows: usize,
-        options: &EmbedOptions,
-        input_sha256: &str,
-        model: &EmbeddingModel,
-        job: Option<&'r Job>,
-    ) -> Result<Self, CliError> {
-        let extension = flags.output.extension().unwrap_or_default();
+    /// Takes the output for this run, unless it is another's.
+    pub fn open(run: Run<'_>, job: Option<&'r Job>) -> Result<Self, CliError> {
+        let Run { output, kind, shard_rows, options, input_sha256, model, adapter, precision } = run;
+        let extension = output.extension().unwrap_or_default();
         // Every option by name, so that none is forgotten here.
         let EmbedOptions { batch_tokens, batch_rows, max_length, truncate, pooling, normalize, prompt } =
             options.clone();
@@ -111,22 +125,22 @@ impl<'r> Shards<'r> {
             input_sha256: input_sha256.to_owned(),
             model_sha256: model.sha256().map_err(CliError::failed)?,
             model_settings_sha256: model.settings_sha256().map_err(CliError::failed)?,
-            adapter_sha256: flags.adapter.as_deref().map(Adapter::sha256).transpose().map_err(CliError::failed)?,
+            adapter_sha256: adapter.map(Adapter::sha256).transpose().map_err(CliError::failed)?,
             format: extension.to_string_lossy().into_owned(),
-            pooling: format!("{pooling:?}").to_lowercase(),
+            pooling,
             normalize,
             prompt,
             max_length,
             truncate,
             batch_rows,
             batch_tokens,
-            precision: format!("{:?}", flags.kernels.precision).to_lowercase(),
+            precision,
             shard_rows,
             rows: None,
             shards: None,
             written: BTreeMap::new(),
         };
-        let mut shards = Self { output: flags.output.clone(), kind, manifest, job };
+        let mut shards = Self { output: output.to_owned(), kind, manifest, job };
         let first = job.is_none_or(|job| job.rank() == 0);
         if first {
             shards.manifest.written = shards.find()?;

@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 
 use bft_core::{Capacity, Checkpoint, TunerOptions};
-use bft_formats::{Adapter, Model};
-use bft_train::{MemoryEstimate, TrainConfig, estimate_memory, new_adapter};
-use clap::{Args, ValueEnum};
+use bft_formats::Tokenizer;
+use bft_train::{MemoryEstimate, Settings, TrainConfig, estimate_memory, new_adapter};
+use clap::Args;
 use serde_json::json;
 
 use crate::error::CliError;
-use crate::flags::{LoraFlags, RunFlags, at_least};
+use crate::flags::{Flags, RunFlags, takes};
 use crate::memory;
 use crate::open;
-use crate::train::CheckpointFlag;
 use crate::ui::{self, BOLD, bytes, table, thousands};
 
 /// Tell how much memory a training run will need
@@ -29,16 +28,7 @@ pub struct EstimateFlags {
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
     #[command(flatten)]
-    pub lora: LoraFlags,
-    /// Samples in a micro-batch
-    #[arg(long, value_name = "SAMPLES", default_value_t = 4, value_parser = at_least(1), help_heading = "Length")]
-    pub batch_size: usize,
-    /// Longest sample in tokens [default: 2048, or the model's context if that is shorter]
-    #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Length")]
-    pub max_length: Option<usize>,
-    /// Keep few activations and compute the rest again
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = CheckpointFlag::Auto, help_heading = "Run")]
-    pub checkpoint_activations: CheckpointFlag,
+    pub settings: Flags<Sizes>,
     /// Print one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -46,15 +36,22 @@ pub struct EstimateFlags {
     pub run: RunFlags,
 }
 
+takes!(
+    /// What memory depends on.
+    Sizes: TrainConfig = max_length, rank, alpha, target_modules, lora_dropout, batch_size, checkpoint_activations
+);
+
 /// Runs `bft estimate`.
 pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
-    let program = program_bytes(&model)?;
-    let max_length = open::max_length(flags.max_length, &model)?;
-    let adapter = adapter(&flags.lora, &model)?;
-    let tokens = flags.batch_size.saturating_mul(max_length);
+    let program = program_bytes(model.tokenizer.as_ref())?;
+    let settings = &flags.settings;
+    let batch_size = settings.batch_size;
+    let max_length = settings.samples().limit(&model).map_err(CliError::failed)?;
+    let adapter = new_adapter(&model.config, &model.name, settings).map_err(CliError::failed)?;
+    let tokens = batch_size.saturating_mul(max_length);
     let options = |checkpoint| TunerOptions {
-        capacity: Capacity { tokens, trained: tokens, samples: flags.batch_size },
+        capacity: Capacity { tokens, trained: tokens, samples: batch_size },
         max_length,
         checkpoint,
         seed: 0,
@@ -62,13 +59,13 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     let values: u64 = adapter.pairs.iter().map(|pair| (pair.a.len() + pair.b.len()) as u64).sum();
     let estimate = |checkpoint| estimate_memory(&model, &adapter, options(checkpoint)).map_err(CliError::failed);
     let (off, on) = (estimate(Checkpoint::Off)?, estimate(Checkpoint::On)?);
-    let chosen = estimate(flags.checkpoint_activations.into())?;
+    let chosen = estimate(settings.checkpoint_activations)?;
     let total = |estimate: MemoryEstimate| estimate.total_bytes + program;
 
     if flags.json {
         return ui::json(&json!({
             "model": model.name,
-            "batch_size": flags.batch_size,
+            "batch_size": batch_size,
             "max_length": max_length,
             "tokens": tokens,
             "trained_values": values,
@@ -86,8 +83,8 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     ui::result(&format!(
         "{BOLD}{}{BOLD:#}  {} samples of {max_length} tokens, rank {}: {} trained values",
         model.name,
-        flags.batch_size,
-        flags.lora.rank,
+        batch_size,
+        settings.rank,
         thousands(values)
     ))?;
     ui::result(&table(&[
@@ -100,7 +97,7 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     ]))?;
     ui::result(&format!(
         "--checkpoint-activations {} takes {} ({})",
-        flags.checkpoint_activations.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned()),
+        settings.to_map()["checkpoint-activations"].as_str().unwrap_or_default(),
         bytes(total(chosen)),
         if chosen.checkpoints_activations { "on" } else { "off" }
     ))
@@ -108,24 +105,12 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
 
 /// What the program holds with its tokenizer, beside what planning counts: what this process holds as it is called, with the model
 /// open and nothing on a device; 0 where the system does not tell.
-pub fn program_bytes(model: &Model) -> Result<u64, CliError> {
-    if let Some(tokenizer) = &model.tokenizer {
+pub fn program_bytes(tokenizer: Option<&Tokenizer>) -> Result<u64, CliError> {
+    if let Some(tokenizer) = tokenizer {
         // It makes its tables at the first text.
         let text = "One text, 2 signs, 3 words…";
         tokenizer.encode(text, true).map_err(CliError::failed)?;
     }
     memory::give_back();
     Ok(memory::resident_bytes().unwrap_or(0))
-}
-
-/// A new adapter of that shape.
-pub fn adapter(flags: &LoraFlags, model: &Model) -> Result<Adapter, CliError> {
-    let config = TrainConfig {
-        rank: flags.rank,
-        alpha: flags.alpha.map(|alpha| alpha as f32),
-        target_modules: flags.target_modules.clone(),
-        lora_dropout: flags.lora_dropout as f32,
-        ..TrainConfig::default()
-    };
-    new_adapter(&model.config, &model.name, &config).map_err(CliError::failed)
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use bft_train::{BatchBounds, Samples, evaluate};
+use bft_core::LossKind;
+use bft_train::{BatchBounds, Samples, TrainConfig, evaluate};
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{DataFlags, GroupFlags, KernelFlags, Loss, RunFlags};
+use crate::flags::{Flags, KernelFlags, RunFlags, takes};
 use crate::open;
 use crate::ui::{self, Progress, thousands};
 
@@ -29,9 +30,7 @@ pub struct EvalFlags {
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
     pub data: PathBuf,
     #[command(flatten)]
-    pub data_flags: DataFlags,
-    #[command(flatten)]
-    pub group: GroupFlags,
+    pub settings: Flags<Measured>,
     /// Print one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -41,21 +40,25 @@ pub struct EvalFlags {
     pub run: RunFlags,
 }
 
+takes!(
+    /// What samples are made of rows and what their losses are.
+    Measured: TrainConfig = max_length, truncate, skip_bad_rows, template_vars, group_size, gamma
+);
+
 /// Runs `bft eval`.
 pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
-    let samples = open::samples("--data", &flags.data, &model, &flags.data_flags)?;
-    let device = open::device(&flags.run.device)?;
+    let samples = open::samples("--data", &flags.data, &model, &flags.settings.samples())?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let bounds = bounds(&samples);
     let mut scorer = open::scorer(&device, &model, adapter.as_ref(), bounds)?;
     let mut progress = Progress::new("evaluating", "samples", samples.samples.len() as u64, 0);
-    let report =
-        pollster::block_on(evaluate(&mut scorer, &samples.samples, bounds, Loss::Bft.config(flags.group), |done| {
-            progress.at(done as u64, "")
-        }))
-        .map_err(CliError::failed)?;
+    let report = pollster::block_on(evaluate(&mut scorer, &samples.samples, bounds, flags.settings.loss(), |done| {
+        progress.at(done as u64, "")
+    }))
+    .map_err(CliError::failed)?;
     progress.finish();
     if flags.json {
         return ui::json(&serde_json::to_value(report).map_err(CliError::failed)?);
@@ -68,8 +71,7 @@ pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     ] {
         ui::result(&format!("{name:<12} {value}"))?;
     }
-    for loss in Loss::ALL {
-        let kind = loss.kind();
+    for kind in LossKind::ALL {
         ui::result(&format!("{:<12} {:.6}", format!("{kind} loss"), report.loss.of(kind)))?;
     }
     Ok(())

@@ -4,12 +4,12 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use bft_formats::{Conversation, Message, Model};
-use bft_train::{TextEncoder, Written};
+use bft_train::{SamplingConfig, Setting, TextEncoder, Written};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
-use crate::flags::{KernelFlags, RunFlags, TemplateFlags, at_least, not_negative, share};
+use crate::flags::{Flags, KernelFlags, RunFlags, Takes, Template};
 use crate::open;
 use crate::ui::{self, DIM};
 use crate::writer;
@@ -45,9 +45,9 @@ pub struct GenerateFlags {
     #[arg(long, conflicts_with = "template_vars", help_heading = "Text")]
     pub no_chat_template: bool,
     #[command(flatten)]
-    pub template: TemplateFlags,
+    pub template: Flags<Template>,
     #[command(flatten)]
-    pub sampling: SamplingFlags,
+    pub sampling: Flags<Sampling>,
     /// Print one JSON object when all is done, instead of text as it comes
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -57,27 +57,16 @@ pub struct GenerateFlags {
     pub run: RunFlags,
 }
 
-/// How tokens are chosen and when to stop.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct SamplingFlags {
-    /// Stop after this many new tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(1), help_heading = "Sampling")]
-    pub max_new_tokens: usize,
-    /// 0 takes the likeliest token; higher is more varied
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.0, value_parser = not_negative, help_heading = "Sampling")]
-    pub temperature: f64,
-    /// Keep the fewest tokens whose probabilities reach this sum; 1 = off
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, help_heading = "Sampling")]
-    pub top_p: f64,
-    /// Keep this many likeliest tokens; 0 = off
-    #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = at_least(0), help_heading = "Sampling")]
-    pub top_k: usize,
-    /// Keep tokens at least this many times as likely as the likeliest; 0 = off
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = crate::flags::chance, help_heading = "Sampling")]
-    pub min_p: f64,
-    /// Seed of the random choice
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Sampling")]
-    pub seed: u64,
+/// Every setting of how tokens are chosen.
+#[derive(Debug, Clone)]
+pub struct Sampling;
+
+impl Takes for Sampling {
+    type Settings = SamplingConfig;
+
+    fn takes(_: &Setting) -> bool {
+        true
+    }
 }
 
 /// Runs `bft generate`.
@@ -89,7 +78,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
     open::note_generation(&flags.model);
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
-    let text = TextEncoder::new(&model).with_template_vars(&flags.template.variables()).map_err(CliError::failed)?;
+    let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;
     let tokens = if flags.no_chat_template {
         text.prompt(&prompt).map_err(CliError::failed)?
     } else {
@@ -104,7 +93,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
         )));
     }
     let max_length = context.min(tokens.len().saturating_add(flags.sampling.max_new_tokens));
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let runner = open::runner(&device, &model, adapter.as_ref(), tokens.len(), max_length)?;
     let mut text = writer::begin(&runner, &model, adapter.as_ref(), tokenizer, &flags.sampling, max_length)?;
@@ -123,7 +112,7 @@ pub fn as_value(written: &Written) -> Value {
     json!({
         "text": written.text,
         "tokens": written.tokens.len(),
-        "finish_reason": written.finish.word(),
+        "finish_reason": written.finish,
     })
 }
 

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{DataFlags, GroupFlags, RunFlags, at_least};
+use crate::eval::Measured;
+use crate::flags::{Flags, RunFlags, at_least};
 use crate::open;
 
 /// Look into a model, an adapter or a data file
@@ -40,9 +41,7 @@ pub struct InspectFlags {
     #[arg(long, value_name = "ROW", default_value_t = 1, value_parser = at_least(1), help_heading = "Model and data")]
     pub first_row: usize,
     #[command(flatten)]
-    pub data_flags: DataFlags,
-    #[command(flatten)]
-    pub group: GroupFlags,
+    pub settings: Flags<Measured>,
     /// List every tensor, not one line a kind
     #[arg(long, help_heading = "Run")]
     pub all_tensors: bool,
@@ -63,7 +62,7 @@ pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
         (Some(model), Some(path), _) => {
             open::existing("--data", path)?;
             let adapter = open::adapter(flags.adapter.as_deref(), model)?;
-            let device = open::device(&flags.run.device)?;
+            let device = open::device(flags.run.device())?;
             data::show(model, adapter.as_ref(), path, &device, flags)
         }
         (model, None, Some(folder)) => adapter::show(folder, model.as_ref(), flags.all_tensors, flags.json),

@@ -10,7 +10,6 @@ use bft_train::{BatchBounds, Rows, SampleOptions, Samples, read_rows};
 
 use crate::cache;
 use crate::error::CliError;
-use crate::flags::DataFlags;
 use crate::suggest::nearest_path;
 use crate::ui;
 
@@ -170,25 +169,19 @@ pub fn adapter(path: Option<&Path>, model: &Model) -> Result<Option<Adapter>, Cl
 }
 
 /// Reads rows and makes samples of them; says what was left out.
-pub fn samples(flag: &str, path: &Path, model: &Model, flags: &DataFlags) -> Result<Samples, CliError> {
+pub fn samples(flag: &str, path: &Path, model: &Model, options: &SampleOptions) -> Result<Samples, CliError> {
     existing(flag, path)?;
-    let rows = read_rows(path, flags.skip_bad_rows).map_err(CliError::failed)?;
-    make_samples(model, rows, flags)
+    let rows = read_rows(path, options.skip_bad_rows).map_err(CliError::failed)?;
+    make_samples(model, rows, options)
 }
 
 /// Makes samples of rows; says what was left out.
-pub fn make_samples(model: &Model, rows: Rows, flags: &DataFlags) -> Result<Samples, CliError> {
-    let samples = bft_train::make_samples(model, rows, &flags.options()).map_err(CliError::failed)?;
+pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Result<Samples, CliError> {
+    let samples = bft_train::make_samples(model, rows, options).map_err(CliError::failed)?;
     for note in samples.report.notes() {
         ui::warn(&note.to_string());
     }
     Ok(samples)
-}
-
-/// `--max-length`, checked against the model's context, or its default.
-pub fn max_length(wanted: Option<usize>, model: &Model) -> Result<usize, CliError> {
-    let options = SampleOptions { max_length: wanted, ..SampleOptions::default() };
-    options.limit(model).map_err(CliError::failed)
 }
 
 /// Checks that a file can be written where a flag wants it, before hours of work.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Command;
+
 /// Flags that go by another name in other tools, and what they are called here.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("learning-rate", "lr"),
@@ -67,6 +69,11 @@ const NOT_HERE: &[(&[&str], &str, &str)] = &[(
     "eval-data",
     "no rows are split off here: put those to be held out in a file of their own and give it as --eval-data",
 )];
+
+/// The long flags of a verb, without dashes.
+pub fn long_flags(verb: &Command) -> impl Iterator<Item = &str> {
+    verb.get_arguments().filter_map(clap::Arg::get_long)
+}
 
 /// What to do instead of a flag that only other tools have, where `flags` can do it.
 pub fn instead<'a>(word: &str, mut flags: impl Iterator<Item = &'a str>) -> Option<&'static str> {

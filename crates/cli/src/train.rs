@@ -2,17 +2,16 @@
 
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bft_core::Checkpoint;
 use bft_formats::Model;
-use bft_train::{Event, Finished, Plan, Schedule, TrainConfig, Trainer};
-use clap::{Args, ValueEnum};
+use bft_train::{Event, Finished, Plan, Setting, TrainConfig, Trainer};
+use clap::Args;
 
 use crate::cache;
 use crate::error::CliError;
-use crate::flags::{DataFlags, GroupFlags, KernelFlags, LoraFlags, Loss, RunFlags, at_least, not_negative, positive};
+use crate::flags::{Flags, KernelFlags, RunFlags, Takes};
 use crate::memory;
 use crate::open;
 use crate::ranks::{self, Job};
@@ -34,80 +33,8 @@ PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, wh
 over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
 Ctrl-C saves and stops; a second Ctrl-C stops at once.")]
 pub struct TrainFlags {
-    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
-    #[arg(long, value_name = "PATH", help_heading = "Model and data")]
-    pub model: PathBuf,
-    /// Training rows, JSONL or a JSON array
-    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
-    pub data: PathBuf,
-    /// Folder for the adapter, metrics.jsonl, run.json and checkpoints/
-    #[arg(long, value_name = "DIR", help_heading = "Model and data")]
-    pub output: PathBuf,
-    /// Rows to evaluate on, in training and at its end
-    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
-    pub eval_data: Option<PathBuf>,
     #[command(flatten)]
-    pub data_flags: DataFlags,
-
-    /// Balanced (bft, bft-v3), token-weighted (dft) or plain cross-entropy (sft)
-    #[arg(long, value_enum, default_value_t = Loss::Bft, help_heading = "Loss")]
-    pub loss: Loss,
-    #[command(flatten)]
-    pub group: GroupFlags,
-
-    /// Start from this adapter instead of a new one
-    #[arg(long, value_name = "DIR", help_heading = "Adapter")]
-    pub init_adapter: Option<PathBuf>,
-    #[command(flatten)]
-    pub lora: LoraFlags,
-
-    /// Learning rate at its highest
-    #[arg(long, value_name = "NUMBER", default_value_t = 2e-4, value_parser = positive, help_heading = "Optimizer")]
-    pub lr: f64,
-    /// How the learning rate goes after the warm-up
-    #[arg(long, value_enum, default_value_t = ScheduleFlag::Cosine, help_heading = "Optimizer")]
-    pub schedule: ScheduleFlag,
-    /// Steps over which the learning rate rises from 0
-    #[arg(long, value_name = "STEPS", default_value_t = 0, value_parser = at_least(0), help_heading = "Optimizer")]
-    pub warmup_steps: usize,
-    /// Decoupled weight decay of AdamW
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.01, value_parser = not_negative, help_heading = "Optimizer")]
-    pub weight_decay: f64,
-    /// Longer gradients are shortened to this norm; 0 = off
-    #[arg(long, value_name = "NUMBER", default_value_t = 1.0, value_parser = not_negative, help_heading = "Optimizer")]
-    pub max_grad_norm: f64,
-
-    /// Samples in a micro-batch
-    #[arg(long, value_name = "SAMPLES", default_value_t = 4, value_parser = at_least(1), help_heading = "Length")]
-    pub batch_size: usize,
-    /// Micro-batches in an optimizer step
-    #[arg(long, value_name = "BATCHES", default_value_t = 1, value_parser = at_least(1), help_heading = "Length")]
-    pub grad_accum: usize,
-    /// Optimizer steps to take
-    #[arg(long, value_name = "STEPS", value_parser = at_least(1), conflicts_with = "epochs", help_heading = "Length")]
-    pub steps: Option<usize>,
-    /// Passes over the data [default: 1, unless --steps is given]
-    #[arg(long, value_name = "PASSES", value_parser = at_least(1), help_heading = "Length")]
-    pub epochs: Option<usize>,
-    /// Take rows in file order
-    #[arg(long, help_heading = "Length")]
-    pub no_shuffle: bool,
-    /// Seed of LoRA's start, of dropout and of the order of rows
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Length")]
-    pub seed: u64,
-
-    /// Steps between evaluations on --eval-data [default: before the first and after the last step]
-    #[arg(long, value_name = "STEPS", value_parser = at_least(1), requires = "eval_data", help_heading = "Run")]
-    pub eval_every: Option<usize>,
-    /// Steps between checkpoints; one is always made at the end
-    #[arg(long, value_name = "STEPS", default_value_t = 100, value_parser = at_least(1), help_heading = "Run")]
-    pub save_every: usize,
-    /// Go on from the newest checkpoint in --output; flags left out are taken from its run.json
-    #[arg(long, help_heading = "Run")]
-    pub resume: bool,
-    /// Keep few activations and compute the rest again: less memory, more time
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = CheckpointFlag::Auto, help_heading = "Run")]
-    pub checkpoint_activations: CheckpointFlag,
+    pub settings: Flags<EverySetting>,
     /// Print a JSON summary on standard output at the end
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -117,87 +44,23 @@ pub struct TrainFlags {
     pub run: RunFlags,
 }
 
-/// `--schedule`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ScheduleFlag {
-    /// half a cosine, down to 0 at the last step
-    Cosine,
-    /// a straight line, down to 0 at the last step
-    Linear,
-    /// stays where it is
-    Constant,
-}
+/// Those of a run, but for two that other flags bring.
+#[derive(Debug, Clone)]
+pub struct EverySetting;
 
-impl From<ScheduleFlag> for Schedule {
-    fn from(flag: ScheduleFlag) -> Self {
-        match flag {
-            ScheduleFlag::Cosine => Schedule::Cosine,
-            ScheduleFlag::Linear => Schedule::Linear,
-            ScheduleFlag::Constant => Schedule::Constant,
-        }
+impl Takes for EverySetting {
+    type Settings = TrainConfig;
+
+    fn takes(setting: &Setting) -> bool {
+        !["precision", "device"].contains(&setting.field)
     }
-}
-
-impl From<CheckpointFlag> for Checkpoint {
-    fn from(flag: CheckpointFlag) -> Self {
-        match flag {
-            CheckpointFlag::Auto => Checkpoint::Auto,
-            CheckpointFlag::On => Checkpoint::On,
-            CheckpointFlag::Off => Checkpoint::Off,
-        }
-    }
-}
-
-/// `--checkpoint-activations`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CheckpointFlag {
-    /// on where memory would not do otherwise
-    Auto,
-    /// always
-    On,
-    /// never
-    Off,
 }
 
 impl TrainFlags {
-    /// The settings of the run, as bft-train takes them.
+    /// The settings of the run.
     fn config(&self) -> TrainConfig {
-        let count = |number: usize| number as u64;
-        TrainConfig {
-            model: self.model.clone(),
-            data: self.data.clone(),
-            output: self.output.clone(),
-            device: self.run.device.to_string(),
-            precision: self.kernels.precision.into(),
-            loss: self.loss.kind(),
-            group_size: self.group.group_size,
-            gamma: self.group.gamma as f32,
-            init_adapter: self.init_adapter.clone(),
-            rank: self.lora.rank,
-            alpha: self.lora.alpha.map(|alpha| alpha as f32),
-            target_modules: self.lora.target_modules.clone(),
-            lora_dropout: self.lora.lora_dropout as f32,
-            lr: self.lr,
-            schedule: self.schedule.into(),
-            warmup_steps: count(self.warmup_steps),
-            weight_decay: self.weight_decay,
-            max_grad_norm: self.max_grad_norm,
-            batch_size: self.batch_size,
-            grad_accum: self.grad_accum,
-            steps: self.steps.map(count),
-            epochs: self.epochs.map(count),
-            max_length: self.data_flags.max_length,
-            truncate: self.data_flags.truncate,
-            skip_bad_rows: self.data_flags.skip_bad_rows,
-            template_vars: self.data_flags.template.variables(),
-            no_shuffle: self.no_shuffle,
-            seed: self.seed,
-            eval_data: self.eval_data.clone(),
-            eval_every: self.eval_every.map(count),
-            save_every: count(self.save_every),
-            resume: self.resume,
-            checkpoint_activations: self.checkpoint_activations.into(),
-        }
+        let (device, precision) = (*self.run.device(), self.kernels.precision());
+        TrainConfig { device, precision, ..(*self.settings).clone() }
     }
 }
 
@@ -215,7 +78,7 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
         return Err(CliError::failed(format!(
             "stopped after step {}; everything is saved, go on with: bft train --output {} --resume",
             finished.steps,
-            shell_word(&flags.output)
+            shell_word(&flags.settings.output)
         )));
     }
     Ok(())
@@ -223,21 +86,22 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
 
 /// The run itself, in this process alone or as a rank of a job.
 fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Result<Finished, CliError> {
-    open::existing("--data", &flags.data)?;
-    if let Some(path) = &flags.eval_data {
+    let config = flags.config();
+    open::existing("--data", &config.data)?;
+    if let Some(path) = &config.eval_data {
         open::existing("--eval-data", path)?;
-        open::not_one_pipe(["--data", "--eval-data"], [&flags.data, path])?;
+        open::not_one_pipe(["--data", "--eval-data"], [&config.data, path])?;
     }
     if job.is_some() {
-        open::for_every_rank("--data", &flags.data)?;
-        flags.eval_data.as_deref().map_or(Ok(()), |path| open::for_every_rank("--eval-data", path))?;
+        open::for_every_rank("--data", &config.data)?;
+        config.eval_data.as_deref().map_or(Ok(()), |path| open::for_every_rank("--eval-data", path))?;
     }
-    if let Some(path) = &flags.init_adapter {
+    if let Some(path) = &config.init_adapter {
         open::existing("--init-adapter", path)?;
     }
-    let model = open::model(&flags.model)?;
-    let trainer = Trainer::open(flags.config(), &model).map_err(CliError::failed)?;
-    let request = job.map_or(flags.run.device, |job| job.device(&flags.run.device));
+    let model = open::model(&config.model)?;
+    let trainer = Trainer::open(config, &model).map_err(CliError::failed)?;
+    let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
     let device = open::device(&request)?;
     if !device.is_gpu() {
         let sharers = job.map_or(1, |job| job.here().1 as u64);

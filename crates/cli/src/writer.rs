@@ -3,12 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::Runner;
-use bft_core::sample::Sampling;
 use bft_formats::{Adapter, Model, Tokenizer};
-use bft_train::{Finish, TextWriter, Written};
+use bft_train::{Finish, SamplingConfig, TextWriter, Written};
 
 use crate::error::CliError;
-use crate::generate::SamplingFlags;
 use crate::ui;
 
 /// An empty text, with kernels measured where the device is to. `max_length` is what `runner` was planned for; `adapter`
@@ -18,16 +16,9 @@ pub fn begin<'r, 'd>(
     model: &'r Model,
     adapter: Option<&Adapter>,
     tokenizer: &'r Tokenizer,
-    flags: &SamplingFlags,
+    flags: &SamplingConfig,
     max_length: usize,
 ) -> Result<TextWriter<'r, 'd>, CliError> {
-    let sampling = Sampling {
-        temperature: flags.temperature as f32,
-        top_k: flags.top_k,
-        top_p: flags.top_p as f32,
-        min_p: flags.min_p as f32,
-        seed: flags.seed,
-    };
     let unused = [
         ("--top-p", flags.top_p != 1.0),
         ("--top-k", flags.top_k != 0),
@@ -38,8 +29,7 @@ pub fn begin<'r, 'd>(
     if flags.temperature == 0.0 && !unused.is_empty() {
         ui::note(&format!("{}: of no effect at --temperature 0, which takes the likeliest token", unused.join(", ")));
     }
-    let new = flags.max_new_tokens;
-    let writer = TextWriter::new(runner, model, tokenizer, sampling, new, max_length).map_err(CliError::failed)?;
+    let writer = TextWriter::new(runner, model, tokenizer, flags, max_length).map_err(CliError::failed)?;
     let writer = writer.with_end_tokens(adapter.map_or(&[], |adapter| &adapter.config.end_token_ids));
     pollster::block_on(writer.prepare()).map_err(CliError::failed)?;
     Ok(writer)

@@ -326,6 +326,24 @@ fn bench_weighs_a_steps_products_by_their_calls() {
 }
 
 #[test]
+fn bench_times_frozen_products_and_those_of_an_adapter() {
+    let bench = |rank: &str| {
+        let model = fixture("llama");
+        let flags = ["bench", "--device", "cpu", "--task", "kernels", "--model", &model, "--rank", rank];
+        with(flags.map(str::to_owned).to_vec(), &["--batch-size", "1", "--length", "8", "--steps", "1", "--json"])
+    };
+    let answer = bench("3").json();
+    let kernels = answer["kernels"].as_array().expect("kernels");
+    let count =
+        |kernel: &str, dtype: &str| kernels.iter().filter(|it| it["kernel"] == kernel && it["dtype"] == dtype).count();
+    // Three layers, and the two factors of an adapter on each.
+    assert_eq!((count("product", "F32"), count("input gradient", "BF16")), (3, 3), "{answer}");
+    assert_eq!((count("product", "LoRA"), count("weight gradient", "LoRA")), (6, 6), "{answer}");
+    assert!(kernels.iter().all(|it| it["gflops"].as_f64() > Some(0.0) && it["tokens"] == 8), "{answer}");
+    assert!(bench("4294967295").error().contains("--rank 4294967295"), "no product of that size is tried");
+}
+
+#[test]
 fn eval_agrees_on_every_architecture() {
     for model in ["llama3_rope", "linear_rope", "mistral", "qwen2", "qwen3"] {
         let rows = format!("{}/rows.jsonl", fixture(model));

@@ -132,3 +132,19 @@ fn a_step_that_cannot_be_followed_is_refused_until_flags_say_what_to_do() {
     let done = run(flags.iter().chain(&["--pooling", "last"]));
     assert!(done.ok().stderr.contains("nothing there is followed"), "{done:?}");
 }
+
+#[test]
+fn bench_times_an_encoder_up_to_its_longest_text() {
+    let model = fixture("encoders/minilm");
+    let bench = |flags: &str| {
+        let base = ["bench", "--device", "cpu", "--model", &model, "--task"];
+        run(base.into_iter().chain(flags.split(' ')))
+    };
+    let answer = bench("embed --batch-size 3 --length 48 --steps 1 --json").json();
+    assert_eq!(answer["tokens"], 3 * 48);
+    assert!(answer["gflops"].as_f64() > Some(0.0), "{answer}");
+    assert!(answer["processor"]["kernels"].as_array().is_some_and(|kernels| !kernels.is_empty()), "{answer}");
+    let long = bench("embed --length 49");
+    assert!(long.error().contains("49") && long.error().contains("48"), "{long:?}");
+    assert!(!bench("train").error().is_empty());
+}

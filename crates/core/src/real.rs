@@ -30,6 +30,10 @@ pub trait Real:
     const ONE: Self;
     /// −∞
     const NEG_INFINITY: Self;
+    /// The elements where they are f32, which the fast kernels take.
+    fn f32s(x: &[Self]) -> Option<&[f32]>;
+    /// As [`Self::f32s`].
+    fn f32s_mut(x: &mut [Self]) -> Option<&mut [f32]>;
     /// From f32, exactly.
     fn from_f32(value: f32) -> Self;
     /// From f64, rounded.
@@ -48,24 +52,26 @@ pub trait Real:
     fn erfc(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
-    /// xʸ
-    fn powf(self, exponent: Self) -> Self;
     /// The larger; of a NaN and a number, the number.
     fn max(self, other: Self) -> Self;
     /// The smaller; of a NaN and a number, the number.
     fn min(self, other: Self) -> Self;
-    /// |x|
-    fn abs(self) -> Self;
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
 }
 
 macro_rules! real {
-    ($t:ident, $erfc:path) => {
+    ($t:ident, $erfc:path, $f32s:expr, $f32s_mut:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const NEG_INFINITY: Self = $t::NEG_INFINITY;
+            fn f32s(x: &[Self]) -> Option<&[f32]> {
+                ($f32s)(x)
+            }
+            fn f32s_mut(x: &mut [Self]) -> Option<&mut [f32]> {
+                ($f32s_mut)(x)
+            }
             fn from_f32(value: f32) -> Self {
                 value as $t
             }
@@ -93,17 +99,11 @@ macro_rules! real {
             fn sqrt(self) -> Self {
                 self.sqrt()
             }
-            fn powf(self, exponent: Self) -> Self {
-                self.powf(exponent)
-            }
             fn max(self, other: Self) -> Self {
                 self.max(other)
             }
             fn min(self, other: Self) -> Self {
                 self.min(other)
-            }
-            fn abs(self) -> Self {
-                self.abs()
             }
             fn is_finite(self) -> bool {
                 self.is_finite()
@@ -112,5 +112,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, libm::erfcf);
-real!(f64, libm::erfc);
+real!(f32, libm::erfcf, Some, Some);
+real!(f64, libm::erfc, |_| None, |_| None);

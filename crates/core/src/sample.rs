@@ -2,6 +2,8 @@
 //!
 //! Pure host code. The same seed and logits give the same tokens on every device.
 
+use bft_formats::Random;
+
 /// How the next token is chosen. Filters apply in this order: temperature, top-k, top-p, min-p.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
@@ -46,14 +48,14 @@ pub enum SampleError {
 #[derive(Debug, Clone)]
 pub struct Sampler {
     how: Sampling,
-    state: u64,
+    random: Random,
     kept: Vec<(u32, f64)>,
 }
 
 impl Sampler {
     /// A sampler at the start of `how.seed`'s sequence.
     pub fn new(how: Sampling) -> Self {
-        Sampler { how, state: how.seed, kept: Vec::new() }
+        Sampler { how, random: Random::new(how.seed), kept: Vec::new() }
     }
 
     /// The next token, chosen from `logits` `[V]`. Equal logits: the lower token id is taken first.
@@ -79,7 +81,7 @@ impl Sampler {
         let least = f64::from(self.how.min_p);
         self.kept.retain(|(_, p)| *p >= least);
         let total: f64 = self.kept.iter().map(|(_, p)| p).sum();
-        let mut left = self.uniform() * total;
+        let mut left = self.random.uniform() * total;
         for (token, p) in &self.kept {
             left -= p;
             if left < 0.0 {
@@ -102,8 +104,8 @@ impl Sampler {
             return;
         }
         let total: f64 = self.kept.iter().map(|(_, p)| p).sum();
-        // Tokens below (1 - top_p) / count hold less than 1 - top_p together, so the nucleus needs none of them:
-        // leaving them out first makes the sort short.
+        // Tokens below (1 - top_p) / count hold less than 1 - top_p together, so the nucleus needs
+        // none of them: leaving them out first makes the sort short.
         let spare = (1.0 - f64::from(self.how.top_p)) * total / self.kept.len() as f64;
         self.kept.retain(|(_, p)| *p >= spare);
         self.kept.sort_unstable_by(likelier);
@@ -118,16 +120,6 @@ impl Sampler {
             }
         }
         self.kept.truncate(count.max(1));
-    }
-
-    /// Uniform in [0, 1): splitmix64, 53 bits.
-    fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        (z >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{FetchError, Package, Registry};
+use crate::error::FetchError;
+use crate::package::{Package, Registry};
 
 /// Loads the package's file into `folder`.
 pub(crate) fn download(package: &Package, folder: &Path) -> Result<PathBuf, FetchError> {

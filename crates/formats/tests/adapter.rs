@@ -28,7 +28,7 @@ fn pairs(modules: &[&str]) -> Vec<LoraPair> {
     for layer in 0..2 {
         for module in modules {
             let [out_features, in_features] = model().linear_shape(module).unwrap();
-            let mut values = |n: usize| (0..n).map(|_| random.uniform()).collect::<Vec<f32>>();
+            let mut values = |n: usize| (0..n).map(|_| random.symmetric()).collect::<Vec<f32>>();
             pairs.push(LoraPair {
                 module: ModelConfig::linear_name(layer, module),
                 rank: 4,

@@ -78,7 +78,7 @@ fn a_round_trip_loses_no_more_than_the_format_must() {
     let mut random = Random::new(1);
     for round in 0..200 {
         let scale = 10f32.powi(round % 7 - 3);
-        let values: Vec<f32> = (0..96).map(|_| scale * random.uniform()).collect();
+        let values: Vec<f32> = (0..96).map(|_| scale * random.symmetric()).collect();
         for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
             let bytes = quantize(dtype, &values);
             assert_eq!(bytes.len(), dtype.row_bytes(96));
@@ -134,7 +134,7 @@ fn every_format_of_blocks_means_what_ggml_says() {
 fn random_weights_are_small_finite_and_not_all_alike() {
     for &dtype in DType::ALL {
         let mut random = Random::new(7);
-        let values = dequantize(dtype, &dtype.random(1024, &mut || random.next()), 1024);
+        let values = dequantize(dtype, &dtype.random(1024, &mut || random.bits()), 1024);
         assert!(values.iter().all(|value| value.is_finite() && value.abs() <= 3.0), "{dtype}: {values:?}");
         let largest = values.iter().fold(0f32, |most, value| most.max(value.abs()));
         assert!(largest > 0.2 && values.iter().any(|value| *value != values[0]), "{dtype}: {largest}");

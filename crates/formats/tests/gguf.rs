@@ -414,7 +414,7 @@ fn no_damage_makes_it_panic() {
                 0 => 0xFF,
                 1 => 0,
                 2 => bad[at] ^ (1 << random.below(8)),
-                _ => random.next() as u8,
+                _ => random.bits() as u8,
             };
         }
         refused += usize::from(Model::from_gguf("m.gguf", Bytes::from(bad)).is_err());

@@ -3,7 +3,7 @@
 use bft_formats::{Adapter, AdapterConfig, LoraPair, Model, ModelConfig};
 
 use crate::config::{ConfigError, TrainConfig};
-use crate::random::{Random, Stream};
+use crate::random::{Stream, numbered};
 
 /// Full name of a block's linear module, such as `model.layers.0.mlp.up_proj`.
 fn module_name(layer: usize, module: &str) -> String {
@@ -33,9 +33,11 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
             let Some([out_features, in_features]) = model.linear_shape(module) else {
                 return Err(ConfigError::TargetModule { found: module.clone(), hint: String::new() });
             };
-            let random = Random::new(settings.seed, Stream::LoraInit { pair: pairs.len() as u64 });
+            let stream = Stream::LoraInit { pair: pairs.len() as u64 };
             let bound = 1.0 / (in_features as f32).sqrt();
-            let a = (0..(rank * in_features) as u64).map(|i| random.symmetric(i) * bound).collect();
+            let a = (0..(rank * in_features) as u64)
+                .map(|i| numbered(settings.seed, stream, i).symmetric() * bound)
+                .collect();
             let b = vec![0.0; out_features * rank];
             let module = module_name(layer, module);
             pairs.push(LoraPair { module, rank, scaling, in_features, out_features, a, b });

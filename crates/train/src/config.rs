@@ -1,8 +1,8 @@
-//! Everything a training run can be told, with the defaults of the command line.
+//! Everything a training run can be told: the one place where its settings are declared.
 
 use std::path::PathBuf;
 
-use bft_core::device::Precision;
+use bft_core::device::{DeviceRequest, Precision};
 use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
 use bft_formats::LINEAR_MODULES;
 use serde_json::{Map, Value};
@@ -10,123 +10,149 @@ use serde_json::{Map, Value};
 use crate::batches::BatchOptions;
 use crate::samples::SampleOptions;
 use crate::schedule::Schedule;
+use crate::setting::{Range, Settings, settings};
 
-/// Settings of a training run; names are those of the command line's flags.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Model folder or GGUF file.
-    #[serde(with = "crate::paths::one")]
-    pub model: PathBuf,
-    /// Training rows.
-    #[serde(with = "crate::paths::one")]
-    pub data: PathBuf,
-    /// Folder that the run writes to.
-    #[serde(with = "crate::paths::one")]
-    pub output: PathBuf,
-    /// `auto`, `cpu`, `gpu` or `gpu:N`.
-    pub device: String,
-    /// How exact a GPU's kernels are to be.
-    pub precision: Precision,
-    /// What is optimised.
-    pub loss: LossKind,
-    /// g: tokens in a confidence window.
-    pub group_size: usize,
-    /// γ: exponent on a sample's confidence.
-    pub gamma: f32,
-    /// Adapter to start from; its rank, alpha and modules hold.
-    #[serde(with = "crate::paths::maybe")]
-    pub init_adapter: Option<PathBuf>,
-    /// r of a new adapter.
-    pub rank: usize,
-    /// α of a new adapter; `None` is twice the rank.
-    pub alpha: Option<f32>,
-    /// Modules of a new adapter: `all-linear` or short names.
-    pub target_modules: Vec<String>,
-    /// Chance that an input of A is dropped, in training.
-    pub lora_dropout: f32,
-    /// Peak learning rate.
-    pub lr: f64,
-    /// How it goes after the warmup.
-    pub schedule: Schedule,
-    /// Steps over which it rises.
-    pub warmup_steps: u64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// The gradient is scaled down to this norm; 0 is off.
-    pub max_grad_norm: f64,
-    /// Samples in a micro-batch.
-    pub batch_size: usize,
-    /// Micro-batches in an optimizer step.
-    pub grad_accum: usize,
-    /// Optimizer steps; not together with `epochs`.
-    pub steps: Option<u64>,
-    /// Passes over the data; 1 where neither is given.
-    pub epochs: Option<u64>,
-    /// Longest sample in tokens; see [`SampleOptions::max_length`].
-    pub max_length: Option<usize>,
-    /// Cut longer samples instead of stopping.
-    pub truncate: bool,
-    /// Leave out and count bad rows instead of stopping.
-    pub skip_bad_rows: bool,
-    /// Variables that the chat template is given, such as `enable_thinking`.
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    pub template_vars: Map<String, Value>,
-    /// Take rows in file order.
-    pub no_shuffle: bool,
-    /// Seed of the order, the adapter's first values and dropout.
-    pub seed: u64,
-    /// Held-out rows.
-    #[serde(with = "crate::paths::maybe")]
-    pub eval_data: Option<PathBuf>,
-    /// Optimizer steps between evaluations; `None` evaluates before the first and after the last step only.
-    pub eval_every: Option<u64>,
-    /// Optimizer steps between checkpoints; one is always made at the end.
-    pub save_every: u64,
-    /// Go on from the last checkpoint in `output`.
-    pub resume: bool,
-    /// Recompute activations in the backward pass instead of keeping them.
-    pub checkpoint_activations: Checkpoint,
+const FILES: &str = "Model and data";
+
+settings! {
+    /// Settings of a training run. A field's comment is what `--help` says about it.
+    pub struct TrainConfig {
+        /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+        #[serde(with = "crate::paths::one")]
+        #[setting(heading: FILES, value_name: "PATH", may_change: true, on_page: false)]
+        pub model: PathBuf = PathBuf::new(),
+        /// Training rows, JSONL or a JSON array
+        #[serde(with = "crate::paths::one")]
+        #[setting(heading: FILES, value_name: "FILE", may_change: true, on_page: false)]
+        pub data: PathBuf = PathBuf::new(),
+        /// Folder for the adapter, metrics.jsonl, run.json and checkpoints/
+        #[serde(with = "crate::paths::one")]
+        #[setting(heading: FILES, value_name: "DIR", may_change: true, on_page: false)]
+        pub output: PathBuf = PathBuf::new(),
+        /// Rows to evaluate on, in training and at its end
+        #[serde(with = "crate::paths::maybe")]
+        #[setting(heading: FILES, value_name: "FILE", may_change: true, on_page: false)]
+        pub eval_data: Option<PathBuf> = None,
+
+        /// Longest sample in tokens [default: 2048, or the model's context if that is shorter]
+        #[setting(heading: "Data", value_name: "TOKENS", range: Range::From(2))]
+        pub max_length: Option<usize> = None,
+        /// Cut samples longer than --max-length instead of stopping
+        #[setting(heading: "Data")]
+        pub truncate: bool = false,
+        /// Leave out rows that cannot be read, and count them, instead of stopping
+        #[setting(heading: "Data", on_page: false)]
+        pub skip_bad_rows: bool = false,
+        /// A variable of the chat template, such as enable_thinking=false; more than once for several, or all as a JSON
+        /// object
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        #[setting(heading: "Text", value_name: "NAME=VALUE", on_page: false)]
+        pub template_vars: Map<String, Value> = Map::new(),
+
+        /// Balanced (bft, bft-v3), token-weighted (dft) or plain cross-entropy (sft)
+        #[setting(heading: "Loss", value_name: "LOSS")]
+        pub loss: LossKind = LossConfig::default().kind,
+        /// Tokens in a confidence window of bft and bft-v3
+        #[setting(heading: "Loss", value_name: "TOKENS", range: Range::From(1))]
+        pub group_size: usize = LossConfig::default().group_size,
+        /// Exponent on a sample's confidence in bft
+        #[setting(heading: "Loss", value_name: "NUMBER", range: Range::NotNegative)]
+        pub gamma: f32 = LossConfig::default().gamma,
+
+        /// Start from this adapter instead of a new one
+        #[serde(with = "crate::paths::maybe")]
+        #[setting(heading: "Adapter", value_name: "DIR", on_page: false)]
+        pub init_adapter: Option<PathBuf> = None,
+        /// Rank of the LoRA matrices
+        #[setting(heading: "Adapter", value_name: "RANK", range: Range::From(1))]
+        pub rank: usize = 16,
+        /// LoRA's alpha; the adapter is scaled by alpha / rank [default: 2 * rank]
+        #[setting(heading: "Adapter", value_name: "NUMBER", range: Range::Positive)]
+        pub alpha: Option<f32> = None,
+        /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+        #[setting(heading: "Adapter", value_name: "MODULES", check: known_module, on_page: false)]
+        pub target_modules: Vec<String> = vec![ALL_LINEAR.into()],
+        /// Chance that LoRA's input is dropped in training
+        #[setting(heading: "Adapter", value_name: "CHANCE", range: Range::Chance)]
+        pub lora_dropout: f32 = 0.0,
+
+        /// Learning rate at its highest
+        #[setting(heading: "Optimizer", value_name: "NUMBER", range: Range::Positive)]
+        pub lr: f64 = 2e-4,
+        /// How the learning rate goes after the warm-up
+        #[setting(heading: "Optimizer", value_name: "SCHEDULE")]
+        pub schedule: Schedule = Schedule::Cosine,
+        /// Steps over which the learning rate rises from 0
+        #[setting(heading: "Optimizer", value_name: "STEPS", range: Range::From(0))]
+        pub warmup_steps: u64 = 0,
+        /// Decoupled weight decay of AdamW
+        #[setting(heading: "Optimizer", value_name: "NUMBER", range: Range::NotNegative)]
+        pub weight_decay: f64 = AdamW::default().weight_decay,
+        /// Longer gradients are shortened to this norm; 0 = off
+        #[setting(heading: "Optimizer", value_name: "NUMBER", range: Range::NotNegative)]
+        pub max_grad_norm: f64 = AdamW::default().max_grad_norm,
+
+        /// Samples in a micro-batch
+        #[setting(heading: "Length", value_name: "SAMPLES", range: Range::From(1))]
+        pub batch_size: usize = 4,
+        /// Micro-batches in an optimizer step
+        #[setting(heading: "Length", value_name: "BATCHES", range: Range::From(1))]
+        pub grad_accum: usize = 1,
+        /// Optimizer steps to take
+        #[setting(
+            heading: "Length", value_name: "STEPS", range: Range::From(1), excludes: Some("epochs"), may_change: true
+        )]
+        pub steps: Option<u64> = None,
+        /// Passes over the data [default: 1, unless --steps is given]
+        #[setting(heading: "Length", value_name: "PASSES", range: Range::From(1), may_change: true)]
+        pub epochs: Option<u64> = None,
+        /// Take rows in file order
+        #[setting(heading: "Length")]
+        pub no_shuffle: bool = false,
+        /// Seed of LoRA's start, of dropout and of the order of rows
+        #[setting(heading: "Length", value_name: "NUMBER")]
+        pub seed: u64 = 0,
+
+        /// Steps between evaluations on --eval-data [default: before the first and after the last step]
+        #[setting(
+            heading: "Run", value_name: "STEPS", range: Range::From(1), requires: Some("eval_data"), may_change: true
+        )]
+        pub eval_every: Option<u64> = None,
+        /// Steps between checkpoints; one is always made at the end
+        #[setting(heading: "Run", value_name: "STEPS", range: Range::From(1), may_change: true)]
+        pub save_every: u64 = 100,
+        /// Go on from the newest checkpoint in --output; flags left out are taken from its run.json
+        #[setting(heading: "Run", may_change: true, on_page: false)]
+        pub resume: bool = false,
+        /// Keep few activations and compute the rest again: less memory, more time
+        #[setting(heading: "Run", value_name: "WHEN", may_change: true)]
+        pub checkpoint_activations: Checkpoint = Checkpoint::Auto,
+        /// How exact a GPU's products are: f16 lets those of the forward pass be in half precision where that is measured
+        /// to be faster
+        #[setting(heading: "Run", value_name: "PRECISION")]
+        pub precision: Precision = Precision::F32,
+        /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
+        #[setting(heading: "Run", value_name: "DEVICE", may_change: true, on_page: false)]
+        pub device: DeviceRequest = DeviceRequest::Auto,
+    }
 }
 
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            model: PathBuf::new(),
-            data: PathBuf::new(),
-            output: PathBuf::new(),
-            device: "auto".into(),
-            precision: Precision::F32,
-            loss: LossKind::Bft,
-            group_size: 256,
-            gamma: 1.0,
-            init_adapter: None,
-            rank: 16,
-            alpha: None,
-            target_modules: vec!["all-linear".into()],
-            lora_dropout: 0.0,
-            lr: 2e-4,
-            schedule: Schedule::Cosine,
-            warmup_steps: 0,
-            weight_decay: 0.01,
-            max_grad_norm: 1.0,
-            batch_size: 4,
-            grad_accum: 1,
-            steps: None,
-            epochs: None,
-            max_length: None,
-            truncate: false,
-            skip_bad_rows: false,
-            template_vars: Map::new(),
-            no_shuffle: false,
-            seed: 0,
-            eval_data: None,
-            eval_every: None,
-            save_every: 100,
-            resume: false,
-            checkpoint_activations: Checkpoint::Auto,
-        }
+/// Every linear module of a block.
+const ALL_LINEAR: &str = "all-linear";
+
+/// The linear module that a mistyped one is near to.
+fn nearest_module(found: &str) -> Option<&'static str> {
+    let near = LINEAR_MODULES.iter().map(|module| (strsim::osa_distance(found, module), *module)).min();
+    near.filter(|(distance, _)| *distance <= 2).map(|(_, module)| module)
+}
+
+/// Checks a name of `target-modules`.
+fn known_module(name: &str) -> Result<(), String> {
+    if name == ALL_LINEAR || LINEAR_MODULES.contains(&name) {
+        return Ok(());
     }
+    let guess = nearest_module(name).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    Err(format!("no such module{guess} (known: {ALL_LINEAR}, {})", LINEAR_MODULES.join(", ")))
 }
 
 /// A setting that makes no sense.
@@ -136,11 +162,11 @@ pub enum ConfigError {
     #[error("{setting} is {found}, expected {expected}")]
     Range {
         /// The setting, as its flag is called.
-        setting: &'static str,
+        setting: String,
         /// What was found.
         found: String,
         /// What was expected.
-        expected: &'static str,
+        expected: String,
     },
     /// A rank that no adapted layer can use up.
     #[error("rank is {found}, expected 1 to {most}: no adapted layer of {model} can use a higher one")]
@@ -173,26 +199,7 @@ pub enum ConfigError {
 impl TrainConfig {
     /// Checks every setting that can be checked without a file.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let range = |ok: bool, setting, found: &dyn std::fmt::Display, expected| {
-            if ok { Ok(()) } else { Err(ConfigError::Range { setting, found: found.to_string(), expected }) }
-        };
-        let at_least_1 = "a whole number from 1";
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        let not_negative = |x: f64| x >= 0.0 && x.is_finite();
-        range(self.group_size >= 1, "group-size", &self.group_size, at_least_1)?;
-        range(not_negative(self.gamma.into()), "gamma", &self.gamma, "a number from 0")?;
-        range(self.rank >= 1, "rank", &self.rank, at_least_1)?;
-        range(positive(self.alpha().into()), "alpha", &self.alpha(), "a number above 0")?;
-        range((0.0..1.0).contains(&self.lora_dropout), "lora-dropout", &self.lora_dropout, "0 to below 1")?;
-        range(positive(self.lr), "lr", &self.lr, "a number above 0")?;
-        range(not_negative(self.weight_decay), "weight-decay", &self.weight_decay, "a number from 0")?;
-        range(not_negative(self.max_grad_norm), "max-grad-norm", &self.max_grad_norm, "a number from 0")?;
-        range(self.batch_size >= 1, "batch-size", &self.batch_size, at_least_1)?;
-        range(self.grad_accum >= 1, "grad-accum", &self.grad_accum, at_least_1)?;
-        range(self.steps != Some(0), "steps", &0, at_least_1)?;
-        range(self.epochs != Some(0), "epochs", &0, at_least_1)?;
-        range(self.eval_every != Some(0), "eval-every", &0, at_least_1)?;
-        range(self.save_every >= 1, "save-every", &0, at_least_1)?;
+        self.check_ranges()?;
         if let (Some(steps), Some(epochs)) = (self.steps, self.epochs) {
             return Err(ConfigError::StepsAndEpochs { steps, epochs });
         }
@@ -206,19 +213,17 @@ impl TrainConfig {
 
     /// Short names of the modules to adapt, in the order of a block, each once.
     pub fn modules(&self) -> Result<Vec<String>, ConfigError> {
-        let known = |name: &str| name == "all-linear" || LINEAR_MODULES.contains(&name);
-        if let Some(found) = self.target_modules.iter().find(|name| !known(name)) {
-            let near = LINEAR_MODULES.iter().map(|m| (strsim::osa_distance(found, m), m)).min();
-            let hint = near.filter(|(d, _)| *d <= 2).map(|(_, m)| format!(" (did you mean {m}?)"));
+        if let Some(found) = self.target_modules.iter().find(|name| known_module(name).is_err()) {
+            let hint = nearest_module(found).map(|near| format!(" (did you mean {near}?)"));
             return Err(ConfigError::TargetModule { found: found.clone(), hint: hint.unwrap_or_default() });
         }
-        let wanted = |m: &str| self.target_modules.iter().any(|name| name == m || name == "all-linear");
+        let wanted = |m: &str| self.target_modules.iter().any(|name| name == m || name == ALL_LINEAR);
         let modules: Vec<String> = LINEAR_MODULES.iter().filter(|m| wanted(m)).map(|m| (*m).to_owned()).collect();
         if modules.is_empty() {
             return Err(ConfigError::Range {
-                setting: "target-modules",
+                setting: "target-modules".into(),
                 found: "empty".into(),
-                expected: "all-linear or names of linear modules",
+                expected: "all-linear or names of linear modules".into(),
             });
         }
         Ok(modules)
@@ -268,13 +273,13 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_the_command_line() {
+    fn the_defaults_make_a_run() {
         let config = TrainConfig::default();
         assert_eq!(config.validate(), Ok(()));
-        assert_eq!((config.loss, config.group_size, config.gamma), (LossKind::Bft, 256, 1.0));
-        assert_eq!((config.rank, config.alpha(), config.lora_dropout), (16, 32.0, 0.0));
+        assert_eq!(config.alpha(), 32.0);
         assert_eq!(config.modules().unwrap(), LINEAR_MODULES);
-        assert_eq!((config.lr, config.weight_decay, config.max_grad_norm), (2e-4, 0.01, 1.0));
+        let max_length = TrainConfig::TABLE.iter().find(|setting| setting.field == "max_length").unwrap();
+        assert!(max_length.help.contains(&format!("[default: {}, ", crate::samples::DEFAULT_MAX_LENGTH)));
     }
 
     #[test]

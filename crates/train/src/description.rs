@@ -1,12 +1,41 @@
 //! `run.json`: what was run, on what, and how it ended.
 
+use bft_core::device::DeviceInfo;
+use bft_formats::Model;
+
 use crate::config::TrainConfig;
 use crate::event::Finished;
 use crate::paths::path_to_json;
 use crate::plan::Plan;
 use crate::rows::{KeyList, RowFormat};
-use crate::run::Facts;
 use crate::samples::DataReport;
+
+/// The device that a run takes place on, as far as a run cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceSummary {
+    /// Its name and backend; a checkpoint from another one does not continue bit for bit.
+    pub description: String,
+    /// Memory the run will need, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl DeviceSummary {
+    /// A device in words.
+    pub fn new(info: &DeviceInfo, memory_bytes: u64) -> Self {
+        let DeviceInfo { name, backend, .. } = info;
+        Self { description: format!("{name} ({backend})"), memory_bytes }
+    }
+}
+
+/// What a run says about itself in `run.json` and in its checkpoints.
+pub(crate) struct Facts<'r> {
+    pub model: &'r Model,
+    pub device: &'r DeviceSummary,
+    pub model_sha256: &'r str,
+    pub data_sha256: &'r str,
+    /// Values that are trained.
+    pub parameters: usize,
+}
 
 /// `run.json`.
 #[derive(serde::Serialize)]

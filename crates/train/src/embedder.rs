@@ -9,6 +9,7 @@ use crate::embed::{EmbedContent, EmbedError, EmbedOptions, EmbedReport, EmbedRow
 use crate::engine::EngineError;
 use crate::rows::Origin;
 use crate::samples::{SampleOptions, SamplesError};
+use crate::text::TextEncoder;
 
 /// Tokens in a batch of a language model: large enough that products are efficient, small enough that memory stays modest.
 const DECODER_TOKENS: usize = 2048;
@@ -151,8 +152,8 @@ impl Embedder for EmbedEngine<'_> {
 ///
 /// # Errors
 /// A text that is empty or too long, the device, or what `sink` says.
-pub async fn embed_texts<'t>(
-    model: &EmbeddingModel,
+pub async fn embed_texts<'m, 't>(
+    model: impl Into<TextEncoder<'m>>,
     engine: &mut impl Embedder,
     what: &str,
     texts: impl IntoIterator<Item = &'t str>,

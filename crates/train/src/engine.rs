@@ -28,32 +28,47 @@ pub trait LogProbs {
 
 /// An adapter being tuned. Only what reads back from the device is asynchronous.
 #[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
-pub trait Engine: LogProbs {
-    /// Called once, before anything else.
-    async fn prepare(&mut self) -> Result<(), EngineError> {
-        Ok(())
-    }
-    /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
-    async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError>;
-    /// Called between the last micro-batch of a step and [`Engine::apply`]: processes that share a step add up what each
-    /// has. One process has it all.
-    async fn complete_step(&mut self) -> Result<(), EngineError> {
-        Ok(())
-    }
+pub trait Tuning {
     /// Norm, clip, AdamW, and a fresh gradient. A step that is not finite changes nothing.
     fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError>;
     /// Metrics of every step since the last call, in order; waits for the device.
     async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError>;
     /// The adapter as it is now.
     async fn adapter(&mut self) -> Result<Adapter, EngineError>;
+    /// AdamW's moments and step count.
+    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
+    /// Puts back what [`Tuning::optimizer_state`] gave.
+    fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError>;
+}
+
+/// What computes the gradients of a [`Tuning`]: itself, or something around it that shares the work or gives way to
+/// others in between.
+#[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
+pub trait Engine: LogProbs {
+    /// What holds the adapter.
+    type Tuning: Tuning;
+
+    /// The adapter that is tuned.
+    fn tuning(&mut self) -> &mut Self::Tuning;
+    /// Called once, before anything else.
+    async fn prepare(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
+    async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError>;
+    /// Called between the last micro-batch of a step and [`Tuning::apply`]: processes that share a step add up what each
+    /// has. One process has it all.
+    async fn complete_step(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// s_b of each sample that was accumulated since the last call; none where nobody looks at them.
     fn sample_weights(&mut self) -> Vec<f64> {
         Vec::new()
     }
-    /// AdamW's moments and step count.
-    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError>;
-    /// Puts back what [`Engine::optimizer_state`] gave.
-    fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError>;
+    /// Refuses an adapter that was read back, where it is not what others have.
+    fn check_adapter(&self, _: &Adapter) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 /// An engine whose step can be shared by several processes.
@@ -84,6 +99,12 @@ impl LogProbs for Tuner<'_> {
 }
 
 impl Engine for Tuner<'_> {
+    type Tuning = Self;
+
+    fn tuning(&mut self) -> &mut Self {
+        self
+    }
+
     async fn prepare(&mut self) -> Result<(), EngineError> {
         Tuner::prepare(self).await.map_err(boxed)
     }
@@ -91,7 +112,9 @@ impl Engine for Tuner<'_> {
     async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError> {
         Tuner::accumulate(self, batch, totals, loss).map_err(boxed)
     }
+}
 
+impl Tuning for Tuner<'_> {
     fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
         Tuner::apply(self, lr, optimizer).map_err(boxed)
     }

@@ -65,6 +65,7 @@ pub struct Started {
 }
 
 /// One optimizer step, as a line of `metrics.jsonl`.
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct StepRow {
     /// The step, from 1.
@@ -102,6 +103,7 @@ pub(crate) struct SkippedRow<'a> {
 }
 
 /// One evaluation, as a line of `metrics.jsonl`.
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct EvalRow {
     /// Optimizer steps done; 0 is before the first.

@@ -5,7 +5,8 @@
 //! | a file's bytes to rows | `rows` |
 //! | rows to token ids with labels | `text`, `samples` |
 //! | samples to packed micro-batches, in an order that a cursor continues | `batches`, `random` |
-//! | settings and data to a run with known sizes | `config`, `schedule`, `plan` |
+//! | what a setting is, and those of a run | `setting`, `config`, `schedule` |
+//! | settings and data to a run with known sizes | `plan` |
 //! | a run: steps, metrics, evaluations, checkpoints | `trainer`, `run`, `description`, `state` |
 //! | its folder on disk, and going on from it | `folder`, `checkpoint`, `paths`, `resume` |
 //! | one run in several processes | `ranks` |
@@ -13,7 +14,7 @@
 //! | NLL and the four losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
-//! | which vectors are alike | `similar` |
+//! | which vectors are alike | `similar`, `pca` |
 //! | a prompt to more text | `writer` |
 //! | who may end or hold up any of it | `control` |
 //!
@@ -38,6 +39,7 @@ mod folder;
 mod inspect;
 mod memory;
 mod paths;
+mod pca;
 mod plan;
 mod random;
 #[cfg(not(target_arch = "wasm32"))]
@@ -48,6 +50,7 @@ mod rows;
 mod run;
 mod samples;
 mod schedule;
+mod setting;
 pub mod similar;
 mod state;
 #[cfg(test)]
@@ -63,15 +66,17 @@ pub use checkpoint::Checkpoints;
 pub use checkpoint_files::{NamedFile, adapter_files, checkpoint_files};
 pub use config::{ConfigError, TrainConfig};
 pub use control::Control;
+pub use description::DeviceSummary;
 pub use embed::{EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows};
 pub use embedder::{EmbedEngine, embed_texts};
-pub use engine::{Engine, EngineError, LogProbs, Shareable};
+pub use engine::{Engine, EngineError, LogProbs, Shareable, Tuning};
 pub use error::TrainError;
 pub use evaluate::{EvalReport, Losses, Tally, evaluate};
 pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
 pub use inspect::{InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens};
 pub use memory::{MemoryEstimate, estimate_memory};
 pub use paths::{os_string, path_to_json};
+pub use pca::Pca;
 pub use plan::Plan;
 #[cfg(not(target_arch = "wasm32"))]
 pub use ranks::{Ranks, share_out};
@@ -84,8 +89,9 @@ pub use run::MAX_SKIPPED;
 pub use samples::{
     DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens, make_samples,
 };
-pub use schedule::{Schedule, UnknownSchedule};
+pub use schedule::Schedule;
+pub use setting::{Kind, Range, Setting, Settings, word, words};
 pub use state::{Checkpoint, RunState, Store};
 pub use text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
-pub use trainer::{DeviceSummary, Trainer};
-pub use writer::{Finish, TextWriter, WriteError, Written};
+pub use trainer::Trainer;
+pub use writer::{Finish, SamplingConfig, TextWriter, WriteError, Written};

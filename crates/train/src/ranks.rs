@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
+use bft_core::{Batch, LossConfig, StepTotals};
 use bft_formats::Adapter;
 use sha2::{Digest, Sha256};
 
@@ -203,6 +203,12 @@ impl<E: Shareable, R: Ranks> LogProbs for Together<'_, E, R> {
 }
 
 impl<E: Shareable, R: Ranks> Engine for Together<'_, E, R> {
+    type Tuning = E::Tuning;
+
+    fn tuning(&mut self) -> &mut E::Tuning {
+        self.engine.tuning()
+    }
+
     /// Keeps the micro-batch until the step's last is known, for only then can the step be shared out evenly.
     async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError> {
         self.step.push(batch.clone());
@@ -221,26 +227,8 @@ impl<E: Shareable, R: Ranks> Engine for Together<'_, E, R> {
         self.engine.set_step_sums(&sums)
     }
 
-    fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
-        self.engine.apply(lr, optimizer)
-    }
-
-    async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError> {
-        self.engine.drain_metrics().await
-    }
-
-    async fn adapter(&mut self) -> Result<Adapter, EngineError> {
-        let adapter = self.engine.adapter().await?;
-        check_adapter(self.ranks, &adapter)?;
-        Ok(adapter)
-    }
-
-    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError> {
-        self.engine.optimizer_state().await
-    }
-
-    fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError> {
-        self.engine.set_optimizer_state(state)
+    fn check_adapter(&self, adapter: &Adapter) -> Result<(), EngineError> {
+        check_adapter(self.ranks, adapter)
     }
 }
 

@@ -3,19 +3,18 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use bft_formats::Model;
+use bft_formats::Adapter;
 
 use crate::batches::{Cursor, Loader};
 use crate::checkpoint_files::bad_moment;
 use crate::control::Control;
-use crate::description::describe;
-use crate::engine::{Engine, EngineError};
+use crate::description::{Facts, describe};
+use crate::engine::{Engine, EngineError, Tuning};
 use crate::error::TrainError;
 use crate::evaluate::Tally;
 use crate::event::{EvalRow, Event, Finished, Note, SkippedRow, Started, StepRow};
 use crate::plan::Plan;
 use crate::state::{RunState, Store};
-use crate::trainer::DeviceSummary;
 
 /// Steps in a row whose gradient is not finite before a run gives up.
 pub const MAX_SKIPPED: u64 = 20;
@@ -43,16 +42,6 @@ struct Skipping {
     first: u64,
     count: u64,
     tensor: String,
-}
-
-/// What a run says about itself in `run.json` and in its checkpoints.
-pub(crate) struct Facts<'r> {
-    pub model: &'r Model,
-    pub device: &'r DeviceSummary,
-    pub model_sha256: &'r str,
-    pub data_sha256: &'r str,
-    /// Values that are trained.
-    pub parameters: usize,
 }
 
 /// Where a run begins.
@@ -206,7 +195,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         if !weights.is_empty() {
             (self.on_event)(Event::SampleWeights { step, weights });
         }
-        engine.apply(lr, &optimizer).map_err(failed)?;
+        engine.tuning().apply(lr, &optimizer).map_err(failed)?;
         self.pending.push_back(Pending { step, lr, tokens: work.tokens });
         self.step = step;
         Ok(())
@@ -218,7 +207,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
 
     /// Reads the metrics of the steps since the last look, writes and reports them.
     async fn report(&mut self) -> Result<(), TrainError> {
-        let metrics = self.engine.drain_metrics().await.map_err(|e| self.device_error(e))?;
+        let metrics = self.engine.tuning().drain_metrics().await.map_err(|e| self.device_error(e))?;
         let tokens: usize = self.pending.iter().map(|p| p.tokens).sum();
         let seconds = (self.store.seconds() - self.reported).max(1e-9);
         let tokens_per_second = (tokens as f64 / seconds * 10.0).round() / 10.0;
@@ -282,8 +271,8 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         if self.saved.as_ref().is_some_and(|(step, _)| *step == self.step) {
             return Ok(());
         }
-        let adapter = self.engine.adapter().await.map_err(|e| self.device_error(e))?;
-        let optimizer = self.engine.optimizer_state().await.map_err(|e| self.device_error(e))?;
+        let adapter = self.adapter().await?;
+        let optimizer = self.engine.tuning().optimizer_state().await.map_err(|e| self.device_error(e))?;
         if let Some(what) = adapter.not_finite().or_else(|| bad_moment(&optimizer)) {
             return Err(TrainError::Diverged { step: self.step, what, checkpoint: None });
         }
@@ -305,13 +294,20 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         Ok(())
     }
 
+    /// The adapter as it is now.
+    async fn adapter(&mut self) -> Result<Adapter, TrainError> {
+        let adapter = self.engine.tuning().adapter().await.map_err(|e| self.device_error(e))?;
+        self.engine.check_adapter(&adapter).map_err(|e| self.device_error(e))?;
+        Ok(adapter)
+    }
+
     fn describe(&self, finished: Option<&Finished>) -> String {
         let now = self.store.seconds() as u64;
         describe(self.plan, &self.facts, now, self.first, finished)
     }
 
     async fn finish(&mut self) -> Result<Finished, TrainError> {
-        let adapter = self.engine.adapter().await.map_err(|e| self.device_error(e))?;
+        let adapter = self.adapter().await?;
         self.store.write_adapter(&adapter).await?;
         let finished = Finished {
             steps: self.step,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::event::Note;
 use crate::rows::{
-    Chat, DataError, KeyList, MASKED, Origin, RowContent, RowError, RowFormat, RowProblem, Rows, nearest_optional,
+    Chat, DataError, KeyList, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, nearest_optional,
 };
 use crate::text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
 
@@ -268,45 +268,77 @@ pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Resul
     let count = rows.rows.len() + rows.skipped.len();
     let mut report = DataReport::new(rows.file.to_string(), rows.format, count, rows.skipped);
     report.ignored = rows.ignored;
-    let mut readers = Readers::default();
-    let mut samples = Vec::with_capacity(rows.rows.len());
-    let mut too_long = TooLong::default();
-    let mut ends = BTreeSet::new();
+    let mut making = Making {
+        text,
+        options,
+        limit,
+        report,
+        readers: Readers::default(),
+        samples: Vec::with_capacity(rows.rows.len()),
+        too_long: TooLong::default(),
+        ends: BTreeSet::new(),
+    };
     for row in rows.rows {
-        let origin = row.origin;
-        if let RowContent::Chat(chat) = &row.content {
-            readers.look(&text, chat, &mut report.unread);
+        making.add(row)?;
+    }
+    making.finish(model)
+}
+
+/// The samples of a file while its rows are read.
+struct Making<'m> {
+    text: TextEncoder<'m>,
+    options: &'m SampleOptions,
+    limit: usize,
+    report: DataReport,
+    readers: Readers,
+    samples: Vec<Sample>,
+    too_long: TooLong,
+    /// Tokens that trained answers end with.
+    ends: BTreeSet<u32>,
+}
+
+impl Making<'_> {
+    /// Makes samples of a row, or says what is wrong with it.
+    fn add(&mut self, Row { origin, content }: Row) -> Result<(), SamplesError> {
+        let Self { text, report, .. } = self;
+        if let RowContent::Chat(chat) = &content {
+            self.readers.look(text, chat, &mut report.unread);
         }
-        let labelled = match labelled_tokens(&text, &row.content) {
+        let labelled = match labelled_tokens(text, &content) {
             Ok(labelled) => labelled,
             Err(source) if !source.is_about_the_row() => {
-                return Err(SamplesError::Model { file: report.file, format: report.format, source });
+                return Err(SamplesError::Model { file: report.file.clone(), format: report.format, source });
             }
             Err(source) => {
                 let error = bad_row(origin, source.to_string());
-                if !options.skip_bad_rows {
+                if !self.options.skip_bad_rows {
                     return Err(SamplesError::Data(DataError::Row(error)));
                 }
                 report.skipped.push(error);
-                continue;
+                return Ok(());
             }
         };
         let longest = labelled.samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(0);
-        if longest > limit && !options.truncate {
-            if options.skip_bad_rows {
-                let problem = format!("the sample has {longest} tokens, more than max-length {limit}");
-                report.skipped.push(bad_row(origin, problem));
-            } else {
-                too_long.note(&origin, longest);
-            }
-            continue;
+        if longest <= self.limit || self.options.truncate {
+            self.keep(origin, labelled);
+        } else if self.options.skip_bad_rows {
+            let problem = format!("the sample has {longest} tokens, more than max-length {}", self.limit);
+            report.skipped.push(bad_row(origin, problem));
+        } else {
+            self.too_long.note(&origin, longest);
         }
-        let (before, mut cut) = (samples.len(), 0);
+        Ok(())
+    }
+
+    /// Cuts and counts the samples of a row.
+    fn keep(&mut self, origin: Origin, labelled: ChatSamples) {
+        let Self { report, limit, .. } = self;
+        let (before, mut cut) = (self.samples.len(), 0);
         for LabelledTokens { mut tokens, mut labels } in labelled.samples {
             let trained = trained_tokens(&labels);
-            let is_cut = tokens.len() > limit;
-            tokens.truncate(limit);
-            labels.truncate(limit);
+            let is_cut = tokens.len() > *limit;
+            tokens.truncate(*limit);
+            labels.truncate(*limit);
             let sample = Sample { tokens, labels, origin: origin.clone() };
             match sample.trained() {
                 0 => cut += usize::from(trained > 0),
@@ -316,37 +348,41 @@ pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Resul
                     report.tokens += sample.tokens.len();
                     report.trained_tokens += trained;
                     report.longest = report.longest.max(sample.tokens.len());
-                    samples.push(sample);
+                    self.samples.push(sample);
                 }
             }
         }
-        if samples.len() == before {
+        if self.samples.len() == before {
             report.untrained.push(origin);
             report.cut_away += usize::from(cut > 0);
-            continue;
+            return;
         }
         report.marked |= labelled.marked;
         report.alone += labelled.alone;
         report.headers += labelled.headers;
         report.endless += labelled.endless;
-        ends.extend(labelled.ends);
+        self.ends.extend(labelled.ends);
     }
-    let named = |id: &u32| model.config.eos_token_ids.contains(id);
-    let piece = |id: u32| (id, model.tokenizer.as_ref().map_or_else(|| id.to_string(), |t| t.piece(id)));
-    report.new_ends = ends.into_iter().filter(|id| !named(id)).map(piece).collect();
-    if too_long.count > 0 {
-        return Err(SamplesError::TooLong {
-            count: too_long.count,
-            rows: report.rows,
-            limit,
-            context: model.config.max_position_embeddings,
-            examples: too_long.examples(),
-        });
+
+    fn finish(self, model: &Model) -> Result<Samples, SamplesError> {
+        let Self { mut report, samples, too_long, ends, limit, .. } = self;
+        let named = |id: &u32| model.config.eos_token_ids.contains(id);
+        let piece = |id: u32| (id, model.tokenizer.as_ref().map_or_else(|| id.to_string(), |t| t.piece(id)));
+        report.new_ends = ends.into_iter().filter(|id| !named(id)).map(piece).collect();
+        if too_long.count > 0 {
+            return Err(SamplesError::TooLong {
+                count: too_long.count,
+                rows: report.rows,
+                limit,
+                context: model.config.max_position_embeddings,
+                examples: too_long.examples(),
+            });
+        }
+        if samples.is_empty() {
+            return Err(nothing_to_train(report));
+        }
+        Ok(Samples { samples, report })
     }
-    if samples.is_empty() {
-        return Err(nothing_to_train(report));
-    }
-    Ok(Samples { samples, report })
 }
 
 fn bad_row(origin: Origin, problem: String) -> RowError {

@@ -1,7 +1,12 @@
-//! Which vectors are alike: a map of the first two principal components, and nearest neighbours by cosine.
+//! Which vectors are alike: a map of the first two principal components, and nearest neighbours by
+//! cosine.
 //!
-//! Both look at centred vectors: what all texts share, such as the direction that every hidden state has a large part
-//! in, says nothing about which are alike.
+//! Both look at centred vectors: what all texts share, such as the direction that every hidden
+//! state has a large part in, says nothing about which are alike.
+
+use nalgebra::DMatrix;
+
+use crate::Pca;
 
 /// Two principal components of some vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,80 +32,22 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Rounds of the power iteration at most; a map for the eye needs no more digits.
-const ROUNDS: usize = 200;
-
 /// The first two principal components of centred rows `[rows, width]`.
 ///
-/// Found by power iteration on the covariance, which is never formed; the second stays at right angles to the first.
-/// The larger entry of each direction is positive, so that a map does not flip from run to run.
+/// The largest entry of each direction is positive, so that a map does not flip from run to run.
 pub fn map(centred: &[f64], width: usize) -> Map {
-    let rows: Vec<&[f64]> = centred.chunks_exact(width.max(1)).collect();
-    let total: f64 = centred.iter().map(|x| x * x).sum();
-    let mut points = vec![0.0; rows.len() * 2];
-    let mut explained = [0.0; 2];
-    let mut found: Vec<Vec<f64>> = Vec::new();
-    for component in 0..2 {
-        let (direction, variance) = strongest(&rows, width, &found);
-        if total > 0.0 {
-            explained[component] = variance / total;
-        }
-        for (row, values) in rows.iter().enumerate() {
-            points[row * 2 + component] = dot(values, &direction) as f32;
-        }
-        found.push(direction);
-    }
-    Map { points, explained }
-}
-
-/// The direction of unit length, at right angles to `others`, along which the rows vary most; and how much.
-fn strongest(rows: &[&[f64]], width: usize, others: &[Vec<f64>]) -> (Vec<f64>, f64) {
-    let deflate = |v: &mut Vec<f64>| {
-        for other in others {
-            let along = dot(v, other);
-            v.iter_mut().zip(other).for_each(|(v, o)| *v -= along * o);
-        }
-    };
-    let scale = |v: &mut Vec<f64>| {
-        let norm = dot(v, v).sqrt();
-        if norm > 0.0 {
-            v.iter_mut().for_each(|v| *v /= norm);
-        }
-        norm
-    };
-    // The longest row is never at right angles to all that varies.
-    let longest = |row: &&&[f64]| dot(row, row);
-    let start = rows.iter().max_by(|a, b| {
-        let part = |row: &&&[f64]| {
-            let mut row = row.to_vec();
-            deflate(&mut row);
-            longest(&&row.as_slice())
-        };
-        part(a).total_cmp(&part(b))
-    });
-    let mut v = start.map_or_else(|| vec![0.0; width], |row| row.to_vec());
-    deflate(&mut v);
-    scale(&mut v);
-    let mut variance = 0.0;
-    for _ in 0..ROUNDS {
-        let mut next = vec![0.0; width];
-        for row in rows {
-            let along = dot(row, &v);
-            next.iter_mut().zip(*row).for_each(|(next, x)| *next += along * x);
-        }
-        deflate(&mut next);
-        variance = scale(&mut next);
-        let moved: f64 = v.iter().zip(&next).map(|(a, b)| (a - b).powi(2)).sum();
-        v = next;
-        if moved < 1e-18 {
-            break;
+    let rows = DMatrix::from_row_slice(centred.len() / width.max(1), width, centred);
+    let pca = Pca::fit(&rows, 2);
+    let projected = pca.project(&rows);
+    let mut map = Map { points: vec![0.0; rows.nrows() * 2], explained: [0.0; 2] };
+    let total = rows.norm_squared() / (rows.nrows().max(2) - 1) as f64;
+    for (component, variance) in pca.variance.iter().enumerate() {
+        map.explained[component] = variance / total;
+        for (row, x) in projected.column(component).iter().enumerate() {
+            map.points[row * 2 + component] = *x as f32;
         }
     }
-    let largest = v.iter().fold(0.0f64, |max, x| if x.abs() > max.abs() { *x } else { max });
-    if largest < 0.0 {
-        v.iter_mut().for_each(|x| *x = -*x);
-    }
-    (v, variance)
+    map
 }
 
 /// For each of the centred rows, the others by falling cosine, at most `count`: index and cosine.
@@ -126,7 +73,8 @@ pub fn neighbours(centred: &[f64], width: usize, count: usize) -> Vec<Vec<(usize
 mod tests {
     use super::*;
 
-    /// Points around (10, 10, 10): spread 3 along (1, 1, 0)/√2, 1 along (1, −1, 0)/√2, none along z.
+    /// Points around (10, 10, 10): spread 3 along (1, 1, 0)/√2, 1 along (1, −1, 0)/√2, none along
+    /// z.
     fn vectors() -> Vec<f32> {
         let root = 0.5f32.sqrt();
         [(3.0, 1.0), (-3.0, 1.0), (3.0, -1.0), (-3.0, -1.0)]

@@ -1,15 +1,14 @@
-//! What the tests share, all made here: a byte-level tokenizer, a ChatML template, a tiny model, and an engine that
-//! fails on purpose.
+//! What the tests share, all made here: a byte-level tokenizer, a ChatML template, a tiny model,
+//! and an engine that fails on purpose.
 
 use std::collections::BTreeMap;
 
 use bft_formats::{
-    Adapter, Architecture, ChatTemplate, DType, LINEAR_MODULES, LayerSpec, Message, Model, ModelConfig, Rope,
-    RopeScaling, Tensor, Tokenizer,
+    Adapter, Architecture, ChatTemplate, LayerSpec, Message, Model, ModelConfig, Rope, RopeScaling, Tensor, Tokenizer,
 };
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, EngineError, LogProbs};
+use crate::engine::{Engine, EngineError, LogProbs, Tuning};
 use crate::rows::Chat;
 use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals};
 
@@ -131,27 +130,13 @@ pub(crate) fn model_with(
         eos_token_ids: vec![END_OF_TEXT, IM_END],
     };
     change(&mut config);
-    let mut tensors = BTreeMap::new();
-    let mut add = |name: String, shape: &[usize], value: &dyn Fn(usize) -> f32| {
-        let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(|i| value(i).to_le_bytes()).collect();
-        let tensor = Tensor::new(name.clone(), DType::F32, shape.to_vec(), bytes).unwrap();
-        tensors.insert(name, tensor);
-    };
     let weight = |i: usize| (((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5) * 0.8;
-    add("model.embed_tokens.weight".into(), &[config.vocab_size, 8], &weight);
-    add("model.norm.weight".into(), &[8], &|_| 1.0);
-    for name in ["input_layernorm", "post_attention_layernorm"] {
-        add(format!("model.layers.0.{name}.weight"), &[8], &|_| 1.0);
-    }
-    for module in LINEAR_MODULES {
-        let part = if module.contains("gate") || module.contains("up") || module.contains("down") {
-            "mlp"
-        } else {
-            "self_attn"
-        };
-        let shape = config.linear_shape(module).unwrap();
-        add(format!("model.layers.0.{part}.{module}.weight"), &shape, &weight);
-    }
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let norm = name.contains("norm");
+        let values: Vec<f32> = (0..shape.iter().product()).map(|i| if norm { 1.0 } else { weight(i) }).collect();
+        (name.clone(), Tensor::from_f32(name, shape, &values).unwrap())
+    };
+    let tensors = config.tensor_shapes().into_iter().map(tensor).collect();
     Model::from_parts("tiny", config, tensors, tokenizer, template).unwrap()
 }
 
@@ -174,8 +159,9 @@ pub(crate) struct Faults {
     pub stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
-/// An engine without a model: its gradient pulls every value of the adapter towards a number that the batch's labels
-/// give, so that a wrong batch, order, rate or moment shows in the adapter's bytes.
+/// An engine without a model: its gradient pulls every value of the adapter towards a number that
+/// the batch's labels give, so that a wrong batch, order, rate or moment shows in the adapter's
+/// bytes.
 pub(crate) struct Toy {
     adapter: Adapter,
     state: OptimizerState,
@@ -218,6 +204,12 @@ impl LogProbs for Toy {
 }
 
 impl Engine for Toy {
+    type Tuning = Self;
+
+    fn tuning(&mut self) -> &mut Self {
+        self
+    }
+
     async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, _: &LossConfig) -> Result<(), EngineError> {
         if self.faults.lost_at == Some(self.state.step + 1) {
             return Err("device lost".into());
@@ -233,7 +225,9 @@ impl Engine for Toy {
         self.tokens = totals.tokens;
         Ok(())
     }
+}
 
+impl Tuning for Toy {
     fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
         let step = self.state.step + 1;
         let skipped = self.faults.not_finite.contains(&step);

@@ -1,15 +1,15 @@
 //! Preparing a training run: a fresh start or a checkpoint to go on from, a device, and where to keep what is made.
 
-use bft_core::device::DeviceInfo;
 use bft_formats::{Adapter, Model};
 
 use crate::adapter::{base_model, new_adapter};
 use crate::control::Control;
-use crate::engine::{Engine, EngineError};
+use crate::description::{DeviceSummary, Facts};
+use crate::engine::{Engine, EngineError, Tuning};
 use crate::error::TrainError;
 use crate::event::{Event, Finished, Note};
 use crate::plan::Plan;
-use crate::run::{Facts, Run, Start};
+use crate::run::{Run, Start};
 use crate::state::{Checkpoint, Store};
 
 /// A run that is ready to start: everything read and checked, nothing written yet.
@@ -22,23 +22,6 @@ pub struct Trainer<'m> {
     notes: Vec<Note>,
     model_sha256: String,
     data_sha256: String,
-}
-
-/// The device that a run takes place on, as far as a run cares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceSummary {
-    /// Its name and backend; a checkpoint from another one does not continue bit for bit.
-    pub description: String,
-    /// Memory the run will need, in bytes.
-    pub memory_bytes: u64,
-}
-
-impl DeviceSummary {
-    /// A device in words.
-    pub fn new(info: &DeviceInfo, memory_bytes: u64) -> Self {
-        let DeviceInfo { name, backend, .. } = info;
-        Self { description: format!("{name} ({backend})"), memory_bytes }
-    }
 }
 
 impl<'m> Trainer<'m> {
@@ -128,7 +111,7 @@ impl<'m> Trainer<'m> {
         let start = match self.resumed {
             None => Start::default(),
             Some(checkpoint) => {
-                engine.set_optimizer_state(&checkpoint.optimizer).map_err(TrainError::Engine)?;
+                engine.tuning().set_optimizer_state(&checkpoint.optimizer).map_err(TrainError::Engine)?;
                 let Checkpoint { path, state, .. } = checkpoint;
                 if state.device != device.description {
                     let (from, to) = (state.device, device.description.clone());
@@ -158,10 +141,11 @@ mod native {
     use bft_core::device::Device;
     use bft_formats::{Adapter, Model};
 
-    use super::{DeviceSummary, Trainer};
+    use super::Trainer;
     use crate::checkpoint::Checkpoints;
     use crate::config::TrainConfig;
     use crate::control::Control;
+    use crate::description::DeviceSummary;
     use crate::engine::{Engine, EngineError};
     use crate::error::TrainError;
     use crate::event::{Event, Finished};
@@ -171,8 +155,10 @@ mod native {
     use crate::resume::check_settings;
 
     impl<'m> Trainer<'m> {
-        /// Reads and checks everything that `config` names, a checkpoint to go on from included. Writes nothing.
+        /// Reads and checks everything that `config` names, a checkpoint to go on from included. Writes nothing. The
+        /// model is `model`, whose path the run records in place of what `config` says.
         pub fn open(config: TrainConfig, model: &'m Model) -> Result<Self, TrainError> {
+            let config = TrainConfig { model: model.path.clone(), ..config };
             config.validate()?;
             if !config.resume {
                 check_free(&config.output)?;
@@ -201,6 +187,13 @@ mod native {
             self.run_in(device, engine, folder, control, on_event).await
         }
 
+        /// Makes the device as exact as it is to be, and says what the run will take of it.
+        fn ready(&self, device: &Device) -> Result<DeviceSummary, TrainError> {
+            device.set_precision(self.plan.config.precision);
+            let memory = self.plan.memory(self.model, &self.adapter).map_err(TrainError::model)?;
+            Ok(DeviceSummary::new(device.info(), memory.total_bytes))
+        }
+
         /// Trains on `device` into the output folder.
         ///
         /// # Errors
@@ -211,10 +204,7 @@ mod native {
             control: &impl Control,
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
-            let model = self.model;
-            let memory = self.plan.memory(model, &self.adapter).map_err(TrainError::model)?;
-            let summary = DeviceSummary::new(device.info(), memory.total_bytes);
-            device.set_precision(self.plan.config.precision);
+            let (model, summary) = (self.model, self.ready(device)?);
             let tuner = |adapter, plan: &Plan| {
                 Tuner::new(device, model, &adapter, plan.tuner_options()).map_err(EngineError::from)
             };
@@ -234,10 +224,7 @@ mod native {
             asked: &AtomicBool,
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
-            let model = self.model;
-            let memory = self.plan.memory(model, &self.adapter).map_err(TrainError::model)?;
-            let mut summary = DeviceSummary::new(device.info(), memory.total_bytes);
-            device.set_precision(self.plan.config.precision);
+            let (model, mut summary) = (self.model, self.ready(device)?);
             summary.description = format!("{}, {} ranks", summary.description, ranks.count());
             let stop = AtomicBool::new(false);
             let done = self.resumed.as_ref().map_or(0, |from| from.state.step);

@@ -6,8 +6,42 @@ use bft_formats::{FormatError, Model, Tokenizer};
 use web_time::Instant;
 
 use crate::control::Control;
+use crate::setting::{Range, settings};
+
+settings! {
+    /// How tokens are chosen and when a text ends. A field's comment is what `--help` says about it.
+    pub struct SamplingConfig {
+        /// Stop after this many new tokens
+        #[setting(heading: "Sampling", value_name: "TOKENS", range: Range::From(1))]
+        pub max_new_tokens: usize = 256,
+        /// 0 takes the likeliest token; higher is more varied
+        #[setting(heading: "Sampling", value_name: "NUMBER", range: Range::NotNegative)]
+        pub temperature: f32 = Sampling::default().temperature,
+        /// Keep the fewest tokens whose probabilities reach this sum; 1 = off
+        #[setting(heading: "Sampling", value_name: "SHARE", range: Range::Share)]
+        pub top_p: f32 = Sampling::default().top_p,
+        /// Keep this many likeliest tokens; 0 = off
+        #[setting(heading: "Sampling", value_name: "TOKENS", range: Range::From(0))]
+        pub top_k: usize = Sampling::default().top_k,
+        /// Keep tokens at least this many times as likely as the likeliest; 0 = off
+        #[setting(heading: "Sampling", value_name: "SHARE", range: Range::Chance)]
+        pub min_p: f32 = Sampling::default().min_p,
+        /// Seed of the random choice
+        #[setting(heading: "Sampling", value_name: "NUMBER")]
+        pub seed: u64 = Sampling::default().seed,
+    }
+}
+
+impl SamplingConfig {
+    /// As the sampler takes them.
+    pub fn sampling(&self) -> Sampling {
+        let Self { temperature, top_p, top_k, min_p, seed, .. } = *self;
+        Sampling { temperature, top_k, top_p, min_p, seed }
+    }
+}
 
 /// Why a text ended.
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finish {
@@ -17,17 +51,6 @@ pub enum Finish {
     Length,
     /// Whoever asked for it had enough.
     Cancelled,
-}
-
-impl Finish {
-    /// The word of JSON outputs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-            Finish::Cancelled => "cancelled",
-        }
-    }
 }
 
 /// What was written.
@@ -96,8 +119,7 @@ impl<'r, 'd> TextWriter<'r, 'd> {
         runner: &'r Runner<'d>,
         model: &'r Model,
         tokenizer: &'r Tokenizer,
-        sampling: Sampling,
-        max_new_tokens: usize,
+        sampling: &SamplingConfig,
         max_length: usize,
     ) -> Result<Self, WriteError> {
         let mut stops = model.config.eos_token_ids.clone();
@@ -108,10 +130,10 @@ impl<'r, 'd> TextWriter<'r, 'd> {
             runner,
             cached: Vec::new(),
             max_length,
-            max_new_tokens,
+            max_new_tokens: sampling.max_new_tokens,
             tokenizer,
             stops,
-            sampler: Sampler::new(sampling),
+            sampler: Sampler::new(sampling.sampling()),
         })
     }
 

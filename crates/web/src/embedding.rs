@@ -5,28 +5,18 @@ use std::rc::Rc;
 
 use bft_core::{Batch, Pooling, Runner};
 use bft_train::{
-    BatchBounds, Control, EmbedContent, EmbedOptions, EmbedRow, Embedder, EngineError, Origin, SampleOptions,
-    TextEncoder, embed_rows, similar,
+    BatchBounds, Control, EmbedContent, EmbedRow, Embedder, EngineError, Origin, SampleOptions, TextEncoder,
+    embed_rows, similar,
 };
 use js_sys::{Float32Array, Reflect};
-use serde::Deserialize;
-use serde_json::json;
 use wasm_bindgen::prelude::*;
 use web_time::Instant;
 
+use crate::contract::{EmbedOptions, EngineEvent, Neighbour, Neighbours, Work};
 use crate::failure::{Answer, Failure};
 use crate::host::{Turns, from_js, to_js};
 use crate::session::{Ready, Session};
 use crate::vectors::Vectors;
-
-#[derive(Deserialize)]
-struct Options {
-    texts: Vec<String>,
-    ids: Option<Vec<String>>,
-    adapter: bool,
-    pooling: Pooling,
-    normalize: bool,
-}
 
 /// Tokens and texts of a batch at most: small enough that a page on a slow device stays lively.
 const BATCH_TOKENS: usize = 512;
@@ -39,26 +29,21 @@ const NEIGHBOURS: usize = 10;
 impl Session {
     /// Vectors of texts, kept for [`Session::vectors_file`]; answers with their map and neighbours.
     pub async fn embed(&self, options: JsValue) -> Result<JsValue, JsValue> {
-        let options: Options = from_js(&options)?;
+        let options: EmbedOptions = from_js(&options)?;
         let started = Instant::now();
         let (vectors, tokens) = self.embed_texts(options).await?;
         let centred = similar::centred(&vectors.values, vectors.width);
         let map = similar::map(&centred, vectors.width);
-        let neighbours: Vec<Vec<_>> = similar::neighbours(&centred, vectors.width, NEIGHBOURS)
-            .into_iter()
-            .map(|near| {
-                let near = near.into_iter();
-                near.map(|(index, cosine)| json!({ "index": index, "cosine": cosine })).collect()
-            })
-            .collect();
-        let answer = to_js(&json!({
-            "ids": vectors.ids,
-            "width": vectors.width,
-            "explained": map.explained,
-            "neighbours": neighbours,
-            "tokens": tokens,
-            "seconds": started.elapsed().as_secs_f64(),
-        }));
+        let near = similar::neighbours(&centred, vectors.width, NEIGHBOURS).into_iter();
+        let neighbour = |(index, cosine)| Neighbour { index, cosine };
+        let answer = to_js(&Neighbours {
+            ids: &vectors.ids,
+            width: vectors.width,
+            explained: map.explained,
+            neighbours: near.map(|near| near.into_iter().map(neighbour).collect()).collect(),
+            tokens,
+            seconds: started.elapsed().as_secs_f64(),
+        });
         let points = Float32Array::from(map.points.as_slice());
         Reflect::set(&answer, &"map".into(), &points)?;
         self.state.borrow_mut().vectors = Some(vectors);
@@ -67,7 +52,7 @@ impl Session {
 }
 
 impl Session {
-    async fn embed_texts(&self, options: Options) -> Answer<(Vectors, usize)> {
+    async fn embed_texts(&self, options: EmbedOptions) -> Answer<(Vectors, usize)> {
         let Ready { device, model, base } = self.ready()?;
         let adapter = self.state.borrow().adapter.clone();
         let adapter = adapter.as_ref().filter(|_| options.adapter);
@@ -99,7 +84,7 @@ impl Session {
             });
         }
         let max_length = SampleOptions::default().limit(&model).map_err(Failure::input)?;
-        let embed_options = EmbedOptions {
+        let embed_options = bft_train::EmbedOptions {
             batch_tokens: BATCH_TOKENS,
             batch_rows: BATCH_ROWS,
             max_length,
@@ -125,9 +110,11 @@ impl Session {
             values.extend_from_slice(vector);
             done.set(done.get() + 1);
             if done.get().is_multiple_of(BATCH_ROWS) || done.get() == total {
-                self.host.tell(json!({
-                    "event": "progress", "what": "embed", "done": done.get(), "total": total,
-                }));
+                self.host.tell(&EngineEvent::Progress {
+                    what: Work::Embed,
+                    done: done.get() as u64,
+                    total: total as u64,
+                });
             }
             Ok(())
         })

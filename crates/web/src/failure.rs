@@ -7,23 +7,7 @@ use bft_train::{EmbedError, EngineError, TrainError, WriteError};
 use serde::Serialize;
 use wasm_bindgen::JsValue;
 
-/// What the page can offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Shown beside the field that it is about.
-    Input,
-    /// Another device.
-    Lost,
-    /// A smaller batch, or another device.
-    Memory,
-    /// Storage that can be freed.
-    Storage,
-    /// It was asked for.
-    Cancelled,
-    /// Nothing.
-    Other,
-}
+use crate::contract::FailureKind as Kind;
 
 /// A failure of protocol.ts.
 #[derive(Debug, Serialize)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 
+use crate::contract::EngineEvent;
 use crate::failure::{Answer, Failure};
 
 #[wasm_bindgen]
@@ -17,7 +18,7 @@ extern "C" {
     #[wasm_bindgen(typescript_type = "Host")]
     pub type Host;
 
-    /// Passes an event of protocol.ts on to the page.
+    /// Passes an [`EngineEvent`] on to the page.
     #[wasm_bindgen(method)]
     fn event(this: &Host, event: JsValue);
 
@@ -66,8 +67,8 @@ export interface Host {
 
 impl Host {
     /// Tells the page.
-    pub fn tell(&self, event: serde_json::Value) {
-        self.event(to_js(&event));
+    pub fn tell(&self, event: &EngineEvent) {
+        self.event(to_js(event));
     }
 
     /// Keeps a file of a checkpoint; the error is a sentence.

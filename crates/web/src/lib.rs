@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `session` | what is open: device, model, data, adapter; one method for each of the page's |
 //! | `training`, `writing`, `embedding` | its longer methods |
+//! | `contract` | what the page and the engine say to each other |
 //! | `host` | what the worker does for the engine: events, turns, storage |
 //! | `blob` | weights that stay in the browser's storage until they are uploaded |
 //! | `failure` | errors as the page shows them |
@@ -12,6 +13,7 @@
 //! Nothing here computes: every number comes from a crate to the left.
 
 mod blob;
+mod contract;
 mod embedding;
 mod failure;
 mod host;

@@ -8,20 +8,24 @@ use bft_core::device::{Device, DeviceError, DeviceRequest};
 use bft_core::{Base, LossConfig, LossKind, Runner, RunnerOptions};
 use bft_formats::{Adapter, Bytes, Model, Source};
 use bft_train::{
-    BatchBounds, Plan, Rows, SampleOptions, Samples, TrainConfig, inspect_sample, make_samples, new_adapter, parse_rows,
+    BatchBounds, Plan, Rows, SampleOptions, Samples, TokenScores, TrainConfig, inspect_sample, make_samples,
+    new_adapter, parse_rows, word,
 };
 use js_sys::{Array, Uint8Array};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use wasm_bindgen::prelude::*;
 use web_sys::Blob;
 
+use crate::contract::{
+    AdapterInfo, DataReport, DeviceChoice, DeviceInfo, EngineEvent, Estimate, OpenedModel, Preview, PreviewOptions,
+    PreviewToken, ReadData, Role, Weights, Work,
+};
 use crate::failure::{Answer, Failure};
 use crate::host::{Host, from_js, named_files, to_js};
 use crate::vectors::Vectors;
 use crate::{blob, settings};
 
-/// What is open. Methods are those of protocol.ts; nothing is borrowed over an `await`.
+/// What is open. Methods are those of protocol.ts. Nothing is borrowed over an `await`.
 #[wasm_bindgen]
 pub struct Session {
     pub(crate) host: Host,
@@ -63,33 +67,6 @@ pub(crate) struct Ready {
     pub base: Base,
 }
 
-#[derive(Deserialize)]
-struct ReadData {
-    role: Role,
-    name: String,
-    text: String,
-    max_length: Option<usize>,
-    truncate: bool,
-    skip_bad_rows: bool,
-    /// As a person writes them.
-    #[serde(default)]
-    template_vars: String,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Role {
-    Train,
-    HeldOut,
-}
-
-#[derive(Deserialize)]
-struct PreviewOptions {
-    index: usize,
-    group_size: usize,
-    gamma: f32,
-}
-
 #[wasm_bindgen]
 impl Session {
     /// Nothing is open yet.
@@ -100,7 +77,8 @@ impl Session {
 
     /// Opens `auto`, `gpu` or `cpu`; a model in use is taken to it.
     pub async fn open_device(&self, choice: String) -> Result<JsValue, JsValue> {
-        let (device, reason) = open_device(&choice).await?;
+        let unknown = || Failure::input(format!("device {choice:?} is not known: use auto, gpu or cpu"));
+        let (device, reason) = open_device(word(&choice).ok_or_else(unknown)?).await?;
         let device = Rc::new(device);
         let model = {
             let mut state = self.state.borrow_mut();
@@ -116,13 +94,13 @@ impl Session {
             ("gpu", "") => "a GPU that the browser does not name",
             (_, name) => name,
         };
-        Ok(to_js(&json!({
-            "kind": info.kind,
-            "name": name,
-            "backend": if info.kind == "gpu" { "WebGPU" } else { "WebAssembly, one thread" },
-            "reason": reason,
-            "software": device.is_software(),
-        })))
+        Ok(to_js(&DeviceInfo {
+            kind: info.kind,
+            name,
+            backend: if info.kind == "gpu" { "WebGPU" } else { "WebAssembly, one thread" },
+            reason,
+            software: device.is_software(),
+        }))
     }
 
     /// Opens a model from its files, `[[name, Blob], …]`: a `.gguf`, or what a folder holds. `sha256` is that of the
@@ -147,21 +125,21 @@ impl Session {
         let sentence = model.sentence().ok().flatten();
         let formats = model.formats();
         let most = formats.iter().max_by_key(|(_, (_, bytes))| *bytes);
-        Ok(to_js(&json!({
-            "name": model.name,
-            "architecture": config.architecture.to_string(),
-            "parameters": model.parameters(),
-            "layers": config.layers.len(),
-            "hidden_size": config.hidden_size,
-            "vocab_size": config.vocab_size,
-            "context_length": config.max_position_embeddings,
-            "format": most.map_or_else(String::new, |(format, _)| format.to_string()),
-            "bytes": formats.values().map(|(_, bytes)| bytes).sum::<usize>(),
-            "sha256": model.sha256().map_err(Failure::from)?,
-            "has_chat_template": model.chat_template.is_some(),
-            "pooling": sentence.as_ref().map(|steps| steps.pooling),
-            "normalize": sentence.is_some_and(|steps| steps.normalize),
-        })))
+        Ok(to_js(&OpenedModel {
+            name: &model.name,
+            architecture: config.architecture.to_string(),
+            parameters: model.parameters(),
+            layers: config.layers.len(),
+            hidden_size: config.hidden_size,
+            vocab_size: config.vocab_size,
+            context_length: config.max_position_embeddings,
+            format: most.map_or_else(String::new, |(format, _)| format.to_string()),
+            bytes: formats.values().map(|(_, bytes)| bytes).sum(),
+            sha256: model.sha256().map_err(Failure::from)?,
+            has_chat_template: model.chat_template.is_some(),
+            pooling: sentence.as_ref().map(|steps| steps.pooling),
+            normalize: sentence.is_some_and(|steps| steps.normalize),
+        }))
     }
 
     /// Reads rows for training or holding out.
@@ -170,17 +148,17 @@ impl Session {
         let model = self.model()?;
         let rows = parse_rows(&name, text.as_bytes(), skip_bad_rows).map_err(Failure::input)?;
         // The field stands beside both; rows that meet no template have no use for it.
-        let template_vars = if rows.format.is_chat() { variables(&template_vars)? } else { Map::new() };
+        let template_vars = if rows.format.is_chat() { variables(template_vars.as_deref())? } else { Map::new() };
         let options = SampleOptions { max_length, truncate, skip_bad_rows, template_vars };
         let samples = make_samples(&model, rows.clone(), &options).map_err(Failure::input)?;
-        let report = data_report(&samples);
+        let report = to_js(&data_report(&samples));
         let data = Rc::new(Data { rows, samples, sha256: bft_formats::sha256_bytes(text.as_bytes()), options });
         let mut state = self.state.borrow_mut();
         match role {
             Role::Train => state.train = Some(data),
             Role::HeldOut => state.held_out = Some(data),
         }
-        Ok(to_js(&report))
+        Ok(report)
     }
 
     /// Forgets rows.
@@ -215,38 +193,22 @@ impl Session {
         let loss = LossConfig { kind: LossKind::Bft, group_size: options.group_size, gamma: options.gamma };
         let inspected =
             inspect_sample(&mut runner, ready.model.tokenizer.as_ref(), sample, loss).await.map_err(Failure::from)?;
-        let tokens: Vec<Value> = inspected
-            .tokens
-            .iter()
-            .map(|token| {
-                json!({
-                    "text": token.text,
-                    "id": token.id,
-                    "trained": token.trained,
-                    "p": token.scores.map(|scores| scores.p),
-                    "weights": token.scores.map(|scores| json!({
-                        "sft": scores.sft,
-                        "dft": scores.dft,
-                        "bft": scores.bft,
-                        "bft-v3": scores.bft_v3,
-                    })),
-                })
-            })
-            .collect();
-        let weights = inspected.sample_weight;
-        Ok(to_js(&json!({
-            "index": options.index,
-            "samples": samples.len(),
-            "line": sample.origin.line,
-            "tokens": tokens,
-            "nll": inspected.nll.unwrap_or_default(),
-            "sample_weights": {
-                "sft": 1,
-                "dft": 1,
-                "bft": weights.map_or(1.0, |weights| weights.bft),
-                "bft-v3": weights.map_or(1.0, |weights| weights.bft_v3),
-            },
-        })))
+        let tokens = inspected.tokens.iter().map(|token| PreviewToken {
+            text: &token.text,
+            id: token.id,
+            trained: token.trained,
+            p: token.scores.map(|scores| scores.p),
+            weights: token.scores.map(|TokenScores { sft, dft, bft, bft_v3, .. }| Weights { sft, dft, bft, bft_v3 }),
+        });
+        let (bft, bft_v3) = inspected.sample_weight.map_or((1.0, 1.0), |weights| (weights.bft, weights.bft_v3));
+        Ok(to_js(&Preview {
+            index: options.index,
+            samples: samples.len(),
+            line: sample.origin.line,
+            tokens: tokens.collect(),
+            nll: inspected.nll.unwrap_or_default(),
+            sample_weights: Weights { sft: 1.0, dft: 1.0, bft, bft_v3 },
+        }))
     }
 
     /// The command line's defaults.
@@ -260,13 +222,12 @@ impl Session {
         let plan = self.plan(&from_js(&settings)?)?;
         let adapter = new_adapter(&model.config, &model.name, &plan.config).map_err(Failure::input)?;
         let memory = plan.memory(&model, &adapter).map_err(Failure::from)?;
-        let pairs = adapter.pairs.iter();
-        Ok(to_js(&json!({
-            "bytes": memory.total_bytes,
-            "steps": plan.steps,
-            "steps_per_epoch": plan.batches().steps_per_epoch(plan.train.samples.len()),
-            "trainable_parameters": pairs.map(|p| p.a.len() + p.b.len()).sum::<usize>(),
-        })))
+        Ok(to_js(&Estimate {
+            bytes: memory.total_bytes,
+            steps: plan.steps,
+            steps_per_epoch: plan.batches().steps_per_epoch(plan.train.samples.len()),
+            trainable_parameters: parameters(&adapter),
+        }))
     }
 
     /// Loads an adapter from its files, `[[name, bytes], …]`.
@@ -284,14 +245,9 @@ impl Session {
         let state = self.state.borrow();
         to_js(&state.adapter.as_ref().map(|named| {
             let NamedAdapter { name, adapter } = &**named;
-            let pairs = adapter.pairs.iter();
-            json!({
-                "name": name,
-                "rank": adapter.config.rank,
-                "alpha": adapter.config.alpha,
-                "modules": adapter.config.target_modules,
-                "parameters": pairs.map(|p| p.a.len() + p.b.len()).sum::<usize>(),
-            })
+            let modules = &adapter.config.target_modules;
+            let (rank, alpha) = (adapter.config.rank, adapter.config.alpha);
+            AdapterInfo { name, rank, alpha, modules, parameters: parameters(adapter) }
         }))
     }
 
@@ -319,7 +275,8 @@ impl Session {
         let state = self.state.borrow();
         let vectors =
             state.vectors.as_ref().ok_or_else(|| Failure::input("there are no vectors yet: embed some texts first"))?;
-        Ok(Uint8Array::from(vectors.file(format)?.as_slice()))
+        let unknown = || Failure::input(format!("{format:?} is not a format of vectors: expected npy, jsonl or tsv"));
+        Ok(Uint8Array::from(vectors.file(word(format).ok_or_else(unknown)?).as_slice()))
     }
 
     /// Loses the GPU on purpose.
@@ -356,11 +313,9 @@ impl Session {
                 _ => return Ok(()),
             }
         };
-        let total: usize = model.tensors.values().map(|t| t.byte_len()).sum();
+        let total = model.tensors.values().map(|tensor| tensor.byte_len() as u64).sum();
         let base = Base::stream(&device, &model, |done| {
-            self.host.tell(json!({
-                "event": "progress", "what": "upload", "done": done, "total": total,
-            }));
+            self.host.tell(&EngineEvent::Progress { what: Work::Upload, done, total });
         })
         .await?;
         self.state.borrow_mut().base = Some(base);
@@ -385,8 +340,14 @@ impl Session {
     }
 }
 
+/// Values that are trained.
+fn parameters(adapter: &Adapter) -> usize {
+    adapter.pairs.iter().map(|pair| pair.a.len() + pair.b.len()).sum()
+}
+
 /// Variables of the chat template, several parted by semicolons.
-pub(crate) fn variables(text: &str) -> Answer<Map<String, Value>> {
+pub(crate) fn variables(text: Option<&str>) -> Answer<Map<String, Value>> {
+    let text = text.unwrap_or_default();
     let parts = if text.trim_start().starts_with('{') { vec![text] } else { text.split(';').collect() };
     let mut all = Map::new();
     for part in parts.into_iter().map(str::trim).filter(|part| !part.is_empty()) {
@@ -396,11 +357,11 @@ pub(crate) fn variables(text: &str) -> Answer<Map<String, Value>> {
     Ok(all)
 }
 
-async fn open_device(choice: &str) -> Answer<(Device, &'static str)> {
+async fn open_device(choice: DeviceChoice) -> Answer<(Device, &'static str)> {
     let gpu = || Device::open(&DeviceRequest::Gpu(None));
     match choice {
-        "cpu" => Ok((Device::cpu(), "you chose it")),
-        "gpu" => match gpu().await {
+        DeviceChoice::Cpu => Ok((Device::cpu(), "you chose it")),
+        DeviceChoice::Gpu => match gpu().await {
             Ok(device) => Ok((device, "you chose it")),
             Err(DeviceError::NoAdapter) => Err(Failure::other(
                 "this browser offers no WebGPU: use a current Chrome, Edge, Firefox or Safari with a graphics \
@@ -408,7 +369,7 @@ async fn open_device(choice: &str) -> Answer<(Device, &'static str)> {
             )),
             Err(error) => Err(error.into()),
         },
-        "auto" => match gpu().await {
+        DeviceChoice::Auto => match gpu().await {
             Ok(device) if device.is_software() => Ok((
                 Device::cpu(),
                 "the only GPU that this browser offers is a program on the processor, slower than the processor itself",
@@ -417,7 +378,6 @@ async fn open_device(choice: &str) -> Answer<(Device, &'static str)> {
             Err(DeviceError::NoAdapter) => Ok((Device::cpu(), "this browser offers no WebGPU")),
             Err(_) => Ok((Device::cpu(), "WebGPU could not be opened")),
         },
-        other => Err(Failure::input(format!("device {other:?} is not known: use auto, gpu or cpu"))),
     }
 }
 
@@ -464,19 +424,18 @@ pub(crate) fn memory_files(files: &Array) -> BTreeMap<String, Bytes> {
     entries.collect()
 }
 
-fn data_report(samples: &Samples) -> Value {
+fn data_report(samples: &Samples) -> DataReport<'_> {
     let report = &samples.report;
-    let notes: Vec<String> = report.notes().iter().map(ToString::to_string).collect();
-    json!({
-        "file": report.file,
-        "format": report.format,
-        "rows": report.rows,
-        "samples": report.samples,
-        "untrained": report.untrained.len(),
-        "truncated": report.truncated,
-        "tokens": report.tokens,
-        "trained_tokens": report.trained_tokens,
-        "longest": report.longest,
-        "notes": notes,
-    })
+    DataReport {
+        file: &report.file,
+        format: report.format,
+        rows: report.rows,
+        samples: report.samples,
+        untrained: report.untrained.len(),
+        truncated: report.truncated,
+        tokens: report.tokens,
+        trained_tokens: report.trained_tokens,
+        longest: report.longest,
+        notes: report.notes().iter().map(ToString::to_string).collect(),
+    }
 }

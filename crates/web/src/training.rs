@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use bft_core::loss::sample_weight;
-use bft_core::{AdamW, Batch, LossConfig, OptimizerState, StepMetrics, StepTotals, Tuner};
+use bft_core::{Batch, LossConfig, OptimizerState, StepTotals, Tuner};
 use bft_formats::Adapter;
 use bft_train::{
-    Checkpoint, Control, DeviceSummary, Engine, EngineError, Event, Finished, LogProbs, Plan, RunState, Store,
+    Checkpoint, Control, DeviceSummary, Engine, EngineError, Event, LogProbs, Plan, RunState, Started, Store,
     TrainError, Trainer, checkpoint_files,
 };
 use js_sys::Array;
-use serde_json::json;
 use wasm_bindgen::prelude::*;
 use web_time::{Instant, SystemTime};
 
+use crate::contract::{EngineEvent, Finished};
 use crate::failure::{Answer, Failure};
 use crate::host::{Host, Turns, from_js, to_js};
 use crate::session::{NamedAdapter, Ready, Session, memory_files};
@@ -30,7 +30,7 @@ impl Session {
         let data_sha256 = self.data_sha256();
         let model = Rc::clone(&ready.model);
         let trainer = Trainer::fresh(&model, plan, None, data_sha256).map_err(Failure::from)?;
-        Ok(to_js(&finished(&self.tune(&ready, trainer, "").await?)))
+        Ok(to_js(&Finished::from(self.tune(&ready, trainer, "").await?)))
     }
 
     /// Goes on from a checkpoint's files, `[[name, bytes], …]`, with the settings and rows of its run.
@@ -50,7 +50,7 @@ impl Session {
             return Err(Failure::input("the run belongs to other rows: its own are damaged").into());
         }
         let trainer = Trainer::resume(&model, plan, checkpoint).map_err(Failure::from)?;
-        Ok(to_js(&finished(&self.tune(&ready, trainer, &metrics).await?)))
+        Ok(to_js(&Finished::from(self.tune(&ready, trainer, &metrics).await?)))
     }
 }
 
@@ -60,7 +60,7 @@ impl Session {
         state.train.as_ref().map_or_else(String::new, |data| data.sha256.clone())
     }
 
-    async fn tune(&self, ready: &Ready, trainer: Trainer<'_>, metrics: &str) -> Answer<Finished> {
+    async fn tune(&self, ready: &Ready, trainer: Trainer<'_>, metrics: &str) -> Answer<bft_train::Finished> {
         let memory = trainer.plan().memory(&ready.model, trainer.adapter()).map_err(Failure::from)?;
         let summary = DeviceSummary::new(ready.device.info(), memory.total_bytes);
         let options = trainer.plan().tuner_options();
@@ -90,46 +90,28 @@ impl Session {
     /// Tells the page what a run says. Weights wait here for the step that they belong to.
     fn tell(&self, event: Event, weights: &mut BTreeMap<u64, Vec<f64>>) {
         let event = match event {
-            Event::Started(started) => json!({
-                "event": "started",
-                "steps": started.steps,
-                "resumed_from": started.resumed_from,
-                "parameters": started.parameters,
-                "memory_bytes": started.memory_bytes,
-                "device": started.device,
-            }),
-            Event::Note(note) => json!({ "event": "note", "text": note.to_string() }),
+            Event::Started(started) => {
+                let Started { steps, resumed_from, parameters, memory_bytes, device, .. } = *started;
+                EngineEvent::Started { steps, resumed_from, parameters, memory_bytes, device }
+            }
+            Event::Note(note) => EngineEvent::Note { text: note.to_string() },
             Event::SampleWeights { step, weights: new } => {
                 weights.insert(step, new);
                 return;
             }
-            Event::Step(row) => json!({
-                "event": "step",
-                "sample_weights": weights.remove(&row.step).unwrap_or_default(),
-                "row": row,
-            }),
+            Event::Step(row) => {
+                EngineEvent::Step { sample_weights: weights.remove(&row.step).unwrap_or_default(), row }
+            }
             Event::Skipped { step, tensor } => {
                 weights.remove(&step);
-                json!({ "event": "skipped", "step": step, "tensor": tensor })
+                EngineEvent::Skipped { step, tensor }
             }
-            Event::Eval(row) => json!({ "event": "eval", "row": row }),
-            Event::Checkpoint { step, .. } => json!({ "event": "checkpoint", "step": step }),
+            Event::Eval(row) => EngineEvent::Eval { row },
+            Event::Checkpoint { step, .. } => EngineEvent::Checkpoint { step },
             Event::Finished(_) => return,
         };
-        self.host.tell(event);
+        self.host.tell(&event);
     }
-}
-
-fn finished(finished: &Finished) -> serde_json::Value {
-    json!({
-        "steps": finished.steps,
-        "stopped": finished.stopped,
-        "skipped_steps": finished.skipped_steps,
-        "tokens": finished.tokens,
-        "seconds": finished.seconds,
-        "nll": finished.nll,
-        "eval": finished.eval,
-    })
 }
 
 /// What a run leaves in memory.
@@ -222,7 +204,13 @@ impl LogProbs for Paced<'_, '_> {
     }
 }
 
-impl Engine for Paced<'_, '_> {
+impl<'d> Engine for Paced<'_, 'd> {
+    type Tuning = Tuner<'d>;
+
+    fn tuning(&mut self) -> &mut Tuner<'d> {
+        &mut self.tuner
+    }
+
     async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError> {
         Engine::accumulate(&mut self.tuner, batch, totals, loss).await?;
         let samples = self.tuner.last_log_probs().await?;
@@ -231,27 +219,7 @@ impl Engine for Paced<'_, '_> {
         Ok(())
     }
 
-    fn apply(&mut self, lr: f64, optimizer: &AdamW) -> Result<(), EngineError> {
-        Engine::apply(&mut self.tuner, lr, optimizer)
-    }
-
-    async fn drain_metrics(&mut self) -> Result<Vec<StepMetrics>, EngineError> {
-        Engine::drain_metrics(&mut self.tuner).await
-    }
-
     fn sample_weights(&mut self) -> Vec<f64> {
         std::mem::take(&mut self.weights)
-    }
-
-    async fn adapter(&mut self) -> Result<Adapter, EngineError> {
-        Engine::adapter(&mut self.tuner).await
-    }
-
-    async fn optimizer_state(&mut self) -> Result<OptimizerState, EngineError> {
-        Engine::optimizer_state(&mut self.tuner).await
-    }
-
-    fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError> {
-        Engine::set_optimizer_state(&mut self.tuner, state)
     }
 }

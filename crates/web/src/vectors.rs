@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use crate::failure::{Answer, Failure};
+use crate::contract::VectorFormat;
 
 /// The vectors of the last embedding.
 pub struct Vectors {
@@ -15,16 +15,20 @@ pub struct Vectors {
 }
 
 impl Vectors {
-    /// The contents of a file of `format`: `npy`, `jsonl` or `tsv`.
-    pub fn file(&self, format: &str) -> Answer<Vec<u8>> {
+    /// The contents of a file.
+    pub fn file(&self, format: VectorFormat) -> Vec<u8> {
         match format {
-            "npy" => Ok(self.npy()),
-            "jsonl" => Ok(self.lines(|id, vector| {
+            VectorFormat::Npy => {
+                let mut file = Vec::new();
+                bft_formats::npy::write(&mut file, self.width, &self.values).expect("memory takes all bytes");
+                file
+            }
+            VectorFormat::Jsonl => self.lines(|id, vector| {
                 let mut line = json!({ "id": id, "embedding": vector }).to_string();
                 line.push('\n');
                 line
-            })),
-            "tsv" => Ok(self.lines(|id, vector| {
+            }),
+            VectorFormat::Tsv => self.lines(|id, vector| {
                 // What would break a line or a column becomes a space.
                 let mut line = id.replace(['\t', '\n', '\r'], " ");
                 for value in vector {
@@ -32,8 +36,7 @@ impl Vectors {
                 }
                 line.push('\n');
                 line
-            })),
-            other => Err(Failure::input(format!("{other:?} is not a format of vectors: expected npy, jsonl or tsv"))),
+            }),
         }
     }
 
@@ -42,21 +45,6 @@ impl Vectors {
         let lines = self.ids.iter().zip(vectors);
         let text: String = lines.map(|(id, vector)| line(id, vector)).collect();
         text.into_bytes()
-    }
-
-    fn npy(&self) -> Vec<u8> {
-        let mut header =
-            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", self.ids.len(), self.width);
-        // Magic, version and length take 10 bytes; the data must start at a multiple of 64.
-        while (10 + header.len() + 1) % 64 != 0 {
-            header.push(' ');
-        }
-        header.push('\n');
-        let mut file = b"\x93NUMPY\x01\x00".to_vec();
-        file.extend((header.len() as u16).to_le_bytes());
-        file.extend(header.as_bytes());
-        file.extend(self.values.iter().flat_map(|value| value.to_le_bytes()));
-        file
     }
 }
 
@@ -70,13 +58,13 @@ mod tests {
 
     #[test]
     fn each_format_holds_every_number() {
-        let text = |format| String::from_utf8(vectors().file(format).unwrap()).unwrap();
-        assert_eq!(text("tsv"), "TP53\t1\t-0.5\na b\t0.25\t3\n");
-        assert_eq!(text("jsonl").lines().next().unwrap(), r#"{"id":"TP53","embedding":[1.0,-0.5]}"#);
-        let npy = vectors().file("npy").unwrap();
+        let text = |format| String::from_utf8(vectors().file(format)).unwrap();
+        assert_eq!(text(VectorFormat::Tsv), "TP53\t1\t-0.5\na b\t0.25\t3\n");
+        assert_eq!(text(VectorFormat::Jsonl).lines().next().unwrap(), r#"{"id":"TP53","embedding":[1.0,-0.5]}"#);
+        let npy = vectors().file(VectorFormat::Npy);
         assert_eq!(npy.len() % 64, 16, "data start at a multiple of 64");
         assert!(String::from_utf8_lossy(&npy[10..]).contains("'shape': (2, 2)"));
         assert_eq!(npy[npy.len() - 4..], 3.0f32.to_le_bytes());
-        assert!(vectors().file("csv").is_err());
+        assert!(bft_train::word::<VectorFormat>("csv").is_none());
     }
 }

@@ -2,51 +2,37 @@
 
 use std::rc::Rc;
 
-use bft_core::sample::Sampling;
 use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::Message;
-use bft_train::{TextEncoder, TextWriter};
-use serde::Deserialize;
-use serde_json::{Map, json};
+use bft_train::{SamplingConfig, Settings, TextEncoder, TextWriter};
+use serde_json::Map;
 use wasm_bindgen::prelude::*;
 use web_time::Instant;
 
+use crate::contract::{AskOptions, EngineEvent, Generated, Who};
 use crate::failure::Failure;
 use crate::host::{Turns, from_js, to_js};
 use crate::session::{Session, variables};
-
-#[derive(Deserialize)]
-struct GenerateOptions {
-    prompt: String,
-    adapter: bool,
-    chat_template: bool,
-    max_new_tokens: usize,
-    temperature: f32,
-    top_p: f32,
-    seed: u64,
-    #[serde(default)]
-    template_vars: String,
-}
 
 /// Prompts are read in pieces of this many tokens, which bounds memory and the time of a submit.
 const PROMPT_PIECE: usize = 64;
 
 #[wasm_bindgen]
 impl Session {
-    /// Writes on from a prompt; each piece of text is an event.
-    pub async fn generate(&self, options: JsValue) -> Result<JsValue, JsValue> {
-        let options: GenerateOptions = from_js(&options)?;
+    /// Writes on from a prompt, with the adapter or without; each piece of text is an event.
+    pub async fn generate(&self, options: JsValue, tuned: bool) -> Result<JsValue, JsValue> {
+        let options: AskOptions = from_js(&options)?;
         let started = Instant::now();
         let ready = self.ready()?;
         let adapter = self.state.borrow().adapter.clone();
-        let adapter = adapter.as_ref().filter(|_| options.adapter);
-        if options.adapter && adapter.is_none() {
+        let adapter = adapter.as_ref().filter(|_| tuned);
+        if tuned && adapter.is_none() {
             return Err(Failure::input("there is no adapter yet: tune one, or load one").into());
         }
         ready.model.require_head().map_err(Failure::input)?;
         let text = TextEncoder::new(&ready.model);
         // Variables belong to the template: without one there is nothing to tell them to.
-        let vars = if options.chat_template { variables(&options.template_vars)? } else { Map::new() };
+        let vars = if options.chat_template { variables(options.template_vars.as_deref())? } else { Map::new() };
         let text = text.with_template_vars(&vars).map_err(Failure::input)?;
         let tokens = if options.chat_template {
             text.chat_prompt(&vec![Message::new("user", options.prompt)].into())
@@ -63,29 +49,30 @@ impl Session {
         };
         let adapter = adapter.map(|named| &named.adapter);
         let runner = Runner::on(&ready.device, &ready.base, adapter, runner_options).map_err(Failure::from)?;
-        let sampling = Sampling {
+        let sampling = SamplingConfig {
+            max_new_tokens: options.max_new_tokens,
             temperature: options.temperature,
             top_p: options.top_p,
             seed: options.seed,
-            ..Sampling::default()
+            ..SamplingConfig::default()
         };
+        sampling.check_ranges().map_err(Failure::input)?;
         let turns = Turns { host: &self.host, device: Rc::clone(&ready.device) };
-        let new = options.max_new_tokens;
-        let who = if options.adapter { "tuned" } else { "base" };
+        let who = if tuned { Who::Tuned } else { Who::Base };
         let mut writer =
-            TextWriter::new(&runner, &ready.model, tokenizer, sampling, new, max_length).map_err(Failure::from)?;
+            TextWriter::new(&runner, &ready.model, tokenizer, &sampling, max_length).map_err(Failure::from)?;
         writer = writer.with_end_tokens(adapter.map_or(&[], |adapter| &adapter.config.end_token_ids));
         let written = writer
             .go_on(&tokens, &turns, |piece| {
-                self.host.tell(json!({ "event": "token", "who": who, "text": piece }));
+                self.host.tell(&EngineEvent::Token { who, text: piece.to_owned() });
             })
             .await
             .map_err(Failure::from)?;
-        Ok(to_js(&json!({
-            "text": written.text,
-            "tokens": written.tokens.len(),
-            "finish_reason": written.finish,
-            "seconds": started.elapsed().as_secs_f64(),
-        })))
+        Ok(to_js(&Generated {
+            tokens: written.tokens.len(),
+            text: written.text,
+            finish_reason: written.finish,
+            seconds: started.elapsed().as_secs_f64(),
+        }))
     }
 }

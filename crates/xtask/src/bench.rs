@@ -1,17 +1,17 @@
 //! `cargo xtask bench`: bft and others in turn, on the same machine, in one run.
 //!
-//! All sides wait for a line on standard input, run one step and answer with one line of JSON. Steps alternate, so that
-//! whatever else the machine does falls on all alike.
+//! All sides wait for a line on standard input, run one step and answer with one line of JSON.
+//! Steps alternate, so that whatever else the machine does falls on all alike.
 
 mod server;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bft_fetch::sources::Dataset;
 use serde_json::Value;
 
-use crate::demo;
 use crate::model;
 use crate::shell::{self, cargo, heading};
 use server::{Server, Side};
@@ -20,6 +20,7 @@ use table::Table;
 /// What is measured: bft's flags, and who else does the same.
 struct Case {
     name: &'static str,
+    model: Dataset,
     /// Flags of `bft bench`.
     bft: &'static [&'static str],
     rivals: &'static [Rival],
@@ -66,9 +67,10 @@ enum Rival {
 
 const RAGGED_ROWS: &[&str] = &["train-ragged", "--steps", "8"];
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case {
         name: "train, 4 × 256 tokens, all trained",
+        model: Dataset::SmolLm2,
         bft: &["--task", "train", "--device", "cpu"],
         rivals: &[Rival::Torch(&["train"]), Rival::TorchBf16(&["train"])],
         rounds: 5,
@@ -76,6 +78,7 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "train, 4 ragged samples, two thirds masked",
+        model: Dataset::SmolLm2,
         bft: &["--task", "train", "--device", "cpu", "--data", RAGGED],
         rivals: &[Rival::Torch(RAGGED_ROWS)],
         rounds: 8,
@@ -83,6 +86,7 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "train, 4 × 256 tokens, a quarter trained",
+        model: Dataset::SmolLm2,
         bft: &["--task", "train", "--device", "cpu", "--trained-share", "0.25"],
         rivals: &[],
         rounds: 3,
@@ -90,6 +94,7 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "train, 256 + 128 + 64 + 32 tokens",
+        model: Dataset::SmolLm2,
         bft: &["--task", "train", "--device", "cpu", "--lengths", "256,128,64,32"],
         rivals: &[],
         rounds: 3,
@@ -97,13 +102,23 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "embed, 16 × 128 tokens",
+        model: Dataset::SmolLm2,
         bft: &["--task", "embed", "--device", "cpu", "--batch-size", "16", "--length", "128"],
         rivals: &[Rival::Torch(&["embed"])],
         rounds: 5,
         counts: Counts::Tokens,
     },
     Case {
+        name: "embed, 64 × 16 tokens, MiniLM",
+        model: Dataset::MiniLm,
+        bft: &["--task", "embed", "--device", "cpu", "--batch-size", "64", "--length", "16"],
+        rivals: &[Rival::Torch(&["embed", "--batch-size", "64", "--length", "16"])],
+        rounds: 5,
+        counts: Counts::Tokens,
+    },
+    Case {
         name: "generate, 64 tokens, greedy",
+        model: Dataset::SmolLm2,
         bft: &["--task", "generate", "--device", "cpu", "--length", "64"],
         rivals: &[Rival::Torch(&["generate"]), Rival::Llama],
         rounds: 5,
@@ -111,6 +126,7 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "train, 4 × 256 tokens, best GPU adapter",
+        model: Dataset::SmolLm2,
         bft: &["--task", "train", "--device", "gpu"],
         rivals: &[],
         rounds: 2,
@@ -118,6 +134,7 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "products of that step, f32 weights, best GPU adapter",
+        model: Dataset::SmolLm2,
         bft: &["--task", "products", "--device", "gpu", "--weights", "f32"],
         rivals: &[Rival::Burn],
         rounds: 5,
@@ -125,6 +142,7 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "products of that step, weights as in the file, best GPU adapter",
+        model: Dataset::SmolLm2,
         bft: &["--task", "products", "--device", "gpu"],
         rivals: &[Rival::Burn],
         rounds: 5,
@@ -135,8 +153,8 @@ const CASES: [Case; 9] = [
 /// Stands for the file of ragged rows that both sides train on.
 const RAGGED: &str = "ragged.jsonl";
 
-/// `cargo xtask bench [WORD] [--output FILE]`: every case, or those whose name holds the word; the table goes to FILE, or
-/// into `target/bench/table.md`.
+/// `cargo xtask bench [WORD] [--output FILE]`: every case, or those whose name holds the word; the
+/// table goes to FILE, or into `target/bench/table.md`.
 pub fn run(rest: &[String]) -> Result<(), String> {
     let (wanted, output) = match rest {
         [] => ("", None),
@@ -154,23 +172,26 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
         return Err(format!("no case has `{wanted}` in its name; there are:\n  {}", names.join("\n  ")));
     }
-    let model = model::get()?;
-    let bft = demo::build()?;
+    let cases = || CASES.iter().filter(|case| case.name.contains(wanted));
+    for model in [Dataset::SmolLm2, Dataset::MiniLm] {
+        if cases().any(|case| case.model == model) {
+            model::get(model)?;
+        }
+    }
+    let bft = shell::build_bft()?;
     let python = std::env::var("BFT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let has = |what: &str, imports: &str, file: &str| {
         let there = shell::succeeds(Command::new(&python).args(["-c", &format!("import {imports}")]));
         if !there {
             println!(
-                "{what} is left out: `{python}` cannot import {imports}; install tests/bench/{file} and set BFT_PYTHON to that Python"
+                "{what} is left out: `{python}` cannot import {imports}; install crates/xtask/rivals/{file} and set BFT_PYTHON to that Python"
             );
         }
         there
     };
-    let cases = || CASES.iter().filter(|case| case.name.contains(wanted));
     let with_burn = cases().any(|case| case.rivals.iter().any(|it| matches!(it, Rival::Burn)));
     let sides = Sides {
         bft,
-        model,
         torch: has("PyTorch", "torch, transformers, peft, gguf", "requirements.txt"),
         llama: has("llama.cpp", "llama_cpp", "requirements-llama.txt"),
         burn: with_burn.then(build_burn).flatten(),
@@ -195,7 +216,7 @@ fn build_burn() -> Option<PathBuf> {
         cargo()
             .args(["build", "--release", "--locked", "--quiet"])
             .arg("--manifest-path")
-            .arg(shell::root().join("tests/bench/burn/Cargo.toml"))
+            .arg(shell::root().join("crates/xtask/rivals/burn/Cargo.toml"))
             .arg("--target-dir")
             .arg(&folder),
     );
@@ -210,7 +231,6 @@ fn build_burn() -> Option<PathBuf> {
 /// The programs, and what they are measured with.
 struct Sides {
     bft: PathBuf,
-    model: PathBuf,
     python: String,
     torch: bool,
     llama: bool,
@@ -230,11 +250,12 @@ impl Rival {
 }
 
 impl Sides {
-    /// The rival's program; `None` where it is not installed. `bft` is what bft says that it measures.
-    fn theirs(&self, rival: Rival, bft: &Value) -> Option<Command> {
+    /// The rival's program; `None` where it is not installed. `bft` is what bft says that it
+    /// measures.
+    fn theirs(&self, rival: Rival, model: &Path, bft: &Value) -> Option<Command> {
         let script = |name: &str| {
             let mut command = Command::new(&self.python);
-            command.arg(shell::root().join("tests/bench").join(name)).arg("--model").arg(&self.model);
+            command.arg(shell::root().join("crates/xtask/rivals").join(name)).arg("--model").arg(model);
             command
         };
         let torch = |mode: &[&str], dtype: &str| {
@@ -254,9 +275,9 @@ impl Sides {
         }
     }
 
-    fn ours(&self, case: &Case) -> Command {
+    fn ours(&self, case: &Case, model: &Path) -> Command {
         let mut command = Command::new(&self.bft);
-        command.args(["bench", "--serve", "--model"]).arg(&self.model);
+        command.args(["bench", "--serve", "--model"]).arg(model);
         for flag in case.bft {
             match *flag {
                 RAGGED => command.arg(&self.ragged),
@@ -268,8 +289,9 @@ impl Sides {
 
     /// Measures the case; adds a row of the table for each rival.
     fn measure(&self, case: &Case, table: &mut Table) -> Result<(), String> {
+        let model = case.model.path(&model::cache()?).map_err(|error| error.to_string())?;
         if case.bft.contains(&RAGGED) {
-            let Some(mut command) = self.theirs(Rival::Torch(RAGGED_ROWS), &Value::Null) else {
+            let Some(mut command) = self.theirs(Rival::Torch(RAGGED_ROWS), &model, &Value::Null) else {
                 println!("left out: its rows come from PyTorch's side");
                 return Ok(());
             };
@@ -278,18 +300,19 @@ impl Sides {
             }
             shell::run(command.arg("--write-rows").arg(&self.ragged))?;
         }
-        let bft = Server::start(&mut self.ours(case))?;
+        let bft = Server::start(&mut self.ours(case, &model))?;
         let about = bft.about.clone();
         table.note(&about);
         let mut sides = vec![("bft", bft, Side::default())];
         for rival in case.rivals {
-            let Some(mut command) = self.theirs(*rival, &about) else {
+            let Some(mut command) = self.theirs(*rival, &model, &about) else {
                 continue;
             };
             if matches!(rival, Rival::Torch(_) | Rival::TorchBf16(_)) {
                 command.arg("--serve");
             }
-            // What others built may not run on this processor; that is no reason to measure nothing.
+            // What others built may not run on this processor; that is no reason to measure
+            // nothing.
             match Server::start(&mut command) {
                 Ok(server) => {
                     table.note(&server.about);

@@ -15,7 +15,8 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Reads metrics.jsonl: `step` with `nll` for training rows, with `eval_nll` for evaluation rows.
+    /// Reads metrics.jsonl: `step` with `nll` for training rows, with `eval_nll` for evaluation
+    /// rows.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text =
             std::fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use bft_fetch::sources::Dataset;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::curve::Curve;
 use crate::model;
 use crate::neighbours::Vectors;
-use crate::shell::{self, bold, cargo, dim, green, heading};
+use crate::shell::{self, bold, dim, green, heading};
 
 /// Flags of the training run; found by trying (see data/genes).
 const TRAINING: [&str; 14] = [
@@ -52,14 +52,14 @@ struct Demo {
 
 /// `cargo xtask demo`.
 pub fn run(rest: &[String]) -> Result<(), String> {
-    crate::no_arguments(rest, "demo")?;
+    shell::no_arguments(rest, "demo")?;
     let started = Instant::now();
     println!("{}", bold("SmolLM2-135M learns human gene facts with Balanced Fine-Tuning"));
 
     heading("1. The model");
-    let model = model::get()?;
+    let model = model::get(Dataset::SmolLm2)?;
     heading("2. The program");
-    let bft = build()?;
+    let bft = shell::build_bft()?;
     let work = target_folder(&bft).join("demo");
     let demo = Demo { bft, model, data: shell::root().join("crates/xtask/data/genes"), work };
     demo.clear()?;
@@ -189,36 +189,9 @@ fn with_adapter(command: &mut Command, adapter: Option<&Path>) {
     }
 }
 
-/// A number of an answer in JSON.
-pub fn number(answer: &Value, key: &str) -> Result<f64, String> {
-    answer[key].as_f64().ok_or_else(|| format!("found no number `{key}` in {answer}"))
-}
-
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// Builds `bft` for speed and returns its path.
-pub fn build() -> Result<PathBuf, String> {
-    println!("{}", dim("$ cargo build --release --package bft-cli"));
-    let started = Instant::now();
-    let messages = shell::output(cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "bft-cli",
-        "--message-format",
-        "json-render-diagnostics",
-    ]))?;
-    let executable = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .next_back()
-        .ok_or("cargo built no program")?;
-    println!("{}", dim(&format!("  ok, {:.0} s", started.elapsed().as_secs_f64())));
-    Ok(executable)
 }
 
 /// `target/`, whatever it is called here: the program lies in its `release` folder.

@@ -93,11 +93,3 @@ fn tasks() -> String {
     }
     text
 }
-
-/// Refuses what a task does not take.
-fn no_arguments(rest: &[String], task: &str) -> Result<(), String> {
-    match rest.first() {
-        None => Ok(()),
-        Some(found) => Err(format!("`cargo xtask {task}` takes no arguments, found `{found}`")),
-    }
-}

@@ -1,16 +1,17 @@
-//! What the demo and the tests need of the pinned public files: into the cache once, checked every time.
+//! What the demo and the tests need of the pinned public files: into the cache once, checked every
+//! time.
 
 use std::path::PathBuf;
 
 use bft_fetch::Event;
 use bft_fetch::sources::{Dataset, Source, fetch};
 
-use crate::system;
+use crate::{shell, system};
 
 /// `cargo xtask model`.
 pub fn run(rest: &[String]) -> Result<(), String> {
-    crate::no_arguments(rest, "model")?;
-    println!("{}", get()?.display());
+    shell::no_arguments(rest, "model")?;
+    println!("{}", get(Dataset::SmolLm2)?.display());
     Ok(())
 }
 
@@ -19,14 +20,14 @@ pub fn cache() -> Result<PathBuf, String> {
     bft_fetch::cache().map_err(|error| error.to_string())
 }
 
-/// Path of SmolLM2-135M-Instruct in the cache; fetches it if it is not there or is damaged.
-pub fn get() -> Result<PathBuf, String> {
-    fetched(&["model"])?;
-    let path = Dataset::SmolLm2.path(&cache()?);
-    path.map_err(|error| error.to_string())
+/// Path of a model in the cache; fetches it if it is not there or is damaged.
+pub fn get(model: Dataset) -> Result<PathBuf, String> {
+    fetched(&[if model == Dataset::MiniLm { "encoder" } else { "model" }])?;
+    model.path(&cache()?).map_err(|error| error.to_string())
 }
 
-/// The models that the tests open, and the gene data where it can be had: its packages are those of Debian 12.
+/// The models that the tests open, and the gene data where it can be had: its packages are those of
+/// Debian 12.
 pub fn test_data() -> Result<bool, String> {
     fetched(&["model", "encoder"])?;
     let genes = fetched(&["genes", "ontology", "benchmarks"]);

@@ -10,8 +10,8 @@ pub struct Vectors {
 }
 
 impl Vectors {
-    /// Subtracts the mean row and scales each row to length 1. Hidden states of a language model share one large
-    /// direction; without it, cosines tell the rows apart.
+    /// Subtracts the mean row and scales each row to length 1. Hidden states of a language model
+    /// share one large direction; without it, cosines tell the rows apart.
     pub fn centre(&mut self) {
         let width = self.rows.first().map_or(0, Vec::len);
         let mut mean = vec![0.0f64; width];
@@ -31,8 +31,8 @@ impl Vectors {
         }
     }
 
-    /// The `count` rows nearest to the row called `name`, with their cosines; `None` if there is no such row.
-    /// Rows are taken as centred.
+    /// The `count` rows nearest to the row called `name`, with their cosines; `None` if there is no
+    /// such row. Rows are taken as centred.
     pub fn nearest(&self, name: &str, count: usize) -> Option<Vec<(&str, f32)>> {
         let at = self.names.iter().position(|known| known == name)?;
         let mut others: Vec<(&str, f32)> = (0..self.rows.len())

@@ -38,10 +38,8 @@ pub fn serve(port: &str) -> Result<(), String> {
     npm(&[&serve[..], &[port]].concat())
 }
 
-/// Drives the built page in Chromium, beside the `bft` of this tree, which is built already.
-pub fn test() -> Result<(), String> {
-    crate::web::build()?;
-    crate::web::ops()?;
+/// Drives what was built in Chromium.
+pub fn drive() -> Result<(), String> {
     heading("The page, in Chromium");
     system::chromium()?;
     npm(&["run", "--silent", "test"])

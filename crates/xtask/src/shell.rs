@@ -19,6 +19,28 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Builds `bft` for speed and returns its path.
+pub fn build_bft() -> Result<PathBuf, String> {
+    println!("{}", dim("$ cargo build --release --package bft-cli"));
+    let started = Instant::now();
+    let messages = output(cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "bft-cli",
+        "--message-format",
+        "json-render-diagnostics",
+    ]))?;
+    let executable = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+        .ok_or("cargo built no program")?;
+    println!("{}", dim(&format!("  ok, {:.0} s", started.elapsed().as_secs_f64())));
+    Ok(executable)
+}
+
 /// A heading.
 pub fn heading(text: &str) {
     println!("\n{}", bold(text));
@@ -103,4 +125,12 @@ pub fn show(command: &Command) -> String {
         }
     }
     text
+}
+
+/// Refuses what a task does not take.
+pub fn no_arguments(rest: &[String], task: &str) -> Result<(), String> {
+    match rest.first() {
+        None => Ok(()),
+        Some(found) => Err(format!("`cargo xtask {task}` takes no arguments, found `{found}`")),
+    }
 }

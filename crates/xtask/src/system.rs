@@ -41,8 +41,9 @@ fn vulkan_driver() -> Option<String> {
         .find(|name| name.ends_with(".json"))
 }
 
-/// An MPI library with its launcher and compiler wrapper, libclang for its bindings, and `ip`, which makes two hosts of
-/// one for the tests. `false` where this system is not one that the MPI tests are for.
+/// An MPI library with its launcher and compiler wrapper, libclang for its bindings, and `ip`,
+/// which makes two hosts of one for the tests. `false` where this system is not one that the MPI
+/// tests are for.
 pub fn mpi() -> Result<bool, String> {
     if !cfg!(target_os = "linux") {
         println!("MPI: its tests are for Linux, and left out");

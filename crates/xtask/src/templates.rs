@@ -7,7 +7,7 @@ use crate::{system, web};
 
 /// Collects the templates, has transformers render them, and compares, here and in WebAssembly.
 pub fn run(rest: &[String]) -> Result<(), String> {
-    crate::no_arguments(rest, "templates")?;
+    shell::no_arguments(rest, "templates")?;
     let folder = root().join("target/templates");
     heading("transformers");
     system::pip()?;

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use crate::shell::{self, cargo, heading};
-use crate::{model, page, system};
+use crate::{model, system, web};
 
-/// Installs what is missing, then the quick checks before the slow ones; stops at the first that fails.
+/// Installs what is missing, then the quick checks before the slow ones; stops at the first that
+/// fails.
 pub fn run(rest: &[String]) -> Result<(), String> {
-    crate::no_arguments(rest, "test")?;
+    shell::no_arguments(rest, "test")?;
     let started = Instant::now();
     heading("Format");
     shell::run(cargo().args(["fmt", "--all", "--check"]))?;
@@ -39,7 +40,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             .envs((!genes).then_some(("BFT_TEST_NO_GENES", "1"))),
     )?;
     // That build left the command line, which the page has to agree with.
-    page::test()?;
+    web::test()?;
     println!("\nall passed in {:.0} minutes", started.elapsed().as_secs_f64() / 60.0);
     Ok(())
 }

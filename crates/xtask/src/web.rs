@@ -1,8 +1,11 @@
-//! `cargo xtask web`: the page with its engine, served on this machine or left as files for any host.
+//! `cargo xtask web`: the page with its engine, served on this machine or left as files for any
+//! host.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use bft_fetch::sources::Dataset;
 
 use crate::shell::{self, cargo, heading, root, succeeds};
 use crate::{model, page, system};
@@ -12,14 +15,15 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const FLAGS: &str = "--cfg getrandom_backend=\"wasm_js\" -C target-feature=+simd128";
 const PORT: &str = "4178";
 
-/// Builds; then serves, unless `--build` asks for the files alone, or `--test` for the browser's tests.
+/// Builds; then serves, unless `--build` asks for the files alone, or `--test` for the browser's
+/// tests.
 pub fn run(rest: &[String]) -> Result<(), String> {
     let serve = match rest {
         [] => true,
         [flag] if flag == "--build" => false,
         [flag] if flag == "--test" => {
             shell::run(cargo().args(["build", "--quiet", "--package", "bft-cli"]))?;
-            return page::test();
+            return test();
         }
         [found, ..] => {
             return Err(format!("`cargo xtask web` takes no arguments but --build or --test, found `{found}`"));
@@ -39,7 +43,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
 pub fn build() -> Result<(), String> {
     heading("What the page needs");
     let toolchain = Toolchain::find()?;
-    let model = model::get()?;
+    let model = model::get(Dataset::SmolLm2)?;
     heading("Engine");
     module(&toolchain, "bft-web", "web/src/engine", "bft")?;
     heading("Page");
@@ -49,6 +53,14 @@ pub fn build() -> Result<(), String> {
     fs::create_dir_all(&folder)
         .and_then(|()| fs::copy(&model, &copy).map(|_| ()))
         .map_err(|error| format!("{}: {error}", copy.display()))
+}
+
+/// Builds the page and drives it in Chromium, beside the `bft` of this tree, which is built
+/// already.
+pub fn test() -> Result<(), String> {
+    build()?;
+    ops()?;
+    page::drive()
 }
 
 /// The op registry's tests as a module for the browser, beside the page and not part of it.
@@ -114,7 +126,8 @@ impl Toolchain {
                     .env_remove("RUSTUP_TOOLCHAIN")
                     .env_remove("CARGO")
                     .env("RUSTC", "/usr/bin/rustc")
-                    // The library is built from source, which stable compilers do only for those who insist.
+                    // The library is built from source, which stable compilers do only for those
+                    // who insist.
                     .env("RUSTC_BOOTSTRAP", "1")
                     .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "/usr/bin/wasm-ld")
                     .args(["build", "-Zbuild-std=std,panic_abort"]);

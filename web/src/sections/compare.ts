@@ -1,7 +1,8 @@
 /** Step 4: one question to the base model and to the tuned one. */
 import type { App } from "../app.ts";
 import type { Answers, Generated } from "../protocol.ts";
-import { $, fill, hide, input } from "../dom.ts";
+import { SAMPLING } from "../contract.ts";
+import { $, fill, hide, input, limit } from "../dom.ts";
 import { plural, speed } from "../format.ts";
 import { templateVars } from "./data.ts";
 
@@ -11,7 +12,15 @@ const ENDS: Record<Generated["finish_reason"], string> = { stop: "ended by itsel
 const answerOf = (who: Who) => $(`#${who}-answer`);
 const footOf = (who: Who) => $(`#${who}-foot`);
 
+/** The fields of how tokens are chosen. */
+const FIELDS = { max_new_tokens: "#max-new", temperature: "#temperature", top_p: "#top-p", seed: "#ask-seed" } as const;
+
 export function compareSection(app: App): void {
+  for (const name of ["max_new_tokens", "temperature", "top_p", "seed"] as const) {
+    const field = input(FIELDS[name]);
+    limit(field, SAMPLING[name]);
+    field.value ||= String(SAMPLING[name].default);
+  }
   $("#ask").addEventListener("submit", (event) => {
     event.preventDefault();
     if (app.model && app.task === null && $<HTMLFormElement>("#ask").reportValidity()) void ask(app);
@@ -36,10 +45,10 @@ async function ask(app: App): Promise<void> {
     prompt: $<HTMLTextAreaElement>("#prompt").value,
     chat_template: input("#chat-template").checked,
     template_vars: templateVars(),
-    max_new_tokens: Number(input("#max-new").value),
-    temperature: Number(input("#temperature").value),
-    top_p: Number(input("#top-p").value),
-    seed: Number(input("#ask-seed").value),
+    max_new_tokens: Number(input(FIELDS.max_new_tokens).value),
+    temperature: Number(input(FIELDS.temperature).value),
+    top_p: Number(input(FIELDS.top_p).value),
+    seed: Number(input(FIELDS.seed).value),
   };
   const asked: Who[] = app.adapter ? ["base", "tuned"] : ["base"];
   for (const who of ["base", "tuned"] as const) {

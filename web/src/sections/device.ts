@@ -4,16 +4,14 @@ import type { DeviceChoice, DeviceInfo } from "../protocol.ts";
 import { $, $$, fill, h } from "../dom.ts";
 import { sentence } from "../format.ts";
 
-let asked: DeviceChoice = "auto";
-
 export function deviceSection(app: App): void {
   for (const radio of $$<HTMLInputElement>("input[name=device]")) {
-    radio.addEventListener("change", () => void changeDevice(app, radio.value as DeviceChoice));
+    radio.addEventListener("change", () => void app.changeDevice(radio.value as DeviceChoice));
   }
   app.watch(() => {
     const { device } = app;
     for (const radio of $$<HTMLInputElement>("input[name=device]")) {
-      radio.checked = radio.value === asked;
+      radio.checked = radio.value === app.choice;
       radio.disabled = app.task !== null;
     }
     if (!device) return;
@@ -28,21 +26,6 @@ export function deviceSection(app: App): void {
     if (event.event !== "device_lost") return;
     fill($("#device-line"), h("b", {}, "GPU lost"));
   });
-}
-
-/** Opens a device; whether it is open. */
-export async function changeDevice(app: App, choice: DeviceChoice): Promise<boolean> {
-  asked = choice;
-  const opened = await app.work(
-    $("#global-notice"),
-    "device",
-    async () => {
-      app.device = await app.client.call("open_device", { device: choice });
-      return app.device;
-    },
-    () => void changeDevice(app, choice),
-  );
-  return opened !== null;
 }
 
 /** What the device means for speed, where that is worth a warning. */

@@ -1,6 +1,6 @@
 /** Step 5: texts to vectors, seen on a map. */
 import type { App } from "../app.ts";
-import type { Embedded, ModelInfo, VectorFormat } from "../protocol.ts";
+import type { Embedded, ModelInfo, Pooling, VectorFormat } from "../protocol.ts";
 import { $, $$, fill, h, hide, input } from "../dom.ts";
 import { count, duration, percent, plural } from "../format.ts";
 import { download } from "../files.ts";
@@ -61,7 +61,7 @@ async function embed(app: App): Promise<void> {
         texts: rows.map((row) => row.text),
         ids: rows.map((row) => row.id),
         adapter: input("#embed-adapter").checked && app.adapter !== null,
-        pooling: $<HTMLSelectElement>("#pooling").value as "mean" | "last",
+        pooling: $<HTMLSelectElement>("#pooling").value as Pooling,
         normalize: input("#normalize").checked,
       }),
     () => void embed(app),

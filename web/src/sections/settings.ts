@@ -1,7 +1,7 @@
-/** The form of a run's settings, with the command line's names and defaults. */
+/** The form of a run's settings. What each field takes, and its default, is the engine's. */
 import type { App } from "../app.ts";
-import type { Loss, TrainSettings } from "../protocol.ts";
-import { $, $$, fill } from "../dom.ts";
+import { FIELDS, type Loss, type TrainSettings } from "../contract.ts";
+import { $, $$, fill, h, limit } from "../dom.ts";
 import { bytes, many, plural } from "../format.ts";
 import { lengths } from "./data.ts";
 
@@ -10,8 +10,23 @@ const field = (name: string) => $<HTMLInputElement | HTMLSelectElement>(`[name=$
 
 let defaults: TrainSettings | null = null;
 
+const entries = Object.entries(FIELDS);
+
+/** Tells each field what it takes. */
+function prepare(): void {
+  for (const [name, about] of entries) {
+    const found = form().elements.namedItem(name);
+    if (found instanceof HTMLSelectElement) fill(found, ...(about.words ?? []).map((word) => h("option", {}, word)));
+    if (found instanceof HTMLInputElement && found.type === "number") limit(found, about);
+    // The page has fields where the command line has flags.
+    const label = found instanceof HTMLElement ? found.closest("label") : null;
+    if (label) label.title = about.help.replace(/--(?=[a-z])/g, "");
+  }
+}
+
 /** Fills the form with the engine's defaults, and keeps the estimate beside it true. */
 export function settingsForm(app: App): void {
+  prepare();
   let timer = 0;
   let estimated = "";
   const later = () => {
@@ -62,33 +77,21 @@ export function settingsOf(focus = false): TrainSettings | null {
     }
     return null;
   }
-  const number = (name: string) => Number(field(name).value);
-  const optional = (name: string) => (field(name).value === "" ? null : number(name));
-  const unit = field("unit").value;
-  return {
-    ...defaults,
-    ...lengths(),
-    loss: checkedLoss(),
-    group_size: number("group_size"),
-    gamma: number("gamma"),
-    rank: number("rank"),
-    alpha: optional("alpha"),
-    lora_dropout: number("lora_dropout"),
-    lr: number("lr"),
-    schedule: field("schedule").value as TrainSettings["schedule"],
-    warmup_steps: number("warmup_steps"),
-    weight_decay: number("weight_decay"),
-    max_grad_norm: number("max_grad_norm"),
-    batch_size: number("batch_size"),
-    grad_accum: number("grad_accum"),
-    steps: unit === "steps" ? number("length") : null,
-    epochs: unit === "epochs" ? number("length") : null,
-    no_shuffle: (field("no_shuffle") as HTMLInputElement).checked,
-    seed: number("seed"),
-    eval_every: optional("eval_every"),
-    save_every: number("save_every"),
-    checkpoint_activations: field("checkpoint_activations").value as TrainSettings["checkpoint_activations"],
-  };
+  const settings = { ...defaults, ...lengths() };
+  for (const [name] of entries) {
+    const value = valueOf(form().elements.namedItem(name));
+    if (value !== undefined) Object.assign(settings, { [name]: value });
+  }
+  const [unit, length] = [field("unit").value, Number(field("length").value)];
+  return { ...settings, steps: unit === "steps" ? length : null, epochs: unit === "epochs" ? length : null };
+}
+
+/** What a field says; undefined where there is none. */
+function valueOf(found: RadioNodeList | Element | null): string | number | boolean | null | undefined {
+  if (found instanceof RadioNodeList || found instanceof HTMLSelectElement) return found.value;
+  if (!(found instanceof HTMLInputElement)) return undefined;
+  if (found.type === "checkbox") return found.checked;
+  return found.value === "" ? null : Number(found.value);
 }
 
 function checkedLoss(): Loss {

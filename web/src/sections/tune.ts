@@ -4,12 +4,11 @@ import type { Finished, StepRow, StoredRun, TrainSettings, WorkerEvent } from ".
 import { $, fill, h, hide, stale, term } from "../dom.ts";
 import { ago, bytes, count, digits, duration, plural, speed } from "../format.ts";
 import { clear, show as showNotice } from "../notice.ts";
+import { after, type State } from "../run-state.ts";
 import { Charts } from "./charts.ts";
 import { openModel } from "./model.ts";
 import { NAMES } from "./preview.ts";
 import { settingsOf } from "./settings.ts";
-
-type State = "running" | "pausing" | "paused" | "stopping" | "done" | "stopped" | "failed";
 
 interface Run {
   state: State;
@@ -51,7 +50,7 @@ export function tuneSection(app: App): Charts {
   });
   $("#pause").addEventListener("click", () => void pause(app));
   $("#stop").addEventListener("click", () => {
-    if (run) run.state = "stopping";
+    if (run) run.state = after(run.state, "stop");
     app.stop();
     draw(app);
   });
@@ -102,7 +101,7 @@ async function begin(app: App, call: () => Promise<Finished>, again: () => void)
   const finished = await app.work($("#run-notice"), "train", call, () => void retry());
   void lock?.release();
   run.finished = finished;
-  run.state = finished ? (finished.stopped ? "stopped" : "done") : "failed";
+  run.state = after(run.state, finished ? (finished.stopped ? "stopped" : "done") : "failed");
   app.adapter = await app.client.call("adapter", {}).catch(() => app.adapter);
   await app.refreshStorage().catch(() => {});
   app.changed();
@@ -110,17 +109,11 @@ async function begin(app: App, call: () => Promise<Finished>, again: () => void)
 
 async function pause(app: App): Promise<void> {
   if (!run) return;
-  const mine = run;
+  const wish = run.state === "paused" ? "unpause" : "pause";
+  run.state = after(run.state, wish);
+  draw(app);
   try {
-    if (mine.state === "paused") {
-      mine.state = "running";
-      draw(app);
-      await app.client.call("unpause", {});
-    } else {
-      mine.state = "pausing";
-      draw(app);
-      await app.client.call("pause", {});
-    }
+    await app.client.call(wish, {});
   } catch {
     // The run ended first, and says so itself.
   }
@@ -157,7 +150,7 @@ function heard(app: App, event: WorkerEvent): void {
       run.saved = event.step;
       break;
     case "paused":
-      if (run.state === "pausing") run.state = "paused";
+      run.state = after(run.state, "paused");
       run.times = [];
       break;
     case "note":

@@ -168,7 +168,7 @@ async function continueRun({ id }: { id: string }): Promise<Methods["continue_ru
 async function ask(options: AskOptions): Promise<Answers> {
   const engine = await session();
   const write = (adapter: boolean) =>
-    (engine.generate({ ...options, adapter }) as Promise<Generated>).catch((error: unknown) => {
+    (engine.generate(options, adapter) as Promise<Generated>).catch((error: unknown) => {
       // The other would only take its time.
       host.stop();
       throw error;

@@ -4,6 +4,7 @@
  * in flows.spec.ts.
  */
 import type { Page } from "@playwright/test";
+import { FIELDS } from "../../src/contract.ts";
 import type { Failure, Method, Methods, ModelInfo, Preview, StoredRun, TrainSettings, WorkerEvent } from "../../src/protocol.ts";
 
 /** What one call does: its events, then an answer or a failure, or nothing until `stop` is called. */
@@ -17,30 +18,8 @@ export interface Scripted<M extends Method> {
 /** For each method its calls in order; the last one goes for all that follow. */
 export type Script = { [M in Method]?: Scripted<M>[] };
 
-export const settings: TrainSettings = {
-  loss: "bft",
-  group_size: 256,
-  gamma: 1,
-  rank: 16,
-  alpha: null,
-  lora_dropout: 0,
-  lr: 2e-4,
-  schedule: "cosine",
-  warmup_steps: 0,
-  weight_decay: 0.01,
-  max_grad_norm: 1,
-  batch_size: 4,
-  grad_accum: 1,
-  steps: null,
-  epochs: null,
-  max_length: null,
-  truncate: false,
-  no_shuffle: false,
-  seed: 0,
-  eval_every: null,
-  save_every: 100,
-  checkpoint_activations: "auto",
-};
+/** The defaults. */
+export const settings = Object.fromEntries(Object.entries(FIELDS).map(([name, field]) => [name, field.default])) as unknown as TrainSettings;
 
 export const model: ModelInfo = {
   name: "scripted.gguf",
@@ -77,7 +56,7 @@ const preview: Preview = {
   sample_weights: { sft: 1, dft: 1, bft: 0.4, "bft-v3": 0.25 },
 };
 
-const report = { format: "prompt/completion", rows: 584, samples: 584, untrained: 0, truncated: 0, tokens: 33_830, trained_tokens: 9_716, longest: 75, notes: [] };
+const report = { format: "prompt_completion" as const, rows: 584, samples: 584, untrained: 0, truncated: 0, tokens: 33_830, trained_tokens: 9_716, longest: 75, notes: [] };
 
 const USUAL: Script = {
   open_device: [{ answer: { kind: "gpu", name: "Scripted GPU", backend: "WebGPU", reason: "The browser offers it.", software: false } }],

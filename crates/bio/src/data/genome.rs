@@ -58,7 +58,8 @@ impl Aspect {
     }
 }
 
-/// Evidence that a person judged: from experiments, an author's statement, or a curator's inference.
+/// Evidence that a person judged: from experiments, an author's statement, or a curator's
+/// inference.
 pub const JUDGED: [&str; 8] = ["EXP", "IDA", "IPI", "IMP", "IGI", "IEP", "TAS", "IC"];
 
 /// One annotation of one gene.

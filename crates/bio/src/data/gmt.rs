@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{BioError, Result, read_text};
 use crate::genes::resolver::{Mapping, Resolver};
-use crate::stats::random::Random;
+use bft_formats::Random;
 
 use super::genome::GeneId;
 use super::table::Table;
@@ -63,14 +63,7 @@ impl GeneSets {
     pub fn read_complexes(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
         let table = Table::read(path)?;
         let mut found = Self::default();
-        let column = |name: &str| {
-            let header = table.rows.first().map(|(_, row)| row.as_slice()).unwrap_or_default();
-            header
-                .iter()
-                .position(|cell| cell == name)
-                .ok_or_else(|| BioError::file(path, format!("has no column {name}; run `bft bio fetch`")))
-        };
-        let (name, genes) = (column("Name")?, column("Genes")?);
+        let (name, genes) = (table.column(path, "Name")?, table.column(path, "Genes")?);
         for (line, row) in table.rows.iter().skip(1) {
             let cell = |column: usize| row.get(column).map_or("", String::as_str);
             let words = cell(genes).split(';').filter(|word| !word.trim().is_empty());
@@ -83,7 +76,7 @@ impl GeneSets {
     pub fn drawn(&self, genes: usize, seed: u64) -> Self {
         let mut order: Vec<&GeneSet> = self.sets.iter().collect();
         order.retain(|set| (2..=15).contains(&set.genes.len()));
-        Random::new(seed, "sets").shuffle(&mut order);
+        Random::stream(seed, "sets").shuffle(&mut order);
         let mut held: BTreeSet<GeneId> = BTreeSet::new();
         let mut sets = Vec::new();
         for set in order {

@@ -1,4 +1,5 @@
-//! AnnData files (`.h5ad`): columns of `obs` and `var`, and rows of a matrix, dense or sparse, a block at a time.
+//! AnnData files (`.h5ad`): columns of `obs` and `var`, and rows of a matrix, dense or sparse, a
+//! block at a time.
 
 mod write;
 
@@ -175,7 +176,8 @@ impl H5ad {
         self.named(place, &categories, &codes)
     }
 
-    /// Text and whole numbers as anndata 0.12 may write them: values beside a mask of those that are missing.
+    /// Text and whole numbers as anndata 0.12 may write them: values beside a mask of those that
+    /// are missing.
     fn masked(&self, group: &Group, place: &str) -> Result<Vec<String>> {
         let mut values = self.text(&format!("{place}/values"))?;
         let mask = group.dataset("mask").and_then(|mask| mask.read_u8());
@@ -257,7 +259,8 @@ impl H5ad {
         Ok(Matrix { place: place.to_owned(), rows: *rows, columns: *columns, layout })
     }
 
-    /// Visits every row's numbers that are not 0, by column; a block of rows is in memory at a time (all of a CSC matrix).
+    /// Visits every row's numbers that are not 0, by column; a block of rows is in memory at a time
+    /// (all of a CSC matrix).
     ///
     /// # Errors
     /// A number that is not finite, indices outside the matrix, a file that is cut short.

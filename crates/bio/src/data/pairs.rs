@@ -136,16 +136,11 @@ impl Pairs {
         Self { positives: pairs.into_iter().collect(), negatives: Vec::new(), notes }
     }
 
-    /// The consensus of ligands and receptors; rows of other resources (mouse among them) are left out.
+    /// The consensus of ligands and receptors; rows of other resources (mouse among them) are left
+    /// out.
     pub fn read_ligands(path: &Path, resolver: &Resolver<'_>) -> Result<Self> {
         let table = Table::read(path)?;
-        let header = table.rows.first().map(|(_, row)| row.as_slice()).unwrap_or_default();
-        let column = |name: &str| {
-            header
-                .iter()
-                .position(|cell| cell == name)
-                .ok_or_else(|| BioError::file(path, format!("has no column {name}; run `bft bio fetch`")))
-        };
+        let column = |name: &str| table.column(path, name);
         let (from, to, resource) = (column("source_genesymbol")?, column("target_genesymbol")?, column("resource")?);
         let mut found = Self::default();
         let (mut rows, mut complexes, mut unknown, mut pairs) = (0, 0, 0, BTreeSet::new());

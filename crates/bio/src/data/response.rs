@@ -1,16 +1,17 @@
-//! What perturbing genes did: one row a condition, from single cells (`.h5ad` in GEARS form) or from a fitness table.
+//! What perturbing genes did: one row a condition, from single cells (`.h5ad` in GEARS form) or
+//! from a fitness table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use bft_formats::Random;
 use nalgebra::DMatrix;
 
 use super::genome::GeneId;
-use super::h5ad::{H5ad, Scale};
+use super::h5ad::{H5ad, Matrix, Scale};
 use super::table::Table;
 use crate::error::{BioError, Result};
 use crate::genes::resolver::{Mapping, Resolver};
-use crate::stats::random::Random;
 
 /// One perturbation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +40,68 @@ pub struct Response {
 /// Conditions with fewer cells are left out: their mean is mostly noise.
 const FEWEST_CELLS: usize = 5;
 
+/// The group of all controls, in whatever words the file has them.
+const CONTROL: &str = "ctrl";
+
+fn is_control(name: &str) -> bool {
+    ["ctrl", "control", "ctrl+ctrl"].contains(&name.to_lowercase().as_str())
+}
+
+/// Cells added up by condition.
+struct Grouped<'c> {
+    /// How many cells, and the sum of each readout.
+    groups: BTreeMap<&'c str, (usize, Vec<f64>)>,
+    /// How many cells have each word for no condition.
+    unnamed: BTreeMap<&'c str, usize>,
+    scale: Scale,
+}
+
+impl<'c> Grouped<'c> {
+    fn read(
+        file: &H5ad,
+        matrix: &Matrix,
+        conditions: &'c [String],
+        kept: &[bool],
+        resolver: &Resolver<'_>,
+    ) -> Result<Self> {
+        let mut found = Self { groups: BTreeMap::new(), unnamed: BTreeMap::new(), scale: Scale::default() };
+        file.rows(matrix, |row, cells| {
+            if !kept[row] {
+                return;
+            }
+            found.scale.see(cells);
+            let name = conditions[row].trim();
+            if resolver.is_missing(name) {
+                *found.unnamed.entry(name).or_default() += 1;
+                return;
+            }
+            let name = if is_control(name) { CONTROL } else { name };
+            let (count, sums) = found.groups.entry(name).or_insert_with(|| (0, vec![0.0; matrix.columns]));
+            *count += 1;
+            for (column, value) in cells {
+                sums[*column as usize] += f64::from(*value);
+            }
+        })?;
+        Ok(found)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self.scale.note("X").into_iter().collect();
+        if !self.unnamed.is_empty() {
+            let words = self.unnamed.keys().map(|word| if word.is_empty() { "(empty)" } else { word });
+            notes.push(format!(
+                "{} cells without a condition left out: obs.condition is {}",
+                self.unnamed.values().sum::<usize>(),
+                words.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        notes
+    }
+}
+
 impl Response {
-    /// Mean expression changes from an AnnData file in GEARS form: `obs.condition` such as `FEV+ctrl` or `CBL+CNN1`.
+    /// Mean expression changes from an AnnData file in GEARS form: `obs.condition` such as
+    /// `FEV+ctrl` or `CBL+CNN1`.
     pub fn read_h5ad(path: &Path, resolver: &Resolver<'_>, cell_type: Option<&str>) -> Result<Self> {
         let file = H5ad::open(path)?;
         let conditions = file.column("obs", "condition").map_err(|error| match error {
@@ -71,38 +132,16 @@ impl Response {
                 readouts.len()
             )));
         }
-        let is_control = |name: &str| ["ctrl", "control", "ctrl+ctrl"].contains(&name.to_lowercase().as_str());
-        let mut groups: BTreeMap<&str, (usize, Vec<f64>)> = BTreeMap::new();
-        let mut unnamed: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut scale = Scale::default();
-        file.rows(&matrix, |row, cells| {
-            if !kept[row] {
-                return;
-            }
-            scale.see(cells);
-            let name = conditions[row].trim();
-            if resolver.is_missing(name) {
-                *unnamed.entry(name).or_default() += 1;
-                return;
-            }
-            // Controls are one group in whatever words.
-            let name = if is_control(name) { "ctrl" } else { name };
-            let (count, sums) = groups.entry(name).or_insert_with(|| (0, vec![0.0; matrix.columns]));
-            *count += 1;
-            for (column, value) in cells {
-                sums[*column as usize] += f64::from(*value);
-            }
-        })?;
-        let control = groups.iter().find(|(name, _)| is_control(name));
-        let Some((_, (control_cells, control))) = control else {
-            let some: Vec<&str> = groups.keys().take(5).copied().collect();
+        let cells = Grouped::read(&file, &matrix, &conditions, &kept, resolver)?;
+        let Some((control_cells, control)) = cells.groups.get(CONTROL) else {
+            let some: Vec<&str> = cells.groups.keys().take(5).copied().collect();
             return Err(
                 file.problem(format!("obs.condition has no `ctrl` cells to compare with; it has {}", some.join(", ")))
             );
         };
         let control: Vec<f64> = control.iter().map(|sum| sum / *control_cells as f64).collect();
         let (mut found, mut deltas, mut few, mut unknown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (name, (count, sums)) in groups.iter().filter(|(name, _)| !is_control(name)) {
+        for (name, (count, sums)) in cells.groups.iter().filter(|(name, _)| **name != CONTROL) {
             let words: Vec<&str> = name.split('+').map(str::trim).filter(|word| !is_control(word)).collect();
             let mapping = Mapping::new(resolver, words.iter().copied());
             if *count < FEWEST_CELLS {
@@ -116,39 +155,25 @@ impl Response {
                 deltas.extend(sums.iter().zip(&control).map(|(sum, control)| sum / *count as f64 - control));
             }
         }
-        let shown = |list: &[String]| list.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
         notes.push(format!(
             "{} cells of control, {} conditions, {} genes read out",
             control_cells,
             found.len(),
             readouts.len()
         ));
-        notes.extend(scale.note("X"));
-        if !unnamed.is_empty() {
-            let words = unnamed.keys().map(|word| if word.is_empty() { "(empty)" } else { word });
-            notes.push(format!(
-                "{} cells without a condition left out: obs.condition is {}",
-                unnamed.values().sum::<usize>(),
-                words.collect::<Vec<_>>().join(", ")
-            ));
+        notes.extend(cells.notes());
+        for (list, why) in [
+            (few, format!("with fewer than {FEWEST_CELLS} cells left out")),
+            (unknown, "left out for a gene that is not known, or for more than two".to_owned()),
+        ] {
+            if !list.is_empty() {
+                let shown = list[..list.len().min(5)].join(", ");
+                notes.push(format!("{} conditions {why}: {shown}", list.len()));
+            }
         }
-        if !few.is_empty() {
-            notes.push(format!(
-                "{} conditions with fewer than {FEWEST_CELLS} cells left out: {}",
-                few.len(),
-                shown(&few)
-            ));
-        }
-        if !unknown.is_empty() {
-            notes.push(format!(
-                "{} conditions left out for a gene that is not known, or for more than two: {}",
-                unknown.len(),
-                shown(&unknown)
-            ));
-        }
-        let merged = Self::merged(found, deltas, matrix.columns, &mut notes);
+        let (conditions, deltas) = Self::merged(found, deltas, matrix.columns, &mut notes);
         let readout_genes = readouts.iter().map(|word| resolver.gene(word)).collect();
-        Ok(Self { conditions: merged.0, deltas: merged.1, readouts, readout_genes, notes })
+        Ok(Self { conditions, deltas, readouts, readout_genes, notes })
     }
 
     /// Which cells to use: those of one type, the commonest unless one is named.
@@ -223,7 +248,7 @@ impl Response {
     /// At most so many of the conditions, drawn by seed.
     pub fn drawn(&self, most: usize, seed: u64) -> Self {
         let mut order: Vec<usize> = (0..self.conditions.len()).collect();
-        Random::new(seed, "conditions").shuffle(&mut order);
+        Random::stream(seed, "conditions").shuffle(&mut order);
         order.truncate(most);
         Self {
             conditions: order.iter().map(|it| self.conditions[*it].clone()).collect(),

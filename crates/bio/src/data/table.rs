@@ -54,6 +54,13 @@ impl Table {
         Ok(Self { rows, comments })
     }
 
+    /// The place of a column that the fetched files name in their first row.
+    pub fn column(&self, path: &Path, name: &str) -> Result<usize> {
+        let header = self.rows.first().map(|(_, row)| row.as_slice()).unwrap_or_default();
+        let place = header.iter().position(|cell| cell == name);
+        place.ok_or_else(|| BioError::file(path, format!("has no column {name}; run `bft bio fetch`")))
+    }
+
     /// What was left out, in words, where something was.
     pub fn note(&self) -> Option<String> {
         (self.comments > 0).then(|| format!("lines left out as comments, because they begin with #: {}", self.comments))

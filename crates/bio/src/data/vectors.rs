@@ -25,7 +25,8 @@ impl NamedVectors {
     /// Reads a file; its ending tells the format.
     ///
     /// # Errors
-    /// An unknown ending, vectors of different lengths, numbers that are not finite, a file that is cut short.
+    /// An unknown ending, vectors of different lengths, numbers that are not finite, a file that is
+    /// cut short.
     pub fn read(path: &Path) -> Result<Self> {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let rows = match ending.as_str() {
@@ -107,7 +108,7 @@ fn number(field: &Field) -> Option<f32> {
 
 fn npy_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
     let bytes = std::fs::read(path).map_err(|error| cannot_read(path, &error))?;
-    let (shape, values) = npy(&bytes).map_err(|problem| BioError::file(path, problem))?;
+    let (shape, values) = bft_formats::npy::read(&bytes).map_err(|problem| BioError::file(path, problem))?;
     let index = path.with_extension("tsv");
     if !index.exists() {
         return Err(BioError::file(
@@ -127,46 +128,6 @@ fn npy_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
         ));
     }
     Ok(names.into_iter().zip(values.chunks(shape[1].max(1)).map(<[f32]>::to_vec)).collect())
-}
-
-fn npy(bytes: &[u8]) -> std::result::Result<([usize; 2], Vec<f32>), String> {
-    const CUT: &str = "is cut short";
-    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or("is no .npy file")?;
-    let (header, data) = match rest.first() {
-        Some(1) => {
-            let length = rest.get(2..4).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]]))).ok_or(CUT)?;
-            (rest.get(4..4 + length).ok_or(CUT)?, &rest[4 + length..])
-        }
-        _ => {
-            let length = rest.get(2..6).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).ok_or(CUT)?;
-            (rest.get(6..6 + length).ok_or(CUT)?, &rest[6 + length..])
-        }
-    };
-    let header = String::from_utf8_lossy(header).replace(' ', "");
-    if header.contains("'fortran_order':True") {
-        return Err("is in Fortran order; save it with numpy.ascontiguousarray".to_owned());
-    }
-    let shape = header.split("'shape':(").nth(1).and_then(|it| it.split(')').next()).unwrap_or("");
-    let shape: Vec<usize> = shape.split(',').filter_map(|n| n.parse().ok()).collect();
-    let [rows, width] = shape.as_slice() else {
-        return Err(format!(
-            "has shape ({}), expected (genes, width)",
-            shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        ));
-    };
-    let values: Vec<f32> = if header.contains("'<f4'") {
-        data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-    } else if header.contains("'<f8'") {
-        data.chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-            .collect()
-    } else {
-        return Err("expected float32 or float64 numbers".to_owned());
-    };
-    if values.len() != rows * width {
-        return Err(CUT.to_owned());
-    }
-    Ok(([*rows, *width], values))
 }
 
 fn jsonl_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {

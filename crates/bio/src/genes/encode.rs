@@ -5,7 +5,7 @@ use std::path::Path;
 use bft_core::device::Device;
 use bft_core::{Runner, RunnerOptions};
 use bft_formats::{Adapter, EmbeddingModel, Model};
-use bft_train::{BatchBounds, EmbedContent, EmbedEngine, EmbedOptions, EmbedRow, Origin, embed_rows, embed_texts};
+use bft_train::{BatchBounds, EmbedEngine, EmbedOptions, Embedder, TextEncoder, embed_texts};
 
 use super::partial::fingerprint;
 use crate::error::{BioError, Result};
@@ -49,10 +49,7 @@ impl TextModel {
 
     /// The model's name.
     pub fn name(&self) -> &str {
-        match &self.model {
-            EmbeddingModel::Decoder(model) => &model.name,
-            EmbeddingModel::Encoder(model) => &model.name,
-        }
+        self.model.name()
     }
 
     /// Numbers in a vector.
@@ -61,30 +58,24 @@ impl TextModel {
     }
 
     /// Embeds texts in order; `sink` gets each one's number and vector.
-    pub fn embed(&self, device: &Device, texts: &[String], mut sink: impl FnMut(usize, &[f32])) -> Result<()> {
+    pub fn embed(&self, device: &Device, texts: &[String], sink: impl FnMut(usize, &[f32])) -> Result<()> {
         if let EmbeddingModel::Decoder(model) = &self.model {
             return embed(device, model, self.adapter.as_ref(), texts, sink);
         }
         let options = EmbedOptions::of(&self.model, None).map_err(BioError::model)?;
         let mut engine = EmbedEngine::new(device, &self.model, None, &options).map_err(BioError::model)?;
-        let words = texts.iter().map(String::as_str);
-        let embedded = embed_texts(&self.model, &mut engine, "gene texts", words, &options, |number, vector| {
-            sink(number, vector);
-            Ok(())
-        });
-        pollster::block_on(embedded).map_err(BioError::model)?;
-        Ok(())
+        in_order(&self.model, &mut engine, texts, &options, sink)
     }
 }
 
-/// Embeds texts in order by a language model's hidden states: as its files say that its vectors are made, else the mean
-/// over tokens.
+/// Embeds texts in order by a language model's hidden states: as its files say that its vectors are
+/// made, else the mean over tokens.
 pub fn embed(
     device: &Device,
     model: &Model,
     adapter: Option<&Adapter>,
     texts: &[String],
-    mut sink: impl FnMut(usize, &[f32]),
+    sink: impl FnMut(usize, &[f32]),
 ) -> Result<()> {
     let longest = LONGEST.min(model.config.max_position_embeddings);
     let steps = model.sentence()?.cloned().unwrap_or_default();
@@ -101,19 +92,20 @@ pub fn embed(
     let bounds = BatchBounds { tokens: options.batch_tokens, trained: 0, samples: options.batch_rows };
     let runner = RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };
     let mut engine = Runner::new(device, model, adapter, runner).map_err(BioError::model)?;
-    let rows = texts.iter().enumerate().map(|(number, text)| {
-        Ok(EmbedRow {
-            content: EmbedContent::Text(text.clone()),
-            id: None,
-            origin: Origin { file: "gene texts".into(), line: number + 1, element: None },
-        })
-    });
-    let mut next = 0;
-    pollster::block_on(embed_rows(model, &mut engine, rows, &options, |_, vector| {
-        sink(next, vector);
-        next += 1;
+    in_order(model, &mut engine, texts, &options, sink)
+}
+
+fn in_order<'m>(
+    model: impl Into<TextEncoder<'m>>,
+    engine: &mut impl Embedder,
+    texts: &[String],
+    options: &EmbedOptions,
+    mut sink: impl FnMut(usize, &[f32]),
+) -> Result<()> {
+    let words = texts.iter().map(String::as_str);
+    let embedded = embed_texts(model, engine, "gene texts", words, options, |number, vector| {
+        sink(number, vector);
         Ok(())
-    }))
-    .map_err(BioError::model)?;
-    Ok(())
+    });
+    pollster::block_on(embedded).map(|_| ()).map_err(BioError::model)
 }

@@ -1,8 +1,10 @@
-//! Symbols that a spreadsheet took for dates: MARCH1 became 1-Mar, SEPT2 became 2-Sep, DEC1 became 1-Dec.
+//! Symbols that a spreadsheet took for dates: MARCH1 became 1-Mar, SEPT2 became 2-Sep, DEC1 became
+//! 1-Dec.
 
 /// The official symbol behind a date, with what else it may have been.
 ///
-/// These families were renamed for that reason: MARCH1 is MARCHF1, SEPT2 is SEPTIN2, DEC1 is DELEC1.
+/// These families were renamed for that reason: MARCH1 is MARCHF1, SEPT2 is SEPTIN2, DEC1 is
+/// DELEC1.
 pub(crate) fn repair(word: &str) -> Option<(String, Option<&'static str>)> {
     let lower = word.trim().to_lowercase();
     // A cell of dates that a program read carries a time: 2023-03-01 00:00:00.
@@ -61,7 +63,8 @@ pub(crate) fn is_serial(word: &str) -> bool {
     word.parse().is_ok_and(|day: u32| (36_526..=55_153).contains(&day))
 }
 
-/// A number in scientific notation, such as 2.31E+13: a clone's name that a spreadsheet took for a number.
+/// A number in scientific notation, such as 2.31E+13: a clone's name that a spreadsheet took for a
+/// number.
 pub(crate) fn is_mangled_number(word: &str) -> bool {
     let upper = word.to_uppercase();
     upper.contains("E+") && upper.parse::<f64>().is_ok()

@@ -40,7 +40,8 @@ impl FactCheck {
 }
 
 impl FactCheck {
-    /// The same for a text about several genes, given with their symbols: sentences that name one of them alone.
+    /// The same for a text about several genes, given with their symbols: sentences that name one
+    /// of them alone.
     pub fn contradictions_of(&self, genes: &[(GeneId, &str)], text: &str) -> Vec<String> {
         let mut found = Vec::new();
         for sentence in text.split(['\n', ';']).flat_map(|line| line.split(". ")) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bft_core::device::Device;
+use bft_core::sample::{Sampler, Sampling};
 use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::{Adapter, Message, Model, Tokenizer};
 use bft_train::TextEncoder;
@@ -44,7 +45,8 @@ impl<'d> Answerer<'d> {
         Ok(Self { model, runner, tokenizer, stops, longest })
     }
 
-    /// The likeliest answer to a question, which begins with `opening`; the opening is not repeated in what is returned.
+    /// The likeliest answer to a question, which begins with `opening`; the opening is not repeated
+    /// in what is returned.
     pub fn answer(&self, question: &str, opening: &str, most_tokens: usize) -> Result<String> {
         let text = TextEncoder::new(self.model);
         let mut prompt = if self.model.chat_template.is_some() {
@@ -65,12 +67,13 @@ impl<'d> Answerer<'d> {
             )));
         }
         let mut generation = self.runner.generation().map_err(BioError::model)?;
+        let mut greedy = Sampler::new(Sampling::default());
         let mut decoder = self.tokenizer.stream();
         let mut answer = String::new();
         let mut unread = prompt;
         for _ in 0..most_tokens {
             let logits = pollster::block_on(generation.next(&unread)).map_err(BioError::model)?;
-            let token = likeliest(&logits);
+            let token = greedy.pick(&logits).map_err(BioError::model)?;
             if self.stops.contains(&token) {
                 break;
             }
@@ -80,14 +83,4 @@ impl<'d> Answerer<'d> {
         answer.extend(decoder.finish()?);
         Ok(answer.trim().to_owned())
     }
-}
-
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (token, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = token;
-        }
-    }
-    best as u32
 }

@@ -63,7 +63,8 @@ impl GeneList {
         // Without a header that says so, the column with the most genes in its first rows.
         let column = named.unwrap_or_else(|| {
             let width = table.rows.iter().take(50).map(|(_, row)| row.len()).max().unwrap_or(1);
-            // A name counts twice, and wins where both count alike: a rank or a count may be an Entrez id, too.
+            // A name counts twice, and wins where both count alike: a rank or a count may be an
+            // Entrez id, too.
             let is_name = |cell: &&String| !cell.bytes().all(|byte| byte.is_ascii_digit());
             let genes = |column: usize| {
                 let cells = table.rows.iter().take(50).filter_map(|(_, row)| row.get(column));

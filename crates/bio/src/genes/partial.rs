@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use bft_formats::Adapter;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::error::{BioError, Result, read_text};
 
@@ -21,8 +20,9 @@ pub struct Partial {
 
 /// A word for settings: answers made with others are not used.
 pub fn key(settings: &[&str]) -> String {
-    let digest = Sha256::digest(settings.join("\0"));
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let mut digest = bft_formats::sha256_bytes(settings.join("\0").as_bytes());
+    digest.truncate(16);
+    digest
 }
 
 /// SHA-256 of a model and of the adapter on it: files are moved and tuned again, contents tell.
@@ -32,7 +32,8 @@ pub fn fingerprint(model: &str, adapter: Option<&Path>) -> Result<String> {
 }
 
 impl Partial {
-    /// Opens a file, or begins one; lines of other settings and a line that was cut short are dropped.
+    /// Opens a file, or begins one; lines of other settings and a line that was cut short are
+    /// dropped.
     pub fn open(path: &Path, key: &str) -> Result<Self> {
         let mut known = HashMap::new();
         let mut kept = format!("{}\n", json!({ "settings": key }));

@@ -1,4 +1,5 @@
-//! Whatever a biologist calls a gene → the gene: symbols, aliases, outdated symbols, Ensembl and Entrez ids.
+//! Whatever a biologist calls a gene → the gene: symbols, aliases, outdated symbols, Ensembl and
+//! Entrez ids.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +22,8 @@ pub enum How {
     Entrez,
     /// A date that a spreadsheet made of a symbol.
     Excel,
-    /// A name with a Greek letter, a long dash, a dot or an underscore in the place of what databases write.
+    /// A name with a Greek letter, a long dash, a dot or an underscore in the place of what
+    /// databases write.
     Respelled,
 }
 
@@ -196,7 +198,8 @@ impl<'g> Resolver<'g> {
                 'Ε' => spelled.push_str("EPSILON"),
                 'Κ' => spelled.push_str("KAPPA"),
                 'Λ' => spelled.push_str("LAMBDA"),
-                // Hyphens, dashes and the minus sign of documents; what R and file names make of a hyphen.
+                // Hyphens, dashes and the minus sign of documents; what R and file names make of a
+                // hyphen.
                 '\u{2010}'..='\u{2015}' | '\u{2212}' | '_' | '.' => spelled.push('-'),
                 other => spelled.push(other),
             }
@@ -275,7 +278,8 @@ fn mapped(gene: GeneId, how: How) -> Resolved {
     Resolved::Mapped { gene, how, doubt: None }
 }
 
-/// Strips quotation marks, spaces of every kind, and the marks without a width that come with copied text.
+/// Strips quotation marks, spaces of every kind, and the marks without a width that come with
+/// copied text.
 fn clean(word: &str) -> &str {
     word.trim_matches(|c: char| {
         matches!(c, '"' | '\'' | '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{ad}') || c.is_whitespace()
@@ -378,7 +382,8 @@ impl Mapping {
         )
     }
 
-    /// One row for every word that did not simply become a gene of its own: word, what became of it, which, why.
+    /// One row for every word that did not simply become a gene of its own: word, what became of
+    /// it, which, why.
     pub fn details(&self, genome: &Genome) -> Vec<[String; 4]> {
         let symbol = |gene: &GeneId| genome.genes[*gene].symbol.clone();
         let mut rows = Vec::new();

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::data::genome::{GeneId, Genome};
 use crate::stats::features::Features;
-use crate::stats::random::Random;
 use crate::stats::tfidf::tfidf;
+use bft_formats::Random;
 
 /// Vectors of length 1, one a gene.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ pub fn random(genes: &[GeneId], genome: &Genome, seed: u64) -> GeneVectors {
     let mut values = Vec::with_capacity(genes.len() * WIDTH);
     for gene in genes {
         // By gene, so that a vector does not depend on which other genes are asked for.
-        let mut random = Random::new(seed, &genome.genes[*gene].entrez);
+        let mut random = Random::stream(seed, &genome.genes[*gene].entrez);
         values.extend((0..WIDTH).map(|_| random.normal() as f32));
     }
     let features = Features::Dense { width: WIDTH, values };

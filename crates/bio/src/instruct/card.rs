@@ -1,6 +1,6 @@
 //! The data card that stands beside the files.
 
-use super::{Options, Written};
+use super::options::{Options, Written};
 use bft_fetch::sources::SOURCES;
 
 pub(super) fn card(written: &Written, options: &Options) -> String {

@@ -2,41 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{Options, hash};
+use super::options::{Kind, Options, hash};
 use crate::data::genome::{Aspect, GeneId, Genome};
 use crate::data::ontology::Ontology;
 use crate::error::Result;
-
-/// Kinds of facts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Symbol → full name.
-    Name,
-    /// Alias → official symbol.
-    Alias,
-    /// Gene → biological process.
-    Process,
-    /// Gene → molecular function.
-    Function,
-    /// Term → definition.
-    Definition,
-}
-
-impl Kind {
-    /// All.
-    pub const ALL: [Self; 5] = [Self::Name, Self::Alias, Self::Process, Self::Function, Self::Definition];
-
-    /// As flags and tables write it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::Alias => "alias",
-            Self::Process => "process",
-            Self::Function => "function",
-            Self::Definition => "definition",
-        }
-    }
-}
 
 /// A subject and what is true of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +72,8 @@ pub fn collect(genome: &Genome, ontology: &Ontology, options: &Options) -> Resul
     };
     for gene in &wanted {
         let found = &genome.genes[*gene];
-        // A symbol that several genes have makes no clear question; a name that holds the symbol answers itself.
+        // A symbol that several genes have makes no clear question; a name that holds the symbol
+        // answers itself.
         if options.kinds.contains(&Kind::Name)
             && genome.symbols[&found.symbol].len() == 1
             && !found.name.contains(&found.symbol)

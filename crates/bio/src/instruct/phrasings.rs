@@ -1,6 +1,6 @@
 //! Questions of each kind of fact, those for testing apart.
 
-use super::facts::Kind;
+use super::options::Kind;
 
 /// Ways to ask; `{}` stands for the gene, alias or term.
 #[derive(Debug, Clone, Copy)]

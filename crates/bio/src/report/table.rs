@@ -104,6 +104,11 @@ impl Report {
         self.about.push((what.to_owned(), value.into()));
     }
 
+    /// Says what was found in the input, a line a note.
+    pub fn say_input(&mut self, notes: &[String]) {
+        notes.iter().for_each(|note| self.say("input", note.as_str()));
+    }
+
     /// The number in a column of the row that begins with these words.
     pub fn value(&self, row: &[&str], column: &str) -> Option<f64> {
         let column = self.columns.iter().position(|name| name == column)?;

@@ -1,8 +1,8 @@
-//! 95 % intervals from drawing units again: genes, perturbations or cells, not the examples that share them.
+//! 95 % intervals from drawing units again: genes, perturbations or cells, not the examples that
+//! share them.
 
+use bft_formats::Random;
 use rayon::prelude::*;
-
-use super::random::Random;
 
 /// A value with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -13,8 +13,9 @@ pub struct Estimate {
     pub range: Option<(f64, f64)>,
 }
 
-/// Redraws `units` units with replacement `times` times. `statistic` gets how often each unit was drawn; `None` (no
-/// positives drawn, say) is left out. `None` where the statistic is undefined on the data as it is.
+/// Redraws `units` units with replacement `times` times. `statistic` gets how often each unit was
+/// drawn; `None` (no positives drawn, say) is left out. `None` where the statistic is undefined on
+/// the data as it is.
 pub fn interval(
     units: usize,
     times: usize,
@@ -25,7 +26,7 @@ pub fn interval(
     let mut drawn: Vec<f64> = (0..times)
         .into_par_iter()
         .filter_map(|time| {
-            let mut random = Random::new(seed.wrapping_add(time as u64), "bootstrap");
+            let mut random = Random::stream(seed.wrapping_add(time as u64), "bootstrap");
             let mut counts = vec![0.0; units];
             for _ in 0..units {
                 counts[random.below(units)] += 1.0;

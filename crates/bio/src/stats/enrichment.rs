@@ -1,42 +1,13 @@
 //! Over-representation: is a term's overlap with a gene set larger than chance would make it?
 
-/// Upper tail of the hypergeometric distribution: the chance of at least `overlap` marked genes among `drawn`, from
-/// `total` genes of which `marked` are.
-pub fn upper_tail(overlap: usize, total: usize, marked: usize, drawn: usize, logs: &LogFactorials) -> f64 {
-    let most = marked.min(drawn);
-    let least = (marked + drawn).saturating_sub(total);
-    if overlap <= least {
-        return 1.0;
-    }
-    let all = logs.choose(total, drawn);
-    let chance = |k| (logs.choose(marked, k) + logs.choose(total - marked, drawn - k) - all).exp();
-    // Small terms first.
-    (overlap..=most).rev().map(chance).sum::<f64>().min(1.0)
-}
+use statrs::distribution::{DiscreteCDF, Hypergeometric};
 
-/// ln n! for n up to a limit.
-#[derive(Debug)]
-pub struct LogFactorials(Vec<f64>);
-
-impl LogFactorials {
-    /// A table up to `most`.
-    pub fn new(most: usize) -> Self {
-        let mut table = vec![0.0];
-        // Compensated, so that 20,000 roundings do not add up.
-        let (mut sum, mut lost) = (0.0f64, 0.0f64);
-        for n in 1..=most {
-            let term = (n as f64).ln() - lost;
-            let next = sum + term;
-            lost = (next - sum) - term;
-            sum = next;
-            table.push(sum);
-        }
-        Self(table)
-    }
-
-    fn choose(&self, n: usize, k: usize) -> f64 {
-        self.0[n] - self.0[k] - self.0[n - k]
-    }
+/// Upper tail of the hypergeometric distribution: the chance of at least `overlap` marked genes
+/// among `drawn`, from `total` genes of which `marked` are. `None` where more genes are marked or
+/// drawn than there are.
+pub fn upper_tail(overlap: usize, total: usize, marked: usize, drawn: usize) -> Option<f64> {
+    let chance = Hypergeometric::new(total as u64, marked as u64, drawn as u64).ok()?;
+    Some(overlap.checked_sub(1).map_or(1.0, |below| chance.sf(below as u64)).min(1.0))
 }
 
 /// Benjamini and Hochberg's adjusted p-values, in the order given.

@@ -131,7 +131,8 @@ impl Features {
         }
     }
 
-    /// Columns brought to a mean of 0 and a deviation of 1 over these rows; sparse rows stay as they are.
+    /// Columns brought to a mean of 0 and a deviation of 1 over these rows; sparse rows stay as
+    /// they are.
     pub fn scaled(&self, over: &[usize]) -> Self {
         let Self::Dense { width, values } = self else {
             return self.clone();

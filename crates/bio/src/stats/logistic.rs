@@ -1,6 +1,8 @@
-//! Logistic regression with an L2 penalty: min ½‖w‖² + C Σ log(1 + exp(−y(w·x + b))), the bias unpenalised.
+//! Logistic regression with an L2 penalty: min ½‖w‖² + C Σ log(1 + exp(−y(w·x + b))), the bias
+//! unpenalised.
 //!
-//! Truncated Newton steps: each solves H d = −g by conjugate gradients, with products alone, so that rows may be sparse.
+//! Truncated Newton steps: each solves H d = −g by conjugate gradients, with products alone, so
+//! that rows may be sparse.
 
 use rayon::prelude::*;
 
@@ -15,7 +17,8 @@ pub struct Logistic {
     pub bias: f64,
 }
 
-/// Rows that one task of the thread pool takes; fixed, so that sums do not depend on the number of threads.
+/// Rows that one task of the thread pool takes; fixed, so that sums do not depend on the number of
+/// threads.
 const CHUNK: usize = 512;
 
 impl Logistic {

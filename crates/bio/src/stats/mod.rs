@@ -1,4 +1,9 @@
-//! Metrics and models that the tasks need. What is written by hand is tested against scipy, scikit-learn and rouge-score.
+//! Metrics and models that the tasks need. What is written by hand is tested against scipy,
+//! scikit-learn and rouge-score.
+//!
+//! What a crate gives with the same numbers is the crate's. Stemmers do not: of 164 words of the
+//! fixture, Porter's and Snowball's published ones stem 3 to 24 otherwise than NLTK does, which
+//! rouge-score is defined by.
 
 pub mod bootstrap;
 pub mod correlation;
@@ -6,9 +11,7 @@ pub mod enrichment;
 pub mod features;
 pub mod knn;
 pub mod logistic;
-pub mod pca;
 pub mod porter;
-pub mod random;
 pub mod ranking;
 pub mod ridge;
 pub mod rouge;

@@ -62,7 +62,8 @@ fn ends_double(word: &str) -> bool {
     n >= 2 && bytes[n - 1] == bytes[n - 2] && consonant(bytes, n - 1)
 }
 
-/// Consonant, vowel, consonant other than w, x, y; NLTK also takes vowel, consonant where that is all.
+/// Consonant, vowel, consonant other than w, x, y; NLTK also takes vowel, consonant where that is
+/// all.
 fn ends_cvc(word: &str) -> bool {
     let bytes = word.as_bytes();
     let n = bytes.len();

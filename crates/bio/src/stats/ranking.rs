@@ -32,8 +32,8 @@ impl Ranking {
         })
     }
 
-    /// Area under the ROC curve: the chance that a positive outranks a negative, ties counting half.
-    /// `None` where there are no positives or no negatives.
+    /// Area under the ROC curve: the chance that a positive outranks a negative, ties counting
+    /// half. `None` where there are no positives or no negatives.
     pub fn auroc(&self, weight: &dyn Fn(usize) -> f64) -> Option<f64> {
         let (mut negatives, mut positives, mut area) = (0.0, 0.0, 0.0);
         for (negative, positive) in self.groups(weight) {
@@ -44,7 +44,8 @@ impl Ranking {
         (negatives > 0.0 && positives > 0.0).then(|| area / (negatives * positives))
     }
 
-    /// Area under the precision-recall curve as average precision: Σ (Rₙ − Rₙ₋₁) Pₙ over distinct scores.
+    /// Area under the precision-recall curve as average precision: Σ (Rₙ − Rₙ₋₁) Pₙ over distinct
+    /// scores.
     pub fn average_precision(&self, weight: &dyn Fn(usize) -> f64) -> Option<f64> {
         let (mut found, mut taken, mut sum) = (0.0, 0.0, 0.0);
         for (negative, positive) in self.groups(weight).rev() {

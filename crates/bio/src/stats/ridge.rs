@@ -4,10 +4,11 @@ use nalgebra::{DMatrix, DVector};
 
 use super::features::Features;
 
-/// How much each training row counts in the prediction for each test row: a prediction is ȳ + Σᵢ wᵢ (yᵢ − ȳ).
+/// How much each training row counts in the prediction for each test row: a prediction is ȳ + Σᵢ wᵢ
+/// (yᵢ − ȳ).
 ///
-/// Equals scikit-learn's `Ridge(alpha)` with an intercept: vectors are centred on the training rows' mean.
-/// The result is `[test, train]`.
+/// Equals scikit-learn's `Ridge(alpha)` with an intercept: vectors are centred on the training
+/// rows' mean. The result is `[test, train]`.
 ///
 /// # Errors
 /// In words, where the system cannot be solved (vectors that are not finite).

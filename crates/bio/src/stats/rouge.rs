@@ -1,4 +1,5 @@
-//! ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), F measures, as Google's rouge-score counts them with stemming.
+//! ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), F measures, as Google's rouge-score counts them with
+//! stemming.
 
 use std::collections::HashMap;
 

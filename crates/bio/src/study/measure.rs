@@ -7,8 +7,7 @@ use bft_formats::Adapter;
 use bft_train::{BatchBounds, Sample, SampleOptions, evaluate, make_samples, read_rows};
 use serde_json::Value;
 
-use super::Study;
-use crate::data::genome::GeneId;
+use super::setup::Study;
 use crate::data::pairs::Pairs;
 use crate::data::response::Response;
 use crate::error::{BioError, Result, read_text};
@@ -18,7 +17,7 @@ use crate::genes::profile;
 use crate::genes::vectors::GeneVectors;
 use crate::stats::features::Features;
 use crate::stats::tfidf::words;
-use crate::tasks::{interaction, perturbation};
+use crate::tasks::{Options, Task};
 
 /// What is measured, in the order of [`Measured::values`]; whether less is better.
 pub const MEASURES: [(&str, bool); 7] = [
@@ -101,7 +100,8 @@ impl Tests {
         Ok(Measured::new(values))
     }
 
-    /// MSE over the train mean's of a ridge on the model's hidden states of gene names, and AUROC of pairs by them.
+    /// MSE over the train mean's of a ridge on the model's hidden states of gene names, and AUROC
+    /// of pairs by them.
     fn tasks(&self, study: &Study<'_>, adapter: Option<&Adapter>) -> Result<[Option<f64>; 2]> {
         let mut genes = self.pairs.genes();
         genes.extend(self.fitness.genes());
@@ -114,18 +114,9 @@ impl Tests {
         })?;
         let width = study.model.config.hidden_size;
         let set = [GeneVectors::new("model", false, &genes, Features::Dense { width, values })];
-        let symbol = |gene: GeneId| study.genome.genes[gene].symbol.clone();
-        let fitness = perturbation::run(
-            &self.fitness,
-            &set,
-            perturbation::Options { redraws: 0, ..perturbation::Options::default() },
-        )?;
-        let pairs = interaction::run(
-            &self.pairs,
-            &set,
-            symbol,
-            interaction::Options { redraws: 0, ..interaction::Options::default() },
-        )?;
+        let options = Options { redraws: 0, ..Options::default() };
+        let fitness = self.fitness.run(study.genome, &set, options)?;
+        let pairs = self.pairs.run(study.genome, &set, options)?;
         Ok([fitness.value(&["model", "ridge"], "MSE / train mean"), pairs.value(&["model"], "AUROC")])
     }
 
@@ -143,7 +134,8 @@ impl Tests {
     }
 }
 
-/// What a sentence says of its subject: the words after its first "is", which the form alone does not give away.
+/// What a sentence says of its subject: the words after its first "is", which the form alone does
+/// not give away.
 fn claim(sentence: &str) -> &str {
     sentence.split_once(" is ").map_or(sentence, |(_, claim)| claim).trim().trim_end_matches('.')
 }
@@ -170,7 +162,7 @@ fn nll(study: &Study<'_>, adapter: Option<&Adapter>, samples: &[Sample]) -> Resu
     let bounds = BatchBounds { tokens, trained: tokens, samples: tokens };
     let options = RunnerOptions { capacity: bounds.into(), max_length: tokens };
     let mut runner = Runner::new(study.device, study.model, adapter, options).map_err(BioError::model)?;
-    let loss = LossConfig { kind: LossKind::Sft, group_size: 256, gamma: 1.0 };
+    let loss = LossConfig { kind: LossKind::Sft, ..LossConfig::default() };
     let report = pollster::block_on(evaluate(&mut runner, samples, bounds, loss, |_| ())).map_err(BioError::model)?;
     Ok(Some(report.nll))
 }

@@ -1,8 +1,10 @@
-//! The report as one page: tables, pictures, and what differs beyond the seeds' spread. Nothing is loaded from elsewhere.
+//! The report as one page: tables, pictures, and what differs beyond the seeds' spread. Nothing is
+//! loaded from elsewhere.
 
 use plotters::prelude::*;
 
-use super::{MEASURES, Summary};
+use super::measure::MEASURES;
+use super::summary::Summary;
 use crate::error::{BioError, Result};
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\

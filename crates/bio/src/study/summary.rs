@@ -1,6 +1,7 @@
 //! Means over seeds, and which differences are larger than the seeds' spread.
 
-use super::{MEASURES, Measured, Setting};
+use super::measure::{MEASURES, Measured};
+use super::setup::Setting;
 
 /// One setting's numbers over its seeds.
 #[derive(Debug, Clone)]
@@ -65,8 +66,8 @@ impl Summary {
         }
     }
 
-    /// For each measure, how each setting compares with sft: better or worse where no seed of the one reaches a seed of the
-    /// other, else within the spread.
+    /// For each measure, how each setting compares with sft: better or worse where no seed of the
+    /// one reaches a seed of the other, else within the spread.
     pub fn against_sft(&self) -> Vec<String> {
         let Some(sft) = self.rows.iter().find(|row| row.name == "sft") else {
             return Vec::new();

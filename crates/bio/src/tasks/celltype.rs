@@ -1,36 +1,25 @@
-//! Do gene vectors tell cell types? A cell is the mean of its genes' vectors, weighted by expression.
+//! Do gene vectors tell cell types? A cell is the mean of its genes' vectors, weighted by
+//! expression.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use bft_train::Pca;
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
-use crate::data::genome::GeneId;
+use crate::data::genome::{GeneId, Genome};
 use crate::data::h5ad::{H5ad, Scale};
 use crate::error::{BioError, Result};
 use crate::genes::resolver::{Mapping, Resolver};
 use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
-use crate::stats::bootstrap::mean;
 use crate::stats::features::Features;
 use crate::stats::knn;
 use crate::stats::logistic::Logistic;
-use crate::stats::pca::Pca;
-use crate::stats::random::Random;
 
-/// How the task is run.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Seed of folds and intervals.
-    pub seed: u64,
-    /// Parts of the cells; each is tested once.
-    pub folds: usize,
-    /// Redraws for an interval.
-    pub redraws: usize,
-    /// Train on labels in random order.
-    pub shuffle_labels: bool,
-}
+use super::shape::{Options, Task, kind};
 
 /// Neighbours that vote.
 const NEIGHBOURS: usize = 15;
@@ -55,7 +44,8 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// Reads expression and labels; `label` is a column of `obs`, found by its usual names where it is not given.
+    /// Reads expression and labels; `label` is a column of `obs`, found by its usual names where it
+    /// is not given.
     pub fn read(path: &Path, resolver: &Resolver<'_>, label: Option<&str>) -> Result<Self> {
         const USUAL: [&str; 6] = ["cell_type", "celltype", "cell_types", "bulk_labels", "louvain", "leiden"];
         let file = H5ad::open(path)?;
@@ -71,7 +61,8 @@ impl Cells {
             })?,
         };
         let words = file.column("obs", chosen)?;
-        // Scaled expression has negative values, which cannot weigh a mean; raw/X keeps the measured ones.
+        // Scaled expression has negative values, which cannot weigh a mean; raw/X keeps the
+        // measured ones.
         let raw = file.has("raw/X");
         let (place, var) = if raw { ("raw/X", "raw/var") } else { ("X", "var") };
         let matrix = file.matrix(place)?;
@@ -158,89 +149,62 @@ impl Cells {
     }
 }
 
-/// Runs the task for every set of vectors.
-pub fn run(cells: &Cells, sets: &[GeneVectors], options: Options) -> Result<Report> {
-    let count = cells.labels.len();
-    if options.folds < 2 || count < 2 * options.folds {
-        return Err(BioError::data(format!("{count} labelled cells cannot be split into {} folds", options.folds)));
+impl Task for Cells {
+    fn genes(&self) -> Vec<GeneId> {
+        self.genes.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
-    let mut order: Vec<usize> = (0..count).collect();
-    Random::new(options.seed, "cells").shuffle(&mut order);
-    let folds: Vec<(Vec<usize>, Vec<usize>)> = (0..options.folds)
-        .map(|fold| {
-            let side = |test: bool| {
-                order
-                    .iter()
-                    .enumerate()
-                    .filter(|(place, _)| (place % options.folds == fold) == test)
-                    .map(|(_, cell)| *cell)
-                    .collect()
-            };
-            (side(false), side(true))
-        })
-        .collect();
-    let mut report = Report::new(
-        "Cell type",
-        &["vectors", "kind", "kNN accuracy", "kNN macro F1", "logistic accuracy", "logistic macro F1"],
-    );
-    for note in &cells.notes {
-        report.say("input", note.as_str());
-    }
-    report.say("split", format!("{}-fold by cell", options.folds));
-    report.say("leakage", "vectors know no cell; PCA is fitted on training cells alone");
-    report.say("models", format!("cells: expression-weighted mean of gene vectors, length 1; kNN by cosine, k = {NEIGHBOURS}; logistic regression, one label against the rest, C = {C}, columns scaled"));
-    report.say("seed", options.seed.to_string());
-    if options.shuffle_labels {
-        report.say("labels", "shuffled in training: a check, accuracy should be the commonest label's share");
-    }
-    let commonest =
-        (0..cells.names.len()).map(|label| cells.labels.iter().filter(|it| **it == label).count()).max().unwrap_or(0);
-    report.say("commonest label", format!("{:.3} of cells", commonest as f64 / count as f64));
-    let mut rows = vec![("PCA of expression".to_owned(), true, None)];
-    rows.extend(
-        sets.iter()
-            .filter(|set| set.features.width() > 1)
-            .map(|set| (set.label.clone(), set.baseline, Some(cells.embed(set)))),
-    );
-    for (label, baseline, features) in rows {
-        let (mut near, mut fitted) = (vec![0; count], vec![0; count]);
-        for (train, test) in &folds {
-            let own;
-            let features = match &features {
-                Some(features) => features,
-                None => {
-                    own = components(cells, train);
-                    &own
+
+    fn run(&self, _: &Genome, sets: &[GeneVectors], options: Options) -> Result<Report> {
+        let count = self.labels.len();
+        if options.folds < 2 || count < 2 * options.folds {
+            return Err(BioError::data(format!("{count} labelled cells cannot be split into {} folds", options.folds)));
+        }
+        let folds = options.folds(count, "cells");
+        let mut report = Report::new(
+            "Cell type",
+            &["vectors", "kind", "kNN accuracy", "kNN macro F1", "logistic accuracy", "logistic macro F1"],
+        );
+        report.say_input(&self.notes);
+        report.say("split", format!("{}-fold by cell", options.folds));
+        report.say("leakage", "vectors know no cell; PCA is fitted on training cells alone");
+        report.say("models", format!("cells: expression-weighted mean of gene vectors, length 1; kNN by cosine, k = {NEIGHBOURS}; logistic regression, one label against the rest, C = {C}, columns scaled"));
+        options.describe(&mut report, "cells", "accuracy should be the commonest label's share");
+        let commonest = (0..self.names.len()).map(|label| self.labels.iter().filter(|it| **it == label).count()).max();
+        report.say("commonest label", format!("{:.3} of cells", commonest.unwrap_or(0) as f64 / count as f64));
+        let mut rows = vec![("PCA of expression", true, None)];
+        let judged = sets.iter().filter(|set| set.features.width() > 1);
+        rows.extend(judged.map(|set| (set.label.as_str(), set.baseline, Some(self.embed(set)))));
+        for (label, baseline, features) in rows {
+            let (mut near, mut fitted) = (vec![0; count], vec![0; count]);
+            for (train, test) in &folds {
+                let features = features.as_ref().map_or_else(|| Cow::Owned(components(self, train)), Cow::Borrowed);
+                let mut seen: Vec<usize> = train.iter().map(|cell| self.labels[*cell]).collect();
+                options.shuffle(&mut seen, "shuffled cells");
+                let mut labels = self.labels.clone();
+                train.iter().zip(seen).for_each(|(cell, label)| labels[*cell] = label);
+                let predicted = [
+                    (&mut near, knn::predict(&features, &labels, train, test, NEIGHBOURS)),
+                    (&mut fitted, one_against_rest(&features, &labels, train, test, self.names.len())),
+                ];
+                for (found, labels) in predicted {
+                    test.iter().zip(labels).for_each(|(cell, label)| found[*cell] = label);
                 }
-            };
-            let mut labels = cells.labels.clone();
-            if options.shuffle_labels {
-                let mut shuffled: Vec<usize> = train.iter().map(|cell| labels[*cell]).collect();
-                Random::new(options.seed, "shuffled cells").shuffle(&mut shuffled);
-                train.iter().zip(shuffled).for_each(|(cell, label)| labels[*cell] = label);
             }
-            for (cell, label) in test.iter().zip(knn::predict(features, &labels, train, test, NEIGHBOURS)) {
-                near[*cell] = label;
+            let mut row = vec![Cell::from(label), kind(baseline)];
+            for found in [&near, &fitted] {
+                let right: Vec<f64> = found.iter().zip(&self.labels).map(|(a, b)| f64::from(a == b)).collect();
+                row.push(options.mean(&right).into());
+                row.push(Cell::Number(macro_f1(found, &self.labels, self.names.len())));
             }
-            for (cell, label) in test.iter().zip(one_against_rest(features, &labels, train, test, cells.names.len())) {
-                fitted[*cell] = label;
-            }
+            report.rows.push(row);
         }
-        let mut row = vec![Cell::from(label), Cell::from(if baseline { "baseline" } else { "judged" })];
-        for found in [&near, &fitted] {
-            let right: Vec<f64> = found.iter().zip(&cells.labels).map(|(a, b)| f64::from(a == b)).collect();
-            row.push(mean(&right, options.redraws, options.seed).into());
-            row.push(Cell::Number(macro_f1(found, &cells.labels, cells.names.len())));
-        }
-        report.rows.push(row);
+        Ok(report)
     }
-    Ok(report)
 }
 
 /// Principal components of expression, fitted on the training cells, of length 1.
 fn components(cells: &Cells, train: &[usize]) -> Features {
-    let all = DMatrix::from_fn(cells.rows.len(), cells.genes.len(), |_, _| 0.0f64);
-    let mut all = all;
+    let mut all = DMatrix::<f64>::zeros(cells.rows.len(), cells.genes.len());
     for (cell, row) in cells.rows.iter().enumerate() {
         for (column, value) in row {
             all[(cell, *column as usize)] = f64::from(*value);

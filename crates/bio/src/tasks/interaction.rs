@@ -1,45 +1,31 @@
-//! Do two genes interact? Logistic regression on features of a pair, genes of the test pairs unseen in training.
+//! Do two genes interact? Logistic regression on features of a pair, genes of the test pairs unseen
+//! in training.
 
 mod split;
 
+use bft_formats::Random;
 use rayon::prelude::*;
 
-use crate::data::genome::GeneId;
+use crate::data::genome::{GeneId, Genome};
 use crate::data::pairs::{Pair, Pairs};
 use crate::error::{BioError, Result};
 use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
-use crate::stats::bootstrap::{Estimate, interval};
+use crate::stats::bootstrap::Estimate;
 use crate::stats::logistic::Logistic;
-use crate::stats::random::Random;
 use crate::stats::ranking::{Ranking, best_threshold, f1};
+
+use super::shape::{Options, Task, in_all, kind};
 
 pub use split::{PairSplit, negatives, split};
 
 /// How much a test pair counts, by its number.
 type Weight<'w> = &'w dyn Fn(usize) -> f64;
 
-/// How the task is run.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Seed of the split, of negatives and of intervals.
-    pub seed: u64,
-    /// Share of genes that pairs are trained on.
-    pub train_share: f64,
-    /// Redraws for an interval.
-    pub redraws: usize,
-    /// Train on labels in random order: everything must then land at chance.
-    pub shuffle_labels: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { seed: 0, train_share: 0.7, redraws: 1000, shuffle_labels: false }
-    }
-}
-
 /// Penalty of the regression, scikit-learn's default.
 const C: f64 = 1.0;
+/// Share of genes that pairs are trained on.
+const TRAIN_SHARE: f64 = 0.7;
 
 /// Metrics of one way to score pairs.
 #[derive(Debug, Clone, Copy)]
@@ -56,62 +42,52 @@ pub struct Scores {
     pub cosine: Option<Estimate>,
 }
 
-/// Runs the task for every set of vectors on the genes that all of them have.
-pub fn run(
-    pairs: &Pairs,
-    sets: &[GeneVectors],
-    symbols: impl Fn(GeneId) -> String,
-    options: Options,
-) -> Result<Report> {
-    let known = |gene: &GeneId| sets.iter().all(|set| set.row(*gene).is_some());
-    let genes: Vec<GeneId> = pairs.genes();
-    let kept: Vec<GeneId> = genes.iter().copied().filter(known).collect();
-    let keep = |list: &[Pair]| -> Vec<Pair> { list.iter().copied().filter(|(a, b)| known(a) && known(b)).collect() };
-    let usable = Pairs { positives: keep(&pairs.positives), negatives: keep(&pairs.negatives), notes: Vec::new() };
-    let split = split(&usable, options.train_share, options.seed);
-    split.check()?;
+impl Task for Pairs {
+    fn genes(&self) -> Vec<GeneId> {
+        Pairs::genes(self)
+    }
 
-    let mut report = Report::new(
-        "Gene interaction",
-        &["vectors", "kind", "AUROC", "AUPRC", "F1", "AUROC of a+b", "AUROC of cosine"],
-    );
-    for note in &pairs.notes {
-        report.say("input", note.as_str());
-    }
-    let lost: Vec<String> = genes.iter().copied().filter(|gene| !known(gene)).take(5).map(&symbols).collect();
-    if !lost.is_empty() {
-        report.say(
-            "genes without a vector in some row, left out of all rows",
-            format!(
-                "{} of {} ({}…), with {} pairs",
-                genes.len() - kept.len(),
-                genes.len(),
-                lost.join(", "),
-                pairs.positives.len() - usable.positives.len()
-            ),
+    /// Every set of vectors on the genes that all of them have.
+    fn run(&self, genome: &Genome, sets: &[GeneVectors], options: Options) -> Result<Report> {
+        let known = in_all(sets);
+        let keep =
+            |list: &[Pair]| -> Vec<Pair> { list.iter().copied().filter(|(a, b)| known(a) && known(b)).collect() };
+        let usable = Pairs { positives: keep(&self.positives), negatives: keep(&self.negatives), notes: Vec::new() };
+        let split = split(&usable, TRAIN_SHARE, options.seed);
+        split.check()?;
+
+        let mut report = Report::new(
+            "Gene interaction",
+            &["vectors", "kind", "AUROC", "AUPRC", "F1", "AUROC of a+b", "AUROC of cosine"],
         );
+        report.say_input(&self.notes);
+        let genes = Pairs::genes(self);
+        let lost: Vec<&str> =
+            genes.iter().filter(|gene| !known(gene)).map(|gene| genome.genes[*gene].symbol.as_str()).collect();
+        if !lost.is_empty() {
+            report.say(
+                "genes without a vector in some row, left out of all rows",
+                format!(
+                    "{} of {} ({}…), with {} pairs",
+                    lost.len(),
+                    genes.len(),
+                    lost[..lost.len().min(5)].join(", "),
+                    self.positives.len() - usable.positives.len()
+                ),
+            );
+        }
+        split.describe(&mut report);
+        report.say("model", format!("logistic regression (C = {C}) on a·b and |a−b| of vectors of length 1; beside it on GenePT's a+b, and the cosine with nothing fitted; popularity: the sum, nothing fitted"));
+        options.describe(&mut report, "test genes", "every AUROC should be about 0.5");
+        for set in sets {
+            let scores =
+                if set.features.width() == 1 { by_sum(set, &split, options) } else { fitted(set, &split, options)? };
+            let mut row = vec![Cell::from(set.label.as_str()), kind(set.baseline)];
+            row.extend([scores.auroc, scores.auprc, scores.f1, scores.sum, scores.cosine].map(Cell::from));
+            report.rows.push(row);
+        }
+        Ok(report)
     }
-    split.describe(&mut report);
-    report.say("model", format!("logistic regression (C = {C}) on a·b and |a−b| of vectors of length 1; beside it on GenePT's a+b, and the cosine with nothing fitted; popularity: the sum, nothing fitted"));
-    report.say("intervals", format!("95 %, test genes redrawn {} times", options.redraws));
-    report.say("seed", options.seed.to_string());
-    if options.shuffle_labels {
-        report.say("labels", "shuffled in training: a check, every AUROC should be about 0.5");
-    }
-    for set in sets {
-        let scores =
-            if set.features.width() == 1 { by_sum(set, &split, options) } else { fitted(set, &split, options)? };
-        report.rows.push(vec![
-            Cell::from(set.label.as_str()),
-            Cell::from(if set.baseline { "baseline" } else { "judged" }),
-            scores.auroc.into(),
-            scores.auprc.into(),
-            scores.f1.into(),
-            scores.sum.into(),
-            scores.cosine.into(),
-        ]);
-    }
-    Ok(report)
 }
 
 fn rows(set: &GeneVectors, pairs: &[Pair]) -> Vec<(usize, usize)> {
@@ -129,7 +105,7 @@ fn by_sum(set: &GeneVectors, split: &PairSplit, options: Options) -> Scores {
 
 fn fitted(set: &GeneVectors, split: &PairSplit, options: Options) -> Result<Scores> {
     let mut labels = split.train_labels.clone();
-    let mut random = Random::new(options.seed, "validation");
+    let mut random = Random::stream(options.seed, "validation");
     if options.shuffle_labels {
         random.shuffle(&mut labels);
     }
@@ -171,7 +147,7 @@ fn metrics(
         counts[a] * counts[b]
     };
     let estimate = |statistic: &(dyn Fn(Weight<'_>) -> Option<f64> + Sync)| {
-        interval(split.test_genes, options.redraws, options.seed, |counts| statistic(&|pair| weigh(counts, pair)))
+        options.interval(split.test_genes, |counts| statistic(&|pair| weigh(counts, pair)))
     };
     let ranking = Ranking::new(scores, labels);
     let calls: Vec<bool> = scores.iter().map(|score| *score >= threshold).collect();

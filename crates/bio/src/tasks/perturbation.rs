@@ -1,41 +1,24 @@
-//! How will perturbing unseen genes change every readout? Ridge regression on gene vectors, beside simple answers.
+//! How will perturbing unseen genes change every readout? Ridge regression on gene vectors, beside
+//! simple answers.
 
 mod folds;
 mod score;
 
+use bft_train::Pca;
 use nalgebra::DMatrix;
 
-use crate::data::genome::GeneId;
+use crate::data::genome::{GeneId, Genome};
 use crate::data::response::Response;
 use crate::error::{BioError, Result};
 use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
 use crate::stats::features::Features;
-use crate::stats::pca::Pca;
-use crate::stats::random::Random;
 use crate::stats::ridge;
+
+use super::shape::{Options, Task, in_all, kind};
 
 pub use folds::{Fold, Kind, folds};
 pub use score::Tally;
-
-/// How the task is run.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Seed of the folds and of intervals.
-    pub seed: u64,
-    /// Parts that the perturbed genes are split into; each is unseen once.
-    pub folds: usize,
-    /// Redraws for an interval.
-    pub redraws: usize,
-    /// Give every condition another one's changes in training: nothing may then beat the train mean.
-    pub shuffle_labels: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { seed: 0, folds: 5, redraws: 1000, shuffle_labels: false }
-    }
-}
 
 /// Penalty of the ridge on vectors of length 1.
 const RIDGE: f64 = 1.0;
@@ -66,93 +49,96 @@ impl Model<'_> {
     }
 }
 
-/// Runs the task for every set of vectors on the conditions whose genes all of them have.
-pub fn run(response: &Response, sets: &[GeneVectors], options: Options) -> Result<Report> {
-    let known = |gene: &GeneId| sets.iter().all(|set| set.row(*gene).is_some());
-    let kept: Vec<usize> =
-        (0..response.conditions.len()).filter(|row| response.conditions[*row].genes.iter().all(known)).collect();
-    let genes: Vec<Vec<GeneId>> = kept.iter().map(|row| response.conditions[*row].genes.clone()).collect();
-    let truth = DMatrix::from_fn(kept.len(), response.deltas.ncols(), |i, j| response.deltas[(kept[i], j)]);
-    let folds = folds(&genes, options.folds, options.seed)?;
+impl Task for Response {
+    fn genes(&self) -> Vec<GeneId> {
+        Response::genes(self)
+    }
 
-    let mut report = Report::new(
-        "Perturbation response",
-        &[
-            "vectors",
-            "model",
-            "kind",
+    /// Every set of vectors on the conditions whose genes all of them have.
+    fn run(&self, _: &Genome, sets: &[GeneVectors], options: Options) -> Result<Report> {
+        let known = in_all(sets);
+        let kept: Vec<usize> =
+            (0..self.conditions.len()).filter(|row| self.conditions[*row].genes.iter().all(&known)).collect();
+        let genes: Vec<Vec<GeneId>> = kept.iter().map(|row| self.conditions[*row].genes.clone()).collect();
+        let truth = self.deltas.select_rows(&kept);
+        let folds = folds(&genes, options)?;
+
+        let mut report = Report::new(
+            "Perturbation response",
+            &[
+                "vectors",
+                "model",
+                "kind",
+                "split",
+                "conditions",
+                "MSE / train mean",
+                "MSE",
+                "MSE top 20",
+                "Pearson",
+                "Pearson top 20",
+            ],
+        );
+        report.say_input(&self.notes);
+        let lost = self.conditions.len() - kept.len();
+        if lost > 0 {
+            report.say("conditions whose genes have no vector in some row, left out of all rows", lost.to_string());
+        }
+        report.say(
             "split",
-            "conditions",
-            "MSE / train mean",
-            "MSE",
-            "MSE top 20",
-            "Pearson",
-            "Pearson top 20",
-        ],
-    );
-    for note in &response.notes {
-        report.say("input", note.as_str());
-    }
-    let lost = response.conditions.len() - kept.len();
-    if lost > 0 {
-        report.say("conditions whose genes have no vector in some row, left out of all rows", lost.to_string());
-    }
-    report.say(
-        "split",
-        format!("{}-fold by perturbed gene: a fold's genes are perturbed in no training condition", options.folds),
-    );
-    report.say("leakage", "0 unseen genes in training (checked); the same conditions in every row");
-    report.say("models", format!("ridge: alpha = {RIDGE} on vectors of length 1 (pairs: their sum); linear: Δ = G·K·Pᵀ + mean, G of {COMPONENTS} components, ridge {LINEAR_RIDGE}; additive: the sum of both single changes, the train mean for an unseen one"));
-    report.say("metrics", "per condition, then the mean; top 20: the readouts that truly changed most");
-    report.say("intervals", format!("95 %, conditions redrawn {} times", options.redraws));
-    report.say("seed", options.seed.to_string());
-    if options.shuffle_labels {
-        report.say("labels", "shuffled in training: a check, nothing should beat the train mean");
-    }
+            format!("{}-fold by perturbed gene: a fold's genes are perturbed in no training condition", options.folds),
+        );
+        report.say("leakage", "0 unseen genes in training (checked); the same conditions in every row");
+        report.say("models", format!("ridge: alpha = {RIDGE} on vectors of length 1 (pairs: their sum); linear: Δ = G·K·Pᵀ + mean, G of {COMPONENTS} components, ridge {LINEAR_RIDGE}; additive: the sum of both single changes, the train mean for an unseen one"));
+        report.say("metrics", "per condition, then the mean; top 20: the readouts that truly changed most");
+        options.describe(&mut report, "conditions", "nothing should beat the train mean");
 
-    let pairs = genes.iter().any(|genes| genes.len() > 1);
-    let mut models = vec![Model::NoChange, Model::TrainMean];
-    models.extend(pairs.then_some(Model::Additive));
-    models.extend(response.readout_genes.iter().any(Option::is_some).then_some(Model::LinearPca));
-    models.extend(sets.iter().map(Model::Ridge));
-    // One number a gene gives the linear model nothing to project.
-    models.extend(sets.iter().filter(|set| set.features.width() > 1).map(Model::Linear));
-
-    let mut mean = Tally::default();
-    let mut rows = Vec::new();
-    for model in &models {
-        let mut tally = Tally::default();
-        for fold in &folds {
-            let mut order = fold.train.clone();
-            if options.shuffle_labels {
-                Random::new(options.seed, "shuffled changes").shuffle(&mut order);
+        let mut mean = Tally::default();
+        let mut rows = Vec::new();
+        for model in self.models(&genes, sets) {
+            let mut tally = Tally::default();
+            for fold in &folds {
+                let mut order = fold.train.clone();
+                options.shuffle(&mut order, "shuffled changes");
+                let predicted = predict(&model, fold, &genes, &truth.select_rows(&order), self)
+                    .map_err(|problem| BioError::data(format!("{}: {problem}", model.names().0)))?;
+                tally.add(fold, &truth, &predicted);
             }
-            let targets = DMatrix::from_fn(order.len(), truth.ncols(), |i, j| truth[(order[i], j)]);
-            let predicted = predict(model, fold, &genes, &targets, response)
-                .map_err(|problem| BioError::data(format!("{}: {problem}", model.names().0)))?;
-            tally.add(fold, &truth, &predicted);
+            if matches!(model, Model::TrainMean) {
+                mean = tally.clone();
+            }
+            rows.push((model.names(), tally));
         }
-        if matches!(model, Model::TrainMean) {
-            mean = tally.clone();
-        }
-        rows.push((model.names(), tally));
-    }
-    for kind in Kind::ALL {
-        for ((vectors, name, baseline), tally) in &rows {
-            if let Some(metrics) = tally.metrics(kind, &mean, options) {
-                let mut row = vec![
-                    Cell::from(vectors.as_str()),
-                    Cell::from(*name),
-                    Cell::from(if *baseline { "baseline" } else { "judged" }),
-                    Cell::from(kind.words()),
-                    Cell::Count(metrics.conditions),
-                ];
-                row.extend(metrics.values.into_iter().map(Cell::from));
-                report.rows.push(row);
+        for split in Kind::ALL {
+            for ((vectors, name, baseline), tally) in &rows {
+                if let Some(metrics) = tally.metrics(split, &mean, options) {
+                    let mut row = vec![
+                        Cell::from(vectors.as_str()),
+                        Cell::from(*name),
+                        kind(*baseline),
+                        Cell::from(split.words()),
+                        Cell::Count(metrics.conditions),
+                    ];
+                    row.extend(metrics.values.into_iter().map(Cell::from));
+                    report.rows.push(row);
+                }
             }
         }
+        Ok(report)
     }
-    Ok(report)
+}
+
+impl Response {
+    /// The ways to predict that this data and these vectors allow.
+    fn models<'v>(&self, genes: &[Vec<GeneId>], sets: &'v [GeneVectors]) -> Vec<Model<'v>> {
+        let pairs = genes.iter().any(|genes| genes.len() > 1);
+        let mut models = vec![Model::NoChange, Model::TrainMean];
+        models.extend(pairs.then_some(Model::Additive));
+        models.extend(self.readout_genes.iter().any(Option::is_some).then_some(Model::LinearPca));
+        models.extend(sets.iter().map(Model::Ridge));
+        // One number a gene gives the linear model nothing to project.
+        models.extend(sets.iter().filter(|set| set.features.width() > 1).map(Model::Linear));
+        models
+    }
 }
 
 /// Predictions for a fold's test conditions, `[test, readouts]`.
@@ -184,7 +170,8 @@ fn predict(
             Ok(predicted)
         }
         Model::LinearPca => {
-            // A gene's vector is its own row of G: how it is itself changed by the training perturbations.
+            // A gene's vector is its own row of G: how it is itself changed by the training
+            // perturbations.
             let pca = Pca::fit(targets, COMPONENTS);
             let row = |gene: &GeneId| response.readout_genes.iter().position(|readout| readout.as_ref() == Some(gene));
             let width = pca.axes.ncols();
@@ -224,7 +211,8 @@ fn fitted(
     Ok(ridge::predict(&ridge::weights(vectors, &fold.train, &test, alpha)?, targets))
 }
 
-/// Keeps what lies along G's components, shrunk by G's own ridge: (GᵀG + λ)⁻¹ with orthonormal G is 1 / (1 + λ).
+/// Keeps what lies along G's components, shrunk by G's own ridge: (GᵀG + λ)⁻¹ with orthonormal G is
+/// 1 / (1 + λ).
 fn project(predicted: &DMatrix<f64>, pca: &Pca, mean: &nalgebra::RowDVector<f64>) -> DMatrix<f64> {
     let mut centred = predicted.clone();
     for mut row in centred.row_iter_mut() {

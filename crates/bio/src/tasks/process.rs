@@ -1,4 +1,5 @@
-//! What is the process that a set of genes shares? A model's name beside the evidence of enrichment.
+//! What is the process that a set of genes shares? A model's name beside the evidence of
+//! enrichment.
 
 mod evidence;
 mod sets;
@@ -8,23 +9,13 @@ use crate::data::gmt::GeneSet;
 use crate::error::Result;
 use crate::genes::facts::FactCheck;
 use crate::report::{Cell, Report};
-use crate::stats::bootstrap::mean;
 use crate::stats::features::Features;
 use crate::stats::rouge::{Rouge, rouge};
 
+use super::shape::Options;
+
 pub use evidence::{Enrichment, Support};
 pub use sets::{NamedSet, of_gmt, of_ontology};
-
-/// How the task is run.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Seed of the split, of which sets are taken, and of intervals.
-    pub seed: u64,
-    /// Redraws for an interval.
-    pub redraws: usize,
-    /// Leave a term's ancestors and descendants out of enrichment, not the term alone.
-    pub leave_out_relatives: bool,
-}
 
 /// What was found for one set.
 #[derive(Debug, Clone)]
@@ -73,8 +64,10 @@ pub struct Judge<'j> {
     pub enrichment: &'j Enrichment<'j>,
     /// What is known of the genes' places.
     pub facts: FactCheck,
-    /// How the task is run.
+    /// How the task is run; it has no folds and no labels.
     pub options: Options,
+    /// Leave a term's ancestors and descendants out of enrichment, not the term alone.
+    pub leave_out_relatives: bool,
 }
 
 impl Judge<'_> {
@@ -85,7 +78,8 @@ impl Judge<'_> {
             set.genes.genes.iter().map(|gene| (*gene, self.genome.genes[*gene].symbol.as_str())).collect();
         let mut invented: Vec<String> = answer
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-            // Two letters or fewer, and words that are a symbol by chance, would be noise: upper case with a digit alone counts.
+            // Two letters or fewer, and words that are a symbol by chance, would be noise: upper
+            // case with a digit alone counts.
             .filter(|word| {
                 word.len() >= 3
                     && word.bytes().any(|b| b.is_ascii_digit())
@@ -96,7 +90,7 @@ impl Judge<'_> {
             .collect();
         invented.sort_unstable();
         invented.dedup();
-        let left_out = self.enrichment.family(set.term.as_deref(), self.options.leave_out_relatives);
+        let left_out = self.enrichment.family(set.term.as_deref(), self.leave_out_relatives);
         Named {
             answer: answer.to_owned(),
             contradicted: self.facts.contradictions_of(&members, answer),
@@ -167,7 +161,8 @@ impl Judge<'_> {
         rows
     }
 
-    /// What the names are worth on the whole. `vectors` turns texts into rows of length 1; `by` says whose they are.
+    /// What the names are worth on the whole. `vectors` turns texts into rows of length 1; `by`
+    /// says whose they are.
     pub fn whole(
         &self,
         named: &[Named],
@@ -203,7 +198,7 @@ impl Judge<'_> {
                 cosines.push(cosine);
                 ranks.push(below as f64 / pool.len().max(1) as f64);
             }
-            let average = |values: &[f64]| Cell::from(mean(values, self.options.redraws, self.options.seed));
+            let average = |values: &[f64]| Cell::from(self.options.mean(values));
             let of = |which: fn(&Rouge) -> f64| average(&scores.iter().map(which).collect::<Vec<f64>>());
             whole.rows.push(vec![
                 Cell::from(*by),
@@ -219,14 +214,13 @@ impl Judge<'_> {
         whole.say("scores", format!("ROUGE F, stemmed; percentile: share of the names of {} processes with 10 to 100 genes that are less like the given name than the true one is", pool.len()));
         whole.say(
             "enrichment",
-            if self.options.leave_out_relatives {
+            if self.leave_out_relatives {
                 "a set's own term, its ancestors and its descendants are left out"
             } else {
                 "a set's own term is left out, its parents and children are not, which makes this a strong baseline"
             },
         );
-        whole.say("intervals", format!("95 %, sets redrawn {} times", self.options.redraws));
-        whole.say("seed", self.options.seed.to_string());
+        self.options.describe(&mut whole, "sets", "");
         Ok(whole)
     }
 }

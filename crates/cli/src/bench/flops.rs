@@ -1,9 +1,10 @@
 //! How many multiplications and additions a step cannot do without.
 //!
-//! Counted are the products of the linear layers, of LoRA, of attention and of the head. What is computed twice to save
-//! memory (checkpointed blocks, logits) is not counted twice, so that a rate in GFLOP/s compares programs.
+//! Counted are the products of the linear layers, of LoRA, of attention and of the head. What is
+//! computed twice to save memory (checkpointed blocks, logits) is not counted twice, so that a rate
+//! in GFLOP/s compares programs.
 
-use bft_formats::{Adapter, Model};
+use bft_formats::{Adapter, EmbeddingModel, Model};
 use bft_train::Sample;
 
 /// Multiplications and additions of the parts of one model.
@@ -17,6 +18,8 @@ pub struct Flops {
     head: f64,
     /// Layers times heads times head size.
     attention: f64,
+    /// Whether a token is attended to by later ones alone.
+    causal: bool,
 }
 
 impl Flops {
@@ -35,11 +38,32 @@ impl Flops {
             lora: pairs.iter().map(|pair| (pair.a.len() + pair.b.len()) as f64).sum(),
             head: (config.vocab_size * config.hidden_size) as f64,
             attention: layers * (config.num_attention_heads * config.head_dim) as f64,
+            causal: true,
         }
     }
 
-    /// Forward and backward of samples. The base has no weight gradient: forward and input gradient are two products;
-    /// LoRA's factors have one, so three.
+    /// Of a model of either kind that embeds.
+    pub fn embedder(model: &EmbeddingModel) -> Self {
+        match model {
+            EmbeddingModel::Decoder(model) => Self::new(model, None),
+            EmbeddingModel::Encoder(model) => {
+                let config = &model.config;
+                let (width, layers) = (config.hidden_size as f64, config.num_hidden_layers as f64);
+                Flops {
+                    // Four square matrices of attention, two between the hidden state and the wide
+                    // layer.
+                    linear: layers * width * (4.0 * width + 2.0 * config.intermediate_size as f64),
+                    lora: 0.0,
+                    head: 0.0,
+                    attention: layers * width,
+                    causal: false,
+                }
+            }
+        }
+    }
+
+    /// Forward and backward of samples. The base has no weight gradient: forward and input gradient
+    /// are two products; LoRA's factors have one, so three.
     pub fn training(&self, samples: &[Sample]) -> f64 {
         let tokens: f64 = samples.iter().map(|sample| sample.tokens.len() as f64).sum();
         let trained: f64 = samples.iter().map(|sample| sample.trained() as f64).sum();
@@ -64,9 +88,12 @@ impl Flops {
             + self.attention_products([prompt + new].into_iter())
     }
 
-    /// Scores and values of causal attention: each token with itself and those before it.
+    /// Scores and values of attention: each token with itself and those before it, or with all of
+    /// its text.
     fn attention_products(&self, lengths: impl Iterator<Item = usize>) -> f64 {
-        let pairs: f64 = lengths.map(|length| (length * (length + 1)) as f64 / 2.0).sum();
+        let seen =
+            |length: usize| if self.causal { (length * (length + 1)) as f64 / 2.0 } else { (length * length) as f64 };
+        let pairs: f64 = lengths.map(seen).sum();
         pairs * 2.0 * 2.0 * self.attention
     }
 }

@@ -1,29 +1,63 @@
-//! Single products at a model's sizes, in every weight format.
+//! Single products at a model's sizes: of frozen weights in every format, and of LoRA's factors.
 
 use std::time::Instant;
 
-use bft_core::device::{Device, Matrix, Recording};
+use bft_core::device::{Device, DeviceError, Matrix, Recording, View};
 use bft_core::ops::linear;
-use bft_formats::{Bytes, DType, ModelConfig, Tensor};
+use bft_formats::{Bytes, DType, ModelConfig, Random, Tensor};
 use serde_json::{Value, json};
 
+use super::rounds::median;
 use crate::error::CliError;
 
-/// x·Wᵀ
-pub const PRODUCT: &str = "product";
-/// dy·W
-pub const INPUT_GRADIENT: &str = "input gradient";
+/// Which product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// x·Wᵀ
+    Product,
+    /// dy·W
+    InputGradient,
+    /// dyᵀ·x
+    WeightGradient,
+}
+
+impl Kernel {
+    /// In words, as tables, JSON and other programs know it.
+    fn name(self) -> &'static str {
+        match self {
+            Kernel::Product => "product",
+            Kernel::InputGradient => "input gradient",
+            Kernel::WeightGradient => "weight gradient",
+        }
+    }
+}
+
+/// Whose weight is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weights {
+    /// The model's, which stay as they are.
+    Frozen(DType),
+    /// LoRA's, which are trained.
+    Factor,
+}
+
+impl Weights {
+    fn name(self) -> &'static str {
+        match self {
+            Weights::Frozen(dtype) => dtype.name(),
+            Weights::Factor => "LoRA",
+        }
+    }
+}
 
 /// One kernel at one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// [`PRODUCT`] or [`INPUT_GRADIENT`].
-    pub kernel: &'static str,
-    /// Format of the weight.
-    pub dtype: DType,
+    kernel: Kernel,
+    weights: Weights,
     /// Tokens, outputs, inputs.
-    pub size: [usize; 3],
-    /// Median of the rounds.
+    size: [usize; 3],
+    /// Of one call; the median where there were several.
     pub seconds: f64,
 }
 
@@ -49,8 +83,8 @@ impl Measured {
         let [tokens, rows, cols] = self.size;
         format!(
             "{:<15} {:<6} {:>22} {:>10.3} {:>10.1}",
-            self.kernel,
-            self.dtype.name(),
+            self.kernel.name(),
+            self.weights.name(),
             format!("{tokens} × {rows} × {cols}"),
             self.seconds * 1e3,
             self.gflops()
@@ -60,8 +94,8 @@ impl Measured {
     /// For `--json`.
     pub fn as_value(&self) -> Value {
         json!({
-            "kernel": self.kernel,
-            "dtype": self.dtype.name(),
+            "kernel": self.kernel.name(),
+            "dtype": self.weights.name(),
             "tokens": self.size[0],
             "rows": self.size[1],
             "cols": self.size[2],
@@ -72,62 +106,98 @@ impl Measured {
 }
 
 /// SmolLM2-135M's linear layers, where no model is given.
-const SMOLLM2: [(usize, usize); 3] = [(576, 576), (1536, 576), (576, 1536)];
+const SMOLLM2: [[usize; 2]; 3] = [[576, 576], [1536, 576], [576, 1536]];
 
-const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+/// What is measured.
+pub struct Plan<'m> {
+    /// Whose linear layers; SmolLM2-135M's where there is none.
+    pub model: Option<&'m ModelConfig>,
+    /// Tokens multiplied at once.
+    pub tokens: usize,
+    /// LoRA's rank.
+    pub rank: usize,
+    /// Calls that are timed.
+    pub rounds: usize,
+}
 
-/// Times every product; `heard` gets each as it is done.
-pub fn measure(
-    device: &Device,
-    model: Option<&ModelConfig>,
-    tokens: usize,
-    rounds: usize,
-    mut heard: impl FnMut(&Measured) -> Result<(), CliError>,
-) -> Result<(), CliError> {
-    let sizes: Vec<(usize, usize)> = match model {
-        Some(config) => ["q_proj", "gate_proj", "down_proj"]
-            .iter()
-            .filter_map(|module| config.linear_shape(module))
-            .map(|[rows, cols]| (rows, cols))
-            .collect(),
-        None => SMOLLM2.to_vec(),
-    };
-    for (rows, cols) in sizes {
-        for dtype in DTYPES.into_iter().filter(|dtype| dtype.checked_row_bytes(cols).is_some()) {
-            for kernel in [PRODUCT, INPUT_GRADIENT] {
-                heard(&product(device, kernel, dtype, [tokens, rows, cols], rounds)?)?;
+impl Plan<'_> {
+    /// Times every product; `heard` gets each as it is done.
+    pub fn measure(
+        &self,
+        device: &Device,
+        mut heard: impl FnMut(&Measured) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        use Kernel::{InputGradient, Product, WeightGradient};
+        let sizes: Vec<[usize; 2]> = match self.model {
+            Some(config) => {
+                ["q_proj", "gate_proj", "down_proj"].iter().filter_map(|module| config.linear_shape(module)).collect()
+            }
+            None => SMOLLM2.to_vec(),
+        };
+        let most = sizes.iter().map(|[rows, cols]| *rows.min(cols)).max().unwrap_or(0);
+        if self.rank > most {
+            return Err(CliError::failed(format!(
+                "--rank {}: the layers that are measured have a rank of {most} at most",
+                self.rank
+            )));
+        }
+        // A GPU's kernels take the numbers of a factor by fours.
+        let rank = self.rank.next_multiple_of(4);
+        for [rows, cols] in sizes {
+            for dtype in DType::ALL.iter().copied().filter(|dtype| dtype.checked_row_bytes(cols).is_some()) {
+                for kernel in [Product, InputGradient] {
+                    heard(&self.product(device, kernel, Weights::Frozen(dtype), [rows, cols])?)?;
+                }
+            }
+            for size in [[rank, cols], [rows, rank]] {
+                for kernel in [Product, InputGradient, WeightGradient] {
+                    heard(&self.product(device, kernel, Weights::Factor, size)?)?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn product(
+        &self,
+        device: &Device,
+        kernel: Kernel,
+        weights: Weights,
+        [rows, cols]: [usize; 2],
+    ) -> Result<Measured, CliError> {
+        let product = OneProduct::new(device, kernel, weights, [self.tokens, rows, cols])?;
+        // The first call compiles and warms up.
+        let mut measured = product.run(device)?;
+        let times = (0..self.rounds).map(|_| Ok(product.run(device)?.seconds));
+        measured.seconds = median(&mut times.collect::<Result<Vec<f64>, CliError>>()?);
+        Ok(measured)
+    }
 }
 
 /// A product with operands of its own, to be run again and again.
 #[derive(Debug)]
-pub struct Product {
-    kernel: &'static str,
-    dtype: DType,
+pub struct OneProduct {
+    kernel: Kernel,
+    weights: Weights,
     size: [usize; 3],
     recording: Recording,
 }
 
-impl Product {
+impl OneProduct {
     /// Takes operands to the device: tokens, outputs and inputs are `size`.
-    pub fn new(device: &Device, kernel: &'static str, dtype: DType, size: [usize; 3]) -> Result<Self, CliError> {
-        let [tokens, rows, cols] = size;
-        let weight = device.upload_weight(&weight(dtype, rows, cols)?).map_err(CliError::failed)?;
-        let values = |count: usize| (0..count).map(|i| (i % 13) as f32 * 0.1 - 0.6).collect::<Vec<f32>>();
-        let upload = |label, count| device.upload_f32(label, &values(count));
-        let x = upload("x", tokens * cols).map_err(CliError::failed)?;
-        let y = upload("y", tokens * rows).map_err(CliError::failed)?;
-        let mut recording = Recording::new();
-        let matrix = Matrix::frozen(&weight);
-        if kernel == PRODUCT {
-            linear::forward(&mut recording, &x.view(), &matrix, &y.view(), 1.0, false);
-        } else {
-            linear::backward(&mut recording, &y.view(), &matrix, &x.view(), 1.0, false);
-        }
-        Ok(Self { kernel, dtype, size, recording })
+    pub fn new(device: &Device, kernel: Kernel, weights: Weights, size: [usize; 3]) -> Result<Self, CliError> {
+        let recording = match weights {
+            Weights::Frozen(dtype) => {
+                let [_, rows, cols] = size;
+                let mut random = Random::new(0);
+                let bytes = Bytes::from(dtype.random(rows * cols, &mut || random.bits()));
+                let tensor = Tensor::new("bench", dtype, vec![rows, cols], bytes).map_err(CliError::failed)?;
+                device.upload_weight(&tensor).and_then(|weight| record(device, kernel, &Matrix::frozen(&weight), size))
+            }
+            Weights::Factor => upload(device, "factor", size[1] * size[2])
+                .and_then(|factor| record(device, kernel, &Matrix::dense(&factor, size[1], size[2]), size)),
+        };
+        Ok(Self { kernel, weights, size, recording: recording.map_err(CliError::failed)? })
     }
 
     /// Runs it, and waits for its end.
@@ -135,63 +205,31 @@ impl Product {
         let started = Instant::now();
         device.run(&self.recording).map_err(CliError::failed)?;
         pollster::block_on(device.wait()).map_err(CliError::failed)?;
-        Ok(Measured {
-            kernel: self.kernel,
-            dtype: self.dtype,
-            size: self.size,
-            seconds: started.elapsed().as_secs_f64(),
-        })
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Measured { kernel: self.kernel, weights: self.weights, size: self.size, seconds })
     }
 }
 
-fn product(
+fn upload(device: &Device, label: &str, len: usize) -> Result<View, DeviceError> {
+    let values: Vec<f32> = (0..len).map(|i| (i % 13) as f32 * 0.1 - 0.6).collect();
+    Ok(device.upload_f32(label, &values)?.view())
+}
+
+fn record(
     device: &Device,
-    kernel: &'static str,
-    dtype: DType,
-    size: [usize; 3],
-    rounds: usize,
-) -> Result<Measured, CliError> {
-    let product = Product::new(device, kernel, dtype, size)?;
-    // It compiles and warms up.
-    let mut measured = product.run(device)?;
-    let times = (0..rounds).map(|_| Ok(product.run(device)?.seconds));
-    measured.seconds = super::median(&mut times.collect::<Result<Vec<f64>, CliError>>()?);
-    Ok(measured)
-}
-
-/// A weight of that format with small finite values: 1/16 is the scale of every block.
-fn weight(dtype: DType, rows: usize, cols: usize) -> Result<Tensor, CliError> {
-    let mut bytes = vec![0u8; rows * dtype.row_bytes(cols)];
-    for (index, block) in bytes.chunks_exact_mut(dtype.block_bytes()).enumerate() {
-        match dtype {
-            DType::F32 => block.copy_from_slice(&((index % 11) as f32 * 0.1 - 0.5).to_le_bytes()),
-            // The high byte alone: 1/16 and its like in half precision, 1/16 in bfloat16.
-            DType::F16 => block.copy_from_slice(&[index as u8, 0x2c]),
-            DType::BF16 => block.copy_from_slice(&[0x80 | (index as u8 & 0x7f), 0x3d]),
-            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => {
-                for (at, byte) in block.iter_mut().enumerate() {
-                    *byte = (index + at * 7) as u8;
-                }
-                block[..2].copy_from_slice(&[0, 0x2c]);
-                if dtype == DType::Q4_1 {
-                    block[2..4].copy_from_slice(&[0, 0xb0]);
-                }
-            }
+    kernel: Kernel,
+    w: &Matrix,
+    [tokens, rows, cols]: [usize; 3],
+) -> Result<Recording, DeviceError> {
+    let (x, y) = (upload(device, "x", tokens * cols)?, upload(device, "y", tokens * rows)?);
+    let mut recording = Recording::new();
+    match kernel {
+        Kernel::Product => linear::forward(&mut recording, &x, w, &y, 1.0, false),
+        Kernel::InputGradient => linear::backward(&mut recording, &y, w, &x, 1.0, false),
+        Kernel::WeightGradient => {
+            let gradient = upload(device, "gradient", rows * cols)?;
+            linear::gradient(&mut recording, &y, &x, &gradient, rows, cols, 1.0, false);
         }
     }
-    Tensor::new("bench", dtype, vec![rows, cols], Bytes::from(bytes)).map_err(CliError::failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_are_small_finite_and_not_all_alike() {
-        for dtype in DTYPES {
-            let values = weight(dtype, 4, 64).expect("whole blocks").to_f32().unwrap();
-            assert!(values.iter().all(|value| value.is_finite() && value.abs() <= 16.0), "{dtype}");
-            assert!(values.iter().any(|value| *value != values[0]), "{dtype}");
-        }
-    }
+    Ok(recording)
 }

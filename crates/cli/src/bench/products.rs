@@ -1,4 +1,5 @@
-//! The products of a training step's frozen matrices, each alone, weighed by how often the step calls it.
+//! The products of a training step's frozen matrices, each alone, weighed by how often the step
+//! calls it.
 
 use bft_core::device::Device;
 use bft_core::head_rows_at_once;
@@ -6,8 +7,8 @@ use bft_formats::{DType, LINEAR_MODULES, Model, ModelConfig};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::kernels::{INPUT_GRADIENT, Measured, PRODUCT, Product};
-use super::median;
+use super::kernels::{self, Kernel, Measured, OneProduct};
+use super::rounds::{each_line, median};
 use crate::error::CliError;
 use crate::memory;
 use crate::ui;
@@ -24,7 +25,7 @@ pub enum Weights {
 /// Every product of a step once, with operands on the device.
 pub struct Products<'d> {
     device: &'d Device,
-    list: Vec<(Product, usize)>,
+    list: Vec<(OneProduct, usize)>,
 }
 
 /// What a step's products came to.
@@ -42,9 +43,10 @@ impl<'d> Products<'d> {
                 Weights::File => dtype,
                 Weights::F32 => DType::F32,
             };
-            for kernel in [PRODUCT, INPUT_GRADIENT] {
-                let product = Product::new(device, kernel, dtype, [tokens, rows, cols])?;
-                // It compiles and warms up.
+            for kernel in [Kernel::Product, Kernel::InputGradient] {
+                let frozen = kernels::Weights::Frozen(dtype);
+                let product = OneProduct::new(device, kernel, frozen, [tokens, rows, cols])?;
+                // The first call compiles and warms up.
                 product.run(device)?;
                 list.push((product, calls));
             }
@@ -54,7 +56,7 @@ impl<'d> Products<'d> {
 
     /// Runs each once.
     fn round(&self) -> Result<Vec<Measured>, CliError> {
-        let run = |(product, _): &(Product, usize)| product.run(self.device);
+        let run = |(product, _): &(OneProduct, usize)| product.run(self.device);
         self.list.iter().map(run).collect()
     }
 
@@ -70,7 +72,7 @@ impl<'d> Products<'d> {
     }
 
     fn as_value(&self, round: &[Measured]) -> Value {
-        let with_calls = |(measured, (_, calls)): (&Measured, &(Product, usize))| {
+        let with_calls = |(measured, (_, calls)): (&Measured, &(OneProduct, usize))| {
             let mut value = measured.as_value();
             value["calls"] = json!(calls);
             value
@@ -84,7 +86,7 @@ impl<'d> Products<'d> {
         ready["products"] = self.as_value(&self.round()?);
         ready["ready"] = json!(true);
         ui::json(&ready)?;
-        super::each_line(|| {
+        each_line(|| {
             let round = self.round()?;
             ui::json(&answer(&self.step(&round), &round))
         })
@@ -125,7 +127,8 @@ fn answer(step: &Step, round: &[Measured]) -> Value {
     })
 }
 
-/// Format, `[out, in]` and uses of the frozen matrices in a forward pass; the head's are those of its pieces.
+/// Format, `[out, in]` and uses of the frozen matrices in a forward pass; the head's are those of
+/// its pieces.
 fn matrices(device: &Device, model: &Model, tokens: usize) -> Vec<(DType, [usize; 2], usize)> {
     let config = &model.config;
     let mut found: Vec<(DType, [usize; 2], usize)> = Vec::new();

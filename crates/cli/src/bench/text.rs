@@ -1,8 +1,8 @@
-//! Tokens to measure with: a plain text, round and round. Random tokens would be so unlikely that their weights
-//! underflow, and products of such numbers are slow on some processors.
+//! Tokens to measure with: a plain text, round and round. Random tokens would be so unlikely that
+//! their weights underflow, and products of such numbers are slow on some processors.
 
 use bft_core::Batch;
-use bft_formats::Model;
+use bft_formats::EmbeddingModel;
 use bft_train::Sample;
 
 use crate::error::CliError;
@@ -17,10 +17,14 @@ When one of them is missing, others often take over, and for that reason it is h
 taking it away. Measuring many cells one by one has shown that there is no average cell: within one tissue each is \
 on its own way from one state to another, and a medicine meets all of them at once.";
 
-/// Samples of the given lengths, each from another place of the text; the last `trained_share` of each is trained.
-pub fn samples(model: &Model, lengths: &[usize], trained_share: f64) -> Result<Vec<Sample>, CliError> {
-    let vocab = model.config.vocab_size as u32;
-    let text: Vec<u32> = match &model.tokenizer {
+/// Samples of the given lengths, each from another place of the text; the last `trained_share` of
+/// each is trained.
+pub fn samples(model: &EmbeddingModel, lengths: &[usize], trained_share: f64) -> Result<Vec<Sample>, CliError> {
+    let (vocab, tokenizer) = match model {
+        EmbeddingModel::Decoder(model) => (model.config.vocab_size as u32, &model.tokenizer),
+        EmbeddingModel::Encoder(model) => (model.config.vocab_size as u32, &model.tokenizer),
+    };
+    let text: Vec<u32> = match tokenizer {
         Some(tokenizer) => tokenizer.encode(TEXT, false).map_err(CliError::failed)?,
         // Any ids will do where nobody can read them.
         None => (0..199).map(|id| id * 31).collect(),

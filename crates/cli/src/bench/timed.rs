@@ -3,7 +3,7 @@
 use bft_core::device::{Device, KernelTime};
 use serde_json::{Value, json};
 
-use super::Work;
+use super::work::Work;
 use crate::error::CliError;
 use crate::ui::{self, thousands};
 
@@ -36,8 +36,8 @@ impl Timed {
             .max_by(|a, b| a.0.total_cmp(&b.0))
     }
 
-    /// Seconds of a step whose products all ran as fast as the fastest and whose other kernels moved their bytes as fast
-    /// as the fastest of those: what tuning single kernels could reach.
+    /// Seconds of a step whose products all ran as fast as the fastest and whose other kernels
+    /// moved their bytes as fast as the fastest of those: what tuning single kernels could reach.
     fn floor(&self) -> f64 {
         let fastest = |of: fn(&KernelTime) -> f64, products: bool| {
             let those = self.kernels.iter().filter(|k| (k.flops > 0.0) == products);

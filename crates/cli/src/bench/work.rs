@@ -2,13 +2,13 @@
 
 use bft_core::device::Device;
 use bft_core::{AdamW, Batch, Capacity, LossConfig, Pooling, Runner, RunnerOptions, StepTotals, Tuner, TunerOptions};
-use bft_formats::Model;
-use bft_train::{BatchBounds, Sample};
+use bft_formats::{EmbeddingModel, Model};
+use bft_train::{BatchBounds, EmbedEngine, EmbedOptions, Embedder, Sample, new_adapter};
 
+use super::flags::{BenchFlags, Task};
 use super::flops::Flops;
-use super::{BenchFlags, Task, text};
+use super::text;
 use crate::error::CliError;
-use crate::estimate::adapter;
 
 /// What one step did.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ pub enum Work<'d> {
     /// Optimizer steps.
     Train(Box<Training<'d>>),
     /// One packed batch to vectors.
-    Embed { runner: Box<Runner<'d>>, batch: Batch, flops: f64 },
+    Embed { engine: Box<EmbedEngine<'d>>, batch: Batch, flops: f64 },
     /// One text, greedily.
     Generate { runner: Box<Runner<'d>>, prompt: Vec<u32>, new_tokens: usize, flops: f64 },
 }
@@ -52,57 +52,65 @@ impl<'d> Work<'d> {
     /// Takes the model to the device and makes everything ready for the first step.
     pub fn prepare(
         device: &'d Device,
-        model: &Model,
+        model: &EmbeddingModel,
         rows: Option<&[Sample]>,
         flags: &BenchFlags,
     ) -> Result<Self, CliError> {
-        let lengths = flags.lengths();
-        match flags.task {
-            Task::Train => {
+        match (flags.task, model) {
+            (Task::Embed, model) => Self::embed(device, model, &flags.lengths()),
+            (Task::Train, EmbeddingModel::Decoder(decoder)) => {
                 let made;
                 let samples = match rows {
                     Some(rows) => rows,
                     None => {
-                        made = text::samples(model, &lengths, flags.trained_share)?;
+                        made = text::samples(model, &flags.lengths(), flags.trained_share)?;
                         &made
                     }
                 };
-                Ok(Work::Train(Box::new(Training::prepare(device, model, samples, flags)?)))
+                Ok(Work::Train(Box::new(Training::prepare(device, decoder, samples, flags)?)))
             }
-            Task::Embed => {
-                let samples = text::samples(model, &lengths, 1.0)?;
-                let packed = text::batch(&samples);
-                let batch = Batch::untrained(packed.tokens, packed.segments);
-                let tokens = batch.tokens.len();
-                let capacity = Capacity { tokens, trained: 0, samples: samples.len() };
-                let mut runner = runner(device, model, capacity, tokens)?;
-                pollster::block_on(runner.prepare_vectors()).map_err(CliError::failed)?;
-                Ok(Work::Embed {
-                    runner: Box::new(runner),
-                    batch,
-                    flops: Flops::new(model, None).embedding(lengths.iter().copied()),
-                })
-            }
-            Task::Generate | Task::Kernels | Task::Products => {
+            (_, EmbeddingModel::Decoder(decoder)) => {
                 let prompt = text::samples(model, &[PROMPT_TOKENS], 1.0)?.remove(0).tokens;
                 let capacity = Capacity { tokens: prompt.len(), trained: 1, samples: 1 };
-                let runner = runner(device, model, capacity, prompt.len() + flags.length)?;
+                let options = RunnerOptions { capacity, max_length: prompt.len() + flags.length };
+                let runner = Runner::new(device, decoder, None, options).map_err(CliError::failed)?;
                 if device.is_gpu() {
                     let text = runner.generation().map_err(CliError::failed)?;
                     pollster::block_on(text.prepare()).map_err(CliError::failed)?;
                 }
                 Ok(Work::Generate {
                     runner: Box::new(runner),
-                    flops: Flops::new(model, None).generation(prompt.len(), flags.length),
+                    flops: Flops::new(decoder, None).generation(prompt.len(), flags.length),
                     prompt,
                     new_tokens: flags.length,
                 })
             }
+            (_, EmbeddingModel::Encoder(encoder)) => Err(CliError::failed(format!(
+                "--model: {} is a sentence encoder, which can only embed; use --task embed",
+                encoder.name
+            ))),
         }
     }
 
+    fn embed(device: &'d Device, model: &EmbeddingModel, lengths: &[usize]) -> Result<Self, CliError> {
+        let packed = text::batch(&text::samples(model, lengths, 1.0)?);
+        let batch = Batch::untrained(packed.tokens, packed.segments);
+        // An encoder has positions for so many tokens and no more.
+        let longest = lengths.iter().copied().max().filter(|_| matches!(model, EmbeddingModel::Encoder(_)));
+        let options = EmbedOptions {
+            batch_tokens: batch.tokens.len(),
+            batch_rows: lengths.len(),
+            max_length: batch.tokens.len(),
+            ..EmbedOptions::whatever_files_say(model, longest).map_err(CliError::failed)?
+        };
+        let mut engine = EmbedEngine::new(device, model, None, &options).map_err(CliError::failed)?;
+        pollster::block_on(engine.prepare()).map_err(CliError::failed)?;
+        let flops = Flops::embedder(model).embedding(lengths.iter().copied());
+        Ok(Work::Embed { engine: Box::new(engine), batch, flops })
+    }
+
     /// Bytes that it takes from a device: the same preparation, on a device that only counts.
-    pub fn planned_bytes(model: &Model, rows: Option<&[Sample]>, flags: &BenchFlags) -> Result<u64, CliError> {
+    pub fn planned_bytes(model: &EmbeddingModel, rows: Option<&[Sample]>, flags: &BenchFlags) -> Result<u64, CliError> {
         let counting = Device::planning();
         if let Work::Generate { runner, .. } = Work::prepare(&counting, model, rows, flags)? {
             // The cache of keys and values comes with the text.
@@ -115,8 +123,8 @@ impl<'d> Work<'d> {
     pub fn step(&mut self) -> Result<Done, CliError> {
         match self {
             Work::Train(training) => training.step(),
-            Work::Embed { runner, batch, flops } => {
-                pollster::block_on(runner.embed(batch, Pooling::Mean)).map_err(CliError::failed)?;
+            Work::Embed { engine, batch, flops } => {
+                pollster::block_on(engine.embed(batch, Pooling::Mean)).map_err(CliError::failed)?;
                 Ok(Done { tokens: batch.tokens.len(), trained_tokens: None, loss: None, flops: *flops })
             }
             Work::Generate { runner, prompt, new_tokens, flops } => {
@@ -138,19 +146,10 @@ impl<'d> Work<'d> {
 /// As short as "The gene TP53 encodes": new tokens are what is measured.
 const PROMPT_TOKENS: usize = 6;
 
-fn runner<'d>(
-    device: &'d Device,
-    model: &Model,
-    capacity: Capacity,
-    max_length: usize,
-) -> Result<Runner<'d>, CliError> {
-    let options = RunnerOptions { capacity, max_length };
-    Runner::new(device, model, None, options).map_err(CliError::failed)
-}
-
 impl<'d> Training<'d> {
     fn prepare(device: &'d Device, model: &Model, samples: &[Sample], flags: &BenchFlags) -> Result<Self, CliError> {
-        let adapter = adapter(&flags.lora, model)?;
+        let settings = &flags.settings;
+        let adapter = new_adapter(&model.config, &model.name, settings).map_err(CliError::failed)?;
         let flops = Flops::new(model, Some(&adapter));
         let a_step = flags.lengths().len();
         let mut bounds = BatchBounds::default();
@@ -169,21 +168,20 @@ impl<'d> Training<'d> {
         let options = TunerOptions {
             capacity: Capacity { tokens: bounds.tokens, trained: bounds.trained, samples: bounds.samples },
             max_length: samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(1),
-            checkpoint: flags.checkpoint_activations.into(),
+            checkpoint: settings.checkpoint_activations,
             seed: 0,
         };
         let mut tuner = Tuner::new(device, model, &adapter, options).map_err(CliError::failed)?;
         pollster::block_on(tuner.prepare()).map_err(CliError::failed)?;
-        Ok(Training { tuner, steps, next: 0, loss: flags.loss.config(flags.group) })
+        Ok(Training { tuner, steps, next: 0, loss: settings.loss() })
     }
 
     fn step(&mut self) -> Result<Done, CliError> {
         let step = &self.steps[self.next % self.steps.len()];
         self.next += 1;
-        let optimizer = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 };
         self.tuner
             .accumulate(&step.batch, step.totals, &self.loss)
-            .and_then(|()| self.tuner.apply(2e-4, &optimizer))
+            .and_then(|()| self.tuner.apply(2e-4, &AdamW::default()))
             .map_err(CliError::failed)?;
         // The one look at the device: it also waits for the step to end.
         let metrics = pollster::block_on(self.tuner.drain_metrics()).map_err(CliError::failed)?;

@@ -11,12 +11,12 @@ use bft_bio::genes::list::GeneList;
 use bft_bio::genes::partial::{Partial, fingerprint, key};
 use bft_bio::genes::profile;
 use bft_bio::genes::resolver::{Mapping, Resolver};
-use bft_core::device::{Device, DeviceRequest};
+use bft_core::device::Device;
 use bft_fetch::sources::Dataset;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::knowledge::Knowledge;
+use super::knowledge::{DeviceFlag, Knowledge, NamesFlag, is_word};
 use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::error::CliError;
 use crate::flags::at_least;
@@ -46,10 +46,12 @@ pub struct EmbedGenesFlags {
     /// The text that stands for a gene
     #[arg(long, value_enum, default_value_t = ProfileFlag::Name, help_heading = "Text and vectors")]
     pub profile: ProfileFlag,
-    /// llm (the language model's hidden states, mean over tokens), or an encoder's folder [default: the fetched MiniLM]
+    /// llm (the language model's hidden states, mean over tokens), or an encoder's folder [default:
+    /// the fetched MiniLM]
     #[arg(long, value_name = "llm|DIR", help_heading = "Text and vectors")]
     pub encoder: Option<PathBuf>,
-    /// The language model that writes profiles, or embeds with --encoder llm [default: the fetched SmolLM2]
+    /// The language model that writes profiles, or embeds with --encoder llm [default: the fetched
+    /// SmolLM2]
     #[arg(long, value_name = "PATH", help_heading = "Text and vectors")]
     pub model: Option<PathBuf>,
     /// LoRA adapter of the language model
@@ -58,12 +60,10 @@ pub struct EmbedGenesFlags {
     /// Tokens of a generated profile, at most
     #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = at_least(1), help_heading = "Text and vectors")]
     pub max_new_tokens: usize,
-    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
-    #[arg(long, help_heading = "Text and vectors")]
-    pub keep_na: bool,
-    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device, help_heading = "Run")]
-    pub device: DeviceRequest,
+    #[command(flatten, next_help_heading = "Text and vectors")]
+    pub names: NamesFlag,
+    #[command(flatten, next_help_heading = "Run")]
+    pub run: DeviceFlag,
     /// Print a JSON summary
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -92,10 +92,10 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
         path.as_deref().map_or(Ok(Path::new("")), |path| open::existing(flag, path))?;
     }
     let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.keep_na);
+    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.names.keep_na);
     let mapping = genes(flags, &knowledge, &resolver)?;
     let genes: Vec<GeneId> = mapping.genes.iter().map(|(gene, _)| *gene).collect();
-    let device = open::device(&flags.device)?;
+    let device = open::device(&flags.run.device)?;
     let texts = texts(flags, &knowledge, &genes, &device)?;
 
     let (path, adapter) = encoder(flags, &knowledge)?;
@@ -153,7 +153,7 @@ fn beside(output: &Path, ending: &str) -> PathBuf {
 /// Resolves the list and says what became of it.
 fn genes(flags: &EmbedGenesFlags, knowledge: &Knowledge, resolver: &Resolver<'_>) -> Result<Mapping, CliError> {
     let genome = &knowledge.genome;
-    if flags.genes == Path::new("all") && !flags.genes.exists() {
+    if is_word(&flags.genes, "all") {
         let coding = genome.genes.iter().filter(|gene| gene.protein_coding).map(|gene| gene.entrez.as_str());
         return Ok(Mapping::new(resolver, coding));
     }

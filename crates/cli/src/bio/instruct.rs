@@ -8,7 +8,7 @@ use bft_bio::genes::resolver::{Mapping, Resolver};
 use bft_bio::instruct::{self, Kind, Options};
 use clap::{Args, ValueEnum};
 
-use super::knowledge::Knowledge;
+use super::knowledge::{Knowledge, NamesFlag};
 use crate::error::CliError;
 use crate::flags::at_least;
 use crate::open;
@@ -37,9 +37,8 @@ pub struct InstructFlags {
     /// A list of genes; their facts alone are taken [default: every protein-coding gene]
     #[arg(long, value_name = "FILE")]
     pub genes: Option<PathBuf>,
-    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
-    #[arg(long)]
-    pub keep_na: bool,
+    #[command(flatten)]
+    pub names: NamesFlag,
     /// Training phrasings of a fact
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = at_least(1))]
     pub phrasings: usize,
@@ -94,7 +93,7 @@ pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
     let knowledge = Knowledge::open()?;
     let mut genes = Vec::new();
     if let Some(path) = &flags.genes {
-        let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.keep_na);
+        let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.names.keep_na);
         let list = GeneList::read(open::existing("--genes", path)?, &resolver).map_err(CliError::failed)?;
         list.notes.iter().for_each(|note| ui::note(note));
         let mapping = Mapping::new(&resolver, list.words.iter().map(String::as_str));

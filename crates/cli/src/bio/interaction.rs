@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use bft_bio::data::pairs::Pairs;
-use bft_bio::genes::resolver::Resolver;
-use bft_bio::tasks::interaction::{self, Options};
+use bft_bio::tasks::Options;
 use bft_fetch::sources::Dataset;
 use clap::Args;
 
-use super::knowledge::{Knowledge, VectorFlags};
+use super::knowledge::{VectorFlags, is_word};
 use crate::error::CliError;
 use crate::open;
 
@@ -32,28 +31,15 @@ pub struct InteractionFlags {
 
 /// Runs `bft bio interaction`.
 pub fn run(flags: &InteractionFlags) -> Result<(), CliError> {
-    flags.vectors.check()?;
-    let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.vectors.keep_na);
-    let pairs = match flags.pairs.to_str() {
-        Some("corum") if !flags.pairs.exists() => Pairs::of_complexes(&knowledge.complexes(&resolver)?, 2, 15),
-        Some("ligands") if !flags.pairs.exists() => {
-            let path = knowledge.path(Dataset::Ligands)?;
-            Pairs::read_ligands(&path, &resolver).map_err(CliError::failed)?
+    flags.vectors.judge(Options::default().folds, |knowledge, resolver| {
+        if is_word(&flags.pairs, "corum") {
+            return Ok(Pairs::of_complexes(&knowledge.complexes(resolver)?, 2, 15));
         }
-        _ => {
-            let path = open::existing("PAIRS", &flags.pairs)?;
-            Pairs::read(path, &resolver).map_err(CliError::failed)?
-        }
-    };
-    let sets = flags.vectors.sets(&knowledge, &resolver, &pairs.genes())?;
-    let options = Options {
-        seed: flags.vectors.seed,
-        redraws: flags.vectors.redraws,
-        shuffle_labels: flags.vectors.shuffle_labels,
-        ..Options::default()
-    };
-    let symbol = |gene: usize| knowledge.genome.genes[gene].symbol.clone();
-    let report = interaction::run(&pairs, &sets, symbol, options).map_err(CliError::failed)?;
-    flags.vectors.show(&report)
+        let pairs = if is_word(&flags.pairs, "ligands") {
+            Pairs::read_ligands(&knowledge.path(Dataset::Ligands)?, resolver)
+        } else {
+            Pairs::read(open::existing("PAIRS", &flags.pairs)?, resolver)
+        };
+        pairs.map_err(CliError::failed)
+    })
 }

@@ -14,6 +14,7 @@ use bft_bio::genes::resolver::{Mapping, Resolver};
 use bft_bio::genes::vectors::GeneVectors;
 use bft_bio::report::Report;
 use bft_bio::stats::features::Features;
+use bft_bio::tasks::{Options, Task};
 use bft_core::device::{Device, DeviceRequest};
 use bft_fetch::sources::Dataset;
 use clap::Args;
@@ -66,10 +67,32 @@ impl Knowledge {
     }
 }
 
+/// Whether a path is the word for fetched data, and no file of that name is there.
+pub fn is_word(path: &Path, word: &str) -> bool {
+    path == Path::new(word) && !path.exists()
+}
+
+/// Where models run.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceFlag {
+    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device)]
+    pub device: DeviceRequest,
+}
+
+/// What is taken for a gene's name.
+#[derive(Debug, Clone, Args)]
+pub struct NamesFlag {
+    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
+    #[arg(long)]
+    pub keep_na: bool,
+}
+
 /// Whose vectors a table compares, beside its baselines.
 #[derive(Debug, Clone, Args)]
 pub struct VectorFlags {
-    /// A file of gene vectors to judge (.parquet, .npy with .tsv, .tsv, .csv, .txt, .jsonl); may be given several times
+    /// A file of gene vectors to judge (.parquet, .npy with .tsv, .tsv, .csv, .txt, .jsonl); may be
+    /// given several times
     #[arg(long, value_name = "FILE", help_heading = "Vectors")]
     pub vectors: Vec<PathBuf>,
     /// A language model whose hidden states of the gene's name are judged
@@ -78,12 +101,10 @@ pub struct VectorFlags {
     /// LoRA adapter of --model; its row stands beside the untuned model's
     #[arg(long, value_name = "DIR", requires = "model", help_heading = "Vectors")]
     pub adapter: Option<PathBuf>,
-    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
-    #[arg(long, help_heading = "Vectors")]
-    pub keep_na: bool,
-    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device, help_heading = "Run")]
-    pub device: DeviceRequest,
+    #[command(flatten, next_help_heading = "Vectors")]
+    pub names: NamesFlag,
+    #[command(flatten, next_help_heading = "Run")]
+    pub run: DeviceFlag,
     /// Seed of splits, random vectors and intervals
     #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Run")]
     pub seed: u64,
@@ -103,7 +124,7 @@ pub struct VectorFlags {
 
 impl VectorFlags {
     /// Checks what can be checked before any work.
-    pub fn check(&self) -> Result<(), CliError> {
+    fn check(&self) -> Result<(), CliError> {
         for file in &self.vectors {
             open::existing("--vectors", file)?;
         }
@@ -117,7 +138,7 @@ impl VectorFlags {
     }
 
     /// Baselines first, then what is judged.
-    pub fn sets(
+    fn sets(
         &self,
         knowledge: &Knowledge,
         resolver: &Resolver<'_>,
@@ -128,7 +149,7 @@ impl VectorFlags {
         let encoder = Dataset::MiniLm.path(&knowledge.cache).ok();
         let names: Vec<String> = genes.iter().map(|gene| profile::name(genome, *gene)).collect();
         if encoder.is_some() || self.model.is_some() {
-            let device = open::device(&self.device)?;
+            let device = open::device(&self.run.device)?;
             match encoder {
                 Some(path) => {
                     let label = "MiniLM of the name";
@@ -152,8 +173,23 @@ impl VectorFlags {
         Ok(sets)
     }
 
+    /// Opens what was fetched, reads the data of a task, and shows its table.
+    pub fn judge<T: Task>(
+        &self,
+        folds: usize,
+        read: impl FnOnce(&Knowledge, &Resolver<'_>) -> Result<T, CliError>,
+    ) -> Result<(), CliError> {
+        self.check()?;
+        let knowledge = Knowledge::open()?;
+        let resolver = Resolver::new(&knowledge.genome).keeping_na(self.names.keep_na);
+        let task = read(&knowledge, &resolver)?;
+        let sets = self.sets(&knowledge, &resolver, &task.genes())?;
+        let options = Options { seed: self.seed, folds, redraws: self.redraws, shuffle_labels: self.shuffle_labels };
+        self.show(&task.run(&knowledge.genome, &sets, options).map_err(CliError::failed)?)
+    }
+
     /// Shows and writes a finished table.
-    pub fn show(&self, report: &Report) -> Result<(), CliError> {
+    fn show(&self, report: &Report) -> Result<(), CliError> {
         if let Some(path) = &self.output {
             bft_formats::write_atomic(path, |out| out.write_all(report.tsv().as_bytes())).map_err(CliError::failed)?;
             ui::note(&format!("table written to {}", path.display()));
@@ -169,7 +205,7 @@ impl VectorFlags {
 }
 
 /// Vectors of genes' texts by a model, with progress.
-pub fn embedded(
+fn embedded(
     device: &Device,
     model: &Path,
     adapter: Option<&Path>,

@@ -1,13 +1,11 @@
 //! `bft bio perturbation`: do vectors tell what perturbing an unseen gene does?
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bft_bio::data::response::Response;
-use bft_bio::genes::resolver::Resolver;
-use bft_bio::tasks::perturbation::{self, Options};
 use clap::Args;
 
-use super::knowledge::{Knowledge, VectorFlags};
+use super::knowledge::{VectorFlags, is_word};
 use crate::error::CliError;
 use crate::flags::at_least;
 use crate::open;
@@ -38,23 +36,11 @@ pub struct PerturbationFlags {
 
 /// Runs `bft bio perturbation`.
 pub fn run(flags: &PerturbationFlags) -> Result<(), CliError> {
-    flags.vectors.check()?;
-    let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.vectors.keep_na);
-    let fitness = flags.file == Path::new("fitness") && !flags.file.exists();
-    let response = if fitness {
-        knowledge.fitness(&resolver)?
-    } else {
+    flags.vectors.judge(flags.folds, |knowledge, resolver| {
+        if is_word(&flags.file, "fitness") {
+            return knowledge.fitness(resolver);
+        }
         let path = open::existing("FILE", &flags.file)?;
-        Response::read_h5ad(path, &resolver, flags.cell_type.as_deref()).map_err(CliError::failed)?
-    };
-    let sets = flags.vectors.sets(&knowledge, &resolver, &response.genes())?;
-    let options = Options {
-        seed: flags.vectors.seed,
-        folds: flags.folds,
-        redraws: flags.vectors.redraws,
-        shuffle_labels: flags.vectors.shuffle_labels,
-    };
-    let report = perturbation::run(&response, &sets, options).map_err(CliError::failed)?;
-    flags.vectors.show(&report)
+        Response::read_h5ad(path, resolver, flags.cell_type.as_deref()).map_err(CliError::failed)
+    })
 }

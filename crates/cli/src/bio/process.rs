@@ -1,6 +1,6 @@
 //! `bft bio process`: names for gene sets, with the evidence beside them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bft_bio::data::gmt::GeneSets;
 use bft_bio::genes::encode::TextModel;
@@ -9,13 +9,13 @@ use bft_bio::genes::generate::{self, Answerer};
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::stats::features::Features;
 use bft_bio::stats::tfidf::tfidf;
-use bft_bio::tasks::process::{self, Enrichment, Judge, Named, NamedSet, OPENING, Options, Support};
-use bft_core::device::DeviceRequest;
+use bft_bio::tasks::Options;
+use bft_bio::tasks::process::{self, Enrichment, Judge, Named, NamedSet, OPENING, Support};
 use bft_fetch::sources::Dataset;
 use clap::Args;
 use serde_json::json;
 
-use super::knowledge::Knowledge;
+use super::knowledge::{DeviceFlag, Knowledge, NamesFlag, is_word};
 use crate::error::CliError;
 use crate::flags::at_least;
 use crate::open;
@@ -42,9 +42,8 @@ pub struct ProcessFlags {
     /// Let enrichment answer with ancestors and descendants of a set's own term
     #[arg(long, help_heading = "Data")]
     pub keep_relatives: bool,
-    /// Take NA, NaN and the like for names (aliases of XK and SCN11A), not for missing values
-    #[arg(long, help_heading = "Data")]
-    pub keep_na: bool,
+    #[command(flatten, next_help_heading = "Data")]
+    pub names: NamesFlag,
     /// The language model that names [default: the fetched SmolLM2]
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: Option<PathBuf>,
@@ -54,15 +53,15 @@ pub struct ProcessFlags {
     /// Enrichment alone
     #[arg(long, conflicts_with_all = ["model", "adapter"], help_heading = "Model")]
     pub no_model: bool,
-    /// A sentence encoder's folder, for how near names are [default: the fetched MiniLM, else TF-IDF]
+    /// A sentence encoder's folder, for how near names are [default: the fetched MiniLM, else
+    /// TF-IDF]
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub encoder: Option<PathBuf>,
     /// Tokens of an answer, at most
     #[arg(long, value_name = "TOKENS", default_value_t = 96, value_parser = at_least(1), help_heading = "Model")]
     pub max_new_tokens: usize,
-    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device, help_heading = "Run")]
-    pub device: DeviceRequest,
+    #[command(flatten, next_help_heading = "Run")]
+    pub run: DeviceFlag,
     /// Seed of the held-out branches, of which sets are taken, and of intervals
     #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Run")]
     pub seed: u64,
@@ -81,10 +80,10 @@ pub struct ProcessFlags {
 pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
     flags.output.as_deref().map_or(Ok(()), |path| open::writable("--output", path))?;
     let knowledge = Knowledge::open()?;
-    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.keep_na);
+    let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.names.keep_na);
     let enrichment = Enrichment::new(&knowledge.genome, &knowledge.ontology).map_err(CliError::failed)?;
     let mut about = Vec::new();
-    let sets = if flags.sets == Path::new("go") && !flags.sets.exists() {
+    let sets = if is_word(&flags.sets, "go") {
         let (sets, split) = process::of_ontology(&knowledge.ontology, &enrichment, flags.most, flags.seed);
         about.push(("split", split));
         sets
@@ -98,7 +97,8 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
         genome: &knowledge.genome,
         enrichment: &enrichment,
         facts: FactCheck::new(&knowledge.genome).map_err(CliError::failed)?,
-        options: Options { seed: flags.seed, redraws: flags.redraws, leave_out_relatives: !flags.keep_relatives },
+        options: Options { seed: flags.seed, redraws: flags.redraws, ..Options::default() },
+        leave_out_relatives: !flags.keep_relatives,
     };
     let (named, model) = if flags.no_model {
         let judged = sets.into_iter().map(|set| judge.judge(set, ""));
@@ -144,7 +144,7 @@ fn answers(
     let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
     open::existing("--model", &path)?;
     let (model, adapter) = generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
-    let device = open::device(&flags.device)?;
+    let device = open::device(&flags.run.device)?;
     let answerer = Answerer::new(&device, &model, adapter.as_ref()).map_err(CliError::failed)?;
     let mut progress = Progress::new("naming", "sets", sets.len() as u64, 0);
     let mut named = Vec::with_capacity(sets.len());
@@ -172,7 +172,7 @@ fn encoder(flags: &ProcessFlags, knowledge: &Knowledge) -> Result<(String, Encod
         return Ok(("TF-IDF".to_owned(), None));
     };
     let model = TextModel::open(&path, None).map_err(CliError::failed)?;
-    let device = open::device(&flags.device)?;
+    let device = open::device(&flags.run.device)?;
     Ok((model.name().to_owned(), Some((model, device))))
 }
 

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
-use bft_core::device::DeviceRequest;
 use bft_fetch::sources::Dataset;
+use bft_train::TrainConfig;
 use clap::{Args, ValueEnum};
 
-use super::knowledge::Knowledge;
+use super::knowledge::{DeviceFlag, Knowledge};
 use crate::error::CliError;
-use crate::flags::positive;
+use crate::flags::{Flags, Takes};
 use crate::open;
 use crate::train::stop_on_ctrl_c;
 use crate::ui::{self, Progress as Bar};
@@ -35,12 +35,20 @@ pub struct StudyFlags {
     /// The language model [default: the fetched SmolLM2]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// Learning rate of every run [default: the preset's]
-    #[arg(long, value_name = "NUMBER", value_parser = positive)]
-    pub lr: Option<f64>,
-    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device)]
-    pub device: DeviceRequest,
+    #[command(flatten)]
+    pub settings: Flags<OfEveryRun>,
+    #[command(flatten)]
+    pub run: DeviceFlag,
+}
+
+/// Settings of every run, which the preset has unless they are given.
+#[derive(Debug, Clone)]
+pub struct OfEveryRun;
+
+impl Takes for OfEveryRun {
+    type Settings = TrainConfig;
+    const FIELDS: &'static [&'static str] = &["lr"];
+    const DEFAULT: Option<&'static str> = Some("the preset's");
 }
 
 /// `--preset`.
@@ -62,16 +70,16 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
     let model = open::model(&path)?;
     let resolver = Resolver::new(&knowledge.genome);
     let (response, complexes) = (knowledge.fitness(&resolver)?, knowledge.complexes(&resolver)?);
-    let device = open::device(&flags.device)?;
+    let device = open::device(&flags.run.device)?;
     let mut preset = match flags.preset {
         PresetFlag::Tiny => TINY,
         PresetFlag::Small => SMALL,
         PresetFlag::Full => FULL,
     };
     let mut command = format!("bft bio study --preset {}", preset.name);
-    if let Some(lr) = flags.lr {
-        preset.lr = lr;
-        command.push_str(&format!(" --lr {lr}"));
+    if flags.settings.given("lr") {
+        preset.lr = flags.settings.lr;
+        command.push_str(&format!(" --lr {}", preset.lr));
     }
     let study = Study {
         model_path: path,

@@ -8,7 +8,6 @@ use bft_train::{BatchBounds, InspectedSample, InspectedToken, inspect_sample, re
 
 use super::InspectFlags;
 use crate::error::CliError;
-use crate::flags::Loss;
 use crate::heat::{ShownToken, TokenWeights, heat, legend, listing};
 use crate::open;
 use crate::ui::{self, BOLD, thousands};
@@ -21,7 +20,7 @@ pub fn show(
     device: &Device,
     flags: &InspectFlags,
 ) -> Result<(), CliError> {
-    let mut rows = read_rows(path, flags.data_flags.skip_bad_rows).map_err(CliError::failed)?;
+    let mut rows = read_rows(path, flags.settings.skip_bad_rows).map_err(CliError::failed)?;
     let total = rows.rows.len();
     if flags.first_row > total {
         return Err(CliError::failed(format!("--first-row {}: {} has {total} rows", flags.first_row, path.display())));
@@ -29,7 +28,7 @@ pub fn show(
     rows.rows.drain(..flags.first_row - 1);
     rows.rows.truncate(flags.rows);
     let format = rows.format;
-    let samples = open::make_samples(model, rows, &flags.data_flags)?;
+    let samples = open::make_samples(model, rows, &flags.settings.samples())?;
     let longest = samples.report.longest;
     let bounds = BatchBounds { tokens: longest, trained: longest, samples: 1 };
     let mut scorer = open::scorer(device, model, adapter, bounds)?;
@@ -41,13 +40,9 @@ pub fn show(
         }
     }
     for sample in &samples.samples {
-        let inspected = pollster::block_on(inspect_sample(
-            &mut scorer,
-            model.tokenizer.as_ref(),
-            sample,
-            Loss::Bft.config(flags.group),
-        ))
-        .map_err(CliError::failed)?;
+        let inspected =
+            pollster::block_on(inspect_sample(&mut scorer, model.tokenizer.as_ref(), sample, flags.settings.loss()))
+                .map_err(CliError::failed)?;
         if flags.json {
             ui::json(&serde_json::to_value(&inspected).map_err(CliError::failed)?)?;
             continue;

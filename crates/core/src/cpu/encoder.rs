@@ -1,10 +1,11 @@
-//! What an encoder does to single rows: layer normalisation, and the activation of its feed-forward blocks.
+//! What an encoder does to single rows: layer normalisation, and the activation of its feed-forward
+//! blocks.
 
 use bft_formats::Activation;
 
 use super::math::{exp, get, put, vector_logistic, vectors};
 use super::simd::{Kernel, Simd, dispatch};
-use super::{Real, f32s, f32s_mut};
+use crate::real::Real;
 
 /// n = (z − mean)/√(variance + eps), of a row z = x + r + shift, and what depends on it.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +24,7 @@ impl<T: Real> LayerNorm<'_, T> {
         let n = y.len();
         assert!([x.len(), r.len(), self.shift.len(), self.weight.len(), bias.len()] == [n; 5], "layer norm lengths");
         if let (Some(x), Some(r), Some(shift), Some(weight), Some(bias), Some(y)) =
-            (f32s(x), f32s(r), f32s(self.shift), f32s(self.weight), f32s(bias), f32s_mut(y))
+            (T::f32s(x), T::f32s(r), T::f32s(self.shift), T::f32s(self.weight), T::f32s(bias), T::f32s_mut(y))
         {
             let eps = self.eps.to_f32();
             return dispatch(NormRow { x, r, shift, weight, bias, eps, y });
@@ -102,7 +103,7 @@ impl Kernel for NormRow<'_> {
 /// y = f(x + bias), of one row.
 pub fn activate<T: Real>(kind: Activation, x: &[T], bias: &[T], y: &mut [T]) {
     assert_eq!((x.len(), bias.len()), (y.len(), y.len()), "activation lengths");
-    if let (Some(x), Some(bias), Some(y)) = (f32s(x), f32s(bias), f32s_mut(y)) {
+    if let (Some(x), Some(bias), Some(y)) = (T::f32s(x), T::f32s(bias), T::f32s_mut(y)) {
         return dispatch(Activate { kind, x, bias, y });
     }
     for ((y, &x), &bias) in y.iter_mut().zip(x).zip(bias) {
@@ -173,7 +174,8 @@ fn each<S: Simd>(s: S, x: &[f32], bias: &[f32], y: &mut [f32], f: impl Fn(S::V) 
     });
 }
 
-/// x·Φ(x). erfc(z) of z = |x|/√2 is exp of a polynomial in 1 / (1 + z/2), within a few units in the last place.
+/// x·Φ(x). erfc(z) of z = |x|/√2 is exp of a polynomial in 1 / (1 + z/2), within a few units in the
+/// last place.
 #[inline(always)]
 fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
     let negative = s.sub(s.splat(0.0), x);

@@ -1,7 +1,8 @@
-//! The gradient of a LoRA factor: a product whose sums run over tokens and of which one side is only a rank wide.
+//! The gradient of a LoRA factor: a product whose sums run over tokens and of which one side is
+//! only a rank wide.
 //!
-//! Each element of the wide operand meets 16 rows at most: packing it would cost more than the product. It is read where it
-//! lies, once, and the sums stay in the first cache.
+//! Each element of the wide operand meets 16 rows at most: packing it would cost more than the
+//! product. It is read where it lies, once, and the sums stay in the first cache.
 
 use std::ops::Range;
 
@@ -25,7 +26,8 @@ pub(super) fn fits(rank: usize, width: usize) -> bool {
     rank <= MAX_RANK && width > MAX_RANK && width.is_multiple_of(16)
 }
 
-/// C = α · A`[tokens, rank]`ᵀ · B`[tokens, width]` + β · C. C is `[rank, width]`, or `[width, rank]` where `turned`.
+/// C = α · A`[tokens, rank]`ᵀ · B`[tokens, width]` + β · C. C is `[rank, width]`, or `[width,
+/// rank]` where `turned`.
 pub(super) fn gradient(
     (tokens, rank, width): (usize, usize, usize),
     a: &[f32],
@@ -97,13 +99,13 @@ impl Kernel for Task<'_> {
                 alpha: 1.0,
                 beta: 1.0,
             };
-            // SAFETY: `sums` has `rank` rows of `columns`.
+            // SAFETY: `sums` holds `rank` rows of `columns`, and this task alone has it.
             unsafe { product.on(s) };
         }
         for (i, sums) in sums.chunks_exact(columns).enumerate() {
             for (&sum, j) in sums.iter().zip(self.columns.clone()) {
                 let at = if self.turned { j * self.rank + i } else { i * self.width + j };
-                // SAFETY: an element of C in this task's columns, which no other task has.
+                // SAFETY: `at` is an element of C in `self.columns`, which no other task has.
                 unsafe {
                     let c = self.c.0.add(at);
                     let old = if self.beta == 0.0 { 0.0 } else { self.beta * *c };

@@ -5,7 +5,9 @@ use bft_formats::dequantize_row;
 use super::pack::Right;
 use super::product::product;
 use super::tile::Left;
-use super::{Real, WeightRef, f32s, f32s_mut, gemm, small};
+use super::weight::WeightRef;
+use super::{gemm, small};
+use crate::real::Real;
 
 /// Rows of the weight that are dense at a time on the slow road.
 const ROWS: usize = 64;
@@ -14,7 +16,7 @@ const ROWS: usize = 64;
 pub fn linear_nt<T: Real>(x: &[T], w: WeightRef<'_>, y: &mut [T], m: usize, alpha: T, beta: T) {
     w.check();
     assert_eq!((x.len(), y.len()), (m * w.cols, m * w.rows), "linear_nt lengths");
-    if let (Some(x), Some(y)) = (f32s(x), f32s_mut(y)) {
+    if let (Some(x), Some(y)) = (T::f32s(x), T::f32s_mut(y)) {
         let (alpha, beta) = (alpha.to_f32(), beta.to_f32());
         if m <= small::MAX_ROWS {
             return small::product(x, w, y, m, alpha, beta);
@@ -25,7 +27,7 @@ pub fn linear_nt<T: Real>(x: &[T], w: WeightRef<'_>, y: &mut [T], m: usize, alph
     for row in (0..w.rows).step_by(ROWS) {
         let count = ROWS.min(w.rows - row);
         let dense = dense_rows(w.rows(row, count));
-        gemm::strided(m, count, w.cols, x, (w.cols, 1), &dense, (1, w.cols), &mut y[row..], w.rows, alpha, beta);
+        gemm::strided((m, count, w.cols), (x, w.cols, 1), (&dense, 1, w.cols), &mut y[row..], w.rows, alpha, beta);
     }
 }
 
@@ -33,7 +35,7 @@ pub fn linear_nt<T: Real>(x: &[T], w: WeightRef<'_>, y: &mut [T], m: usize, alph
 pub fn linear_nn<T: Real>(dy: &[T], w: WeightRef<'_>, dx: &mut [T], m: usize, alpha: T, beta: T) {
     w.check();
     assert_eq!((dy.len(), dx.len()), (m * w.rows, m * w.cols), "linear_nn lengths");
-    if let (Some(dy), Some(dx)) = (f32s(dy), f32s_mut(dx)) {
+    if let (Some(dy), Some(dx)) = (T::f32s(dy), T::f32s_mut(dx)) {
         let (dy, w_rows) = (Left::Rows(dy, w.rows), Right::Rows(w));
         return product((m, w.cols, w.rows), dy, w_rows, dx, w.cols, alpha.to_f32(), beta.to_f32());
     }
@@ -41,7 +43,7 @@ pub fn linear_nn<T: Real>(dy: &[T], w: WeightRef<'_>, dx: &mut [T], m: usize, al
     for row in (0..w.rows).step_by(ROWS) {
         let count = ROWS.min(w.rows - row);
         let dense = dense_rows(w.rows(row, count));
-        gemm::strided(m, w.cols, count, &dy[row..], (w.rows, 1), &dense, (w.cols, 1), dx, w.cols, alpha, beta);
+        gemm::strided((m, w.cols, count), (&dy[row..], w.rows, 1), (&dense, w.cols, 1), dx, w.cols, alpha, beta);
         beta = T::ONE;
     }
 }

@@ -1,18 +1,18 @@
 //! Sums, maxima, exponentials and what is made of them, over whole rows.
 //!
-//! In f32 they run on vectors; the exponential is within 2 units in the last place of the true one. A sum has one fixed
-//! order for one length and instruction set.
+//! In f32 they run on vectors; the exponential is within 2 units in the last place of the true one.
+//! A sum has one fixed order for one length and instruction set.
 
 use bft_formats::Gate;
 
 use super::encoder::{CUBIC, TWICE_ROOT};
 use super::simd::{Kernel, Simd, dispatch};
-use super::{Real, f32s, f32s_mut};
+use crate::real::Real;
 
 /// Σ aᵢ · bᵢ
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     assert_eq!(a.len(), b.len(), "dot lengths");
-    match (f32s(a), f32s(b)) {
+    match (T::f32s(a), T::f32s(b)) {
         (Some(a), Some(b)) => T::from_f32(dispatch(Dot { a, b })),
         _ => a.iter().zip(b).map(|(&a, &b)| a * b).sum(),
     }
@@ -20,7 +20,7 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 
 /// The largest element, −∞ of none. NaN are passed over.
 pub fn max<T: Real>(x: &[T]) -> T {
-    match f32s(x) {
+    match T::f32s(x) {
         Some(x) => T::from_f32(dispatch(Max { x })),
         None => x.iter().copied().fold(T::NEG_INFINITY, T::max),
     }
@@ -28,7 +28,7 @@ pub fn max<T: Real>(x: &[T]) -> T {
 
 /// x becomes exp(x − max); the sum of that.
 pub fn exp_sub_sum<T: Real>(x: &mut [T], max: T) -> T {
-    if let Some(x) = f32s_mut(x) {
+    if let Some(x) = T::f32s_mut(x) {
         return T::from_f32(dispatch(ExpSub { x, max: max.to_f32() }));
     }
     x.iter_mut()
@@ -41,7 +41,7 @@ pub fn exp_sub_sum<T: Real>(x: &mut [T], max: T) -> T {
 
 /// Σ exp(x − max), leaving x as it is.
 pub fn sum_exp_sub<T: Real>(x: &[T], max: T) -> T {
-    match f32s(x) {
+    match T::f32s(x) {
         Some(x) => T::from_f32(dispatch(SumExpSub { x, max: max.to_f32() })),
         None => x.iter().map(|&x| (x - max).exp()).sum(),
     }
@@ -50,7 +50,7 @@ pub fn sum_exp_sub<T: Real>(x: &[T], max: T) -> T {
 /// y = f(gate) · up
 pub fn gate_mul<T: Real>(kind: Gate, gate: &[T], up: &[T], y: &mut [T]) {
     assert_eq!((gate.len(), up.len()), (y.len(), y.len()), "gate_mul lengths");
-    if let (Some(gate), Some(up), Some(y)) = (f32s(gate), f32s(up), f32s_mut(y)) {
+    if let (Some(gate), Some(up), Some(y)) = (T::f32s(gate), T::f32s(up), T::f32s_mut(y)) {
         return dispatch(GateMul { kind, gate, up, y });
     }
     for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
@@ -78,7 +78,7 @@ pub fn gate_mul_backward<T: Real>(kind: Gate, gate: &[T], up: &[T], dy: &[T], d_
     let n = gate.len();
     assert!([up.len(), dy.len(), d_gate.len(), d_up.len()] == [n; 4], "gate_mul_backward lengths");
     if let (Some(gate), Some(up), Some(dy), Some(d_gate), Some(d_up)) =
-        (f32s(gate), f32s(up), f32s(dy), f32s_mut(d_gate), f32s_mut(d_up))
+        (T::f32s(gate), T::f32s(up), T::f32s(dy), T::f32s_mut(d_gate), T::f32s_mut(d_up))
     {
         return dispatch(GateMulBackward { kind, gate, up, dy, d_gate, d_up });
     }
@@ -125,7 +125,7 @@ impl Kernel for Cap<'_> {
 
 /// x ← cap·tanh(x / cap)
 pub fn soft_cap<T: Real>(x: &mut [T], cap: f32) {
-    if let Some(x) = f32s_mut(x) {
+    if let Some(x) = T::f32s_mut(x) {
         return dispatch(Cap { x, cap });
     }
     let (cap, two) = (T::from_f32(cap), T::ONE + T::ONE);
@@ -142,7 +142,8 @@ pub(super) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     // Adding 1.5 · 2²³ rounds to a whole number.
     let round = s.splat(12_582_912.0);
     let n = s.sub(s.mul_add(x, s.splat(std::f32::consts::LOG2_E), round), round);
-    // r = x − n · ln 2 in −0.35..0.35; the first part of ln 2 has so few bits that its product is exact.
+    // r = x − n · ln 2 in −0.35..0.35; the first part of ln 2 has so few bits that its product is
+    // exact.
     let r = s.mul_add(n, s.splat(-0.693_359_4), x);
     let r = s.mul_add(n, s.splat(2.121_944_4e-4), r);
     let mut p = s.splat(1.987_569_1e-4);
@@ -227,7 +228,8 @@ impl Kernel for Max<'_> {
             return x.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
         }
         let mut largest = s.splat(f32::NEG_INFINITY);
-        // The last vector may overlap the one before. The second operand is what stays where the first is NaN.
+        // The last vector may overlap the one before. The second operand is what stays where the
+        // first is NaN.
         let last = x.len() - S::LANES;
         for at in (0..last).step_by(S::LANES).chain([last]) {
             largest = s.max(get(s, x, at, S::LANES), largest);

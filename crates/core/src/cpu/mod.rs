@@ -1,13 +1,16 @@
 //! The CPU kernels: plain functions on slices, which the ops call.
 //!
-//! Everything is generic over [`Real`]. f64 is there for gradient checks and takes the short, obviously right road
-//! (`reference`); f32 takes the fast one. Both give the same bytes whenever they are given the same input, whatever the
-//! number of threads: work is split over the rows and columns of a result, never over the sum that makes one element.
+//! Everything is generic over [`Real`]. f64 is there for gradient checks and takes the short,
+//! obviously right road (`reference`); f32 takes the fast one. Both give the same bytes whenever
+//! they are given the same input, whatever the number of threads: work is split over the rows and
+//! columns of a result, never over the sum that makes one element.
 //!
-//! Matrices are row-major and dense. `alpha` scales the product; `beta` scales what the output held, and with `beta = 0`
-//! the output is written without being read, so that it may hold anything, NaN included.
+//! Matrices are row-major and dense. `alpha` scales the product; `beta` scales what the output
+//! held, and with `beta = 0` the output is written without being read, so that it may hold
+//! anything, NaN included.
 //!
-//! Lengths are asserted: a wrong one is a bug in the calling op, not something a file or a flag can cause.
+//! Lengths are asserted: a wrong one is a bug in the calling op, not something a file or a flag can
+//! cause.
 
 mod attention;
 mod dequantize;
@@ -37,24 +40,6 @@ pub use math::{dot, exp_sub_sum, gate_mul, gate_mul_backward, max, soft_cap, sum
 pub use peak::peak_flops;
 pub use simd::instructions;
 pub use weight::WeightRef;
-
-use std::any::TypeId;
-
-use crate::real::Real;
-
-/// `x` as f32, if that is what T is.
-fn f32s<T: Real>(x: &[T]) -> Option<&[f32]> {
-    // SAFETY: T is f32.
-    (TypeId::of::<T>() == TypeId::of::<f32>())
-        .then(|| unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) })
-}
-
-/// As [`f32s`].
-fn f32s_mut<T: Real>(x: &mut [T]) -> Option<&mut [f32]> {
-    (TypeId::of::<T>() == TypeId::of::<f32>())
-        // SAFETY: T is f32.
-        .then(|| unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) })
-}
 
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,9 @@ use std::ops::Range;
 use bft_formats::DType;
 use bft_formats::weights::UNIT;
 
-use super::WeightRef;
 use super::dequantize::dequantize;
 use super::simd::Simd;
+use super::weight::WeightRef;
 
 /// The right operand B`[k, n]` of a product.
 #[derive(Clone, Copy)]

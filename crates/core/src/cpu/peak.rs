@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::scratch::Scratch;
+use super::simd::panel::{LINES, STEP, SUMS, Sums, TERMS};
 use super::simd::{Kernel, MatrixUnit, Simd, dispatch, matrix_unit};
-use super::split::{LINES, STEP, SUMS, Sums, TERMS};
 
-/// Multiplications and additions a second, in f32, of one thread that does nothing else, in registers, or by a matrix unit from
-/// the first cache: the best of a few short rounds.
+/// Multiplications and additions a second, in f32, of one thread that does nothing else, in
+/// registers, or by a matrix unit from the first cache: the best of a few short rounds.
 pub fn peak_flops() -> f64 {
     let round = |_| {
         let start = Instant::now();
@@ -21,7 +21,8 @@ pub fn peak_flops() -> f64 {
     (0..20).map(round).fold(0.0, f64::max)
 }
 
-/// Multiplies the same few steps of two panels. Returns how many multiplications and additions that is.
+/// Multiplies the same few steps of two panels. Returns how many multiplications and additions that
+/// is.
 fn tiles(unit: MatrixUnit) -> usize {
     const STEPS: usize = 3;
     const ROUNDS: usize = 20_000;
@@ -30,10 +31,11 @@ fn tiles(unit: MatrixUnit) -> usize {
     panels.fill(1.0);
     let (a, b) = panels.split_at(STEPS * STEP);
     let mut sums = Sums([0.0; SUMS]);
-    // SAFETY: this thread has no others and does nothing else.
+    // SAFETY: no other tiles live on this thread, which does nothing else meanwhile.
     let tiles = unsafe { unit.tiles() };
     for _ in 0..ROUNDS {
-        // SAFETY: both hold the steps. Nothing need lie where it is asked for ahead.
+        // SAFETY: both panels hold STEPS steps; `ahead` is only fetched, so that it need not be
+        // readable.
         unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), a.as_ptr(), STEPS, &mut sums) };
         black_box(&sums);
     }
@@ -49,7 +51,8 @@ impl Kernel for Peak {
     type Output = usize;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
-        // Enough sums that none waits for itself, few enough for the registers of every instruction set.
+        // Enough sums that none waits for itself, few enough for the registers of every instruction
+        // set.
         const SUMS: usize = 12;
         let (x, y) = (s.splat(black_box(0.5)), s.splat(black_box(1.0)));
         let mut sums = [s.splat(0.0); SUMS];

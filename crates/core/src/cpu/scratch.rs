@@ -6,9 +6,10 @@ use std::cell::RefCell;
 #[derive(Clone, Copy)]
 pub(super) struct Output(pub *mut f32);
 
-// SAFETY: the kernels give every task its own elements, and nobody reads them before all tasks are done.
+// SAFETY: a pointer may be sent; each place that writes through one states that its elements are
+// its task's alone.
 unsafe impl Send for Output {}
-// SAFETY: as above.
+// SAFETY: sharing one shares the pointer and nothing behind it.
 unsafe impl Sync for Output {}
 
 /// A cache line, so that panels are aligned.
@@ -21,7 +22,8 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// This thread's scratch, borrowed until dropped. (Not a closure: that would not be compiled for the instruction set.)
+/// This thread's scratch, borrowed until dropped. (Not a closure: that would not be compiled for
+/// the instruction set.)
 pub(super) struct Scratch(Vec<Line>);
 
 impl Scratch {
@@ -35,7 +37,8 @@ impl Scratch {
     }
 
     pub(super) fn floats(&mut self) -> &mut [f32] {
-        // SAFETY: a Line is sixteen f32 and nothing else.
+        // SAFETY: a Line is `repr(C)` around sixteen f32 without padding, so that n Lines are 16 ·
+        // n f32.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast::<f32>(), self.0.len() * 16) }
     }
 }

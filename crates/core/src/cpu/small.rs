@@ -4,12 +4,12 @@
 
 use std::ops::Range;
 
-use super::WeightRef;
 use super::dequantize::{dequantize, for_each_vector};
 use super::math::get;
 use super::scratch::{Output, Scratch};
 use super::simd::{Kernel, Simd, dispatch};
 use super::team;
+use super::weight::WeightRef;
 
 /// Rows of X up to which this is faster than packed panels.
 pub(super) const MAX_ROWS: usize = 12;

@@ -1,8 +1,9 @@
 //! Threads that wait awake for the next of many short kernels.
 //!
-//! A product for one token takes tens of microseconds: as long as it takes to wake a thread. Members of the team look for
-//! work a while before they sleep. Nobody waits for a member that has not come: the caller does what is left itself, so
-//! that a busy machine costs it the help and no more.
+//! A product for one token takes tens of microseconds: as long as it takes to wake a thread.
+//! Members of the team look for work a while before they sleep. Nobody waits for a member that has
+//! not come: the caller does what is left itself, so that a busy machine costs it the help and no
+//! more.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,12 +33,15 @@ struct Team {
     members: OnceLock<Vec<Thread>>,
 }
 
-/// A borrowed closure, whose borrow [`Job`] sees to.
+/// A borrowed closure. [`Job`] waits, before the borrow ends, until no member runs it.
 type Work = *const (dyn Fn(usize) + Sync);
 
-// SAFETY: `work` is written only by the caller that holds `taken`, before it opens the job; the others are atomic.
+// SAFETY: `work` is the only field that is not Sync. It is written only by the thread that set
+// `taken`, while no member is at work, and read only by members that joined the job that was opened
+// after the write.
 unsafe impl Sync for Team {}
-// SAFETY: as above; the pointer is used only while its closure, which is Sync, is alive.
+// SAFETY: `work` is the only field that is not Send. It is called only while its closure, which is
+// Sync, is borrowed.
 unsafe impl Send for Team {}
 
 fn idle(_task: usize) {}
@@ -53,7 +57,8 @@ static TEAM: Team = Team {
     members: OnceLock::new(),
 };
 
-/// Runs `work(0)`, …, `work(tasks − 1)`, each once, on as many threads as there are and come in time.
+/// Runs `work(0)`, …, `work(tasks − 1)`, each once, on as many threads as there are and come in
+/// time.
 pub(super) fn for_each(tasks: usize, work: impl Fn(usize) + Sync) {
     let alone = tasks < 2 || rayon::current_num_threads() < 2;
     if alone || TEAM.taken.swap(true, Acquire) {
@@ -61,7 +66,9 @@ pub(super) fn for_each(tasks: usize, work: impl Fn(usize) + Sync) {
     }
     let members = TEAM.members.get_or_init(start);
     let work: &(dyn Fn(usize) + Sync) = &work;
-    // SAFETY: the caller holds `taken` and no member is at work. `Job` waits, before the closure's borrow ends, until none is.
+    // SAFETY: this thread set `taken`, and the last `Job` waited until no member was at work, so
+    // that nobody reads what is written here. The lifetime may be extended because `Job` waits,
+    // before the borrow ends, until no member is.
     unsafe { *TEAM.work.get() = std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Work>(work) };
     TEAM.next.store(0, Relaxed);
     TEAM.tasks.store(tasks, Relaxed);
@@ -121,7 +128,8 @@ fn serve() {
     let mut last = 0;
     loop {
         last = join(last);
-        // SAFETY: this member has joined, so the job's caller waits for it.
+        // SAFETY: this member is counted in `state`, so that `Job` waits for it and the closure is
+        // still borrowed.
         let work = unsafe { &**TEAM.work.get() };
         if catch_unwind(AssertUnwindSafe(|| take_tasks(work))).is_err() {
             TEAM.failed.store(true, Relaxed);

@@ -36,7 +36,8 @@ impl<'a> Left<'a> {
     }
 }
 
-/// B`[k, n]` as panels, which divide its columns as evenly as whole vectors allow: packed, or where they lie.
+/// B`[k, n]` as panels, which divide its columns as evenly as whole vectors allow: packed, or where
+/// they lie.
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a> {
     k: usize,
@@ -106,7 +107,8 @@ impl<'a> Kernel for Pack<'a> {
     }
 }
 
-/// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C, of which only the first `columns` are made, with the first `k` terms.
+/// C`[m, n]` = α · A`[m, k]` · B`[k, n]` + β · C, of which only the first `columns` are made, with
+/// the first `k` terms.
 pub(super) struct Multiply<'a> {
     pub m: usize,
     pub columns: usize,
@@ -147,7 +149,8 @@ impl Multiply<'_> {
                     k_step,
                     b: self.b.panels[at + self.b.skipped * b_step..].as_ptr(),
                     b_step,
-                    // SAFETY: row and column are in C.
+                    // SAFETY: row < m and column < columns, which C holds by this function's
+                    // contract.
                     c: unsafe { self.c.add(row * self.c_stride + column) },
                     c_stride: self.c_stride,
                     rows,
@@ -155,8 +158,9 @@ impl Multiply<'_> {
                     alpha: self.alpha,
                     beta: self.beta,
                 };
-                // SAFETY: `check` saw the rows and columns of A; a panel of whole vectors was packed here, or `in_place` saw
-                // them; C's part is the caller's word.
+                // SAFETY: `check` asserted that A has the rows and columns; the panel has k rows of
+                // whole vectors, because `Pack` made it or `in_place` asserted so; this function's
+                // contract gives C.
                 unsafe {
                     if b_step == columns.next_multiple_of(S::LANES) {
                         tile.sized::<S, true>(s);
@@ -173,7 +177,7 @@ impl Kernel for Multiply<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: [`multiply`], which alone dispatches this, has its caller's word.
+        // SAFETY: only [`multiply`] dispatches this, and its contract is that of `on`.
         unsafe { self.on(s) };
     }
 }
@@ -211,12 +215,14 @@ struct Tile {
 }
 
 impl Tile {
-    /// Runs in as few vectors as hold the columns. `DENSE` rows of B follow each other, which spares the loop a register.
+    /// Runs in as few vectors as hold the columns. `DENSE` rows of B follow each other, which
+    /// spares the loop a register.
     /// # Safety
     /// A readable for `rows`, B for k rows of whole vectors, C writable for `rows` and `columns`.
     #[inline(always)]
     unsafe fn sized<S: Simd, const DENSE: bool>(&self, s: S) {
-        // SAFETY: the caller's word.
+        // SAFETY: V is the number of vectors that hold the columns; the rest is this function's
+        // contract, too.
         unsafe {
             match (S::ROWS, self.columns.div_ceil(S::LANES)) {
                 (8, 3) => self.run::<S, 8, 3, DENSE>(s),
@@ -237,7 +243,7 @@ impl Tile {
         // Rows that are not there are the last one again; what comes of them is not stored.
         let mut left = [self.a; R];
         for (i, left) in left.iter_mut().enumerate() {
-            // SAFETY: a row that is there.
+            // SAFETY: the row's number is less than `rows`, and A is readable for `rows`.
             *left = unsafe { self.a.add(i.min(self.rows - 1) * self.row_step) };
         }
         let (mut b, mut at) = (self.b, 0);
@@ -245,11 +251,11 @@ impl Tile {
         for _ in 0..self.k {
             let mut right = [s.splat(0.0); V];
             for (j, right) in right.iter_mut().enumerate() {
-                // SAFETY: a row of the panel.
+                // SAFETY: B is readable for k rows of V vectors, and this is one of them.
                 *right = unsafe { s.load(b.add(j * S::LANES)) };
             }
             for (left, sums) in left.iter().zip(&mut sums) {
-                // SAFETY: a column of A.
+                // SAFETY: `at` is less than k steps, and A is readable for k columns.
                 let left = s.splat(unsafe { *left.add(at) });
                 for (sum, &right) in sums.iter_mut().zip(&right) {
                     *sum = s.mul_add(left, right, *sum);
@@ -259,24 +265,26 @@ impl Tile {
             b = b.wrapping_add(b_step);
             at += self.k_step;
         }
-        // A whole tile goes to C directly, a part of one through a buffer: conditions between the stores would keep the
-        // sums out of registers.
+        // A whole tile goes to C directly, a part of one through a buffer: conditions between the
+        // stores would keep the sums out of registers.
         if self.rows < R || self.columns < V * S::LANES {
             let mut buffer = std::mem::MaybeUninit::<[f32; 8 * 3 * 16]>::uninit();
             let to = buffer.as_mut_ptr().cast::<f32>();
             for (i, sums) in sums.iter().enumerate() {
                 for (j, &sum) in sums.iter().enumerate() {
-                    // SAFETY: no instruction set has a larger tile than the buffer.
+                    // SAFETY: R <= 8, V <= 3 and LANES <= 16, so that the buffer holds the tile.
                     unsafe { s.store(to.add((i * V + j) * S::LANES), sum) };
                 }
             }
-            // SAFETY: the tile was just written; C is the caller's word.
+            // SAFETY: all R rows of V vectors of `to` were just written; C holds the tile by this
+            // function's contract.
             return unsafe { self.merge(s, to, V * S::LANES) };
         }
         let (alpha, beta) = (s.splat(self.alpha), s.splat(self.beta));
         for (i, sums) in sums.iter().enumerate() {
             for (j, &sum) in sums.iter().enumerate() {
-                // SAFETY: the tile is all inside C.
+                // SAFETY: R rows and V whole vectors are no more than `rows` and `columns`, for
+                // which C is writable.
                 unsafe {
                     let c = self.c.add(i * self.c_stride + j * S::LANES);
                     if self.beta == 0.0 {
@@ -295,7 +303,7 @@ impl Tile {
     #[inline(always)]
     unsafe fn merge<S: Simd>(&self, s: S, from: *const f32, stride: usize) {
         for i in 0..self.rows {
-            // SAFETY: the caller's word.
+            // SAFETY: row i is less than `rows`, for which `from` and C are readable and writable.
             unsafe {
                 let (sums, c) = (from.add(i * stride), self.c.add(i * self.c_stride));
                 merge_row(s, sums, c, self.columns, self.alpha, self.beta);
@@ -312,7 +320,7 @@ pub(super) unsafe fn merge_row<S: Simd>(s: S, sums: *const f32, c: *mut f32, col
     let (alpha, scale) = (s.splat(alpha), s.splat(beta));
     for j in (0..columns).step_by(S::LANES) {
         let n = S::LANES.min(columns - j);
-        // SAFETY: the caller's word.
+        // SAFETY: j + n <= `columns`, for which C is writable and `sums` holds whole vectors.
         unsafe {
             let mut y = s.mul(alpha, s.load(sums.add(j)));
             if beta != 0.0 {

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use bft_formats::{Bytes, DType};
+use bft_formats::{Bytes, DType, Tensor};
 
 /// What a buffer's elements are. Both are 4 bytes wide on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub(crate) enum Storage {
     Cpu(RwLock<CpuData>),
     Gpu {
         buffer: wgpu::Buffer,
-        /// Where the buffer's id goes when it is dropped, so that bind groups holding it are dropped too.
+        /// Where the buffer's id goes when it is dropped, so that bind groups holding it are
+        /// dropped too.
         graveyard: Arc<Mutex<Vec<u64>>>,
     },
 }
@@ -48,10 +49,9 @@ impl Drop for Inner {
         let Storage::Gpu { buffer, graveyard } = &self.storage else {
             return;
         };
-        if let Ok(mut ids) = graveyard.lock() {
-            ids.push(self.id);
-        }
-        // A browser frees it only when it happens to collect its garbage. What uses it was submitted before.
+        lock(graveyard).push(self.id);
+        // A browser frees it only when it happens to collect its garbage. What uses it was
+        // submitted before.
         if cfg!(target_arch = "wasm32") {
             buffer.destroy();
         }
@@ -62,26 +62,21 @@ impl Drop for Inner {
 #[derive(Debug, Clone)]
 pub struct Buffer(pub(crate) Arc<Inner>);
 
+/// A poisoned lock only says that another thread panicked while it held it; the data are caches and
+/// stay usable.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(crate) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Buffer {
+    /// A buffer of `len` elements, at least one.
     pub(crate) fn new(label: &str, len: usize, storage: Storage) -> Self {
-        Self(Arc::new(Inner { id: next_id(), label: label.to_owned(), len, storage }))
-    }
-
-    /// Number of elements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len
-    }
-
-    /// Whether the buffer holds nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.len == 0
+        Self(Arc::new(Inner { id: next_id(), label: label.to_owned(), len: len.max(1), storage }))
     }
 
     /// The whole buffer.
@@ -155,7 +150,7 @@ pub(crate) enum WeightStorage {
     Planned,
     /// The file's own bytes.
     Cpu(Bytes),
-    /// Regrouped so that loads are aligned (see `regroup`): values or quants, and scales.
+    /// Regrouped so that loads are aligned (see `bft_formats::DType::regroup`): values or quants, and scales.
     Gpu { quants: Buffer, scales: Buffer },
 }
 
@@ -171,6 +166,10 @@ pub struct Weight {
 impl Weight {
     /// Rows that a range of rows must start at a multiple of, so that a GPU can bind it.
     pub const ROW_ALIGN: usize = 256;
+
+    pub(crate) fn new(tensor: &Tensor, storage: WeightStorage) -> Self {
+        Self { dtype: tensor.dtype, rows: tensor.rows(), cols: tensor.cols(), storage: storage.into() }
+    }
 
     /// Outputs of the product.
     #[must_use]
@@ -197,7 +196,8 @@ impl Weight {
     }
 }
 
-/// A matrix operand of a product: a frozen weight's rows, or a dense f32 matrix such as LoRA's A and B.
+/// A matrix operand of a product: a frozen weight's rows, or a dense f32 matrix such as LoRA's A
+/// and B.
 #[derive(Debug, Clone)]
 pub enum Matrix {
     /// Rows `start .. start + rows` of a frozen weight.

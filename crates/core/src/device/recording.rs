@@ -1,56 +1,8 @@
 //! A pass as data: kernels, buffers, parameters and grids in order. A device runs it.
 
-use bytemuck::Pod;
-
 use super::buffer::{Matrix, View};
-use super::cpu::Call;
-use super::tier::Tier;
-
-/// How a kernel uses one of its bindings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// f32 read.
-    Read,
-    /// f32 written, never read: what was there does not matter.
-    Write,
-    /// f32 read and written.
-    ReadWrite,
-    /// u32 read.
-    Ids,
-    /// f32 read by the CPU twin alone: no binding on a GPU.
-    CpuRead,
-    /// f32 written by the CPU twin alone: no binding on a GPU.
-    CpuWrite,
-    /// A matrix in any format: two bindings on a GPU, quants (or values) and scales.
-    Matrix,
-}
-
-impl Access {
-    /// Whether a GPU binds it.
-    pub(crate) fn on_gpu(self) -> bool {
-        !matches!(self, Self::CpuRead | Self::CpuWrite)
-    }
-}
-
-/// One entry point of a shader and its CPU twin, with the bindings they share.
-#[derive(Debug)]
-pub struct Kernel {
-    /// File `shaders/{shader}.wgsl`.
-    pub shader: &'static str,
-    /// Entry point in it.
-    pub entry: &'static str,
-    /// Storage bindings from binding 1 on, in order; binding 0 holds the parameters.
-    pub bindings: &'static [(&'static str, Access)],
-    /// Bytes of the parameter struct.
-    pub params_size: usize,
-    /// The twin.
-    pub cpu_f32: fn(Call<'_, f32>),
-    /// The twin in f64, for gradient checks.
-    pub cpu_f64: fn(Call<'_, f64>),
-}
-
-/// Text substitutions that make one variant of a shader (see `bft_shaders::source`).
-pub type Defines = &'static [(&'static str, &'static str)];
+use super::kernel::{Access, Defines, Kernel, Params};
+use super::tier::{KernelPreference, Tier};
 
 /// One argument of a kernel call.
 #[derive(Debug, Clone)]
@@ -108,12 +60,46 @@ impl Choice {
     }
 }
 
+/// The kernels that can do a call. They have the same bindings and parameters and compute the same.
+#[derive(Debug, Clone)]
+pub struct Choices {
+    /// The best portable one on software drivers. Its CPU twin is that of all.
+    pub software: Choice,
+    /// The best portable one on real cards, often the same.
+    pub card: Choice,
+    /// Those that need more of a device.
+    pub more: Vec<Choice>,
+}
+
+impl Choices {
+    /// One portable kernel.
+    #[must_use]
+    pub fn only(choice: Choice) -> Self {
+        Self { software: choice, card: choice, more: Vec::new() }
+    }
+
+    /// All of them, each once.
+    pub fn all(&self) -> impl Iterator<Item = Choice> + '_ {
+        let differ = !std::ptr::eq(self.software.kernel, self.card.kernel);
+        [self.software].into_iter().chain(differ.then_some(self.card)).chain(self.more.iter().copied())
+    }
+
+    /// The one that a preference names, if it names one that is there.
+    #[must_use]
+    pub fn preferred(&self, preference: KernelPreference) -> Option<Choice> {
+        match preference {
+            KernelPreference::Measured => None,
+            KernelPreference::Software => Some(self.software),
+            KernelPreference::Card | KernelPreference::Tier(Tier::Portable) => Some(self.card),
+            KernelPreference::Tier(tier) => self.more.iter().copied().find(|choice| choice.needs == tier),
+        }
+    }
+}
+
 /// One kernel call.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// At least one, all computing the same: the portable ones, from the best on software drivers to the best on real cards,
-    /// then those that need more.
-    pub(crate) choices: Vec<Choice>,
+    pub(crate) choices: Choices,
     /// What decides between the choices; calls of one class are measured once.
     pub(crate) class: [u32; 3],
     /// Multiplications and additions, of a product.
@@ -124,9 +110,14 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// The first choice, whose CPU twin and bindings are those of all.
+    /// The kernel whose CPU twin and bindings are those of all choices.
     pub(crate) fn kernel(&self) -> &'static Kernel {
-        self.choices[0].kernel
+        self.choices.software.kernel
+    }
+
+    /// The values of the definitions that make the variant, a space before each.
+    pub(crate) fn variant(&self) -> String {
+        self.defines.iter().map(|(_, value)| format!(" {value}")).collect()
     }
 }
 
@@ -159,18 +150,6 @@ impl Recording {
         Self::default()
     }
 
-    /// Number of commands.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.commands.len()
-    }
-
-    /// Whether there is nothing to run.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.commands.is_empty()
-    }
-
     /// Its kernel calls, in order.
     pub(crate) fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.commands.iter().filter_map(|command| match command {
@@ -179,57 +158,53 @@ impl Recording {
         })
     }
 
-    /// The kernels of its calls, in order, with all that a device may choose from, and the variant of each.
-    pub fn choices(&self) -> impl Iterator<Item = (Choice, Defines)> + '_ {
-        self.dispatches().flat_map(|dispatch| {
-            let choices = dispatch.choices.iter();
-            choices.map(|choice| (*choice, dispatch.defines))
-        })
+    /// What each of its calls can choose from, in order, and the variant of each.
+    pub fn choices(&self) -> impl Iterator<Item = (&Choices, Defines)> {
+        self.dispatches().map(|dispatch| (&dispatch.choices, dispatch.defines))
     }
 
     /// Appends a kernel call. `grid` is the number of workgroups; an empty grid appends nothing.
     ///
     /// # Panics
     /// Where arguments and bindings do not agree: a mistake of the calling op.
-    pub fn dispatch<P: Pod>(
+    pub fn dispatch<A: Into<Arg>>(
         &mut self,
         kernel: &'static Kernel,
-        defines: Defines,
-        params: &P,
-        args: Vec<Arg>,
+        params: &impl Params,
+        args: impl IntoIterator<Item = A>,
         grid: [u32; 3],
     ) {
-        let only = vec![Choice::portable(kernel, grid)];
-        self.choose(only, [0; 3], 0.0, defines, params, args);
+        self.choose(Choices::only(Choice::portable(kernel, grid)), [0; 3], 0.0, &[], params, args);
     }
 
-    /// Appends a kernel call that several kernels can do; the device picks. They have the same bindings and parameters
-    /// and come in order: the portable ones, from the best on software drivers to the best on real cards, then those that
-    /// need more of a device. A measured choice holds for all calls of its `class`. `flops` are the call's multiplications and additions, or 0 where nobody counts them.
+    /// Appends a kernel call that several kernels can do; the device picks. A measured choice holds
+    /// for all calls of its `class`. `flops` are the call's multiplications and additions, or 0
+    /// where nobody counts them.
     ///
     /// # Panics
     /// Where arguments and bindings do not agree: a mistake of the calling op.
-    pub fn choose<P: Pod>(
+    pub fn choose<P: Params, A: Into<Arg>>(
         &mut self,
-        choices: Vec<Choice>,
+        choices: Choices,
         class: [u32; 3],
         flops: f64,
         defines: Defines,
         params: &P,
-        args: Vec<Arg>,
+        args: impl IntoIterator<Item = A>,
     ) {
-        let first = choices[0].kernel;
-        for Choice { kernel, .. } in &choices {
-            let what = format!("{}::{}", kernel.shader, kernel.entry);
-            assert_eq!(kernel.bindings, first.bindings, "bindings of {what}");
-            assert_eq!(args.len(), kernel.bindings.len(), "arguments of {what}");
-            assert_eq!(size_of::<P>(), kernel.params_size, "parameters of {what}");
+        let args: Vec<Arg> = args.into_iter().map(Into::into).collect();
+        const { assert!(size_of::<P>() <= MAX_PARAMS) };
+        let first = choices.software.kernel;
+        for Choice { kernel, .. } in choices.all() {
+            assert_eq!(kernel.bindings, first.bindings, "bindings of {}", kernel.name());
+            assert_eq!(args.len(), kernel.bindings.len(), "arguments of {}", kernel.name());
+            assert_eq!(kernel.params, P::FIELDS, "parameters of {}", kernel.name());
         }
         for (arg, (name, access)) in args.iter().zip(first.bindings) {
             let fits = matches!(arg, Arg::Matrix(_)) == (*access == Access::Matrix);
-            assert!(fits, "{}::{}: binding {name} takes {access:?}", first.shader, first.entry);
+            assert!(fits, "{}: binding {name} takes {access:?}", first.name());
         }
-        if choices.iter().any(|choice| choice.grid.contains(&0)) {
+        if choices.all().any(|choice| choice.grid.contains(&0)) {
             return;
         }
         let mut bytes = [0; MAX_PARAMS];
@@ -257,8 +232,8 @@ impl Recording {
     }
 }
 
-/// Grid of at least `groups` workgroups in one logical dimension, folded so that none exceeds WebGPU's 65,535.
-/// Shaders unfold it with `flat_group` of `shared/grid.wgsl`.
+/// Grid of at least `groups` workgroups in one logical dimension, folded so that none exceeds
+/// WebGPU's 65,535. Shaders unfold it with `flat_group` of `shared/grid.wgsl`.
 #[must_use]
 pub fn grid_1d(groups: usize) -> [u32; 3] {
     const MAX: usize = 65_535;

@@ -1,8 +1,9 @@
-//! What a kernel may need of a device beyond WebGPU's core. A kernel is offered only where the device has it.
+//! What a kernel may need of a device beyond WebGPU's core. A kernel is offered only where the
+//! device has it.
 
 use serde::{Deserialize, Serialize};
 
-use super::recording::Defines;
+use super::kernel::Defines;
 
 /// The needs of a kernel, and what the text of its shader is given for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,8 +14,8 @@ pub enum Tier {
     Subgroups,
     /// Matrices of 8 × 8 in f32, multiplied by a subgroup together.
     Matrices,
-    /// Tiles and the sums of eight products in f16, sums of these in f32. Less accurate: taken only where [`Precision::F16`]
-    /// allows it.
+    /// Tiles and the sums of eight products in f16, sums of these in f32. Less accurate: taken only
+    /// where [`Precision::F16`] allows it.
     Half,
     /// Matrices of 8 × 8 in f16 with sums in f32. Less accurate, too.
     HalfMatrices8,
@@ -29,9 +30,25 @@ pub enum Precision {
     /// As f32, in every tier.
     #[default]
     F32,
-    /// Products of the forward pass may be computed in f16, where no more than eight are summed. Their sums and gradients stay
-    /// in f32. A factor or a sum of eight beyond 65,504 becomes infinite.
+    /// Products of the forward pass may be computed in f16, where no more than eight are summed.
+    /// Their sums and gradients stay in f32. A factor or a sum of eight beyond 65,504 becomes
+    /// infinite.
     F16,
+}
+
+/// Which kernels a GPU takes where several can do a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KernelPreference {
+    /// What was measured, else [`Self::Software`] on software drivers and [`Self::Card`] on real
+    /// cards.
+    #[default]
+    Measured,
+    /// The portable ones made for software drivers.
+    Software,
+    /// The portable ones made for real cards.
+    Card,
+    /// Those of a tier where the device has it, less accurate or not; else as measured.
+    Tier(Tier),
 }
 
 /// Invocations of a workgroup whose four subgroups multiply matrices: WebGPU's largest workgroup.
@@ -73,7 +90,8 @@ impl Tier {
         }
     }
 
-    /// What its shaders' text is given, before the definitions of the variant. `lanes` is [`Tier::lanes`].
+    /// What its shaders' text is given, before the definitions of the variant. `lanes` is
+    /// [`Tier::lanes`].
     fn defines(self) -> Defines {
         match self {
             Self::Portable => &[("REAL", "f32"), ("SUM", "lanes")],
@@ -85,7 +103,8 @@ impl Tier {
         }
     }
 
-    /// The text of a shader for this tier and a variant; `lanes` are those of a workgroup that multiplies matrices.
+    /// The text of a shader for this tier and a variant; `lanes` are those of a workgroup that
+    /// multiplies matrices.
     ///
     /// # Errors
     /// Where the shader or one of its includes does not exist.

@@ -1,6 +1,7 @@
 //! The activation of BERT-like feed-forward blocks, behind the bias of the layer before it.
 //!
-//! With x, y, dy, dx `[N, F]`, bias b `[F]`, z = x + b, Φ and φ the normal distribution and density, σ the logistic function:
+//! With x, y, dy, dx `[N, F]`, bias b `[F]`, z = x + b, Φ and φ the normal distribution and
+//! density, σ the logistic function:
 //! - GELU (arXiv 1606.08415): y = z·Φ(z), dy/dz = Φ(z) + z·φ(z)
 //! - GELU by tanh: y = z·σ(2u), u = √(2/π)·(z + 0.044715·z³), dy/dz = σ + z·σ·(1 − σ)·2u'
 //! - ReLU: y = max(z, 0)
@@ -8,60 +9,42 @@
 //! dx = dy · dy/dz; b is frozen.
 
 use bft_formats::Activation;
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
 use crate::cpu;
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    cols: u32,
-    kind: u32,
-    pad: u32,
+params! {
+    struct Params {
+        len: u32,
+        cols: u32,
+        kind: u32,
+    }
 }
 
 const KINDS: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::Relu];
 
-static FORWARD: Kernel = Kernel {
-    shader: "activation",
-    entry: "forward",
-    bindings: &[("x", Access::Read), ("bias", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static BACKWARD: Kernel = Kernel {
-    shader: "activation",
-    entry: "backward",
-    bindings: &[("x", Access::Read), ("bias", Access::Read), ("dy", Access::Read), ("dx", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "activation"::forward(x: Read, bias: Read, y: Write) => forward_cpu;
+    BACKWARD = "activation"::backward(x: Read, bias: Read, dy: Read, dx: Write) => backward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "activation", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "activation", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y = f(x + bias), of x `[N, F]` and bias `[F]`.
 pub fn forward(rec: &mut Recording, x: &View, bias: &View, y: &View, kind: Activation) {
-    let args = vec![x.into(), bias.into(), y.into()];
     let params = params(x, bias, kind);
-    rec.dispatch(&FORWARD, &[], &params, args, groups(x.len()));
+    rec.dispatch(&FORWARD, &params, [x, bias, y], groups(x.len()));
 }
 
 /// dx, the gradient of x.
 pub fn backward(rec: &mut Recording, x: &View, bias: &View, dy: &View, dx: &View, kind: Activation) {
-    let args = vec![x.into(), bias.into(), dy.into(), dx.into()];
     let params = params(x, bias, kind);
-    rec.dispatch(&BACKWARD, &[], &params, args, groups(x.len()));
+    rec.dispatch(&BACKWARD, &params, [x, bias, dy, dx], groups(x.len()));
 }
 
 fn params(x: &View, bias: &View, kind: Activation) -> Params {
@@ -73,7 +56,6 @@ fn params(x: &View, bias: &View, kind: Activation) -> Params {
             Activation::GeluTanh => 1,
             Activation::Relu => 2,
         },
-        pad: 0,
     }
 }
 

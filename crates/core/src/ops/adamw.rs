@@ -1,25 +1,26 @@
-//! Gradient norm, clipping and AdamW (arXiv 1711.05101) over all trained parameters as one flat array.
+//! Gradient norm, clipping and AdamW (arXiv 1711.05101) over all trained parameters as one flat
+//! array.
 //!
 //! Step t with gradient g, learning rate η and weight decay λ:
 //! - g ← g · min(1, max_norm / (‖g‖ + 1e-6)), where max_norm > 0
 //! - m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g²
 //! - θ ← θ − η(λθ + (m / (1−β₁ᵗ)) / (√(v / (1−β₂ᵗ)) + ε))
 //!
-//! A step whose gradient or loss is not finite changes nothing: moments, parameters and t stay, and the step's row
-//! of metrics says so. All of it happens on the device; the host reads the metrics when it wants to.
+//! A step whose gradient or loss is not finite changes nothing: moments, parameters and t stay, and
+//! the step's row of metrics says so. All of it happens on the device; the host reads the metrics
+//! when it wants to.
 //!
-//! `state [8]`: 1−β₁ᵗ, 1−β₂ᵗ, t, clip factor, 1 where this step is applied. 1−βᵗ is kept by its recurrence
-//! c ← βc + (1−β), which loses nothing where β is near 1.
-//! `metrics [8]` of a step: loss, summed NLL, trained tokens, unused, norm before clipping, 1 where skipped, block of
-//! the first bad element (−1: none), its place in the block.
+//! `state [8]`: 1−β₁ᵗ, 1−β₂ᵗ, t, clip factor, 1 where this step is applied. 1−βᵗ is kept by its
+//! recurrence c ← βc + (1−β), which loses nothing where β is near 1. `metrics [8]` of a step: loss,
+//! summed NLL, trained tokens, unused, norm before clipping, 1 where skipped, block of the first
+//! bad element (−1: none), its place in the block.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Fill};
 use super::{CPU_CHUNK, Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
 /// Settings of the optimizer.
@@ -49,62 +50,32 @@ pub const BLOCK: usize = 4096;
 /// Length of `state` and of a row of metrics.
 pub const STATE: usize = 8;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    blocks: u32,
-    lr: f32,
-    beta1: f32,
-    beta2: f32,
-    one_minus_beta1: f32,
-    one_minus_beta2: f32,
-    eps: f32,
-    weight_decay: f32,
-    max_norm: f32,
-    pad: [f32; 2],
+params! {
+    struct Params {
+        len: u32,
+        blocks: u32,
+        lr: f32,
+        beta1: f32,
+        beta2: f32,
+        one_minus_beta1: f32,
+        one_minus_beta2: f32,
+        eps: f32,
+        weight_decay: f32,
+        max_norm: f32,
+    }
 }
 
-static NORM: Kernel = Kernel {
-    shader: "adamw",
-    entry: "norm",
-    bindings: &[("gradient", Access::Read), ("partial", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: norm_cpu,
-    cpu_f64: norm_cpu,
-};
-
-static CONTROL: Kernel = Kernel {
-    shader: "adamw",
-    entry: "control",
-    bindings: &[
-        ("partials", Access::Read),
-        ("totals", Access::ReadWrite),
-        ("state", Access::ReadWrite),
-        ("metrics", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: control_cpu,
-    cpu_f64: control_cpu,
-};
-
-static UPDATE: Kernel = Kernel {
-    shader: "adamw",
-    entry: "update",
-    bindings: &[
-        ("control_state", Access::Read),
-        ("parameters", Access::ReadWrite),
-        ("gradients", Access::ReadWrite),
-        ("first_moment", Access::ReadWrite),
-        ("second_moment", Access::ReadWrite),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: update_cpu,
-    cpu_f64: update_cpu,
-};
+kernels! { KERNELS of Params:
+    NORM = "adamw"::norm(gradient: Read, partial: Write) => norm_cpu;
+    CONTROL = "adamw"::control(partials: Read, totals: ReadWrite, state: ReadWrite, metrics: Write) => control_cpu;
+    UPDATE = "adamw"::update(
+        control_state: Read, parameters: ReadWrite, gradients: ReadWrite, first_moment: ReadWrite,
+        second_moment: ReadWrite
+    ) => update_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "adamw", kernels: &[&NORM, &CONTROL, &UPDATE], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "adamw", kernels: KERNELS, variants: &[&[]], cases };
 
 /// What a step reads and writes.
 #[derive(Debug, Clone)]
@@ -140,14 +111,11 @@ pub fn step(rec: &mut Recording, buffers: &Buffers, metrics: &View, lr: f64, set
         eps: settings.eps as f32,
         weight_decay: settings.weight_decay as f32,
         max_norm: settings.max_grad_norm as f32,
-        pad: [0.0; 2],
     };
     let Buffers { parameters, gradients, first_moment, second_moment, partial, totals, state } = buffers;
-    rec.dispatch(&NORM, &[], &params, vec![gradients.into(), partial.into()], grid_1d(blocks));
-    let args = vec![partial.into(), totals.into(), state.into(), metrics.into()];
-    rec.dispatch(&CONTROL, &[], &params, args, [1, 1, 1]);
-    let args = vec![state.into(), parameters.into(), gradients.into(), first_moment.into(), second_moment.into()];
-    rec.dispatch(&UPDATE, &[], &params, args, groups(len));
+    rec.dispatch(&NORM, &params, [gradients, partial], grid_1d(blocks));
+    rec.dispatch(&CONTROL, &params, [partial, totals, state, metrics], [1, 1, 1]);
+    rec.dispatch(&UPDATE, &params, [state, parameters, gradients, first_moment, second_moment], groups(len));
 }
 
 fn norm_cpu<T: Real>(call: Call<'_, T>) {

@@ -1,53 +1,38 @@
-//! Sums: the residual y = a + b, whose gradient flows to both unchanged, and a frozen bias added to every row,
-//! whose gradient is not needed.
+//! Sums: the residual y = a + b, whose gradient flows to both unchanged, and a frozen bias added to
+//! every row, whose gradient is not needed.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{CPU_CHUNK, Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    cols: u32,
-    pad: [u32; 2],
+params! {
+    struct Params {
+        len: u32,
+        cols: u32,
+    }
 }
 
-static RESIDUAL: Kernel = Kernel {
-    shader: "add",
-    entry: "residual",
-    bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: residual_cpu,
-    cpu_f64: residual_cpu,
-};
-
-static ADD_BIAS: Kernel = Kernel {
-    shader: "add",
-    entry: "add_bias",
-    bindings: &[("bias", Access::Read), ("x", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: add_bias_cpu,
-    cpu_f64: add_bias_cpu,
-};
+kernels! { KERNELS of Params:
+    RESIDUAL = "add"::residual(a: Read, b: Read, y: Write) => residual_cpu;
+    ADD_BIAS = "add"::add_bias(bias: Read, x: ReadWrite) => add_bias_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "add", kernels: &[&RESIDUAL, &ADD_BIAS], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "add", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y = a + b, all of one length.
 pub fn residual(rec: &mut Recording, a: &View, b: &View, y: &View) {
-    let params = Params { len: y.len() as u32, cols: 1, pad: [0; 2] };
-    rec.dispatch(&RESIDUAL, &[], &params, vec![a.into(), b.into(), y.into()], groups(y.len()));
+    let params = Params { len: y.len() as u32, cols: 1 };
+    rec.dispatch(&RESIDUAL, &params, [a, b, y], groups(y.len()));
 }
 
 /// Adds bias `[cols]` to every row of x `[N, cols]`.
 pub fn add_bias(rec: &mut Recording, bias: &View, x: &View) {
-    let params = Params { len: x.len() as u32, cols: bias.len() as u32, pad: [0; 2] };
-    rec.dispatch(&ADD_BIAS, &[], &params, vec![bias.into(), x.into()], groups(x.len()));
+    let params = Params { len: x.len() as u32, cols: bias.len() as u32 };
+    rec.dispatch(&ADD_BIAS, &params, [bias, x], groups(x.len()));
 }
 
 fn residual_cpu<T: Real>(call: Call<'_, T>) {

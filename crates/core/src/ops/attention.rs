@@ -10,13 +10,11 @@
 //! leaves of these the keys j with i − w < j ≤ i, as transformers counts it. A cap c makes scores c·tanh(s / c), and ds
 //! that times 1 − tanh². The backward makes p again from lse, so that only o and lse are kept.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::case::{Case, Fill, Tensors as Views};
 use super::{Op, groups};
 pub use crate::cpu::AttentionShape as Shape;
 use crate::cpu::{AttentionInputs, AttentionOutputs, attention_backward, attention_cached, attention_forward};
-use crate::device::{Access, Arg, Call, Kernel, Recording, View, grid_1d};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
 impl Shape {
@@ -76,22 +74,21 @@ pub struct Gradients<'a> {
     pub dv: &'a View,
 }
 
-/// What the shaders' `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    tokens: u32,
-    heads: u32,
-    kv_heads: u32,
-    width: u32,
-    rows: u32,
-    cols: u32,
-    past: u32,
-    scale: f32,
-    causal: u32,
-    window: u32,
-    scaled: u32,
-    cap: f32,
+params! {
+    struct Params {
+        tokens: u32,
+        heads: u32,
+        kv_heads: u32,
+        width: u32,
+        rows: u32,
+        cols: u32,
+        past: u32,
+        scale: f32,
+        causal: u32,
+        window: u32,
+        scaled: u32,
+        cap: f32,
+    }
 }
 
 impl Params {
@@ -118,125 +115,46 @@ impl Params {
     }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "attention",
-    entry: "forward",
-    bindings: &[
-        ("q", Access::Read),
-        ("k", Access::Read),
-        ("v", Access::Read),
-        ("o", Access::Write),
-        ("spans", Access::Ids),
-        ("lse", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static GATHER_STATS: Kernel = Kernel {
-    shader: "attention_backward",
-    entry: "gather_stats",
-    bindings: &[("d_o", Access::Read), ("stats", Access::Write), ("o", Access::Read), ("lse", Access::Read)],
-    params_size: size_of::<Params>(),
-    cpu_f32: done_by_backward_kv,
-    cpu_f64: done_by_backward_kv,
-};
-
-static BACKWARD_Q: Kernel = Kernel {
-    shader: "attention_backward",
-    entry: "backward_q",
-    bindings: &[
-        ("d_o", Access::Read),
-        ("stats_read", Access::Read),
-        ("q", Access::Read),
-        ("k", Access::Read),
-        ("v", Access::Read),
-        ("spans", Access::Ids),
-        ("dq", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: done_by_backward_kv,
-    cpu_f64: done_by_backward_kv,
-};
-
-/// On the CPU this one makes all three gradients in one pass, which spares it making p twice.
-static BACKWARD_KV: Kernel = Kernel {
-    shader: "attention_backward",
-    entry: "backward_kv",
-    bindings: &[
-        ("d_o", Access::Read),
-        ("stats_read", Access::Read),
-        ("q", Access::Read),
-        ("k", Access::Read),
-        ("v", Access::Read),
-        ("spans", Access::Ids),
-        ("dk", Access::Write),
-        ("dv", Access::Write),
-        ("o", Access::CpuRead),
-        ("lse", Access::CpuRead),
-        ("dq", Access::CpuWrite),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
-
-/// Many new tokens over a cache.
-static PREFILL: Kernel = Kernel {
-    shader: "attention",
-    entry: "prefill",
-    bindings: CACHED_BINDINGS,
-    params_size: size_of::<Params>(),
-    cpu_f32: cached_cpu,
-    cpu_f64: cached_cpu,
-};
-
-/// Few new tokens over a cache.
-static DECODE: Kernel = Kernel {
-    shader: "attention_decode",
-    entry: "decode",
-    bindings: CACHED_BINDINGS,
-    params_size: size_of::<Params>(),
-    cpu_f32: cached_cpu,
-    cpu_f64: cached_cpu,
-};
-
-const CACHED_BINDINGS: &[(&str, Access)] =
-    &[("q", Access::Read), ("k", Access::Read), ("v", Access::Read), ("o", Access::Write)];
+kernels! { KERNELS of Params:
+    FORWARD = "attention"::forward(q: Read, k: Read, v: Read, o: Write, spans: Ids, lse: Write) => forward_cpu;
+    GATHER_STATS = "attention_backward"::gather_stats(
+        d_o: Read, stats: Write, o: Read, lse: Read
+    ) => done_by_backward_kv;
+    BACKWARD_Q = "attention_backward"::backward_q(
+        d_o: Read, stats_read: Read, q: Read, k: Read, v: Read, spans: Ids, dq: Write
+    ) => done_by_backward_kv;
+    /// On the CPU this one makes all three gradients in one pass, which spares it making p twice.
+    BACKWARD_KV = "attention_backward"::backward_kv(
+        d_o: Read, stats_read: Read, q: Read, k: Read, v: Read, spans: Ids, dk: Write, dv: Write, o: CpuRead,
+        lse: CpuRead, dq: CpuWrite
+    ) => backward_cpu;
+    /// Many new tokens over a cache.
+    PREFILL = "attention"::prefill(q: Read, k: Read, v: Read, o: Write) => cached_cpu;
+    /// Few new tokens over a cache.
+    DECODE = "attention_decode"::decode(q: Read, k: Read, v: Read, o: Write) => cached_cpu;
+}
 
 /// New tokens from which on a block of queries is taken together.
 const PREFILL_FROM: usize = 6;
 
 /// The registry's entry.
-pub static OP: Op = Op {
-    name: "attention",
-    kernels: &[&FORWARD, &GATHER_STATS, &BACKWARD_Q, &BACKWARD_KV, &PREFILL, &DECODE],
-    variants: &[&[]],
-    cases,
-};
+pub static OP: Op = Op { name: "attention", kernels: KERNELS, variants: &[&[]], cases };
 
 /// Writes o and lse of packed samples.
 pub fn forward(rec: &mut Recording, t: Tensors<'_>, shape: Shape) {
     let params = shape.params(t.spans.len() / 2, 0);
-    let args = [t.q, t.k, t.v, t.o, t.spans, t.lse].map(Arg::from);
-    rec.dispatch(&FORWARD, &[], &params, args.into(), params.grid(params.heads));
+    rec.dispatch(&FORWARD, &params, [t.q, t.k, t.v, t.o, t.spans, t.lse], params.grid(params.heads));
 }
 
 /// Writes dq, dk and dv from what [`forward`] read and wrote and the gradient of o.
 pub fn backward(rec: &mut Recording, t: Tensors<'_>, g: Gradients<'_>, shape: Shape) {
     let params = shape.params(t.spans.len() / 2, 0);
-    rec.dispatch(
-        &GATHER_STATS,
-        &[],
-        &params,
-        [g.d_o, g.stats, t.o, t.lse].map(Arg::from).into(),
-        groups((params.tokens * params.heads) as usize),
-    );
-    let inputs = [g.d_o, g.stats, t.q, t.k, t.v, t.spans];
-    let args = |outputs: &[&View]| [&inputs, outputs].concat().into_iter().map(Arg::from).collect();
-    rec.dispatch(&BACKWARD_Q, &[], &params, args(&[g.dq]), params.grid(params.heads));
-    rec.dispatch(&BACKWARD_KV, &[], &params, args(&[g.dk, g.dv, t.o, t.lse, g.dq]), params.grid(params.kv_heads));
+    let all = groups((params.tokens * params.heads) as usize);
+    rec.dispatch(&GATHER_STATS, &params, [g.d_o, g.stats, t.o, t.lse], all);
+    let args = [g.d_o, g.stats, t.q, t.k, t.v, t.spans, g.dq];
+    rec.dispatch(&BACKWARD_Q, &params, args, params.grid(params.heads));
+    let args = [g.d_o, g.stats, t.q, t.k, t.v, t.spans, g.dk, g.dv, t.o, t.lse, g.dq];
+    rec.dispatch(&BACKWARD_KV, &params, args, params.grid(params.kv_heads));
 }
 
 /// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and `values`
@@ -249,7 +167,7 @@ pub fn cached(rec: &mut Recording, q: &View, keys: &View, values: &View, o: &Vie
     } else {
         (&PREFILL, params.grid(params.heads))
     };
-    rec.dispatch(kernel, &[], &params, vec![q.into(), keys.into(), values.into(), o.into()], grid);
+    rec.dispatch(kernel, &params, [q, keys, values, o], grid);
 }
 
 /// Starts of the samples and, last, N.

@@ -1,4 +1,5 @@
-//! What an op is tested on. The harness that fills the tensors and judges the results lives in the tests crate.
+//! What an op is tested on. The harness that fills the tensors and judges the results lives in the
+//! tests crate.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -176,7 +177,8 @@ impl Case {
         self.input(name, shape, Fill::Poison)
     }
 
-    /// Declares that `backward` turns the upstream gradient `name` into the gradient of `input`, in place.
+    /// Declares that `backward` turns the upstream gradient `name` into the gradient of `input`, in
+    /// place.
     #[must_use]
     pub fn in_place_gradient(mut self, input: &'static str, name: &'static str) -> Self {
         self.gradients.push((input, name));

@@ -4,68 +4,54 @@
 //! - forward: y_i = m_i·x_i
 //! - backward: dx_i += m_i·dy_i; the same key draws the same m, so no mask is kept.
 //!
-//! The generator is Philox-4x32-7 (SC 2011), counter-based and in integers: CPU and GPU drop the same elements.
+//! The generator is Philox-4x32-7 (SC 2011), counter-based and in integers: CPU and GPU drop the
+//! same elements.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{CPU_CHUNK, Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    threshold: u32,
-    scale: f32,
-    unused: u32,
-    key: [u32; 4],
+params! {
+    struct Params {
+        len: u32,
+        threshold: u32,
+        scale: f32,
+        accumulate: u32,
+        key: [u32; 4],
+    }
 }
 
-static APPLY: Kernel = Kernel {
-    shader: "dropout",
-    entry: "apply",
-    bindings: &[("x", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: apply_cpu,
-    cpu_f64: apply_cpu,
-};
-
-static ACCUMULATE: Kernel = Kernel {
-    shader: "dropout",
-    entry: "accumulate",
-    bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: accumulate_cpu,
-    cpu_f64: accumulate_cpu,
-};
+kernels! { KERNELS of Params:
+    APPLY = "dropout"::apply(x: Read, y: ReadWrite) => apply_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "dropout", kernels: &[&APPLY, &ACCUMULATE], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "dropout", kernels: KERNELS, variants: &[&[]], cases };
 
-fn record(rec: &mut Recording, kernel: &'static Kernel, x: &View, y: &View, p: f32, key: [u32; 4]) {
+fn record(rec: &mut Recording, x: &View, y: &View, p: f32, key: [u32; 4], accumulate: bool) {
     let params = Params {
         len: x.len() as u32,
         // The cast saturates, so p = 1 drops all but one word in 2³².
         threshold: (f64::from(p) * f64::from(u32::MAX)).round() as u32,
         scale: 1.0 / (1.0 - p),
-        unused: 0,
+        accumulate: accumulate.into(),
         key,
     };
-    rec.dispatch(kernel, &[], &params, vec![x.into(), y.into()], groups(x.len().div_ceil(4)));
+    rec.dispatch(&APPLY, &params, [x, y], groups(x.len().div_ceil(4)));
 }
 
-/// y = m·x with p in 0..1. `key` is the seed's low and high word, a stream (the module) and a pass (the micro-batch).
+/// y = m·x with p in 0..1. `key` is the seed's low and high word, a stream (the module) and a pass
+/// (the micro-batch).
 pub fn apply(rec: &mut Recording, x: &View, y: &View, p: f32, key: [u32; 4]) {
-    record(rec, &APPLY, x, y, p, key);
+    record(rec, x, y, p, key, false);
 }
 
 /// dx += m·dy, with the mask that [`apply`] drew from this key.
 pub fn accumulate(rec: &mut Recording, dy: &View, dx: &View, p: f32, key: [u32; 4]) {
-    record(rec, &ACCUMULATE, dy, dx, p, key);
+    record(rec, dy, dx, p, key, true);
 }
 
 /// Philox-4x32 with `ROUNDS` rounds.
@@ -88,37 +74,24 @@ fn words(four: u32, key: [u32; 4]) -> [u32; 4] {
     philox::<7>([four, key[2], key[3], 0], [key[0], key[1]])
 }
 
-/// Calls `each` with every element of x and y that is kept (true) or dropped.
-fn for_each<T: Real>(params: &Params, x: &[T], y: &mut [T], each: impl Fn(bool, T, &mut T) + Sync) {
+fn apply_cpu<T: Real>(call: Call<'_, T>) {
     const { assert!(CPU_CHUNK.is_multiple_of(4)) };
-    let chunks = y.par_chunks_mut(CPU_CHUNK).zip(x.par_chunks(CPU_CHUNK));
+    let params: Params = call.params();
+    let [x, y] = call.args();
+    let scale = T::from_f32(params.scale);
+    let chunks = y.write().par_chunks_mut(CPU_CHUNK).zip(x.read().par_chunks(CPU_CHUNK));
     chunks.enumerate().for_each(|(chunk, (y, x))| {
         let first = chunk * CPU_CHUNK / 4;
         for (i, (y, x)) in y.chunks_mut(4).zip(x.chunks(4)).enumerate() {
             let words = words((first + i) as u32, params.key);
             for ((y, x), word) in y.iter_mut().zip(x).zip(words) {
-                each(word >= params.threshold, *x, y);
+                match (word >= params.threshold, params.accumulate == 1) {
+                    (true, true) => *y += *x * scale,
+                    (true, false) => *y = *x * scale,
+                    (false, true) => {}
+                    (false, false) => *y = T::ZERO,
+                }
             }
-        }
-    });
-}
-
-fn apply_cpu<T: Real>(call: Call<'_, T>) {
-    let params: Params = call.params();
-    let [x, y] = call.args();
-    let scale = T::from_f32(params.scale);
-    for_each(&params, x.read(), y.write(), |kept, x, y| {
-        *y = if kept { x * scale } else { T::ZERO };
-    });
-}
-
-fn accumulate_cpu<T: Real>(call: Call<'_, T>) {
-    let params: Params = call.params();
-    let [x, y] = call.args();
-    let scale = T::from_f32(params.scale);
-    for_each(&params, x.read(), y.write(), |kept, x, y| {
-        if kept {
-            *y += x * scale;
         }
     });
 }

@@ -1,37 +1,31 @@
 //! Rows of a frozen matrix, decoded: token embeddings, and the head's rows of the right tokens.
 //!
-//! With ids `[N]` and W `[rows, cols]`: y[n] = W[ids[n]], y `[N, cols]`. W is frozen and ids have no gradient, so
-//! the backward pass ends here.
+//! With ids `[N]` and W `[rows, cols]`: y[n] = W[ids[n]], y `[N, cols]`. W is frozen and ids have
+//! no gradient, so the backward pass ends here.
 
 use bft_formats::{DType, dequantize_row};
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, WEIGHT_VARIANTS, groups, weight_defines};
-use crate::device::{Access, Call, CpuMatrix, Device, Kernel, Matrix, Recording, View, Weight};
+use crate::device::{Arg, Call, Choice, Choices, CpuMatrix, Device, Matrix, Recording, View, Weight, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    tokens: u32,
-    cols: u32,
-    first: u32,
-    rows: u32,
+params! {
+    struct Params {
+        tokens: u32,
+        cols: u32,
+        first: u32,
+        rows: u32,
+    }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "embedding",
-    entry: "forward",
-    bindings: &[("ids", Access::Ids), ("w", Access::Matrix), ("y", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "embedding"::forward(ids: Ids, w: Matrix, y: ReadWrite) => forward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "embedding", kernels: &[&FORWARD], variants: &WEIGHT_VARIANTS, cases };
+pub static OP: Op = Op { name: "embedding", kernels: KERNELS, variants: &WEIGHT_VARIANTS, cases };
 
 /// y[n] = W[ids[n]]. `max_rows` (see [`rows_per_binding`]) bounds the rows bound at once.
 pub fn forward(rec: &mut Recording, ids: &View, weight: &Weight, y: &View, max_rows: usize) {
@@ -41,8 +35,9 @@ pub fn forward(rec: &mut Recording, ids: &View, weight: &Weight, y: &View, max_r
             Params { tokens: ids.len() as u32, cols: weight.cols() as u32, first: first as u32, rows: rows as u32 };
         let matrix = Matrix::rows_of(weight, first, rows);
         let grid = groups(ids.len() * weight.cols() / weight.dtype().spec().layout.chunk);
-        let args = vec![ids.into(), (&matrix).into(), y.into()];
-        rec.dispatch(&FORWARD, weight_defines(weight.dtype()), &params, args, grid);
+        let only = Choices::only(Choice::portable(&FORWARD, grid));
+        let args = [Arg::from(ids), (&matrix).into(), y.into()];
+        rec.choose(only, [0; 3], 0.0, weight_defines(weight.dtype()), &params, args);
     }
 }
 

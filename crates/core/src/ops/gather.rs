@@ -4,55 +4,38 @@
 //! - forward: y[i] = x[rows[i]], y `[R, cols]`
 //! - backward: dx[rows[i]] = dy[i]; the other rows of dx are the caller's to clear.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    picked: u32,
-    cols: u32,
-    pad: [u32; 2],
+params! {
+    struct Params {
+        picked: u32,
+        cols: u32,
+    }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "gather",
-    entry: "forward",
-    bindings: &[("rows", Access::Ids), ("x", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static BACKWARD: Kernel = Kernel {
-    shader: "gather",
-    entry: "backward",
-    bindings: &[("rows", Access::Ids), ("dy", Access::Read), ("dx", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "gather"::forward(rows: Ids, x: Read, y: Write) => forward_cpu;
+    BACKWARD = "gather"::backward(rows: Ids, dy: Read, dx: ReadWrite) => backward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "gather", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "gather", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y[i] = x[rows[i]].
 pub fn forward(rec: &mut Recording, rows: &View, x: &View, y: &View, cols: usize) {
-    let params = Params { picked: rows.len() as u32, cols: cols as u32, pad: [0; 2] };
-    let args = vec![rows.into(), x.into(), y.into()];
-    rec.dispatch(&FORWARD, &[], &params, args, groups(rows.len() * cols));
+    let params = Params { picked: rows.len() as u32, cols: cols as u32 };
+    rec.dispatch(&FORWARD, &params, [rows, x, y], groups(rows.len() * cols));
 }
 
 /// dx[rows[i]] = dy[i].
 pub fn backward(rec: &mut Recording, rows: &View, dy: &View, dx: &View, cols: usize) {
-    let params = Params { picked: rows.len() as u32, cols: cols as u32, pad: [0; 2] };
-    let args = vec![rows.into(), dy.into(), dx.into()];
-    rec.dispatch(&BACKWARD, &[], &params, args, groups(rows.len() * cols));
+    let params = Params { picked: rows.len() as u32, cols: cols as u32 };
+    rec.dispatch(&BACKWARD, &params, [rows, dy, dx], groups(rows.len() * cols));
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {

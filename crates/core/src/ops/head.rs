@@ -1,132 +1,96 @@
-//! The head's softmax over a vocabulary that is visited once, in chunks of columns, and the gradient of its input.
+//! The head's softmax over a vocabulary that is visited once, in chunks of columns, and the
+//! gradient of its input.
 //!
-//! With logits l = h·Wᵀ of a row h `[H]`, label y and W `[V, H]`, a row keeps, over the chunks seen so far,
+//! With logits l = h·Wᵀ of a row h `[H]`, label y and W `[V, H]`, a row keeps, over the chunks seen
+//! so far,
 //! - m = max l_v (the label's included), s = Σ_{v≠y} exp(l_v − m), l_y,
-//! - acc `[H]` = Σ_{v≠y} exp(l_v − m)·W_v, to which the caller adds each chunk's product (exp(l − m) `[R, C]`)·W,
-//!   after [`rescale`] has multiplied it by exp(m_old − m).
+//! - acc `[H]` = Σ_{v≠y} exp(l_v − m)·W_v, to which the caller adds each chunk's product (exp(l −
+//!   m) `[R, C]`)·W, after [`rescale`] has multiplied it by exp(m_old − m).
 //!
-//! With Z = s + exp(l_y − m) this gives, without a second sweep and without a difference of nearly equal numbers,
+//! With Z = s + exp(l_y − m) this gives, without a second sweep and without a difference of nearly
+//! equal numbers,
 //! - log p = (l_y − m) − ln Z
 //! - the gradient of c·(−log p): dh = c·(Σ_v p_v·W_v − W_y) = c·(acc/Z − (s/Z)·W_y).
 //!
-//! c is known only after the sweep (it depends on p), and is a scalar of each row: that is why one sweep is enough.
+//! c is known only after the sweep (it depends on p), and is a scalar of each row: that is why one
+//! sweep is enough.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
 use crate::cpu;
-use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    cols: u32,
-    first: u32,
-    vocab: u32,
+params! {
+    struct Params {
+        rows: u32,
+        cols: u32,
+        first: u32,
+        vocab: u32,
+    }
 }
 
 /// Numbers of a row's state: m, s, l_y, exp(m_old − m).
 pub const STATE: usize = 4;
 
-/// Stands for no logit seen so far: exp of any distance to it is 0, and no distance to it is infinite.
+/// Stands for no logit seen so far: exp of any distance to it is 0, and no distance to it is
+/// infinite.
 const NONE: f64 = -1e30;
 
-static BEGIN: Kernel = Kernel {
-    shader: "head",
-    entry: "begin",
-    bindings: &[("state", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: begin_cpu,
-    cpu_f64: begin_cpu,
-};
-
-static ONLINE_SOFTMAX: Kernel = Kernel {
-    shader: "head",
-    entry: "online_softmax",
-    bindings: &[("state", Access::ReadWrite), ("logits", Access::ReadWrite), ("labels", Access::Ids)],
-    params_size: size_of::<Params>(),
-    cpu_f32: online_softmax_cpu,
-    cpu_f64: online_softmax_cpu,
-};
-
-static RESCALE: Kernel = Kernel {
-    shader: "head",
-    entry: "rescale",
-    bindings: &[("state_read", Access::Read), ("acc", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: rescale_cpu,
-    cpu_f64: rescale_cpu,
-};
-
-static LOG_PROB: Kernel = Kernel {
-    shader: "head",
-    entry: "log_prob",
-    bindings: &[("state_read", Access::Read), ("log_p", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: log_prob_cpu,
-    cpu_f64: log_prob_cpu,
-};
-
-static GRADIENT: Kernel = Kernel {
-    shader: "head",
-    entry: "gradient",
-    bindings: &[
-        ("state_read", Access::Read),
-        ("acc_read", Access::Read),
-        ("coefficients", Access::Read),
-        ("targets", Access::Read),
-        ("dh", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: gradient_cpu,
-    cpu_f64: gradient_cpu,
-};
+kernels! { KERNELS of Params:
+    BEGIN = "head"::begin(state: ReadWrite) => begin_cpu;
+    ONLINE_SOFTMAX = "head"::online_softmax(state: ReadWrite, logits: ReadWrite, labels: Ids) => online_softmax_cpu;
+    RESCALE = "head"::rescale(state_read: Read, acc: ReadWrite) => rescale_cpu;
+    LOG_PROB = "head"::log_prob(state_read: Read, log_p: Write) => log_prob_cpu;
+    GRADIENT = "head"::gradient(
+        state_read: Read, acc_read: Read, coefficients: Read, targets: Read, dh: Write
+    ) => gradient_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op =
-    Op { name: "head", kernels: &[&BEGIN, &ONLINE_SOFTMAX, &RESCALE, &LOG_PROB, &GRADIENT], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "head", kernels: KERNELS, variants: &[&[]], cases };
 
 fn params(rows: usize, cols: usize, first: usize, vocab: usize) -> Params {
     Params { rows: rows as u32, cols: cols as u32, first: first as u32, vocab: vocab as u32 }
 }
 
-/// Sets the state `[R, 4]` to that of a sweep that has seen no column. The caller clears its accumulator.
+/// Sets the state `[R, 4]` to that of a sweep that has seen no column. The caller clears its
+/// accumulator.
 pub fn begin(rec: &mut Recording, state: &View) {
     let rows = state.len() / STATE;
-    rec.dispatch(&BEGIN, &[], &params(rows, 0, 0, 0), vec![state.into()], groups(rows));
+    rec.dispatch(&BEGIN, &params(rows, 0, 0, 0), [state], groups(rows));
 }
 
-/// Takes the logits `[R, C]` of vocabulary columns `first..first + C` into the state `[R, 4]`, and turns them into
-/// exp(l − m), 0 in the label's column and in those from `vocab` on, which only pad the last chunk. `labels` `[R]` are ids in the whole vocabulary.
+/// Takes the logits `[R, C]` of vocabulary columns `first..first + C` into the state `[R, 4]`, and
+/// turns them into exp(l − m), 0 in the label's column and in those from `vocab` on, which only pad
+/// the last chunk. `labels` `[R]` are ids in the whole vocabulary.
 pub fn online_softmax(rec: &mut Recording, logits: &View, labels: &View, state: &View, first: usize, vocab: usize) {
     let rows = labels.len();
     rec.dispatch(
         &ONLINE_SOFTMAX,
-        &[],
         &params(rows, logits.len() / rows.max(1), first, vocab),
-        vec![state.into(), logits.into(), labels.into()],
+        [state, logits, labels],
         grid_1d(rows),
     );
 }
 
-/// acc `[R, H]` *= exp(m_old − m) of its row, to be called between [`online_softmax`] and adding the chunk's product.
+/// acc `[R, H]` *= exp(m_old − m) of its row, to be called between [`online_softmax`] and adding
+/// the chunk's product.
 pub fn rescale(rec: &mut Recording, acc: &View, state: &View, hidden: usize) {
     let rows = state.len() / STATE;
-    rec.dispatch(&RESCALE, &[], &params(rows, hidden, 0, 0), vec![state.into(), acc.into()], groups(rows * hidden));
+    rec.dispatch(&RESCALE, &params(rows, hidden, 0, 0), [state, acc], groups(rows * hidden));
 }
 
 /// log_p `[R]` of the labels, from the state after the last chunk.
 pub fn log_prob(rec: &mut Recording, state: &View, log_p: &View) {
     let rows = log_p.len();
-    rec.dispatch(&LOG_PROB, &[], &params(rows, 0, 0, 0), vec![state.into(), log_p.into()], groups(rows));
+    rec.dispatch(&LOG_PROB, &params(rows, 0, 0, 0), [state, log_p], groups(rows));
 }
 
-/// dh `[R, H]` = c·(acc/Z − (s/Z)·W_y), with c of each row in `coefficients` `[R]` and W_y in `targets` `[R, H]`.
+/// dh `[R, H]` = c·(acc/Z − (s/Z)·W_y), with c of each row in `coefficients` `[R]` and W_y in
+/// `targets` `[R, H]`.
 pub fn gradient(
     rec: &mut Recording,
     acc: &View,
@@ -139,9 +103,8 @@ pub fn gradient(
     let rows = coefficients.len();
     rec.dispatch(
         &GRADIENT,
-        &[],
         &params(rows, hidden, 0, 0),
-        vec![state.into(), acc.into(), coefficients.into(), targets.into(), dh.into()],
+        [state, acc, coefficients, targets, dh],
         groups(rows * hidden),
     );
 }
@@ -169,7 +132,8 @@ fn online_softmax_cpu<T: Real>(call: Call<'_, T>) {
             state[2] = logits[label as usize];
         }
         let m = cpu::max(logits).max(state[0]);
-        // The label stays out of the sum rather than being taken off it: beside a sure label nothing would be left.
+        // The label stays out of the sum rather than being taken off it: beside a sure label
+        // nothing would be left.
         if let Some(label) = label {
             logits[label as usize] = T::NEG_INFINITY;
         }
@@ -227,7 +191,8 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, cols, scale) in [(1, 1, 1.0), (1, 7, 80.0), (3, 63, 80.0), (5, 64, 1.0), (65, 65, 5.0), (2, 4099, 30.0)]
     {
-        // Two chunks, of which some rows have their label in the first, some in the second, some in none.
+        // Two chunks, of which some rows have their label in the first, some in the second, some in
+        // none.
         let label = format!("{rows} rows of 2 x {cols} logits within {scale}");
         cases.push(
             Case::new(label, move |rec, t| {
@@ -256,7 +221,8 @@ fn cases() -> Vec<Case> {
         .input("state", &[4, STATE], Fill::Poison)
         .updates("logits"),
     );
-    // The label nearly sure: log p must keep its digits where 1 − p is far below the precision of 1.
+    // The label nearly sure: log p must keep its digits where 1 − p is far below the precision of
+    // 1.
     cases.push(
         Case::new("log p near 0", |rec, t| {
             log_prob(rec, t.view("state"), t.view("log_p"));

@@ -1,87 +1,55 @@
 //! Layer normalisation of a sum (arXiv 1607.06450), as BERT has it behind each branch.
 //!
-//! With x, r, y, dy, dx `[rows, dim]`, shift c, weight w and bias b `[dim]`, z = x + r + c, μ = mean(z),
-//! s = 1/√(mean((z − μ)²) + eps) and n = (z − μ)·s, a row's
+//! With x, r, y, dy, dx `[rows, dim]`, shift c, weight w and bias b `[dim]`, z = x + r + c, μ =
+//! mean(z), s = 1/√(mean((z − μ)²) + eps) and n = (z − μ)·s, a row's
 //! - forward: y = n·w + b
 //! - backward: dx = dr = s·(w·dy − mean(w·dy) − n·mean(w·dy·n)); c, w and b are frozen.
 //!
-//! r is the residual stream and c the bias of the layer that made x; or x, r and c are a token's, its position's and its
-//! type's embedding.
+//! r is the residual stream and c the bias of the layer that made x; or x, r and c are a token's,
+//! its position's and its type's embedding.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::Op;
 use super::case::{Case, Fill};
 use crate::cpu;
-use crate::device::{Access, Arg, Call, Kernel, Recording, View, grid_1d};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    dim: u32,
-    eps: f32,
-    pad: u32,
+params! {
+    struct Params {
+        rows: u32,
+        dim: u32,
+        eps: f32,
+    }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "layer_norm",
-    entry: "forward",
-    bindings: &[
-        ("x", Access::Read),
-        ("r", Access::Read),
-        ("shift", Access::Read),
-        ("weight", Access::Read),
-        ("bias", Access::Read),
-        ("y", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static BACKWARD: Kernel = Kernel {
-    shader: "layer_norm",
-    entry: "backward",
-    bindings: &[
-        ("x", Access::Read),
-        ("r", Access::Read),
-        ("shift", Access::Read),
-        ("weight", Access::Read),
-        ("dy", Access::Read),
-        ("dx", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "layer_norm"::forward(x: Read, r: Read, shift: Read, weight: Read, bias: Read, y: Write) => forward_cpu;
+    BACKWARD = "layer_norm"::backward(
+        x: Read, r: Read, shift: Read, weight: Read, dy: Read, dx: Write
+    ) => backward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "layer_norm", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "layer_norm", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y = norm(x + r + shift); x, r and y are `[rows, dim]`, shift, weight and bias `[dim]`.
 pub fn forward(rec: &mut Recording, x: &View, r: &View, shift: &View, weight: &View, bias: &View, y: &View, eps: f32) {
     let rows = x.len() / weight.len();
-    let inputs = [x, r, shift, weight, bias, y];
     let params = params(rows, weight.len(), eps);
-    let args = inputs.into_iter().map(Arg::from).collect();
-    rec.dispatch(&FORWARD, &[], &params, args, grid_1d(rows));
+    rec.dispatch(&FORWARD, &params, [x, r, shift, weight, bias, y], grid_1d(rows));
 }
 
 /// dx, the gradient of x and of r alike.
 pub fn backward(rec: &mut Recording, x: &View, r: &View, shift: &View, weight: &View, dy: &View, dx: &View, eps: f32) {
     let rows = x.len() / weight.len();
-    let inputs = [x, r, shift, weight, dy, dx];
     let params = params(rows, weight.len(), eps);
-    let args = inputs.into_iter().map(Arg::from).collect();
-    rec.dispatch(&BACKWARD, &[], &params, args, grid_1d(rows));
+    rec.dispatch(&BACKWARD, &params, [x, r, shift, weight, dy, dx], grid_1d(rows));
 }
 
 fn params(rows: usize, dim: usize, eps: f32) -> Params {
-    Params { rows: rows as u32, dim: dim as u32, eps, pad: 0 }
+    Params { rows: rows as u32, dim: dim as u32, eps }
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {

@@ -1,35 +1,37 @@
-//! Products of a linear layer, with a frozen weight in its file's format or a dense one (LoRA's A and B).
+//! Products of a linear layer, with a frozen weight in its file's format or a dense one (LoRA's A
+//! and B).
 //!
-//! With x, dx `[M, K]`, y, dy `[M, N]` and w `[N, K]` (M tokens, N outputs, K inputs), α and β ∈ {0, 1}:
+//! With x, dx `[M, K]`, y, dy `[M, N]` and w `[N, K]` (M tokens, N outputs, K inputs), α and β ∈
+//! {0, 1}:
 //! - forward: y = α · x·wᵀ + β · y
 //! - backward: dx = α · dy·w + β · dx
 //! - gradient of a dense w: dw = α · dyᵀ·x + β · dw
 //!
-//! With β = 0 the result is written without being read. N and K are multiples of 4, K of 32 for block formats.
-//! A weight is decoded inside the product, on every device; no dense copy of it is ever made.
+//! With β = 0 the result is written without being read. N and K are multiples of 4, K of 32 for
+//! block formats. A weight is decoded inside the product, on every device; no dense copy of it is
+//! ever made.
 
 use bft_formats::DType;
-use bytemuck::{Pod, Zeroable};
 
 use super::case::{Case, Fill};
 use super::{Op, WEIGHT_VARIANTS, weight_defines};
 use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
-use crate::device::{Access, Call, Choice, CpuMatrix, Kernel, Matrix, Recording, Tier, View, grid_1d};
+use crate::device::{
+    Arg, Call, Choice, Choices, CpuMatrix, Kernel, Matrix, Recording, Tier, View, grid_1d, kernels, params,
+};
 use crate::real::Real;
 
-/// What the shaders' `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    /// M, or the length of the sums of [`gradient`].
-    tokens: u32,
-    /// N, or the rows of [`gradient`]'s result.
-    rows: u32,
-    /// K, or the columns of [`gradient`]'s result.
-    cols: u32,
-    alpha: f32,
-    beta: f32,
-    pad: [u32; 3],
+params! {
+    struct Params {
+        /// M, or the length of the sums of [`gradient`].
+        tokens: u32,
+        /// N, or the rows of [`gradient`]'s result.
+        rows: u32,
+        /// K, or the columns of [`gradient`]'s result.
+        cols: u32,
+        alpha: f32,
+        beta: f32,
+    }
 }
 
 impl Params {
@@ -40,84 +42,43 @@ impl Params {
             cols: cols as u32,
             alpha,
             beta: if accumulate { 1.0 } else { 0.0 },
-            pad: [0; 3],
         }
     }
 }
 
-/// A kernel of this family: shader, names of what it reads, multiplies with and writes, and its CPU twin.
-macro_rules! product {
-    ($shader:literal, [$($binding:expr),*], $cpu:ident) => {
-        Kernel {
-            shader: $shader,
-            entry: "product",
-            bindings: &[$($binding),*],
-            params_size: size_of::<Params>(),
-            cpu_f32: $cpu,
-            cpu_f64: $cpu,
-        }
-    };
+// Without a suffix: in registers alone, for software drivers. Tile: in workgroup memory, for real
+// cards. Narrow: the same where a side of the result is short. Vector: for few tokens, on every
+// device. Matrix: where subgroups multiply matrices.
+kernels! { KERNELS of Params:
+    FORWARD = "linear_nt"::product(x: Read, w: Matrix, result: ReadWrite) => forward_cpu;
+    FORWARD_TILE = "linear_nt_tile"::product(x: Read, w: Matrix, result: ReadWrite) => forward_cpu;
+    FORWARD_NARROW = "linear_nt_narrow"::product(x: Read, w: Matrix, result: ReadWrite) => forward_cpu;
+    FORWARD_VECTOR = "linear_nt_vector"::product(x: Read, w: Matrix, result: ReadWrite) => forward_cpu;
+    FORWARD_MATRIX = "linear_nt_matrix"::product(x: Read, w: Matrix, result: ReadWrite) => forward_cpu;
+    BACKWARD = "linear_nn"::product(dy: Read, w: Matrix, result: ReadWrite) => backward_cpu;
+    BACKWARD_TILE = "linear_nn_tile"::product(dy: Read, w: Matrix, result: ReadWrite) => backward_cpu;
+    BACKWARD_NARROW = "linear_nn_narrow"::product(dy: Read, w: Matrix, result: ReadWrite) => backward_cpu;
+    BACKWARD_MATRIX = "linear_nn_matrix"::product(dy: Read, w: Matrix, result: ReadWrite) => backward_cpu;
 }
 
-macro_rules! forward_kernel {
-    ($shader:literal) => {
-        product!($shader, [("x", Access::Read), ("w", Access::Matrix), ("result", Access::ReadWrite)], forward_cpu)
-    };
+kernels! { GRADIENT_KERNELS of Params:
+    GRADIENT = "linear_tn"::product(a: Read, b: Read, result: ReadWrite) => gradient_cpu;
+    GRADIENT_NARROW = "linear_tn_narrow"::product(a: Read, b: Read, result: ReadWrite) => gradient_cpu;
 }
 
-macro_rules! backward_kernel {
-    ($shader:literal) => {
-        product!($shader, [("dy", Access::Read), ("w", Access::Matrix), ("result", Access::ReadWrite)], backward_cpu)
-    };
-}
-
-macro_rules! gradient_kernel {
-    ($shader:literal) => {
-        product!($shader, [("a", Access::Read), ("b", Access::Read), ("result", Access::ReadWrite)], gradient_cpu)
-    };
-}
-
-// Without a suffix: in registers alone, for software drivers. Tile: in workgroup memory, for real cards. Narrow: the same
-// where a side of the result is short. Vector: for few tokens, on every device. Matrix: where subgroups multiply matrices.
-static FORWARD: Kernel = forward_kernel!("linear_nt");
-static FORWARD_TILE: Kernel = forward_kernel!("linear_nt_tile");
-static FORWARD_NARROW: Kernel = forward_kernel!("linear_nt_narrow");
-static FORWARD_VECTOR: Kernel = forward_kernel!("linear_nt_vector");
-static FORWARD_MATRIX: Kernel = forward_kernel!("linear_nt_matrix");
-static BACKWARD: Kernel = backward_kernel!("linear_nn");
-static BACKWARD_TILE: Kernel = backward_kernel!("linear_nn_tile");
-static BACKWARD_NARROW: Kernel = backward_kernel!("linear_nn_narrow");
-static BACKWARD_MATRIX: Kernel = backward_kernel!("linear_nn_matrix");
-static GRADIENT: Kernel = gradient_kernel!("linear_tn");
-static GRADIENT_NARROW: Kernel = gradient_kernel!("linear_tn_narrow");
-
-/// Up to here a weight is read for each token anew, eight lanes a row: beyond, a tile of tokens is as fast.
+/// Up to here a weight is read for each token anew, eight lanes a row: beyond, a tile of tokens is
+/// as fast.
 const VECTOR_TOKENS: usize = 8;
 
 /// Up to here a tile of 64 columns would be half idle, and too few tiles there are for a card.
 const NARROW: usize = 32;
 
 /// The registry's entry for [`forward`] and [`backward`].
-pub static OP: Op = Op {
-    name: "linear",
-    kernels: &[
-        &FORWARD,
-        &FORWARD_TILE,
-        &FORWARD_NARROW,
-        &FORWARD_VECTOR,
-        &FORWARD_MATRIX,
-        &BACKWARD,
-        &BACKWARD_TILE,
-        &BACKWARD_NARROW,
-        &BACKWARD_MATRIX,
-    ],
-    variants: &WEIGHT_VARIANTS,
-    cases,
-};
+pub static OP: Op = Op { name: "linear", kernels: KERNELS, variants: &WEIGHT_VARIANTS, cases };
 
 /// The registry's entry for [`gradient`].
 pub static OP_GRADIENT: Op =
-    Op { name: "linear_gradient", kernels: &[&GRADIENT, &GRADIENT_NARROW], variants: &[&[]], cases: gradient_cases };
+    Op { name: "linear_gradient", kernels: GRADIENT_KERNELS, variants: &[&[]], cases: gradient_cases };
 
 /// y `[M, N]` = α · x`[M, K]`·w`[N, K]`ᵀ, or y += it where `accumulate`.
 ///
@@ -129,16 +90,16 @@ pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, 
     let choices = if tokens <= VECTOR_TOKENS {
         let grid = [rows.div_ceil(32) as u32, tokens as u32, 1];
         let vector = Choice::portable(&FORWARD_VECTOR, grid);
-        vec![vector, vector.needing(Tier::Subgroups)]
+        Choices { more: vec![vector.needing(Tier::Subgroups)], ..Choices::only(vector) }
     } else {
         let mut choices = tiles(&FORWARD, &FORWARD_TILE, &FORWARD_NARROW, tokens, rows);
         if rows > NARROW {
-            choices.extend(matrices(&FORWARD_MATRIX, Tier::Matrices, tokens, rows));
+            choices.more.extend(matrices(&FORWARD_MATRIX, Tier::Matrices, tokens, rows));
             // LoRA's factors, which are trained, keep their digits.
             if matches!(w, Matrix::Frozen { .. }) {
-                choices.push(choices[1].needing(Tier::Half));
+                choices.more.push(choices.card.needing(Tier::Half));
                 for tier in [Tier::HalfMatrices8, Tier::HalfMatrices16] {
-                    choices.extend(matrices(&FORWARD_MATRIX, tier, tokens, rows));
+                    choices.more.extend(matrices(&FORWARD_MATRIX, tier, tokens, rows));
                 }
             }
         }
@@ -150,7 +111,7 @@ pub fn forward(rec: &mut Recording, x: &View, w: &Matrix, y: &View, alpha: f32, 
         2.0 * (tokens * rows * cols) as f64,
         weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
-        vec![x.into(), w.into(), y.into()],
+        [Arg::from(x), w.into(), y.into()],
     );
 }
 
@@ -164,7 +125,7 @@ pub fn backward(rec: &mut Recording, dy: &View, w: &Matrix, dx: &View, alpha: f3
     // None in f16: most gradients are smaller than what it can hold.
     let mut choices = tiles(&BACKWARD, &BACKWARD_TILE, &BACKWARD_NARROW, tokens, cols);
     if cols > NARROW {
-        choices.extend(matrices(&BACKWARD_MATRIX, Tier::Matrices, tokens, cols));
+        choices.more.extend(matrices(&BACKWARD_MATRIX, Tier::Matrices, tokens, cols));
     }
     rec.choose(
         choices,
@@ -172,12 +133,13 @@ pub fn backward(rec: &mut Recording, dy: &View, w: &Matrix, dx: &View, alpha: f3
         2.0 * (tokens * rows * cols) as f64,
         weight_defines(w.dtype()),
         &Params::new(tokens, rows, cols, alpha, accumulate),
-        vec![dy.into(), w.into(), dx.into()],
+        [Arg::from(dy), w.into(), dx.into()],
     );
 }
 
-/// c `[rows, cols]` = α · a`[T, rows]`ᵀ·b`[T, cols]`, or c += it where `accumulate`: with a = dy and b = x the
-/// gradient of a dense weight. Each element's sum runs over the T tokens in one fixed order.
+/// c `[rows, cols]` = α · a`[T, rows]`ᵀ·b`[T, cols]`, or c += it where `accumulate`: with a = dy
+/// and b = x the gradient of a dense weight. Each element's sum runs over the T tokens in one fixed
+/// order.
 ///
 /// # Panics
 /// Where the views' lengths do not fit: a mistake of the calling code.
@@ -194,17 +156,18 @@ pub fn gradient(
     let tokens = check("linear gradient", b, a, rows, cols);
     assert_eq!(c.len(), rows * cols, "linear gradient: {}", c.label());
     let blocks = rows.div_ceil(8) * cols.div_ceil(16);
-    let choices = vec![
-        Choice::portable(&GRADIENT, grid_1d(blocks.div_ceil(8))),
-        Choice::portable(&GRADIENT_NARROW, grid_2d(16, cols, rows)),
-    ];
+    let choices = Choices {
+        software: Choice::portable(&GRADIENT, grid_1d(blocks.div_ceil(8))),
+        card: Choice::portable(&GRADIENT_NARROW, grid_2d(16, cols, rows)),
+        more: Vec::new(),
+    };
     rec.choose(
         choices,
         class(tokens, rows, cols),
         2.0 * (tokens * rows * cols) as f64,
         &[],
         &Params::new(tokens, rows, cols, alpha, accumulate),
-        vec![a.into(), b.into(), c.into()],
+        [a, b, c],
     );
 }
 
@@ -237,15 +200,15 @@ fn tiles(
     narrow: &'static Kernel,
     tokens: usize,
     cols: usize,
-) -> Vec<Choice> {
+) -> Choices {
     // In registers, 8 × 4 invocations have 8 tokens × 16 columns each.
-    let first = Choice::portable(registers, grid_2d(64, tokens, cols));
-    let last = if cols <= NARROW {
+    let software = Choice::portable(registers, grid_2d(64, tokens, cols));
+    let card = if cols <= NARROW {
         Choice::portable(narrow, grid_2d(16, tokens, cols))
     } else {
         Choice::portable(tile, grid_2d(64, tokens, cols))
     };
-    vec![first, last]
+    Choices { software, card, more: Vec::new() }
 }
 
 /// A kernel whose subgroups multiply matrices, four to a side of the result.
@@ -333,19 +296,22 @@ fn cases() -> Vec<Case> {
     for &dtype in DType::ALL {
         let unit = dtype.block_len().max(4);
         // One block, odd numbers of blocks, just under and over a tile of 64 tokens and columns.
-        for (tokens, rows, cols) in [
-            (1, 4, unit),
-            (3, 36, 3 * unit),
-            (7, 12, 5 * unit),
-            (8, 64, unit),
-            (9, 68, 7 * unit),
-            (63, 60, 64),
-            (64, 64, 32),
-            (65, 132, 96),
-            (130, 20, 160),
-        ] {
-            cases.push(frozen_case(dtype, tokens, rows, cols.next_multiple_of(unit)));
-        }
+        let sizes: &[[usize; 3]] = if unit > 64 {
+            &[[1, 4, unit], [3, 36, 3 * unit], [9, 68, unit], [65, 132, unit], [130, 20, unit]]
+        } else {
+            &[
+                [1, 4, unit],
+                [3, 36, 3 * unit],
+                [7, 12, 5 * unit],
+                [8, 64, unit],
+                [9, 68, 7 * unit],
+                [63, 60, 64],
+                [64, 64, 32],
+                [65, 132, 96],
+                [130, 20, 160],
+            ]
+        };
+        cases.extend(sizes.iter().map(|&[tokens, rows, cols]| frozen_case(dtype, tokens, rows, cols)));
         cases.push(adding_case(dtype, 1, 8, unit));
         cases.push(adding_case(dtype, 67, 68, 3 * unit));
     }

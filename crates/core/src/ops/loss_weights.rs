@@ -1,62 +1,45 @@
-//! From the log-probabilities of a micro-batch to the loss, and to what each token's gradient is multiplied by.
+//! From the log-probabilities of a micro-batch to the loss, and to what each token's gradient is
+//! multiplied by.
 //!
-//! The equations are those of [`crate::loss`]: a token with coefficient c adds c·(−log p) to the loss, and c, a
-//! constant for the gradient, times (softmax − onehot) to the gradient of its logits.
-
-use bytemuck::{Pod, Zeroable};
+//! The equations are those of [`crate::loss`]: a token with coefficient c adds c·(−log p) to the
+//! loss, and c, a constant for the gradient, times (softmax − onehot) to the gradient of its
+//! logits.
 
 use super::Op;
 use super::case::{Case, Fill};
-use crate::device::{Access, Call, Kernel, Recording, View, grid_1d};
+use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::loss::{self, LossConfig, LossKind, StepTotals};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    kind: u32,
-    group_size: u32,
-    gamma: f32,
-    step_samples: f32,
-    step_tokens: f32,
-    samples: u32,
-    rows: u32,
-    unused: u32,
+params! {
+    struct Params {
+        kind: u32,
+        group_size: u32,
+        gamma: f32,
+        step_samples: f32,
+        step_tokens: f32,
+        samples: u32,
+        rows: u32,
+    }
 }
 
-static WEIGH: Kernel = Kernel {
-    shader: "loss_weights",
-    entry: "weigh",
-    bindings: &[
-        ("log_p", Access::Read),
-        ("bounds", Access::Ids),
-        ("coefficients", Access::ReadWrite),
-        ("sample_terms", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: weigh_cpu,
-    cpu_f64: weigh_cpu,
-};
-
-static ADD_UP: Kernel = Kernel {
-    shader: "loss_weights",
-    entry: "add_up",
-    bindings: &[("sample_terms_read", Access::Read), ("totals", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: add_up_cpu,
-    cpu_f64: add_up_cpu,
-};
+kernels! { KERNELS of Params:
+    WEIGH = "loss_weights"::weigh(
+        log_p: Read, bounds: Ids, coefficients: ReadWrite, sample_terms: Write
+    ) => weigh_cpu;
+    ADD_UP = "loss_weights"::add_up(sample_terms_read: Read, totals: ReadWrite) => add_up_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "loss_weights", kernels: &[&WEIGH, &ADD_UP], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "loss_weights", kernels: KERNELS, variants: &[&[]], cases };
 
 /// Index of the kinds in the shader.
 const KINDS: [LossKind; 4] = LossKind::ALL;
 
 /// Weighs the tokens of a micro-batch and adds its share of the step to the totals.
 ///
-/// - `log_p` `[R]`: log-probabilities of the trained tokens; `bounds` `[S + 1]`: the range of each sample in them.
+/// - `log_p` `[R]`: log-probabilities of the trained tokens; `bounds` `[S + 1]`: the range of each
+///   sample in them.
 /// - `coefficients` `[R]`, written: c of each token.
 /// - `sample_terms` `[S, 2]`, scratch: loss and summed nll of each sample.
 /// - `totals` `[4]`, added to: loss, summed nll, trained tokens; the fourth is left alone.
@@ -85,16 +68,9 @@ pub fn forward(
         step_tokens: totals_of_step.tokens as f32,
         samples: samples as u32,
         rows: rows as u32,
-        unused: 0,
     };
-    rec.dispatch(
-        &WEIGH,
-        &[],
-        &params,
-        vec![log_p.into(), bounds.into(), coefficients.into(), sample_terms.into()],
-        grid_1d(samples),
-    );
-    rec.dispatch(&ADD_UP, &[], &params, vec![sample_terms.into(), totals.into()], [1, 1, 1]);
+    rec.dispatch(&WEIGH, &params, [log_p, bounds, coefficients, sample_terms], grid_1d(samples));
+    rec.dispatch(&ADD_UP, &params, [sample_terms, totals], [1, 1, 1]);
 }
 
 /// The host's functions in f64, whatever the device holds.

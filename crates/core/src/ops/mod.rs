@@ -1,8 +1,8 @@
 //! The operations: one file each, one shader each, one line in [`OPS`].
 //!
-//! An op's file holds its equation and gradient, its parameter struct, the functions that append it to a
-//! [`Recording`](crate::device::Recording), its CPU twin in plain slices, and the cases its tests run.
-//! Tests loop over [`OPS`], so an op is tested the moment it is listed.
+//! An op's file holds its equation and gradient, its parameter struct, the functions that append it
+//! to a [`Recording`](crate::device::Recording), its CPU twin in plain slices, and the cases its
+//! tests run. Tests loop over [`OPS`], so an op is tested the moment it is listed.
 
 pub mod activation;
 pub mod adamw;

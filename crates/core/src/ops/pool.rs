@@ -7,22 +7,19 @@
 //! Every sample has a token: the caller has seen to that.
 
 use bft_formats::Pooling;
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    samples: u32,
-    cols: u32,
-    kind: u32,
-    pad: u32,
+params! {
+    struct Params {
+        samples: u32,
+        cols: u32,
+        kind: u32,
+    }
 }
 
 impl Params {
@@ -37,39 +34,24 @@ impl Params {
     }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "pool",
-    entry: "forward",
-    bindings: &[("segments", Access::Ids), ("x", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static BACKWARD: Kernel = Kernel {
-    shader: "pool",
-    entry: "backward",
-    bindings: &[("segments", Access::Ids), ("dy", Access::Read), ("dx", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "pool"::forward(segments: Ids, x: Read, y: Write) => forward_cpu;
+    BACKWARD = "pool"::backward(segments: Ids, dy: Read, dx: Write) => backward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "pool", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "pool", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y `[S, cols]` of x `[N, cols]`. `segments` `[S + 1]` holds where each sample starts, and N.
 pub fn forward(rec: &mut Recording, segments: &View, x: &View, y: &View, cols: usize, pooling: Pooling) {
-    let args = vec![segments.into(), x.into(), y.into()];
     let params = params(segments, cols, pooling);
-    rec.dispatch(&FORWARD, &[], &params, args, groups(y.len()));
+    rec.dispatch(&FORWARD, &params, [segments, x, y], groups(y.len()));
 }
 
 /// dx `[N, cols]` of dy `[S, cols]`.
 pub fn backward(rec: &mut Recording, segments: &View, dy: &View, dx: &View, cols: usize, pooling: Pooling) {
-    let args = vec![segments.into(), dy.into(), dx.into()];
     let params = params(segments, cols, pooling);
-    rec.dispatch(&BACKWARD, &[], &params, args, groups(dy.len()));
+    rec.dispatch(&BACKWARD, &params, [segments, dy, dx], groups(dy.len()));
 }
 
 fn params(segments: &View, cols: usize, pooling: Pooling) -> Params {
@@ -81,7 +63,6 @@ fn params(segments: &View, cols: usize, pooling: Pooling) -> Params {
             Pooling::Cls => 1,
             Pooling::Last => 2,
         },
-        pad: 0,
     }
 }
 

@@ -6,51 +6,36 @@
 //!
 //! Normalises hidden states (rows = N, dim = H) and Qwen3's heads (rows = N·Q or N·K, dim = D).
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::Op;
 use super::case::{Case, Fill};
 use crate::cpu;
-use crate::device::{Access, Call, Choice, Kernel, Recording, Tier, View, grid_1d};
+use crate::device::{Call, Choice, Choices, Kernel, Recording, Tier, View, grid_1d, kernels, params};
 use crate::real::Real;
 
-/// What the shader's `Params` holds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    dim: u32,
-    eps: f32,
-    accumulate: u32,
+params! {
+    struct Params {
+        rows: u32,
+        dim: u32,
+        eps: f32,
+        accumulate: u32,
+    }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "rms_norm",
-    entry: "forward",
-    bindings: &[("x", Access::Read), ("weight", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static BACKWARD: Kernel = Kernel {
-    shader: "rms_norm",
-    entry: "backward",
-    bindings: &[("x", Access::Read), ("weight", Access::Read), ("dy", Access::Read), ("dx", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "rms_norm"::forward(x: Read, weight: Read, y: Write) => forward_cpu;
+    BACKWARD = "rms_norm"::backward(x: Read, weight: Read, dy: Read, dx: ReadWrite) => backward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "rms_norm", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "rms_norm", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y = x · s · w; all views are `[rows, dim]` but weight `[dim]`.
 pub fn forward(rec: &mut Recording, x: &View, weight: &View, y: &View, dim: usize, eps: f32) {
     let rows = x.len() / dim;
     let params = Params { rows: rows as u32, dim: dim as u32, eps, accumulate: 0 };
-    rec.choose(choices(&FORWARD, rows), class(rows, dim), 0.0, &[], &params, vec![x.into(), weight.into(), y.into()]);
+    rec.choose(choices(&FORWARD, rows), class(rows, dim), 0.0, &[], &params, [x, weight, y]);
 }
 
 /// dx = gradient of x, or dx += it where `accumulate`.
@@ -66,19 +51,12 @@ pub fn backward(
 ) {
     let rows = x.len() / dim;
     let params = Params { rows: rows as u32, dim: dim as u32, eps, accumulate: accumulate.into() };
-    rec.choose(
-        choices(&BACKWARD, rows),
-        class(rows, dim),
-        0.0,
-        &[],
-        &params,
-        vec![x.into(), weight.into(), dy.into(), dx.into()],
-    );
+    rec.choose(choices(&BACKWARD, rows), class(rows, dim), 0.0, &[], &params, [x, weight, dy, dx]);
 }
 
-fn choices(kernel: &'static Kernel, rows: usize) -> Vec<Choice> {
+fn choices(kernel: &'static Kernel, rows: usize) -> Choices {
     let portable = Choice::portable(kernel, grid_1d(rows));
-    vec![portable, portable.needing(Tier::Subgroups)]
+    Choices { more: vec![portable.needing(Tier::Subgroups)], ..Choices::only(portable) }
 }
 
 /// Calls of one class have the same row and about the same number of them.
@@ -91,7 +69,8 @@ fn scale<T: Real>(x: &[T], params: &Params) -> T {
     T::ONE / (squares / T::from_f64(x.len() as f64) + T::from_f32(params.eps)).sqrt()
 }
 
-/// Σ xᵢ·wᵢ·dyᵢ in sixteen partial sums: one running sum of f32 loses two digits over a row of hidden_size.
+/// Σ xᵢ·wᵢ·dyᵢ in sixteen partial sums: one running sum of f32 loses two digits over a row of
+/// hidden_size.
 fn weighted_dot<T: Real>(x: &[T], weight: &[T], dy: &[T]) -> T {
     let mut sums = [T::ZERO; 16];
     for ((x, weight), dy) in x.chunks(16).zip(weight.chunks(16)).zip(dy.chunks(16)) {

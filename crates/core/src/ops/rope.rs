@@ -1,42 +1,37 @@
-//! Rotary position embedding (arXiv 2104.09864), in place, with the halves of a head rotated against each other.
+//! Rotary position embedding (arXiv 2104.09864), in place, with the halves of a head rotated
+//! against each other.
 //!
 //! For x `[N, heads·D]`, position p and i < D/2, with angle p·inv_freq[i]:
 //! - forward: (x_i, x_{i+D/2}) ← (x_i cos − x_{i+D/2} sin, x_{i+D/2} cos + x_i sin)
 //! - backward: the same with −sin, for a rotation's transpose is its inverse.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    tokens: u32,
-    heads: u32,
-    half: u32,
-    direction: f32,
+params! {
+    struct Params {
+        tokens: u32,
+        heads: u32,
+        half: u32,
+        direction: f32,
+    }
 }
 
-static ROTATE: Kernel = Kernel {
-    shader: "rope",
-    entry: "rotate",
-    bindings: &[("positions", Access::Ids), ("cos_sin", Access::Read), ("x", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: rotate_cpu,
-    cpu_f64: rotate_cpu,
-};
+kernels! { KERNELS of Params:
+    ROTATE = "rope"::rotate(positions: Ids, cos_sin: Read, x: ReadWrite) => rotate_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "rope", kernels: &[&ROTATE], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "rope", kernels: KERNELS, variants: &[&[]], cases };
 
 /// Cosines and sines `[positions, D]`, D/2 of each in a row, from inv_freq `[D/2]`, times `factor`.
 ///
-/// The angle is rounded to f32 as the reference implementations do; its cosine is taken in f64, because some
-/// drivers' own are wrong for large angles.
+/// The angle is rounded to f32 as the reference implementations do; its cosine is taken in f64,
+/// because some drivers' own are wrong for large angles.
 #[must_use]
 pub fn table(inv_freq: &[f32], factor: f64, positions: usize) -> Vec<f32> {
     let row = |position: usize| {
@@ -61,8 +56,7 @@ fn record(rec: &mut Recording, positions: &View, cos_sin: &View, x: &View, head_
     let tokens = positions.len();
     let heads = x.len() / tokens / head_dim;
     let params = Params { tokens: tokens as u32, heads: heads as u32, half: head_dim as u32 / 2, direction };
-    let args = vec![positions.into(), cos_sin.into(), x.into()];
-    rec.dispatch(&ROTATE, &[], &params, args, groups(x.len() / 2));
+    rec.dispatch(&ROTATE, &params, [positions, cos_sin, x], groups(x.len() / 2));
 }
 
 fn rotate_cpu<T: Real>(call: Call<'_, T>) {

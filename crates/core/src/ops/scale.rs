@@ -1,38 +1,31 @@
 //! A multiple, in place: x ← s·x, whose gradient is the same multiple.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{CPU_CHUNK, Op, groups};
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    factor: f32,
-    pad: [u32; 2],
+params! {
+    struct Params {
+        len: u32,
+        factor: f32,
+    }
 }
 
-static SCALE: Kernel = Kernel {
-    shader: "scale",
-    entry: "scale",
-    bindings: &[("x", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: scale_cpu,
-    cpu_f64: scale_cpu,
-};
+kernels! { KERNELS of Params:
+    SCALE = "scale"::scale(x: ReadWrite) => scale_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "scale", kernels: &[&SCALE], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "scale", kernels: KERNELS, variants: &[&[]], cases };
 
 /// Multiplies every element of x by `factor`; nothing is recorded for 1.
 pub fn scale(rec: &mut Recording, x: &View, factor: f32) {
     if factor != 1.0 {
-        let params = Params { len: x.len() as u32, factor, pad: [0; 2] };
-        rec.dispatch(&SCALE, &[], &params, vec![x.into()], groups(x.len()));
+        let params = Params { len: x.len() as u32, factor };
+        rec.dispatch(&SCALE, &params, [x], groups(x.len()));
     }
 }
 

@@ -4,85 +4,53 @@
 //! - backward: [`multiply`] by the slope what stands in the place of the logits, and [`multiply_rows`] the rows of W that
 //!   belong to the labels by 1 − (y / c)², of the label's y.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::head::STATE;
 use super::{CPU_CHUNK, Op, groups};
 use crate::cpu;
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    cols: u32,
-    cap: f32,
-    pad: u32,
+params! {
+    struct Params {
+        len: u32,
+        cols: u32,
+        cap: f32,
+    }
 }
 
-static CAP: Kernel = Kernel {
-    shader: "soft_cap",
-    entry: "cap",
-    bindings: &[("x", Access::ReadWrite)],
-    params_size: size_of::<Params>(),
-    cpu_f32: cap_cpu,
-    cpu_f64: cap_cpu,
-};
-
-static CAP_AND_SLOPE: Kernel = Kernel {
-    shader: "soft_cap",
-    entry: "cap_and_slope",
-    bindings: &[("x", Access::ReadWrite), ("slope", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: cap_and_slope_cpu,
-    cpu_f64: cap_and_slope_cpu,
-};
-
-static MULTIPLY: Kernel = Kernel {
-    shader: "soft_cap",
-    entry: "multiply",
-    bindings: &[("x", Access::ReadWrite), ("slope_read", Access::Read)],
-    params_size: size_of::<Params>(),
-    cpu_f32: multiply_cpu,
-    cpu_f64: multiply_cpu,
-};
-
-static MULTIPLY_ROWS: Kernel = Kernel {
-    shader: "soft_cap",
-    entry: "multiply_rows",
-    bindings: &[("x", Access::ReadWrite), ("state", Access::Read)],
-    params_size: size_of::<Params>(),
-    cpu_f32: multiply_rows_cpu,
-    cpu_f64: multiply_rows_cpu,
-};
+kernels! { KERNELS of Params:
+    CAP = "soft_cap"::cap(x: ReadWrite) => cap_cpu;
+    CAP_AND_SLOPE = "soft_cap"::cap_and_slope(x: ReadWrite, slope: Write) => cap_and_slope_cpu;
+    MULTIPLY = "soft_cap"::multiply(x: ReadWrite, slope_read: Read) => multiply_cpu;
+    MULTIPLY_ROWS = "soft_cap"::multiply_rows(x: ReadWrite, state: Read) => multiply_rows_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op =
-    Op { name: "soft_cap", kernels: &[&CAP, &CAP_AND_SLOPE, &MULTIPLY, &MULTIPLY_ROWS], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "soft_cap", kernels: KERNELS, variants: &[&[]], cases };
 
 /// x ← c·tanh(x / c), and its slope, as long as x, where one is wanted.
 pub fn forward(rec: &mut Recording, x: &View, slope: Option<&View>, cap: f32) {
-    let params = Params { len: x.len() as u32, cols: 0, cap, pad: 0 };
+    let params = Params { len: x.len() as u32, cols: 0, cap };
     match slope {
-        None => rec.dispatch(&CAP, &[], &params, vec![x.into()], groups(x.len())),
-        Some(slope) => rec.dispatch(&CAP_AND_SLOPE, &[], &params, vec![x.into(), slope.into()], groups(x.len())),
+        None => rec.dispatch(&CAP, &params, [x], groups(x.len())),
+        Some(slope) => rec.dispatch(&CAP_AND_SLOPE, &params, [x, slope], groups(x.len())),
     }
 }
 
 /// x ← x·slope, both of one length.
 pub fn multiply(rec: &mut Recording, x: &View, slope: &View) {
-    let params = Params { len: x.len() as u32, cols: 0, cap: 0.0, pad: 0 };
-    rec.dispatch(&MULTIPLY, &[], &params, vec![x.into(), slope.into()], groups(x.len()));
+    let params = Params { len: x.len() as u32, cols: 0, cap: 0.0 };
+    rec.dispatch(&MULTIPLY, &params, [x, slope], groups(x.len()));
 }
 
 /// Each row of x `[R, H]` times 1 − (l / c)², with its label's capped logit l in the head's `state` `[R, 4]`.
 pub fn multiply_rows(rec: &mut Recording, x: &View, state: &View, cap: f32) {
     let cols = x.len() / (state.len() / STATE);
-    let params = Params { len: x.len() as u32, cols: cols as u32, cap, pad: 0 };
-    rec.dispatch(&MULTIPLY_ROWS, &[], &params, vec![x.into(), state.into()], groups(x.len()));
+    let params = Params { len: x.len() as u32, cols: cols as u32, cap };
+    rec.dispatch(&MULTIPLY_ROWS, &params, [x, state], groups(x.len()));
 }
 
 fn cap_cpu<T: Real>(call: Call<'_, T>) {

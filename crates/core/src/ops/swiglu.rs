@@ -5,21 +5,19 @@
 //! - backward: dg = dy·u·(s + g·s'), du = dy·g·s
 
 use bft_formats::Gate;
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
 use super::{CPU_CHUNK, Op, groups};
 use crate::cpu;
-use crate::device::{Access, Call, Kernel, Recording, View};
+use crate::device::{Call, Recording, View, kernels, params};
 use crate::real::Real;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    kind: u32,
-    pad: [u32; 2],
+params! {
+    struct Params {
+        len: u32,
+        kind: u32,
+    }
 }
 
 const KINDS: [Gate; 2] = [Gate::Silu, Gate::GeluTanh];
@@ -29,45 +27,25 @@ fn params(len: usize, kind: Gate) -> Params {
         Gate::Silu => 0,
         Gate::GeluTanh => 1,
     };
-    Params { len: len as u32, kind, pad: [0; 2] }
+    Params { len: len as u32, kind }
 }
 
-static FORWARD: Kernel = Kernel {
-    shader: "swiglu",
-    entry: "forward",
-    bindings: &[("gate", Access::Read), ("up", Access::Read), ("y", Access::Write)],
-    params_size: size_of::<Params>(),
-    cpu_f32: forward_cpu,
-    cpu_f64: forward_cpu,
-};
-
-static BACKWARD: Kernel = Kernel {
-    shader: "swiglu",
-    entry: "backward",
-    bindings: &[
-        ("gate", Access::Read),
-        ("up", Access::Read),
-        ("dy", Access::Read),
-        ("dgate", Access::Write),
-        ("dup", Access::Write),
-    ],
-    params_size: size_of::<Params>(),
-    cpu_f32: backward_cpu,
-    cpu_f64: backward_cpu,
-};
+kernels! { KERNELS of Params:
+    FORWARD = "swiglu"::forward(gate: Read, up: Read, y: Write) => forward_cpu;
+    BACKWARD = "swiglu"::backward(gate: Read, up: Read, dy: Read, dgate: Write, dup: Write) => backward_cpu;
+}
 
 /// The registry's entry.
-pub static OP: Op = Op { name: "swiglu", kernels: &[&FORWARD, &BACKWARD], variants: &[&[]], cases };
+pub static OP: Op = Op { name: "swiglu", kernels: KERNELS, variants: &[&[]], cases };
 
 /// y = f(gate) · up, element by element.
 pub fn forward(rec: &mut Recording, kind: Gate, gate: &View, up: &View, y: &View) {
-    rec.dispatch(&FORWARD, &[], &params(gate.len(), kind), vec![gate.into(), up.into(), y.into()], groups(gate.len()));
+    rec.dispatch(&FORWARD, &params(gate.len(), kind), [gate, up, y], groups(gate.len()));
 }
 
 /// Gradients of gate and up.
 pub fn backward(rec: &mut Recording, kind: Gate, gate: &View, up: &View, dy: &View, dgate: &View, dup: &View) {
-    let args = vec![gate.into(), up.into(), dy.into(), dgate.into(), dup.into()];
-    rec.dispatch(&BACKWARD, &[], &params(gate.len(), kind), args, groups(gate.len()));
+    rec.dispatch(&BACKWARD, &params(gate.len(), kind), [gate, up, dy, dgate, dup], groups(gate.len()));
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {

@@ -5,30 +5,7 @@ use std::collections::BTreeMap;
 
 use bft_formats::{Architecture, Bytes, DType, LayerSpec, ModelConfig, QkNorm, Rope, RopeScaling, Tensor};
 
-/// A generator of numbers that are the same on every run.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// Uniform in -1 to 1.
-    pub fn uniform(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-}
+pub use bft_formats::Random;
 
 /// Two layers, 4 heads of 8 over 2 key-value heads, 32 wide.
 pub fn tiny_config(architecture: Architecture) -> ModelConfig {
@@ -65,7 +42,7 @@ pub fn tiny_config(architecture: Architecture) -> ModelConfig {
 pub fn tiny_tensors(config: &ModelConfig) -> BTreeMap<String, Tensor> {
     let mut random = Random::new(7);
     let tensors = config.tensor_shapes().into_iter().map(|(name, shape)| {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.uniform()).collect();
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.symmetric()).collect();
         (name.clone(), Tensor::from_f32(name, shape, &values).unwrap())
     });
     tensors.collect()

@@ -66,6 +66,7 @@ impl Place {
     /// Seven rows, three a step: three steps an epoch, the last of one row.
     fn config(&self, output: &str, steps: u64) -> TrainConfig {
         TrainConfig {
+            model: self.model.path.clone(),
             data: self.path("rows.jsonl"),
             output: self.path(output),
             rank: 2,

@@ -5,7 +5,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::demo;
 use crate::shell;
 
 /// The running program.
@@ -76,9 +75,9 @@ impl Drop for Server {
 impl Side {
     /// Adds a step; `of` is the key of what is counted.
     pub fn add(&mut self, answer: &Value, of: &str) -> Result<(), String> {
-        self.amount += demo::number(answer, of)?;
-        self.seconds += demo::number(answer, "seconds")?;
-        self.peak = self.peak.max(demo::number(answer, "peak_rss_bytes")?);
+        self.amount += number(answer, of)?;
+        self.seconds += number(answer, "seconds")?;
+        self.peak = self.peak.max(number(answer, "peak_rss_bytes")?);
         Ok(())
     }
 
@@ -91,4 +90,9 @@ impl Side {
     pub fn peak(&self) -> String {
         format!("{:.2} GB", self.peak / 1e9)
     }
+}
+
+/// A number of an answer in JSON.
+fn number(answer: &Value, key: &str) -> Result<f64, String> {
+    answer[key].as_f64().ok_or_else(|| format!("found no number `{key}` in {answer}"))
 }

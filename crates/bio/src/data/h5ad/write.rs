@@ -10,7 +10,8 @@ fn text(words: &str) -> AttrValue {
     AttrValue::VarLenString(words.to_owned())
 }
 
-/// Writes genes as `obs` (symbol and the word each came by) and `[genes, width]` vectors as `obsm/NAME`.
+/// Writes genes as `obs` (symbol and the word each came by) and `[genes, width]` vectors as
+/// `obsm/NAME`.
 pub fn write_obsm(
     path: &Path,
     name: &str,

@@ -6,7 +6,7 @@ use crate::data::genome::GeneId;
 use crate::data::pairs::{Pair, Pairs};
 use crate::error::{BioError, Result};
 use crate::report::Report;
-use crate::stats::random::Random;
+use bft_formats::Random;
 
 /// Labelled pairs of both sides.
 #[derive(Debug, Clone)]
@@ -31,10 +31,11 @@ pub struct PairSplit {
     pub drawn: bool,
 }
 
-/// Splits genes, then pairs. Negatives are the file's own where it has some, else drawn on each side.
+/// Splits genes, then pairs. Negatives are the file's own where it has some, else drawn on each
+/// side.
 pub fn split(pairs: &Pairs, train_share: f64, seed: u64) -> PairSplit {
     let mut genes = pairs.genes();
-    Random::new(seed, "gene split").shuffle(&mut genes);
+    Random::stream(seed, "gene split").shuffle(&mut genes);
     let trained: HashSet<GeneId> =
         genes[..(genes.len() as f64 * train_share).round() as usize].iter().copied().collect();
     let mut crossing = 0;
@@ -53,7 +54,7 @@ pub fn split(pairs: &Pairs, train_share: f64, seed: u64) -> PairSplit {
     let drawn = pairs.negatives.is_empty();
     let (train_negatives, test_negatives) = if drawn {
         let known: HashSet<Pair> = pairs.positives.iter().copied().collect();
-        let draw = |list: &[Pair], stream| negatives(list, &known, &mut Random::new(seed, stream));
+        let draw = |list: &[Pair], stream| negatives(list, &known, &mut Random::stream(seed, stream));
         (draw(&train, "train negatives"), draw(&test, "test negatives"))
     } else {
         sides(&pairs.negatives)
@@ -82,8 +83,8 @@ pub fn split(pairs: &Pairs, train_share: f64, seed: u64) -> PairSplit {
     }
 }
 
-/// One negative for each positive by exchanging partners: every gene is in as many negatives as positives.
-/// Pairs that no exchange makes new are left out.
+/// One negative for each positive by exchanging partners: every gene is in as many negatives as
+/// positives. Pairs that no exchange makes new are left out.
 pub fn negatives(positives: &[Pair], known: &HashSet<Pair>, random: &mut Random) -> Vec<Pair> {
     const TRIES: usize = 200;
     let order = |(a, b): Pair| (a.min(b), a.max(b));
@@ -201,7 +202,7 @@ mod tests {
         let mut positives = pairs(200).positives;
         positives.extend((0..30).map(|n| (5 * n + 20, 200)));
         let known: HashSet<Pair> = positives.iter().copied().collect();
-        let drawn = negatives(&positives, &known, &mut Random::new(3, "test"));
+        let drawn = negatives(&positives, &known, &mut Random::stream(3, "test"));
         assert_eq!(drawn.len(), positives.len());
         assert_eq!(degrees(&drawn), degrees(&positives));
         assert!(drawn.iter().all(|pair| pair.0 < pair.1 && !known.contains(pair)));

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::data::genome::GeneId;
 use crate::error::{BioError, Result};
-use crate::stats::random::Random;
+use crate::tasks::Options;
 
 /// A test condition by what training has seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,8 +43,10 @@ pub struct Fold {
     pub test: Vec<(usize, Kind)>,
 }
 
-/// Every perturbed gene is unseen in one fold; pairs of seen genes are kept out of training in one fold too.
-pub fn folds(conditions: &[Vec<GeneId>], count: usize, seed: u64) -> Result<Vec<Fold>> {
+/// Every perturbed gene is unseen in one fold; pairs of seen genes are kept out of training in one
+/// fold too.
+pub fn folds(conditions: &[Vec<GeneId>], options: Options) -> Result<Vec<Fold>> {
+    let count = options.folds;
     let genes: BTreeSet<GeneId> = conditions.iter().flatten().copied().collect();
     if count < 2 || genes.len() < 2 * count {
         return Err(BioError::data(format!(
@@ -53,13 +55,11 @@ pub fn folds(conditions: &[Vec<GeneId>], count: usize, seed: u64) -> Result<Vec<
             2 * count.max(2)
         )));
     }
-    let mut order: Vec<GeneId> = genes.into_iter().collect();
-    Random::new(seed, "perturbation folds").shuffle(&mut order);
-    let part: HashMap<GeneId, usize> = order.iter().enumerate().map(|(place, gene)| (*gene, place % count)).collect();
-    let mut pairs: Vec<usize> = (0..conditions.len()).filter(|index| conditions[*index].len() > 1).collect();
-    Random::new(seed, "pair folds").shuffle(&mut pairs);
-    let pair_part: HashMap<usize, usize> =
-        pairs.iter().enumerate().map(|(place, pair)| (*pair, place % count)).collect();
+    let parts = options.parts(genes.len(), "perturbation folds");
+    let part: HashMap<GeneId, usize> = genes.into_iter().zip(parts).collect();
+    let pairs: Vec<usize> = (0..conditions.len()).filter(|index| conditions[*index].len() > 1).collect();
+    let parts = options.parts(pairs.len(), "pair folds");
+    let pair_part: HashMap<usize, usize> = pairs.into_iter().zip(parts).collect();
     let folds: Vec<Fold> = (0..count)
         .map(|fold| {
             let mut found = Fold { train: Vec::new(), test: Vec::new() };

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use nalgebra::DMatrix;
 
-use super::Options;
 use super::folds::{Fold, Kind};
-use crate::stats::bootstrap::{Estimate, interval, mean};
+use crate::stats::bootstrap::Estimate;
 use crate::stats::correlation::pearson;
+use crate::tasks::Options;
 
 /// Readouts that count as those that changed most.
 const TOP: usize = 20;
@@ -40,7 +40,8 @@ impl Tally {
         }
     }
 
-    /// Means over conditions with intervals; a condition tested in two folds counts once, with its mean.
+    /// Means over conditions with intervals; a condition tested in two folds counts once, with its
+    /// mean.
     pub fn metrics(&self, kind: Kind, train_mean: &Self, options: Options) -> Option<Metrics> {
         let of = |tally: &Self, which: usize| -> Vec<Option<f64>> {
             let conditions = tally.scores.iter().filter(|((k, _), _)| *k == kind);
@@ -56,7 +57,7 @@ impl Tally {
             return None;
         }
         let base = of(train_mean, 0);
-        let ratio = interval(errors.len(), options.redraws, options.seed, |counts| {
+        let ratio = options.interval(errors.len(), |counts| {
             let sum = |values: &[Option<f64>]| -> f64 {
                 counts.iter().zip(values).map(|(count, value)| count * value.unwrap_or(0.0)).sum()
             };
@@ -65,7 +66,7 @@ impl Tally {
         });
         let average = |which| {
             let known: Vec<f64> = of(self, which).into_iter().flatten().collect();
-            mean(&known, options.redraws, options.seed)
+            options.mean(&known)
         };
         Some(Metrics { conditions: errors.len(), values: [ratio, average(0), average(1), average(2), average(3)] })
     }

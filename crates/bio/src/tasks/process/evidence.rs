@@ -1,4 +1,5 @@
-//! Over-representation of Gene Ontology's processes in a set, and of the term that a name comes nearest to.
+//! Over-representation of Gene Ontology's processes in a set, and of the term that a name comes
+//! nearest to.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,7 +7,7 @@ use crate::data::genome::{Aspect, GeneId, Genome, JUDGED};
 use crate::data::gmt::GeneSet;
 use crate::data::ontology::Ontology;
 use crate::error::Result;
-use crate::stats::enrichment::{LogFactorials, benjamini_hochberg, upper_tail};
+use crate::stats::enrichment::{benjamini_hochberg, upper_tail};
 use crate::stats::tfidf::words;
 
 /// A term and how a set overlaps with it.
@@ -24,7 +25,8 @@ pub struct Support {
     pub marked: usize,
     /// Hypergeometric p-value.
     pub p: f64,
-    /// Adjusted over all terms tested (Benjamini and Hochberg); `None` for a term that was not searched for.
+    /// Adjusted over all terms tested (Benjamini and Hochberg); `None` for a term that was not
+    /// searched for.
     pub q: Option<f64>,
 }
 
@@ -41,7 +43,6 @@ pub struct Enrichment<'o> {
     ontology: &'o Ontology,
     terms: BTreeMap<String, HashSet<GeneId>>,
     background: HashSet<GeneId>,
-    logs: LogFactorials,
     names: Vec<String>,
 }
 
@@ -55,7 +56,7 @@ impl<'o> Enrichment<'o> {
         terms.remove(crate::data::ontology::BIOLOGICAL_PROCESS);
         let background: HashSet<GeneId> = terms.values().flatten().copied().collect();
         let names: Vec<String> = terms.keys().filter(|go| ontology.term(go).is_some()).cloned().collect();
-        Ok(Self { logs: LogFactorials::new(background.len()), ontology, terms, background, names })
+        Ok(Self { ontology, terms, background, names })
     }
 
     /// A set's own term, with its ancestors and descendants if they are asked for too.
@@ -88,12 +89,13 @@ impl<'o> Enrichment<'o> {
             shared,
             drawn,
             marked: marked.len(),
-            p: upper_tail(shared, self.background.len(), marked.len(), drawn, &self.logs),
+            p: upper_tail(shared, self.background.len(), marked.len(), drawn)?,
             q: None,
         })
     }
 
-    /// The term with the smallest p-value among those with 5 to 500 genes, without those that are left out.
+    /// The term with the smallest p-value among those with 5 to 500 genes, without those that are
+    /// left out.
     pub fn first(&self, set: &GeneSet, left_out: &HashSet<&str>) -> Option<Support> {
         let sized =
             self.terms.iter().filter(|(go, genes)| (5..=500).contains(&genes.len()) && !left_out.contains(go.as_str()));
@@ -107,7 +109,8 @@ impl<'o> Enrichment<'o> {
         Some(Support { q: Some(adjusted[best]), ..tested[best].clone() })
     }
 
-    /// The term whose name is most like a text, and whether the set bears it out; `None` where no word is shared.
+    /// The term whose name is most like a text, and whether the set bears it out; `None` where no
+    /// word is shared.
     pub fn of_name(&self, name: &str, set: &GeneSet) -> Option<Support> {
         let asked: HashSet<String> = words(name).into_iter().collect();
         let texts = self.names.iter().map(|go| self.ontology.term(go).map_or("", |term| term.name.as_str()));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::evidence::Enrichment;
 use crate::data::gmt::{GeneSet, GeneSets};
 use crate::data::ontology::Ontology;
-use crate::stats::random::Random;
+use bft_formats::Random;
 
 /// A set with its true name.
 #[derive(Debug, Clone)]
@@ -16,10 +16,11 @@ pub struct NamedSet {
     pub term: Option<String>,
 }
 
-/// Processes of 10 to 100 genes in the held-out branches below the root, at most so many; and what the split was.
+/// Processes of 10 to 100 genes in the held-out branches below the root, at most so many; and what
+/// the split was.
 ///
-/// A third of the branches is held out. A term is taken where all its branches are held out, so that nothing was trained
-/// on its neighbourhood.
+/// A third of the branches is held out. A term is taken where all its branches are held out, so
+/// that nothing was trained on its neighbourhood.
 pub fn of_ontology(
     ontology: &Ontology,
     enrichment: &Enrichment<'_>,
@@ -30,7 +31,7 @@ pub fn of_ontology(
         enrichment.terms().iter().filter(|(_, genes)| (10..=100).contains(&genes.len())).map(|(go, _)| go).collect();
     let branches: BTreeSet<&str> = sized.iter().flat_map(|go| ontology.branches(go)).collect();
     let mut order: Vec<&str> = branches.into_iter().collect();
-    Random::new(seed, "branches").shuffle(&mut order);
+    Random::stream(seed, "branches").shuffle(&mut order);
     let held: BTreeSet<&str> = order[..order.len().div_ceil(3)].iter().copied().collect();
     let mut sets: Vec<NamedSet> = sized
         .iter()
@@ -46,7 +47,7 @@ pub fn of_ontology(
         })
         .collect();
     let (found, of) = (sets.len(), sized.len());
-    Random::new(seed, "sets").shuffle(&mut sets);
+    Random::stream(seed, "sets").shuffle(&mut sets);
     sets.truncate(most);
     let split = format!(
         "{} of {} branches held out; {found} of {of} processes with 10 to 100 genes lie in these alone, {} taken",

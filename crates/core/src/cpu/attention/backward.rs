@@ -5,12 +5,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{AttentionInputs, AttentionShape};
-use crate::cpu::WeightRef;
 use crate::cpu::math::{Dot, exp, get, put, tanh};
 use crate::cpu::pack::Right;
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::tile::{Left, Pack, multiply, packed_len};
+use crate::cpu::weight::WeightRef;
 
 /// Keys of a block, and queries of a block: their probabilities stay in the first caches.
 const KEYS: usize = 96;

@@ -5,12 +5,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{AttentionInputs, AttentionShape};
-use crate::cpu::WeightRef;
 use crate::cpu::math::{Cap, ExpSub, Max};
 use crate::cpu::pack::Right;
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::tile::{Left, Pack, multiply, packed_len};
+use crate::cpu::weight::WeightRef;
 
 /// Queries of a task: enough to pay for packing the keys they see.
 const QUERIES: usize = 256;

@@ -6,7 +6,7 @@ mod forward;
 mod reference;
 
 use super::scratch::Output;
-use super::{Real, f32s, f32s_mut};
+use crate::real::Real;
 
 /// How the columns of q, k and v divide into heads, and which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,7 +104,7 @@ impl<'a, T: Real> AttentionInputs<'a, T> {
 
     /// The same, where T is f32.
     fn f32s(&self) -> Option<AttentionInputs<'a, f32>> {
-        let (q, k, v) = (f32s(self.q)?, f32s(self.k)?, f32s(self.v)?);
+        let (q, k, v) = (T::f32s(self.q)?, T::f32s(self.k)?, T::f32s(self.v)?);
         Some(AttentionInputs { q, k, v, shape: self.shape })
     }
 }
@@ -116,7 +116,7 @@ impl<'a, T: Real> AttentionInputs<'a, T> {
 pub fn attention_forward<T: Real>(x: AttentionInputs<'_, T>, segments: &[u32], o: &mut [T], lse: &mut [T]) {
     let n = x.tokens(segments);
     assert_eq!((o.len(), lse.len()), (x.q.len(), n * x.shape.heads), "attention output lengths");
-    if let (Some(x), Some(o), Some(lse)) = (x.f32s(), f32s_mut(o), f32s_mut(lse)) {
+    if let (Some(x), Some(o), Some(lse)) = (x.f32s(), T::f32s_mut(o), T::f32s_mut(lse)) {
         let (o, lse) = (Output(o.as_mut_ptr()), Output(lse.as_mut_ptr()));
         return forward::forward(forward::Forward { x, o, lse }, segments);
     }
@@ -149,8 +149,8 @@ pub fn attention_backward<T: Real>(
     assert_eq!((dk.len(), dv.len(), y.lse.len()), (k, k, n * x.shape.heads), "attention gradient lengths");
     // Nothing trains an encoder, so that without causality the plain way is good enough.
     if x.shape.causal
-        && let (Some(x), Some(o), Some(lse), Some(d_o)) = (x.f32s(), f32s(y.o), f32s(y.lse), f32s(y.d_o))
-        && let (Some(dq), Some(dk), Some(dv)) = (f32s_mut(dq), f32s_mut(dk), f32s_mut(dv))
+        && let (Some(x), Some(o), Some(lse), Some(d_o)) = (x.f32s(), T::f32s(y.o), T::f32s(y.lse), T::f32s(y.d_o))
+        && let (Some(dq), Some(dk), Some(dv)) = (T::f32s_mut(dq), T::f32s_mut(dk), T::f32s_mut(dv))
     {
         return backward::backward(backward::Backward { x, o, lse, d_o }, segments, dq, dk, dv);
     }
@@ -167,7 +167,7 @@ pub fn attention_cached<T: Real>(x: AttentionInputs<'_, T>, past: usize, o: &mut
     let used = (past + n_new) * shape.kv_cols();
     assert!(x.k.len() >= used && x.v.len() >= used, "a cache for {} tokens", past + n_new);
     let x = AttentionInputs { k: &x.k[..used], v: &x.v[..used], ..x };
-    if let (Some(x), Some(o)) = (x.f32s(), f32s_mut(o)) {
+    if let (Some(x), Some(o)) = (x.f32s(), T::f32s_mut(o)) {
         return cached::cached(x, past, o);
     }
     reference::cached(x, past, o);

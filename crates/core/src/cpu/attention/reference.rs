@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{AttentionInputs, AttentionOutputs, Real};
+use super::{AttentionInputs, AttentionOutputs};
+use crate::real::Real;
 
 fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     a.iter().zip(b).map(|(&a, &b)| a * b).sum()

@@ -1,22 +1,24 @@
-//! AMX, the matrix unit of Intel's servers since Sapphire Rapids: it multiplies tiles of bf16 and adds them up in f32.
+//! AMX, the matrix unit of Intel's servers since Sapphire Rapids: it multiplies tiles of bf16 and
+//! adds them up in f32.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::marker::PhantomData;
 
-use crate::cpu::split::{FETCHED, STEP, SUMS, Sums, TILE};
+use super::panel::{FETCHED, STEP, SUMS, Sums, TILE};
 
-/// Asks the kernel, too, which keeps 8 KiB of tiles for a thread only if the process was promised them.
+/// Asks the kernel, too, which keeps 8 KiB of tiles for a thread only if the process was promised
+/// them.
 pub(super) fn has_amx() -> bool {
     const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
     let instructions = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES;
-    // SAFETY: a request that takes two numbers and touches no memory.
+    // SAFETY: the system call takes two numbers and touches no memory of this process.
     instructions && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
 }
 
-/// The proof that there are tiles: only [`super::matrix_unit`] makes one.
+/// A value exists only where there are tiles: `matrix_unit` alone makes one.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct MatrixUnit(());
 
@@ -39,7 +41,8 @@ impl MatrixUnit {
             config.0[16 + 2 * tile] = 64; // Bytes of a row.
             config.0[48 + tile] = 16; // Rows.
         }
-        // SAFETY: `self` proves the instruction, which reads these 64 bytes.
+        // SAFETY: `self` exists only where there is AMX; the instruction reads the 64 bytes of
+        // `config`.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
         Tiles(PhantomData)
     }
@@ -50,7 +53,8 @@ pub(in crate::cpu) struct Tiles(PhantomData<*const ()>);
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: they are this thread's, and nothing in them is needed.
+        // SAFETY: `self` exists only where `ldtilecfg` ran on this thread; what the tiles hold is
+        // not read again.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
@@ -85,7 +89,8 @@ macro_rules! product {
     };
 }
 
-/// Both tiles of A times both of B, while the part of the next step that lies at an offset is fetched.
+/// Both tiles of A times both of B, while the part of the next step that lies at an offset is
+/// fetched.
 macro_rules! multiply {
     ($of:literal, $at:literal) => {
         concat!(
@@ -101,12 +106,12 @@ macro_rules! multiply {
 }
 
 impl Tiles {
-    /// The sums of one panel of A times one of B over all their steps, as four tiles that follow each other: rows 0 to 15
-    /// with columns 0 to 15, with columns 16 to 31, then rows 16 to 31. Each step asks for [`FETCHED`] words from `ahead` on for
-    /// the second cache.
+    /// The sums of one panel of A times one of B over all their steps, as four tiles that follow
+    /// each other: rows 0 to 15 with columns 0 to 15, with columns 16 to 31, then rows 16 to 31.
+    /// Each step asks for [`FETCHED`] words from `ahead` on for the second cache.
     ///
-    /// The parts of a factor are 2⁻⁸ of each other. Of their nine products the six that f32 can hold are added, in an order
-    /// that loads two new tiles for each but the first.
+    /// The parts of a factor are 2⁻⁸ of each other. Of their nine products the six that f32 can
+    /// hold are added, in an order that loads two new tiles for each but the first.
     /// # Safety
     /// `steps > 0` steps, as [`crate::cpu::split`] packs them, readable at `a` and at `b`.
     #[inline(always)]
@@ -119,7 +124,9 @@ impl Tiles {
         sums: &mut Sums,
     ) {
         const { assert!(SUMS == 4 * TILE && TILE == 256 && STEP == 6 * TILE && FETCHED == 256) };
-        // SAFETY: tiles are configured as long as `self` lives; 6 KiB of each operand are a step, and the sums have 4 KiB.
+        // SAFETY: tiles are configured as long as `self` lives; a step reads 4 · STEP = 6 KiB of
+        // each operand, of which `steps` are readable; the four tiles that are stored fill the 4
+        // KiB of `sums`.
         unsafe {
             asm!(
                 "tilezero tmm0",
@@ -143,7 +150,8 @@ impl Tiles {
                 ".irp line, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960",
                 "prefetcht1 [{ahead} + \\line]",
                 ".endr",
-                // A store after more than about a hundred products costs a thousand cycles (measured): here is one in time.
+                // A store after more than about a hundred products costs a thousand cycles
+                // (measured): here is one in time.
                 "tilestored [{sums} + {row}], tmm5",
                 "add {ahead}, 1024",
                 "add {a}, 6144",

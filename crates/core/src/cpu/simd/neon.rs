@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::Simd;
+use super::vector::Simd;
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon(());
@@ -14,13 +14,16 @@ impl Neon {
 }
 
 /// Four bytes in the low half of a vector.
+/// # Safety
+/// Four readable bytes at `p`.
 #[inline(always)]
 unsafe fn load_bytes(p: *const u8) -> uint8x8_t {
-    // SAFETY: the caller vouches for four bytes.
+    // SAFETY: four bytes are readable at `p`.
     unsafe { vcreate_u8(u64::from(p.cast::<u32>().read_unaligned())) }
 }
 
-// SAFETY (of every block below): NEON is part of the architecture; addresses are the caller's word.
+// SAFETY (of every block below): NEON is part of the architecture; a block reads and writes no more
+// bytes at a pointer than its method requires to be there.
 #[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
 impl Simd for Neon {
     const LANES: usize = 4;
@@ -29,8 +32,8 @@ impl Simd for Neon {
     type V = float32x4_t;
 
     #[inline(always)]
-    fn call<K: super::Kernel>(self, kernel: K) -> K::Output {
-        super::run_here(self, kernel)
+    fn call<K: super::vector::Kernel>(self, kernel: K) -> K::Output {
+        super::vector::run_here(self, kernel)
     }
 
     #[inline(always)]

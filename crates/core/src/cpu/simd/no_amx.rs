@@ -1,6 +1,6 @@
 //! No matrix unit: what would prove one has no value.
 
-use crate::cpu::split::Sums;
+use super::panel::Sums;
 
 /// Of no value.
 #[derive(Clone, Copy)]

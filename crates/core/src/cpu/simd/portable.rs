@@ -1,6 +1,6 @@
 //! Four lanes in an array: any processor, and what the compiler makes of it.
 
-use super::Simd;
+use super::vector::Simd;
 
 #[derive(Clone, Copy)]
 pub(super) struct Portable(());
@@ -23,8 +23,8 @@ impl Simd for Portable {
     type V = [f32; 4];
 
     #[inline(always)]
-    fn call<K: super::Kernel>(self, kernel: K) -> K::Output {
-        super::run_here(self, kernel)
+    fn call<K: super::vector::Kernel>(self, kernel: K) -> K::Output {
+        super::vector::run_here(self, kernel)
     }
 
     #[inline(always)]
@@ -33,23 +33,23 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> Self::V {
-        // SAFETY: the caller vouches for four f32.
+        // SAFETY: LANES = 4 f32 are there.
         unsafe { p.cast::<[f32; 4]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Self::V) {
-        // SAFETY: the caller vouches for four f32.
+        // SAFETY: LANES = 4 f32 are there.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }
     }
     #[inline(always)]
     unsafe fn load_first(self, p: *const f32, n: usize) -> Self::V {
-        // SAFETY: i < n, which the caller vouches for.
+        // SAFETY: i < n, and n f32 are there.
         std::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 })
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize) {
         for (i, x) in v.into_iter().enumerate().take(n) {
-            // SAFETY: i < n, which the caller vouches for.
+            // SAFETY: i < n, and n f32 are there.
             unsafe { *p.add(i) = x };
         }
     }

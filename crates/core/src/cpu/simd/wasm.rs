@@ -2,7 +2,7 @@
 
 use std::arch::wasm32::*;
 
-use super::Simd;
+use super::vector::Simd;
 
 #[derive(Clone, Copy)]
 pub(super) struct Simd128(());
@@ -13,7 +13,8 @@ impl Simd128 {
     }
 }
 
-// SAFETY (of every block below): the module is compiled with simd128; addresses are the caller's word.
+// SAFETY (of every block below): this file is compiled only with simd128; a block reads and writes
+// no more bytes at a pointer than its method requires to be there.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Simd128 {
     const LANES: usize = 4;
@@ -22,8 +23,8 @@ impl Simd for Simd128 {
     type V = v128;
 
     #[inline(always)]
-    fn call<K: super::Kernel>(self, kernel: K) -> K::Output {
-        super::run_here(self, kernel)
+    fn call<K: super::vector::Kernel>(self, kernel: K) -> K::Output {
+        super::vector::run_here(self, kernel)
     }
 
     #[inline(always)]

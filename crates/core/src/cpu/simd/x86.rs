@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::vector::{Kernel, Simd};
 
 pub(super) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
@@ -46,7 +46,7 @@ fn first16(n: usize) -> __mmask16 {
 /// [`has_avx512`].
 #[inline(always)]
 unsafe fn to_bf16(x: __m512) -> __m512 {
-    // SAFETY: the caller's word.
+    // SAFETY: the processor has AVX-512, as this function requires; no memory is touched.
     unsafe {
         let bits = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
         _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(UPPER)))
@@ -58,7 +58,7 @@ unsafe fn to_bf16(x: __m512) -> __m512 {
 /// [`has_avx512`].
 #[inline(always)]
 unsafe fn upper_halves([low, high]: [__m512; 2]) -> __m512 {
-    // SAFETY: the caller's word.
+    // SAFETY: the processor has AVX-512, as this function requires; no memory is touched.
     unsafe {
         let low = _mm512_srli_epi32(_mm512_castps_si512(low), 16);
         let (high, upper) = (_mm512_castps_si512(high), _mm512_set1_epi32(UPPER));
@@ -69,7 +69,9 @@ unsafe fn upper_halves([low, high]: [__m512; 2]) -> __m512 {
 /// The half of a lane that is a bf16.
 const UPPER: i32 = 0xffff_0000u32 as i32;
 
-// SAFETY (of every block below): the token proves that the instructions are there; addresses are the caller's word.
+// SAFETY (of every block below): a value of this type exists only where the processor has the
+// instructions; a block reads and writes no more bytes at a pointer than its method requires to be
+// there.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
     const LANES: usize = 16;
@@ -219,7 +221,8 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_nibbles(self, p: *const u8, d: __m512, m: __m512) -> (__m512, __m512) {
         unsafe {
-            // All sixteen values a nibble can have; the permutation looks at four bits of each index only.
+            // All sixteen values a nibble can have; the permutation looks at four bits of each
+            // index only.
             let q = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
             let values = _mm512_add_ps(_mm512_mul_ps(d, q), m);
             let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
@@ -237,11 +240,13 @@ pub(super) struct Avx2(());
 unsafe fn first8(n: usize) -> __m256i {
     static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     debug_assert!(n <= 8);
-    // SAFETY: eight of the sixteen entries from 8 − n on.
+    // SAFETY: 8 − n + 8 <= 16, the length of the table.
     unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - n).cast()) }
 }
 
-// SAFETY (of every block below): the token proves that the instructions are there; addresses are the caller's word.
+// SAFETY (of every block below): a value of this type exists only where the processor has the
+// instructions; a block reads and writes no more bytes at a pointer than its method requires to be
+// there.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     const LANES: usize = 8;

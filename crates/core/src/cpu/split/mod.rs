@@ -15,26 +15,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use pack::chunks;
 pub(super) use pack::{Operand, Pack};
 
 use super::pack::Right;
 use super::scratch::{Output, Scratch};
+use super::simd::panel::{FETCHED, LINES, STEP, SUMS, Sums, TERMS, TILE};
 use super::simd::{Kernel, MatrixUnit, Simd, Tiles, dispatch};
 use super::tile::{Left, merge_row};
-
-/// Lanes of 32 bits, two bf16 each, that a tile holds: 16 rows of 16.
-pub(super) const TILE: usize = 16 * 16;
-/// Elements of C that two panels make.
-pub(super) const SUMS: usize = LINES * LINES;
-/// Rows of A or columns of B in a panel: two tiles.
-pub(super) const LINES: usize = 32;
-/// Terms of the sums in a step: two for each row of B's tiles.
-pub(super) const TERMS: usize = 32;
-const PARTS: usize = 3;
-/// Words of a step of a panel: the parts one after the other.
-pub(super) const STEP: usize = PARTS * 2 * TILE;
-/// Words that each step of a product asks for ahead, from the next panel of the shorter operand.
-pub(super) const FETCHED: usize = 256;
 
 /// Terms of a block of either operand, at most.
 const DEPTH: usize = 768;
@@ -113,13 +101,6 @@ fn even(len: usize, most: usize, unit: usize) -> usize {
     len.div_ceil(len.div_ceil(most)).next_multiple_of(unit)
 }
 
-/// The range in pieces of `len`; the last may be shorter.
-#[inline(always)]
-fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(len).map(move |i| i..end.min(i + len))
-}
-
 struct Task<'a> {
     unit: MatrixUnit,
     /// The operand of which this task packs some lines.
@@ -138,10 +119,6 @@ struct Task<'a> {
     alpha: f32,
     beta: f32,
 }
-
-/// Four tiles of sums, on a line of the cache.
-#[repr(C, align(64))]
-pub(super) struct Sums(pub(super) [f32; SUMS]);
 
 impl Kernel for Task<'_> {
     type Output = ();

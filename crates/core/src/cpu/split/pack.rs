@@ -5,12 +5,12 @@ use std::ops::Range;
 use bft_formats::DType;
 use bft_formats::weights::UNIT;
 
-use super::super::WeightRef;
-use super::super::dequantize::dequantize;
-use super::super::pack::Right;
-use super::super::simd::{Kernel, Simd};
-use super::super::tile::Left;
-use super::{LINES, PARTS, STEP, TERMS, TILE, chunks};
+use crate::cpu::dequantize::dequantize;
+use crate::cpu::pack::Right;
+use crate::cpu::simd::panel::{LINES, PARTS, STEP, TERMS, TILE};
+use crate::cpu::simd::{Kernel, Simd};
+use crate::cpu::tile::Left;
+use crate::cpu::weight::WeightRef;
 
 /// A`[m, k]` or B`[k, n]`: a matrix, and how the product meets it. Its lines are the rows of A or the columns of B.
 #[derive(Clone, Copy)]
@@ -134,4 +134,11 @@ fn turn<S: Simd>(s: S, from: &[f32; TILE], to: &mut [f32]) {
             }
         }
     }
+}
+
+/// The range in pieces of `len`; the last may be shorter.
+#[inline(always)]
+pub(super) fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(len).map(move |i| i..end.min(i + len))
 }

@@ -33,10 +33,10 @@ impl Case {
                 cap: None,
             },
             segments,
-            q: random.vec(n * heads * head_dim).iter().map(|x| 3.0 * x).collect(),
-            k: random.vec(n * kv_heads * head_dim).iter().map(|x| 3.0 * x).collect(),
-            v: random.vec(n * kv_heads * head_dim),
-            d_o: random.vec(n * heads * head_dim),
+            q: random.floats(n * heads * head_dim, -1.0, 1.0).iter().map(|x| 3.0 * x).collect(),
+            k: random.floats(n * kv_heads * head_dim, -1.0, 1.0).iter().map(|x| 3.0 * x).collect(),
+            v: random.floats(n * kv_heads * head_dim, -1.0, 1.0),
+            d_o: random.floats(n * heads * head_dim, -1.0, 1.0),
         }
     }
 

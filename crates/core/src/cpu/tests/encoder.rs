@@ -54,8 +54,8 @@ fn layer_norms_of_every_length_match_the_formula() {
     let mut random = Random::new(5);
     for n in LENGTHS {
         // A mean that is large beside the deviation must not eat the digits.
-        let x: Vec<f32> = random.vec(n).iter().map(|x| x + 30.0).collect();
-        let [r, shift, weight, bias] = [(); 4].map(|()| random.vec(n));
+        let x: Vec<f32> = random.floats(n, -1.0, 1.0).iter().map(|x| x + 30.0).collect();
+        let [r, shift, weight, bias] = [(); 4].map(|()| random.floats(n, -1.0, 1.0));
         let z: Vec<f64> = (0..n).map(|i| f64::from(x[i]) + f64::from(r[i]) + f64::from(shift[i])).collect();
         let mean = z.iter().sum::<f64>() / n as f64;
         let variance = z.iter().map(|z| (z - mean).powi(2)).sum::<f64>() / n as f64;

@@ -46,8 +46,8 @@ fn the_exponential_of_what_is_not_a_number_or_not_finite() {
 fn rows_of_every_length_match_the_formulas() {
     let mut random = Random::new(1);
     for n in LENGTHS {
-        let x: Vec<f32> = random.vec(n).iter().map(|x| x * 9.0).collect();
-        let y = random.vec(n);
+        let x: Vec<f32> = random.floats(n, -1.0, 1.0).iter().map(|x| x * 9.0).collect();
+        let y = random.floats(n, -1.0, 1.0);
         let (x64, y64) = (wide(&x), wide(&y));
         let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         assert_eq!(max(&x), largest);

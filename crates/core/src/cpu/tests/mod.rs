@@ -7,37 +7,7 @@ mod products;
 mod split;
 mod team;
 
-use bft_formats::DType;
-
-/// Reproducible numbers.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub(super) fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// Uniform in −1..1.
-    pub(super) fn unit(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    pub(super) fn vec(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.unit()).collect()
-    }
-
-    /// Bytes of a matrix with elements of about −1..1 in any format.
-    pub(super) fn weight(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
-        dtype.random(rows * cols, &mut || self.bits())
-    }
-}
+pub(super) use bft_formats::Random;
 
 /// The largest |a − b| may be `tolerance` of the largest |b|.
 #[track_caller]

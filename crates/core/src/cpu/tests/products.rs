@@ -41,7 +41,7 @@ fn assert_sums(what: &str, y: &[f32], expected: &[(f64, f64)]) {
 
 /// What the output holds before: NaN where it must not be read.
 fn before(random: &mut Random, len: usize, beta: f32) -> Vec<f32> {
-    if beta == 0.0 { vec![f32::NAN; len] } else { random.vec(len) }
+    if beta == 0.0 { vec![f32::NAN; len] } else { random.floats(len, -1.0, 1.0) }
 }
 
 const SCALES: [(f32, f32); 4] = [(1.0, 0.0), (1.0, 1.0), (0.5, 0.0), (-1.5, 0.25)];
@@ -78,7 +78,7 @@ const SIZES: [(usize, usize, usize); 26] = [
 
 fn check_gemm((m, n, k): (usize, usize, usize)) {
     let mut random = Random::new((m * 1_000_003 + n * 1009 + k) as u64);
-    let (a, b) = (random.vec(m * k), random.vec(n * k));
+    let (a, b) = (random.floats(m * k, -1.0, 1.0), random.floats(n * k, -1.0, 1.0));
     for (alpha, beta) in SCALES {
         let c = before(&mut random, m * n, beta);
         let at = format!("{m} {n} {k} alpha {alpha} beta {beta}");
@@ -115,9 +115,9 @@ fn dense_products_match_at_model_shapes() {
 fn dense_products_of_many_blocks_match_the_sum() {
     for (m, n, k) in [(800, 790, 1536), (900, 1000, 768), (1100, 96, 800), (70, 900, 1030)] {
         let mut random = Random::new((m + n + k) as u64);
-        let (a, b) = (random.vec(m * k), random.vec(n * k));
+        let (a, b) = (random.floats(m * k, -1.0, 1.0), random.floats(n * k, -1.0, 1.0));
         let (alpha, beta) = (-1.5, 0.25);
-        let c = random.vec(m * n);
+        let c = random.floats(m * n, -1.0, 1.0);
         let mut y = [c.clone(), c.clone(), c.clone()];
         gemm_nt(&a, &b, &mut y[0], m, n, k, alpha, beta);
         gemm_nn(&a, &b, &mut y[1], m, n, k, alpha, beta);
@@ -143,7 +143,7 @@ fn dense_products_of_many_blocks_match_the_sum() {
 fn dense_products_in_f64_are_exact_to_f64() {
     let mut random = Random::new(5);
     let (m, n, k) = (9, 21, 33);
-    let (a, b) = (random.vec(m * k), random.vec(n * k));
+    let (a, b) = (random.floats(m * k, -1.0, 1.0), random.floats(n * k, -1.0, 1.0));
     let mut y = vec![f64::NAN; m * n];
     gemm_nt(&wide(&a), &wide(&b), &mut y, m, n, k, 2.0, 0.0);
     let expected = naive((m, n, k), |i, t| a[i * k + t], |t, j| b[j * k + t], &[], 2.0, 0.0);
@@ -165,10 +165,10 @@ fn dense(dtype: DType, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
 fn check_linear(dtype: DType, m: usize, rows: usize, cols: usize) {
     let cols = cols.next_multiple_of(dtype.block_len());
     let mut random = Random::new((m * 1_000_003 + rows * 1009 + cols) as u64);
-    let bytes = random.weight(dtype, rows, cols);
+    let bytes = dtype.random(rows * cols, &mut || random.bits());
     let w = WeightRef { dtype, rows, cols, data: &bytes };
     let dense = dense(dtype, &bytes, rows, cols);
-    let (x, dy) = (random.vec(m * cols), random.vec(m * rows));
+    let (x, dy) = (random.floats(m * cols, -1.0, 1.0), random.floats(m * rows, -1.0, 1.0));
     for (alpha, beta) in SCALES {
         let at = format!("{dtype} {m} x [{rows}, {cols}] alpha {alpha} beta {beta}");
         let c = before(&mut random, m * rows, beta);
@@ -227,10 +227,10 @@ fn frozen_products_match_at_model_shapes() {
 fn frozen_products_in_f64_are_exact_to_f64() {
     let (m, rows, cols) = (3, 70, 64);
     let mut random = Random::new(3);
-    let bytes = random.weight(DType::Q4_1, rows, cols);
+    let bytes = DType::Q4_1.random(rows * cols, &mut || random.bits());
     let w = WeightRef { dtype: DType::Q4_1, rows, cols, data: &bytes };
     let dense = dense(DType::Q4_1, &bytes, rows, cols);
-    let (x, dy) = (random.vec(m * cols), random.vec(m * rows));
+    let (x, dy) = (random.floats(m * cols, -1.0, 1.0), random.floats(m * rows, -1.0, 1.0));
     let (mut y, mut dx) = (vec![f64::NAN; m * rows], vec![f64::NAN; m * cols]);
     linear_nt(&wide(&x), w, &mut y, m, 1.0, 0.0);
     linear_nn(&wide(&dy), w, &mut dx, m, 1.0, 0.0);
@@ -245,9 +245,9 @@ fn frozen_products_in_f64_are_exact_to_f64() {
 fn a_chunk_of_rows_is_that_part_of_the_product() {
     let (m, rows, cols) = (5, 40, 64);
     let mut random = Random::new(9);
-    let bytes = random.weight(DType::Q8_0, rows, cols);
+    let bytes = DType::Q8_0.random(rows * cols, &mut || random.bits());
     let w = WeightRef { dtype: DType::Q8_0, rows, cols, data: &bytes };
-    let x = random.vec(m * cols);
+    let x = random.floats(m * cols, -1.0, 1.0);
     let (mut whole, mut part) = (vec![0.0f32; m * rows], vec![0.0f32; m * 12]);
     linear_nt(&x, w, &mut whole, m, 1.0, 0.0);
     linear_nt(&x, w.rows(7, 12), &mut part, m, 1.0, 0.0);
@@ -273,9 +273,9 @@ fn products_do_not_depend_on_the_number_of_threads() {
     for m in [1, 6, 150] {
         let (rows, cols) = (200, 576);
         let mut random = Random::new(11);
-        let bytes = random.weight(DType::Q4_1, rows, cols);
+        let bytes = DType::Q4_1.random(rows * cols, &mut || random.bits());
         let w = WeightRef { dtype: DType::Q4_1, rows, cols, data: &bytes };
-        let (x, dy) = (random.vec(m * cols), random.vec(m * rows));
+        let (x, dy) = (random.floats(m * cols, -1.0, 1.0), random.floats(m * rows, -1.0, 1.0));
         let one = run(1, &x, &dy, w, m);
         for threads in [1, 2, 3, 16] {
             assert!(run(threads, &x, &dy, w, m) == one, "{m} rows on {threads} threads");

@@ -2,8 +2,10 @@ use bft_formats::DType;
 
 use super::{Random, wide};
 use crate::cpu::pack::Right;
-use crate::cpu::simd::{Kernel, Simd, dispatch, three_bf16};
-use crate::cpu::split::{LINES, Operand, Pack, STEP, TERMS, TILE};
+use crate::cpu::simd::panel::{LINES, STEP, TERMS, TILE};
+use crate::cpu::simd::vector::three_bf16;
+use crate::cpu::simd::{Kernel, Simd, dispatch};
+use crate::cpu::split::{Operand, Pack};
 use crate::cpu::tile::Left;
 use crate::cpu::{WeightRef, gemm_nt};
 
@@ -106,7 +108,7 @@ fn product(a: &[f32], b: &[f32]) -> Vec<f64> {
 fn panels_of_every_operand_make_the_product() {
     let mut random = Random::new(3);
     for (m, n, k) in [(32, 32, 32), (1, 1, 1), (5, 31, 33), (32, 8, 100), (17, 32, 64)] {
-        let (rows, columns) = (random.vec(m * k), random.vec(n * k));
+        let (rows, columns) = (random.floats(m * k, -1.0, 1.0), random.floats(n * k, -1.0, 1.0));
         let turned =
             |x: &[f32], lines: usize| -> Vec<f32> { (0..x.len()).map(|i| x[i % lines * k + i / lines]).collect() };
         let (rows_t, columns_t) = (turned(&rows, m), turned(&columns, n));
@@ -137,7 +139,7 @@ fn panels_hold_what_a_format_stands_for() {
     let mut random = Random::new(4);
     for &dtype in DType::ALL {
         let cols = dtype.block_len().max(64);
-        let data = random.weight(dtype, 32, cols);
+        let data = dtype.random(32 * cols, &mut || random.bits());
         let mut dense = vec![0.0; 32 * cols];
         bft_formats::dequantize_row(dtype, &data, &mut dense);
         let w = WeightRef { dtype, rows: 32, cols, data: &data };
@@ -163,7 +165,7 @@ fn panels_hold_what_a_format_stands_for() {
 fn what_is_not_finite_stays_in_its_row() {
     let (m, n, k) = (100, 70, 64);
     let mut random = Random::new(5);
-    let (mut x, w) = (random.vec(m * k), random.vec(n * k));
+    let (mut x, w) = (random.floats(m * k, -1.0, 1.0), random.floats(n * k, -1.0, 1.0));
     let product = |x: &[f32]| {
         let mut y = vec![0.0; m * n];
         gemm_nt(x, &w, &mut y, m, n, k, 1.0, 0.0);

@@ -1,97 +1,105 @@
 //! What a call's shader sees: its parameters, in one buffer for all calls, and its operands.
 
-use std::sync::atomic::Ordering;
+use std::collections::{HashMap, HashSet};
 
-use super::super::buffer::{Inner, Matrix, Storage, WeightStorage, next_id};
-use super::super::recording::{Arg, Dispatch, MAX_PARAMS, Recording};
-use super::super::{DeviceError, regroup};
-use super::pipelines::{Cache, Pipeline};
-use super::{Gpu, lock};
+use super::link::Link;
+use super::pipelines::Pipeline;
+use crate::device::buffer::{Buffer, Inner, Matrix, Storage, WeightStorage, lock};
+use crate::device::error::DeviceError;
+use crate::device::recording::{Arg, Dispatch, MAX_PARAMS, Recording};
 
 /// Distance of two parameter structs in the uniform arena: WebGPU's alignment of dynamic offsets.
 pub(super) const UNIFORM_STRIDE: usize = 256;
 
-impl Gpu {
-    /// Drops bind groups whose buffers were dropped.
-    pub(super) fn bury(&self, cache: &mut Cache) {
-        let dead = std::mem::take(&mut *lock(&self.graveyard));
-        if !dead.is_empty() {
-            let dead: std::collections::HashSet<u64> = dead.into_iter().collect();
-            cache.groups.retain(|(_, bindings), _| !bindings.iter().any(|(id, ..)| dead.contains(id)));
-        }
+/// Pipeline id, then (buffer id, offset, length) of each binding.
+type GroupKey = (u64, Vec<(u64, usize, usize)>);
+
+/// Bind groups and the buffer of all calls' parameters, kept from one recording to the next.
+#[derive(Debug)]
+pub(super) struct Bindings {
+    groups: HashMap<GroupKey, wgpu::BindGroup>,
+    uniforms: Option<wgpu::Buffer>,
+    /// Bound where a matrix has no scales.
+    pub dummy: Buffer,
+}
+
+impl Bindings {
+    pub fn new(link: &Link) -> Self {
+        let buffer = link.buffer("unused", 256, wgpu::BufferUsages::STORAGE);
+        let graveyard = link.graveyard.clone();
+        let dummy = Buffer::new("unused", 64, Storage::Gpu { buffer, graveyard });
+        Self { groups: HashMap::new(), uniforms: None, dummy }
     }
 
-    /// Writes the parameters of every call; the buffer and its number.
-    pub(super) fn upload_params(
-        &self,
-        cache: &mut Cache,
-        recording: &Recording,
-        dispatches: usize,
-    ) -> (u64, wgpu::Buffer) {
-        let mut bytes = Vec::with_capacity(dispatches * UNIFORM_STRIDE);
+    /// Drops the groups whose buffers were dropped, and writes the parameters of every call of a
+    /// recording.
+    pub fn prepare(&mut self, link: &Link, recording: &Recording) {
+        let dead: HashSet<u64> = std::mem::take(&mut *lock(&link.graveyard)).into_iter().collect();
+        if !dead.is_empty() {
+            self.groups.retain(|(_, bindings), _| !bindings.iter().any(|(id, ..)| dead.contains(id)));
+        }
+        let mut bytes = Vec::new();
         for dispatch in recording.dispatches() {
             bytes.extend_from_slice(&dispatch.params);
             bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE), 0);
         }
         let needed = bytes.len().max(UNIFORM_STRIDE) as u64;
-        if cache.uniforms.as_ref().is_none_or(|(_, buffer)| buffer.size() < needed) {
-            if let Some((old, _)) = cache.uniforms.take() {
-                cache.groups.retain(|(_, bindings), _| bindings[0].0 != old);
-            }
-            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("parameters"),
-                size: needed.next_power_of_two(),
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            cache.uniforms = Some((next_id(), buffer));
+        if self.uniforms.as_ref().is_none_or(|buffer| buffer.size() < needed) {
+            // Every group binds the parameters.
+            self.groups.clear();
+            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+            self.uniforms = Some(link.buffer("parameters", needed.next_power_of_two(), usage));
         }
-        let (id, buffer) = cache.uniforms.clone().expect("set above");
-        if !bytes.is_empty() {
-            self.counters.bytes_uploaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            self.queue.write_buffer(&buffer, 0, &bytes);
+        if let Some(buffer) = &self.uniforms {
+            link.write(buffer, 0, &bytes);
         }
-        (id, buffer)
     }
 
-    /// What tells a call's bind group from others' of its pipeline.
-    pub(super) fn binding_key(
-        &self,
-        uniforms_id: u64,
-        dispatch: &Dispatch,
-    ) -> Result<Vec<(u64, usize, usize)>, DeviceError> {
-        let mut key = vec![(uniforms_id, 0, 0)];
-        self.for_each_binding(dispatch, |buffer, offset, len| key.push((buffer.id, offset, len)))?;
-        Ok(key)
-    }
-
-    pub(super) fn bind_group(
-        &self,
+    /// The bind group of a call, made when it is first asked for.
+    pub fn group(
+        &mut self,
+        device: &wgpu::Device,
         pipeline: &Pipeline,
-        uniforms: &wgpu::Buffer,
+        dispatch: &Dispatch,
+    ) -> Result<&wgpu::BindGroup, DeviceError> {
+        let mut key = (pipeline.id, Vec::with_capacity(dispatch.args.len() + 1));
+        self.for_each(dispatch, |buffer, offset, len| key.1.push((buffer.id, offset, len)))?;
+        if !self.groups.contains_key(&key) {
+            let group = self.make(device, pipeline, dispatch)?;
+            self.groups.insert(key.clone(), group);
+        }
+        Ok(&self.groups[&key])
+    }
+
+    fn make(
+        &self,
+        device: &wgpu::Device,
+        pipeline: &Pipeline,
         dispatch: &Dispatch,
     ) -> Result<wgpu::BindGroup, DeviceError> {
-        let params =
-            wgpu::BufferBinding { buffer: uniforms, offset: 0, size: wgpu::BufferSize::new(MAX_PARAMS as u64) };
-        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
-        self.for_each_binding(dispatch, |buffer, offset, len| {
+        let mut entries = Vec::new();
+        let mut add = |buffer, offset, bytes| {
+            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset,
+                size: wgpu::BufferSize::new(bytes),
+            });
+            entries.push(wgpu::BindGroupEntry { binding: entries.len() as u32, resource });
+        };
+        if let Some(uniforms) = &self.uniforms {
+            add(uniforms, 0, MAX_PARAMS as u64);
+        }
+        self.for_each(dispatch, |buffer, offset, len| {
             if let Storage::Gpu { buffer, .. } = &buffer.storage {
-                let size = wgpu::BufferSize::new(len as u64 * 4);
-                let resource =
-                    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: offset as u64 * 4, size });
-                entries.push(wgpu::BindGroupEntry { binding: entries.len() as u32, resource });
+                add(buffer, offset as u64 * 4, len as u64 * 4);
             }
         })?;
-        let descriptor = wgpu::BindGroupDescriptor {
-            label: Some(dispatch.kernel().shader),
-            layout: &pipeline.layout,
-            entries: &entries,
-        };
-        Ok(self.device.create_bind_group(&descriptor))
+        let label = Some(dispatch.kernel().shader);
+        Ok(device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout: &pipeline.layout, entries: &entries }))
     }
 
     /// Buffer, first element and length of each storage binding of a call.
-    fn for_each_binding<'a>(
+    fn for_each<'a>(
         &'a self,
         dispatch: &'a Dispatch,
         mut each: impl FnMut(&'a Inner, usize, usize),
@@ -102,14 +110,14 @@ impl Gpu {
                 Arg::View(view) => each(&view.buffer.0, view.offset, view.len.max(1)),
                 Arg::Matrix(Matrix::Dense { view, .. }) => {
                     each(&view.buffer.0, view.offset, view.len.max(1));
-                    each(&self.dummy.0, 0, self.dummy.len());
+                    each(&self.dummy.0, 0, self.dummy.0.len);
                 }
                 Arg::Matrix(Matrix::Frozen { weight, start, rows }) => match &*weight.storage {
                     WeightStorage::Gpu { quants, scales } => {
-                        let at = regroup::sizes(weight.dtype, *start, weight.cols);
-                        let len = regroup::sizes(weight.dtype, *rows, weight.cols);
-                        each(&quants.0, at.quants, len.quants);
-                        each(&scales.0, at.scales, if len.scales == 0 { scales.len() } else { len.scales });
+                        let (first, first_scale) = weight.dtype.gpu_words(*start, weight.cols);
+                        let (len, scale_len) = weight.dtype.gpu_words(*rows, weight.cols);
+                        each(&quants.0, first, len);
+                        each(&scales.0, first_scale, if scale_len == 0 { scales.0.len } else { scale_len });
                     }
                     WeightStorage::Cpu(_) | WeightStorage::Planned => {
                         return Err(DeviceError::Misuse("a weight on the CPU is used by a GPU".into()));

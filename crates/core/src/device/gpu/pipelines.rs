@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::DeviceError;
-use super::super::buffer::next_id;
-use super::super::recording::{Access, Choice, Defines, Kernel, Recording};
-use super::super::tier::Tier;
-use super::{Gpu, lock};
+use super::sealed;
+use crate::device::buffer::next_id;
+use crate::device::error::DeviceError;
+use crate::device::kernel::{Access, Defines};
+use crate::device::recording::Choice;
+use crate::device::tier::{self, Tier};
 
 /// A kernel in the text of one tier and variant.
 #[derive(Debug)]
@@ -17,53 +18,54 @@ pub(super) struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// Pipeline id, then (buffer id, offset, length) of each binding.
-pub(super) type GroupKey = (u64, Vec<(u64, usize, usize)>);
-
-/// What calls are encoded with, kept from one recording to the next.
-#[derive(Debug, Default)]
-pub(super) struct Cache {
-    pipelines: HashMap<(*const Kernel, Tier, Defines), Arc<Pipeline>>,
-    pub groups: HashMap<GroupKey, wgpu::BindGroup>,
-    /// The buffer of all calls' parameters, and its number.
-    pub uniforms: Option<(u64, wgpu::Buffer)>,
+/// The pipelines so far.
+#[derive(Debug)]
+pub(super) struct Pipelines {
+    device: wgpu::Device,
+    /// Invocations of a workgroup that multiplies matrices.
+    matrix_lanes: u32,
+    /// What the driver made of the shaders, where the backend lets that be kept.
+    cache: Option<wgpu::PipelineCache>,
+    /// What a test makes of the shaders of a tier.
+    pub rewrites: HashMap<Tier, fn(&str) -> String>,
+    /// By shader, entry point, tier and variant.
+    built: HashMap<(&'static str, &'static str, Tier, Defines), Arc<Pipeline>>,
 }
 
-// SAFETY: the raw pointer is only an identity of a `&'static Kernel`, never dereferenced.
-unsafe impl Send for Cache {}
+impl Pipelines {
+    /// `kept` is what [`Self::compiled`] gave in an earlier run.
+    pub fn new(device: &wgpu::Device, info: &wgpu::AdapterInfo, kept: impl FnOnce() -> Option<Vec<u8>>) -> Self {
+        let cache = device.features().contains(wgpu::Features::PIPELINE_CACHE).then(|| {
+            let file = kept();
+            let data = file.as_deref().and_then(sealed::unseal);
+            let descriptor = wgpu::PipelineCacheDescriptor { label: Some("bft"), data, fallback: true };
+            // SAFETY: the checksum says that `data` is what `get_data` gave; wgpu and the driver
+            // look at its header for another adapter or version.
+            unsafe { device.create_pipeline_cache(&descriptor) }
+        });
+        let (rewrites, built) = Default::default();
+        Self { device: device.clone(), matrix_lanes: tier::lanes(info), cache, rewrites, built }
+    }
 
-impl Gpu {
-    /// The pipeline of a kernel, built when it is first asked for.
-    pub(super) fn pipeline(
-        &self,
-        cache: &mut Cache,
-        choice: Choice,
-        defines: Defines,
-    ) -> Result<Arc<Pipeline>, DeviceError> {
-        let key = (std::ptr::from_ref(choice.kernel), choice.needs, defines);
-        if let Some(pipeline) = cache.pipelines.get(&key) {
+    /// What the driver made of the shaders so far, with a checksum.
+    pub fn compiled(&self) -> Option<Vec<u8>> {
+        Some(sealed::seal(&self.cache.as_ref()?.get_data()?))
+    }
+
+    pub fn len(&self) -> usize {
+        self.built.len()
+    }
+
+    /// The pipeline of a kernel, built when it is first asked for. What the driver refuses, the
+    /// device's next check says.
+    pub fn get(&mut self, choice: Choice, defines: Defines) -> Result<Arc<Pipeline>, DeviceError> {
+        let key = (choice.kernel.shader, choice.kernel.entry, choice.needs, defines);
+        if let Some(pipeline) = self.built.get(&key) {
             return Ok(pipeline.clone());
         }
         let pipeline = Arc::new(self.build(choice, defines)?);
-        cache.pipelines.insert(key, pipeline.clone());
+        self.built.insert(key, pipeline.clone());
         Ok(pipeline)
-    }
-
-    /// Builds the pipelines of a recording, one after another.
-    pub async fn compile(&self, recording: &Recording) -> Result<(), DeviceError> {
-        for dispatch in recording.dispatches() {
-            let choice = self.choices.pick(dispatch);
-            let is_new = {
-                let mut cache = lock(&self.cache);
-                let count = cache.pipelines.len();
-                self.pipeline(&mut cache, choice, dispatch.defines)?;
-                cache.pipelines.len() > count
-            };
-            if is_new {
-                self.wait().await?;
-            }
-        }
-        Ok(())
     }
 
     fn build(&self, choice: Choice, defines: Defines) -> Result<Pipeline, DeviceError> {
@@ -79,11 +81,12 @@ impl Gpu {
         };
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        // A counter in every loop, which naga adds to stop endless ones, would keep drivers from unrolling.
+        // A counter in every loop, which naga adds to stop endless ones, would keep drivers from
+        // unrolling.
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
-        // SAFETY: the shaders are this crate's own, and each of their loops counts up to a bound. Memory accesses
-        // stay checked.
+        // SAFETY: the shaders are this crate's own, and each of their loops counts up to a bound.
+        // Memory accesses stay checked.
         let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
             binding,
@@ -116,9 +119,8 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: self.compiled.as_ref(),
+            cache: self.cache.as_ref(),
         });
-        self.check()?;
         Ok(Pipeline { id: next_id(), pipeline, layout })
     }
 }

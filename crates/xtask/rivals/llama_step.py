@@ -1,7 +1,7 @@
 """Times llama.cpp at greedy generation as `bft bench --task generate` is timed: a step for each line on standard input.
 
-    python -m venv .venv && .venv/bin/pip install -r tests/bench/requirements-llama.txt
-    .venv/bin/python tests/bench/llama_step.py --model SmolLM2-135M-Instruct.Q4_1.gguf --threads 2
+    python -m venv .venv && .venv/bin/pip install -r crates/xtask/rivals/requirements-llama.txt
+    .venv/bin/python crates/xtask/rivals/llama_step.py --model SmolLM2-135M-Instruct.Q4_1.gguf --threads 2
 
 The first line of output says that the model is loaded and warm; each further one is what a step came to. A step reads the
 prompt and makes the tokens, as bft's does.

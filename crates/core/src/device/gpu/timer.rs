@@ -1,31 +1,15 @@
 //! Seconds of each kernel on a GPU, from timestamps that the adapter writes around every call.
 //!
-//! A call then has a pass of its own, so that a timed run as a whole is slower than one that is not.
+//! A call then has a pass of its own, so that a timed run as a whole is slower than one that is
+//! not.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
-use super::gpu::{COMMANDS_PER_SUBMIT, lock};
-use super::recording::{Access, Arg, Choice, Dispatch};
-use super::{DeviceError, Matrix};
-
-/// All calls of one kernel in one variant.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct KernelTime {
-    /// Shader, entry point and variant.
-    pub kernel: String,
-    /// Calls.
-    pub calls: u64,
-    /// Seconds of all of them.
-    pub seconds: f64,
-    /// Multiplications and additions of matrix products; 0 for kernels that are not products.
-    pub flops: f64,
-    /// Bytes of its operands, each counted once where it is read and once where it is written.
-    pub bytes: f64,
-}
-
-type Times = BTreeMap<String, KernelTime>;
+use crate::device::backend::KernelTime;
+use crate::device::buffer::Matrix;
+use crate::device::error::DeviceError;
+use crate::device::kernel::Access;
+use crate::device::recording::{Arg, Choice, Dispatch};
 
 /// A device's timestamps.
 #[derive(Debug)]
@@ -37,17 +21,17 @@ pub(super) struct Timer {
     period: f64,
     /// Calls of the submit at hand.
     calls: Vec<KernelTime>,
-    times: Times,
+    times: BTreeMap<String, KernelTime>,
 }
 
-const QUERIES: u32 = 2 * COMMANDS_PER_SUBMIT as u32;
-
 impl Timer {
-    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+    /// For submits of at most `calls` calls.
+    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue, calls: usize) -> Self {
+        let count = 2 * calls as u32;
         let buffer = |usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("timestamps"),
-                size: u64::from(QUERIES) * 8,
+                size: u64::from(count) * 8,
                 usage,
                 mapped_at_creation: false,
             })
@@ -56,13 +40,13 @@ impl Timer {
             queries: device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("timestamps"),
                 ty: wgpu::QueryType::Timestamp,
-                count: QUERIES,
+                count,
             }),
             resolved: buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
             staging: buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
             period: f64::from(queue.get_timestamp_period()),
             calls: Vec::new(),
-            times: Times::new(),
+            times: BTreeMap::new(),
         }
     }
 
@@ -122,19 +106,21 @@ impl Timer {
         }
         Ok(())
     }
+
+    /// The kernels timed so far, the slowest first.
+    pub fn times(&self) -> Vec<KernelTime> {
+        let mut times: Vec<KernelTime> = self.times.values().cloned().collect();
+        times.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        times
+    }
 }
 
 fn name(choice: Choice, dispatch: &Dispatch) -> String {
-    let mut name = choice.name();
-    if choice.kernel.entry != "product" {
-        name.push_str("::");
-        name.push_str(choice.kernel.entry);
-    }
-    for (_, value) in dispatch.defines {
-        name.push(' ');
-        name.push_str(value);
-    }
-    name
+    let entry = match choice.kernel.entry {
+        "product" => String::new(),
+        entry => format!("::{entry}"),
+    };
+    choice.name() + &entry + &dispatch.variant()
 }
 
 /// Bytes that a call reads and writes at least.
@@ -145,7 +131,8 @@ fn bytes(dispatch: &Dispatch) -> f64 {
         .map(|(arg, (_, access))| {
             let once = match arg {
                 Arg::View(view) => view.len() * 4,
-                // What is no product looks rows up: as many bytes as it writes, and far fewer than the matrix has.
+                // What is no product looks rows up: as many bytes as it writes, and far fewer than
+                // the matrix has.
                 Arg::Matrix(_) if dispatch.flops == 0.0 => 0,
                 Arg::Matrix(Matrix::Dense { view, .. }) => view.len() * 4,
                 Arg::Matrix(Matrix::Frozen { weight, rows, .. }) => rows * weight.dtype.row_bytes(weight.cols),
@@ -154,22 +141,4 @@ fn bytes(dispatch: &Dispatch) -> f64 {
             (times * once) as f64
         })
         .sum()
-}
-
-impl super::gpu::Gpu {
-    /// Starts or ends timing; `false` where the adapter has no timestamps.
-    pub fn time_kernels(&self, on: bool) -> bool {
-        let can = self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-        *lock(&self.timer) = (on && can).then(|| Timer::new(&self.device, &self.queue));
-        can
-    }
-
-    /// The kernels timed so far, the slowest first.
-    pub fn timed_kernels(&self) -> Vec<KernelTime> {
-        let timer = lock(&self.timer);
-        let times = timer.iter().flat_map(|timer| timer.times.values().cloned());
-        let mut times: Vec<KernelTime> = times.collect();
-        times.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        times
-    }
 }

@@ -16,6 +16,10 @@ pub struct Pca {
 impl Pca {
     /// The first components of rows; fewer where the data has no more.
     pub fn fit(rows: &DMatrix<f64>, components: usize) -> Self {
+        if rows.is_empty() {
+            let columns = rows.ncols();
+            return Self { mean: DMatrix::zeros(1, columns), axes: DMatrix::zeros(columns, 0), variance: Vec::new() };
+        }
         let mean = DMatrix::from_fn(1, rows.ncols(), |_, column| rows.column(column).mean());
         let centred = centre(rows, &mean);
         // The eigenvectors of the smaller of XᵀX and XXᵀ give those of the other.

@@ -1,13 +1,12 @@
-//! Which device a run takes.
+//! The adapters of this machine, and which of them a run takes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::gpu::Gpu;
-use super::tier::Tier;
-use super::{Device, DeviceError};
+use crate::device::error::DeviceError;
+use crate::device::tier::Tier;
 
 /// What `--device` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -158,38 +157,34 @@ pub async fn list_adapters() -> Vec<AdapterInfo> {
     list.collect()
 }
 
-pub(super) async fn open(
-    request: &DeviceRequest,
-    kept: &dyn Fn(&str) -> Option<Vec<u8>>,
-) -> Result<Device, DeviceError> {
-    let index = match request {
-        DeviceRequest::Cpu => return Ok(Device::cpu_because("asked for with --device cpu")),
-        DeviceRequest::Auto => None,
-        DeviceRequest::Gpu(index) => Some(*index),
-    };
+/// What a request comes to, and why.
+pub(in crate::device) enum Picked {
+    Cpu(&'static str),
+    Gpu(wgpu::Adapter, String),
+}
+
+/// The device that `request` names.
+pub(in crate::device) async fn pick(request: &DeviceRequest) -> Result<Picked, DeviceError> {
+    if *request == DeviceRequest::Cpu {
+        return Ok(Picked::Cpu("asked for with --device cpu"));
+    }
     let mut found = adapters().await;
-    match index {
-        None => match found.first().map(wgpu::Adapter::get_info) {
-            None => Ok(Device::cpu_because("auto: no GPU was found")),
+    let count = found.len();
+    let (index, reason) = match request {
+        DeviceRequest::Cpu | DeviceRequest::Auto => match found.first().map(wgpu::Adapter::get_info) {
+            None => return Ok(Picked::Cpu("auto: no GPU was found")),
             Some(info) if is_software(&info) => {
-                Ok(Device::cpu_because("auto: the only GPU is a software driver, slower than the CPU"))
+                return Ok(Picked::Cpu("auto: the only GPU is a software driver, slower than the CPU"));
             }
-            Some(_) => Ok(Device::gpu_because(
-                Gpu::open(found.swap_remove(0), kept).await?,
-                "auto: the best GPU of this machine",
-            )),
+            Some(_) => (0, "auto: the best GPU of this machine".into()),
         },
-        Some(None) if found.is_empty() => Err(DeviceError::NoAdapter),
-        Some(None) => Ok(Device::gpu_because(
-            Gpu::open(found.swap_remove(0), kept).await?,
-            "the best adapter, asked for with --device gpu",
-        )),
-        Some(Some(index)) if index < found.len() => Ok(Device::gpu_because(
-            Gpu::open(found.swap_remove(index), kept).await?,
-            &format!("asked for with --device gpu:{index}"),
-        )),
-        Some(Some(_)) if found.is_empty() => Err(DeviceError::NoAdapter),
-        Some(Some(index)) => Err(DeviceError::NoSuchAdapter { index, count: found.len() }),
+        DeviceRequest::Gpu(None) => (0, "the best adapter, asked for with --device gpu".into()),
+        DeviceRequest::Gpu(Some(index)) => (*index, format!("asked for with --device gpu:{index}")),
+    };
+    match count {
+        0 => Err(DeviceError::NoAdapter),
+        _ if index < count => Ok(Picked::Gpu(found.swap_remove(index), reason)),
+        _ => Err(DeviceError::NoSuchAdapter { index, count }),
     }
 }
 

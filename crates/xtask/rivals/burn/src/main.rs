@@ -1,6 +1,6 @@
 //! Times burn's autotuned wgpu products, f32, on this machine's best adapter: a round for each line on standard input.
 //!
-//!     cargo run --release --manifest-path tests/bench/burn/Cargo.toml -- PRODUCTS
+//!     cargo run --release --manifest-path crates/xtask/rivals/burn/Cargo.toml -- PRODUCTS
 //!
 //! PRODUCTS is a JSON list as `bft bench --task products --serve` prints it: of each product its kernel (`product`, x·Wᵀ, or
 //! `input gradient`, dy·W), its tokens, rows and cols, and how often a step calls it. The first line of output says that every

@@ -1,10 +1,10 @@
 """Times PyTorch + PEFT at what `bft bench` times bft at, and prints one line of JSON.
 
-    python -m venv .venv && .venv/bin/pip install -r tests/bench/requirements.txt
-    .venv/bin/python tests/bench/torch_step.py train --model SmolLM2-135M-Instruct.Q4_1.gguf --threads 2
-    .venv/bin/python tests/bench/torch_step.py embed --model … --dtype bf16
-    .venv/bin/python tests/bench/torch_step.py train-ragged --model … --write-rows rows.jsonl    # the same rows for bft
-    .venv/bin/python tests/bench/torch_step.py train --model … --serve     # one step for each line on standard input
+    python -m venv .venv && .venv/bin/pip install -r crates/xtask/rivals/requirements.txt
+    .venv/bin/python crates/xtask/rivals/torch_step.py train --model SmolLM2-135M-Instruct.Q4_1.gguf --threads 2
+    .venv/bin/python crates/xtask/rivals/torch_step.py embed --model … --dtype bf16      # or a sentence encoder's folder
+    .venv/bin/python crates/xtask/rivals/torch_step.py train-ragged --model … --write-rows rows.jsonl    # the same rows for bft
+    .venv/bin/python crates/xtask/rivals/torch_step.py train --model … --serve     # one step for each line on standard input
 
 A GGUF file is dequantised once, by transformers, into a float32 folder under target/bench; later runs load that
 folder, so that neither the time nor the peak memory of a run includes the conversion.
@@ -25,7 +25,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 TEXT = REPOSITORY / "tests" / "fixtures" / "smollm2.json"
 MASKED = -100
 
@@ -203,6 +203,8 @@ class Embed:
         from transformers import AutoModel
 
         self.model = AutoModel.from_pretrained(folder, dtype=dtype).eval()
+        # A sentence encoder has no cache of keys and values to leave out.
+        self.plain = {} if self.model.config.model_type == "bert" else {"use_cache": False}
         rows = make_rows(args, self.model.config.vocab_size)[: args.batch_size]
         self.ids = torch.tensor([row["input_ids"] for row in rows])
 
@@ -210,7 +212,7 @@ class Embed:
         import torch
 
         with torch.inference_mode():
-            hidden = self.model(input_ids=self.ids, use_cache=False).last_hidden_state
+            hidden = self.model(input_ids=self.ids, **self.plain).last_hidden_state
             hidden.float().mean(1)
         return {"tokens": self.ids.numel()}
 
