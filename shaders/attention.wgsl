@@ -25,7 +25,7 @@ fn scale_rows(sums: mat4x4<f32>, row: u32) -> mat4x4<f32> {
 
 fn visible(scores: vec4<f32>, key: u32, first: u32, last: u32) -> vec4<f32> {
     let keys = vec4<u32>(key, key + 1u, key + 2u, key + 3u);
-    return select(vec4<f32>(NONE), scores * params.scale, (keys >= vec4<u32>(first)) & (keys <= vec4<u32>(last)));
+    return select(vec4<f32>(NONE), scores_of(scores), (keys >= vec4<u32>(first)) & (keys <= vec4<u32>(last)));
 }
 
 fn largest_of(a: vec4<f32>) -> f32 {
@@ -160,14 +160,18 @@ fn forward(
     }
     let queries = up_to(row0 + lane / (params.cols / 8u) * 4u, params.tokens - 1u);
     let spans_of = array<vec2<u32>, 4>(spans[queries.x], spans[queries.y], spans[queries.z], spans[queries.w]);
-    let firsts = vec4<u32>(spans_of[0].x, spans_of[1].x, spans_of[2].x, spans_of[3].x);
+    var firsts = vec4<u32>(spans_of[0].x, spans_of[1].x, spans_of[2].x, spans_of[3].x);
     var lasts = queries;
+    var begin = spans[row0].x;
     var end = min(row0 + params.rows, params.tokens);
-    if params.causal == 0u {
+    if params.causal == 1u {
+        firsts = within(firsts, queries);
+        begin = within(vec4<u32>(begin), vec4<u32>(row0)).x;
+    } else {
         lasts = vec4<u32>(spans_of[0].y, spans_of[1].y, spans_of[2].y, spans_of[3].y) - 1u;
         end = spans[end - 1u].y;
     }
-    let log_sum = attend(head, row0, lane, firsts, lasts, spans[row0].x, end);
+    let log_sum = attend(head, row0, lane, firsts, lasts, begin, end);
     let sharers = LANES / params.rows;
     let query = row0 + lane / sharers;
     if lane % sharers == 0u && query < params.tokens {
@@ -175,7 +179,7 @@ fn forward(
     }
 }
 
-// One text: query i sees keys 0..=past + i.
+// One text: query i sees keys 0..=past + i, the last of them where there is a window.
 @compute @workgroup_size(LANES)
 fn prefill(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -190,5 +194,6 @@ fn prefill(
     }
     let lasts = params.past + up_to(row0 + lane / (params.cols / 8u) * 4u, params.tokens - 1u);
     let end = params.past + min(row0 + params.rows, params.tokens);
-    _ = attend(head, row0, lane, vec4<u32>(0u), lasts, 0u, end);
+    let begin = within(vec4<u32>(0u), vec4<u32>(params.past + row0)).x;
+    _ = attend(head, row0, lane, within(vec4<u32>(0u), lasts), lasts, begin, end);
 }

@@ -37,9 +37,9 @@ fn gather_stats(
 // Gradient of four scores of one query with the keys from `key` on.
 fn d_scores(score: vec4<f32>, d_p: vec4<f32>, key: u32, first: u32, last: u32, of_query: vec2<f32>) -> vec4<f32> {
     let keys = vec4<u32>(key, key + 1u, key + 2u, key + 3u);
-    let p = exp(score * params.scale - of_query.x);
+    let p = exp(scores_of(score) - of_query.x);
     let seen = (keys >= vec4<u32>(first)) & (keys <= vec4<u32>(last));
-    return select(vec4<f32>(0.0), p * (d_p - of_query.y) * params.scale, seen);
+    return select(vec4<f32>(0.0), p * (d_p - of_query.y) * slopes_of(score), seen);
 }
 
 fn store_dq(head: u32, query: u32, chunk: u32, value: vec4<f32>) {
@@ -67,10 +67,14 @@ fn backward_q(
     let s_row = lane / across * 4u;
     let s_col = lane % across * 8u;
     let rows = up_to(row0 + s_row, params.tokens - 1u);
-    let firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
+    var firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
     var lasts = rows;
+    var begin = spans[row0].x;
     var end = min(row0 + params.rows, params.tokens);
-    if params.causal == 0u {
+    if params.causal == 1u {
+        firsts = within(firsts, rows);
+        begin = within(vec4<u32>(begin), vec4<u32>(row0)).x;
+    } else {
         lasts = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y) - 1u;
         end = spans[end - 1u].y;
     }
@@ -86,7 +90,7 @@ fn backward_q(
     var low = mat4x4<f32>();
     var high = mat4x4<f32>();
 
-    for (var block = spans[row0].x; block < end; block += params.cols) {
+    for (var block = begin; block < end; block += params.cols) {
         let near = kv_at(up_to(block + s_col, end - 1u), kv_head);
         let far = kv_at(up_to(block + s_col + 4u, end - 1u), kv_head);
         var s_near = mat4x4<f32>();
@@ -152,7 +156,7 @@ fn backward_q(
 // the last.
 fn probabilities(score: vec4<f32>, query: u32, first: u32, end: u32, log_sums: vec4<f32>) -> vec4<f32> {
     let queries = vec4<u32>(query, query + 1u, query + 2u, query + 3u);
-    let p = exp(score * params.scale - log_sums);
+    let p = exp(scores_of(score) - log_sums);
     return select(vec4<f32>(0.0), p, (queries >= vec4<u32>(first)) & (queries < vec4<u32>(end)));
 }
 
@@ -183,11 +187,18 @@ fn backward_kv(
     let s_row = lane / across * 4u;
     let s_col = lane % across * 8u;
     let rows = up_to(row0 + s_row, params.tokens - 1u);
-    let ends = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y);
+    var ends = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y);
     // The first queries that see these keys, and any key of the workgroup.
     var firsts = rows;
     var begin = row0;
-    if params.causal == 0u {
+    // One past the last query that sees any of these keys: ends rise from key to key.
+    let last = min(row0 + params.rows, params.tokens) - 1u;
+    var end = spans[last].y;
+    if params.causal == 1u {
+        // Behind a key lie as many queries as the window holds, the key's own among them.
+        ends = rows + min(vec4<u32>(params.window), ends - rows);
+        end = last + min(params.window, end - last);
+    } else {
         firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
         begin = spans[row0].x;
     }
@@ -200,7 +211,6 @@ fn backward_kv(
     var dv_low = mat4x4<f32>();
     var dv_high = mat4x4<f32>();
 
-    let end = spans[min(row0 + params.rows, params.tokens) - 1u].y;
     for (var head = kv_head * readers; head < (kv_head + 1u) * readers; head++) {
         for (var block = begin; block < end; block += params.cols) {
             let near_queries = up_to(block + s_col, end - 1u);
@@ -250,11 +260,10 @@ fn backward_kv(
             }
             workgroupBarrier();
 
-            let scale = params.scale;
-            keep(s_row, s_col, near_0 * (p_near[0] - of_near[1]) * scale, far_0 * (p_far[0] - of_far[1]) * scale);
-            keep(s_row + 1u, s_col, near_1 * (p_near[1] - of_near[1]) * scale, far_1 * (p_far[1] - of_far[1]) * scale);
-            keep(s_row + 2u, s_col, near_2 * (p_near[2] - of_near[1]) * scale, far_2 * (p_far[2] - of_far[1]) * scale);
-            keep(s_row + 3u, s_col, near_3 * (p_near[3] - of_near[1]) * scale, far_3 * (p_far[3] - of_far[1]) * scale);
+            keep(s_row, s_col, near_0 * (p_near[0] - of_near[1]) * slopes_of(s_near[0]), far_0 * (p_far[0] - of_far[1]) * slopes_of(s_far[0]));
+            keep(s_row + 1u, s_col, near_1 * (p_near[1] - of_near[1]) * slopes_of(s_near[1]), far_1 * (p_far[1] - of_far[1]) * slopes_of(s_far[1]));
+            keep(s_row + 2u, s_col, near_2 * (p_near[2] - of_near[1]) * slopes_of(s_near[2]), far_2 * (p_far[2] - of_far[1]) * slopes_of(s_far[2]));
+            keep(s_row + 3u, s_col, near_3 * (p_near[3] - of_near[1]) * slopes_of(s_near[3]), far_3 * (p_far[3] - of_far[1]) * slopes_of(s_far[3]));
             workgroupBarrier();
 
             if writes {

@@ -1,6 +1,7 @@
 // Attention of a few new tokens over a cache, a token and head a workgroup.
 //!include shared/grid.wgsl
 //!include shared/reduce.wgsl
+//!include shared/soft_cap.wgsl
 
 struct Params {
     tokens: u32,   // new ones
@@ -12,6 +13,9 @@ struct Params {
     past: u32,     // keys before the first new token
     scale: f32,
     causal: u32,   // not used here
+    window: u32,   // keys that a query sees at most
+    scaled: u32,   // not used here
+    cap: f32,      // scores s become cap·tanh(s / cap); 0: there is no cap
 }
 
 const KEYS = 256u; // scored at a time, four a lane
@@ -51,7 +55,7 @@ fn decode(
     var acc = vec4<f32>(0.0);
     var m = NONE;
     var sum = 0.0;
-    for (var block = 0u; block < end; block += KEYS) {
+    for (var block = end - min(params.window, end); block < end; block += KEYS) {
         let first = block + 4u * lane;
         let keys = vec4<u32>(first, first + 1u, first + 2u, first + 3u);
         let at = min(keys, vec4<u32>(end - 1u)) * stride + kv_head * width;
@@ -59,7 +63,11 @@ fn decode(
         for (var d = 0u; d < width; d++) {
             scores += q[query + d] * mat4x4<f32>(k[at.x + d], k[at.y + d], k[at.z + d], k[at.w + d]);
         }
-        scores = select(vec4<f32>(NONE), scores * params.scale, keys < vec4<u32>(end));
+        scores *= params.scale;
+        if params.cap != 0.0 {
+            scores = params.cap * tanh_of(scores / params.cap);
+        }
+        scores = select(vec4<f32>(NONE), scores, keys < vec4<u32>(end));
         let largest = max_lanes(lane, max(m, max(max(scores.x, scores.y), max(scores.z, scores.w))));
         let decay = exp(m - largest);
         m = largest;

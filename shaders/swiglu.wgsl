@@ -1,9 +1,10 @@
-// The gated activation silu(gate) * up. One invocation an element.
+// The gated activation f(gate) * up. One invocation an element.
 //!include shared/elements.wgsl
 //!include shared/sigmoid.wgsl
 
 struct Params {
     len: u32,
+    kind: u32, // 0: SiLU, 1: GELU by tanh
 }
 
 @group(0) @binding(1) var<storage, read> gate: array<f32>;
@@ -14,11 +15,21 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> dgate: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dup: array<f32>;
 
+// (s, 1 + x·(1 − s)·u') of f(x) = x·s, s = σ(u(x)): f'(x) is their product.
+fn steepness(x: f32) -> vec2<f32> {
+    if params.kind == 0u {
+        let s = sigmoid(x);
+        return vec2<f32>(s, 1.0 + x * (1.0 - s));
+    }
+    let s = sigmoid(1.5957691 * (x + 0.044715 * x * x * x));
+    return vec2<f32>(s, 1.0 + x * (1.0 - s) * 1.5957691 * (1.0 + 0.134145 * x * x));
+}
+
 @compute @workgroup_size(LANES)
 fn forward(at: Place) {
     let i = element(at.group, at.groups, at.lane);
     if i < params.len {
-        y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+        y[i] = gate[i] * steepness(gate[i]).x * up[i];
     }
 }
 
@@ -26,8 +37,8 @@ fn forward(at: Place) {
 fn backward(at: Place) {
     let i = element(at.group, at.groups, at.lane);
     if i < params.len {
-        let s = sigmoid(gate[i]);
-        dgate[i] = dy[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
-        dup[i] = dy[i] * gate[i] * s;
+        let s = steepness(gate[i]);
+        dgate[i] = dy[i] * up[i] * s.x * s.y;
+        dup[i] = dy[i] * gate[i] * s.x;
     }
 }

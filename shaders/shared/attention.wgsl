@@ -14,7 +14,12 @@ struct Params {
     past: u32,     // keys before the first query
     scale: f32,
     causal: u32,   // 1: a query sees no later keys than its own
+    window: u32,   // keys that a query sees at most, where attention is causal
+    scaled: u32,   // 1: the scale is given, 0: it is 1/√D
+    cap: f32,      // scores s become cap·tanh(s / cap); 0: there is no cap
 }
+
+//!include shared/soft_cap.wgsl
 
 const LANES = 64u;
 const MAX_ROWS = 32u;
@@ -48,6 +53,28 @@ fn fetch(row: u32, chunk: u32) -> mat4x4<f32> {
 // Four consecutive numbers that end at `last`.
 fn up_to(first: u32, last: u32) -> vec4<u32> {
     return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(last));
+}
+
+// The first of the keys first..=last that are within the window of a query whose own key is the last.
+fn within(first: vec4<u32>, last: vec4<u32>) -> vec4<u32> {
+    return max(first, last + 1u - min(vec4<u32>(params.window), last + 1u));
+}
+
+// Scores as the softmax takes them, of products q·k.
+fn scores_of(products: vec4<f32>) -> vec4<f32> {
+    if params.cap == 0.0 {
+        return products * params.scale;
+    }
+    return params.cap * tanh_of(products * params.scale / params.cap);
+}
+
+// How steeply they rise with the products.
+fn slopes_of(products: vec4<f32>) -> vec4<f32> {
+    if params.cap == 0.0 {
+        return vec4<f32>(params.scale);
+    }
+    let t = tanh_of(products * params.scale / params.cap);
+    return params.scale * (1.0 - t * t);
 }
 
 // Where a head of these tokens starts, in chunks of four.

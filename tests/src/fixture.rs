@@ -10,7 +10,22 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 /// Every model there is a fixture of.
-pub const MODELS: [&str; 6] = ["llama", "llama3_rope", "linear_rope", "mistral", "qwen2", "qwen3"];
+pub const MODELS: &[&str] = &[
+    "llama",
+    "llama3_rope",
+    "linear_rope",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "yarn_rope",
+    "gemma2",
+    "gemma3",
+    "smollm3",
+    "olmo2",
+    "granite",
+    "mistral_window",
+    "qwen3_window",
+];
 
 /// The folder of the fixtures.
 #[must_use]
@@ -73,7 +88,7 @@ impl Fixture {
 
     /// Every model's.
     pub fn all() -> impl Iterator<Item = Self> {
-        MODELS.into_iter().map(Self::load)
+        MODELS.iter().map(|name| Self::load(name))
     }
 
     /// An expected tensor.

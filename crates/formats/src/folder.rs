@@ -1,11 +1,10 @@
-//! A model in a folder of files, as transformers saves it.
+//! A folder of files, as transformers saves a model, and the weights in it.
 
 use std::collections::BTreeMap;
 #[cfg(not(target_arch = "wasm32"))]
 use std::path::{Path, PathBuf};
 
-use crate::model::{check_tensors, check_vocabulary};
-use crate::{Bytes, ChatTemplate, FormatError, Model, ModelConfig, Result, Source, Tensor, Tokenizer, safetensors};
+use crate::{Bytes, FormatError, Result, Source, Tensor, safetensors};
 
 /// Where files come from: a folder on disk, or contents already in memory.
 pub(crate) enum Folder {
@@ -98,91 +97,6 @@ impl Folder {
             }
             Self::Memory { files, .. } => files.keys().cloned().collect(),
         }
-    }
-}
-
-/// Loads a model from `config.json`, safetensors and, where they are there, tokenizer and template.
-pub(crate) fn load(name: &str, folder: &Folder) -> Result<Model> {
-    let json = folder.require("config.json", &no_config_advice(folder))?;
-    let mut config = ModelConfig::from_json(&folder.file("config.json"), &json)?;
-    if let Some(json) = folder.get("generation_config.json")? {
-        config.add_generation_config(&folder.file("generation_config.json"), &json)?;
-    }
-    let (tensors, weight_files) = load_weights(folder, |_| true)?;
-    let mut tensors = with_prefix(tensors);
-    tensors.retain(|name, _| !name.ends_with(".self_attn.rotary_emb.inv_freq"));
-    let headless = settle_head(&mut config, &mut tensors)?;
-    check_tensors(&folder.shown(), &config, &tensors)?;
-
-    let tokenizer = Tokenizer::from_folder(folder)?;
-    if let Some(tokenizer) = &tokenizer {
-        check_vocabulary(&folder.file("tokenizer.json"), tokenizer, config.vocab_size)?;
-        // The tokenizer's own end token is the one that texts were trained to end with.
-        if let Some(eos) = tokenizer.eos_token_id() {
-            config.eos_token_ids.retain(|&id| id != eos);
-            config.eos_token_ids.insert(0, eos);
-        }
-    }
-    config.validate(&folder.file("config.json"))?;
-    let chat_template = ChatTemplate::from_folder(folder, tokenizer.as_ref())?;
-    let model = Model::assemble(name, config, tensors, tokenizer, chat_template, weight_files);
-    Ok(model.with_sentence(crate::encoder::sentence_of_decoder(folder), headless))
-}
-
-/// Names as a language model's, where a backbone's stand without `model.`.
-fn with_prefix(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    if !tensors.contains_key("embed_tokens.weight") {
-        return tensors;
-    }
-    let renamed = tensors.into_iter().map(|(name, mut tensor)| {
-        if name != "lm_head.weight" {
-            tensor.name = format!("model.{name}");
-        }
-        (tensor.name.clone(), tensor)
-    });
-    renamed.collect()
-}
-
-/// Finds the head. A configuration may tie it to the embedding where the file has one of its own: as in transformers, that
-/// one counts if it differs. A backbone has none: the embedding takes its place, and whoever needs a head is told.
-fn settle_head(config: &mut ModelConfig, tensors: &mut BTreeMap<String, Tensor>) -> Result<bool> {
-    const HEAD: &str = "lm_head.weight";
-    match (tensors.get(HEAD), tensors.get("model.embed_tokens.weight")) {
-        (Some(head), Some(embedding)) if config.tie_word_embeddings => {
-            if same_values(head, embedding)? {
-                tensors.remove(HEAD);
-            } else {
-                config.tie_word_embeddings = false;
-            }
-            Ok(false)
-        }
-        (None, _) if !config.tie_word_embeddings => {
-            config.tie_word_embeddings = true;
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
-}
-
-/// Whether two tensors hold the same bytes; they are read in pieces, for each may be a gigabyte.
-fn same_values(a: &Tensor, b: &Tensor) -> Result<bool> {
-    const ROWS: usize = 1024;
-    if a.dtype != b.dtype || a.shape != b.shape {
-        return Ok(false);
-    }
-    for start in (0..a.rows()).step_by(ROWS) {
-        let rows = start..(start + ROWS).min(a.rows());
-        if *a.read_rows(rows.clone())? != *b.read_rows(rows)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn no_config_advice(folder: &Folder) -> String {
-    match folder.names().iter().find(|n| n.ends_with(".gguf")) {
-        Some(file) => format!("to use {file} give its own path"),
-        None => "give a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file".to_string(),
     }
 }
 

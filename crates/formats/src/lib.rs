@@ -16,7 +16,7 @@
 //! | where | refused |
 //! |---|---|
 //! | path | not there; a file that is not GGUF; a folder without `config.json` (naming a `.gguf` in it) |
-//! | `config.json` | not JSON; a key missing, of the wrong type or out of range; sizes that contradict each other or are no multiple of 4; model types, activations, rope types, active sliding windows, experts, multipliers and quantisations that are not implemented |
+//! | `config.json` | not JSON; a key missing, of the wrong type or out of range; sizes that contradict each other or are no multiple of 4; model types, activations, rope types, experts, multipliers and quantisations that are not implemented |
 //! | safetensors | truncated, longer than it says, overlapping, mis-shaped, a Git LFS pointer; formats other than F32, F16, BF16 (naming the tensor); pickles instead |
 //! | shards | an index that names files outside its folder, a shard or tensor that is not there |
 //! | GGUF header | wrong magic, version or byte order; truncated; counts, lengths, alignment and offsets that cannot be; text that is not UTF-8; keys and tensors there twice |
@@ -42,6 +42,7 @@ mod hash;
 mod json;
 mod model;
 pub mod npy;
+mod open;
 mod random;
 mod safetensors;
 mod source;
@@ -52,7 +53,9 @@ pub mod weights;
 pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
 pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
-pub use config::{Architecture, LINEAR_MODULES, ModelConfig, RopeScaling};
+pub use config::{
+    Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, MAX_HEAD_DIM, ModelConfig, QkNorm, Rope, RopeScaling,
+};
 pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling, SentenceSteps};
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]

@@ -1,13 +1,9 @@
 //! A model, whatever files it comes in.
 
 use std::collections::BTreeMap;
-#[cfg(not(target_arch = "wasm32"))]
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use crate::folder::Folder;
-use crate::gguf::{self, Header, HeaderError, Value};
 use crate::{
     ChatTemplate, DType, FormatError, ModelConfig, Result, SentenceSteps, Source, Tensor, Tokenizer, sha256_bytes,
 };
@@ -36,41 +32,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a folder (`config.json`, safetensors, `tokenizer.json`) or a `.gguf` file.
-    ///
-    /// Files are mapped, not read: weights cost memory when they are used.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn open(path: &Path) -> Result<Self> {
-        let metadata = std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
-        let shown = path.display().to_string();
-        let name = display_name(path);
-        let mut model = if metadata.is_dir() {
-            crate::folder::load(&name, &Folder::on_disk(path))?
-        } else {
-            let bytes = crate::Bytes::map(path)?;
-            if !Header::is_gguf(&bytes) {
-                return Err(FormatError::unsupported(
-                    shown,
-                    "a model in a single file that is not GGUF",
-                    "give a .gguf file, or the folder that holds config.json and *.safetensors",
-                ));
-            }
-            Self::load_gguf(&shown, &name, bytes.into())?
-        };
-        model.path = path.to_path_buf();
-        Ok(model)
-    }
-
-    /// Makes a model from a GGUF file wherever it is; `name` names it in messages. Reads the header alone.
-    pub fn from_gguf(name: &str, file: impl Into<Source>) -> Result<Self> {
-        Self::load_gguf(name, name, file.into())
-    }
-
-    /// Makes a model from the files of a folder, by file name. Weights stay where they are.
-    pub fn from_folder<S: Into<Source>>(name: &str, files: BTreeMap<String, S>) -> Result<Self> {
-        crate::folder::load(name, &Folder::in_memory(name, files))
-    }
-
     /// Makes a model from parts, checking that every tensor the configuration asks for is there.
     pub fn from_parts(
         name: impl Into<String>,
@@ -101,35 +62,6 @@ impl Model {
         let sha256 = Arc::default();
         let (headless, sentence) = (false, Ok(None));
         Self { config, tensors, tokenizer, chat_template, name, path, headless, sentence, weight_files, sha256 }
-    }
-
-    fn load_gguf(file: &str, name: &str, source: Source) -> Result<Self> {
-        let header = gguf_header(file, &source)?;
-        if let Some(parts) = header.get("split.count").and_then(Value::as_u64).filter(|&n| n > 1) {
-            return Err(FormatError::unsupported(
-                file,
-                format!("a GGUF split into {parts} files"),
-                "merge them with llama.cpp's llama-gguf-split --merge",
-            ));
-        }
-        let config = gguf::model_config(file, &header, &source)?;
-        let tensors = gguf::load_tensors(file, &header, &source, &config)?;
-        let tokenizer = Tokenizer::from_gguf(file, &header)?;
-        if let Some(tokenizer) = &tokenizer {
-            check_vocabulary(file, tokenizer, config.vocab_size)?;
-        }
-        let chat_template = match header.get("tokenizer.chat_template").and_then(Value::as_str) {
-            None => None,
-            Some(source) => {
-                let none = BTreeMap::new();
-                let special = tokenizer.as_ref().map_or(&none, Tokenizer::special_tokens);
-                Some(ChatTemplate::new(source, special)?)
-            }
-        };
-        let sentence = gguf::sentence(file, &header);
-        let files = vec![(name.to_string(), source)];
-        let model = Self::assemble(name, config, tensors, tokenizer, chat_template, files);
-        Ok(model.with_sentence(sentence, false))
     }
 
     /// The same model, with what its files say about vectors, and whether it is without a head.
@@ -242,34 +174,6 @@ impl Model {
     }
 }
 
-/// The header, from as many of the file's first bytes as it takes.
-fn gguf_header(file: &str, source: &Source) -> Result<Header> {
-    /// More than most headers have; a vocabulary's tokens and merges are most of one.
-    const FIRST: u64 = 4 << 20;
-    let mut count = FIRST.min(source.len());
-    loop {
-        match Header::parse(&source.head(count, file)?) {
-            Ok(header) => return Ok(header),
-            Err(HeaderError::Invalid(problem)) => {
-                return Err(FormatError::malformed(file, problem));
-            }
-            Err(HeaderError::NeedMoreBytes { total }) if total > source.len() => {
-                return Err(FormatError::malformed(
-                    file,
-                    format!(
-                        "is truncated or lies about itself: the header goes on to byte {total} at least, \
-                         the file has {}; download it again",
-                        source.len()
-                    ),
-                ));
-            }
-            Err(HeaderError::NeedMoreBytes { total }) => {
-                count = total.max(count.saturating_mul(2)).min(source.len());
-            }
-        }
-    }
-}
-
 /// SHA-256 of the lines that `sha256sum` prints.
 fn sha256_of_lines<'s>(files: impl Iterator<Item = (&'s String, &'s Source)>) -> Result<String> {
     let mut lines = String::new();
@@ -285,14 +189,6 @@ pub(crate) fn sha256_of_files(files: &[(String, Source)]) -> Result<String> {
         [(name, source)] => source.sha256(name),
         files => sha256_of_lines(files.iter().map(|(name, source)| (name, source))),
     }
-}
-
-/// The last part of a path; of what it stands for where it ends in dots.
-#[cfg(not(target_arch = "wasm32"))]
-pub(crate) fn display_name(path: &Path) -> String {
-    let whole = path.canonicalize().ok();
-    let name = path.file_name().or(whole.as_ref().and_then(|p| p.file_name()));
-    name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
 }
 
 /// Checks that the tensors are exactly those the configuration asks for, in shape too.

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use bft_formats::{Adapter, AdapterConfig, Architecture, Bytes, DType, LINEAR_MODULES, LoraPair, ModelConfig, Tensor};
+use bft_formats::{
+    Adapter, AdapterConfig, Architecture, Bytes, DType, LINEAR_MODULES, LayerSpec, LoraPair, ModelConfig, Tensor,
+};
 use common::{Random, assert_says, message, put, raw_safetensors, safetensors_file, tiny_config};
 use serde_json::{Value, json};
 
@@ -201,9 +203,9 @@ fn an_adapter_for_another_model_says_where_they_differ() {
     );
     let heads = other(&|m| m.num_key_value_heads = 4);
     assert_says(&heads, &["lora_B of model.layers.0.self_attn.v_proj", "found [16, 4]", "expected [32, 4]"]);
-    let deep = other(&|m| m.num_hidden_layers = 3);
+    let deep = other(&|m| m.layers.resize(3, LayerSpec::default()));
     assert_says(&deep, &["the pair of model.layers.2.self_attn.q_proj is missing", "fewer layers"]);
-    let shallow = other(&|m| m.num_hidden_layers = 1);
+    let shallow = other(&|m| m.layers.truncate(1));
     assert_says(&shallow, &["model.layers.1.self_attn.q_proj", "llama model with 1 layers", "another model"]);
 }
 

@@ -3,8 +3,8 @@
 
 mod common;
 
-use bft_formats::{Architecture, ModelConfig, Result, RopeScaling};
-use common::{assert_says, config_json, message, tiny_config};
+use bft_formats::{Architecture, Gate, ModelConfig, Result, Rope, RopeScaling};
+use common::{assert_says, config_json, config_of, message, tiny_config};
 use serde_json::{Value, json};
 
 fn read(architecture: Architecture, changes: Value) -> Result<ModelConfig> {
@@ -17,7 +17,7 @@ fn refusal(architecture: Architecture, changes: Value) -> String {
     text
 }
 
-use Architecture::{Llama, Mistral, Qwen2, Qwen3};
+use Architecture::{Gemma2, Gemma3, Granite, Llama, Mistral, Olmo2, Qwen2, Qwen3, SmolLM3};
 
 #[test]
 fn every_architecture_is_read() {
@@ -38,13 +38,13 @@ fn absent_keys_mean_what_transformers_takes_them_to_mean() {
     );
     let c = c.unwrap();
     assert_eq!((c.num_key_value_heads, c.head_dim, c.max_position_embeddings), (4, 8, 2048));
-    assert_eq!((c.rope_theta, c.rms_norm_eps, c.tie_word_embeddings), (10_000.0, 1e-6, false));
+    assert_eq!((c.ropes[0].theta, c.rms_norm_eps, c.tie_word_embeddings), (10_000.0, 1e-6, false));
     assert_eq!(read(Qwen3, json!({"head_dim": absent})).unwrap().head_dim, 128);
     assert_eq!(read(Qwen2, json!({"num_key_value_heads": null})).unwrap().num_key_value_heads, 4);
     assert_says(&refusal(Qwen2, json!({"num_key_value_heads": absent})), &["num_key_value_heads is missing"]);
     // Mistral's own default is a window.
     let windowed = json!({"sliding_window": absent, "max_position_embeddings": 32768});
-    assert_says(&refusal(Mistral, windowed), &["window of 4096", "context 32768"]);
+    assert_eq!(windows(Mistral, windowed), [Some(4096); 2]);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn biases_are_where_the_architecture_has_them() {
 
 #[test]
 fn rope_is_read_from_either_spelling() {
-    let rope = |changes| read(Llama, changes).map(|c| (c.rope_theta, c.rope_scaling));
+    let rope = |changes| read(Llama, changes).map(|c| (c.ropes[0].theta, c.ropes[0].scaling.clone()));
     let llama3 = json!({
         "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192, "rope_theta": 500_000.0
@@ -93,12 +93,14 @@ fn rope_is_read_from_either_spelling() {
 #[test]
 fn other_ropes_are_refused_by_name() {
     let with = |scaling: Value| refusal(Llama, json!({"rope_scaling": scaling}));
-    for name in ["yarn", "dynamic", "longrope", "su", "mrope"] {
+    for name in ["dynamic", "longrope", "su", "mrope"] {
         let text = with(json!({"rope_type": name, "factor": 2.0}));
-        assert_says(&text, &[&format!("rope type {name:?}"), "default, linear and llama3"]);
+        assert_says(&text, &[&format!("rope type {name:?}"), "default, linear, llama3 and yarn"]);
     }
     assert_says(&with(json!({"type": "default", "mrope_section": [16, 24, 24]})), &["\"mrope\""]);
     assert_says(&with(json!({"type": "linear"})), &["factor is missing"]);
+    assert_says(&with(json!({"type": "yarn"})), &["factor is missing"]);
+    assert_says(&with(json!({"type": "yarn", "factor": 2, "beta_fast": 0})), &["beta_fast is 0", "positive"]);
     assert_says(&with(json!({"type": "linear", "factor": -1})), &["factor is -1", "positive"]);
     assert_says(&with(json!({"type": "linear", "factor": "2"})), &["factor is \"2\"", "a number"]);
     let backwards = json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1});
@@ -111,23 +113,97 @@ fn other_ropes_are_refused_by_name() {
     assert_says(&refusal(Llama, json!({"rope_theta": 0.0})), &["rope_theta is 0", "above 1"]);
 }
 
+fn windows(architecture: Architecture, changes: Value) -> Vec<Option<usize>> {
+    read(architecture, changes).unwrap().layers.iter().map(|layer| layer.window).collect()
+}
+
 #[test]
-fn active_sliding_windows_are_refused_and_idle_ones_are_not() {
-    let text = refusal(Mistral, json!({"sliding_window": 64}));
-    assert_says(&text, &["sliding attention window of 64", "context 128"]);
-    assert!(read(Mistral, json!({"sliding_window": 128})).is_ok());
+fn each_layer_has_the_window_that_transformers_gives_it() {
+    assert_eq!(windows(Mistral, json!({"sliding_window": 64})), [Some(64); 2]);
+    assert_eq!(windows(Mistral, json!({"sliding_window": 128})), [None; 2], "as wide as the context");
     // Qwen states a window whether or not it uses it.
-    assert!(read(Qwen2, json!({"sliding_window": 64, "use_sliding_window": false})).is_ok());
-    let used = json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": 1});
-    assert_says(&refusal(Qwen2, used), &["window of 64"]);
-    let beyond = json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": 2});
-    assert!(read(Qwen2, beyond).is_ok(), "no layer is beyond the second");
-    let types = json!({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]});
-    assert_says(&refusal(Qwen3, types), &["window of 64"]);
-    let full = json!({"sliding_window": 64, "layer_types": ["full_attention", "full_attention"]});
-    assert!(read(Qwen3, full).is_ok());
-    let linear = json!({"layer_types": ["linear_attention"]});
-    assert_says(&refusal(Qwen3, linear), &["layer type \"linear_attention\""]);
+    assert_eq!(windows(Qwen2, json!({"sliding_window": 64, "use_sliding_window": false})), [None; 2]);
+    let used = |from: usize| json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": from});
+    assert_eq!(windows(Qwen2, used(1)), [None, Some(64)]);
+    assert_eq!(windows(Qwen2, used(2)), [None; 2], "no layer is beyond the second");
+    let types = |types: &[&str]| json!({"sliding_window": 64, "layer_types": types});
+    assert_eq!(windows(Qwen3, types(&["sliding_attention", "full_attention"])), [Some(64), None]);
+    assert_eq!(windows(Qwen3, types(&["full_attention", "full_attention"])), [None; 2]);
+    assert_says(&refusal(Qwen3, types(&["full_attention"])), &["layer_types names 1 layers", "num_hidden_layers 2"]);
+    assert_says(&refusal(Qwen3, types(&["linear_attention"])), &["layer type \"linear_attention\""]);
+    assert_says(&refusal(Mistral, json!({"sliding_window": 0})), &["sliding_window is 0"]);
+}
+
+#[test]
+fn gemma_3_has_windows_and_ropes_by_turns() {
+    let many = || json!({"num_hidden_layers": 7, "sliding_window": 16, "rope_theta": 1e6, "head_dim": 16});
+    let c = config_of(Gemma3, many());
+    let (local, global) = ((Some(16), Some(1)), (None, Some(0)));
+    let layers: Vec<_> = c.layers.iter().map(|layer| (layer.window, layer.rope)).collect();
+    assert_eq!(layers, [local, local, local, local, local, global, local]);
+    assert_eq!((c.ropes[0].theta, c.ropes[1].theta), (1e6, 10_000.0));
+    assert_eq!((c.layers[0].score_scale, c.layers[0].gate), (Some(1.0 / 16.0), Gate::GeluTanh));
+    assert_eq!((c.embedding_scale, c.norm_offset), (32f32.sqrt(), 1.0));
+    // As transformers 5 writes it, and as it wrote it before.
+    let linear = json!({"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5});
+    let new = json!({"rope_parameters": {"full_attention": linear, "sliding_attention": {"rope_theta": 2e4}}});
+    let old =
+        json!({"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 5e5, "rope_local_base_freq": 2e4});
+    let ropes = config_of(Gemma3, new).ropes;
+    assert_eq!(ropes[0].scaling, RopeScaling::Linear { factor: 8.0 });
+    assert_eq!((ropes[0].theta, ropes[1].theta, &ropes[1].scaling), (5e5, 2e4, &RopeScaling::None));
+    assert_eq!(config_of(Gemma3, old).ropes, ropes);
+    let both = json!({"use_bidirectional_attention": true});
+    assert_says(&refusal(Gemma3, both), &["use_bidirectional_attention true", "causal"]);
+    assert_says(&refusal(Gemma3, json!({"hidden_activation": "relu"})), &["hidden_activation \"relu\""]);
+    assert_says(&refusal(Gemma3, json!({"final_logit_softcapping": 30.0})), &["final_logit_softcapping 30"]);
+}
+
+#[test]
+fn gemma_2_has_caps_and_a_window_in_every_other_layer() {
+    let c = config_of(Gemma2, json!({"sliding_window": 16, "attn_logit_softcapping": null}));
+    let windows: Vec<_> = c.layers.iter().map(|layer| (layer.window, layer.score_cap)).collect();
+    assert_eq!((windows, c.logits_cap), (vec![(Some(16), None), (None, None)], Some(30.0)));
+    assert_eq!(config_of(Gemma2, json!({})).layers[0].score_cap, Some(50.0));
+    assert_says(&refusal(Gemma2, json!({"final_logit_softcapping": -1})), &["soft cap is -1", "positive"]);
+    assert_says(&refusal(Gemma2, json!({"query_pre_attn_scalar": 0})), &["query_pre_attn_scalar is 0"]);
+}
+
+#[test]
+fn smollm3_layers_rotate_or_not() {
+    let ropes = |changes| config_of(SmolLM3, changes).layers.iter().map(|layer| layer.rope).collect::<Vec<_>>();
+    assert_eq!(ropes(json!({"num_hidden_layers": 5})), [Some(0), Some(0), Some(0), None, Some(0)]);
+    assert_eq!(ropes(json!({"no_rope_layers": [0, 1]})), [None, Some(0)]);
+    assert_eq!(ropes(json!({"no_rope_layer_interval": 2})), [Some(0), None]);
+    assert_says(&refusal(SmolLM3, json!({"no_rope_layers": [0]})), &["no_rope_layers is [0]", "each layer"]);
+    let windows = json!({"use_sliding_window": true, "sliding_window": 8, "no_rope_layers": [1, 0]});
+    let windows: Vec<_> = config_of(SmolLM3, windows).layers.iter().map(|layer| layer.window).collect();
+    assert_eq!(windows, [None, Some(8)]);
+}
+
+#[test]
+fn olmo_2_has_its_norms_behind() {
+    let c = config_of(Olmo2, json!({"rms_norm_eps": "<absent>"}));
+    assert_eq!(c.rms_norm_eps, 1e-5);
+    let shapes = c.tensor_shapes();
+    let of = |name: &str| shapes.iter().find(|(n, _)| n == &format!("model.layers.1.{name}.weight")).map(|(_, s)| s[0]);
+    assert_eq!((of("input_layernorm"), of("post_attention_layernorm")), (None, Some(32)));
+    assert_eq!((of("post_feedforward_layernorm"), of("self_attn.q_norm")), (Some(32), Some(32)));
+    assert_eq!(of("self_attn.k_norm"), Some(16));
+}
+
+#[test]
+fn granite_has_multipliers() {
+    let c = config_of(
+        Granite,
+        json!({"embedding_multiplier": 12, "attention_multiplier": 0.25, "residual_multiplier": 0.5, "logits_scaling": 8}),
+    );
+    assert_eq!((c.embedding_scale, c.logits_scale), (12.0, 0.125));
+    assert_eq!((c.layers[1].score_scale, c.layers[1].residual_scale), (Some(0.25), 0.5));
+    assert_says(&refusal(Granite, json!({"logits_scaling": 0})), &["logits_scaling is 0", "positive"]);
+    let biased = json!({"attention_bias": true, "residual_multiplier": 0.5});
+    assert_says(&refusal(Granite, biased), &["bias of o_proj"]);
+    assert_says(&refusal(Llama, json!({"attention_multiplier": 0.5})), &["attention_multiplier 0.5"]);
 }
 
 #[test]
@@ -142,8 +218,8 @@ fn two_spellings_of_rope_that_differ_are_refused() {
 
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
-    let text = refusal(Llama, json!({"model_type": "gemma2"}));
-    assert_says(&text, &["\"gemma2\"", "llama, mistral, qwen2 and qwen3"]);
+    let text = refusal(Llama, json!({"model_type": "gemma4"}));
+    assert_says(&text, &["\"gemma4\"", "llama, mistral, qwen2, qwen3"]);
     assert_says(&refusal(Llama, json!({"model_type": "<absent>"})), &["model_type is missing"]);
     assert_says(&refusal(Llama, json!({"hidden_act": "gelu"})), &["hidden_act \"gelu\"", "silu"]);
     assert_says(&refusal(Llama, json!({"mlp_bias": true})), &["mlp_bias true"]);
@@ -219,25 +295,23 @@ fn inverse_frequencies_are_transformers() {
         0x3ab8449c, 0x3a8a2e77, 0x3a4f3e38, 0x3a1b690d, 0x39e91528, 0x39aec98e, 0x3983126f, 0x3944948c, 0x39136a16,
         0x38dd1725, 0x38a5cb60, 0x3878a815, 0x383a7753, 0x380bd472,
     ];
-    let mut c = tiny_config(Llama);
-    c.head_dim = 64;
-    c.rope_theta = 500_000.0;
-    c.rope_scaling = RopeScaling::Llama3 {
+    let mut rope = Rope { theta: 500_000.0, dim: 64, scaling: RopeScaling::None };
+    rope.scaling = RopeScaling::Llama3 {
         factor: 32.0,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
         original_max_position_embeddings: 8192,
     };
-    assert_near(&c.inv_freq(), &llama3, 1);
+    assert_near(&rope.inv_freq(), &llama3, 1);
 
     // The same scaling as llama.cpp stores it: a divisor for each plain frequency.
-    let scaled = c.inv_freq();
-    c.rope_scaling = RopeScaling::None;
-    let divisors = c.inv_freq().iter().zip(&scaled).map(|(plain, scaled)| plain / scaled).collect();
-    c.rope_scaling = RopeScaling::Divisors(divisors);
-    assert_near(&c.inv_freq(), &llama3, 3);
+    let scaled = rope.inv_freq();
+    rope.scaling = RopeScaling::None;
+    let divisors = rope.inv_freq().iter().zip(&scaled).map(|(plain, scaled)| plain / scaled).collect();
+    rope.scaling = RopeScaling::Divisors(divisors);
+    assert_near(&rope.inv_freq(), &llama3, 3);
 
-    c.rope_theta = 10_000.0;
-    c.rope_scaling = RopeScaling::Linear { factor: 4.0 };
-    assert_near(&c.inv_freq(), &linear, 1);
+    rope.theta = 10_000.0;
+    rope.scaling = RopeScaling::Linear { factor: 4.0 };
+    assert_near(&rope.inv_freq(), &linear, 1);
 }

@@ -5,7 +5,8 @@ mod common;
 
 use bft_formats::gguf::{Header, HeaderError};
 use bft_formats::{Architecture, Bytes, DType, Model, RopeScaling};
-use common::{Gguf, Random, assert_says, message, tiny_config, tiny_gguf, tiny_tensors};
+use common::{Gguf, Random, assert_says, config_of, message, tiny_config, tiny_gguf, tiny_tensors};
+use serde_json::json;
 
 fn open(g: &Gguf) -> bft_formats::Result<Model> {
     Model::from_gguf("m.gguf", g.bytes())
@@ -36,6 +37,38 @@ fn every_architecture_becomes_its_configuration() {
         assert_eq!(model.config, expected);
         assert_eq!(model.name, "m.gguf");
     }
+}
+
+#[test]
+fn families_of_their_own_become_their_configuration() {
+    let configured = |name: &str, change: &Change| {
+        let mut g = tiny_gguf(name);
+        change(&mut g);
+        let mut config = open(&g).unwrap().config;
+        config.bos_token_id = None;
+        config
+    };
+    // llama.cpp's converter has added 1 to the norms, and scores are scaled by the width of a head.
+    let mut gemma3 = config_of(Architecture::Gemma3, json!({"sliding_window": 16, "query_pre_attn_scalar": 8}));
+    gemma3.norm_offset = 0.0;
+    assert_eq!(configured("gemma3", &|g| g.u32("gemma3.attention.sliding_window", 16)), gemma3);
+    assert_says(&message(open(&tiny_gguf("gemma3"))), &["gemma3.attention.sliding_window is missing"]);
+    let mut gemma2 = config_of(Architecture::Gemma2, json!({"sliding_window": 16, "query_pre_attn_scalar": 8}));
+    gemma2.norm_offset = 0.0;
+    assert_eq!(configured("gemma2", &|g| g.u32("gemma2.attention.sliding_window", 16)), gemma2);
+    for (name, architecture) in [("smollm3", Architecture::SmolLM3), ("olmo2", Architecture::Olmo2)] {
+        assert_eq!(configured(name, &|g| g), config_of(architecture, json!({})), "{name}");
+    }
+    let granite: &Change = &|g| {
+        g.f32("granite.attention.scale", 0.25).f32("granite.embedding_scale", 12.0);
+        g.f32("granite.residual_scale", 0.5).f32("granite.logit_scale", 8.0)
+    };
+    let multipliers = json!({"embedding_multiplier": 12, "attention_multiplier": 0.25, "residual_multiplier": 0.5, "logits_scaling": 8});
+    assert_eq!(configured("granite", granite), config_of(Architecture::Granite, multipliers));
+    // Later OLMo models of the same architecture have windows in layers that the file does not name.
+    let mut olmo3 = tiny_gguf("olmo2");
+    olmo3.u32("olmo2.attention.sliding_window", 64);
+    assert_says(&message(open(&olmo3)), &["sliding attention window of 64", "which layers"]);
 }
 
 #[test]
@@ -144,7 +177,7 @@ fn rope_settings_are_honoured_or_refused() {
     let scaling = |change: &Change| {
         let mut g = tiny_gguf("llama");
         change(&mut g);
-        open(&g).map(|m| m.config.rope_scaling)
+        open(&g).map(|m| m.config.ropes[0].scaling.clone())
     };
     let linear = RopeScaling::Linear { factor: 4.0 };
     let by_type = |name: &'static str| -> Box<Change<'static>> {
@@ -153,7 +186,18 @@ fn rope_settings_are_honoured_or_refused() {
     assert_eq!(scaling(&*by_type("linear")).unwrap(), linear);
     assert_eq!(scaling(&*by_type("none")).unwrap(), RopeScaling::None);
     assert_eq!(scaling(&|g| g.f32("llama.rope.scale_linear", 4.0)).unwrap(), linear);
-    assert_says(&message(scaling(&*by_type("yarn"))), &["rope type \"yarn\"", "supported", "linear"]);
+    let yarn = RopeScaling::Yarn {
+        factor: 4.0,
+        attention_factor: 0.1 * 4f64.ln() + 1.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate: true,
+        original_max_position_embeddings: 128,
+    };
+    assert_eq!(scaling(&*by_type("yarn")).unwrap(), yarn);
+    let log: &Change = &|g| by_type("yarn")(g).f32("llama.rope.scaling.yarn_log_multiplier", 0.1);
+    assert_says(&message(scaling(log)), &["yarn_log_multiplier 0.1"]);
+    assert_says(&message(scaling(&*by_type("longrope"))), &["rope type \"longrope\"", "supported", "linear"]);
 
     let divisors: &Change = &|g| g.f32_tensor("rope_freqs.weight", &[4], &[1.0, 1.0, 2.5, 8.0]);
     assert_eq!(scaling(divisors).unwrap(), RopeScaling::Divisors(vec![1.0, 1.0, 2.5, 8.0]));
@@ -172,14 +216,12 @@ fn rope_settings_are_honoured_or_refused() {
 
 #[test]
 fn models_that_would_run_wrongly_are_refused_by_name() {
-    let architecture = refusal(|g| g.str("general.architecture", "gemma3"));
-    assert_says(&architecture, &["m.gguf", "\"gemma3\"", "llama", "qwen2 and qwen3"]);
+    let architecture = refusal(|g| g.str("general.architecture", "gemma4"));
+    assert_says(&architecture, &["m.gguf", "\"gemma4\"", "llama", "qwen2, qwen3"]);
     let q4_k = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 12, vec![0; 144]));
     assert_says(&q4_k, &["Q4_K", "blk.0.ffn_up.weight", "Q8_0, Q4_0 and Q4_1", "BF16"]);
     let newer = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 77, vec![0; 144]));
     assert_says(&newer, &["tensor type number 77", "blk.0.ffn_up.weight"]);
-    let window = refusal(|g| g.u32("llama.attention.sliding_window", 64));
-    assert_says(&window, &["sliding attention window of 64", "context 128"]);
     let experts = refusal(|g| g.u32("llama.expert_count", 8));
     assert_says(&experts, &["llama.expert_count 8"]);
     let scale = refusal(|g| g.f32("llama.attention.scale", 0.5));
@@ -199,11 +241,23 @@ fn models_that_would_run_wrongly_are_refused_by_name() {
 }
 
 #[test]
+fn a_window_is_every_layers_where_the_file_can_mean_no_other() {
+    let mut g = tiny_gguf("llama");
+    g.u32("llama.attention.sliding_window", 64);
+    assert!(open(&g).unwrap().config.layers.iter().all(|layer| layer.window == Some(64)));
+    let mut g = tiny_gguf("qwen2");
+    g.u32("qwen2.attention.sliding_window", 64);
+    assert_says(&message(open(&g)), &["sliding attention window of 64", "context 128", "which layers"]);
+}
+
+#[test]
 fn a_window_as_wide_as_the_context_is_none() {
     let mut g = tiny_gguf("llama");
     g.u32("llama.attention.sliding_window", 128);
     g.i32s("llama.attention.head_count_kv", &[2, 2]);
-    assert_eq!(open(&g).unwrap().config.num_key_value_heads, 2);
+    let config = open(&g).unwrap().config;
+    assert_eq!(config.num_key_value_heads, 2);
+    assert!(config.layers.iter().all(|layer| layer.window.is_none()));
 }
 
 #[test]

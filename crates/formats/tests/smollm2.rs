@@ -37,11 +37,11 @@ fn it_opens_as_what_it_is() {
     let model = Model::open(&path()).unwrap();
     let c = &model.config;
     assert_eq!(c.architecture, Architecture::Llama);
-    assert_eq!((c.hidden_size, c.intermediate_size, c.num_hidden_layers), (576, 1536, 30));
+    assert_eq!((c.hidden_size, c.intermediate_size, c.layers.len()), (576, 1536, 30));
     assert_eq!((c.num_attention_heads, c.num_key_value_heads, c.head_dim), (9, 3, 64));
     assert_eq!((c.vocab_size, c.max_position_embeddings), (49_152, 8192));
-    assert_eq!((c.rope_theta, c.rms_norm_eps), (100_000.0, 1e-5));
-    assert!(c.tie_word_embeddings && !c.attention_bias && !c.qk_norm);
+    assert_eq!((c.ropes[0].theta, c.rms_norm_eps), (100_000.0, 1e-5));
+    assert!(c.tie_word_embeddings && !c.attention_bias && c.layers[0].qk_norm.is_none());
     assert_eq!((c.bos_token_id, &c.eos_token_ids[..]), (Some(1), &[2, 0][..]));
     assert_eq!(model.parameters(), 134_515_008);
     let formats: Vec<_> = model.formats().into_iter().map(|(d, (count, _))| (d, count)).collect();

@@ -27,8 +27,8 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
     let mut config = AdapterConfig::new(rank, alpha, modules.clone(), settings.lora_dropout);
     config.base_model = Some(base_model.to_owned());
     let scaling = config.scaling(rank, alpha);
-    let mut pairs = Vec::with_capacity(model.num_hidden_layers * modules.len());
-    for layer in 0..model.num_hidden_layers {
+    let mut pairs = Vec::with_capacity(model.layers.len() * modules.len());
+    for layer in 0..model.layers.len() {
         for module in &modules {
             let Some([out_features, in_features]) = model.linear_shape(module) else {
                 return Err(ConfigError::TargetModule { found: module.clone(), hint: String::new() });

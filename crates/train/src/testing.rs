@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use bft_formats::{Adapter, Architecture, ChatTemplate, Message, Model, ModelConfig, RopeScaling, Tensor, Tokenizer};
+use bft_formats::{
+    Adapter, Architecture, ChatTemplate, LayerSpec, Message, Model, ModelConfig, Rope, RopeScaling, Tensor, Tokenizer,
+};
 use serde_json::{Value, json};
 
 use crate::engine::{Engine, EngineError, LogProbs, Tuning};
@@ -109,19 +111,21 @@ pub(crate) fn model_with(
         architecture: Architecture::Llama,
         hidden_size: 8,
         intermediate_size: 12,
-        num_hidden_layers: 1,
         num_attention_heads: 2,
         num_key_value_heads: 1,
         head_dim: 4,
         vocab_size: VOCAB,
         max_position_embeddings: 64,
         rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
+        ropes: vec![Rope { theta: 10_000.0, dim: 4, scaling: RopeScaling::None }],
+        layers: vec![LayerSpec::default()],
+        embedding_scale: 1.0,
+        logits_scale: 1.0,
+        logits_cap: None,
+        norm_offset: 0.0,
         tie_word_embeddings: true,
         attention_bias: false,
         attention_output_bias: false,
-        qk_norm: false,
         bos_token_id: None,
         eos_token_ids: vec![END_OF_TEXT, IM_END],
     };

@@ -129,7 +129,7 @@ impl Session {
             name: &model.name,
             architecture: config.architecture.to_string(),
             parameters: model.parameters(),
-            layers: config.num_hidden_layers,
+            layers: config.layers.len(),
             hidden_size: config.hidden_size,
             vocab_size: config.vocab_size,
             context_length: config.max_position_embeddings,

@@ -26,7 +26,7 @@ impl Flops {
     /// Of a model with an adapter or without.
     pub fn new(model: &Model, adapter: Option<&Adapter>) -> Self {
         let config = &model.config;
-        let layers = config.num_hidden_layers as f64;
+        let layers = config.layers.len() as f64;
         let linear: usize = bft_formats::LINEAR_MODULES
             .iter()
             .filter_map(|module| config.linear_shape(module))

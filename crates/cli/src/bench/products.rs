@@ -132,7 +132,7 @@ fn answer(step: &Step, round: &[Measured]) -> Value {
 fn matrices(device: &Device, model: &Model, tokens: usize) -> Vec<(DType, [usize; 2], usize)> {
     let config = &model.config;
     let mut found: Vec<(DType, [usize; 2], usize)> = Vec::new();
-    for layer in 0..config.num_hidden_layers {
+    for layer in 0..config.layers.len() {
         for module in LINEAR_MODULES {
             let name = format!("{}.weight", ModelConfig::linear_name(layer, module));
             let dtype = model.tensor(&name).map(|tensor| tensor.dtype);

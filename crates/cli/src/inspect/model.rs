@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bft_formats::{DType, Model, RopeScaling};
+use bft_formats::{DType, Model};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -24,7 +24,7 @@ pub fn show(model: &Model, all: bool, as_json: bool) -> Result<(), CliError> {
         ("architecture", config.architecture.to_string()),
         ("parameters", thousands(elements as u64)),
         ("size", bytes(size as u64)),
-        ("layers", config.num_hidden_layers.to_string()),
+        ("layers", config.layers.len().to_string()),
         ("hidden size", config.hidden_size.to_string()),
         ("feed-forward size", config.intermediate_size.to_string()),
         ("heads", heads),
@@ -33,7 +33,7 @@ pub fn show(model: &Model, all: bool, as_json: bool) -> Result<(), CliError> {
         ("rope", rope(model)),
         ("head", if config.tie_word_embeddings { "tied to the embedding".to_owned() } else { "its own".to_owned() }),
         ("biases", biases(model)),
-        ("q and k norms", yes(config.qk_norm).to_owned()),
+        ("q and k norms", yes(config.layers.iter().any(|layer| layer.qk_norm.is_some())).to_owned()),
         ("tokenizer", tokenizer(model)),
         ("chat template", yes(model.chat_template.is_some()).to_owned()),
     ];
@@ -50,13 +50,9 @@ fn yes(truth: bool) -> &'static str {
 }
 
 fn rope(model: &Model) -> String {
-    let theta = model.config.rope_theta;
-    match &model.config.rope_scaling {
-        RopeScaling::None => format!("theta {theta}"),
-        RopeScaling::Linear { factor } => format!("theta {theta}, linear scaling by {factor}"),
-        RopeScaling::Llama3 { factor, .. } => format!("theta {theta}, llama3 scaling by {factor}"),
-        RopeScaling::Divisors(_) => format!("theta {theta}, a divisor for each frequency"),
-    }
+    let tables: Vec<String> =
+        model.config.ropes.iter().map(|rope| format!("theta {}{}", rope.theta, rope.scaling)).collect();
+    tables.join("; ")
 }
 
 fn biases(model: &Model) -> String {
@@ -143,7 +139,7 @@ fn as_value(model: &Model) -> Value {
         "bytes": model.tensors.values().map(|tensor| tensor.byte_len()).sum::<usize>(),
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
+        "num_hidden_layers": config.layers.len(),
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
         "head_dim": config.head_dim,

@@ -119,8 +119,8 @@ pub fn activate_backward<T: Real>(kind: Activation, x: &[T], bias: &[T], dy: &[T
 }
 
 /// 2·√(2/π)
-const TWICE_ROOT: f64 = 1.595_769_121_605_730_7;
-const CUBIC: f64 = 0.044_715;
+pub(super) const TWICE_ROOT: f64 = 1.595_769_121_605_730_7;
+pub(super) const CUBIC: f64 = 0.044_715;
 
 fn value_and_slope<T: Real>(kind: Activation, x: T) -> (T, T) {
     let number = T::from_f64;

@@ -3,6 +3,9 @@
 //! In f32 they run on vectors; the exponential is within 2 units in the last place of the true one.
 //! A sum has one fixed order for one length and instruction set.
 
+use bft_formats::Gate;
+
+use super::encoder::{CUBIC, TWICE_ROOT};
 use super::simd::{Kernel, Simd, dispatch};
 use crate::real::Real;
 
@@ -44,35 +47,91 @@ pub fn sum_exp_sub<T: Real>(x: &[T], max: T) -> T {
     }
 }
 
-/// y = gate · σ(gate) · up, σ the logistic function.
-pub fn silu_mul<T: Real>(gate: &[T], up: &[T], y: &mut [T]) {
-    assert_eq!((gate.len(), up.len()), (y.len(), y.len()), "silu_mul lengths");
+/// y = f(gate) · up
+pub fn gate_mul<T: Real>(kind: Gate, gate: &[T], up: &[T], y: &mut [T]) {
+    assert_eq!((gate.len(), up.len()), (y.len(), y.len()), "gate_mul lengths");
     if let (Some(gate), Some(up), Some(y)) = (T::f32s(gate), T::f32s(up), T::f32s_mut(y)) {
-        return dispatch(SiluMul { gate, up, y });
+        return dispatch(GateMul { kind, gate, up, y });
     }
     for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-        *y = gate * logistic(gate) * up;
+        *y = gate * steepness(kind, gate).0 * up;
     }
 }
 
-/// Of y = gate · σ(gate) · up: d_gate = dy · up · σ · (1 + gate · (1 − σ)), d_up = dy · gate · σ.
-pub fn silu_mul_backward<T: Real>(gate: &[T], up: &[T], dy: &[T], d_gate: &mut [T], d_up: &mut [T]) {
+/// (s, s') of f(x) = x·s(x): σ(x), or σ(2√(2/π)·(x + 0.044715·x³)) for GELU by tanh.
+fn steepness<T: Real>(kind: Gate, x: T) -> (T, T) {
+    match kind {
+        Gate::Silu => {
+            let s = logistic(x);
+            (s, s * (T::ONE - s))
+        }
+        Gate::GeluTanh => {
+            let (twice, cubic) = (T::from_f64(TWICE_ROOT), T::from_f64(CUBIC));
+            let s = logistic(twice * (x + cubic * x * x * x));
+            (s, s * (T::ONE - s) * twice * (T::ONE + T::from_f64(3.0) * cubic * x * x))
+        }
+    }
+}
+
+/// Of y = f(gate) · up: d_gate = dy · up · f', d_up = dy · f.
+pub fn gate_mul_backward<T: Real>(kind: Gate, gate: &[T], up: &[T], dy: &[T], d_gate: &mut [T], d_up: &mut [T]) {
     let n = gate.len();
-    assert!([up.len(), dy.len(), d_gate.len(), d_up.len()] == [n; 4], "silu_mul_backward lengths");
+    assert!([up.len(), dy.len(), d_gate.len(), d_up.len()] == [n; 4], "gate_mul_backward lengths");
     if let (Some(gate), Some(up), Some(dy), Some(d_gate), Some(d_up)) =
         (T::f32s(gate), T::f32s(up), T::f32s(dy), T::f32s_mut(d_gate), T::f32s_mut(d_up))
     {
-        return dispatch(SiluMulBackward { gate, up, dy, d_gate, d_up });
+        return dispatch(GateMulBackward { kind, gate, up, dy, d_gate, d_up });
     }
     for i in 0..n {
-        let s = logistic(gate[i]);
-        d_gate[i] = dy[i] * up[i] * s * (T::ONE + gate[i] * (T::ONE - s));
+        let (s, slope) = steepness(kind, gate[i]);
+        d_gate[i] = dy[i] * up[i] * (s + gate[i] * slope);
         d_up[i] = dy[i] * gate[i] * s;
     }
 }
 
 fn logistic<T: Real>(x: T) -> T {
     T::ONE / (T::ONE + (-x).exp())
+}
+
+/// tanh x within a few units in the last place: a rational function of x, held where it reaches 1.
+#[inline(always)]
+pub(super) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
+    let x = s.min(s.splat(7.905_311), s.max(s.splat(-7.905_311), x));
+    let square = s.mul(x, x);
+    let polynomial =
+        |first: f32, rest: &[f32]| rest.iter().fold(s.splat(first), |sum, &c| s.mul_add(sum, square, s.splat(c)));
+    let odd = [2.000_187_9e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_6e-3];
+    let p = s.mul(x, polynomial(-2.760_768_5e-16, &odd));
+    s.div(p, polynomial(1.198_258_4e-6, &[1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_2e-3]))
+}
+
+/// x ← cap·tanh(x / cap)
+pub(super) struct Cap<'a> {
+    pub x: &'a mut [f32],
+    pub cap: f32,
+}
+
+impl Kernel for Cap<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (cap, inverse) = (s.splat(self.cap), s.splat(1.0 / self.cap));
+        vectors!(S, self.x.len(), |at, n| {
+            let value = s.mul(cap, tanh(s, s.mul(get(s, self.x, at, n), inverse)));
+            put(s, self.x, at, n, value);
+        });
+    }
+}
+
+/// x ← cap·tanh(x / cap)
+pub fn soft_cap<T: Real>(x: &mut [T], cap: f32) {
+    if let Some(x) = T::f32s_mut(x) {
+        return dispatch(Cap { x, cap });
+    }
+    let (cap, two) = (T::from_f32(cap), T::ONE + T::ONE);
+    for x in x {
+        *x = cap * (T::ONE - two / ((two * *x / cap).exp() + T::ONE));
+    }
 }
 
 /// eˣ: 0 far below, ∞ far above, NaN of NaN.
@@ -229,25 +288,45 @@ pub(super) fn vector_logistic<S: Simd>(s: S, x: S::V) -> S::V {
     s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
 }
 
-struct SiluMul<'a> {
+struct GateMul<'a> {
+    kind: Gate,
     gate: &'a [f32],
     up: &'a [f32],
     y: &'a mut [f32],
 }
 
-impl Kernel for SiluMul<'_> {
+impl Kernel for GateMul<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        vectors!(S, self.y.len(), |at, n| {
-            let gate = get(s, self.gate, at, n);
-            let y = s.mul(s.mul(gate, vector_logistic(s, gate)), get(s, self.up, at, n));
-            put(s, self.y, at, n, y);
-        });
+        let Self { kind, gate, up, y } = self;
+        match kind {
+            Gate::Silu => gated(s, gate, up, y, |x| vector_logistic(s, x)),
+            Gate::GeluTanh => gated(s, gate, up, y, |x| vector_logistic(s, gelu_inner(s, x).0)),
+        }
     }
 }
 
-struct SiluMulBackward<'a> {
+#[inline(always)]
+fn gated<S: Simd>(s: S, gate: &[f32], up: &[f32], y: &mut [f32], f: impl Fn(S::V) -> S::V) {
+    vectors!(S, y.len(), |at, n| {
+        let gate = get(s, gate, at, n);
+        let value = s.mul(s.mul(gate, f(gate)), get(s, up, at, n));
+        put(s, y, at, n, value);
+    });
+}
+
+/// 2·√(2/π)·(x + 0.044715·x³), and its slope.
+#[inline(always)]
+fn gelu_inner<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
+    let (twice, square) = (s.splat(TWICE_ROOT as f32), s.mul(x, x));
+    let inner = s.mul_add(s.splat(CUBIC as f32), s.mul(square, x), x);
+    let slope = s.mul_add(s.splat(3.0 * CUBIC as f32), square, s.splat(1.0));
+    (s.mul(twice, inner), s.mul(twice, slope))
+}
+
+struct GateMulBackward<'a> {
+    kind: Gate,
     gate: &'a [f32],
     up: &'a [f32],
     dy: &'a [f32],
@@ -255,15 +334,25 @@ struct SiluMulBackward<'a> {
     d_up: &'a mut [f32],
 }
 
-impl Kernel for SiluMulBackward<'_> {
+impl Kernel for GateMulBackward<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let one = s.splat(1.0);
         vectors!(S, self.gate.len(), |at, n| {
             let (gate, dy) = (get(s, self.gate, at, n), get(s, self.dy, at, n));
-            let sigma = vector_logistic(s, gate);
-            let slope = s.mul(sigma, s.mul_add(gate, s.sub(one, sigma), one));
+            let (sigma, slope) = match self.kind {
+                Gate::Silu => {
+                    let sigma = vector_logistic(s, gate);
+                    (sigma, s.mul(sigma, s.mul_add(gate, s.sub(one, sigma), one)))
+                }
+                Gate::GeluTanh => {
+                    let (inner, steep) = gelu_inner(s, gate);
+                    let sigma = vector_logistic(s, inner);
+                    let rise = s.mul(s.mul(gate, s.sub(one, sigma)), steep);
+                    (sigma, s.mul(sigma, s.add(rise, one)))
+                }
+            };
             put(s, self.d_gate, at, n, s.mul(s.mul(dy, get(s, self.up, at, n)), slope));
             put(s, self.d_up, at, n, s.mul(s.mul(dy, gate), sigma));
         });

@@ -30,11 +30,13 @@ mod team;
 mod tile;
 mod weight;
 
-pub use attention::{AttentionShape, attention_backward, attention_cached, attention_forward};
+pub use attention::{
+    AttentionInputs, AttentionOutputs, AttentionShape, attention_backward, attention_cached, attention_forward,
+};
 pub use encoder::{LayerNorm, activate, activate_backward};
 pub use gemm::{gemm_nn, gemm_nt, gemm_tn};
 pub use linear::{linear_nn, linear_nt};
-pub use math::{dot, exp_sub_sum, max, silu_mul, silu_mul_backward, sum_exp_sub};
+pub use math::{dot, exp_sub_sum, gate_mul, gate_mul_backward, max, soft_cap, sum_exp_sub};
 pub use peak::peak_flops;
 pub use simd::instructions;
 pub use weight::WeightRef;

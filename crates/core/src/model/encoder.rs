@@ -7,6 +7,7 @@ use bft_formats::{EncoderConfig, EncoderModel, Pooling, Tensor};
 
 use super::ModelError;
 use super::batch::{Batch, BatchBuffers, BatchViews, Capacity, every_class};
+use super::weights::absent;
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
 use crate::ops::embedding::rows_per_binding;
 use crate::ops::{activation, add, attention, embedding, layer_norm, linear, pool};
@@ -54,8 +55,7 @@ struct Weights {
 impl Weights {
     fn load(device: &Device, model: &EncoderModel) -> Result<Self, ModelError> {
         let tensor = |name: &str| -> Result<&Tensor, ModelError> {
-            // `EncoderModel` checks its tensors against its configuration when it is opened.
-            model.tensors.get(name).ok_or_else(|| ModelError::Batch(format!("{} has no tensor {name}", model.name)))
+            model.tensors.get(name).ok_or_else(|| absent(&model.name, name))
         };
         let matrix = |name: &str| Ok::<_, ModelError>(device.upload_weight(tensor(name)?)?);
         let upload = |name: &str, values: &[f32]| Ok::<_, ModelError>(device.upload_f32(name, values)?.view());
@@ -255,6 +255,9 @@ impl<'a> EncoderRunner<'a> {
             kv_heads: config.num_attention_heads,
             head_dim: config.head_dim(),
             causal: false,
+            window: None,
+            scale: None,
+            cap: None,
         };
         let product = |rec: &mut Recording, x: &View, w: &Weight, y: &View| {
             linear::forward(rec, x, &Matrix::frozen(w), y, 1.0, false);
@@ -272,7 +275,8 @@ impl<'a> EncoderRunner<'a> {
             add::add_bias(rec, &block.query_bias, &q);
             product(rec, &x, &block.key, &k);
             product(rec, &x, &block.value, &v);
-            attention::forward(rec, &q, &k, &v, &ids.spans, &o, &lse, shape);
+            let tensors = attention::Tensors { q: &q, k: &k, v: &v, spans: &ids.spans, o: &o, lse: &lse };
+            attention::forward(rec, tensors, shape);
             product(rec, &o, &block.output, &branch);
             // q is free again, and takes the stream between the branches.
             norm_of(rec, &branch, &x, &block.attention_norm, &q);

@@ -9,7 +9,7 @@ use super::batch::{BatchViews, Capacity};
 use super::weights::Weights;
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
 use crate::loss::{LossConfig, StepTotals};
-use crate::ops::{embedding, gather, head, linear, loss_weights, rms_norm};
+use crate::ops::{embedding, gather, head, linear, loss_weights, rms_norm, soft_cap};
 
 /// Elements of a chunk of logits on a GPU, where fewer calls count.
 const GPU_CHUNK: usize = 4 << 20;
@@ -46,6 +46,8 @@ struct HeadBackward {
     acc: View,
     /// `[R, H]` W of the right tokens; then the gradient of the picked rows.
     targets: View,
+    /// `[R, C]` slopes of a chunk's logits, where they have a cap.
+    slopes: Option<View>,
     /// `[R]` weight of each token's gradient.
     coefficients: View,
     /// `[S, 2]`
@@ -56,15 +58,17 @@ impl HeadBuffers {
     pub fn new(device: &Device, weights: &Weights, capacity: Capacity, train: bool) -> Result<Self, DeviceError> {
         let (r, h) = (capacity.trained.max(1), weights.config.hidden_size);
         let zeros = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
+        let chunk = whole_chunk(head_rows_at_once(device, r), weights);
         let backward = || {
+            let slopes = weights.config.logits_cap.map(|_| zeros("slopes of logits", r * chunk));
             Ok::<_, DeviceError>(HeadBackward {
+                slopes: slopes.transpose()?,
                 acc: zeros("weighted head rows", r * h)?,
                 targets: zeros("right head rows", r * h)?,
                 coefficients: zeros("token weights", r)?,
                 sample_terms: zeros("sample terms", capacity.samples * 2)?,
             })
         };
-        let chunk = whole_chunk(head_rows_at_once(device, r), weights);
         Ok(Self {
             logits: zeros("logits", r * chunk)?,
             picked: zeros("trained rows", r * h)?,
@@ -76,10 +80,32 @@ impl HeadBuffers {
     }
 }
 
-impl HeadBuffers {
-    /// Room for one row `[1, H]` before and after the final norm.
-    pub fn last_rows(&self, hidden_size: usize) -> (View, View) {
-        (self.picked.first(hidden_size), self.hidden.first(hidden_size))
+/// Records the normalised trained rows `[R, H]` of the last block's output x `[N, H]`.
+fn hidden(rec: &mut Recording, weights: &Weights, buffers: &HeadBuffers, ids: &BatchViews, x: &View) -> View {
+    let (r, h) = (ids.trained.len(), weights.config.hidden_size);
+    let (picked, hidden) = (buffers.picked.first(r * h), buffers.hidden.first(r * h));
+    gather::forward(rec, &ids.trained, x, &picked, h);
+    rms_norm::forward(rec, &picked, &weights.head_norm, &hidden, h, weights.config.rms_norm_eps);
+    hidden
+}
+
+/// Records the logits `[V]` of the one trained row of the last block's output x `[N, H]`.
+pub(crate) fn logits(
+    rec: &mut Recording,
+    weights: &Weights,
+    buffers: &HeadBuffers,
+    ids: &BatchViews,
+    x: &View,
+    logits: &View,
+) {
+    let hidden = hidden(rec, weights, buffers, ids, x);
+    for first in (0..weights.head.rows()).step_by(weights.head_rows) {
+        let rows = weights.head_rows.min(weights.head.rows() - first);
+        let matrix = Matrix::rows_of(&weights.head, first, rows);
+        linear::forward(rec, &hidden, &matrix, &logits.slice(first..first + rows), 1.0, false);
+    }
+    if let Some(cap) = weights.config.logits_cap {
+        soft_cap::forward(rec, logits, None, cap);
     }
 }
 
@@ -104,9 +130,7 @@ pub(crate) fn forward(
 ) {
     let config = &weights.config;
     let (r, h) = (ids.trained.len(), config.hidden_size);
-    let (picked, hidden) = (buffers.picked.first(r * h), buffers.hidden.first(r * h));
-    gather::forward(rec, &ids.trained, x, &picked, h);
-    rms_norm::forward(rec, &picked, &weights.norm, &hidden, h, config.rms_norm_eps);
+    let hidden = hidden(rec, weights, buffers, ids, x);
     let state = buffers.state.first(r * 4);
     head::begin(rec, &state);
     let acc = buffers.backward.as_ref().filter(|_| gradient).map(|backward| backward.acc.first(r * h));
@@ -120,9 +144,17 @@ pub(crate) fn forward(
         let matrix = Matrix::rows_of(&weights.head, first, rows);
         let logits = buffers.logits.first(r * rows);
         linear::forward(rec, &hidden, &matrix, &logits, 1.0, false);
+        let slopes = buffers.backward.as_ref().filter(|_| gradient).and_then(|backward| backward.slopes.as_ref());
+        let slopes = slopes.map(|slopes| slopes.first(logits.len()));
+        if let Some(cap) = config.logits_cap {
+            soft_cap::forward(rec, &logits, slopes.as_ref(), cap);
+        }
         head::online_softmax(rec, &logits, &ids.labels, &state, first, config.vocab_size);
         if let Some(acc) = &acc {
             head::rescale(rec, acc, &state, h);
+            if let Some(slopes) = &slopes {
+                soft_cap::multiply(rec, &logits, slopes);
+            }
             linear::backward(rec, &logits, &matrix, acc, 1.0, true);
         }
     }
@@ -158,10 +190,13 @@ pub(crate) fn backward(
     // The normalised rows have been multiplied with the last of the head.
     let (targets, d_hidden) = (b.targets.first(r * h), buffers.hidden.first(r * h));
     embedding::forward(rec, &ids.labels, &weights.head, &targets, weights.head_rows);
+    if let Some(cap) = config.logits_cap {
+        soft_cap::multiply_rows(rec, &targets, &buffers.state.first(r * 4), cap);
+    }
     head::gradient(rec, &b.acc.first(r * h), &buffers.state.first(r * 4), &coefficients, &targets, &d_hidden, h);
     // hidden = norm(picked), picked = x[trained]
     let (picked, d_picked) = (buffers.picked.first(r * h), targets);
-    rms_norm::backward(rec, &picked, &weights.norm, &d_hidden, &d_picked, h, config.rms_norm_eps, false);
+    rms_norm::backward(rec, &picked, &weights.head_norm, &d_hidden, &d_picked, h, config.rms_norm_eps, false);
     rec.clear(d);
     gather::backward(rec, &ids.trained, &d_picked, d, h);
 }

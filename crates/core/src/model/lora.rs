@@ -90,9 +90,7 @@ impl Layout {
             slots.iter().position(|slot| slot.module == name)
         };
         Self {
-            by_module: (0..config.num_hidden_layers)
-                .map(|layer| std::array::from_fn(|index| place(layer, index)))
-                .collect(),
+            by_module: (0..config.layers.len()).map(|layer| std::array::from_fn(|index| place(layer, index))).collect(),
             max_rank: slots.iter().map(|slot| slot.padded).max().unwrap_or(0),
             len: end,
             slots,

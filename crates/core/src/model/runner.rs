@@ -5,14 +5,15 @@ use std::sync::Arc;
 use bft_formats::{Adapter, Model, Pooling};
 
 use super::ModelError;
+use super::attention::{Cache, Keys};
 use super::batch::{Batch, BatchBuffers, BatchViews, Capacity, every_class};
-use super::block::{Cache, Pass};
+use super::block::Pass;
 use super::head::{self, HeadBuffers};
 use super::lora::Lora;
 use super::weights::{Base, Weights};
-use super::workspace::{Keep, Workspace};
-use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View};
-use crate::ops::{embedding, gather, linear, pool, rms_norm};
+use super::workspace::{Keep, Plan, Workspace};
+use crate::device::{Device, Elem, Recording, View};
+use crate::ops::{pool, rms_norm};
 
 /// What a runner is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +70,15 @@ impl<'a> Runner<'a> {
         let config = &weights.config;
         let lora = adapter.map(|adapter| Lora::load(device, adapter, config)).transpose()?;
         let layout = lora.as_ref().map(|lora| &lora.layout);
-        let workspace =
-            Workspace::new(device, config, layout, options.capacity, options.max_length, Keep::Nothing, false)?;
+        let workspace = Workspace::new(&Plan {
+            device,
+            config,
+            layout,
+            capacity: options.capacity.tokens,
+            positions: options.max_length,
+            keep: Keep::Nothing,
+            dropout: false,
+        })?;
         let h = config.hidden_size;
         Ok(Self {
             head: HeadBuffers::new(device, &weights, options.capacity, false)?,
@@ -85,13 +93,14 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn pass<'b>(&'b self, ids: &'b BatchViews) -> Pass<'b> {
+    fn pass<'b>(&'b self, ids: &'b BatchViews, keys: Keys<'b>) -> Pass<'b> {
         Pass {
             weights: &self.weights,
             lora: self.lora.as_ref(),
             gradients: None,
             workspace: &self.workspace,
             ids,
+            keys,
             dropout: None,
         }
     }
@@ -114,7 +123,7 @@ impl<'a> Runner<'a> {
     fn record_scores(&self, batch: &Batch) -> Result<Recording, ModelError> {
         let ids = self.ids.upload(self.device, batch)?;
         let mut rec = Recording::new();
-        let out = self.pass(&ids).forward_all(&mut rec);
+        let out = self.pass(&ids, Keys::Samples).forward(&mut rec);
         head::forward(&mut rec, &self.weights, &self.head, &ids, &out, false);
         Ok(rec)
     }
@@ -185,7 +194,7 @@ impl<'a> Runner<'a> {
         let config = &self.weights.config;
         batch.check(self.options.capacity, config.vocab_size)?;
         let ids = self.ids.upload(self.device, batch)?;
-        let out = self.pass(&ids).forward_all(rec);
+        let out = self.pass(&ids, Keys::Samples).forward(rec);
         let normed = self.normed.first(out.len());
         rms_norm::forward(rec, &out, &self.weights.norm, &normed, config.hidden_size, config.rms_norm_eps);
         Ok((ids, normed))
@@ -197,12 +206,8 @@ impl<'a> Runner<'a> {
     /// Where the device has no room for the cache.
     pub fn generation(&self) -> Result<Generation<'_, 'a>, ModelError> {
         let config = &self.weights.config;
-        let len = self.options.max_length * config.num_key_value_heads * config.head_dim;
-        let cache = || {
-            let zeros = |label: &str| Ok::<_, DeviceError>(self.device.alloc(label, Elem::F32, len)?.view());
-            Ok::<_, DeviceError>(Cache { keys: zeros("key cache")?, values: zeros("value cache")? })
-        };
-        let caches = (0..config.num_hidden_layers).map(|_| cache()).collect::<Result<Vec<_>, _>>()?;
+        let cache = |_| Cache::new(self.device, config, self.options.max_length);
+        let caches = (0..config.layers.len()).map(cache).collect::<Result<_, _>>()?;
         let logits = self.device.alloc("next logits", Elem::F32, self.weights.head.rows())?.view();
         Ok(Generation { runner: self, caches, logits, past: 0 })
     }
@@ -296,23 +301,10 @@ impl Generation<'_, '_> {
         device.write_u32(&ids.positions, &positions)?;
         ids.trained = runner.ids.trained_row(device, last)?;
 
-        let h = config.hidden_size;
-        let pass = runner.pass(&ids);
         let mut rec = Recording::new();
-        let x = runner.workspace.input(0).first(tokens.len() * h);
-        embedding::forward(&mut rec, &ids.tokens, &weights.embedding, &x, weights.embedding_rows);
-        for (layer, cache) in self.caches.iter().enumerate() {
-            pass.forward_cached(&mut rec, layer, cache, self.past);
-        }
-        let out = runner.workspace.input(weights.blocks.len()).first(tokens.len() * h);
-        let (picked, hidden) = runner.head.last_rows(h);
-        gather::forward(&mut rec, &ids.trained, &out, &picked, h);
-        rms_norm::forward(&mut rec, &picked, &weights.norm, &hidden, h, config.rms_norm_eps);
-        for first in (0..weights.head.rows()).step_by(weights.head_rows) {
-            let rows = weights.head_rows.min(weights.head.rows() - first);
-            let matrix = Matrix::rows_of(&weights.head, first, rows);
-            linear::forward(&mut rec, &hidden, &matrix, &self.logits.slice(first..first + rows), 1.0, false);
-        }
+        let keys = Keys::Cached { caches: &self.caches, past: self.past };
+        let out = runner.pass(&ids, keys).forward(&mut rec);
+        head::logits(&mut rec, weights, &runner.head, &ids, &out, &self.logits);
         Ok(rec)
     }
 }

@@ -6,16 +6,17 @@ use bft_formats::{Adapter, AdapterConfig, Model};
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
+use super::adapted::Dropout;
+use super::attention::Keys;
 use super::batch::{Batch, BatchBuffers, Capacity, every_class};
-use super::block::{Dropout, Pass};
+use super::block::Pass;
 use super::head::{self, HeadBuffers};
 use super::lora::{Lora, Moments};
 use super::weights::{Base, Weights};
-use super::workspace::{Keep, Workspace};
+use super::workspace::{Keep, Plan, Workspace};
 use crate::device::{Device, DeviceError, Elem, Recording, View};
 use crate::loss::{LossConfig, StepTotals};
 use crate::ops::adamw::{self, AdamW, BLOCK, STATE};
-use crate::ops::embedding;
 
 /// Whether blocks are computed again in the backward pass, to save memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -130,8 +131,15 @@ impl<'a> Tuner<'a> {
         let lora = Lora::load(device, adapter, config)?;
         let dropout = adapter.config.dropout > 0.0;
         let plan = |device: &Device, keep: Keep| {
-            let Capacity { .. } = options.capacity;
-            Workspace::new(device, config, Some(&lora.layout), options.capacity, options.max_length, keep, dropout)
+            Workspace::new(&Plan {
+                device,
+                config,
+                layout: Some(&lora.layout),
+                capacity: options.capacity.tokens,
+                positions: options.max_length,
+                keep,
+                dropout,
+            })
         };
         let keep = match options.checkpoint {
             Checkpoint::On => Keep::Inputs,
@@ -224,21 +232,17 @@ impl<'a> Tuner<'a> {
             gradients: Some(&self.moments.gradients),
             workspace: &self.workspace,
             ids: &ids,
+            keys: Keys::Samples,
             dropout: (dropout.p > 0.0).then_some(dropout),
         };
         let mut rec = Recording::new();
-        let out = pass.forward_all(&mut rec);
+        let out = pass.forward(&mut rec);
         head::forward(&mut rec, &self.weights, &self.head, &ids, &out, true);
         if let Some(scratch) = &self.workspace.scratch.backward {
             let d = scratch.d.first(out.len());
             head::backward(&mut rec, &self.weights, &self.head, &ids, &self.optimizer.totals, &d, loss, step);
         }
-        for layer in (0..self.weights.blocks.len()).rev() {
-            if self.keep == Keep::Inputs {
-                pass.forward(&mut rec, layer);
-            }
-            pass.backward(&mut rec, layer);
-        }
+        pass.backward(&mut rec, self.keep == Keep::Inputs);
         Ok(rec)
     }
 
@@ -346,10 +350,11 @@ impl<'a> Tuner<'a> {
             gradients: None,
             workspace: &self.workspace,
             ids: &ids,
+            keys: Keys::Samples,
             dropout: None,
         };
         let mut rec = Recording::new();
-        let out = pass.forward_all(&mut rec);
+        let out = pass.forward(&mut rec);
         head::forward(&mut rec, &self.weights, &self.head, &ids, &out, false);
         self.device.run(&rec)?;
         Ok(self.device.read_f32(&self.head.log_p.first(batch.trained.len())).await?)
@@ -379,7 +384,7 @@ impl<'a> Tuner<'a> {
         Ok(self.device.read_f64(&self.moments.gradients).await?)
     }
 
-    /// Overwrites the parameters, flat as the gradients are.
+    /// The parameters, flat as the gradients are and without loss from the f64 device.
     #[doc(hidden)]
     pub async fn flat_parameters(&self) -> Result<Vec<f64>, ModelError> {
         Ok(self.device.read_f64(&self.lora.parameters).await?)
@@ -463,18 +468,5 @@ impl<'a> Tuner<'a> {
         self.device.write_f32(&self.moments.second, &state.second_moment)?;
         self.passes = state.passes;
         Ok(())
-    }
-}
-
-impl Pass<'_> {
-    /// Records embedding and every block; the last one's output `[N, H]`.
-    pub(crate) fn forward_all(&self, rec: &mut Recording) -> View {
-        let len = self.ids.tokens.len() * self.weights.config.hidden_size;
-        let x = self.workspace.input(0).first(len);
-        embedding::forward(rec, &self.ids.tokens, &self.weights.embedding, &x, self.weights.embedding_rows);
-        for layer in 0..self.weights.blocks.len() {
-            self.forward(rec, layer);
-        }
-        self.workspace.input(self.weights.blocks.len()).first(len)
     }
 }

@@ -3,42 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bft_formats::{LINEAR_MODULES, Model, ModelConfig, Tensor};
+use bft_formats::{FormatError, Model, ModelConfig, Tensor};
 
 use super::ModelError;
+use super::block::BlockWeights;
 use crate::device::{Device, View, Weight};
 use crate::ops::embedding::rows_per_binding;
-
-/// Index of a linear module within a block: its place in [`LINEAR_MODULES`].
-pub(crate) mod module {
-    pub const Q: usize = 0;
-    pub const K: usize = 1;
-    pub const V: usize = 2;
-    pub const O: usize = 3;
-    pub const GATE: usize = 4;
-    pub const UP: usize = 5;
-    pub const DOWN: usize = 6;
-}
-
-/// A frozen linear map `[out, in]` and its bias `[out]`.
-#[derive(Debug)]
-pub(crate) struct Linear {
-    pub weight: Weight,
-    pub bias: Option<View>,
-}
-
-/// One block's frozen parameters.
-#[derive(Debug)]
-pub(crate) struct BlockWeights {
-    /// `[H]`
-    pub input_norm: View,
-    /// `[H]`
-    pub post_attention_norm: View,
-    /// `[D]` each, where the architecture normalises heads.
-    pub qk_norm: Option<(View, View)>,
-    /// In the order of [`LINEAR_MODULES`].
-    pub linears: [Linear; 7],
-}
 
 /// Every frozen parameter.
 #[derive(Debug)]
@@ -51,6 +21,8 @@ pub(crate) struct Weights {
     pub blocks: Vec<BlockWeights>,
     /// `[H]`
     pub norm: View,
+    /// `[H]` the final norm as the head has it, with the multiplier of logits.
+    pub head_norm: View,
     /// `[V, H]`; `embedding` itself where tied.
     pub head: Weight,
     /// Rows of `head` that the device binds at once.
@@ -61,6 +33,8 @@ pub(crate) struct Weights {
 #[derive(Debug, Clone)]
 pub struct Base(pub(crate) Arc<Weights>);
 
+const NORM: &str = "model.norm.weight";
+
 /// Bytes that may be on their way to a device at once.
 const IN_FLIGHT: u64 = 32 << 20;
 
@@ -70,11 +44,11 @@ impl Base {
     /// # Errors
     /// Where the device has no room, or a file can no longer be read.
     pub fn load(device: &Device, model: &Model) -> Result<Self, ModelError> {
-        let mut parts = Parts::default();
+        let mut parts = Parts::of(model);
         for tensor in model.tensors.values() {
             parts.add(device, tensor)?;
         }
-        parts.assemble(device, model)
+        parts.assemble(device)
     }
 
     /// As [`Self::load`], but lets the device catch up on the way, so that what waits to be copied stays small, and
@@ -83,7 +57,7 @@ impl Base {
     /// # Errors
     /// Where the device has no room, or a file can no longer be read.
     pub async fn stream(device: &Device, model: &Model, mut on_progress: impl FnMut(u64)) -> Result<Self, ModelError> {
-        let mut parts = Parts::default();
+        let mut parts = Parts::of(model);
         let (mut done, mut waited) = (0, 0);
         for tensor in model.tensors.values() {
             parts.add(device, tensor)?;
@@ -95,22 +69,44 @@ impl Base {
             on_progress(done);
         }
         device.wait().await?;
-        parts.assemble(device, model)
+        parts.assemble(device)
     }
 }
 
 /// Parameters by name, as they come to the device.
-#[derive(Default)]
-struct Parts {
+pub(crate) struct Parts {
+    model: String,
+    pub config: ModelConfig,
+    /// `[H]` of the head alone, where logits have a multiplier.
+    head_norm: Option<View>,
     matrices: BTreeMap<String, Weight>,
     vectors: BTreeMap<String, View>,
 }
 
 impl Parts {
+    fn of(model: &Model) -> Self {
+        Self {
+            model: model.name.clone(),
+            config: model.config.clone(),
+            head_norm: None,
+            matrices: BTreeMap::new(),
+            vectors: BTreeMap::new(),
+        }
+    }
+
     fn add(&mut self, device: &Device, tensor: &Tensor) -> Result<(), ModelError> {
         let name = tensor.name.clone();
         if tensor.shape.len() < 2 {
-            let vector = device.upload_f32(&name, &tensor.to_f32()?)?;
+            let mut values = tensor.to_f32()?;
+            let ModelConfig { norm_offset, logits_scale, .. } = self.config;
+            if norm_offset != 0.0 && name.ends_with("norm.weight") {
+                values.iter_mut().for_each(|value| *value += norm_offset);
+            }
+            if logits_scale != 1.0 && name == NORM {
+                let scaled: Vec<f32> = values.iter().map(|value| value * logits_scale).collect();
+                self.head_norm = Some(device.upload_f32("final norm of the head", &scaled)?.view());
+            }
+            let vector = device.upload_f32(&name, &values)?;
             self.vectors.insert(name, vector.view());
         } else {
             self.matrices.insert(name, upload(device, tensor)?);
@@ -118,48 +114,48 @@ impl Parts {
         Ok(())
     }
 
-    fn assemble(self, device: &Device, model: &Model) -> Result<Base, ModelError> {
-        let config = model.config.clone();
-        // `Model` checks its tensors against its configuration when it is opened.
-        let absent = |name: &str| ModelError::Batch(format!("{} has no tensor {name}", model.name));
-        let matrix = |name: &str| self.matrices.get(name).cloned().ok_or_else(|| absent(name));
-        let vector = |name: &str| self.vectors.get(name).cloned().ok_or_else(|| absent(name));
+    pub fn matrix(&self, name: &str) -> Result<Weight, ModelError> {
+        self.matrices.get(name).cloned().ok_or_else(|| absent(&self.model, name))
+    }
 
-        let blocks = (0..config.num_hidden_layers).map(|layer| {
-            let block = format!("model.layers.{layer}");
-            let linear = |index: usize| {
-                let name = ModelConfig::linear_name(layer, LINEAR_MODULES[index]);
-                Ok::<_, ModelError>(Linear {
-                    weight: matrix(&format!("{name}.weight"))?,
-                    bias: self.vectors.get(&format!("{name}.bias")).cloned(),
-                })
-            };
-            let qk_norm = if config.qk_norm {
-                let norm = |which: &str| vector(&format!("{block}.self_attn.{which}_norm.weight"));
-                Some((norm("q")?, norm("k")?))
-            } else {
-                None
-            };
-            Ok::<_, ModelError>(BlockWeights {
-                input_norm: vector(&format!("{block}.input_layernorm.weight"))?,
-                post_attention_norm: vector(&format!("{block}.post_attention_layernorm.weight"))?,
-                qk_norm,
-                linears: [linear(0)?, linear(1)?, linear(2)?, linear(3)?, linear(4)?, linear(5)?, linear(6)?],
-            })
-        });
+    pub fn vector(&self, name: &str) -> Result<View, ModelError> {
+        self.optional(name).ok_or_else(|| absent(&self.model, name))
+    }
+
+    /// A vector that the configuration need not ask for.
+    pub fn optional(&self, name: &str) -> Option<View> {
+        self.vectors.get(name).cloned()
+    }
+
+    fn assemble(self, device: &Device) -> Result<Base, ModelError> {
+        let config = self.config.clone();
+        let blocks = (0..config.layers.len()).map(|layer| BlockWeights::take(&self, &config, layer));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-        let embedding = matrix("model.embed_tokens.weight")?;
-        let head = if config.tie_word_embeddings { embedding.clone() } else { matrix("lm_head.weight")? };
+        let embedding = self.matrix("model.embed_tokens.weight")?;
+        let head = if config.tie_word_embeddings { embedding.clone() } else { self.matrix("lm_head.weight")? };
         Ok(Base(Arc::new(Weights {
             embedding_rows: rows_per_binding(device, &embedding),
             head_rows: rows_per_binding(device, &head),
-            norm: vector("model.norm.weight")?,
+            head_norm: match &self.head_norm {
+                Some(norm) => norm.clone(),
+                None => self.vector(NORM)?,
+            },
+            norm: self.vector(NORM)?,
             embedding,
             blocks,
             head,
             config,
         })))
     }
+}
+
+/// A tensor that is not there although a model's tensors are checked against its configuration when it is opened.
+pub(crate) fn absent(model: &str, name: &str) -> ModelError {
+    ModelError::Format(FormatError::Missing {
+        file: model.to_string(),
+        what: format!("tensor {name}"),
+        advice: "the model is incomplete; open it again".to_string(),
+    })
 }
 
 /// Takes a matrix to the device. Products make four outputs at a time: a vocabulary that is no multiple of four gets

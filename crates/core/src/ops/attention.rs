@@ -6,32 +6,18 @@
 //! - backward: with Δ_i = do_i·o_i and ds_j = p_j·(do_i·v_j − Δ_i) / √D:
 //!   dq_i = Σ_j ds_j·k_j, dk_j = Σ_i ds_j·q_i, dv_j = Σ_i p_j·do_i (sums over j's readers, all heads of its group)
 //!
-//! Query i of packed samples sees its own sample's tokens: where attention is causal those up to i, else all. The backward
-//! makes p again from lse, so that only o and lse are kept.
+//! Query i of packed samples sees its own sample's tokens: where attention is causal those up to i, else all. A window w
+//! leaves of these the keys j with i − w < j ≤ i, as transformers counts it. A cap c makes scores c·tanh(s / c), and ds
+//! that times 1 − tanh². The backward makes p again from lse, so that only o and lse are kept.
 
-use super::case::{Case, Fill};
+use super::case::{Case, Fill, Tensors as Views};
 use super::{Op, groups};
-use crate::cpu::{AttentionShape, attention_backward, attention_cached, attention_forward};
+pub use crate::cpu::AttentionShape as Shape;
+use crate::cpu::{AttentionInputs, AttentionOutputs, attention_backward, attention_cached, attention_forward};
 use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
-/// How the columns of q, k and v divide into heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Q, a multiple of `kv_heads`.
-    pub heads: usize,
-    /// K.
-    pub kv_heads: usize,
-    /// D, a multiple of 4, at most [`Shape::MAX_HEAD_DIM`].
-    pub head_dim: usize,
-    /// Whether a query sees no later keys than its own.
-    pub causal: bool,
-}
-
 impl Shape {
-    /// The widest head that the shaders' workgroups can hold.
-    pub const MAX_HEAD_DIM: usize = 256;
-
     fn params(self, tokens: usize, past: usize) -> Params {
         // 64 invocations take 8 rows x 4 numbers of the head each, and rows · cols scores in all.
         let rows = match self.head_dim {
@@ -47,10 +33,45 @@ impl Shape {
             rows,
             cols: 2048 / rows,
             past: past as u32,
-            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            scale: self.scale.unwrap_or_else(|| 1.0 / (self.head_dim as f32).sqrt()),
             causal: self.causal.into(),
+            window: self.window.map_or(u32::MAX, |window| window as u32),
+            scaled: self.scale.is_some().into(),
+            cap: self.cap.unwrap_or(0.0),
         }
     }
+}
+
+/// What a pass over packed samples reads and writes forward; all but o and lse are inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensors<'a> {
+    /// `[N, Q·D]`
+    pub q: &'a View,
+    /// `[N, K·D]`
+    pub k: &'a View,
+    /// `[N, K·D]`
+    pub v: &'a View,
+    /// `[N, 2]`: for each token the first token of its sample and one past the last; samples lie one after the other.
+    pub spans: &'a View,
+    /// `[N, Q·D]`
+    pub o: &'a View,
+    /// `[N, Q]` log-sum-exp of each query's scores.
+    pub lse: &'a View,
+}
+
+/// The gradient of o, and where those of q, k and v go.
+#[derive(Debug, Clone, Copy)]
+pub struct Gradients<'a> {
+    /// `[N, Q·D]`, read.
+    pub d_o: &'a View,
+    /// `[N, Q, 2]`, scratch.
+    pub stats: &'a View,
+    /// `[N, Q·D]`
+    pub dq: &'a View,
+    /// `[N, K·D]`
+    pub dk: &'a View,
+    /// `[N, K·D]`
+    pub dv: &'a View,
 }
 
 params! {
@@ -64,22 +85,28 @@ params! {
         past: u32,
         scale: f32,
         causal: u32,
+        window: u32,
+        scaled: u32,
+        cap: f32,
     }
 }
 
 impl Params {
-    fn shape(&self) -> AttentionShape {
-        AttentionShape {
+    fn shape(&self) -> Shape {
+        Shape {
             heads: self.heads as usize,
             kv_heads: self.kv_heads as usize,
             head_dim: self.width as usize * 4,
             causal: self.causal == 1,
+            window: (self.window != u32::MAX).then_some(self.window as usize),
+            scale: (self.scaled == 1).then_some(self.scale),
+            cap: (self.cap != 0.0).then_some(self.cap),
         }
     }
 
-    /// 1/√D to the precision of the device.
-    fn scale<T: Real>(&self) -> T {
-        T::ONE / T::from_f64(f64::from(self.width * 4)).sqrt()
+    /// What the CPU's kernels read.
+    fn inputs<'a, T: Real>(&self, q: &'a [T], k: &'a [T], v: &'a [T]) -> AttentionInputs<'a, T> {
+        AttentionInputs { q, k, v, shape: self.shape() }
     }
 
     /// One workgroup for each block of rows of each of `heads` heads.
@@ -113,39 +140,25 @@ const PREFILL_FROM: usize = 6;
 /// The registry's entry.
 pub static OP: Op = Op { name: "attention", kernels: KERNELS, variants: &[&[]], cases };
 
-/// Writes o `[N, Q·D]` and lse `[N, Q]` of packed samples. `spans` `[N, 2]` holds, for each token, the first token of
-/// its sample and one past the last; samples lie one after the other.
-pub fn forward(rec: &mut Recording, q: &View, k: &View, v: &View, spans: &View, o: &View, lse: &View, shape: Shape) {
-    let params = shape.params(spans.len() / 2, 0);
-    rec.dispatch(&FORWARD, &params, [q, k, v, o, spans, lse], params.grid(params.heads));
+/// Writes o and lse of packed samples.
+pub fn forward(rec: &mut Recording, t: Tensors<'_>, shape: Shape) {
+    let params = shape.params(t.spans.len() / 2, 0);
+    rec.dispatch(&FORWARD, &params, [t.q, t.k, t.v, t.o, t.spans, t.lse], params.grid(params.heads));
 }
 
-/// Writes dq `[N, Q·D]`, dk and dv `[N, K·D]` from what [`forward`] read and wrote and the gradient d_o of o.
-/// `stats` `[N, Q, 2]` is scratch.
-pub fn backward(
-    rec: &mut Recording,
-    q: &View,
-    k: &View,
-    v: &View,
-    spans: &View,
-    o: &View,
-    lse: &View,
-    d_o: &View,
-    stats: &View,
-    dq: &View,
-    dk: &View,
-    dv: &View,
-    shape: Shape,
-) {
-    let params = shape.params(spans.len() / 2, 0);
-    rec.dispatch(&GATHER_STATS, &params, [d_o, stats, o, lse], groups((params.tokens * params.heads) as usize));
-    rec.dispatch(&BACKWARD_Q, &params, [d_o, stats, q, k, v, spans, dq], params.grid(params.heads));
-    let args = [d_o, stats, q, k, v, spans, dk, dv, o, lse, dq];
+/// Writes dq, dk and dv from what [`forward`] read and wrote and the gradient of o.
+pub fn backward(rec: &mut Recording, t: Tensors<'_>, g: Gradients<'_>, shape: Shape) {
+    let params = shape.params(t.spans.len() / 2, 0);
+    let all = groups((params.tokens * params.heads) as usize);
+    rec.dispatch(&GATHER_STATS, &params, [g.d_o, g.stats, t.o, t.lse], all);
+    let args = [g.d_o, g.stats, t.q, t.k, t.v, t.spans, g.dq];
+    rec.dispatch(&BACKWARD_Q, &params, args, params.grid(params.heads));
+    let args = [g.d_o, g.stats, t.q, t.k, t.v, t.spans, g.dk, g.dv, t.o, t.lse, g.dq];
     rec.dispatch(&BACKWARD_KV, &params, args, params.grid(params.kv_heads));
 }
 
 /// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and `values`
-/// `[capacity, K·D]`, which hold the new tokens' own too. Rows beyond those are not read. Always causal.
+/// `[capacity, K·D]`, or as many of the last of them as the window holds; they hold the new tokens' own too. Rows beyond those are not read. Always causal.
 pub fn cached(rec: &mut Recording, q: &View, keys: &View, values: &View, o: &View, past: usize, shape: Shape) {
     let tokens = q.len() / (shape.heads * shape.head_dim);
     let params = shape.params(tokens, past);
@@ -170,16 +183,7 @@ fn segments(spans: &[u32]) -> Vec<u32> {
 fn forward_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let [q, k, v, o, spans, lse] = call.args();
-    attention_forward(
-        q.read(),
-        k.read(),
-        v.read(),
-        &segments(spans.ids()),
-        params.shape(),
-        params.scale(),
-        o.write(),
-        lse.write(),
-    );
+    attention_forward(params.inputs(q.read(), k.read(), v.read()), &segments(spans.ids()), o.write(), lse.write());
 }
 
 fn done_by_backward_kv<T: Real>(_call: Call<'_, T>) {}
@@ -188,33 +192,17 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let [d_o, _stats, q, k, v, spans, dk, dv, o, lse, dq] = call.args();
     attention_backward(
-        q.read(),
-        k.read(),
-        v.read(),
-        o.read(),
-        lse.read(),
-        d_o.read(),
+        params.inputs(q.read(), k.read(), v.read()),
+        AttentionOutputs { o: o.read(), lse: lse.read(), d_o: d_o.read() },
         &segments(spans.ids()),
-        params.shape(),
-        params.scale(),
-        dq.write(),
-        dk.write(),
-        dv.write(),
+        [dq.write(), dk.write(), dv.write()],
     );
 }
 
 fn cached_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let [q, keys, values, o] = call.args();
-    attention_cached(
-        q.read(),
-        keys.read(),
-        values.read(),
-        params.past as usize,
-        params.shape(),
-        params.scale(),
-        o.write(),
-    );
+    attention_cached(params.inputs(q.read(), keys.read(), values.read()), params.past as usize, o.write());
 }
 
 fn cases() -> Vec<Case> {
@@ -231,8 +219,10 @@ fn cases() -> Vec<Case> {
         (&[65, 200, 7], 4, 1, 8),
         (&[14, 9, 11, 16, 1, 20, 2], 12, 12, 32),
     ] {
-        for causal in [true, false] {
-            cases.push(packed(lengths, Shape { heads, kv_heads, head_dim, causal }));
+        let (scale, cap) = ((head_dim == 16).then_some(0.3), (head_dim == 12 || head_dim == 128).then_some(2.0));
+        let shape = Shape { heads, kv_heads, head_dim, causal: true, window: None, scale, cap };
+        for (causal, window) in [(true, None), (false, None), (true, Some(1)), (true, Some(20)), (true, Some(64))] {
+            cases.push(packed(lengths, Shape { causal, window, ..shape }));
         }
     }
     for (tokens, past, heads, kv_heads, head_dim) in [
@@ -247,10 +237,27 @@ fn cases() -> Vec<Case> {
         (33, 70, 4, 2, 128),
         (9, 300, 1, 1, 256),
     ] {
-        let shape = Shape { heads, kv_heads, head_dim, causal: true };
-        cases.push(over_cache(tokens, past, shape));
+        let cap = (head_dim == 12 || head_dim == 128).then_some(2.0);
+        for window in [None, Some(1), Some(50)] {
+            cases.push(over_cache(
+                tokens,
+                past,
+                Shape { heads, kv_heads, head_dim, causal: true, window, scale: None, cap },
+            ));
+        }
     }
     cases
+}
+
+fn tensors(t: &Views) -> Tensors<'_> {
+    Tensors {
+        q: t.view("q"),
+        k: t.view("k"),
+        v: t.view("v"),
+        spans: t.view("spans"),
+        o: t.view("o"),
+        lse: t.view("lse"),
+    }
 }
 
 fn packed(lengths: &[usize], shape: Shape) -> Case {
@@ -264,7 +271,7 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
         start = end;
     }
     Case::new(format!("samples of {lengths:?}, {shape:?}"), move |rec, t| {
-        forward(rec, t.view("q"), t.view("k"), t.view("v"), t.view("spans"), t.view("o"), t.view("lse"), shape);
+        forward(rec, tensors(t), shape);
     })
     .input("q", &[tokens, q], Fill::Random(2.0))
     .input("k", &[tokens, kv], Fill::Random(2.0))
@@ -279,30 +286,26 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
     .gradient("k", "dk", &[tokens, kv])
     .gradient("q", "dq", &[tokens, q])
     .backward(move |rec, t| {
-        backward(
-            rec,
-            t.view("q"),
-            t.view("k"),
-            t.view("v"),
-            t.view("spans"),
-            t.view("o"),
-            t.view("lse"),
-            t.view("d_o"),
-            t.view("stats"),
-            t.view("dq"),
-            t.view("dk"),
-            t.view("dv"),
-            shape,
-        );
+        let gradients = Gradients {
+            d_o: t.view("d_o"),
+            stats: t.view("stats"),
+            dq: t.view("dq"),
+            dk: t.view("dk"),
+            dv: t.view("dv"),
+        };
+        backward(rec, tensors(t), gradients, shape);
     })
 }
 
 fn over_cache(tokens: usize, past: usize, shape: Shape) -> Case {
     let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let (used, capacity) = (past + tokens, past + tokens + 3);
-    // What lies beyond the tokens so far must not be read.
+    // What lies beyond the tokens so far must not be read, nor what lies before the first query's window.
+    let first = shape.window.map_or(0, |window| (past + 1).saturating_sub(window));
+    let seen = first * kv..used * kv;
     let fill = |frequency: f32| {
-        let values = (0..capacity * kv).map(|i| if i < used * kv { (i as f32 * frequency).sin() } else { f32::NAN });
+        let values =
+            (0..capacity * kv).map(|i| if seen.contains(&i) { (i as f32 * frequency).sin() } else { f32::NAN });
         Fill::Values(values.collect())
     };
     Case::new(format!("{tokens} tokens after {past}, {shape:?}"), move |rec, t| {

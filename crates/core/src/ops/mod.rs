@@ -19,6 +19,8 @@ pub mod loss_weights;
 pub mod pool;
 pub mod rms_norm;
 pub mod rope;
+pub mod scale;
+pub mod soft_cap;
 pub mod swiglu;
 
 use bft_formats::DType;
@@ -96,5 +98,7 @@ pub static OPS: &[&Op] = &[
     &pool::OP,
     &rms_norm::OP,
     &rope::OP,
+    &scale::OP,
+    &soft_cap::OP,
     &swiglu::OP,
 ];

@@ -28,15 +28,16 @@ kernels! { KERNELS of Params:
 /// The registry's entry.
 pub static OP: Op = Op { name: "rope", kernels: KERNELS, variants: &[&[]], cases };
 
-/// Cosines and sines `[positions, D]`, D/2 of each in a row, from inv_freq `[D/2]`.
+/// Cosines and sines `[positions, D]`, D/2 of each in a row, from inv_freq `[D/2]`, times `factor`.
 ///
 /// The angle is rounded to f32 as the reference implementations do; its cosine is taken in f64,
 /// because some drivers' own are wrong for large angles.
 #[must_use]
-pub fn table(inv_freq: &[f32], positions: usize) -> Vec<f32> {
+pub fn table(inv_freq: &[f32], factor: f64, positions: usize) -> Vec<f32> {
     let row = |position: usize| {
         let angles = inv_freq.iter().map(move |frequency| f64::from(position as f32 * frequency));
-        angles.clone().map(|angle| angle.cos() as f32).chain(angles.map(|angle| angle.sin() as f32))
+        let cosines = angles.clone().map(move |angle| (angle.cos() * factor) as f32);
+        cosines.chain(angles.map(move |angle| (angle.sin() * factor) as f32))
     };
     (0..positions).flat_map(row).collect()
 }
@@ -87,7 +88,7 @@ fn cases() -> Vec<Case> {
             forward(rec, t.view("positions"), t.view("cos_sin"), t.view("x"), head_dim);
         })
         .input("positions", &[tokens], Fill::Ids(500))
-        .input("cos_sin", &[500, head_dim], Fill::Values(table(&inv_freq, 500)))
+        .input("cos_sin", &[500, head_dim], Fill::Values(table(&inv_freq, 1.0, 500)))
         .input("x", &shape, Fill::Random(1.0))
         .updates("x")
         // In place, the upstream gradient becomes the input's.
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn table_holds_cosines_then_sines() {
-        let table = table(&[1.0, 0.5], 3);
+        let table = table(&[1.0, 0.5], 1.0, 3);
         let expected = [2f64.cos(), 1f64.cos(), 2f64.sin(), 1f64.sin()].map(|value| value as f32);
         assert_eq!(table[8..], expected);
         assert_eq!(table[..4], [1.0, 1.0, 0.0, 0.0]);

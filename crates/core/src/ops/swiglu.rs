@@ -1,9 +1,10 @@
-//! The gated activation of Llama-like blocks (arXiv 2002.05202).
+//! The gated activation of feed-forward layers (arXiv 2002.05202).
 //!
-//! With gate g, up u `[N, F]`, σ the logistic function:
-//! - forward: y = g·σ(g)·u
-//! - backward: dg = dy·u·σ(g)·(1 + g·(1 − σ(g))), du = dy·g·σ(g)
+//! With gate g, up u `[N, F]`, σ the logistic function and s = σ(g), or for GELU by tanh s = σ(2√(2/π)·(g + 0.044715·g³)):
+//! - forward: y = g·s·u
+//! - backward: dg = dy·u·(s + g·s'), du = dy·g·s
 
+use bft_formats::Gate;
 use rayon::prelude::*;
 
 use super::case::{Case, Fill};
@@ -15,7 +16,18 @@ use crate::real::Real;
 params! {
     struct Params {
         len: u32,
+        kind: u32,
     }
+}
+
+const KINDS: [Gate; 2] = [Gate::Silu, Gate::GeluTanh];
+
+fn params(len: usize, kind: Gate) -> Params {
+    let kind = match kind {
+        Gate::Silu => 0,
+        Gate::GeluTanh => 1,
+    };
+    Params { len: len as u32, kind }
 }
 
 kernels! { KERNELS of Params:
@@ -26,39 +38,39 @@ kernels! { KERNELS of Params:
 /// The registry's entry.
 pub static OP: Op = Op { name: "swiglu", kernels: KERNELS, variants: &[&[]], cases };
 
-/// y = silu(gate) · up, element by element.
-pub fn forward(rec: &mut Recording, gate: &View, up: &View, y: &View) {
-    let params = Params { len: gate.len() as u32 };
-    rec.dispatch(&FORWARD, &params, [gate, up, y], groups(gate.len()));
+/// y = f(gate) · up, element by element.
+pub fn forward(rec: &mut Recording, kind: Gate, gate: &View, up: &View, y: &View) {
+    rec.dispatch(&FORWARD, &params(gate.len(), kind), [gate, up, y], groups(gate.len()));
 }
 
 /// Gradients of gate and up.
-pub fn backward(rec: &mut Recording, gate: &View, up: &View, dy: &View, dgate: &View, dup: &View) {
-    let params = Params { len: gate.len() as u32 };
-    rec.dispatch(&BACKWARD, &params, [gate, up, dy, dgate, dup], groups(gate.len()));
+pub fn backward(rec: &mut Recording, kind: Gate, gate: &View, up: &View, dy: &View, dgate: &View, dup: &View) {
+    rec.dispatch(&BACKWARD, &params(gate.len(), kind), [gate, up, dy, dgate, dup], groups(gate.len()));
 }
 
 fn forward_cpu<T: Real>(call: Call<'_, T>) {
+    let kind = KINDS[call.params::<Params>().kind as usize];
     let [gate, up, y] = call.args();
     let (gate, up, y) = (gate.read(), up.read(), y.write());
     let inputs = gate.par_chunks(CPU_CHUNK).zip(up.par_chunks(CPU_CHUNK));
-    y.par_chunks_mut(CPU_CHUNK).zip(inputs).for_each(|(y, (gate, up))| cpu::silu_mul(gate, up, y));
+    y.par_chunks_mut(CPU_CHUNK).zip(inputs).for_each(|(y, (gate, up))| cpu::gate_mul(kind, gate, up, y));
 }
 
 fn backward_cpu<T: Real>(call: Call<'_, T>) {
+    let kind = KINDS[call.params::<Params>().kind as usize];
     let [gate, up, dy, dgate, dup] = call.args();
     let (gate, up, dy) = (gate.read(), up.read(), dy.read());
     let inputs = gate.par_chunks(CPU_CHUNK).zip(up.par_chunks(CPU_CHUNK)).zip(dy.par_chunks(CPU_CHUNK));
     let outputs = dgate.write().par_chunks_mut(CPU_CHUNK).zip(dup.write().par_chunks_mut(CPU_CHUNK));
     outputs.zip(inputs).for_each(|((dgate, dup), ((gate, up), dy))| {
-        cpu::silu_mul_backward(gate, up, dy, dgate, dup);
+        cpu::gate_mul_backward(kind, gate, up, dy, dgate, dup);
     });
 }
 
 fn cases() -> Vec<Case> {
-    let case = |len: usize, scale: f32| {
-        Case::new(format!("{len} elements up to {scale}"), |rec, t| {
-            forward(rec, t.view("gate"), t.view("up"), t.view("y"));
+    let case = |kind: Gate, len: usize, scale: f32| {
+        Case::new(format!("{kind:?} of {len} elements up to {scale}"), move |rec, t| {
+            forward(rec, kind, t.view("gate"), t.view("up"), t.view("y"));
         })
         .input("gate", &[len], Fill::Random(scale))
         .input("up", &[len], Fill::Random(2.0))
@@ -66,9 +78,10 @@ fn cases() -> Vec<Case> {
         .upstream("y", "dy", &[len])
         .gradient("gate", "dgate", &[len])
         .gradient("up", "dup", &[len])
-        .backward(|rec, t| {
-            backward(rec, t.view("gate"), t.view("up"), t.view("dy"), t.view("dgate"), t.view("dup"));
+        .backward(move |rec, t| {
+            backward(rec, kind, t.view("gate"), t.view("up"), t.view("dy"), t.view("dgate"), t.view("dup"));
         })
     };
-    vec![case(1, 3.0), case(63, 3.0), case(64, 3.0), case(65, 3.0), case(5, 200.0), case(70_001, 3.0)]
+    let sizes = [(1, 3.0), (63, 3.0), (64, 3.0), (65, 3.0), (5, 200.0), (70_001, 3.0)];
+    KINDS.into_iter().flat_map(|kind| sizes.map(|(len, scale)| case(kind, len, scale))).collect()
 }

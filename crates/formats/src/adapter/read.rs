@@ -59,7 +59,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     // A name that this model has no place for is told before what is missing instead of it.
     let has = |module: &String| {
         let short = module.rsplit('.').next().unwrap_or_default();
-        (0..model.num_hidden_layers).any(|layer| ModelConfig::linear_name(layer, short) == *module)
+        (0..model.layers.len()).any(|layer| ModelConfig::linear_name(layer, short) == *module)
     };
     if let Some(module) = halves.keys().find(|module| !has(module)) {
         return Err(not_in_model(&file, module, model));
@@ -71,7 +71,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     let their_name = |module: &str| module.replacen("model.", &theirs, 1);
     let (mut rank_pattern, mut alpha_pattern, mut renamed) = (BTreeMap::new(), BTreeMap::new(), false);
     let mut pairs = Vec::new();
-    for layer in 0..model.num_hidden_layers {
+    for layer in 0..model.layers.len() {
         for short in LINEAR_MODULES {
             let module = ModelConfig::linear_name(layer, short);
             let half = halves.remove(&module);
@@ -109,7 +109,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     if pairs.is_empty() {
         return Err(FormatError::missing(&file, "any LoRA tensor", "the adapter is empty"));
     }
-    config.target_modules = target_modules(&pairs, model.num_hidden_layers);
+    config.target_modules = target_modules(&pairs, model.layers.len());
     if renamed {
         // Saved again, the adapter has this model's names, and the patterns' keys must find them.
         (config.rank_pattern, config.alpha_pattern) = (rank_pattern, alpha_pattern);
@@ -269,7 +269,7 @@ fn not_in_model(file: &str, module: &str, model: &ModelConfig) -> FormatError {
         expected: format!(
             "modules of a {} model with {} layers, such as {}",
             model.architecture,
-            model.num_hidden_layers,
+            model.layers.len(),
             ModelConfig::linear_name(0, module.rsplit('.').next().unwrap_or_default()),
         ),
         advice: "the adapter was trained for another model".to_string(),

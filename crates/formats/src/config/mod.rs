@@ -1,76 +1,101 @@
-//! What a model is: sizes, rotary embedding, and the few switches between the architectures.
+//! What a model is: sizes, rotary embedding, and what each of its layers computes.
+//!
+//! [`json`] and [`metadata`] read what all families have; a family's own file adds what only it has.
 
+mod family;
+mod gemma2;
+mod gemma3;
+mod granite;
 mod json;
+mod llama;
+mod metadata;
+mod mistral;
+mod olmo2;
+mod qwen2;
+mod qwen3;
+mod rope;
+mod smollm3;
 
+pub use family::Architecture;
+use family::Family;
 pub(crate) use json::end_tokens;
+pub(crate) use metadata::model_config;
+pub use rope::{Rope, RopeScaling};
 
 use crate::{FormatError, Result};
 
 /// Largest dimension accepted: element indices within a row or column fit 31 bits.
 const MAX_SIZE: usize = i32::MAX as usize;
 /// Widest head that a workgroup of the attention shaders holds.
-const MAX_HEAD_DIM: usize = 256;
+pub const MAX_HEAD_DIM: usize = 256;
 /// Far above any decoder there is.
 const MAX_LAYERS: usize = 10_000;
 
-/// A decoder family; what differs between them is spelled out in [`ModelConfig`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// Llama 2/3, SmolLM2, TinyLlama.
-    Llama,
-    /// Mistral without an active sliding window.
-    Mistral,
-    /// Qwen2 and Qwen2.5: biases on q, k and v.
-    Qwen2,
-    /// Qwen3: RMS norms on the q and k heads.
-    Qwen3,
+/// What one block computes. Families set it layer by layer; nothing else tells layers apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// Keys that a query sees at most, its own and those just before it; all before it where it is `None`.
+    pub window: Option<usize>,
+    /// Table of [`ModelConfig::ropes`] by which q and k rotate; they do not where it is `None`.
+    pub rope: Option<usize>,
+    /// RMS norms of q and k before they rotate.
+    pub qk_norm: Option<QkNorm>,
+    /// What scores are multiplied by; 1/√head_dim where it is `None`.
+    pub score_scale: Option<f32>,
+    /// Scores s become cap·tanh(s / cap).
+    pub score_cap: Option<f32>,
+    /// Norms around attention.
+    pub attention_norms: BranchNorms,
+    /// The function of the feed-forward gate.
+    pub gate: Gate,
+    /// Norms around the feed-forward branch.
+    pub mlp_norms: BranchNorms,
+    /// What each branch is multiplied by as it joins the residual stream.
+    pub residual_scale: f32,
 }
 
-impl Architecture {
-    /// The `model_type` of `config.json`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
+/// What an RMS norm of q and k spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Each head by itself, with weights `[head_dim]`.
+    Heads,
+    /// All heads of a token together, with weights as wide as they are.
+    Tokens,
+}
+
+/// The RMS norms of a branch, by their tensors' names within the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BranchNorms {
+    /// Of what the branch reads.
+    pub before: Option<&'static str>,
+    /// Of what the branch adds to the residual stream.
+    pub after: Option<&'static str>,
+}
+
+/// The function of the gate in a feed-forward layer down(f(gate)·up).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// x·σ(x)
+    Silu,
+    /// x·Φ(x) with Φ by the hyperbolic tangent.
+    GeluTanh,
+}
+
+impl Default for LayerSpec {
+    /// As Llama has it.
+    fn default() -> Self {
+        Self {
+            window: None,
+            rope: Some(0),
+            qk_norm: None,
+            score_scale: None,
+            score_cap: None,
+            attention_norms: BranchNorms { before: Some("input_layernorm"), after: None },
+            gate: Gate::Silu,
+            mlp_norms: BranchNorms { before: Some("post_attention_layernorm"), after: None },
+            residual_scale: 1.0,
         }
     }
-}
-
-impl std::fmt::Display for Architecture {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// How rotary frequencies are stretched beyond the trained context.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub enum RopeScaling {
-    /// Plain rotary embedding.
-    #[default]
-    None,
-    /// Every frequency divided by `factor`.
-    Linear {
-        /// Stretch of the context.
-        factor: f32,
-    },
-    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, a smooth ramp between.
-    Llama3 {
-        /// Divisor of the low frequencies.
-        factor: f32,
-        /// Wavelengths above `original / low_freq_factor` are divided in full.
-        low_freq_factor: f32,
-        /// Wavelengths below `original / high_freq_factor` are kept.
-        high_freq_factor: f32,
-        /// Context length before stretching, in tokens.
-        original_max_position_embeddings: usize,
-    },
-    /// A divisor for each frequency, as GGUF's `rope_freqs.weight` stores Llama 3's scaling.
-    Divisors(
-        /// `[head_dim / 2]`, all positive.
-        Vec<f32>,
-    ),
 }
 
 /// Hyperparameters of a decoder, from `config.json` or GGUF metadata.
@@ -82,8 +107,6 @@ pub struct ModelConfig {
     pub hidden_size: usize,
     /// F: width of the gated feed-forward layer.
     pub intermediate_size: usize,
-    /// Number of blocks.
-    pub num_hidden_layers: usize,
     /// Q: query heads.
     pub num_attention_heads: usize,
     /// K: key and value heads; divides Q.
@@ -96,18 +119,24 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// ε of every RMS norm.
     pub rms_norm_eps: f32,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// Stretching of the rotary frequencies.
-    pub rope_scaling: RopeScaling,
+    /// Tables of rotary frequencies that layers name.
+    pub ropes: Vec<Rope>,
+    /// Each block.
+    pub layers: Vec<LayerSpec>,
+    /// What rows of the embedding are multiplied by on their way into the first block.
+    pub embedding_scale: f32,
+    /// What logits are multiplied by.
+    pub logits_scale: f32,
+    /// Logits l become cap·tanh(l / cap).
+    pub logits_cap: Option<f32>,
+    /// What is added to the weights of every norm: 1 where they are stored as differences from 1.
+    pub norm_offset: f32,
     /// The head is the embedding itself; `lm_head.weight` is then absent.
     pub tie_word_embeddings: bool,
     /// q, k and v have biases.
     pub attention_bias: bool,
     /// o has a bias.
     pub attention_output_bias: bool,
-    /// q and k heads are RMS-normed before the rotary embedding, with weights `[head_dim]`.
-    pub qk_norm: bool,
     /// Token that begins a text, where the model has one.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text or turn; the first is the one to train on.
@@ -142,37 +171,11 @@ impl ModelConfig {
         format!("model.layers.{layer}.{part}.{module}")
     }
 
-    /// Inverse rotary frequencies `[head_dim / 2]`, radians per position, with the scaling applied.
-    ///
-    /// `inv_freq[i] = rope_theta^(-2i / head_dim)`, rounded where transformers rounds.
-    pub fn inv_freq(&self) -> Vec<f32> {
-        let half = self.head_dim / 2;
-        let plain = (0..half).map(|i| {
-            let exponent = (2 * i) as f32 / self.head_dim as f32;
-            1.0 / self.rope_theta.powf(f64::from(exponent)) as f32
-        });
-        match &self.rope_scaling {
-            RopeScaling::None => plain.collect(),
-            RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
-            RopeScaling::Divisors(divisors) => plain.zip(divisors).map(|(f, d)| f / d).collect(),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                let original = *original_max_position_embeddings as f32;
-                let (low, high) = (original / low_freq_factor, original / high_freq_factor);
-                plain
-                    .map(|f| {
-                        let wavelength = 2.0 * std::f32::consts::PI / f;
-                        if wavelength > low {
-                            f / factor
-                        } else if wavelength < high {
-                            f
-                        } else {
-                            let smooth =
-                                (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                            (1.0 - smooth) * f / factor + smooth * f
-                        }
-                    })
-                    .collect()
-            }
+    /// Numbers that a norm of q or k with so many heads spans.
+    pub fn qk_norm_width(&self, norm: QkNorm, heads: usize) -> usize {
+        match norm {
+            QkNorm::Heads => self.head_dim,
+            QkNorm::Tokens => heads * self.head_dim,
         }
     }
 
@@ -180,13 +183,12 @@ impl ModelConfig {
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let h = self.hidden_size;
         let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, h])];
-        for layer in 0..self.num_hidden_layers {
+        for (layer, spec) in self.layers.iter().enumerate() {
             let block = format!("model.layers.{layer}");
-            all.push((format!("{block}.input_layernorm.weight"), vec![h]));
+            let (a, m) = (spec.attention_norms, spec.mlp_norms);
+            let norms = [a.before, a.after, m.before, m.after].into_iter().flatten();
+            all.extend(norms.map(|name| (format!("{block}.{name}.weight"), vec![h])));
             for module in LINEAR_MODULES {
-                if module == "gate_proj" {
-                    all.push((format!("{block}.post_attention_layernorm.weight"), vec![h]));
-                }
                 let Some([rows, cols]) = self.linear_shape(module) else {
                     continue;
                 };
@@ -201,9 +203,11 @@ impl ModelConfig {
                     all.push((format!("{name}.bias"), vec![rows]));
                 }
             }
-            if self.qk_norm {
-                all.push((format!("{block}.self_attn.q_norm.weight"), vec![self.head_dim]));
-                all.push((format!("{block}.self_attn.k_norm.weight"), vec![self.head_dim]));
+            if let Some(norm) = spec.qk_norm {
+                for (name, heads) in [("q", self.num_attention_heads), ("k", self.num_key_value_heads)] {
+                    let width = self.qk_norm_width(norm, heads);
+                    all.push((format!("{block}.self_attn.{name}_norm.weight"), vec![width]));
+                }
             }
         }
         all.push(("model.norm.weight".to_string(), vec![h]));
@@ -220,7 +224,6 @@ impl ModelConfig {
         let sizes = [
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("num_key_value_heads", self.num_key_value_heads),
             ("head_dim", self.head_dim),
@@ -228,13 +231,12 @@ impl ModelConfig {
             ("max_position_embeddings", self.max_position_embeddings),
         ];
         for (name, size) in sizes {
-            // Indices are 32-bit on the device; a layer count beyond the limit is a lie, and would
-            // make a list of names as long.
-            let limit = if name == "num_hidden_layers" { MAX_LAYERS } else { MAX_SIZE };
-            if size == 0 || size > limit {
-                return fail(format!("{name} is {size}, expected 1 to {limit}"));
+            // Indices are 32-bit on the device.
+            if size == 0 || size > MAX_SIZE {
+                return fail(format!("{name} is {size}, expected 1 to {MAX_SIZE}"));
             }
         }
+        check_layers(file, self.layers.len())?;
         let (q, k, d) = (self.num_attention_heads, self.num_key_value_heads, self.head_dim);
         if !q.is_multiple_of(k) {
             return fail(format!("num_attention_heads {q} is not a multiple of num_key_value_heads {k}"));
@@ -270,10 +272,16 @@ impl ModelConfig {
         if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps < 1.0) {
             return fail(format!("rms_norm_eps is {}, expected 0 to 1", self.rms_norm_eps));
         }
-        if let RopeScaling::Divisors(divisors) = &self.rope_scaling
-            && (divisors.len() != d / 2 || divisors.iter().any(|&x| !(x > 0.0 && x.is_finite())))
-        {
-            return fail(format!("{} rope divisors, expected {} positive numbers", divisors.len(), d / 2));
+        self.ropes.iter().try_for_each(|rope| rope.validate(file))?;
+        let tables = self.ropes.len();
+        if let Some(table) = self.layers.iter().filter_map(|layer| layer.rope).find(|&table| table >= tables) {
+            return fail(format!("a layer names rope table {table} of {tables}"));
+        }
+        if self.layers.iter().any(|layer| layer.window == Some(0)) {
+            return fail("a layer has a window of 0, expected a number of tokens".to_string());
+        }
+        if let Some(rope) = self.ropes.iter().find(|rope| rope.dim != d) {
+            return fail(format!("rope spans {} numbers of a head of {d}", rope.dim));
         }
         for &id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
             if id as usize >= self.vocab_size {
@@ -285,4 +293,26 @@ impl ModelConfig {
         }
         Ok(())
     }
+}
+
+impl ModelConfig {
+    /// Gives a window to the layers that `slides` names. One as wide as the context is none.
+    fn set_window(&mut self, file: &str, window: Option<usize>, slides: impl Fn(usize) -> bool) -> Result<()> {
+        if window == Some(0) && (0..self.layers.len()).any(&slides) {
+            return Err(FormatError::malformed(file, "sliding_window is 0, expected a number of tokens"));
+        }
+        let window = window.filter(|&window| window < self.max_position_embeddings);
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.window = window.filter(|_| slides(index));
+        }
+        Ok(())
+    }
+}
+
+/// Checks a number of layers before anything is as long as it says.
+fn check_layers(file: &str, layers: usize) -> Result<()> {
+    if (1..=MAX_LAYERS).contains(&layers) {
+        return Ok(());
+    }
+    Err(FormatError::malformed(file, format!("num_hidden_layers is {layers}, expected 1 to {MAX_LAYERS}")))
 }

@@ -1,12 +1,10 @@
 //! `config.json` of a BERT encoder as transformers writes it.
 
 use crate::json::{Object, parse_object};
-use crate::{FormatError, Result};
+use crate::{FormatError, MAX_HEAD_DIM, Result};
 
 /// Largest dimension accepted: element indices within a row or column fit 31 bits.
 const MAX_SIZE: usize = i32::MAX as usize;
-/// Widest head that a workgroup of the attention shaders holds.
-const MAX_HEAD_DIM: usize = 256;
 /// Far above any encoder there is.
 const MAX_LAYERS: usize = 10_000;
 

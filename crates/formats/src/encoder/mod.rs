@@ -55,7 +55,7 @@ impl EncoderModel {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &Path) -> Result<Self> {
         std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
-        let name = crate::model::display_name(path);
+        let name = crate::open::display_name(path);
         let mut model = load(&name, &Folder::on_disk(path))?;
         model.path = path.to_path_buf();
         Ok(model)

@@ -4,15 +4,15 @@
 //! file can be read as a stream. Every count and length is checked against the bytes at hand before
 //! anything is allocated for it, so that a header never costs more than a few times its own size.
 
-mod config;
+mod keys;
 mod names;
 mod tensors;
 mod value;
 
 use std::collections::BTreeMap;
 
-pub(crate) use config::{model_config, sentence};
-pub(crate) use tensors::load_tensors;
+pub(crate) use keys::{Keys, sentence};
+pub(crate) use tensors::{load_tensors, rope_divisors};
 use value::Reader;
 pub use value::{Array, Scalars, Value};
 

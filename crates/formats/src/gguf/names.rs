@@ -1,5 +1,7 @@
 //! llama.cpp's tensor names and their Hugging Face counterparts.
 
+use crate::{LayerSpec, ModelConfig};
+
 /// What to do with a tensor of a GGUF file.
 pub(super) enum Role {
     /// A weight of the model, by its Hugging Face name.
@@ -12,7 +14,8 @@ pub(super) enum Role {
 
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
-pub(super) fn role(name: &str) -> Role {
+/// The role of a tensor in a model of this configuration.
+pub(super) fn role(name: &str, config: &ModelConfig) -> Role {
     let weight = |name: &str| Role::Weight(name.to_string());
     match name {
         "token_embd.weight" => return weight("model.embed_tokens.weight"),
@@ -25,13 +28,15 @@ pub(super) fn role(name: &str) -> Role {
         return Role::Unknown;
     };
     // Canonical digits only, so that two names cannot mean one tensor.
-    if layer.parse::<u32>().is_ok_and(|n| n.to_string() == layer) {
+    if let Ok(index) = layer.parse::<usize>()
+        && index.to_string() == layer
+    {
         // Written by early converters; a function of the configuration.
         if rest == "attn_rot_embd.weight" {
             return Role::Ignored;
         }
         if let Some((module, kind)) = rest.rsplit_once('.')
-            && let Some(part) = block_part(module)
+            && let Some(part) = block_part(module, config.layers.get(index))
             && (kind == "weight" || kind == "bias" && part.starts_with("self_attn."))
         {
             return Role::Weight(format!("model.layers.{layer}.{part}.{kind}"));
@@ -40,10 +45,14 @@ pub(super) fn role(name: &str) -> Role {
     Role::Unknown
 }
 
-fn block_part(module: &str) -> Option<&'static str> {
+fn block_part(module: &str, layer: Option<&LayerSpec>) -> Option<&'static str> {
+    // A layer too many is told by what it lacks.
+    let layer = layer.copied().unwrap_or_default();
     Some(match module {
-        "attn_norm" => "input_layernorm",
-        "ffn_norm" => "post_attention_layernorm",
+        "attn_norm" => layer.attention_norms.before?,
+        "post_attention_norm" => layer.attention_norms.after?,
+        "ffn_norm" => layer.mlp_norms.before?,
+        "post_ffw_norm" => layer.mlp_norms.after?,
         "attn_q" => "self_attn.q_proj",
         "attn_k" => "self_attn.k_proj",
         "attn_v" => "self_attn.v_proj",

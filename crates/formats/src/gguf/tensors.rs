@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::names::{Role, role};
+use super::names::{ROPE_DIVISORS, Role, role};
 use super::{Header, TensorInfo};
 use crate::tensor::Interleaved;
-use crate::{Architecture, DType, FormatError, ModelConfig, Result, Source, Tensor};
+use crate::{DType, FormatError, ModelConfig, Result, Source, Tensor};
 
 /// One tensor's data out of the whole file, as `name`.
-pub(super) fn tensor(file: &str, header: &Header, source: &Source, info: &TensorInfo, name: &str) -> Result<Tensor> {
+fn tensor(file: &str, header: &Header, source: &Source, info: &TensorInfo, name: &str) -> Result<Tensor> {
     let Some(dtype) = info.dtype() else {
         return Err(FormatError::unsupported(
             file,
@@ -46,6 +46,12 @@ pub(super) fn tensor(file: &str, header: &Header, source: &Source, info: &Tensor
     }
 }
 
+/// Divisors of the rotary frequencies, where the file has them.
+pub(crate) fn rope_divisors(file: &str, header: &Header, source: &Source) -> Result<Option<Vec<f32>>> {
+    let info = header.tensors.iter().find(|t| t.name == ROPE_DIVISORS);
+    info.map(|info| tensor(file, header, source, info, ROPE_DIVISORS)?.to_f32()).transpose()
+}
+
 /// All weights of a GGUF file by Hugging Face name, q and k rows in Hugging Face order.
 pub(crate) fn load_tensors(
     file: &str,
@@ -56,7 +62,7 @@ pub(crate) fn load_tensors(
     let mut tensors = BTreeMap::new();
     let mut ranges = Vec::new();
     for info in &header.tensors {
-        let name = match role(&info.name) {
+        let name = match role(&info.name, config) {
             Role::Weight(name) => name,
             Role::Ignored => continue,
             Role::Unknown => {
@@ -85,7 +91,7 @@ pub(crate) fn load_tensors(
         }
     }
     crate::model::check_tensors(file, config, &tensors)?;
-    if config.architecture == Architecture::Llama {
+    if config.architecture.family().interleaved {
         for (name, tensor) in &mut tensors {
             if name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.") {
                 tensor.interleaved = Some(rotary_halves(file, tensor, config.head_dim)?);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bft_formats::{Architecture, Bytes, DType, ModelConfig, RopeScaling, Tensor};
+use bft_formats::{Architecture, Bytes, DType, LayerSpec, ModelConfig, QkNorm, Rope, RopeScaling, Tensor};
 
 pub use bft_formats::Random;
 
@@ -13,19 +13,27 @@ pub fn tiny_config(architecture: Architecture) -> ModelConfig {
         architecture,
         hidden_size: 32,
         intermediate_size: 64,
-        num_hidden_layers: 2,
         num_attention_heads: 4,
         num_key_value_heads: 2,
         head_dim: 8,
         vocab_size: 264,
         max_position_embeddings: 128,
         rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
+        ropes: vec![Rope { theta: 10_000.0, dim: 8, scaling: RopeScaling::None }],
+        layers: vec![
+            LayerSpec {
+                qk_norm: (architecture == Architecture::Qwen3).then_some(QkNorm::Heads),
+                ..LayerSpec::default()
+            };
+            2
+        ],
+        embedding_scale: 1.0,
+        logits_scale: 1.0,
+        logits_cap: None,
+        norm_offset: 0.0,
         tie_word_embeddings: true,
         attention_bias: architecture == Architecture::Qwen2,
         attention_output_bias: false,
-        qk_norm: architecture == Architecture::Qwen3,
         bos_token_id: None,
         eos_token_ids: vec![257],
     }
@@ -47,7 +55,7 @@ pub fn config_json(architecture: Architecture, changes: serde_json::Value) -> St
         "model_type": architecture.name(),
         "hidden_size": c.hidden_size,
         "intermediate_size": c.intermediate_size,
-        "num_hidden_layers": c.num_hidden_layers,
+        "num_hidden_layers": c.layers.len(),
         "num_attention_heads": c.num_attention_heads,
         "num_key_value_heads": c.num_key_value_heads,
         "head_dim": c.head_dim,
@@ -244,15 +252,20 @@ pub fn byte_level_tokens() -> (Vec<String>, Vec<i32>, Vec<&'static str>) {
     (tokens, kinds, vec!["t h", "th e", "Ġ the", "1 2"])
 }
 
-/// A whole small GGUF model of architecture `llama`, `qwen2` or `qwen3`, all tensors F32.
+/// A whole small GGUF model of a `general.architecture`, all tensors F32.
 pub fn tiny_gguf(name: &str) -> Gguf {
     let architecture = match name {
         "llama" => Architecture::Llama,
         "qwen2" => Architecture::Qwen2,
         "qwen3" => Architecture::Qwen3,
+        "gemma2" => Architecture::Gemma2,
+        "gemma3" => Architecture::Gemma3,
+        "smollm3" => Architecture::SmolLM3,
+        "olmo2" => Architecture::Olmo2,
+        "granite" => Architecture::Granite,
         other => panic!("{other}"),
     };
-    let c = tiny_config(architecture);
+    let c = config_of(architecture, serde_json::json!({}));
     let mut g = Gguf::new();
     g.str("general.architecture", name);
     let key = |k: &str| format!("{name}.{k}");
@@ -267,9 +280,26 @@ pub fn tiny_gguf(name: &str) -> Gguf {
     g.u32("tokenizer.ggml.bos_token_id", 256).u32("tokenizer.ggml.eos_token_id", 257);
     g.str("tokenizer.chat_template", "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}");
     for (hf_name, tensor) in tiny_tensors(&c) {
-        g.tensor(&gguf_name(&hf_name), &tensor.shape, 0, tensor.bytes().unwrap().to_vec());
+        g.tensor(&gguf_name_of(&c, &hf_name), &tensor.shape, 0, tensor.bytes().unwrap().to_vec());
     }
     g
+}
+
+/// A configuration as `config.json` gives it.
+pub fn config_of(architecture: Architecture, changes: serde_json::Value) -> ModelConfig {
+    ModelConfig::from_json("m/config.json", config_json(architecture, changes).as_bytes()).unwrap()
+}
+
+/// As [`gguf_name`], of a model whose branches may have norms behind them.
+pub fn gguf_name_of(config: &ModelConfig, name: &str) -> String {
+    if config.layers[0].attention_norms.after.is_none() {
+        return gguf_name(name);
+    }
+    let name = name
+        .replace("post_attention_layernorm", "post_attention_norm")
+        .replace("pre_feedforward_layernorm", "ffn_norm")
+        .replace("post_feedforward_layernorm", "post_ffw_norm");
+    gguf_name(&name)
 }
 
 /// llama.cpp's name for a Hugging Face tensor name.

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::AttentionShape;
-use crate::cpu::math::{Dot, exp, get, put};
+use super::{AttentionInputs, AttentionShape};
+use crate::cpu::math::{Dot, exp, get, put, tanh};
 use crate::cpu::pack::Right;
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
@@ -21,14 +21,10 @@ const STRIP: usize = 8;
 /// What all tasks read.
 #[derive(Clone, Copy)]
 pub(super) struct Backward<'a> {
-    pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
+    pub x: AttentionInputs<'a, f32>,
     pub o: &'a [f32],
     pub lse: &'a [f32],
     pub d_o: &'a [f32],
-    pub shape: AttentionShape,
-    pub scale: f32,
 }
 
 /// Where a head's gradient of the keys or values goes: rows `stride` apart.
@@ -42,7 +38,7 @@ impl Rows {
     /// # Safety
     /// Row `row` is there.
     unsafe fn at(self, row: usize) -> *mut f32 {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller asserts that the row is there.
         unsafe { self.start.0.add(row * self.stride) }
     }
 }
@@ -50,7 +46,7 @@ impl Rows {
 /// Tasks are (segment, query head), so that one long sample alone keeps several threads busy. Heads that share keys write
 /// their gradients apart, and these are added in the order of the heads.
 pub(super) fn backward(call: Backward<'_>, segments: &[u32], dq: &mut [f32], dk: &mut [f32], dv: &mut [f32]) {
-    let shape = call.shape;
+    let shape = call.x.shape;
     let (heads, d, group) = (shape.heads, shape.head_dim, shape.group());
     let tokens = dq.len() / shape.q_cols().max(1);
     let shared = group > 1;
@@ -94,13 +90,15 @@ pub(super) fn backward(call: Backward<'_>, segments: &[u32], dq: &mut [f32], dk:
 impl Backward<'_> {
     /// One head of one segment.
     fn head(self, tokens: Range<usize>, head: usize, dq: Output, dk: Rows, dv: Rows) {
-        let AttentionShape { heads, head_dim: d, .. } = self.shape;
-        let (q_cols, kv_cols) = (self.shape.q_cols(), self.shape.kv_cols());
-        let (q_columns, group) = (head * d..(head + 1) * d, head / self.shape.group());
+        let AttentionInputs { q: q_rows, shape, .. } = self.x;
+        let scale = shape.scale();
+        let AttentionShape { heads, head_dim: d, window, .. } = shape;
+        let (q_cols, kv_cols) = (shape.q_cols(), shape.kv_cols());
+        let (q_columns, group) = (head * d..(head + 1) * d, head / shape.group());
         let kv_columns = group * d..(group + 1) * d;
         let dense = |x, cols| WeightRef::dense(x, self.lse.len() / heads, cols);
-        let (q, d_o) = (dense(self.q, q_cols), dense(self.d_o, q_cols));
-        let (k, v) = (dense(self.k, kv_cols), dense(self.v, kv_cols));
+        let (q, d_o) = (dense(q_rows, q_cols), dense(self.d_o, q_cols));
+        let (k, v) = (dense(self.x.k, kv_cols), dense(self.x.v, kv_cols));
 
         let (by_keys, by_width) = (packed_len(d, KEYS), packed_len(KEYS, d));
         let mut scratch = Scratch::take(2 * by_keys + 3 * by_width + 2 * QUERIES * KEYS + tokens.len());
@@ -123,6 +121,10 @@ impl Backward<'_> {
             unsafe {
                 std::slice::from_raw_parts_mut(dk.at(i), d).fill(0.0);
                 std::slice::from_raw_parts_mut(dv.at(i), d).fill(0.0);
+                // With a window, no block of keys is the first of all queries.
+                if window.is_some() {
+                    std::slice::from_raw_parts_mut(dq.0.add(i * q_cols + head * d), d).fill(0.0);
+                }
             }
         }
 
@@ -132,13 +134,14 @@ impl Backward<'_> {
             let keys_t = dispatch(Pack { b: Right::Columns(k), k: c.clone(), n: n.clone(), out: keys_t });
             let values_t = dispatch(Pack { b: Right::Columns(v), k: c.clone(), n: n.clone(), out: values_t });
             let keys = dispatch(Pack { b: Right::Rows(k), k: n, n: c, out: keys });
-            for start in (first..tokens.end).step_by(QUERIES) {
-                let end = tokens.end.min(start + QUERIES);
+            let end_query = shape.end_query(block.end - 1, tokens.end);
+            for start in (first..end_query).step_by(QUERIES) {
+                let end = end_query.min(start + QUERIES);
                 let (rows, seen) = (end - start, end.min(block.end) - first);
                 let (c, t) = (q_columns.clone(), start..end);
                 let queries = dispatch(Pack { b: Right::Rows(q), k: t.clone(), n: c.clone(), out: queries });
                 let d_outputs = dispatch(Pack { b: Right::Rows(d_o), k: t, n: c, out: d_outputs });
-                let beta = if first == tokens.start { 0.0 } else { 1.0 };
+                let beta = if first == tokens.start && window.is_none() { 0.0 } else { 1.0 };
                 for strip in (start..end).step_by(STRIP) {
                     let strip = strip..end.min(strip + STRIP);
                     let at = strip.start * q_cols + head * d;
@@ -148,8 +151,8 @@ impl Backward<'_> {
                     let (p, ds) = (&mut p[of..], &mut ds[of..]);
                     // SAFETY: a strip of p and ds is large enough, and this thread's own.
                     unsafe {
-                        let (q, d_o) = (&self.q[at..], &self.d_o[at..]);
-                        multiply(size, Left::Rows(q, q_cols), keys_t, p.as_mut_ptr(), KEYS, self.scale, 0.0);
+                        let (q, d_o) = (&q_rows[at..], &self.d_o[at..]);
+                        multiply(size, Left::Rows(q, q_cols), keys_t, p.as_mut_ptr(), KEYS, scale, 0.0);
                         multiply(size, Left::Rows(d_o, q_cols), values_t, ds.as_mut_ptr(), KEYS, 1.0, 0.0);
                     }
                     dispatch(Slope {
@@ -159,8 +162,10 @@ impl Backward<'_> {
                         heads,
                         delta: &delta[strip.start - tokens.start..strip.end - tokens.start],
                         sees: strip.start + 1 - first,
+                        window: window.unwrap_or(usize::MAX),
                         seen,
-                        scale: self.scale,
+                        scale,
+                        cap: shape.cap,
                     });
                     // SAFETY: these rows of this head are the task's alone.
                     unsafe {
@@ -196,9 +201,12 @@ struct Slope<'a> {
     delta: &'a [f32],
     /// Keys of the block that the first row sees; each row sees one more, as far as the block goes.
     sees: usize,
+    /// Keys that a row sees at most.
+    window: usize,
     /// Keys of the block that any of these queries sees.
     seen: usize,
     scale: f32,
+    cap: Option<f32>,
 }
 
 impl Kernel for Slope<'_> {
@@ -210,16 +218,25 @@ impl Kernel for Slope<'_> {
             let p = &mut self.p[row * KEYS..][..self.seen];
             let ds = &mut self.ds[row * KEYS..][..self.seen];
             let sees = (self.sees + row).min(self.seen);
+            let from = (self.sees + row).saturating_sub(self.window).min(sees);
             let (lse, delta) = (s.splat(self.lse[row * self.heads]), s.splat(delta));
-            for at in (0..sees).step_by(S::LANES) {
+            for at in (from..sees).step_by(S::LANES) {
                 let n = S::LANES.min(sees - at);
-                let probability = exp(s, s.sub(get(s, p, at, n), lse));
-                let slope = s.mul(s.mul(scale, probability), s.sub(get(s, ds, at, n), delta));
+                let (mut score, mut steep) = (get(s, p, at, n), scale);
+                if let Some(cap) = self.cap {
+                    let tanh = tanh(s, s.mul(score, s.splat(1.0 / cap)));
+                    score = s.mul(s.splat(cap), tanh);
+                    steep = s.mul(scale, s.sub(s.splat(1.0), s.mul(tanh, tanh)));
+                }
+                let probability = exp(s, s.sub(score, lse));
+                let slope = s.mul(s.mul(steep, probability), s.sub(get(s, ds, at, n), delta));
                 put(s, p, at, n, probability);
                 put(s, ds, at, n, slope);
             }
-            p[sees..].fill(0.0);
-            ds[sees..].fill(0.0);
+            for row in [p, ds] {
+                row[..from].fill(0.0);
+                row[sees..].fill(0.0);
+            }
         }
     }
 }

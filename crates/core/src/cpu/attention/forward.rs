@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::AttentionShape;
-use crate::cpu::math::{ExpSub, Max};
+use super::{AttentionInputs, AttentionShape};
+use crate::cpu::math::{Cap, ExpSub, Max};
 use crate::cpu::pack::Right;
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
@@ -22,17 +22,13 @@ const KEYS: usize = 384;
 /// What all tasks read, and where they write.
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a> {
-    pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
-    pub shape: AttentionShape,
-    pub scale: f32,
+    pub x: AttentionInputs<'a, f32>,
     pub o: Output,
     pub lse: Output,
 }
 
 /// A run of queries and the keys they see: query row i sees the key rows `first_key..=i + ahead`, as far as `last_key`, one
-/// past the last.
+/// past the last, and where there is a window the last ones of them.
 #[derive(Clone)]
 struct Span {
     queries: Range<usize>,
@@ -47,8 +43,8 @@ pub(super) fn forward(call: Forward<'_>, segments: &[u32]) {
     for segment in segments.windows(2) {
         let tokens = segment[0] as usize..segment[1] as usize;
         // So far ahead that every query sees the last key.
-        let ahead = if call.shape.causal { 0 } else { tokens.len() };
-        split(tokens.clone(), tokens, ahead, &mut spans);
+        let ahead = if call.x.shape.causal { 0 } else { tokens.len() };
+        split(call.x.shape, tokens.clone(), tokens, ahead, &mut spans);
     }
     run(call, &spans);
 }
@@ -56,19 +52,20 @@ pub(super) fn forward(call: Forward<'_>, segments: &[u32]) {
 /// Queries that stand `past` rows further on in the keys.
 pub(super) fn continued(call: Forward<'_>, queries: usize, past: usize) {
     let mut spans = Vec::new();
-    split(0..queries, 0..queries + past, past, &mut spans);
+    split(call.x.shape, 0..queries, 0..queries + past, past, &mut spans);
     run(call, &spans);
 }
 
-fn split(queries: Range<usize>, keys: Range<usize>, ahead: usize, spans: &mut Vec<Span>) {
+fn split(shape: AttentionShape, queries: Range<usize>, keys: Range<usize>, ahead: usize, spans: &mut Vec<Span>) {
     for start in queries.clone().step_by(QUERIES) {
         let end = queries.end.min(start + QUERIES);
-        spans.push(Span { queries: start..end, first_key: keys.start, last_key: keys.end.min(end + ahead), ahead });
+        let first_key = shape.first_key(keys.start, start + ahead + 1);
+        spans.push(Span { queries: start..end, first_key, last_key: keys.end.min(end + ahead), ahead });
     }
 }
 
 fn run(call: Forward<'_>, spans: &[Span]) {
-    let groups = call.shape.kv_heads;
+    let groups = call.x.shape.kv_heads;
     // The last queries of a segment see most: they begin first.
     (0..spans.len() * groups)
         .into_par_iter()
@@ -79,12 +76,14 @@ fn run(call: Forward<'_>, spans: &[Span]) {
 impl Forward<'_> {
     /// One group of heads.
     fn span(self, span: Span, group: usize) {
-        let AttentionShape { heads, head_dim: d, .. } = self.shape;
-        let per_group = self.shape.group();
-        let (q_cols, kv_cols) = (self.shape.q_cols(), self.shape.kv_cols());
+        let AttentionInputs { q, k, v, shape } = self.x;
+        let scale = shape.scale();
+        let AttentionShape { heads, head_dim: d, window, .. } = shape;
+        let per_group = shape.group();
+        let (q_cols, kv_cols) = (shape.q_cols(), shape.kv_cols());
         let last_key = span.last_key;
-        let keys = WeightRef::dense(&self.k[..last_key * kv_cols], last_key, kv_cols);
-        let values = WeightRef::dense(&self.v[..last_key * kv_cols], last_key, kv_cols);
+        let keys = WeightRef::dense(&k[..last_key * kv_cols], last_key, kv_cols);
+        let values = WeightRef::dense(&v[..last_key * kv_cols], last_key, kv_cols);
         let columns = group * d..(group + 1) * d;
 
         let states = per_group * span.queries.len();
@@ -107,28 +106,35 @@ impl Forward<'_> {
                 let rows = STRIP.min(span.queries.end - start);
                 // Keys of this block that the last row sees.
                 let seen = (start + rows + span.ahead).min(block.end).saturating_sub(first);
-                if seen == 0 {
+                // The first key that the strip sees: blocks before it are not read, and its own is the first.
+                let strip_first = shape.first_key(span.first_key, start + span.ahead + 1);
+                if seen == 0 || block.end <= strip_first {
                     continue;
                 }
+                let fresh = strip_first >= first;
                 let at = start * q_cols + (group * per_group + h) * d;
                 let state = h * span.queries.len() + start - span.queries.start;
                 // SAFETY: these rows and this head of o are the task's alone; a strip of scores is its own.
                 unsafe {
                     let o = self.o.0.add(at);
-                    let a = Left::Rows(&self.q[at..], q_cols);
-                    multiply((rows, seen, d), a, keys_t, scores.as_mut_ptr(), KEYS, self.scale, 0.0);
+                    let a = Left::Rows(&q[at..], q_cols);
+                    multiply((rows, seen, d), a, keys_t, scores.as_mut_ptr(), KEYS, scale, 0.0);
+                    if let Some(cap) = shape.cap {
+                        scores.chunks_exact_mut(KEYS).take(rows).for_each(|x| dispatch(Cap { x: &mut x[..seen], cap }));
+                    }
                     dispatch(Soften {
                         scores,
                         seen,
                         first,
                         first_row_end: start + span.ahead + 1,
+                        window: window.unwrap_or(usize::MAX),
                         max: &mut max[state..state + rows],
                         sum: &mut sum[state..state + rows],
                         o,
                         o_stride: q_cols,
-                        width: if first == span.first_key { 0 } else { d },
+                        width: if fresh { 0 } else { d },
                     });
-                    let beta = if first == span.first_key { 0.0 } else { 1.0 };
+                    let beta = if fresh { 0.0 } else { 1.0 };
                     multiply((rows, d, seen), Left::Rows(scores, KEYS), values, o, q_cols, 1.0, beta);
                 }
             }
@@ -165,6 +171,8 @@ struct Soften<'a> {
     first: usize,
     /// The key before which the first row's sight ends; each row sees one more.
     first_row_end: usize,
+    /// Keys that a row sees at most.
+    window: usize,
     max: &'a mut [f32],
     sum: &'a mut [f32],
     o: *mut f32,
@@ -179,9 +187,12 @@ impl Kernel for Soften<'_> {
     fn run<S: Simd>(self, s: S) {
         let rows = self.max.len();
         for (row, scores) in self.scores.chunks_exact_mut(KEYS).enumerate().take(rows) {
-            let sees = (self.first_row_end + row).saturating_sub(self.first).min(self.seen);
-            let (seen, hidden) = scores[..self.seen].split_at_mut(sees);
-            hidden.fill(0.0);
+            let end = self.first_row_end + row;
+            let sees = end.saturating_sub(self.first).min(self.seen);
+            let from = end.saturating_sub(self.window).saturating_sub(self.first).min(sees);
+            scores[..from].fill(0.0);
+            scores[sees..self.seen].fill(0.0);
+            let seen = &mut scores[from..sees];
             if seen.is_empty() {
                 continue;
             }

@@ -8,17 +8,36 @@ mod reference;
 use super::scratch::Output;
 use crate::real::Real;
 
-/// How the columns of q, k and v divide into heads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the columns of q, k and v divide into heads, and which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
     /// Query heads, Q: a multiple of `kv_heads`.
     pub heads: usize,
     /// Key and value heads, K. Query head h reads key head h / (Q / K).
     pub kv_heads: usize,
-    /// Width of one head, D.
+    /// Width of one head, D: a multiple of 4, at most [`bft_formats::MAX_HEAD_DIM`].
     pub head_dim: usize,
     /// Whether a query sees no later keys than its own.
     pub causal: bool,
+    /// Keys that a query sees at most, its own and those just before it; only where attention is causal.
+    pub window: Option<usize>,
+    /// What scores are multiplied by; 1/√D where it is `None`.
+    pub scale: Option<f32>,
+    /// Scores s become cap·tanh(s / cap).
+    pub cap: Option<f32>,
+}
+
+/// What one call of attention reads.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionInputs<'a, T> {
+    /// `[N, Q·D]`
+    pub q: &'a [T],
+    /// `[N, K·D]`, or `[capacity, K·D]` of a cache.
+    pub k: &'a [T],
+    /// As `k`.
+    pub v: &'a [T],
+    /// How columns divide into heads.
+    pub shape: AttentionShape,
 }
 
 impl AttentionShape {
@@ -34,6 +53,29 @@ impl AttentionShape {
         self.heads / self.kv_heads
     }
 
+    /// The first of the keys `start..end` that the query whose own key is the last of them sees.
+    fn first_key(self, start: usize, end: usize) -> usize {
+        self.window.map_or(start, |window| start.max(end.saturating_sub(window)))
+    }
+
+    /// One past the last query of `..end` that sees a key.
+    fn end_query(self, key: usize, end: usize) -> usize {
+        self.window.map_or(end, |window| end.min(key.saturating_add(window)))
+    }
+
+    /// What scores are multiplied by, to the precision of T.
+    fn scale<T: Real>(self) -> T {
+        self.scale.map_or_else(|| T::ONE / T::from_f64(self.head_dim as f64).sqrt(), T::from_f32)
+    }
+
+    /// A score behind its cap, and the slope of that.
+    fn capped<T: Real>(self, score: T) -> (T, T) {
+        let Some(cap) = self.cap.map(T::from_f32) else { return (score, T::ONE) };
+        let two = T::ONE + T::ONE;
+        let tanh = T::ONE - two / ((two * score / cap).exp() + T::ONE);
+        (cap * tanh, T::ONE - tanh * tanh)
+    }
+
     fn check(self) {
         assert!(
             self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
@@ -41,46 +83,55 @@ impl AttentionShape {
             self.heads,
             self.kv_heads
         );
+        assert!(self.window.is_none_or(|window| self.causal && window > 0), "{self:?}");
     }
+}
 
+impl<'a, T: Real> AttentionInputs<'a, T> {
     /// Tokens in q, after checking it with k and v.
-    fn tokens<T>(self, q: &[T], k: &[T], v: &[T], segments: &[u32]) -> usize {
-        self.check();
+    fn tokens(&self, segments: &[u32]) -> usize {
+        self.shape.check();
         let n = segments.last().map_or(0, |&end| end as usize);
         assert!(segments.is_sorted(), "segment starts ascend");
+        let (q_len, kv_len) = (n * self.shape.q_cols(), n * self.shape.kv_cols());
         assert_eq!(
-            (q.len(), k.len(), v.len()),
-            (n * self.q_cols(), n * self.kv_cols(), n * self.kv_cols()),
+            (self.q.len(), self.k.len(), self.v.len()),
+            (q_len, kv_len, kv_len),
             "attention lengths for {n} tokens"
         );
         n
+    }
+
+    /// The same, where T is f32.
+    fn f32s(&self) -> Option<AttentionInputs<'a, f32>> {
+        let (q, k, v) = (T::f32s(self.q)?, T::f32s(self.k)?, T::f32s(self.v)?);
+        Some(AttentionInputs { q, k, v, shape: self.shape })
     }
 }
 
 /// o`[N, Q·D]` = softmax(scale · q·kᵀ)·v over the tokens of a segment, if causal up to and including the query's own;
 /// lse`[N, Q]` = ln Σⱼ exp(scale · q·kⱼ), which the backward needs.
 ///
-/// q`[N, Q·D]`, k and v`[N, K·D]`; `segments[S + 1]`: where each begins, the last entry is N. They start at 0.
-pub fn attention_forward<T: Real>(
-    q: &[T],
-    k: &[T],
-    v: &[T],
-    segments: &[u32],
-    shape: AttentionShape,
-    scale: T,
-    o: &mut [T],
-    lse: &mut [T],
-) {
-    let n = shape.tokens(q, k, v, segments);
-    assert_eq!((o.len(), lse.len()), (q.len(), n * shape.heads), "attention output lengths");
-    if let (Some(q), Some(k), Some(v), Some(o), Some(lse)) =
-        (T::f32s(q), T::f32s(k), T::f32s(v), T::f32s_mut(o), T::f32s_mut(lse))
-    {
+/// `segments[S + 1]`: where each begins, the last entry is N. They start at 0.
+pub fn attention_forward<T: Real>(x: AttentionInputs<'_, T>, segments: &[u32], o: &mut [T], lse: &mut [T]) {
+    let n = x.tokens(segments);
+    assert_eq!((o.len(), lse.len()), (x.q.len(), n * x.shape.heads), "attention output lengths");
+    if let (Some(x), Some(o), Some(lse)) = (x.f32s(), T::f32s_mut(o), T::f32s_mut(lse)) {
         let (o, lse) = (Output(o.as_mut_ptr()), Output(lse.as_mut_ptr()));
-        let call = forward::Forward { q, k, v, shape, scale: scale.to_f32(), o, lse };
-        return forward::forward(call, segments);
+        return forward::forward(forward::Forward { x, o, lse }, segments);
     }
-    reference::forward(q, k, v, segments, shape, scale, o, lse);
+    reference::forward(x, segments, o, lse);
+}
+
+/// What the backward of attention reads beside the forward's inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionOutputs<'a, T> {
+    /// `[N, Q·D]`, written by the forward.
+    pub o: &'a [T],
+    /// `[N, Q]`, written by the forward.
+    pub lse: &'a [T],
+    /// `[N, Q·D]`, the gradient of o.
+    pub d_o: &'a [T],
 }
 
 /// dq, dk and dv (written, not added to) from what the forward read and wrote, and `d_o`, the gradient of o.
@@ -88,44 +139,36 @@ pub fn attention_forward<T: Real>(
 /// With p = exp(scale · q·kᵀ − lse) and dp = d_o·vᵀ: ds = p ∘ (dp − Σ d_o ∘ o), dq = scale · ds·k,
 /// dk = scale · dsᵀ·q, dv = pᵀ·d_o. p is made again block by block.
 pub fn attention_backward<T: Real>(
-    q: &[T],
-    k: &[T],
-    v: &[T],
-    o: &[T],
-    lse: &[T],
-    d_o: &[T],
+    x: AttentionInputs<'_, T>,
+    y: AttentionOutputs<'_, T>,
     segments: &[u32],
-    shape: AttentionShape,
-    scale: T,
-    dq: &mut [T],
-    dk: &mut [T],
-    dv: &mut [T],
+    [dq, dk, dv]: [&mut [T]; 3],
 ) {
-    let n = shape.tokens(q, k, v, segments);
-    assert_eq!((o.len(), d_o.len(), dq.len()), (q.len(), q.len(), q.len()), "attention gradient lengths");
-    assert_eq!((dk.len(), dv.len(), lse.len()), (k.len(), k.len(), n * shape.heads), "attention gradient lengths");
-    // Nothing trains an encoder, so that without causality the plain road is good enough.
-    if shape.causal
-        && let (Some(q), Some(k), Some(v), Some(o), Some(lse), Some(d_o)) =
-            (T::f32s(q), T::f32s(k), T::f32s(v), T::f32s(o), T::f32s(lse), T::f32s(d_o))
+    let (n, q, k) = (x.tokens(segments), x.q.len(), x.k.len());
+    assert_eq!((y.o.len(), y.d_o.len(), dq.len()), (q, q, q), "attention gradient lengths");
+    assert_eq!((dk.len(), dv.len(), y.lse.len()), (k, k, n * x.shape.heads), "attention gradient lengths");
+    // Nothing trains an encoder, so that without causality the plain way is good enough.
+    if x.shape.causal
+        && let (Some(x), Some(o), Some(lse), Some(d_o)) = (x.f32s(), T::f32s(y.o), T::f32s(y.lse), T::f32s(y.d_o))
         && let (Some(dq), Some(dk), Some(dv)) = (T::f32s_mut(dq), T::f32s_mut(dk), T::f32s_mut(dv))
     {
-        let call = backward::Backward { q, k, v, o, lse, d_o, shape, scale: scale.to_f32() };
-        return backward::backward(call, segments, dq, dk, dv);
+        return backward::backward(backward::Backward { x, o, lse, d_o }, segments, dq, dk, dv);
     }
-    reference::backward(q, k, v, o, lse, d_o, segments, shape, scale, dq, dk, dv);
+    reference::backward(x, y, segments, [dq, dk, dv]);
 }
 
 /// o`[n_new, Q·D]` of new tokens at positions `past..past + n_new` against a cache that already holds their keys and
 /// values: k and v`[max_len, K·D]`, of which rows `0..past + n_new` are read.
-pub fn attention_cached<T: Real>(q: &[T], k: &[T], v: &[T], past: usize, shape: AttentionShape, scale: T, o: &mut [T]) {
+pub fn attention_cached<T: Real>(x: AttentionInputs<'_, T>, past: usize, o: &mut [T]) {
+    let shape = x.shape;
     shape.check();
-    let n_new = q.len() / shape.q_cols();
-    assert_eq!((q.len(), o.len()), (n_new * shape.q_cols(), q.len()), "attention lengths for {n_new} new tokens");
+    let n_new = x.q.len() / shape.q_cols();
+    assert_eq!((x.q.len(), o.len()), (n_new * shape.q_cols(), x.q.len()), "attention lengths for {n_new} new tokens");
     let used = (past + n_new) * shape.kv_cols();
-    assert!(k.len() >= used && v.len() >= used, "a cache for {} tokens", past + n_new);
-    if let (Some(q), Some(k), Some(v), Some(o)) = (T::f32s(q), T::f32s(k), T::f32s(v), T::f32s_mut(o)) {
-        return cached::cached(q, &k[..used], &v[..used], past, shape, scale.to_f32(), o);
+    assert!(x.k.len() >= used && x.v.len() >= used, "a cache for {} tokens", past + n_new);
+    let x = AttentionInputs { k: &x.k[..used], v: &x.v[..used], ..x };
+    if let (Some(x), Some(o)) = (x.f32s(), T::f32s_mut(o)) {
+        return cached::cached(x, past, o);
     }
-    reference::cached(q, &k[..used], &v[..used], past, shape, scale, o);
+    reference::cached(x, past, o);
 }

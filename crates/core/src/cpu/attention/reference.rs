@@ -1,8 +1,10 @@
 //! Attention as the formulas say it, a row of scores at a time: what the fast version and the shaders are compared with.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::AttentionShape;
+use super::{AttentionInputs, AttentionOutputs};
 use crate::real::Real;
 
 fn dot<T: Real>(a: &[T], b: &[T]) -> T {
@@ -26,86 +28,66 @@ fn head<T>(x: &[T], t: usize, heads: usize, h: usize, dim: usize) -> &[T] {
     &x[(t * heads + h) * dim..][..dim]
 }
 
-/// One token's output over the keys `first..=last`, and its log-sum-exp per head.
-fn row<T: Real>(
-    q: &[T],
-    k: &[T],
-    v: &[T],
-    (first, last): (usize, usize),
-    s: AttentionShape,
-    scale: T,
-    o: &mut [T],
-    lse: &mut [T],
-) {
-    let d = s.head_dim;
+/// One token's output over these keys, and its log-sum-exp per head.
+fn row<T: Real>(x: AttentionInputs<'_, T>, q: &[T], keys: Range<usize>, o: &mut [T], lse: &mut [T]) {
+    let (s, d, scale) = (x.shape, x.shape.head_dim, x.shape.scale::<T>());
     for ((h, o), lse) in o.chunks_exact_mut(d).enumerate().zip(lse) {
         let (q, g) = (&q[h * d..(h + 1) * d], h / s.group());
-        let scores: Vec<T> = (first..=last).map(|j| scale * dot(q, head(k, j, s.kv_heads, g, d))).collect();
+        let scores: Vec<T> = keys.clone().map(|j| s.capped(scale * dot(q, head(x.k, j, s.kv_heads, g, d))).0).collect();
         let max = scores.iter().copied().fold(T::NEG_INFINITY, T::max);
         let sum: T = scores.iter().map(|&x| (x - max).exp()).sum();
         *lse = max + sum.ln();
         o.fill(T::ZERO);
-        for (j, &x) in (first..=last).zip(&scores) {
-            add_scaled(o, head(v, j, s.kv_heads, g, d), (x - *lse).exp());
+        for (j, &score) in keys.clone().zip(&scores) {
+            add_scaled(o, head(x.v, j, s.kv_heads, g, d), (score - *lse).exp());
         }
     }
 }
 
-pub(super) fn forward<T: Real>(
-    q: &[T],
-    k: &[T],
-    v: &[T],
-    segments: &[u32],
-    s: AttentionShape,
-    scale: T,
-    o: &mut [T],
-    lse: &mut [T],
-) {
-    let rows = q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
+pub(super) fn forward<T: Real>(x: AttentionInputs<'_, T>, segments: &[u32], o: &mut [T], lse: &mut [T]) {
+    let s = x.shape;
+    let rows = x.q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
     rows.zip(lse.par_chunks_exact_mut(s.heads)).zip(token_segments(segments)).enumerate().for_each(
         |(i, (((q, o), lse), (start, end)))| {
-            let last = if s.causal { i } else { end - 1 };
-            row(q, k, v, (start, last), s, scale, o, lse);
+            let end = if s.causal { i + 1 } else { end };
+            row(x, q, s.first_key(start, end)..end, o, lse);
         },
     );
 }
 
-pub(super) fn cached<T: Real>(q: &[T], k: &[T], v: &[T], past: usize, s: AttentionShape, scale: T, o: &mut [T]) {
-    let rows = q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
+pub(super) fn cached<T: Real>(x: AttentionInputs<'_, T>, past: usize, o: &mut [T]) {
+    let s = x.shape;
+    let rows = x.q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
     rows.enumerate().for_each(|(i, (q, o))| {
         let mut lse = vec![T::ZERO; s.heads];
-        row(q, k, v, (0, past + i), s, scale, o, &mut lse);
+        let end = past + i + 1;
+        row(x, q, s.first_key(0, end)..end, o, &mut lse);
     });
 }
 
 pub(super) fn backward<T: Real>(
-    q: &[T],
-    k: &[T],
-    v: &[T],
-    o: &[T],
-    lse: &[T],
-    d_o: &[T],
+    x: AttentionInputs<'_, T>,
+    y: AttentionOutputs<'_, T>,
     segments: &[u32],
-    s: AttentionShape,
-    scale: T,
-    dq: &mut [T],
-    dk: &mut [T],
-    dv: &mut [T],
+    [dq, dk, dv]: [&mut [T]; 3],
 ) {
+    let AttentionInputs { q, k, v, shape: s } = x;
+    let scale: T = s.scale();
     let (heads, kv_heads, d) = (s.heads, s.kv_heads, s.head_dim);
     let ranges = token_segments(segments);
     // p and ds of query i against key j in query head h.
     let p_ds = |i: usize, j: usize, h: usize| {
         let g = h / s.group();
-        let (q, d_o, o) = (head(q, i, heads, h, d), head(d_o, i, heads, h, d), head(o, i, heads, h, d));
-        let p = (scale * dot(q, head(k, j, kv_heads, g, d)) - lse[i * heads + h]).exp();
-        (p, p * (dot(d_o, head(v, j, kv_heads, g, d)) - dot(d_o, o)))
+        let (q, d_o, o) = (head(q, i, heads, h, d), head(y.d_o, i, heads, h, d), head(y.o, i, heads, h, d));
+        let (score, slope) = s.capped(scale * dot(q, head(k, j, kv_heads, g, d)));
+        let p = (score - y.lse[i * heads + h]).exp();
+        (p, p * (dot(d_o, head(v, j, kv_heads, g, d)) - dot(d_o, o)) * slope)
     };
     dq.par_chunks_exact_mut(s.q_cols()).zip(&ranges).enumerate().for_each(|(i, (dq, &(start, end)))| {
         dq.fill(T::ZERO);
         let end = if s.causal { i + 1 } else { end };
         for (h, dq) in dq.chunks_exact_mut(d).enumerate() {
-            for j in start..end {
+            for j in s.first_key(start, end)..end {
                 add_scaled(dq, head(k, j, kv_heads, h / s.group(), d), scale * p_ds(i, j, h).1);
             }
         }
@@ -117,10 +99,10 @@ pub(super) fn backward<T: Real>(
         dv.fill(T::ZERO);
         for (g, (dk, dv)) in dk.chunks_exact_mut(d).zip(dv.chunks_exact_mut(d)).enumerate() {
             for h in g * s.group()..(g + 1) * s.group() {
-                for i in first..end {
+                for i in first..s.end_query(j, end) {
                     let (p, ds) = p_ds(i, j, h);
                     add_scaled(dk, head(q, i, heads, h, d), scale * ds);
-                    add_scaled(dv, head(d_o, i, heads, h, d), p);
+                    add_scaled(dv, head(y.d_o, i, heads, h, d), p);
                 }
             }
         }

@@ -1,5 +1,7 @@
 use super::{Random, assert_close, wide};
-use crate::cpu::{AttentionShape, attention_backward, attention_cached, attention_forward};
+use crate::cpu::{
+    AttentionInputs, AttentionOutputs, AttentionShape, attention_backward, attention_cached, attention_forward,
+};
 use crate::real::Real;
 
 struct Case {
@@ -9,7 +11,6 @@ struct Case {
     k: Vec<f32>,
     v: Vec<f32>,
     d_o: Vec<f32>,
-    scale: f32,
 }
 
 impl Case {
@@ -22,19 +23,38 @@ impl Case {
             Some(*at)
         }));
         Case {
-            shape: AttentionShape { heads, kv_heads, head_dim, causal: true },
+            shape: AttentionShape {
+                heads,
+                kv_heads,
+                head_dim,
+                causal: true,
+                window: None,
+                scale: Some(1.0 / (head_dim as f32).sqrt()),
+                cap: None,
+            },
             segments,
             q: random.floats(n * heads * head_dim, -1.0, 1.0).iter().map(|x| 3.0 * x).collect(),
             k: random.floats(n * kv_heads * head_dim, -1.0, 1.0).iter().map(|x| 3.0 * x).collect(),
             v: random.floats(n * kv_heads * head_dim, -1.0, 1.0),
             d_o: random.floats(n * heads * head_dim, -1.0, 1.0),
-            scale: 1.0 / (head_dim as f32).sqrt(),
         }
     }
 
     /// Every query sees all keys of its segment.
     fn both_ways(mut self) -> Case {
         self.shape.causal = false;
+        self
+    }
+
+    /// A query sees so many keys at most.
+    fn windowed(mut self, window: usize) -> Case {
+        self.shape.window = Some(window);
+        self
+    }
+
+    /// Scores do not go beyond it.
+    fn capped(mut self, cap: f32) -> Case {
+        self.shape.cap = Some(cap);
         self
     }
 
@@ -61,29 +81,34 @@ fn run<T: Real>(case: &Case) -> Output<T> {
     // Outputs are poisoned: each must be written.
     let nan = |len: usize| vec![T::from_f32(f32::NAN); len];
     let (mut o, mut lse) = (nan(q.len()), nan(case.tokens() * case.shape.heads));
-    let scale = T::from_f32(case.scale);
-    attention_forward(&q, &k, &v, &case.segments, case.shape, scale, &mut o, &mut lse);
+    let x = AttentionInputs { q: &q, k: &k, v: &v, shape: case.shape };
+    attention_forward(x, &case.segments, &mut o, &mut lse);
     let (mut dq, mut dk, mut dv) = (nan(q.len()), nan(k.len()), nan(v.len()));
-    attention_backward(&q, &k, &v, &o, &lse, &d_o, &case.segments, case.shape, scale, &mut dq, &mut dk, &mut dv);
+    let y = AttentionOutputs { o: &o, lse: &lse, d_o: &d_o };
+    attention_backward(x, y, &case.segments, [&mut dq, &mut dk, &mut dv]);
     Output { o, lse, dq, dk, dv }
 }
 
 /// The whole [T, T] table of each head, from the definition alone.
 fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
-    let AttentionShape { heads, kv_heads, head_dim: d, causal } = case.shape;
+    let AttentionShape { heads, kv_heads, head_dim: d, causal, window, scale, cap } = case.shape;
+    let scale = f64::from(scale.unwrap());
     let (mut o, mut lse) = (vec![0.0; case.q.len()], vec![0.0; case.tokens() * heads]);
     for segment in case.segments.windows(2) {
         for i in segment[0] as usize..segment[1] as usize {
             for h in 0..heads {
                 let g = h * kv_heads / heads;
                 let last = if causal { i + 1 } else { segment[1] as usize };
-                let keys = segment[0] as usize..last;
+                // As transformers counts it: the query's own key and the window - 1 before it.
+                let seen = |j: &usize| window.is_none_or(|window| j + window > i);
+                let keys = (segment[0] as usize..last).filter(seen);
                 let q = &wide(&case.q)[(i * heads + h) * d..][..d];
-                let weights: Vec<f64> = (keys.clone())
+                let weights: Vec<f64> = keys
+                    .clone()
                     .map(|j| {
                         let k = &case.k[(j * kv_heads + g) * d..][..d];
                         let dot: f64 = q.iter().zip(k).map(|(&q, &k)| q * f64::from(k)).sum();
-                        (dot * f64::from(case.scale)).exp()
+                        cap.map_or(dot * scale, |cap| f64::from(cap) * (dot * scale / f64::from(cap)).tanh()).exp()
                     })
                     .collect();
                 let sum: f64 = weights.iter().sum();
@@ -106,6 +131,9 @@ fn the_reference_forward_is_the_definition() {
         Case::new(4, 2, 8, &[3, 1, 7]),
         Case::new(6, 1, 5, &[11]),
         Case::new(4, 2, 8, &[3, 1, 7]).both_ways(),
+        Case::new(4, 2, 8, &[3, 1, 7]).windowed(1),
+        Case::new(4, 2, 8, &[3, 1, 17]).windowed(4),
+        Case::new(4, 2, 8, &[3, 1, 7]).capped(2.0),
     ] {
         let (o, lse) = naive(&case);
         let output = run::<f64>(&case);
@@ -118,13 +146,15 @@ fn the_reference_forward_is_the_definition() {
 /// Σ o ∘ d_o in f64, after moving one element of one input.
 fn objective(case: &Case, q: &[f64], k: &[f64], v: &[f64]) -> f64 {
     let (mut o, mut lse) = (vec![0.0; q.len()], vec![0.0; case.tokens() * case.shape.heads]);
-    attention_forward(q, k, v, &case.segments, case.shape, f64::from(case.scale), &mut o, &mut lse);
+    let x = AttentionInputs { q, k, v, shape: case.shape };
+    attention_forward(x, &case.segments, &mut o, &mut lse);
     o.iter().zip(&case.d_o).map(|(o, &d)| o * f64::from(d)).sum()
 }
 
 #[test]
 fn the_reference_backward_is_the_slope_of_the_forward() {
-    for case in [Case::new(4, 2, 3, &[4, 1, 6]), Case::new(4, 2, 3, &[4, 1, 6]).both_ways()] {
+    let case = || Case::new(4, 2, 3, &[4, 1, 6]);
+    for case in [case(), case().both_ways(), case().windowed(3), case().capped(1.5)] {
         let output = run::<f64>(&case);
         let inputs = [wide(&case.q), wide(&case.k), wide(&case.v)];
         let h = 1e-5;
@@ -158,6 +188,14 @@ fn f32_matches_f64_at_every_edge() {
         Case::new(3, 3, 20, &[66, 15]).both_ways(),
         Case::new(12, 12, 32, &[14, 9, 1, 2, 17, 33]).both_ways(),
         Case::new(2, 1, 32, &[257, 385, 800]).both_ways(),
+        Case::new(9, 3, 64, &tile).windowed(2),
+        Case::new(9, 3, 64, &tile).windowed(64),
+        Case::new(4, 2, 20, &[66, 150]).windowed(7),
+        Case::new(4, 2, 20, &[66, 150]).windowed(7).capped(4.0),
+        Case::new(9, 3, 64, &tile).capped(50.0),
+        Case::new(2, 1, 32, &[257, 385, 800]).windowed(97),
+        Case::new(2, 1, 32, &[257, 385, 800]).windowed(384),
+        Case::new(2, 1, 32, &[257, 385, 800]).windowed(700),
     ] {
         let (a, b) = (run::<f32>(&case), run::<f64>(&case));
         // A score of size s is rounded by some s · 2⁻²⁴, and by that part its probability is off.
@@ -213,8 +251,14 @@ fn attention_does_not_depend_on_the_number_of_threads() {
 #[test]
 fn a_cache_gives_what_the_whole_sequence_gives() {
     let n = 483;
-    let case = Case::new(6, 2, 64, &[n]);
-    let whole = run::<f64>(&case);
+    let case = || Case::new(6, 2, 64, &[n]);
+    for case in [case(), case().windowed(50), case().capped(3.0)] {
+        compare_cache(&case, n);
+    }
+}
+
+fn compare_cache(case: &Case, n: usize) {
+    let whole = run::<f64>(case);
     let (q, kv) = (6 * 64, 2 * 64);
     let (mut k, mut v) = (case.k.clone(), case.v.clone());
     // A cache is longer than what it holds.
@@ -226,9 +270,14 @@ fn a_cache_gives_what_the_whole_sequence_gives() {
         v[(past + new) * kv..].fill(f32::NAN);
         k[..(past + new) * kv].copy_from_slice(&case.k[..(past + new) * kv]);
         v[..(past + new) * kv].copy_from_slice(&case.v[..(past + new) * kv]);
+        // Nor those before the first query's window.
+        let before = case.shape.window.map_or(0, |window| (past + 1).saturating_sub(window));
+        k[..before * kv].fill(f32::NAN);
+        v[..before * kv].fill(f32::NAN);
         let rows = past * q..(past + new) * q;
         let mut o = vec![f32::NAN; new * q];
-        attention_cached(&case.q[rows.clone()], &k, &v, past, case.shape, case.scale, &mut o);
+        let x = AttentionInputs { q: &case.q[rows.clone()], k: &k, v: &v, shape: case.shape };
+        attention_cached(x, past, &mut o);
         assert_close(&format!("{past} + {new}"), &o, &whole.o[rows], 4e-6);
     }
 }

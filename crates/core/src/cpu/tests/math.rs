@@ -1,5 +1,7 @@
 use super::{Random, assert_close, wide};
-use crate::cpu::{dot, exp_sub_sum, max, silu_mul, silu_mul_backward, sum_exp_sub};
+use bft_formats::Gate;
+
+use crate::cpu::{dot, exp_sub_sum, gate_mul, gate_mul_backward, max, sum_exp_sub};
 
 const LENGTHS: [usize; 14] = [0, 1, 3, 4, 7, 15, 16, 17, 63, 64, 65, 100, 576, 1001];
 
@@ -63,27 +65,33 @@ fn rows_of_every_length_match_the_formulas() {
         let total = exp_sub_sum(&mut e, largest);
         assert_close("exp", &e, &exps, 1e-6);
         assert_close("sums", &[total, sum_exp_sub(&x, largest)], &[sum, sum], 5e-7);
-        check_silu(&x, &y);
+        [Gate::Silu, Gate::GeluTanh].into_iter().for_each(|kind| check_gate(kind, &x, &y));
     }
 }
 
-fn check_silu(gate: &[f32], up: &[f32]) {
+fn check_gate(kind: Gate, gate: &[f32], up: &[f32]) {
     let n = gate.len();
     let dy: Vec<f32> = up.iter().map(|u| 1.0 - u).collect();
     let mut out = [vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n]];
     let mut exact = [vec![f64::NAN; n], vec![f64::NAN; n], vec![f64::NAN; n]];
     let [y, d_gate, d_up] = &mut out;
-    silu_mul(gate, up, y);
-    silu_mul_backward(gate, up, &dy, d_gate, d_up);
+    gate_mul(kind, gate, up, y);
+    gate_mul_backward(kind, gate, up, &dy, d_gate, d_up);
     let [y, d_gate, d_up] = &mut exact;
-    silu_mul(&wide(gate), &wide(up), y);
-    silu_mul_backward(&wide(gate), &wide(up), &wide(&dy), d_gate, d_up);
+    gate_mul(kind, &wide(gate), &wide(up), y);
+    gate_mul_backward(kind, &wide(gate), &wide(up), &wide(&dy), d_gate, d_up);
     for (out, exact) in out.iter().zip(&exact) {
-        assert_close("silu", out, exact, 1e-6);
+        assert_close(&format!("{kind:?}"), out, exact, if kind == Gate::Silu { 1e-6 } else { 2e-6 });
     }
     // And those by the slope of the formula.
     let h = 1e-6;
-    let f = |g: f64, u: f64| g / (1.0 + (-g).exp()) * u;
+    let f = |g: f64, u: f64| match kind {
+        Gate::Silu => g / (1.0 + (-g).exp()) * u,
+        Gate::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3));
+            0.5 * g * (1.0 + inner.tanh()) * u
+        }
+    };
     for i in 0..n {
         let (g, u, dy) = (f64::from(gate[i]), f64::from(up[i]), f64::from(dy[i]));
         assert!((exact[0][i] - f(g, u)).abs() < 1e-12);
@@ -93,12 +101,14 @@ fn check_silu(gate: &[f32], up: &[f32]) {
 }
 
 #[test]
-fn silu_of_extremes_is_finite() {
-    let gate = [-1000.0, -100.0, -88.5, 0.0, 88.5, 100.0, 1000.0];
-    let mut out = [[0.0f32; 7]; 3];
-    let [y, d_gate, d_up] = &mut out;
-    silu_mul(&gate, &[1.0; 7], y);
-    silu_mul_backward(&gate, &[1.0; 7], &[1.0; 7], d_gate, d_up);
-    assert_eq!(*y, [0.0, 0.0, y[2], 0.0, 88.5, 100.0, 1000.0]);
-    assert!(out.iter().flatten().all(|x| x.is_finite()), "{out:?}");
+fn gates_of_extremes_are_finite() {
+    for kind in [Gate::Silu, Gate::GeluTanh] {
+        let gate = [-1000.0, -100.0, -88.5, 0.0, 88.5, 100.0, 1000.0];
+        let mut out = [[0.0f32; 7]; 3];
+        let [y, d_gate, d_up] = &mut out;
+        gate_mul(kind, &gate, &[1.0; 7], y);
+        gate_mul_backward(kind, &gate, &[1.0; 7], &[1.0; 7], d_gate, d_up);
+        assert_eq!(*y, [0.0, 0.0, y[2], 0.0, 88.5, 100.0, 1000.0]);
+        assert!(out.iter().flatten().all(|x| x.is_finite()), "{out:?}");
+    }
 }

@@ -1,0 +1,124 @@
+//! The list of decoder families. A family is a file and a line here; dispatch and every message that names what is
+//! supported follow from the list.
+
+use super::{Gate, ModelConfig};
+use crate::Result;
+use crate::gguf::Keys;
+use crate::json::Object;
+
+/// How a family writes its models down, and what it has of its own.
+pub(crate) struct Family {
+    /// `model_type` in `config.json`.
+    pub name: &'static str,
+    /// `general.architecture` in GGUF files, where llama.cpp has one for the family.
+    pub gguf: Option<&'static str>,
+    /// Whether llama.cpp's converter pairs the rows of q and k that rotate together.
+    pub interleaved: bool,
+    /// What transformers takes for `max_position_embeddings` where it is absent.
+    pub default_context: usize,
+    /// What transformers takes for `head_dim` where it is absent; hidden_size / num_attention_heads for `None`.
+    pub default_head_dim: Option<usize>,
+    /// Whether an absent `num_key_value_heads` means one for each query head.
+    pub default_kv_heads: bool,
+    /// The key of `config.json` that names the function of the feed-forward gate, and what it is where it is absent.
+    pub gate: (&'static str, Gate),
+    /// Keys of `config.json` and of GGUF metadata that change what is computed and that the family's readers obey;
+    /// of others see [`super::json`] and [`super::metadata`].
+    pub obeys: &'static [&'static str],
+    /// Reads what is the family's own from `config.json`, after what all have.
+    pub json: fn(&Object, &mut ModelConfig) -> Result<()>,
+    /// Reads what is the family's own from GGUF metadata, after what all have.
+    pub metadata: fn(&Keys, &mut ModelConfig) -> Result<()>,
+}
+
+impl Family {
+    /// What most families have, for a family to say what differs.
+    pub const COMMON: Self = Self {
+        name: "",
+        gguf: None,
+        interleaved: false,
+        default_context: 32_768,
+        default_head_dim: None,
+        default_kv_heads: false,
+        gate: ("hidden_act", Gate::Silu),
+        obeys: &[],
+        json: |_, _| Ok(()),
+        metadata: |_, _| Ok(()),
+    };
+}
+
+/// Declares the families: a variant, its file, what it is.
+macro_rules! families {
+    ($($variant:ident, $file:ident, $about:literal;)*) => {
+        /// A decoder family; what differs between them is spelled out in [`ModelConfig`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Architecture {
+            $(#[doc = $about] $variant,)*
+        }
+
+        impl Architecture {
+            /// Every family.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            pub(crate) const fn family(self) -> &'static Family {
+                match self {
+                    $(Self::$variant => &super::$file::FAMILY,)*
+                }
+            }
+        }
+    };
+}
+
+families! {
+    Llama, llama, "Llama 2/3, SmolLM2, TinyLlama.";
+    Mistral, mistral, "Mistral, with a sliding window or without.";
+    Qwen2, qwen2, "Qwen2 and Qwen2.5: biases on q, k and v.";
+    Qwen3, qwen3, "Qwen3: RMS norms on the q and k heads.";
+    SmolLM3, smollm3, "SmolLM3: every fourth layer without rope.";
+    Olmo2, olmo2, "OLMo 2: norms behind the branches, and of all heads together.";
+    Granite, granite, "Granite 3, dense: multipliers of embedding, scores, branches and logits.";
+    Gemma2, gemma2, "Gemma 2: windows in every other layer, four norms a block, soft caps.";
+    Gemma3, gemma3, "Gemma 3, text alone: windows, four norms a block, a rope for each kind of layer.";
+}
+
+impl Architecture {
+    /// The `model_type` of `config.json`.
+    pub const fn name(self) -> &'static str {
+        self.family().name
+    }
+
+    /// Whose `model_type` this is.
+    pub(super) fn of_model_type(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|a| a.family().name == name)
+    }
+
+    /// Whose `general.architecture` this is.
+    pub(super) fn of_gguf(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|a| a.family().gguf == Some(name))
+    }
+
+    /// `supported model types are …`
+    pub(super) fn supported() -> String {
+        format!("supported model types are {}", listed(Self::ALL.iter().map(|a| a.family().name)))
+    }
+
+    /// `supported GGUF architectures are …`
+    pub(super) fn supported_in_gguf() -> String {
+        format!("supported GGUF architectures are {}", listed(Self::ALL.iter().filter_map(|a| a.family().gguf)))
+    }
+}
+
+/// `a, b and c`
+fn listed(names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,84 @@
+//! Gemma 2, and what Gemma 3 has of it.
+
+use super::json::sliding_layers;
+use super::{BranchNorms, Family, Gate, ModelConfig, Rope};
+use crate::gguf::Keys;
+use crate::json::Object;
+use crate::{FormatError, Result};
+
+pub(super) const FAMILY: Family = Family {
+    name: "gemma2",
+    gguf: Some("gemma2"),
+    default_context: 8192,
+    default_head_dim: Some(256),
+    gate: ("hidden_activation", Gate::GeluTanh),
+    obeys: &["attn_logit_softcapping", "final_logit_softcapping"],
+    json,
+    metadata,
+    ..Family::COMMON
+};
+
+fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
+    config.ropes = vec![Rope::from_json(o, 10_000.0, config)?];
+    let scalar = common(o, config)?;
+    spell_out(config, scalar);
+    // An absent key means a cap to transformers, an explicit null none.
+    let caps = |key: &str, default: f64| {
+        if o.map.contains_key(key) { o.f64(key) } else { Ok(Some(default)) }
+    };
+    let caps = [caps("attn_logit_softcapping", 50.0)?, caps("final_logit_softcapping", 30.0)?];
+    cap(o.file, config, caps)?;
+    let slides = sliding_layers(o, config.layers.len())?;
+    let slides = |layer: usize| slides.as_ref().map_or(layer.is_multiple_of(2), |slides| slides[layer]);
+    config.set_window(o.file, Some(o.usize("sliding_window")?.unwrap_or(4096)), slides)
+}
+
+fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
+    // llama.cpp knows the largest model, whose scores are scaled otherwise, by its layers.
+    let largest = config.layers.len() == 46;
+    let scalar = if largest { config.hidden_size / config.num_attention_heads.max(1) } else { config.head_dim };
+    spell_out(config, scalar as f64);
+    let caps = |key: &str, default: f64| keys.f64(key).map(|cap| Some(cap.unwrap_or(default)));
+    let caps = [caps("attn_logit_softcapping", 50.0)?, caps("final_logit_softcapping", 30.0)?];
+    cap(keys.file, config, caps)?;
+    let window = keys.usize("attention.sliding_window")?.unwrap_or(4096);
+    config.set_window(keys.file, Some(window), |layer| layer.is_multiple_of(2))
+}
+
+fn cap(file: &str, config: &mut ModelConfig, [scores, logits]: [Option<f64>; 2]) -> Result<()> {
+    if let Some(cap) = [scores, logits].into_iter().flatten().find(|&cap| cap <= 0.0) {
+        return Err(FormatError::malformed(file, format!("a soft cap is {cap}, expected a positive number")));
+    }
+    config.layers.iter_mut().for_each(|layer| layer.score_cap = scores.map(|cap| cap as f32));
+    config.logits_cap = logits.map(|cap| cap as f32);
+    Ok(())
+}
+
+/// What Gemma 2 and 3 have in common in `config.json`; the inverse square of the scale of scores.
+pub(super) fn common(o: &Object, config: &mut ModelConfig) -> Result<f64> {
+    if o.bool("use_bidirectional_attention")? == Some(true) {
+        let advice = "only causal decoders are implemented";
+        return Err(FormatError::unsupported(o.file, "use_bidirectional_attention true", advice));
+    }
+    config.norm_offset = 1.0;
+    config.tie_word_embeddings = o.bool("tie_word_embeddings")?.unwrap_or(true);
+    config.attention_bias = o.bool("attention_bias")?.unwrap_or(false);
+    config.attention_output_bias = config.attention_bias;
+    let scalar = o.f64("query_pre_attn_scalar")?.unwrap_or(256.0);
+    if scalar <= 0.0 {
+        let problem = format!("query_pre_attn_scalar is {scalar}, expected a positive number");
+        return Err(FormatError::malformed(o.file, problem));
+    }
+    Ok(scalar)
+}
+
+/// What Gemma 2 and 3 have in common and both kinds of file leave unsaid.
+pub(super) fn spell_out(config: &mut ModelConfig, scalar: f64) {
+    config.embedding_scale = (config.hidden_size as f64).sqrt() as f32;
+    for layer in &mut config.layers {
+        layer.score_scale = Some((1.0 / scalar.sqrt()) as f32);
+        layer.attention_norms.after = Some("post_attention_layernorm");
+        layer.mlp_norms =
+            BranchNorms { before: Some("pre_feedforward_layernorm"), after: Some("post_feedforward_layernorm") };
+    }
+}

@@ -1,0 +1,168 @@
+//! GGUF metadata to [`ModelConfig`].
+
+use super::{Architecture, Family, LayerSpec, ModelConfig, Rope, check_layers};
+use crate::gguf::{Header, Keys, Value};
+use crate::{FormatError, Result, Source};
+
+/// Keys below the architecture's prefix that change what a decoder computes, with the value at
+/// which they do not. Anything else there is refused.
+const NEUTRAL: [(&str, f64); 11] = [
+    ("expert_count", 0.0),
+    ("logit_scale", 1.0),
+    ("embedding_scale", 1.0),
+    ("residual_scale", 1.0),
+    ("attention.scale", 0.0),
+    ("attention.clamp_kqv", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("attention.temperature_length", 0.0),
+    ("rope.scaling.attn_factor", 1.0),
+];
+
+/// End-of-turn tokens that llama.cpp also knows by name, for files that do not list them.
+const END_TOKENS: [&str; 5] = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>"];
+
+/// Hyperparameters of the model in a GGUF file in the file `source`.
+pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Result<ModelConfig> {
+    let name = header.get("general.architecture").and_then(Value::as_str).ok_or_else(|| {
+        FormatError::missing(
+            file,
+            "metadata general.architecture",
+            "the file is no language model; convert it again with a current llama.cpp",
+        )
+    })?;
+    let Some(architecture) = Architecture::of_gguf(name) else {
+        let what = format!("architecture {name:?}");
+        return Err(FormatError::unsupported(file, what, Architecture::supported_in_gguf()));
+    };
+    let keys = Keys { file, header, prefix: name };
+    refuse_unimplemented(&keys, architecture.family())?;
+
+    let hidden_size = keys.required("embedding_length")?;
+    let num_attention_heads = keys.required("attention.head_count")?;
+    let num_key_value_heads = keys.usize("attention.head_count_kv")?.unwrap_or(num_attention_heads);
+    let max_position_embeddings = keys.required("context_length")?;
+    let head_dim = match keys.usize("attention.key_length")? {
+        Some(n) => n,
+        None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
+    };
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(other) = keys.usize(key)?.filter(|&n| n != head_dim && head_dim > 0) {
+            return Err(FormatError::unsupported(
+                file,
+                format!("{name}.{key} {other} with heads of {head_dim}"),
+                "keys, values and rotary embedding must span the same head",
+            ));
+        }
+    }
+    let has = |tensor: &str| header.tensors.iter().any(|t| t.name == tensor);
+    let Some(embedding) = header.tensors.iter().find(|t| t.name == "token_embd.weight") else {
+        return Err(FormatError::missing(
+            file,
+            "tensor token_embd.weight",
+            "the file holds no whole model (a vocabulary or one part of a split file?); \
+             merge split files with llama.cpp's llama-gguf-split --merge",
+        ));
+    };
+    let vocab_size = embedding.shape.first().copied().unwrap_or(0);
+    if let Some(stated) = keys.usize("vocab_size")?.filter(|&n| n != vocab_size) {
+        return Err(FormatError::Mismatch {
+            file: file.to_string(),
+            what: "rows of token_embd.weight".to_string(),
+            found: vocab_size.to_string(),
+            expected: format!("{stated} ({name}.vocab_size)"),
+            advice: "convert the model again".to_string(),
+        });
+    }
+    let rms_norm_eps = keys.f64("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
+        FormatError::missing(
+            file,
+            format!("metadata {name}.attention.layer_norm_rms_epsilon"),
+            "convert the model again with a current llama.cpp",
+        )
+    })?;
+    let layers = keys.required("block_count")?;
+    check_layers(file, layers)?;
+    let divisors = crate::gguf::rope_divisors(file, header, source)?;
+    let mut config = ModelConfig {
+        architecture,
+        hidden_size,
+        intermediate_size: keys.required("feed_forward_length")?,
+        num_attention_heads,
+        num_key_value_heads,
+        head_dim,
+        vocab_size,
+        max_position_embeddings,
+        rms_norm_eps: rms_norm_eps as f32,
+        ropes: vec![Rope::from_gguf(&keys, head_dim, divisors)?],
+        layers: vec![LayerSpec { gate: architecture.family().gate.1, ..LayerSpec::default() }; layers],
+        embedding_scale: 1.0,
+        logits_scale: 1.0,
+        logits_cap: None,
+        norm_offset: 0.0,
+        tie_word_embeddings: !has("output.weight"),
+        attention_bias: has("blk.0.attn_q.bias"),
+        attention_output_bias: has("blk.0.attn_output.bias"),
+        bos_token_id: token_id(&keys, "tokenizer.ggml.bos_token_id")?,
+        eos_token_ids: end_tokens(&keys)?,
+    };
+    (architecture.family().metadata)(&keys, &mut config)?;
+    let window = keys.window()?.filter(|&window| window < max_position_embeddings);
+    if let Some(window) = window.filter(|_| config.layers.iter().all(|layer| layer.window.is_none())) {
+        return Err(FormatError::unsupported(
+            file,
+            format!("a sliding attention window of {window} tokens (context {max_position_embeddings})"),
+            "the file does not say which layers have it; take the model's folder of safetensors",
+        ));
+    }
+    config.validate(file)?;
+    Ok(config)
+}
+
+fn refuse_unimplemented(keys: &Keys, family: &Family) -> Result<()> {
+    for (key, neutral) in NEUTRAL.into_iter().filter(|(key, _)| !family.obeys.contains(key)) {
+        if let Some(value) = keys.f64(key)?.filter(|&v| v != neutral) {
+            return Err(FormatError::unsupported(
+                keys.file,
+                format!("{}.{key} {value}", keys.prefix),
+                "a model without it is needed",
+            ));
+        }
+    }
+    if keys.get("attention.causal").and_then(Value::as_bool) == Some(false) {
+        return Err(FormatError::unsupported(
+            keys.file,
+            format!("{}.attention.causal false", keys.prefix),
+            "only causal decoders are implemented",
+        ));
+    }
+    Ok(())
+}
+
+fn token_id(keys: &Keys, key: &str) -> Result<Option<u32>> {
+    let Some(value) = keys.header.get(key) else {
+        return Ok(None);
+    };
+    match value.as_u64() {
+        // Converters write 0xFFFFFFFF for "none".
+        Some(n) if n == u64::from(u32::MAX) => Ok(None),
+        Some(n) if n < u64::from(u32::MAX) => Ok(Some(n as u32)),
+        _ => Err(FormatError::malformed(keys.file, format!("{key} is {value}, expected a token id"))),
+    }
+}
+
+/// The file's own end token first, then those of turns and messages.
+fn end_tokens(keys: &Keys) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
+        ids.extend(token_id(keys, &format!("tokenizer.ggml.{key}"))?);
+    }
+    if let Some(tokens) = keys.header.get("tokenizer.ggml.tokens").and_then(Value::as_strings) {
+        let known = tokens.iter().enumerate().filter(|(_, t)| END_TOKENS.contains(&t.as_str()));
+        ids.extend(known.map(|(id, _)| id as u32));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    ids.retain(|&id| seen.insert(id));
+    Ok(ids)
+}

@@ -1,0 +1,198 @@
+//! Opening a model: from a folder as transformers saves it, or from a GGUF file.
+
+use std::collections::BTreeMap;
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::Path;
+
+use crate::folder::{Folder, load_weights};
+use crate::gguf::{self, Header, HeaderError, Value};
+use crate::model::{check_tensors, check_vocabulary};
+use crate::{ChatTemplate, FormatError, Model, ModelConfig, Result, Source, Tensor, Tokenizer};
+
+impl Model {
+    /// Opens a folder (`config.json`, safetensors, `tokenizer.json`) or a `.gguf` file.
+    ///
+    /// Files are mapped, not read: weights cost memory when they are used.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
+        let shown = path.display().to_string();
+        let name = display_name(path);
+        let mut model = if metadata.is_dir() {
+            load_folder(&name, &Folder::on_disk(path))?
+        } else {
+            let bytes = crate::Bytes::map(path)?;
+            if !Header::is_gguf(&bytes) {
+                return Err(FormatError::unsupported(
+                    shown,
+                    "a model in a single file that is not GGUF",
+                    "give a .gguf file, or the folder that holds config.json and *.safetensors",
+                ));
+            }
+            load_gguf(&shown, &name, bytes.into())?
+        };
+        model.path = path.to_path_buf();
+        Ok(model)
+    }
+
+    /// Makes a model from a GGUF file wherever it is; `name` names it in messages. Reads the header alone.
+    pub fn from_gguf(name: &str, file: impl Into<Source>) -> Result<Self> {
+        load_gguf(name, name, file.into())
+    }
+
+    /// Makes a model from the files of a folder, by file name. Weights stay where they are.
+    pub fn from_folder<S: Into<Source>>(name: &str, files: BTreeMap<String, S>) -> Result<Self> {
+        load_folder(name, &Folder::in_memory(name, files))
+    }
+}
+
+/// The last part of a path; of what it stands for where it ends in dots.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn display_name(path: &Path) -> String {
+    let whole = path.canonicalize().ok();
+    let name = path.file_name().or(whole.as_ref().and_then(|p| p.file_name()));
+    name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+/// Loads a model from `config.json`, safetensors and, where they are there, tokenizer and template.
+fn load_folder(name: &str, folder: &Folder) -> Result<Model> {
+    let json = folder.require("config.json", &no_config_advice(folder))?;
+    let mut config = ModelConfig::from_json(&folder.file("config.json"), &json)?;
+    if let Some(json) = folder.get("generation_config.json")? {
+        config.add_generation_config(&folder.file("generation_config.json"), &json)?;
+    }
+    let (tensors, weight_files) = load_weights(folder, |_| true)?;
+    let mut tensors = with_prefix(tensors);
+    tensors.retain(|name, _| !name.ends_with(".self_attn.rotary_emb.inv_freq"));
+    let headless = settle_head(&mut config, &mut tensors)?;
+    check_tensors(&folder.shown(), &config, &tensors)?;
+
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    if let Some(tokenizer) = &tokenizer {
+        check_vocabulary(&folder.file("tokenizer.json"), tokenizer, config.vocab_size)?;
+        // The tokenizer's own end token is the one that texts were trained to end with.
+        if let Some(eos) = tokenizer.eos_token_id() {
+            config.eos_token_ids.retain(|&id| id != eos);
+            config.eos_token_ids.insert(0, eos);
+        }
+    }
+    config.validate(&folder.file("config.json"))?;
+    let chat_template = ChatTemplate::from_folder(folder, tokenizer.as_ref())?;
+    let model = Model::assemble(name, config, tensors, tokenizer, chat_template, weight_files);
+    Ok(model.with_sentence(crate::encoder::sentence_of_decoder(folder), headless))
+}
+
+/// Names as a language model's, where a backbone's stand without `model.`.
+fn with_prefix(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    if !tensors.contains_key("embed_tokens.weight") {
+        return tensors;
+    }
+    let renamed = tensors.into_iter().map(|(name, mut tensor)| {
+        if name != "lm_head.weight" {
+            tensor.name = format!("model.{name}");
+        }
+        (tensor.name.clone(), tensor)
+    });
+    renamed.collect()
+}
+
+/// Finds the head. A configuration may tie it to the embedding where the file has one of its own: as in transformers, that
+/// one counts if it differs. A backbone has none: the embedding takes its place, and whoever needs a head is told.
+fn settle_head(config: &mut ModelConfig, tensors: &mut BTreeMap<String, Tensor>) -> Result<bool> {
+    const HEAD: &str = "lm_head.weight";
+    match (tensors.get(HEAD), tensors.get("model.embed_tokens.weight")) {
+        (Some(head), Some(embedding)) if config.tie_word_embeddings => {
+            if same_values(head, embedding)? {
+                tensors.remove(HEAD);
+            } else {
+                config.tie_word_embeddings = false;
+            }
+            Ok(false)
+        }
+        (None, _) if !config.tie_word_embeddings => {
+            config.tie_word_embeddings = true;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Whether two tensors hold the same bytes; they are read in pieces, for each may be a gigabyte.
+fn same_values(a: &Tensor, b: &Tensor) -> Result<bool> {
+    const ROWS: usize = 1024;
+    if a.dtype != b.dtype || a.shape != b.shape {
+        return Ok(false);
+    }
+    for start in (0..a.rows()).step_by(ROWS) {
+        let rows = start..(start + ROWS).min(a.rows());
+        if *a.read_rows(rows.clone())? != *b.read_rows(rows)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn no_config_advice(folder: &Folder) -> String {
+    match folder.names().iter().find(|n| n.ends_with(".gguf")) {
+        Some(file) => format!("to use {file} give its own path"),
+        None => "give a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file".to_string(),
+    }
+}
+
+/// Loads a model from a GGUF file.
+fn load_gguf(file: &str, name: &str, source: Source) -> Result<Model> {
+    let header = gguf_header(file, &source)?;
+    if let Some(parts) = header.get("split.count").and_then(Value::as_u64).filter(|&n| n > 1) {
+        return Err(FormatError::unsupported(
+            file,
+            format!("a GGUF split into {parts} files"),
+            "merge them with llama.cpp's llama-gguf-split --merge",
+        ));
+    }
+    let config = crate::config::model_config(file, &header, &source)?;
+    let tensors = gguf::load_tensors(file, &header, &source, &config)?;
+    let tokenizer = Tokenizer::from_gguf(file, &header)?;
+    if let Some(tokenizer) = &tokenizer {
+        check_vocabulary(file, tokenizer, config.vocab_size)?;
+    }
+    let chat_template = match header.get("tokenizer.chat_template").and_then(Value::as_str) {
+        None => None,
+        Some(source) => {
+            let none = BTreeMap::new();
+            let special = tokenizer.as_ref().map_or(&none, Tokenizer::special_tokens);
+            Some(ChatTemplate::new(source, special)?)
+        }
+    };
+    let sentence = gguf::sentence(file, &header);
+    let files = vec![(name.to_string(), source)];
+    let model = Model::assemble(name, config, tensors, tokenizer, chat_template, files);
+    Ok(model.with_sentence(sentence, false))
+}
+
+/// The header, from as many of the file's first bytes as it takes.
+fn gguf_header(file: &str, source: &Source) -> Result<Header> {
+    /// More than most headers have; a vocabulary's tokens and merges are most of one.
+    const FIRST: u64 = 4 << 20;
+    let mut count = FIRST.min(source.len());
+    loop {
+        match Header::parse(&source.head(count, file)?) {
+            Ok(header) => return Ok(header),
+            Err(HeaderError::Invalid(problem)) => {
+                return Err(FormatError::malformed(file, problem));
+            }
+            Err(HeaderError::NeedMoreBytes { total }) if total > source.len() => {
+                return Err(FormatError::malformed(
+                    file,
+                    format!(
+                        "is truncated or lies about itself: the header goes on to byte {total} at least, \
+                         the file has {}; download it again",
+                        source.len()
+                    ),
+                ));
+            }
+            Err(HeaderError::NeedMoreBytes { total }) => {
+                count = total.max(count.saturating_mul(2)).min(source.len());
+            }
+        }
+    }
+}
