@@ -88,7 +88,7 @@ fn results(device: &Device, model: &Model) -> [Vec<f32>; 3] {
     tuner.accumulate(&batch, totals, &LossConfig::default()).unwrap();
     let sums = block_on(tuner.totals()).unwrap();
     let gradients = block_on(tuner.gradients()).unwrap();
-    let gradients = gradients.iter().flat_map(|pair| pair.a.iter().chain(&pair.b).copied()).collect();
+    let gradients = gradients.pairs.iter().flat_map(|pair| pair.a.iter().chain(&pair.b).copied()).collect();
 
     let runner = Runner::new(device, model, Some(&adapter), RunnerOptions { capacity, max_length: 64 }).unwrap();
     let mut text = runner.generation().unwrap();
