@@ -60,7 +60,7 @@ fn recorded(folder: &Path, run: &Value, output: PathBuf) -> TrainConfig {
         data: folder.join("rows.jsonl"),
         init_adapter: Some(folder.join("adapter")),
         output,
-        loss: run["loss"].as_str().unwrap().parse().unwrap(),
+        loss: bft_tests::fixture::loss_kind(run["loss"].as_str().unwrap()),
         group_size: count("group_size") as usize,
         gamma: number("gamma") as f32,
         batch_size: count("batch_size") as usize,
