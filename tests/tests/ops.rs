@@ -76,10 +76,25 @@ fn shaders_translate_to_every_backend() {
         if matches!(tier, Tier::Matrices | Tier::HalfMatrices8) {
             continue;
         }
-        let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
+        // DirectX knows no number of workgroups: wgpu hands it over in constants, which an entry
+        // point, but no function that it calls, reads in its place.
+        let options = hlsl::Options { special_constants_binding: Some(Default::default()), ..Default::default() };
+        let entry_point = Some((naga::ShaderStage::Compute, kernel.entry.to_owned()));
         let mut text = String::new();
-        hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).expect(kernel.shader);
+        let mut writer = hlsl::Writer::new(&mut text, &options, &hlsl::PipelineOptions { entry_point });
+        writer.write(&module, &info, None).expect(kernel.shader);
+        let folds = reads_number_of_workgroups(&module, kernel.entry);
+        assert_eq!(text.contains("uint3(_NagaConstants."), folds, "{}::{}", kernel.shader, kernel.entry);
     }
+}
+
+fn reads_number_of_workgroups(module: &naga::Module, entry: &str) -> bool {
+    let is = |binding: &Option<naga::Binding>| *binding == Some(naga::Binding::BuiltIn(naga::BuiltIn::NumWorkGroups));
+    let point = module.entry_points.iter().find(|point| point.name == entry).unwrap();
+    point.function.arguments.iter().any(|argument| match &module.types[argument.ty].inner {
+        naga::TypeInner::Struct { members, .. } => members.iter().any(|member| is(&member.binding)),
+        _ => is(&argument.binding),
+    })
 }
 
 /// (name, type as Rust writes it, offset) of a field.
