@@ -99,6 +99,10 @@ fn reads_number_of_workgroups(module: &naga::Module, entry: &str) -> bool {
 
 /// (name, type as Rust writes it, offset) of a field.
 type Shape = (String, String, usize);
+/// Fields and size of a kernel's parameters.
+type Parameters = (Vec<Shape>, usize);
+/// Binding and name of a storage global, and whether it is written.
+type Storage = (u32, String, bool);
 
 /// Fields and size of a uniform struct.
 fn fields(module: &naga::Module, of: naga::Handle<naga::Type>) -> (Vec<Shape>, usize) {
@@ -121,8 +125,8 @@ fn fields(module: &naga::Module, of: naga::Handle<naga::Type>) -> (Vec<Shape>, u
     (members.iter().map(shape).collect(), *span as usize)
 }
 
-/// What an entry point uses: (binding, name, writable) of its storage globals, and its parameters.
-fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String, bool)>, (Vec<Shape>, usize)) {
+/// What an entry point uses: its storage globals, and its parameters.
+fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<Storage>, Parameters) {
     let info = validate(module, tier);
     let index = module.entry_points.iter().position(|point| point.name == entry);
     let uses = info.get_entry_point(index.unwrap_or_else(|| panic!("no entry point {entry}")));
@@ -144,7 +148,7 @@ fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String,
     (storage, uniform)
 }
 
-fn parameters(kernel: &Kernel) -> (Vec<Shape>, usize) {
+fn parameters(kernel: &Kernel) -> Parameters {
     let shape = |field: &Field| (field.name.to_owned(), field.kind.to_owned(), field.offset);
     (kernel.params.iter().map(shape).collect(), kernel.params_size)
 }
