@@ -205,7 +205,7 @@ impl Pass<'_> {
                 attention::cached(rec, &saved.q, keys, values, &saved.o, past, shape);
             }
         }
-        let out = saved.out.as_ref().unwrap_or(branch);
+        let out = w.norms.out(saved.out.as_ref(), branch);
         self.linear(rec, &w.o, &saved.xa[3], &saved.o, out);
         self.leave(rec, &w.norms, out, branch);
     }

@@ -55,6 +55,11 @@ impl Norms {
         let normed = plan.sharing(layer).any(|layer| norms(&plan.config.layers[layer]).after.is_some());
         normed.then(|| plan.rows("branch before its norm", plan.config.hidden_size)).transpose()
     }
+
+    /// Where the branch's last map writes: `saved` where a norm follows, else `branch`.
+    pub fn out<'v>(&self, saved: Option<&'v View>, branch: &'v View) -> &'v View {
+        saved.filter(|_| self.after.is_some()).unwrap_or(branch)
+    }
 }
 
 /// What a pass over the blocks reads and writes.

@@ -86,7 +86,7 @@ impl Pass<'_> {
         self.linear(rec, &w.gate, &xa[0], &norm, &gate);
         self.linear(rec, &w.up, &xa[1], &norm, &up);
         swiglu::forward(rec, self.config().layers[layer].gate, &gate, &up, &act);
-        let out = out.as_ref().unwrap_or(branch);
+        let out = w.norms.out(out.as_ref(), branch);
         self.linear(rec, &w.down, &xa[2], &act, out);
         self.leave(rec, &w.norms, out, branch);
     }
