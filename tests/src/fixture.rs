@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bft_core::{Batch, LossKind};
+use bft_core::Batch;
 use bft_formats::{Adapter, Model};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -31,15 +31,6 @@ pub const MODELS: &[&str] = &[
 #[must_use]
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
-}
-
-/// A loss by its name in the fixtures.
-///
-/// # Panics
-/// Where there is none of that name.
-#[must_use]
-pub fn loss_kind(name: &str) -> LossKind {
-    LossKind::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or_else(|| panic!("no loss {name}"))
 }
 
 /// One row: token ids, and labels of the same length, −100 where masked.

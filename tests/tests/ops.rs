@@ -76,14 +76,33 @@ fn shaders_translate_to_every_backend() {
         if matches!(tier, Tier::Matrices | Tier::HalfMatrices8) {
             continue;
         }
-        let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
+        // DirectX knows no number of workgroups: wgpu hands it over in constants, which an entry
+        // point, but no function that it calls, reads in its place.
+        let options = hlsl::Options { special_constants_binding: Some(Default::default()), ..Default::default() };
+        let entry_point = Some((naga::ShaderStage::Compute, kernel.entry.to_owned()));
         let mut text = String::new();
-        hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).expect(kernel.shader);
+        let mut writer = hlsl::Writer::new(&mut text, &options, &hlsl::PipelineOptions { entry_point });
+        writer.write(&module, &info, None).expect(kernel.shader);
+        let folds = reads_number_of_workgroups(&module, kernel.entry);
+        assert_eq!(text.contains("uint3(_NagaConstants."), folds, "{}::{}", kernel.shader, kernel.entry);
     }
+}
+
+fn reads_number_of_workgroups(module: &naga::Module, entry: &str) -> bool {
+    let is = |binding: &Option<naga::Binding>| *binding == Some(naga::Binding::BuiltIn(naga::BuiltIn::NumWorkGroups));
+    let point = module.entry_points.iter().find(|point| point.name == entry).unwrap();
+    point.function.arguments.iter().any(|argument| match &module.types[argument.ty].inner {
+        naga::TypeInner::Struct { members, .. } => members.iter().any(|member| is(&member.binding)),
+        _ => is(&argument.binding),
+    })
 }
 
 /// (name, type as Rust writes it, offset) of a field.
 type Shape = (String, String, usize);
+/// Fields and size of a kernel's parameters.
+type Parameters = (Vec<Shape>, usize);
+/// Binding and name of a storage global, and whether it is written.
+type Storage = (u32, String, bool);
 
 /// Fields and size of a uniform struct.
 fn fields(module: &naga::Module, of: naga::Handle<naga::Type>) -> (Vec<Shape>, usize) {
@@ -106,8 +125,8 @@ fn fields(module: &naga::Module, of: naga::Handle<naga::Type>) -> (Vec<Shape>, u
     (members.iter().map(shape).collect(), *span as usize)
 }
 
-/// What an entry point uses: (binding, name, writable) of its storage globals, and its parameters.
-fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String, bool)>, (Vec<Shape>, usize)) {
+/// What an entry point uses: its storage globals, and its parameters.
+fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<Storage>, Parameters) {
     let info = validate(module, tier);
     let index = module.entry_points.iter().position(|point| point.name == entry);
     let uses = info.get_entry_point(index.unwrap_or_else(|| panic!("no entry point {entry}")));
@@ -129,7 +148,7 @@ fn reflect(module: &naga::Module, tier: Tier, entry: &str) -> (Vec<(u32, String,
     (storage, uniform)
 }
 
-fn parameters(kernel: &Kernel) -> (Vec<Shape>, usize) {
+fn parameters(kernel: &Kernel) -> Parameters {
     let shape = |field: &Field| (field.name.to_owned(), field.kind.to_owned(), field.offset);
     (kernel.params.iter().map(shape).collect(), kernel.params_size)
 }

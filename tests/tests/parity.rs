@@ -8,7 +8,7 @@ use bft_core::{
     AdamW, Batch, Capacity, Checkpoint, LossConfig, LossKind, Pooling, Runner, RunnerOptions, StepTotals, Tuner,
     TunerOptions,
 };
-use bft_tests::fixture::{Fixture, loss_kind, pack, relative_norm};
+use bft_tests::fixture::{Fixture, pack, relative_norm};
 use pollster::block_on;
 
 /// Runs a check on every device and fixture.
@@ -35,7 +35,7 @@ fn options(batch: &Batch) -> TunerOptions {
 
 fn loss(name: &str, fixture: &Fixture) -> LossConfig {
     LossConfig {
-        kind: loss_kind(name),
+        kind: serde_json::from_value(name.into()).unwrap(),
         group_size: fixture.expected["group_size"].as_u64().unwrap() as usize,
         gamma: fixture.expected["gamma"].as_f64().unwrap() as f32,
     }
@@ -114,7 +114,7 @@ fn losses_and_gradients() {
         let losses = fixture.expected["losses"].as_array().unwrap();
         for entry in losses {
             let config = LossConfig {
-                kind: loss_kind(entry["loss"].as_str().unwrap()),
+                kind: serde_json::from_value(entry["loss"].clone()).unwrap(),
                 group_size: entry["group_size"].as_u64().unwrap() as usize,
                 gamma: entry["gamma"].as_f64().unwrap() as f32,
             };
@@ -151,7 +151,7 @@ fn five_optimizer_steps() {
                 ..AdamW::default()
             };
             let config = LossConfig {
-                kind: loss_kind(training["loss"].as_str().unwrap()),
+                kind: serde_json::from_value(training["loss"].clone()).unwrap(),
                 group_size: count("group_size"),
                 gamma: number("gamma") as f32,
             };

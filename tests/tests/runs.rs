@@ -60,7 +60,7 @@ fn recorded(folder: &Path, run: &Value, output: PathBuf) -> TrainConfig {
         data: folder.join("rows.jsonl"),
         init_adapter: Some(folder.join("adapter")),
         output,
-        loss: bft_tests::fixture::loss_kind(run["loss"].as_str().unwrap()),
+        loss: serde_json::from_value(run["loss"].clone()).unwrap(),
         group_size: count("group_size") as usize,
         gamma: number("gamma") as f32,
         batch_size: count("batch_size") as usize,
@@ -69,7 +69,7 @@ fn recorded(folder: &Path, run: &Value, output: PathBuf) -> TrainConfig {
         lr: number("learning_rate"),
         weight_decay: number("weight_decay"),
         max_grad_norm: number("max_grad_norm"),
-        schedule: run["schedule"].as_str().unwrap().parse().unwrap(),
+        schedule: serde_json::from_value(run["schedule"].clone()).unwrap(),
         warmup_steps: count("warmup_steps"),
         no_shuffle: true,
         ..TrainConfig::default()

@@ -60,6 +60,15 @@ pub trait Real:
     fn is_finite(self) -> bool;
 }
 
+/// Methods that the number types have themselves.
+macro_rules! own {
+    ($($name:ident($($x:ident)?) -> $made:ty;)+) => {$(
+        fn $name(self $(, $x: Self)?) -> $made {
+            self.$name($($x)?)
+        }
+    )+};
+}
+
 macro_rules! real {
     ($t:ident, $erfc:path, $f32s:expr, $f32s_mut:expr) => {
         impl Real for $t {
@@ -84,29 +93,17 @@ macro_rules! real {
             fn to_f64(self) -> f64 {
                 self as f64
             }
-            fn exp(self) -> Self {
-                self.exp()
-            }
-            fn ln(self) -> Self {
-                self.ln()
-            }
-            fn ln_1p(self) -> Self {
-                self.ln_1p()
-            }
             fn erfc(self) -> Self {
                 $erfc(self)
             }
-            fn sqrt(self) -> Self {
-                self.sqrt()
-            }
-            fn max(self, other: Self) -> Self {
-                self.max(other)
-            }
-            fn min(self, other: Self) -> Self {
-                self.min(other)
-            }
-            fn is_finite(self) -> bool {
-                self.is_finite()
+            own! {
+                exp() -> Self;
+                ln() -> Self;
+                ln_1p() -> Self;
+                sqrt() -> Self;
+                max(other) -> Self;
+                min(other) -> Self;
+                is_finite() -> bool;
             }
         }
     };

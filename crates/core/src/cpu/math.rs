@@ -100,9 +100,9 @@ pub(super) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let square = s.mul(x, x);
     let polynomial =
         |first: f32, rest: &[f32]| rest.iter().fold(s.splat(first), |sum, &c| s.mul_add(sum, square, s.splat(c)));
-    let odd = [2.000_187_9e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_6e-3];
+    let odd = [2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_6e-3];
     let p = s.mul(x, polynomial(-2.760_768_5e-16, &odd));
-    s.div(p, polynomial(1.198_258_4e-6, &[1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_2e-3]))
+    s.div(p, polynomial(1.198_258_4e-6, &[1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3]))
 }
 
 /// x ← cap·tanh(x / cap)

@@ -97,7 +97,10 @@ impl Kernel {
 /// Declares kernels, and the list of them: `NAME = "shader"::entry(binding: Access, …) => twin;`,
 /// where the twin is generic over f32 and f64.
 macro_rules! kernels {
-    ($list:ident of $params:ty: $($(#[$doc:meta])* $name:ident = $shader:literal::$entry:ident($($binding:ident: $access:ident),* $(,)?) => $twin:ident;)+) => {
+    ($list:ident of $params:ty: $(
+        $(#[$doc:meta])*
+        $name:ident = $shader:literal::$entry:ident($($binding:ident: $access:ident),* $(,)?) => $twin:ident;
+    )+) => {
         $($(#[$doc])*
         static $name: $crate::device::Kernel = $crate::device::Kernel {
             shader: $shader,

@@ -43,8 +43,9 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     ];
     let pattern = o.usize("sliding_window_pattern")?.unwrap_or(PATTERN);
     let slides = sliding_layers(o, config.layers.len())?;
-    let slides = |layer: usize| slides.as_ref().map_or((layer + 1) % pattern.max(1) != 0, |slides| slides[layer]);
-    spell_out(config, scalar, &slides);
+    let slides =
+        |layer: usize| slides.as_ref().map_or(!(layer + 1).is_multiple_of(pattern.max(1)), |slides| slides[layer]);
+    spell_out(config, scalar, slides);
     config.set_window(o.file, Some(o.usize("sliding_window")?.unwrap_or(4096)), slides)
 }
 
@@ -55,7 +56,7 @@ fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
     // llama.cpp knows the largest model, whose scores are scaled otherwise, by its layers.
     let largest = config.layers.len() == 62;
     let scalar = if largest { config.hidden_size / config.num_attention_heads.max(1) } else { config.head_dim };
-    let slides = |layer: usize| (layer + 1) % pattern != 0;
+    let slides = |layer: usize| !(layer + 1).is_multiple_of(pattern);
     spell_out(config, scalar as f64, slides);
     config.set_window(keys.file, Some(keys.required("attention.sliding_window")?), slides)
 }

@@ -15,7 +15,7 @@ fn digit(block: &[u8], i: usize) -> u8 {
         _ => (block[48 + i % 4], (i - 240) / 4),
     };
     let fraction = byte.wrapping_mul([1, 3, 9, 27, 81][power]);
-    (u16::from(fraction) * 3 >> 8) as u8
+    ((u16::from(fraction) * 3) >> 8) as u8
 }
 
 impl Blocks for TQ1_0 {

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::vector::Simd;
+use super::vector::{Simd, of_memory, of_vectors};
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon(());
@@ -31,6 +31,20 @@ impl Simd for Neon {
     const VECTORS: usize = 3;
     type V = float32x4_t;
 
+    of_vectors! {
+        add(a, b) = vaddq_f32(a, b);
+        mul(a, b) = vmulq_f32(a, b);
+        sub(a, b) = vsubq_f32(a, b);
+        max(a, b) = vbslq_f32(vcgtq_f32(a, b), a, b);
+        min(a, b) = vbslq_f32(vcltq_f32(a, b), a, b);
+        div(a, b) = vdivq_f32(a, b);
+        mul_add(a, b, c) = vfmaq_f32(c, a, b);
+    }
+    of_memory! {
+        load(p: *const f32) = vld1q_f32(p);
+        load_bf16(p: *const u8) = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p.cast()), 16));
+    }
+
     #[inline(always)]
     fn call<K: super::vector::Kernel>(self, kernel: K) -> K::Output {
         super::vector::run_here(self, kernel)
@@ -39,10 +53,6 @@ impl Simd for Neon {
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         unsafe { vdupq_n_f32(x) }
-    }
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::V {
-        unsafe { vld1q_f32(p) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Self::V) {
@@ -65,30 +75,6 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
-    fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vaddq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vmulq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vsubq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
-    }
-    #[inline(always)]
-    fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
-    }
-    #[inline(always)]
-    fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vdivq_f32(a, b) }
-    }
-    #[inline(always)]
     fn scale(self, v: Self::V, n: Self::V) -> Self::V {
         unsafe {
             // In two steps, since one would leave the exponent's range.
@@ -100,20 +86,12 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        unsafe { vfmaq_f32(c, a, b) }
-    }
-    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         unsafe { vaddvq_f32(v) }
     }
     #[inline(always)]
     fn largest(self, v: Self::V) -> f32 {
         unsafe { vmaxvq_f32(v) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u8) -> Self::V {
-        unsafe { vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p.cast()), 16)) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const u8) -> Self::V {

@@ -1,6 +1,6 @@
 //! Four lanes in an array: any processor, and what the compiler makes of it.
 
-use super::vector::Simd;
+use super::vector::{Simd, of_memory, of_vectors};
 
 #[derive(Clone, Copy)]
 pub(super) struct Portable(());
@@ -22,6 +22,18 @@ impl Simd for Portable {
     const VECTORS: usize = 2;
     type V = [f32; 4];
 
+    of_vectors! {
+        add(a, b) = zip(a, b, |a, b| a + b);
+        mul(a, b) = zip(a, b, |a, b| a * b);
+        sub(a, b) = zip(a, b, |a, b| a - b);
+        max(a, b) = zip(a, b, |a, b| if a > b { a } else { b });
+        min(a, b) = zip(a, b, |a, b| if a < b { a } else { b });
+        div(a, b) = zip(a, b, |a, b| a / b);
+    }
+    of_memory! {
+        load(p: *const f32) = p.cast::<[f32; 4]>().read_unaligned();
+    }
+
     #[inline(always)]
     fn call<K: super::vector::Kernel>(self, kernel: K) -> K::Output {
         super::vector::run_here(self, kernel)
@@ -30,11 +42,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         [x; 4]
-    }
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::V {
-        // SAFETY: LANES = 4 f32 are there.
-        unsafe { p.cast::<[f32; 4]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Self::V) {
@@ -52,30 +59,6 @@ impl Simd for Portable {
             // SAFETY: i < n, and n f32 are there.
             unsafe { *p.add(i) = x };
         }
-    }
-    #[inline(always)]
-    fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        zip(a, b, |a, b| a + b)
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        zip(a, b, |a, b| a * b)
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        zip(a, b, |a, b| a - b)
-    }
-    #[inline(always)]
-    fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        zip(a, b, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        zip(a, b, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        zip(a, b, |a, b| a / b)
     }
     #[inline(always)]
     fn scale(self, v: Self::V, n: Self::V) -> Self::V {

@@ -145,6 +145,33 @@ pub(in crate::cpu) trait Simd: Copy {
     }
 }
 
+/// Methods of [`Simd`] that make a vector of vectors by one expression.
+macro_rules! of_vectors {
+    ($($name:ident($($x:ident),+) = $made:expr;)+) => {$(
+        #[inline(always)]
+        #[allow(unused_unsafe)]
+        fn $name(self, $($x: Self::V),+) -> Self::V {
+            // SAFETY: a value of this type exists only where the processor has the instructions;
+            // no memory is touched.
+            unsafe { $made }
+        }
+    )+};
+}
+pub(super) use of_vectors;
+
+/// Methods of [`Simd`] that make a vector of what lies at a pointer by one expression.
+macro_rules! of_memory {
+    ($($name:ident($($x:ident: $t:ty),+) = $made:expr;)+) => {$(
+        #[inline(always)]
+        unsafe fn $name(self, $($x: $t),+) -> Self::V {
+            // SAFETY: a value of this type exists only where the processor has the instructions;
+            // no more is read at the pointer than the method requires to be readable.
+            unsafe { $made }
+        }
+    )+};
+}
+pub(super) use of_memory;
+
 /// Halves move into place and are scaled by 2¹¹², which is exact for subnormal ones too; infinities
 /// and NaN keep theirs.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::wasm32::*;
 
-use super::vector::Simd;
+use super::vector::{Simd, of_memory, of_vectors};
 
 #[derive(Clone, Copy)]
 pub(super) struct Simd128(());
@@ -22,6 +22,23 @@ impl Simd for Simd128 {
     const VECTORS: usize = 2;
     type V = v128;
 
+    of_vectors! {
+        add(a, b) = f32x4_add(a, b);
+        mul(a, b) = f32x4_mul(a, b);
+        sub(a, b) = f32x4_sub(a, b);
+        max(a, b) = f32x4_pmax(b, a);
+        min(a, b) = f32x4_pmin(b, a);
+        div(a, b) = f32x4_div(a, b);
+    }
+    of_memory! {
+        load(p: *const f32) = v128_load(p.cast());
+        load_bf16(p: *const u8) = u32x4_shl(u32x4_load_extend_u16x4(p.cast()), 16);
+        load_i8(p: *const u8) = {
+            let wide = i16x8_extend_low_i8x16(v128_load32_zero(p.cast()));
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(wide))
+        };
+    }
+
     #[inline(always)]
     fn call<K: super::vector::Kernel>(self, kernel: K) -> K::Output {
         super::vector::run_here(self, kernel)
@@ -30,10 +47,6 @@ impl Simd for Simd128 {
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         f32x4_splat(x)
-    }
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::V {
-        unsafe { v128_load(p.cast()) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Self::V) {
@@ -54,30 +67,6 @@ impl Simd for Simd128 {
             v128_store(lanes.as_mut_ptr().cast(), v);
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
         }
-    }
-    #[inline(always)]
-    fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_add(a, b)
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_mul(a, b)
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_sub(a, b)
-    }
-    #[inline(always)]
-    fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_pmax(b, a)
-    }
-    #[inline(always)]
-    fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_pmin(b, a)
-    }
-    #[inline(always)]
-    fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        f32x4_div(a, b)
     }
     #[inline(always)]
     fn scale(self, v: Self::V, n: Self::V) -> Self::V {
@@ -102,14 +91,6 @@ impl Simd for Simd128 {
     fn largest(self, v: Self::V) -> f32 {
         let low = f32x4_extract_lane::<0>(v).max(f32x4_extract_lane::<1>(v));
         low.max(f32x4_extract_lane::<2>(v)).max(f32x4_extract_lane::<3>(v))
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u8) -> Self::V {
-        unsafe { u32x4_shl(u32x4_load_extend_u16x4(p.cast()), 16) }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(self, p: *const u8) -> Self::V {
-        unsafe { f32x4_convert_i32x4(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(v128_load32_zero(p.cast())))) }
     }
     #[inline(always)]
     unsafe fn load_nibbles(self, p: *const u8, d: Self::V, m: Self::V) -> (Self::V, Self::V) {

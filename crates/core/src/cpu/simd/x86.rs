@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::vector::{Kernel, Simd};
+use super::vector::{Kernel, Simd, of_memory, of_vectors};
 
 pub(super) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
@@ -79,6 +79,27 @@ impl Simd for Avx512 {
     const VECTORS: usize = 3;
     type V = __m512;
 
+    of_vectors! {
+        add(a, b) = _mm512_add_ps(a, b);
+        mul(a, b) = _mm512_mul_ps(a, b);
+        sub(a, b) = _mm512_sub_ps(a, b);
+        max(a, b) = _mm512_max_ps(a, b);
+        min(a, b) = _mm512_min_ps(a, b);
+        div(a, b) = _mm512_div_ps(a, b);
+        scale(v, n) = _mm512_scalef_ps(v, n);
+        mul_add(a, b, c) = _mm512_fmadd_ps(a, b, c);
+    }
+    of_memory! {
+        load(p: *const f32) = _mm512_loadu_ps(p);
+        load_first(p: *const f32, n: usize) = _mm512_maskz_loadu_ps(first16(n), p);
+        load_f16(p: *const u8) = _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()));
+        load_bf16(p: *const u8) = {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32(halves, 16))
+        };
+        load_i8(p: *const u8) = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())));
+    }
+
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         unsafe { run_avx512(kernel) }
@@ -89,16 +110,8 @@ impl Simd for Avx512 {
         unsafe { _mm512_set1_ps(x) }
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> __m512 {
-        unsafe { _mm512_loadu_ps(p) }
-    }
-    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m512) {
         unsafe { _mm512_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn load_first(self, p: *const f32, n: usize) -> __m512 {
-        unsafe { _mm512_maskz_loadu_ps(first16(n), p) }
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, v: __m512, n: usize) {
@@ -107,38 +120,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn min(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_div_ps(a, b) }
-    }
-    #[inline(always)]
-    fn scale(self, v: __m512, n: __m512) -> __m512 {
-        unsafe { _mm512_scalef_ps(v, n) }
-    }
-    #[inline(always)]
-    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
@@ -207,18 +188,6 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn load_f16(self, p: *const u8) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u8) -> __m512 {
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())), 16)) }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(self, p: *const u8) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
-    }
-    #[inline(always)]
     unsafe fn load_nibbles(self, p: *const u8, d: __m512, m: __m512) -> (__m512, __m512) {
         unsafe {
             // All sixteen values a nibble can have; the permutation looks at four bits of each
@@ -254,6 +223,26 @@ impl Simd for Avx2 {
     const VECTORS: usize = 3;
     type V = __m256;
 
+    of_vectors! {
+        add(a, b) = _mm256_add_ps(a, b);
+        mul(a, b) = _mm256_mul_ps(a, b);
+        sub(a, b) = _mm256_sub_ps(a, b);
+        max(a, b) = _mm256_max_ps(a, b);
+        min(a, b) = _mm256_min_ps(a, b);
+        div(a, b) = _mm256_div_ps(a, b);
+        mul_add(a, b, c) = _mm256_fmadd_ps(a, b, c);
+    }
+    of_memory! {
+        load(p: *const f32) = _mm256_loadu_ps(p);
+        load_first(p: *const f32, n: usize) = _mm256_maskload_ps(p, first8(n));
+        load_f16(p: *const u8) = _mm256_cvtph_ps(_mm_loadu_si128(p.cast()));
+        load_bf16(p: *const u8) = {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32(halves, 16))
+        };
+        load_i8(p: *const u8) = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())));
+    }
+
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         unsafe { run_avx2(kernel) }
@@ -264,16 +253,8 @@ impl Simd for Avx2 {
         unsafe { _mm256_set1_ps(x) }
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> __m256 {
-        unsafe { _mm256_loadu_ps(p) }
-    }
-    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m256) {
         unsafe { _mm256_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn load_first(self, p: *const f32, n: usize) -> __m256 {
-        unsafe { _mm256_maskload_ps(p, first8(n)) }
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, v: __m256, n: usize) {
@@ -282,30 +263,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-    #[inline(always)]
-    fn add(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn max(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn min(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn div(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_div_ps(a, b) }
     }
     #[inline(always)]
     fn scale(self, v: __m256, n: __m256) -> __m256 {
@@ -317,10 +274,6 @@ impl Simd for Avx2 {
             let second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias), 23);
             _mm256_mul_ps(_mm256_mul_ps(v, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second))
         }
-    }
-    #[inline(always)]
-    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        unsafe { _mm256_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     fn sum(self, v: __m256) -> f32 {
@@ -381,18 +334,6 @@ impl Simd for Avx2 {
             };
             (numbered(low), numbered(high))
         }
-    }
-    #[inline(always)]
-    unsafe fn load_f16(self, p: *const u8) -> __m256 {
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u8) -> __m256 {
-        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), 16)) }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(self, p: *const u8) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
     }
     #[inline(always)]
     unsafe fn load_nibbles(self, p: *const u8, d: __m256, m: __m256) -> (__m256, __m256) {
