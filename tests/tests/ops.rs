@@ -81,7 +81,8 @@ fn shaders_translate_to_every_backend() {
         let options = hlsl::Options { special_constants_binding: Some(Default::default()), ..Default::default() };
         let entry_point = Some((naga::ShaderStage::Compute, kernel.entry.to_owned()));
         let mut text = String::new();
-        let mut writer = hlsl::Writer::new(&mut text, &options, &hlsl::PipelineOptions { entry_point });
+        let pipeline = hlsl::PipelineOptions { entry_point };
+        let mut writer = hlsl::Writer::new(&mut text, &options, &pipeline);
         writer.write(&module, &info, None).expect(kernel.shader);
         let folds = reads_number_of_workgroups(&module, kernel.entry);
         assert_eq!(text.contains("uint3(_NagaConstants."), folds, "{}::{}", kernel.shader, kernel.entry);
