@@ -157,43 +157,20 @@ fn known_module(name: &str) -> Result<(), String> {
 
 /// A setting that makes no sense.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum ConfigError {
     /// A value outside its range.
     #[error("{setting} is {found}, expected {expected}")]
-    Range {
-        /// The setting, as its flag is called.
-        setting: String,
-        /// What was found.
-        found: String,
-        /// What was expected.
-        expected: String,
-    },
+    Range { setting: String, found: String, expected: String },
     /// A rank that no adapted layer can use up.
     #[error("rank is {found}, expected 1 to {most}: no adapted layer of {model} can use a higher one")]
-    Rank {
-        /// The rank.
-        found: usize,
-        /// Largest of the smaller sides of the adapted layers.
-        most: usize,
-        /// The model's name.
-        model: String,
-    },
+    Rank { found: usize, most: usize, model: String },
     /// Two settings that say the same thing differently.
     #[error("both steps ({steps}) and epochs ({epochs}) are given: give one of them")]
-    StepsAndEpochs {
-        /// Steps.
-        steps: u64,
-        /// Epochs.
-        epochs: u64,
-    },
+    StepsAndEpochs { steps: u64, epochs: u64 },
     /// A module that no decoder has.
     #[error("target-modules names \"{found}\"{hint}: expected all-linear or a list of {}", LINEAR_MODULES.join(", "))]
-    TargetModule {
-        /// The name.
-        found: String,
-        /// A nearest name, ready to read, or nothing.
-        hint: String,
-    },
+    TargetModule { found: String, hint: String },
 }
 
 impl TrainConfig {

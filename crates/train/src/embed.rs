@@ -58,37 +58,20 @@ enum InputKind {
 
 /// Why an input cannot be embedded.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum EmbedError {
     /// The input cannot be read.
     #[error("cannot read {file}: {source}")]
-    Read {
-        /// The file.
-        file: Arc<str>,
-        /// Why.
-        source: io::Error,
-    },
+    Read { file: Arc<str>, source: io::Error },
     /// Nothing in it.
     #[error("{file} is empty: expected lines of text, or JSON rows with \"text\" or \"input_ids\"")]
-    Empty {
-        /// The file.
-        file: Arc<str>,
-    },
+    Empty { file: Arc<str> },
     /// Something else than text.
     #[error("{file} is {found}, neither lines of text nor JSON rows: {advice}")]
-    NoText {
-        /// The file.
-        file: Arc<str>,
-        /// What it is.
-        found: &'static str,
-        /// What to do.
-        advice: &'static str,
-    },
+    NoText { file: Arc<str>, found: &'static str, advice: &'static str },
     /// One JSON array instead of rows.
     #[error("{file} is a JSON array: expected lines of text, or one JSON row a line")]
-    Array {
-        /// The file.
-        file: Arc<str>,
-    },
+    Array { file: Arc<str> },
     /// A row that cannot be read, or is too long.
     #[error(transparent)]
     Row(#[from] RowError),

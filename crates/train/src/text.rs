@@ -27,39 +27,22 @@ pub struct TextEncoder<'m> {
 
 /// Why a text or chat has no token ids.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum TextError {
     /// The model came without a tokenizer.
     #[error("model {model} has no tokenizer: add its tokenizer.json, or use rows of input_ids/labels")]
-    NoTokenizer {
-        /// The model's name.
-        model: String,
-    },
+    NoTokenizer { model: String },
     /// The model came without a chat template.
     #[error("model {model} has no chat template: use prompt/completion or text rows, or add a chat_template.jinja")]
-    NoChatTemplate {
-        /// The model's name.
-        model: String,
-    },
+    NoChatTemplate { model: String },
     /// The model does not say which token ends a text.
     #[error("model {model} names no end-of-text token (eos_token_id): use chat or input_ids/labels rows")]
-    NoEndOfText {
-        /// The model's name.
-        model: String,
-    },
+    NoEndOfText { model: String },
     /// Pre-tokenised ids that the embedding lacks.
     #[error(
         "{path} is {id}, but the vocabulary of model {model} has {vocab_size} tokens: tokenise with its own tokenizer"
     )]
-    TokenId {
-        /// Which value, such as `input_ids[3]`.
-        path: String,
-        /// The id.
-        id: u32,
-        /// The model's name.
-        model: String,
-        /// Rows of the embedding.
-        vocab_size: usize,
-    },
+    TokenId { path: String, id: u32, model: String, vocab_size: usize },
     /// The tokenizer or the template refused.
     #[error(transparent)]
     Format(Box<FormatError>),
@@ -67,28 +50,12 @@ pub enum TextError {
     #[error(
         "messages[{turn}] has no content, and the chat template of {model} names no {key}: nothing of it would be trained"
     )]
-    NothingSaid {
-        /// The model's name.
-        model: String,
-        /// Index of the assistant's message.
-        turn: usize,
-        /// What it says instead.
-        key: &'static str,
-    },
+    NothingSaid { model: String, turn: usize, key: &'static str },
     /// With an answer, the messages before it are rendered otherwise than without.
     #[error(
         "the chat template of {model} renders the messages before answer [{turn}] otherwise once it is there (they part at \"{found}\" against \"{expected}\"), and the answer cannot be told apart: use prompt/completion rows"
     )]
-    Unstable {
-        /// The model's name.
-        model: String,
-        /// Index of the assistant's message.
-        turn: usize,
-        /// The rendered beginning, from where it differs.
-        found: String,
-        /// The rendered chat, from there.
-        expected: String,
-    },
+    Unstable { model: String, turn: usize, found: String, expected: String },
 }
 
 impl From<FormatError> for TextError {
