@@ -200,7 +200,8 @@ impl RunFlags {
 /// Which kernels a GPU takes.
 #[derive(Debug, Clone, Args)]
 pub struct KernelFlags {
-    /// Measure on a software GPU driver, too, which kernels are fastest; real GPUs are measured once without being asked
+    /// Measure on a software GPU driver, too, which kernels are fastest; real GPUs are measured
+    /// once without being asked
     #[arg(long, help_heading = "Run")]
     pub measure_kernels: bool,
     #[command(flatten)]
@@ -213,8 +214,9 @@ impl KernelFlags {
         self.settings.precision
     }
 
-    /// Tells the device how exact to be and whether to measure what was not measured before. One of several processes measures
-    /// nothing: each would find other kernels, and others again when the run is repeated.
+    /// Tells the device how exact to be and whether to measure what was not measured before. One of
+    /// several processes measures nothing: each would find other kernels, and others again when the
+    /// run is repeated.
     pub fn apply(&self, device: &Device, alone: bool) {
         if !device.is_gpu() && (self.measure_kernels || self.precision() != Precision::F32) {
             ui::note("--precision and --measure-kernels are for GPUs: nothing here follows them");

@@ -88,8 +88,8 @@ pub enum EmbedError {
 
 /// Reads rows one by one.
 ///
-/// A name that ends in `.jsonl` or `.json`, or a first line that is a JSON object, makes the lines JSON rows with
-/// `text` or `input_ids` and an optional `id`; everything else is a text a line.
+/// A name that ends in `.jsonl` or `.json`, or a first line that is a JSON object, makes the lines
+/// JSON rows with `text` or `input_ids` and an optional `id`; everything else is a text a line.
 #[derive(Debug)]
 pub struct EmbedInput<R> {
     reader: R,
@@ -184,7 +184,8 @@ impl<R: BufRead> Iterator for EmbedInput<R> {
                 // Between rows blank lines mean nothing, before the first one, too.
                 let is_row = self.kind.is_none() && parse_object(self.buffer.trim_ascii()).is_ok();
                 if let Some(blank) = self.blank.take().filter(|_| !is_row) {
-                    // Vectors are told apart by their place, so a line must not go missing silently.
+                    // Vectors are told apart by their place, so a line must not go missing
+                    // silently.
                     let path = "the line".into();
                     return Some(Err(self.row_error(blank, RowProblem::Empty { path })));
                 }
@@ -257,8 +258,8 @@ pub struct EmbedReport {
     pub truncated: usize,
 }
 
-/// Embeds every row, in order; `sink` gets each row with its vector, `[H]`. `model` is what the rows' texts are for, of
-/// either kind.
+/// Embeds every row, in order; `sink` gets each row with its vector, `[H]`. `model` is what the
+/// rows' texts are for, of either kind.
 pub async fn embed_rows<'m>(
     model: impl Into<TextEncoder<'m>>,
     engine: &mut impl Embedder,

@@ -15,7 +15,8 @@ pub enum Event {
     Note(Note),
     /// An optimizer step is done.
     Step(StepRow),
-    /// s_b of each sample of a step (counted from 1), where the engine tells; comes before the step itself.
+    /// s_b of each sample of a step (counted from 1), where the engine tells; comes before the step
+    /// itself.
     SampleWeights { step: u64, weights: Vec<f64> },
     /// An optimizer step was left out because its gradient was not finite.
     Skipped { step: u64, tensor: String },

@@ -10,13 +10,15 @@
 //! | [`RowFormat::PromptCompletion`] | `prompt`, `completion`: texts |
 //! | [`RowFormat::Text`] | `text` |
 //!
-//! A row with the keys of several formats is read as the first of them in this order (many published chat sets carry a
-//! flattened copy in `text` or `prompt`). All rows of a file have one format.
+//! A row with the keys of several formats is read as the first of them in this order (many
+//! published chat sets carry a flattened copy in `text` or `prompt`). All rows of a file have one
+//! format.
 //!
-//! Rows of turns may also have `system`, `tools`, `documents` and `chat_template_kwargs`, and their turns may have any key:
-//! the chat template is given them all, except for those that say whether a turn is trained (`weight`, `train`, `loss` and
-//! their like), which are obeyed. A key that other trainers act on and this one does not is refused by name; what nobody
-//! acts on is listed in [`Rows::ignored`].
+//! Rows of turns may also have `system`, `tools`, `documents` and `chat_template_kwargs`, and their
+//! turns may have any key: the chat template is given them all, except for those that say whether a
+//! turn is trained (`weight`, `train`, `loss` and their like), which are obeyed. A key that other
+//! trainers act on and this one does not is refused by name; what nobody acts on is listed in
+//! [`Rows::ignored`].
 
 mod fields;
 mod split;
@@ -169,7 +171,8 @@ pub enum RowContent {
     PromptCompletion { prompt: String, completion: String },
     /// Raw text, all of it trained on.
     Text(String),
-    /// Tokens with their labels, aligned as Hugging Face aligns them: `labels[t]` belongs to `input_ids[t]`.
+    /// Tokens with their labels, aligned as Hugging Face aligns them: `labels[t]` belongs to
+    /// `input_ids[t]`.
     Tokens { input_ids: Vec<u32>, labels: Vec<i32> },
 }
 
@@ -200,8 +203,8 @@ pub struct Rows {
     pub ignored: KeyList,
 }
 
-/// Names of keys, each once, in the order in which they first appear. A file may have as many as it likes, so only the
-/// first of them are kept.
+/// Names of keys, each once, in the order in which they first appear. A file may have as many as it
+/// likes, so only the first of them are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(transparent)]
 pub struct KeyList(Vec<String>);
@@ -317,8 +320,8 @@ pub enum DataError {
 /// Reads a data file's bytes.
 ///
 /// `file` is only a name for messages. With `skip_bad_rows`, rows that cannot be read are listed in
-/// [`Rows::skipped`] instead of failing; a damaged array end or a second format is an error all the same, because
-/// what follows cannot be trusted.
+/// [`Rows::skipped`] instead of failing; a damaged array end or a second format is an error all the
+/// same, because what follows cannot be trusted.
 pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows, DataError> {
     if split::is_utf16(bytes) {
         return Err(DataError::Utf16 { file: file.into() });
@@ -364,7 +367,8 @@ pub fn read_rows(path: &std::path::Path, skip_bad_rows: bool) -> Result<Rows, Da
     read_rows_and_sha256(path, skip_bad_rows).map(|(rows, _)| rows)
 }
 
-/// Reads a data file once, which a pipe allows: its rows, and the SHA-256 of the bytes they were read from.
+/// Reads a data file once, which a pipe allows: its rows, and the SHA-256 of the bytes they were
+/// read from.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn read_rows_and_sha256(path: &std::path::Path, skip_bad_rows: bool) -> Result<(Rows, String), DataError> {
     let file = path.display().to_string();

@@ -1,4 +1,5 @@
-//! Rows to samples: token ids, labels and where they came from; what is too long, empty or bad is counted and named.
+//! Rows to samples: token ids, labels and where they came from; what is too long, empty or bad is
+//! counted and named.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +40,8 @@ fn trained_tokens(labels: &[i32]) -> usize {
 /// How rows become samples.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SampleOptions {
-    /// Longest sample, in tokens; `None` is [`DEFAULT_MAX_LENGTH`] or the model's context, whichever is shorter.
+    /// Longest sample, in tokens; `None` is [`DEFAULT_MAX_LENGTH`] or the model's context,
+    /// whichever is shorter.
     pub max_length: Option<usize>,
     /// Cut longer samples instead of refusing them.
     pub truncate: bool,
@@ -96,13 +98,15 @@ pub struct DataReport {
     pub unread: KeyList,
     /// Whether the chat template's own marks say what is trained.
     pub marked: bool,
-    /// Answers that became samples of their own, because the template renders earlier turns otherwise than the last.
+    /// Answers that became samples of their own, because the template renders earlier turns
+    /// otherwise than the last.
     pub alone: usize,
     /// Answers that are trained with what the template writes before them.
     pub headers: usize,
     /// Trained answers without an end-of-turn token.
     pub endless: usize,
-    /// End-of-turn tokens that were trained and that the model does not name as end tokens: id and text.
+    /// End-of-turn tokens that were trained and that the model does not name as end tokens: id and
+    /// text.
     pub new_ends: Vec<(u32, String)>,
     /// Samples left.
     pub samples: usize,
