@@ -180,11 +180,25 @@ takes!(
     Template: TrainConfig = template_vars
 );
 
+/// Where a verb runs.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceFlag {
+    #[command(flatten)]
+    settings: Flags<OnDevice>,
+}
+
+impl DeviceFlag {
+    /// `--device`.
+    pub fn device(&self) -> &DeviceRequest {
+        &self.settings.device
+    }
+}
+
 /// Where a verb runs, and the file that may hold its flags.
 #[derive(Debug, Clone, Args)]
 pub struct RunFlags {
     #[command(flatten)]
-    settings: Flags<OnDevice>,
+    on: DeviceFlag,
     /// A TOML file with flags of this verb (rank = 16); the command line wins
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub config: Option<PathBuf>,
@@ -193,7 +207,7 @@ pub struct RunFlags {
 impl RunFlags {
     /// `--device`.
     pub fn device(&self) -> &DeviceRequest {
-        &self.settings.device
+        self.on.device()
     }
 }
 
