@@ -158,7 +158,8 @@ export type Role = "train" | "held_out";
 
 export type ReadData = { role: Role, name: string, text: string, max_length: number | null, truncate: boolean, skip_bad_rows: boolean, 
 /**
- * Variables of the chat template as a person writes them: `enable_thinking=false`, several parted by semicolons.
+ * Variables of the chat template as a person writes them: `enable_thinking=false`, several
+ * parted by semicolons.
  */
 template_vars?: string, };
 
@@ -182,9 +183,9 @@ notes: Array<string>, };
 export type PreviewOptions = { index: number, group_size: number, gamma: number, };
 
 /**
- * A weight under each loss.
+ * A number for each loss.
  */
-export type Weights = { sft: number, dft: number, bft: number, "bft-v3": number, };
+export type ByLoss = { sft: number, dft: number, bft: number, "bft-v3": number, };
 
 /**
  * One token of a previewed sample.
@@ -197,13 +198,13 @@ p: number | null,
 /**
  * Its weight under each loss, without the sample's; null where it is not trained.
  */
-weights: Weights | null, };
+weights: ByLoss | null, };
 
 export type Preview = { index: number, samples: number, line: number, tokens: Array<PreviewToken>, nll: number, 
 /**
  * s_b of each loss (1 for sft and dft).
  */
-sample_weights: Weights, };
+sample_weights: ByLoss, };
 
 export type Estimate = { bytes: number, steps: number, steps_per_epoch: number, trainable_parameters: number, };
 

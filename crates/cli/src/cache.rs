@@ -1,14 +1,16 @@
-//! What is kept between runs for the next one's sake: compiled shaders and measured kernels, by adapter and driver.
+//! What is kept between runs for the next one's sake: compiled shaders and measured kernels, by
+//! adapter and driver.
 //!
-//! Nothing depends on it. What cannot be read, is damaged, or is of another version is made anew; what cannot be
-//! written is not.
+//! Nothing depends on it. What cannot be read, is damaged, or is of another version is made anew;
+//! what cannot be written is not.
 
 use std::path::PathBuf;
 
 use bft_core::device::{Device, MeasuredChoice};
 use serde::{Deserialize, Serialize};
 
-/// `$BFT_CACHE`, else the `bft` folder where this system keeps caches; `None` where there is no such place.
+/// `$BFT_CACHE`, else the `bft` folder where this system keeps caches; `None` where there is no
+/// such place.
 pub fn folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(folder) = set("BFT_CACHE") {

@@ -75,7 +75,8 @@ pub enum Request {
     Show(clap::builder::StyledStr),
 }
 
-/// All verbs and flags. A value that begins with a minus is a number for its flag to judge, not another flag.
+/// All verbs and flags. A value that begins with a minus is a number for its flag to judge, not
+/// another flag.
 fn definition() -> Command {
     let numbers = |arg: clap::Arg| {
         let takes_value = arg.get_action().takes_values();
@@ -84,7 +85,8 @@ fn definition() -> Command {
     CommandLine::command().mut_subcommands(|verb| verb.mut_args(numbers).mut_subcommands(|verb| verb.mut_args(numbers)))
 }
 
-/// The command that the first words of a command line name, and those words: `bft`, `bft train` or `bft bio process`.
+/// The command that the first words of a command line name, and those words: `bft`, `bft train` or
+/// `bft bio process`.
 fn named<'c>(command: &'c Command, argv: &[OsString]) -> (&'c Command, String) {
     let (mut at, mut words) = (command, command.get_name().to_owned());
     for word in argv.iter().skip(1).map_while(|word| word.to_str()) {
@@ -106,7 +108,8 @@ fn relaxed(command: &Command) -> Command {
 /// Reads the command line and the file its `--config` names.
 ///
 /// # Errors
-/// [`CliError::Usage`] for anything that is no such verb, flag or value; one line, with the nearest known word.
+/// [`CliError::Usage`] for anything that is no such verb, flag or value; one line, with the nearest
+/// known word.
 pub fn parse(mut argv: Vec<OsString>) -> Result<Request, CliError> {
     let command = definition();
     let (verb, _) = named(&command, &argv);

@@ -1,8 +1,9 @@
-//! Files that hold flags of a verb: the TOML file of `--config`, and the run.json of a run that is resumed.
+//! Files that hold flags of a verb: the TOML file of `--config`, and the run.json of a run that is
+//! resumed.
 //!
-//! A key is a flag without its dashes. What a file says is added to the command line unless the flag is there already,
-//! so that all of it goes through one parser and one set of checks. The command line wins over `--config`, which wins over
-//! run.json.
+//! A key is a flag without its dashes. What a file says is added to the command line unless the
+//! flag is there already, so that all of it goes through one parser and one set of checks. The
+//! command line wins over `--config`, which wins over run.json.
 
 use std::any::TypeId;
 use std::collections::BTreeSet;
@@ -32,7 +33,8 @@ pub struct FromFiles {
 /// What files add to the flags `given` for `verb`.
 ///
 /// # Errors
-/// A file that is missing or cannot be parsed, an unknown key, a value of another type than its flag takes.
+/// A file that is missing or cannot be parsed, an unknown key, a value of another type than its
+/// flag takes.
 pub fn flags(verb: &Command, given: &ArgMatches) -> Result<FromFiles, CliError> {
     let mut added = FromFiles::default();
     let on_line = |arg: &&Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);

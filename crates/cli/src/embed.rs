@@ -1,4 +1,5 @@
-//! `bft embed`: text embeddings, from a language model's hidden states after the final norm or from a sentence encoder.
+//! `bft embed`: text embeddings, from a language model's hidden states after the final norm or from
+//! a sentence encoder.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -37,7 +38,8 @@ The output's ending chooses its format: .jsonl, .npy, .safetensors or .parquet.
 A sentence encoder (MiniLM, BGE, PubMedBERT) and a language model that was tuned to embed pool, scale, cut and prompt
 as modules.json and what lies beside it say, or a GGUF's pooling_type; flags win.")]
 pub struct EmbedFlags {
-    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file; or a sentence encoder's folder
+    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file; or a sentence
+    /// encoder's folder
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
     /// LoRA adapter folder (PEFT layout)
@@ -49,19 +51,23 @@ pub struct EmbedFlags {
     /// File to write; its ending chooses the format
     #[arg(long, value_name = "FILE", help_heading = "Text and vectors")]
     pub output: PathBuf,
-    /// How a text's hidden states become one vector [default: what the model's files say, else mean]
+    /// How a text's hidden states become one vector [default: what the model's files say, else
+    /// mean]
     #[arg(long, value_name = "POOLING", value_parser = word_parser::<Pooling>(), help_heading = "Text and vectors")]
     pub pooling: Option<Pooling>,
-    /// Scale vectors to length 1, or with --normalize=false do not [default: what the model's files say, else false]
+    /// Scale vectors to length 1, or with --normalize=false do not [default: what the model's files
+    /// say, else false]
     #[arg(long, value_name = "WHETHER", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Text and vectors")]
     pub normalize: Option<bool>,
-    /// Put this before every text; '' puts nothing [default: the prompt that the model's files name as their default]
+    /// Put this before every text; '' puts nothing [default: the prompt that the model's files name
+    /// as their default]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text and vectors")]
     pub prompt: Option<String>,
     /// Put the prompt of this name in the model's files before every text, such as query
     #[arg(long, value_name = "NAME", conflicts_with = "prompt", help_heading = "Text and vectors")]
     pub prompt_name: Option<String>,
-    /// Longest text in tokens [default: what the model's files say, else 2048 or the model's context if that is shorter]
+    /// Longest text in tokens [default: what the model's files say, else 2048 or the model's
+    /// context if that is shorter]
     #[arg(long, value_name = "TOKENS", value_parser = at_least(2), help_heading = "Text and vectors")]
     pub max_length: Option<usize>,
     /// Cut longer texts instead of stopping; encoders always do
@@ -70,8 +76,8 @@ pub struct EmbedFlags {
     /// Texts computed together, at most [default: 16, or what an encoder's memory takes]
     #[arg(long, value_name = "TEXTS", value_parser = at_least(1), help_heading = "Run")]
     pub batch_size: Option<usize>,
-    /// Write files of this many texts, OUTPUT-00000 and so on; started again, go on with those that are missing
-    /// [default: one file, or 4096 where mpirun starts several processes]
+    /// Write files of this many texts, OUTPUT-00000 and so on; started again, go on with those that
+    /// are missing [default: one file, or 4096 where mpirun starts several processes]
     #[arg(long, value_name = "TEXTS", value_parser = at_least(1), help_heading = "Run")]
     pub shard_rows: Option<usize>,
     /// Print a JSON summary
@@ -286,8 +292,8 @@ fn summary(
 /// Texts in a shard where several processes write them.
 const SHARD_ROWS: usize = 4096;
 
-/// An input at its start, with the SHA-256 of what will be read. A pipe, which can be read but once, is kept in a file
-/// without a name beside the output.
+/// An input at its start, with the SHA-256 of what will be read. A pipe, which can be read but
+/// once, is kept in a file without a name beside the output.
 fn hashed(mut input: File, flags: &EmbedFlags) -> Result<(File, String), CliError> {
     let failed =
         |error: io::Error| CliError::failed(format!("--input {}: cannot be read: {error}", flags.input.display()));

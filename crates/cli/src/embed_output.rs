@@ -1,4 +1,5 @@
-//! Files that `bft embed` writes, chosen by the output's ending: `.jsonl`, `.npy`, `.safetensors`, `.parquet`.
+//! Files that `bft embed` writes, chosen by the output's ending: `.jsonl`, `.npy`, `.safetensors`,
+//! `.parquet`.
 //!
 //! Each is written beside its place and renamed, so that a reader never sees half of one.
 
@@ -21,7 +22,8 @@ use crate::suggest::did_you_mean;
 /// One vector per input row.
 #[derive(Debug, Default)]
 pub struct Embeddings {
-    /// Where each row came from: its own `id`, if it had one, and its line number (from 1) in the input.
+    /// Where each row came from: its own `id`, if it had one, and its line number (from 1) in the
+    /// input.
     pub rows: Vec<RowId>,
     /// Length of a vector.
     pub width: usize,

@@ -1,9 +1,11 @@
-//! Embeddings of a large file in shards: files of so many texts each, which ranks share and a second start completes.
+//! Embeddings of a large file in shards: files of so many texts each, which ranks share and a
+//! second start completes.
 //!
-//! `vectors.npy` becomes `vectors-00000.npy` and so on. `vectors.shards.json` says of which run they are and what each
-//! holds, and at the end how many there are; until then the ranks of a job but the first keep `vectors.shards.1.json` and
-//! so on for theirs. A shard that no manifest names, or that is not what it says, is written again. A shard appears whole
-//! or not at all, and holds the same bytes whoever writes it and when.
+//! `vectors.npy` becomes `vectors-00000.npy` and so on. `vectors.shards.json` says of which run
+//! they are and what each holds, and at the end how many there are; until then the ranks of a job
+//! but the first keep `vectors.shards.1.json` and so on for theirs. A shard that no manifest names,
+//! or that is not what it says, is written again. A shard appears whole or not at all, and holds
+//! the same bytes whoever writes it and when.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -252,8 +254,8 @@ impl<'r> Shards<'r> {
         self.output.with_file_name(name)
     }
 
-    /// Writes this rank's shards of the input, but for those that are there. `read_sha256` tells the SHA-256 of what was
-    /// read of the input. Returns what all ranks have done.
+    /// Writes this rank's shards of the input, but for those that are there. `read_sha256` tells
+    /// the SHA-256 of what was read of the input. Returns what all ranks have done.
     pub fn write(
         mut self,
         mut rows: impl Iterator<Item = Result<EmbedRow, EmbedError>>,

@@ -103,8 +103,8 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     ))
 }
 
-/// What the program holds with its tokenizer, beside what planning counts: what this process holds as it is called, with the model
-/// open and nothing on a device; 0 where the system does not tell.
+/// What the program holds with its tokenizer, beside what planning counts: what this process holds
+/// as it is called, with the model open and nothing on a device; 0 where the system does not tell.
 pub fn program_bytes(tokenizer: Option<&Tokenizer>) -> Result<u64, CliError> {
     if let Some(tokenizer) = tokenizer {
         // It makes its tables at the first text.

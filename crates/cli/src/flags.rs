@@ -180,11 +180,25 @@ takes!(
     Template: TrainConfig = template_vars
 );
 
+/// Where a verb runs.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceFlag {
+    #[command(flatten)]
+    settings: Flags<OnDevice>,
+}
+
+impl DeviceFlag {
+    /// `--device`.
+    pub fn device(&self) -> &DeviceRequest {
+        &self.settings.device
+    }
+}
+
 /// Where a verb runs, and the file that may hold its flags.
 #[derive(Debug, Clone, Args)]
 pub struct RunFlags {
     #[command(flatten)]
-    settings: Flags<OnDevice>,
+    on: DeviceFlag,
     /// A TOML file with flags of this verb (rank = 16); the command line wins
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub config: Option<PathBuf>,
@@ -193,14 +207,15 @@ pub struct RunFlags {
 impl RunFlags {
     /// `--device`.
     pub fn device(&self) -> &DeviceRequest {
-        &self.settings.device
+        self.on.device()
     }
 }
 
 /// Which kernels a GPU takes.
 #[derive(Debug, Clone, Args)]
 pub struct KernelFlags {
-    /// Measure on a software GPU driver, too, which kernels are fastest; real GPUs are measured once without being asked
+    /// Measure on a software GPU driver, too, which kernels are fastest; real GPUs are measured
+    /// once without being asked
     #[arg(long, help_heading = "Run")]
     pub measure_kernels: bool,
     #[command(flatten)]
@@ -213,8 +228,9 @@ impl KernelFlags {
         self.settings.precision
     }
 
-    /// Tells the device how exact to be and whether to measure what was not measured before. One of several processes measures
-    /// nothing: each would find other kernels, and others again when the run is repeated.
+    /// Tells the device how exact to be and whether to measure what was not measured before. One of
+    /// several processes measures nothing: each would find other kernels, and others again when the
+    /// run is repeated.
     pub fn apply(&self, device: &Device, alone: bool) {
         if !device.is_gpu() && (self.measure_kernels || self.precision() != Precision::F32) {
             ui::note("--precision and --measure-kernels are for GPUs: nothing here follows them");

@@ -30,7 +30,8 @@ pub const NAMES: [&str; 4] = ["sft", "dft", "bft", "bft-v3"];
 /// From no weight to full weight: dark grey to bright red, legible under white text.
 const RAMP: [u8; 8] = [236, 238, 52, 88, 124, 160, 196, 202];
 
-/// The sample's text four times, once for each loss; trained tokens glow by their weight, masked ones are dim.
+/// The sample's text four times, once for each loss; trained tokens glow by their weight, masked
+/// ones are dim.
 pub fn heat(tokens: &[ShownToken]) -> String {
     let mut text = String::new();
     for (loss, name) in NAMES.iter().enumerate() {

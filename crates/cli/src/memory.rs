@@ -1,6 +1,7 @@
 //! How much memory this machine has, and how much of it this process holds or has held.
 
-/// Memory that this process may use in bytes, where the system tells: the machine's, or less where a container says so.
+/// Memory that this process may use in bytes, where the system tells: the machine's, or less where
+/// a container says so.
 #[cfg(target_os = "linux")]
 pub fn available_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -16,7 +17,8 @@ pub fn available_bytes() -> Option<u64> {
 pub fn available_bytes() -> Option<u64> {
     let mut bytes = 0u64;
     let mut size = size_of::<u64>();
-    // SAFETY: the name ends in a zero, and the two pointers are to a u64 and its size, which is what hw.memsize is.
+    // SAFETY: the name ends in a zero, and the two pointers are to a u64 and its size, which is
+    // what hw.memsize is.
     let failed = unsafe {
         libc::sysctlbyname(c"hw.memsize".as_ptr(), (&raw mut bytes).cast(), &raw mut size, std::ptr::null_mut(), 0)
     };
@@ -55,8 +57,8 @@ fn status(key: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Gives memory that was freed back to the system. What reading a model or making an adapter leaves between pieces that
-/// stay would otherwise count to the end of the run.
+/// Gives memory that was freed back to the system. What reading a model or making an adapter leaves
+/// between pieces that stay would otherwise count to the end of the run.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn give_back() {
     // SAFETY: it takes no pointer and may be called at any time, on any thread.
@@ -72,7 +74,8 @@ pub fn give_back() {}
 /// Largest resident set so far in bytes, where the system tells.
 #[cfg(all(unix, not(target_os = "linux")))]
 pub fn peak_bytes() -> Option<u64> {
-    // SAFETY: rusage is plain numbers, for which all zeros is a value, and getrusage only writes into it.
+    // SAFETY: rusage is plain numbers, for which all zeros is a value, and getrusage only writes
+    // into it.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         if libc::getrusage(libc::RUSAGE_SELF, &mut usage) != 0 {

@@ -27,7 +27,8 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
     }
 }
 
-/// What to do with a name such as `Qwen/Qwen3-0.6B`, or the address of its page, which other programs fetch from a hub.
+/// What to do with a name such as `Qwen/Qwen3-0.6B`, or the address of its page, which other
+/// programs fetch from a hub.
 fn hub_name(flag: &str, text: &str) -> Option<String> {
     let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let (what, repository, file) = match flag {
@@ -45,7 +46,8 @@ fn hub_name(flag: &str, text: &str) -> Option<String> {
         let named = matches!(flag, "--model" | "--encoder") && !name.ends_with(".gguf");
         return named.then(|| "; a model is a folder or a .gguf file on this machine".to_owned());
     };
-    // Behind the name may stand a page of it, a revision, or which of several quantised files is meant.
+    // Behind the name may stand a page of it, a revision, or which of several quantised files is
+    // meant.
     let (name, rest) = name.split_at(name.find(['/', '@', ':']).unwrap_or(name.len()));
     let is_path = rest.starts_with('/') || owner.starts_with('.') || Path::new(owner).is_dir() || is_file_name(name);
     if !word(owner) || !word(name) || (address.is_none() && is_path) {
@@ -67,7 +69,8 @@ fn is_file_name(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, end)| !end.is_empty() && end.chars().all(|c| c.is_ascii_alphabetic()))
 }
 
-/// Checks that each rank of a job can read a flag's file: a pipe gives every byte to one reader alone.
+/// Checks that each rank of a job can read a flag's file: a pipe gives every byte to one reader
+/// alone.
 pub fn for_every_rank(flag: &str, path: &Path) -> Result<(), CliError> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err(CliError::failed(format!(
@@ -78,7 +81,8 @@ pub fn for_every_rank(flag: &str, path: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Checks that two flags do not share a pipe, where the first reader would leave nothing to the second.
+/// Checks that two flags do not share a pipe, where the first reader would leave nothing to the
+/// second.
 pub fn not_one_pipe(flags: [&str; 2], paths: [&Path; 2]) -> Result<(), CliError> {
     #[cfg(unix)]
     if let [Ok(first), Ok(second)] = paths.map(std::fs::metadata) {
@@ -104,7 +108,8 @@ pub fn model(path: &Path) -> Result<Model, CliError> {
     Ok(model)
 }
 
-/// Says what a model's own generation settings ask for beside end tokens: other programs follow them unasked.
+/// Says what a model's own generation settings ask for beside end tokens: other programs follow
+/// them unasked.
 pub fn note_generation(path: &Path) {
     let Ok(bytes) = std::fs::read(path.join("generation_config.json")) else { return };
     let Ok(settings) = serde_json::from_slice::<serde_json::Map<_, _>>(&bytes) else { return };
@@ -200,7 +205,8 @@ pub fn writable(flag: &str, path: &Path) -> Result<(), CliError> {
     Err(CliError::failed(format!("{flag} {}: cannot be written: {problem}", path.display())))
 }
 
-/// A model that scores packed batches within `bounds`, with kernels measured where the device is to.
+/// A model that scores packed batches within `bounds`, with kernels measured where the device is
+/// to.
 pub fn scorer<'d>(
     device: &'d Device,
     model: &Model,
@@ -228,7 +234,8 @@ pub fn runner<'d>(
     Runner::new(device, model, adapter, options).map_err(CliError::failed)
 }
 
-/// A device with the compiled shaders and measured kernels of earlier runs, which keeps its own for later ones.
+/// A device with the compiled shaders and measured kernels of earlier runs, which keeps its own for
+/// later ones.
 pub struct OpenDevice(Device);
 
 impl Deref for OpenDevice {

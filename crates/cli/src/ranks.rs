@@ -1,6 +1,7 @@
 //! `mpirun -np N bft train …`: one job in several processes that MPI joins, the job's ranks.
 //!
-//! Rank 0 alone speaks and writes. What fails on one rank ends all of them, for the others would wait for it.
+//! Rank 0 alone speaks and writes. What fails on one rank ends all of them, for the others would
+//! wait for it.
 
 #[cfg(feature = "mpi")]
 #[path = "ranks/mpi.rs"]
@@ -16,7 +17,8 @@ use crate::error::CliError;
 use crate::ui;
 pub use job::Job;
 
-/// Rank and number of processes, as launchers tell them: Open MPI, MPICH and Slurm's PMI, Slurm's PMIx.
+/// Rank and number of processes, as launchers tell them: Open MPI, MPICH and Slurm's PMI, Slurm's
+/// PMIx.
 const LAUNCHERS: [(&str, &str); 3] =
     [("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"), ("PMIX_RANK", "SLURM_NTASKS")];
 
@@ -61,7 +63,8 @@ fn said_once(error: CliError) -> CliError {
 }
 
 impl Job {
-    /// `--device` for this rank: where it may be any GPU, each rank of a machine takes one of its own, as far as they go.
+    /// `--device` for this rank: where it may be any GPU, each rank of a machine takes one of its
+    /// own, as far as they go.
     pub fn device(&self, wanted: &DeviceRequest) -> DeviceRequest {
         if !matches!(wanted, DeviceRequest::Auto | DeviceRequest::Gpu(None)) {
             return *wanted;
@@ -72,8 +75,8 @@ impl Job {
         own(&real, self.here().0).map_or(*wanted, |index| DeviceRequest::Gpu(Some(index)))
     }
 
-    /// Divides a machine's processors between its ranks, unless the launcher bound each to its own or the user has
-    /// said how many threads there are to be.
+    /// Divides a machine's processors between its ranks, unless the launcher bound each to its own
+    /// or the user has said how many threads there are to be.
     fn share_processors(&self) {
         let ours = std::thread::available_parallelism().map_or(1, usize::from);
         let bound = online_processors().is_some_and(|all| ours < all);

@@ -1,6 +1,8 @@
-//! A private `XDG_RUNTIME_DIR` where the user has none: Mesa's Vulkan drivers print a warning without one.
+//! A private `XDG_RUNTIME_DIR` where the user has none: Mesa's Vulkan drivers print a warning
+//! without one.
 
-/// Sets the variable, if it is unset, to a folder that only this user can enter. To be called before any thread starts.
+/// Sets the variable, if it is unset, to a folder that only this user can enter. To be called
+/// before any thread starts.
 #[cfg(target_os = "linux")]
 pub fn provide() {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -16,7 +18,8 @@ pub fn provide() {
     let private =
         std::fs::symlink_metadata(&folder).is_ok_and(|it| it.is_dir() && it.uid() == user && it.mode() & 0o077 == 0);
     if private {
-        // SAFETY: main calls this first, before any other thread that could read the environment exists.
+        // SAFETY: main calls this first, before any other thread that could read the environment
+        // exists.
         unsafe { std::env::set_var("XDG_RUNTIME_DIR", folder) };
     }
 }

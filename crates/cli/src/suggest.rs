@@ -135,7 +135,8 @@ const NEAR: f64 = 0.65;
 /// From 0 (nothing in common) to 1 (the same word).
 fn likeness(word: &str, candidate: &str) -> f64 {
     let edits = strsim::normalized_damerau_levenshtein(word, candidate);
-    // What is alike in the one part and of another meaning in the other (`min-length`, `max-length`) is no typo.
+    // What is alike in the one part and of another meaning in the other (`min-length`,
+    // `max-length`) is no typo.
     let parts = |text: &str| text.split('-').map(str::to_owned).collect::<Vec<_>>();
     let (ours, theirs) = (parts(word), parts(candidate));
     let far = |(our, their): (&String, &String)| {

@@ -146,8 +146,8 @@ fn warn_of_idle_ranks(job: &Job, plan: &Plan) {
     }
 }
 
-/// Refuses a run that this machine's memory cannot hold, which the system would end in the middle. The model's pages
-/// are the file's own and can be dropped and read again.
+/// Refuses a run that this machine's memory cannot hold, which the system would end in the middle.
+/// The model's pages are the file's own and can be dropped and read again.
 fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(), CliError> {
     let memory = trainer.plan().memory(model, trainer.adapter()).map_err(CliError::failed)?;
     let needed = memory.adapter_bytes + memory.activation_bytes;

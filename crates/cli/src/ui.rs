@@ -1,7 +1,8 @@
 //! What the user sees: results on standard output, everything else on standard error.
 //!
-//! Colours go only to terminals and never where `NO_COLOR` is set (anstream strips them).
-//! A standard error that is closed or full never stops a run: messages are best effort, results are not.
+//! Colours go only to terminals and never where `NO_COLOR` is set (anstream strips them). A
+//! standard error that is closed or full never stops a run: messages are best effort, results are
+//! not.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};

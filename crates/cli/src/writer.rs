@@ -9,8 +9,8 @@ use bft_train::{Finish, SamplingConfig, TextWriter, Written};
 use crate::error::CliError;
 use crate::ui;
 
-/// An empty text, with kernels measured where the device is to. `max_length` is what `runner` was planned for; `adapter`
-/// is the one it runs with.
+/// An empty text, with kernels measured where the device is to. `max_length` is what `runner` was
+/// planned for; `adapter` is the one it runs with.
 pub fn begin<'r, 'd>(
     runner: &'r Runner<'d>,
     model: &'r Model,

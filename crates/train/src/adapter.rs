@@ -11,11 +11,12 @@ fn module_name(layer: usize, module: &str) -> String {
     format!("model.layers.{layer}.{part}.{module}")
 }
 
-/// A new adapter: A uniform in ±1/√in, B zero, so that it changes nothing yet. The values depend on the seed alone.
+/// A new adapter: A uniform in ±1/√in, B zero, so that it changes nothing yet. The values depend on
+/// the seed alone.
 ///
 /// # Errors
-/// [`ConfigError::TargetModule`] where a module's name is unknown, [`ConfigError::Rank`] where the rank is higher than
-/// any of the modules can use.
+/// [`ConfigError::TargetModule`] where a module's name is unknown, [`ConfigError::Rank`] where the
+/// rank is higher than any of the modules can use.
 pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig) -> Result<Adapter, ConfigError> {
     let modules = settings.modules()?;
     let usable = |module: &String| model.linear_shape(module).map(|[out, input]| out.min(input));
@@ -46,10 +47,11 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
     Ok(Adapter { config, pairs })
 }
 
-/// What an adapter on `model` records as its base, for PEFT to load: the id on the hub that it was `recorded` with, else
-/// where the model lies; its name where it lies nowhere, as in a tab.
+/// What an adapter on `model` records as its base, for PEFT to load: the id on the hub that it was
+/// `recorded` with, else where the model lies; its name where it lies nowhere, as in a tab.
 pub(crate) fn base_model(model: &Model, recorded: Option<&str>) -> String {
-    // Before this was written, an adapter recorded its model's short name, which may look like an id.
+    // Before this was written, an adapter recorded its model's short name, which may look like an
+    // id.
     match recorded {
         Some(id) if is_hub_id(id) && id != model.name => id.to_owned(),
         _ => {

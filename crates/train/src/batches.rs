@@ -63,7 +63,8 @@ pub struct Loader<'s> {
 }
 
 impl<'s> Loader<'s> {
-    /// A loader at `cursor`. `samples` must not be empty; a position at or past its end begins the next epoch.
+    /// A loader at `cursor`. `samples` must not be empty; a position at or past its end begins the
+    /// next epoch.
     pub fn new(samples: &'s [Sample], options: BatchOptions, cursor: Cursor) -> Self {
         let mut loader = Self { samples, options, cursor, order: Vec::new() };
         loader.sort();
@@ -156,7 +157,8 @@ pub struct BatchBounds {
 }
 
 impl BatchBounds {
-    /// Bounds of training: any `batch_size` samples may meet when shuffled; in file order the groups are known.
+    /// Bounds of training: any `batch_size` samples may meet when shuffled; in file order the
+    /// groups are known.
     pub fn of_training(samples: &[Sample], options: &BatchOptions) -> Self {
         let size = options.batch_size.min(samples.len());
         let largest = |measure: fn(&Sample) -> usize| -> usize {
@@ -203,7 +205,8 @@ impl BatchBounds {
     }
 }
 
-/// Groups of consecutive samples, each as large as `bounds` allow; a sample that exceeds them goes alone.
+/// Groups of consecutive samples, each as large as `bounds` allow; a sample that exceeds them goes
+/// alone.
 pub fn groups(samples: &[Sample], bounds: BatchBounds) -> impl Iterator<Item = &[Sample]> {
     let mut rest = samples;
     std::iter::from_fn(move || {

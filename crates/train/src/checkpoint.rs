@@ -7,8 +7,9 @@
 //!   state.json                                       step, data cursor, settings, hashes
 //!   SHA256SUMS                                       checksums of all of them, as `sha256sum -c` reads them
 //! ```
-//! A folder is written under another name, flushed to disk and renamed, so whatever kills the process leaves the ones
-//! before it whole. Order of the samples and dropout are functions of seed and step, so there is no generator to save.
+//! A folder is written under another name, flushed to disk and renamed, so whatever kills the
+//! process leaves the ones before it whole. Order of the samples and dropout are functions of seed
+//! and step, so there is no generator to save.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -84,7 +85,8 @@ impl Checkpoints {
             sync_folder(&self.folder).map_err(|e| write_error("write", &self.folder, e))
         });
         if let Err(error) = written {
-            // The half-written one only takes space that may be what is lacking; the error above is what matters.
+            // The half-written one only takes space that may be what is lacking; the error above is
+            // what matters.
             let _ = fs::remove_dir_all(&temporary);
             return Err(error);
         }

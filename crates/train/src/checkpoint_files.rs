@@ -19,9 +19,9 @@ const FILES: [&str; 4] = ["adapter_config.json", "adapter_model.safetensors", OP
 /// Name and contents of a file.
 pub type NamedFile = (&'static str, Vec<u8>);
 
-/// The files of a checkpoint: the adapter's, the optimizer's and the run's state, then `more`, and last the checksums of
-/// them all, as `sha256sum -c` reads them. The large ones are made when they are asked for: a tab has no
-/// room for all at once.
+/// The files of a checkpoint: the adapter's, the optimizer's and the run's state, then `more`, and
+/// last the checksums of them all, as `sha256sum -c` reads them. The large ones are made when they
+/// are asked for: a tab has no room for all at once.
 ///
 /// # Errors
 /// Where the adapter's factors do not fit their ranks.
@@ -69,7 +69,8 @@ impl Checkpoint {
     /// Reads a checkpoint from its files' contents; `path` names it.
     ///
     /// # Errors
-    /// [`TrainError::BadCheckpoint`] where a file is missing, is not what its checksum says, or cannot be right.
+    /// [`TrainError::BadCheckpoint`] where a file is missing, is not what its checksum says, or
+    /// cannot be right.
     pub fn from_files(path: PathBuf, files: BTreeMap<String, Bytes>, model: &ModelConfig) -> Result<Self, TrainError> {
         let problem = |problem: String| TrainError::BadCheckpoint { path: path.clone(), problem };
         let state = check_files(&files).map_err(problem)?;

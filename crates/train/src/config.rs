@@ -43,8 +43,8 @@ settings! {
         /// Leave out rows that cannot be read, and count them, instead of stopping
         #[setting(heading: "Data", on_page: false)]
         pub skip_bad_rows: bool = false,
-        /// A variable of the chat template, such as enable_thinking=false; more than once for several, or all as a JSON
-        /// object
+        /// A variable of the chat template, such as enable_thinking=false; more than once for
+        /// several, or all as a JSON object
         #[serde(skip_serializing_if = "Map::is_empty")]
         #[setting(heading: "Text", value_name: "NAME=VALUE", on_page: false)]
         pub template_vars: Map<String, Value> = Map::new(),
@@ -69,7 +69,8 @@ settings! {
         /// LoRA's alpha; the adapter is scaled by alpha / rank [default: 2 * rank]
         #[setting(heading: "Adapter", value_name: "NUMBER", range: Range::Positive)]
         pub alpha: Option<f32> = None,
-        /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+        /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
+        /// down_proj
         #[setting(heading: "Adapter", value_name: "MODULES", check: known_module, on_page: false)]
         pub target_modules: Vec<String> = vec![ALL_LINEAR.into()],
         /// Chance that LoRA's input is dropped in training
@@ -113,7 +114,8 @@ settings! {
         #[setting(heading: "Length", value_name: "NUMBER")]
         pub seed: u64 = 0,
 
-        /// Steps between evaluations on --eval-data [default: before the first and after the last step]
+        /// Steps between evaluations on --eval-data [default: before the first and after the last
+        /// step]
         #[setting(
             heading: "Run", value_name: "STEPS", range: Range::From(1), requires: Some("eval_data"), may_change: true
         )]
@@ -127,11 +129,12 @@ settings! {
         /// Keep few activations and compute the rest again: less memory, more time
         #[setting(heading: "Run", value_name: "WHEN", may_change: true)]
         pub checkpoint_activations: Checkpoint = Checkpoint::Auto,
-        /// How exact a GPU's products are: f16 lets those of the forward pass be in half precision where that is measured
-        /// to be faster
+        /// How exact a GPU's products are: f16 lets those of the forward pass be in half precision
+        /// where that is measured to be faster
         #[setting(heading: "Run", value_name: "PRECISION")]
         pub precision: Precision = Precision::F32,
-        /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
+        /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices`
+        /// counts
         #[setting(heading: "Run", value_name: "DEVICE", may_change: true, on_page: false)]
         pub device: DeviceRequest = DeviceRequest::Auto,
     }
@@ -157,43 +160,20 @@ fn known_module(name: &str) -> Result<(), String> {
 
 /// A setting that makes no sense.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum ConfigError {
     /// A value outside its range.
     #[error("{setting} is {found}, expected {expected}")]
-    Range {
-        /// The setting, as its flag is called.
-        setting: String,
-        /// What was found.
-        found: String,
-        /// What was expected.
-        expected: String,
-    },
+    Range { setting: String, found: String, expected: String },
     /// A rank that no adapted layer can use up.
     #[error("rank is {found}, expected 1 to {most}: no adapted layer of {model} can use a higher one")]
-    Rank {
-        /// The rank.
-        found: usize,
-        /// Largest of the smaller sides of the adapted layers.
-        most: usize,
-        /// The model's name.
-        model: String,
-    },
+    Rank { found: usize, most: usize, model: String },
     /// Two settings that say the same thing differently.
     #[error("both steps ({steps}) and epochs ({epochs}) are given: give one of them")]
-    StepsAndEpochs {
-        /// Steps.
-        steps: u64,
-        /// Epochs.
-        epochs: u64,
-    },
+    StepsAndEpochs { steps: u64, epochs: u64 },
     /// A module that no decoder has.
     #[error("target-modules names \"{found}\"{hint}: expected all-linear or a list of {}", LINEAR_MODULES.join(", "))]
-    TargetModule {
-        /// The name.
-        found: String,
-        /// A nearest name, ready to read, or nothing.
-        hint: String,
-    },
+    TargetModule { found: String, hint: String },
 }
 
 impl TrainConfig {

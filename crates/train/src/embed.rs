@@ -58,37 +58,20 @@ enum InputKind {
 
 /// Why an input cannot be embedded.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum EmbedError {
     /// The input cannot be read.
     #[error("cannot read {file}: {source}")]
-    Read {
-        /// The file.
-        file: Arc<str>,
-        /// Why.
-        source: io::Error,
-    },
+    Read { file: Arc<str>, source: io::Error },
     /// Nothing in it.
     #[error("{file} is empty: expected lines of text, or JSON rows with \"text\" or \"input_ids\"")]
-    Empty {
-        /// The file.
-        file: Arc<str>,
-    },
+    Empty { file: Arc<str> },
     /// Something else than text.
     #[error("{file} is {found}, neither lines of text nor JSON rows: {advice}")]
-    NoText {
-        /// The file.
-        file: Arc<str>,
-        /// What it is.
-        found: &'static str,
-        /// What to do.
-        advice: &'static str,
-    },
+    NoText { file: Arc<str>, found: &'static str, advice: &'static str },
     /// One JSON array instead of rows.
     #[error("{file} is a JSON array: expected lines of text, or one JSON row a line")]
-    Array {
-        /// The file.
-        file: Arc<str>,
-    },
+    Array { file: Arc<str> },
     /// A row that cannot be read, or is too long.
     #[error(transparent)]
     Row(#[from] RowError),
@@ -105,8 +88,8 @@ pub enum EmbedError {
 
 /// Reads rows one by one.
 ///
-/// A name that ends in `.jsonl` or `.json`, or a first line that is a JSON object, makes the lines JSON rows with
-/// `text` or `input_ids` and an optional `id`; everything else is a text a line.
+/// A name that ends in `.jsonl` or `.json`, or a first line that is a JSON object, makes the lines
+/// JSON rows with `text` or `input_ids` and an optional `id`; everything else is a text a line.
 #[derive(Debug)]
 pub struct EmbedInput<R> {
     reader: R,
@@ -201,7 +184,8 @@ impl<R: BufRead> Iterator for EmbedInput<R> {
                 // Between rows blank lines mean nothing, before the first one, too.
                 let is_row = self.kind.is_none() && parse_object(self.buffer.trim_ascii()).is_ok();
                 if let Some(blank) = self.blank.take().filter(|_| !is_row) {
-                    // Vectors are told apart by their place, so a line must not go missing silently.
+                    // Vectors are told apart by their place, so a line must not go missing
+                    // silently.
                     let path = "the line".into();
                     return Some(Err(self.row_error(blank, RowProblem::Empty { path })));
                 }
@@ -274,8 +258,8 @@ pub struct EmbedReport {
     pub truncated: usize,
 }
 
-/// Embeds every row, in order; `sink` gets each row with its vector, `[H]`. `model` is what the rows' texts are for, of
-/// either kind.
+/// Embeds every row, in order; `sink` gets each row with its vector, `[H]`. `model` is what the
+/// rows' texts are for, of either kind.
 pub async fn embed_rows<'m>(
     model: impl Into<TextEncoder<'m>>,
     engine: &mut impl Embedder,

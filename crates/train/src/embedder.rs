@@ -11,7 +11,8 @@ use crate::rows::Origin;
 use crate::samples::{SampleOptions, SamplesError};
 use crate::text::TextEncoder;
 
-/// Tokens in a batch of a language model: large enough that products are efficient, small enough that memory stays modest.
+/// Tokens in a batch of a language model: large enough that products are efficient, small enough
+/// that memory stays modest.
 const DECODER_TOKENS: usize = 2048;
 /// Texts in a batch of a language model.
 const DECODER_ROWS: usize = 16;
@@ -19,11 +20,13 @@ const DECODER_ROWS: usize = 16;
 const ENCODER_TOKENS: usize = 1024;
 
 impl EmbedOptions {
-    /// As the model's authors made vectors, where its files say: pooling, scaling, prompt and longest text, at which texts
-    /// are cut. Of any other language model the mean, up to its context, where longer texts are refused.
+    /// As the model's authors made vectors, where its files say: pooling, scaling, prompt and
+    /// longest text, at which texts are cut. Of any other language model the mean, up to its
+    /// context, where longer texts are refused.
     ///
     /// # Errors
-    /// Where `max_length` tokens are more than the model takes, or the model's files name a step that is not implemented.
+    /// Where `max_length` tokens are more than the model takes, or the model's files name a step
+    /// that is not implemented.
     pub fn of(model: &EmbeddingModel, max_length: Option<usize>) -> Result<Self, SamplesError> {
         let steps = model.sentence().map_err(SamplesError::Format)?.cloned().unwrap_or_default();
         Self::by_steps(model, steps, max_length)
@@ -95,7 +98,8 @@ pub enum EmbedEngine<'d> {
 }
 
 impl<'d> EmbedEngine<'d> {
-    /// Takes a model to the device, planned for the options' batches. An adapter belongs to a language model.
+    /// Takes a model to the device, planned for the options' batches. An adapter belongs to a
+    /// language model.
     ///
     /// # Errors
     /// Where the device has no room, or there is an adapter for an encoder.
@@ -125,8 +129,9 @@ impl<'d> EmbedEngine<'d> {
         }
     }
 
-    /// Before the first batch: where the device is to measure (see [`Device::measure_when_preparing`]), finds the fastest kernels
-    /// for batches of every size up to the planned one.
+    /// Before the first batch: where the device is to measure (see
+    /// [`Device::measure_when_preparing`]), finds the fastest kernels for batches of every size up
+    /// to the planned one.
     ///
     /// # Errors
     /// Where the device fails.
@@ -147,8 +152,8 @@ impl Embedder for EmbedEngine<'_> {
     }
 }
 
-/// Embeds texts in order; `sink` gets each one's number from 0 on and its vector, `[H]`. Messages name a text as line
-/// number + 1 of `what`.
+/// Embeds texts in order; `sink` gets each one's number from 0 on and its vector, `[H]`. Messages
+/// name a text as line number + 1 of `what`.
 ///
 /// # Errors
 /// A text that is empty or too long, the device, or what `sink` says.

@@ -1,4 +1,5 @@
-//! What a training run asks of the device side: core's `Tuner`, or a test's stand-in that fails on purpose.
+//! What a training run asks of the device side: core's `Tuner`, or a test's stand-in that fails on
+//! purpose.
 
 use bft_core::{AdamW, Batch, LossConfig, ModelError, OptimizerState, Runner, StepMetrics, StepTotals, Tuner};
 use bft_formats::Adapter;
@@ -41,8 +42,8 @@ pub trait Tuning {
     fn set_optimizer_state(&mut self, state: &OptimizerState) -> Result<(), EngineError>;
 }
 
-/// What computes the gradients of a [`Tuning`]: itself, or something around it that shares the work or gives way to
-/// others in between.
+/// What computes the gradients of a [`Tuning`]: itself, or something around it that shares the work
+/// or gives way to others in between.
 #[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
 pub trait Engine: LogProbs {
     /// What holds the adapter.
@@ -54,14 +55,16 @@ pub trait Engine: LogProbs {
     async fn prepare(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
+    /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these
+    /// are.
     async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError>;
-    /// Called between the last micro-batch of a step and [`Tuning::apply`]: processes that share a step add up what each
-    /// has. One process has it all.
+    /// Called between the last micro-batch of a step and [`Tuning::apply`]: processes that share a
+    /// step add up what each has. One process has it all.
     async fn complete_step(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    /// s_b of each sample that was accumulated since the last call; none where nobody looks at them.
+    /// s_b of each sample that was accumulated since the last call; none where nobody looks at
+    /// them.
     fn sample_weights(&mut self) -> Vec<f64> {
         Vec::new()
     }

@@ -13,6 +13,7 @@ use crate::text::TextError;
 /// Whatever can stop a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum TrainError {
     /// A setting.
     #[error(transparent)]
@@ -31,31 +32,13 @@ pub enum TrainError {
     Engine(EngineError),
     /// The device, in the middle of a run.
     #[error("step {step} failed: {source}; {}", last_checkpoint(checkpoint.as_ref()))]
-    Step {
-        /// The step that failed, from 1.
-        step: u64,
-        /// What the device says.
-        source: EngineError,
-        /// What is left of the run.
-        checkpoint: Option<PathBuf>,
-    },
+    Step { step: u64, source: EngineError, checkpoint: Option<PathBuf> },
     /// Step after step without a finite gradient.
     #[error(
         "{count} steps in a row, {first} to {last}, had a gradient that is not finite, at first in {tensor}: lower --lr, or check the model and the data; {}",
         last_checkpoint(checkpoint.as_ref())
     )]
-    NotFinite {
-        /// How many.
-        count: u64,
-        /// The first of them.
-        first: u64,
-        /// The last of them.
-        last: u64,
-        /// The first tensor with a value that is not finite.
-        tensor: String,
-        /// What is left of the run.
-        checkpoint: Option<PathBuf>,
-    },
+    NotFinite { count: u64, first: u64, last: u64, tensor: String, checkpoint: Option<PathBuf> },
     /// The adapter or its moments hold what is no number, which no step can mend.
     #[error(
         "after step {step} the adapter is of no use: {what}: start again with a lower --lr, or check the model and the data; {}",
@@ -64,87 +47,36 @@ pub enum TrainError {
             None => "no checkpoint was made yet".into(),
         }
     )]
-    Diverged {
-        /// Steps done.
-        step: u64,
-        /// The first value that is not finite, in words.
-        what: String,
-        /// What is left of the run.
-        checkpoint: Option<PathBuf>,
-    },
+    Diverged { step: u64, what: String, checkpoint: Option<PathBuf> },
     /// The output folder cannot be written.
     #[error("cannot {action} {path}: {source}{}", after(checkpoint.as_ref()))]
-    Write {
-        /// What was tried.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-        /// What is left of the run.
-        checkpoint: Option<PathBuf>,
-    },
+    Write { action: &'static str, path: PathBuf, source: std::io::Error, checkpoint: Option<PathBuf> },
     /// The output folder belongs to another run.
     #[error("{output} already holds {what}: go on with --resume, or choose another --output")]
-    Occupied {
-        /// The folder.
-        output: PathBuf,
-        /// What was found there.
-        what: String,
-    },
+    Occupied { output: PathBuf, what: String },
     /// Another process writes to the output folder.
     #[error("another run is writing to {output}: wait for it, or choose another --output")]
-    Busy {
-        /// The folder.
-        output: PathBuf,
-    },
+    Busy { output: PathBuf },
     /// `--resume` where nothing was saved.
     #[error("{output} holds no checkpoint to resume from: run without --resume")]
-    NothingToResume {
-        /// The folder.
-        output: PathBuf,
-    },
+    NothingToResume { output: PathBuf },
     /// A checkpoint that cannot be read.
     #[error("checkpoint {path}: {problem}")]
-    BadCheckpoint {
-        /// Its folder.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    BadCheckpoint { path: PathBuf, problem: String },
     /// The newest checkpoint cannot be read.
     #[error("{source}; {}", match whole {
         Some(whole) => format!("{} is whole: remove {} to go on from it with --resume", whole.display(), newest.display()),
         None => "no older checkpoint is whole".into(),
     })]
-    Damaged {
-        /// What is wrong with it.
-        source: Box<TrainError>,
-        /// Its folder.
-        newest: PathBuf,
-        /// The newest one before it that is whole.
-        whole: Option<PathBuf>,
-    },
+    Damaged { source: Box<TrainError>, newest: PathBuf, whole: Option<PathBuf> },
     /// `--resume` with other settings.
     #[error("cannot resume from {path}: {differences}; give what that run was given, or choose another --output")]
-    Differs {
-        /// The checkpoint.
-        path: PathBuf,
-        /// Each setting with both values, ready to read.
-        differences: String,
-    },
+    Differs { path: PathBuf, differences: String },
     /// `--resume` with fewer steps than are done.
     #[error(
         "cannot resume from {path}: it holds step {done}, but the run is to have {steps}: raise --steps or --epochs"
     )]
-    AlreadyPast {
-        /// The checkpoint.
-        path: PathBuf,
-        /// Its step.
-        done: u64,
-        /// Steps asked for.
-        steps: u64,
-    },
+    AlreadyPast { path: PathBuf, done: u64, steps: u64 },
 }
 
 impl From<FormatError> for TrainError {

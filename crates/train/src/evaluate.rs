@@ -6,22 +6,26 @@ use crate::batches::{BatchBounds, groups, pack};
 use crate::engine::{EngineError, LogProbs, check_finite};
 use crate::samples::Sample;
 
-/// The four losses of one set of rows, as one batch.
+/// A number for each loss.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Losses {
-    /// Σ ℓ / N.
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[expect(missing_docs, reason = "the fields are the losses")]
+pub struct ByLoss {
     pub sft: f64,
-    /// Σ p ℓ / N.
     pub dft: f64,
-    /// Mean over samples of s · Σ p ℓ / n.
     pub bft: f64,
-    /// The same with version 3's weights.
     #[serde(rename = "bft-v3")]
     pub bft_v3: f64,
 }
 
-impl Losses {
-    /// The loss of that kind.
+impl ByLoss {
+    /// What `number` gives for each.
+    pub fn each(number: impl Fn(LossKind) -> f64) -> Self {
+        let [sft, dft, bft, bft_v3] = LossKind::ALL.map(number);
+        Self { sft, dft, bft, bft_v3 }
+    }
+
+    /// The number of that kind.
     pub fn of(&self, kind: LossKind) -> f64 {
         match kind {
             LossKind::Sft => self.sft,
@@ -43,8 +47,9 @@ pub struct EvalReport {
     pub tokens: usize,
     /// Samples.
     pub samples: usize,
-    /// The four losses.
-    pub loss: Losses,
+    /// The losses of all rows as one batch: Σ w ℓ / N of sft and dft, the mean over samples of s ·
+    /// Σ w ℓ / n of the others.
+    pub loss: ByLoss,
 }
 
 /// Sums up an evaluation, sample by sample, in f64 and in file order.
@@ -53,14 +58,13 @@ pub struct Tally {
     loss: LossConfig,
     totals: StepTotals,
     /// Σ over tokens for sft and dft, Σ over samples for bft and bft-v3.
-    sums: Losses,
+    sums: ByLoss,
 }
 
 impl Tally {
     /// Nothing yet. Of `loss`, only the group size and γ matter.
     pub fn new(loss: LossConfig) -> Self {
-        let sums = Losses { sft: 0.0, dft: 0.0, bft: 0.0, bft_v3: 0.0 };
-        Self { loss, totals: StepTotals::default(), sums }
+        Self { loss, totals: StepTotals::default(), sums: ByLoss::each(|_| 0.0) }
     }
 
     /// Samples so far.
@@ -90,30 +94,25 @@ impl Tally {
         self.totals.tokens += log_probs.len();
         let one = StepTotals { samples: 1, tokens: 1 };
         let sample = [log_probs];
-        let sum = |kind| loss::loss(&sample, &LossConfig { kind, ..self.loss }, one);
-        self.sums.sft += sum(LossKind::Sft);
-        self.sums.dft += sum(LossKind::Dft);
-        self.sums.bft += sum(LossKind::Bft);
-        self.sums.bft_v3 += sum(LossKind::BftV3);
+        let more = |kind| loss::loss(&sample, &LossConfig { kind, ..self.loss }, one);
+        self.sums = ByLoss::each(|kind| self.sums.of(kind) + more(kind));
     }
 
     /// The means; zeros where nothing was added.
     pub fn report(&self) -> EvalReport {
         let StepTotals { samples, tokens } = self.totals;
         let (by_sample, by_token) = (samples.max(1) as f64, tokens.max(1) as f64);
-        let nll = self.sums.sft / by_token;
-        let loss = Losses {
-            sft: nll,
-            dft: self.sums.dft / by_token,
-            bft: self.sums.bft / by_sample,
-            bft_v3: self.sums.bft_v3 / by_sample,
-        };
+        let loss = ByLoss::each(|kind| match kind {
+            LossKind::Sft | LossKind::Dft => self.sums.of(kind) / by_token,
+            LossKind::Bft | LossKind::BftV3 => self.sums.of(kind) / by_sample,
+        });
+        let nll = loss.sft;
         EvalReport { nll, perplexity: nll.exp(), tokens, samples, loss }
     }
 }
 
-/// Evaluates samples in groups that fit `bounds`; `on_group` hears how many are done. Of `loss`, only the group size
-/// and γ matter.
+/// Evaluates samples in groups that fit `bounds`; `on_group` hears how many are done. Of `loss`,
+/// only the group size and γ matter.
 pub async fn evaluate(
     engine: &mut impl LogProbs,
     samples: &[Sample],

@@ -7,6 +7,7 @@ use crate::samples::DataReport;
 
 /// Something that happened in a training run.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum Event {
     /// Everything is loaded and the first step is about to run.
     Started(Box<Started>),
@@ -14,29 +15,15 @@ pub enum Event {
     Note(Note),
     /// An optimizer step is done.
     Step(StepRow),
-    /// s_b of a step's samples, where the engine tells; comes before the step that they belong to.
-    SampleWeights {
-        /// The step, from 1.
-        step: u64,
-        /// One for each sample, as the loss weighs it.
-        weights: Vec<f64>,
-    },
+    /// s_b of each sample of a step (counted from 1), where the engine tells; comes before the step
+    /// itself.
+    SampleWeights { step: u64, weights: Vec<f64> },
     /// An optimizer step was left out because its gradient was not finite.
-    Skipped {
-        /// The step, from 1.
-        step: u64,
-        /// The first tensor with a value that is not finite.
-        tensor: String,
-    },
+    Skipped { step: u64, tensor: String },
     /// The held-out rows were evaluated.
     Eval(EvalRow),
     /// A checkpoint is complete on disk.
-    Checkpoint {
-        /// The step it holds.
-        step: u64,
-        /// Its folder.
-        path: PathBuf,
-    },
+    Checkpoint { step: u64, path: PathBuf },
     /// The run is over.
     Finished(Finished),
 }
@@ -142,103 +129,42 @@ pub struct Finished {
 /// Something worth knowing that is no error.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum Note {
     /// Bad rows were left out.
-    RowsSkipped {
-        /// How many.
-        count: usize,
-        /// The first, with its reason.
-        first: String,
-    },
+    RowsSkipped { count: usize, first: String },
     /// Rows without a trained token were left out.
-    RowsUntrained {
-        /// How many.
-        count: usize,
-        /// How many of them have none because they were cut.
-        cut: usize,
-        /// Where the first few are.
-        first: String,
-    },
+    RowsUntrained { count: usize, cut: usize, first: String },
     /// Keys of rows were read past.
-    KeysIgnored {
-        /// Their names, each with the key that it may be a slip of.
-        keys: Vec<String>,
-    },
+    KeysIgnored { keys: Vec<String> },
     /// Keys of rows were given to a chat template that does not name them.
-    KeysUnread {
-        /// Their names.
-        keys: Vec<String>,
-    },
+    KeysUnread { keys: Vec<String> },
     /// The template's own marks say what is trained.
     MarkedAnswers,
     /// Answers became samples of their own.
-    AnswersAlone {
-        /// How many.
-        count: usize,
-    },
+    AnswersAlone { count: usize },
     /// Answers are trained with what the template writes before them.
-    HeadersTrained {
-        /// How many.
-        count: usize,
-    },
+    HeadersTrained { count: usize },
     /// Trained answers end without a token that ends a turn.
-    Endless {
-        /// How many.
-        count: usize,
-    },
+    Endless { count: usize },
     /// Trained answers end with tokens that the model does not name as end tokens.
-    NewEnds {
-        /// The tokens as they are written.
-        tokens: Vec<String>,
-    },
+    NewEnds { tokens: Vec<String> },
     /// Samples were cut.
-    Truncated {
-        /// How many.
-        count: usize,
-        /// Of how many.
-        of: usize,
-    },
+    Truncated { count: usize, of: usize },
     /// The confidence window is the whole answer.
-    WholeAnswerWindow {
-        /// g.
-        group_size: usize,
-        /// Samples with at most g trained tokens.
-        samples: usize,
-        /// Of how many.
-        of: usize,
-    },
+    WholeAnswerWindow { group_size: usize, samples: usize, of: usize },
     /// `bft` with γ = 0.
     GammaZero,
     /// The schedule gives a rate of 0 at every step.
     RateAlwaysZero,
     /// A resumed run has another number of steps, and its schedule depends on it.
-    ScheduleStretched {
-        /// Steps before.
-        from: u64,
-        /// Steps now.
-        to: u64,
-    },
+    ScheduleStretched { from: u64, to: u64 },
     /// A resumed run is on another device, so it does not continue bit for bit.
-    DeviceChanged {
-        /// Device before.
-        from: String,
-        /// Device now.
-        to: String,
-    },
+    DeviceChanged { from: String, to: String },
     /// A given adapter's shape holds, not the settings'.
-    InitAdapter {
-        /// Its rank.
-        rank: usize,
-        /// Its α.
-        alpha: f32,
-        /// Its modules.
-        modules: Vec<String>,
-    },
+    InitAdapter { rank: usize, alpha: f32, modules: Vec<String> },
     /// A resumed run had nothing left to do.
-    AlreadyDone {
-        /// Steps done.
-        steps: u64,
-    },
+    AlreadyDone { steps: u64 },
 }
 
 impl fmt::Display for Note {

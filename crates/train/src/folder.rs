@@ -3,13 +3,12 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bft_formats::{Adapter, write_atomic};
 
 use crate::checkpoint::{CheckpointFiles, Checkpoints, format_error, write_error};
 use crate::error::TrainError;
-use crate::state::{RunState, Store};
+use crate::state::{Clock, RunState, Store};
 use bft_core::OptimizerState;
 
 const METRICS_FILE: &str = "metrics.jsonl";
@@ -23,28 +22,26 @@ pub(crate) struct RunFolder {
     checkpoints: Checkpoints,
     /// Also carries the lock, which ends with the process however it ends.
     metrics: File,
-    opened: Instant,
-    /// Seconds since 1970 at `opened`.
-    opened_at: f64,
+    clock: Clock,
 }
 
 /// The store of a process that keeps nothing, because another one of its run does.
 #[derive(Debug)]
 pub(crate) struct Nowhere {
-    opened: Instant,
+    clock: Clock,
     checkpoints: PathBuf,
 }
 
 impl Nowhere {
     /// `output` is where the other process writes.
     pub fn new(output: &Path) -> Self {
-        Self { opened: Instant::now(), checkpoints: output.join("checkpoints") }
+        Self { clock: Clock::default(), checkpoints: output.join("checkpoints") }
     }
 }
 
 impl Store for Nowhere {
     fn seconds(&self) -> f64 {
-        self.opened.elapsed().as_secs_f64()
+        self.clock.seconds()
     }
 
     fn write_row(&mut self, _: &str) -> Result<(), TrainError> {
@@ -99,14 +96,7 @@ impl RunFolder {
         let checkpoints = Checkpoints::of(output);
         checkpoints.prepare()?;
         cut_after(&mut metrics, step).map_err(fail)?;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Self {
-            output: output.to_owned(),
-            checkpoints,
-            metrics,
-            opened: Instant::now(),
-            opened_at: since_1970.as_secs_f64(),
-        })
+        Ok(Self { output: output.to_owned(), checkpoints, metrics, clock: Clock::default() })
     }
 
     /// Flushes the metrics to disk; a checkpoint vouches for all rows up to its step.
@@ -123,7 +113,7 @@ impl RunFolder {
 
 impl Store for RunFolder {
     fn seconds(&self) -> f64 {
-        self.opened_at + self.opened.elapsed().as_secs_f64()
+        self.clock.seconds()
     }
 
     fn write_row(&mut self, row: &str) -> Result<(), TrainError> {

@@ -1,4 +1,5 @@
-//! A data file under a model, token by token: what is trained, how likely it is, and what each loss makes of it.
+//! A data file under a model, token by token: what is trained, how likely it is, and what each loss
+//! makes of it.
 
 use bft_core::loss::{sample_weight, token_weights};
 use bft_core::{LossConfig, LossKind};
@@ -6,6 +7,7 @@ use bft_formats::Tokenizer;
 
 use crate::batches::pack;
 use crate::engine::{EngineError, LogProbs, check_finite};
+use crate::evaluate::ByLoss;
 use crate::rows::{MASKED, Origin};
 use crate::samples::Sample;
 
@@ -54,15 +56,9 @@ pub struct InspectedToken {
 pub struct TokenScores {
     /// Probability of the right token.
     pub p: f64,
-    /// Weight under sft, always 1.
-    pub sft: f64,
-    /// Weight under dft.
-    pub dft: f64,
-    /// Weight under bft, without the sample's.
-    pub bft: f64,
-    /// Weight under bft-v3, without the sample's.
-    #[serde(rename = "bft-v3")]
-    pub bft_v3: f64,
+    /// Its weight, without its sample's.
+    #[serde(flatten)]
+    pub weights: ByLoss,
 }
 
 /// Splits a sample into tokens with text and labels, without a model.
@@ -97,13 +93,10 @@ pub async fn inspect_sample(
     let log_probs = engine.log_probs(&pack(&[sample])).await?;
     check_finite(&log_probs, &sample.origin)?;
     let log_probs: Vec<f64> = log_probs.iter().map(|l| f64::from(*l)).collect();
-    let weights = |kind| token_weights(&log_probs, &LossConfig { kind, ..loss });
-    let (sft, dft) = (weights(LossKind::Sft), weights(LossKind::Dft));
-    let (bft, bft_v3) = (weights(LossKind::Bft), weights(LossKind::BftV3));
+    let weights = LossKind::ALL.map(|kind| token_weights(&log_probs, &LossConfig { kind, ..loss }));
     let trained = inspected.tokens.iter_mut().filter(|t| t.trained);
     for (i, (token, log_p)) in trained.zip(&log_probs).enumerate() {
-        let scores = TokenScores { p: log_p.exp(), sft: sft[i], dft: dft[i], bft: bft[i], bft_v3: bft_v3[i] };
-        token.scores = Some(scores);
+        token.scores = Some(TokenScores { p: log_p.exp(), weights: ByLoss::each(|kind| weights[kind as usize][i]) });
     }
     let weight = |kind| sample_weight(&log_probs, &LossConfig { kind, ..loss });
     inspected.nll = Some(-log_probs.iter().sum::<f64>() / log_probs.len().max(1) as f64);
@@ -161,8 +154,8 @@ mod tests {
         for (token, (p, v3)) in inspected.tokens[1..].iter().zip(expected) {
             let scores = token.scores.unwrap();
             close(scores.p, p);
-            assert_eq!((scores.sft, scores.dft, scores.bft), (1.0, scores.p, scores.p));
-            close(scores.bft_v3, v3);
+            assert_eq!((scores.weights.sft, scores.weights.dft, scores.weights.bft), (1.0, scores.p, scores.p));
+            close(scores.weights.bft_v3, v3);
         }
         let weight = inspected.sample_weight.unwrap();
         close(weight.bft, 1.0 - (0.25f64 * 0.125).sqrt());

@@ -18,7 +18,8 @@
 //! | a prompt to more text | `writer` |
 //! | who may end or hold up any of it | `control` |
 //!
-//! Nothing here names a device or a terminal. What touches files is left out on wasm32, where a page hands over bytes.
+//! Nothing here names a device or a terminal. What touches files is left out on wasm32, where a
+//! page hands over bytes.
 
 mod adapter;
 mod batches;
@@ -71,7 +72,7 @@ pub use embed::{EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport,
 pub use embedder::{EmbedEngine, embed_texts};
 pub use engine::{Engine, EngineError, LogProbs, Shareable, Tuning};
 pub use error::TrainError;
-pub use evaluate::{EvalReport, Losses, Tally, evaluate};
+pub use evaluate::{ByLoss, EvalReport, Tally, evaluate};
 pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
 pub use inspect::{InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens};
 pub use memory::{MemoryEstimate, estimate_memory};
@@ -91,7 +92,7 @@ pub use samples::{
 };
 pub use schedule::Schedule;
 pub use setting::{Kind, Range, Setting, Settings, word, words};
-pub use state::{Checkpoint, RunState, Store};
+pub use state::{Checkpoint, Clock, RunState, Store};
 pub use text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
 pub use trainer::Trainer;
 pub use writer::{Finish, SamplingConfig, TextWriter, WriteError, Written};

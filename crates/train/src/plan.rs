@@ -1,4 +1,5 @@
-//! A run before it touches a device: settings checked, rows read, samples made, sizes and steps known.
+//! A run before it touches a device: settings checked, rows read, samples made, sizes and steps
+//! known.
 
 use bft_core::LossKind;
 use bft_formats::Model;
@@ -40,8 +41,8 @@ impl Plan {
         Ok(Self { config, train, eval, steps, bounds })
     }
 
-    /// Reads the files that the settings name, each once, and plans a run. Returns the SHA-256 of the training data,
-    /// too.
+    /// Reads the files that the settings name, each once, and plans a run. Returns the SHA-256 of
+    /// the training data, too.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(config: TrainConfig, model: &Model) -> Result<(Self, String), TrainError> {
         use crate::rows::{read_rows, read_rows_and_sha256};
@@ -66,8 +67,9 @@ impl Plan {
         groups(self.eval.as_ref().map_or(&[], |e| &e.samples), self.bounds)
     }
 
-    /// Every token that ends a text of the tuned model, where these are more than `model` names: its own, those of the
-    /// adapter that is tuned on, and what trained answers end with. Else none.
+    /// Every token that ends a text of the tuned model, where these are more than `model` names:
+    /// its own, those of the adapter that is tuned on, and what trained answers end with. Else
+    /// none.
     pub fn end_token_ids(&self, model: &Model, adapter: &[u32]) -> Vec<u32> {
         let mut config = model.config.clone();
         config.add_end_tokens(adapter);

@@ -1,8 +1,10 @@
-//! One run in several processes, its ranks. Each step's samples are shared out, every rank computes the gradient of its
-//! share, and the sums, added in the order of ranks, are what every rank's optimizer sees.
+//! One run in several processes, its ranks. Each step's samples are shared out, every rank computes
+//! the gradient of its share, and the sums, added in the order of ranks, are what every rank's
+//! optimizer sees.
 //!
-//! Losses divide by the whole step's samples and tokens (`StepTotals`), so that the sum is the gradient one process
-//! would have, but for rounding. All ranks hold the whole adapter and its moments and apply the same update.
+//! Losses divide by the whole step's samples and tokens (`StepTotals`), so that the sum is the
+//! gradient one process would have, but for rounding. All ranks hold the whole adapter and its
+//! moments and apply the same update.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,8 +15,9 @@ use sha2::{Digest, Sha256};
 use crate::batches::{BatchBounds, push_sample};
 use crate::engine::{Engine, EngineError, LogProbs, Shareable};
 
-/// The processes of a job, as one of them sees them. Every method but the first two is called by all ranks together.
-/// A rank that is lost ends the job, so that none waits for ever: no method returns an error.
+/// The processes of a job, as one of them sees them. Every method but the first two is called by
+/// all ranks together. A rank that is lost ends the job, so that none waits for ever: no method
+/// returns an error.
 pub trait Ranks {
     /// Which one this is, from 0.
     fn rank(&self) -> usize;
@@ -22,14 +25,15 @@ pub trait Ranks {
     fn count(&self) -> usize;
     /// Every rank's bytes, in the order of ranks.
     fn gather(&self, mine: &[u8]) -> Vec<Vec<u8>>;
-    /// Sends part r of `values`, `lengths[r]` long, to rank r. Returns this rank's part from every rank, in the order
-    /// of ranks, one after another.
+    /// Sends part r of `values`, `lengths[r]` long, to rank r. Returns this rank's part from every
+    /// rank, in the order of ranks, one after another.
     fn transpose(&self, values: &[f32], lengths: &[usize]) -> Vec<f32>;
     /// Joins every rank's part, `lengths[r]` long, in `whole`.
     fn join(&self, part: &[f32], lengths: &[usize], whole: &mut [f32]);
 
-    /// Replaces `values` by their sum over all ranks, added in the order of ranks: the same bits on every rank and in
-    /// every run with as many ranks. Each rank adds up one part; 2·(N − 1)/N of the bytes leave each of N ranks.
+    /// Replaces `values` by their sum over all ranks, added in the order of ranks: the same bits on
+    /// every rank and in every run with as many ranks. Each rank adds up one part; 2·(N − 1)/N of
+    /// the bytes leave each of N ranks.
     fn sum(&self, values: &mut [f32]) {
         // Pieces bound what is held beside the values.
         for piece in values.chunks_mut(1 << 24) {
@@ -52,7 +56,8 @@ pub trait Ranks {
     }
 }
 
-/// Which rank takes each piece of work: the most costly first, each to the rank with the least so far.
+/// Which rank takes each piece of work: the most costly first, each to the rank with the least so
+/// far.
 pub fn share_out(costs: &[usize], ranks: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..costs.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(costs[i]));
@@ -209,7 +214,8 @@ impl<E: Shareable, R: Ranks> Engine for Together<'_, E, R> {
         self.engine.tuning()
     }
 
-    /// Keeps the micro-batch until the step's last is known, for only then can the step be shared out evenly.
+    /// Keeps the micro-batch until the step's last is known, for only then can the step be shared
+    /// out evenly.
     async fn accumulate(&mut self, batch: &Batch, totals: StepTotals, loss: &LossConfig) -> Result<(), EngineError> {
         self.step.push(batch.clone());
         self.loss = Some((totals, *loss));

@@ -10,13 +10,15 @@
 //! | [`RowFormat::PromptCompletion`] | `prompt`, `completion`: texts |
 //! | [`RowFormat::Text`] | `text` |
 //!
-//! A row with the keys of several formats is read as the first of them in this order (many published chat sets carry a
-//! flattened copy in `text` or `prompt`). All rows of a file have one format.
+//! A row with the keys of several formats is read as the first of them in this order (many
+//! published chat sets carry a flattened copy in `text` or `prompt`). All rows of a file have one
+//! format.
 //!
-//! Rows of turns may also have `system`, `tools`, `documents` and `chat_template_kwargs`, and their turns may have any key:
-//! the chat template is given them all, except for those that say whether a turn is trained (`weight`, `train`, `loss` and
-//! their like), which are obeyed. A key that other trainers act on and this one does not is refused by name; what nobody
-//! acts on is listed in [`Rows::ignored`].
+//! Rows of turns may also have `system`, `tools`, `documents` and `chat_template_kwargs`, and their
+//! turns may have any key: the chat template is given them all, except for those that say whether a
+//! turn is trained (`weight`, `train`, `loss` and their like), which are obeyed. A key that other
+//! trainers act on and this one does not is refused by name; what nobody acts on is listed in
+//! [`Rows::ignored`].
 
 mod fields;
 mod split;
@@ -161,25 +163,17 @@ impl From<Vec<Message>> for Chat {
 
 /// What one row holds.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum RowContent {
     /// A chat, whichever of the chat formats it was written in.
     Chat(Chat),
     /// Raw text with a masked prompt.
-    PromptCompletion {
-        /// Not trained on.
-        prompt: String,
-        /// Trained on.
-        completion: String,
-    },
+    PromptCompletion { prompt: String, completion: String },
     /// Raw text, all of it trained on.
     Text(String),
-    /// Tokens with their labels, aligned as Hugging Face aligns them: `labels[t]` belongs to `input_ids[t]`.
-    Tokens {
-        /// Token ids.
-        input_ids: Vec<u32>,
-        /// A token id or [`MASKED`], one for each of `input_ids`.
-        labels: Vec<i32>,
-    },
+    /// Tokens with their labels, aligned as Hugging Face aligns them: `labels[t]` belongs to
+    /// `input_ids[t]`.
+    Tokens { input_ids: Vec<u32>, labels: Vec<i32> },
 }
 
 /// The label of a token that is not trained on.
@@ -209,8 +203,8 @@ pub struct Rows {
     pub ignored: KeyList,
 }
 
-/// Names of keys, each once, in the order in which they first appear. A file may have as many as it likes, so only the
-/// first of them are kept.
+/// Names of keys, each once, in the order in which they first appear. A file may have as many as it
+/// likes, so only the first of them are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(transparent)]
 pub struct KeyList(Vec<String>);
@@ -245,104 +239,44 @@ pub struct RowError {
 
 /// What is wrong with a row.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum RowProblem {
     /// A byte that no UTF-8 text holds.
     #[error("byte {byte:#04x} at column {column} is not UTF-8: save the file as UTF-8")]
-    NotUtf8 {
-        /// The byte.
-        byte: u8,
-        /// Where in the row, from 1.
-        column: usize,
-    },
+    NotUtf8 { byte: u8, column: usize },
     /// The line or element is no JSON.
     #[error("not valid JSON at column {column}: {reason}")]
-    Json {
-        /// Where in the row's line, from 1.
-        column: usize,
-        /// The parser's words.
-        reason: String,
-    },
+    Json { column: usize, reason: String },
     /// The text stops before the JSON value is complete.
     #[error("the JSON stops in the middle: is the file truncated, or one object spread over several lines?")]
     Truncated,
     /// JSON, but not an object.
     #[error("expected an object such as {{\"prompt\": …, \"completion\": …}}, found {found}")]
-    NotObject {
-        /// What was found.
-        found: &'static str,
-    },
+    NotObject { found: &'static str },
     /// The keys belong to no format.
     #[error("found {found}; expected {EXPECTED_KEYS}{hint}")]
-    Keys {
-        /// The keys found, ready to read.
-        found: String,
-        /// A nearest known key, ready to read, or nothing.
-        hint: String,
-    },
+    Keys { found: String, hint: String },
     /// A required key of the file's format is missing here.
     #[error("found {found}; a row with \"{present}\" also needs \"{missing}\"{hint}")]
-    MissingKey {
-        /// The keys found, ready to read.
-        found: String,
-        /// The key that says what the row is.
-        present: &'static str,
-        /// The key that is missing.
-        missing: &'static str,
-        /// A nearest known key, ready to read, or nothing.
-        hint: String,
-    },
+    MissingKey { found: String, present: &'static str, missing: &'static str, hint: String },
     /// A key that is surely a misspelling of an optional one.
     #[error("unknown key \"{found}\": did you mean \"{expected}\"?")]
-    Misspelt {
-        /// The key found.
-        found: String,
-        /// The key it resembles.
-        expected: &'static str,
-    },
+    Misspelt { found: String, expected: &'static str },
     /// A key that means something that is not done here.
     #[error("{path} {why}")]
-    Refused {
-        /// Which key, such as `messages[2].function_call`.
-        path: String,
-        /// What it means and what to do instead.
-        why: &'static str,
-    },
+    Refused { path: String, why: &'static str },
     /// A value of the wrong type.
     #[error("{path} is {found}, expected {expected}")]
-    Type {
-        /// Which value, such as `messages[2].content`.
-        path: String,
-        /// What was found.
-        found: String,
-        /// What was expected.
-        expected: &'static str,
-    },
+    Type { path: String, found: String, expected: &'static str },
     /// A text or list that must hold something.
     #[error("{path} is empty")]
-    Empty {
-        /// Which value.
-        path: String,
-    },
+    Empty { path: String },
     /// A role that no chat template knows.
     #[error("{path} is \"{found}\", expected one of {expected}{hint}")]
-    Role {
-        /// Which value.
-        path: String,
-        /// What was found.
-        found: String,
-        /// The known roles.
-        expected: String,
-        /// The nearest role, ready to read, or nothing.
-        hint: String,
-    },
+    Role { path: String, found: String, expected: String, hint: String },
     /// `labels` and `input_ids` must align.
     #[error("labels has {labels} entries, input_ids has {input_ids}: they must have the same length")]
-    LabelsLength {
-        /// Entries in `labels`.
-        labels: usize,
-        /// Entries in `input_ids`.
-        input_ids: usize,
-    },
+    LabelsLength { labels: usize, input_ids: usize },
     /// Something that only shows once the row meets the tokenizer or the chat template.
     #[error("{0}")]
     Sample(String),
@@ -353,47 +287,23 @@ const EXPECTED_KEYS: &str = "\"messages\", or \"conversations\", or \"instructio
 
 /// A data file that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum DataError {
     /// The file cannot be opened or read.
     #[error("cannot read data file {file}: {source}")]
-    Read {
-        /// The file.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { file: String, source: std::io::Error },
     /// Nothing in it.
     #[error("data file {file} is empty: expected JSON rows, one object a line or one array")]
-    Empty {
-        /// The file.
-        file: String,
-    },
+    Empty { file: String },
     /// UTF-16 by its byte-order mark.
     #[error("data file {file} is UTF-16: save it as UTF-8")]
-    Utf16 {
-        /// The file.
-        file: String,
-    },
+    Utf16 { file: String },
     /// Something else than JSON.
     #[error("data file {file} is {found}, not JSON rows: {advice}")]
-    NotRows {
-        /// The file.
-        file: String,
-        /// What it is.
-        found: &'static str,
-        /// What to do.
-        advice: &'static str,
-    },
+    NotRows { file: String, found: &'static str, advice: &'static str },
     /// The array's end is missing or not the end.
     #[error("{file}:{line}: {problem}")]
-    Array {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
-    },
+    Array { file: String, line: usize, problem: String },
     /// A bad row, where bad rows are not skipped.
     #[error("{0} (--skip-bad-rows leaves such rows out)")]
     Row(RowError),
@@ -401,33 +311,17 @@ pub enum DataError {
     #[error(
         "{origin}: a row of format {found} in a file whose first row ({first}) is of format {format}: use one format a file"
     )]
-    Mixed {
-        /// The row that differs.
-        origin: Origin,
-        /// Its format.
-        found: RowFormat,
-        /// The first row.
-        first: Origin,
-        /// Its format.
-        format: RowFormat,
-    },
+    Mixed { origin: Origin, found: RowFormat, first: Origin, format: RowFormat },
     /// Every row was bad and skipped.
     #[error("data file {file} has no usable row: all {count} were skipped, the first because {first}")]
-    AllSkipped {
-        /// The file.
-        file: String,
-        /// How many rows.
-        count: usize,
-        /// The first of them.
-        first: RowError,
-    },
+    AllSkipped { file: String, count: usize, first: RowError },
 }
 
 /// Reads a data file's bytes.
 ///
 /// `file` is only a name for messages. With `skip_bad_rows`, rows that cannot be read are listed in
-/// [`Rows::skipped`] instead of failing; a damaged array end or a second format is an error all the same, because
-/// what follows cannot be trusted.
+/// [`Rows::skipped`] instead of failing; a damaged array end or a second format is an error all the
+/// same, because what follows cannot be trusted.
 pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows, DataError> {
     if split::is_utf16(bytes) {
         return Err(DataError::Utf16 { file: file.into() });
@@ -473,7 +367,8 @@ pub fn read_rows(path: &std::path::Path, skip_bad_rows: bool) -> Result<Rows, Da
     read_rows_and_sha256(path, skip_bad_rows).map(|(rows, _)| rows)
 }
 
-/// Reads a data file once, which a pipe allows: its rows, and the SHA-256 of the bytes they were read from.
+/// Reads a data file once, which a pipe allows: its rows, and the SHA-256 of the bytes they were
+/// read from.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn read_rows_and_sha256(path: &std::path::Path, skip_bad_rows: bool) -> Result<(Rows, String), DataError> {
     let file = path.display().to_string();

@@ -154,7 +154,8 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             if eval {
                 self.evaluate().await?;
             }
-            // While gradients are not finite the last update may be to blame: its weights do not push out older ones.
+            // While gradients are not finite the last update may be to blame: its weights do not
+            // push out older ones.
             if save && (last || self.skipping.is_none()) {
                 self.save().await?;
             }
@@ -237,7 +238,8 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         (self.on_event)(Event::Skipped { step, tensor: tensor.clone() });
         let run = self.skipping.get_or_insert(Skipping { first: step, count: 0, tensor });
         run.count += 1;
-        // A run that ends in such steps, and had no more others, has learnt nothing that anybody has seen to work.
+        // A run that ends in such steps, and had no more others, has learnt nothing that anybody
+        // has seen to work.
         let nothing = step == self.plan.steps && 2 * run.count >= step - self.first;
         if run.count < MAX_SKIPPED && !nothing {
             return Ok(());

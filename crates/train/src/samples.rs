@@ -1,4 +1,5 @@
-//! Rows to samples: token ids, labels and where they came from; what is too long, empty or bad is counted and named.
+//! Rows to samples: token ids, labels and where they came from; what is too long, empty or bad is
+//! counted and named.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +40,8 @@ fn trained_tokens(labels: &[i32]) -> usize {
 /// How rows become samples.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SampleOptions {
-    /// Longest sample, in tokens; `None` is [`DEFAULT_MAX_LENGTH`] or the model's context, whichever is shorter.
+    /// Longest sample, in tokens; `None` is [`DEFAULT_MAX_LENGTH`] or the model's context,
+    /// whichever is shorter.
     pub max_length: Option<usize>,
     /// Cut longer samples instead of refusing them.
     pub truncate: bool,
@@ -96,13 +98,15 @@ pub struct DataReport {
     pub unread: KeyList,
     /// Whether the chat template's own marks say what is trained.
     pub marked: bool,
-    /// Answers that became samples of their own, because the template renders earlier turns otherwise than the last.
+    /// Answers that became samples of their own, because the template renders earlier turns
+    /// otherwise than the last.
     pub alone: usize,
     /// Answers that are trained with what the template writes before them.
     pub headers: usize,
     /// Trained answers without an end-of-turn token.
     pub endless: usize,
-    /// End-of-turn tokens that were trained and that the model does not name as end tokens: id and text.
+    /// End-of-turn tokens that were trained and that the model does not name as end tokens: id and
+    /// text.
     pub new_ends: Vec<(u32, String)>,
     /// Samples left.
     pub samples: usize,
@@ -116,65 +120,31 @@ pub struct DataReport {
 
 /// Why a file gives no samples.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum SamplesError {
     /// The file itself.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The model's tokenizer or template cannot serve this format.
     #[error("data file {file} has {format} rows: {source}")]
-    Model {
-        /// The file.
-        file: String,
-        /// Its format.
-        format: RowFormat,
-        /// Why.
-        source: TextError,
-    },
+    Model { file: String, format: RowFormat, source: TextError },
     /// Template variables for rows that meet no template.
     #[error("template-vars are given, but data file {file} has {format} rows, which go through no chat template")]
-    NoTemplate {
-        /// The file.
-        file: String,
-        /// Its format.
-        format: RowFormat,
-    },
+    NoTemplate { file: String, format: RowFormat },
     /// The model's own files.
     #[error(transparent)]
     Format(FormatError),
     /// A limit that makes no sense.
     #[error("max-length is {found}: expected 2 to {context}, the model's context in tokens")]
-    MaxLength {
-        /// What was asked for.
-        found: usize,
-        /// The model's context.
-        context: usize,
-    },
+    MaxLength { found: usize, context: usize },
     /// Samples above the limit.
     #[error(
         "{count} of {rows} samples are longer than max-length {limit}: {examples}; raise --max-length (the model's context is {context}), or cut them with --truncate"
     )]
-    TooLong {
-        /// How many.
-        count: usize,
-        /// Of how many.
-        rows: usize,
-        /// The limit, in tokens.
-        limit: usize,
-        /// The model's context, in tokens.
-        context: usize,
-        /// The first few, ready to read.
-        examples: String,
-    },
+    TooLong { count: usize, rows: usize, limit: usize, context: usize, examples: String },
     /// No trained token at all.
     #[error("data file {file} has nothing to train on: none of its {rows} rows has a trained token ({reason})")]
-    NothingToTrain {
-        /// The file.
-        file: String,
-        /// Rows looked at.
-        rows: usize,
-        /// What such rows lack, by format.
-        reason: &'static str,
-    },
+    NothingToTrain { file: String, rows: usize, reason: &'static str },
 }
 
 /// Turns one row's content into the labelled tokens of its samples.

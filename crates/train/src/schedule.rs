@@ -23,8 +23,8 @@ impl Schedule {
 
     /// Share of the full learning rate at `step` (from 1) of `steps`, of which `warmup` warm up.
     ///
-    /// Warmup rises as k/W, so the first step already learns and step W has the full rate. After it, with
-    /// x = (k − W)/(T − W): cosine ½(1 + cos πx), linear 1 − x, both 0 at the last step.
+    /// Warmup rises as k/W, so the first step already learns and step W has the full rate. After
+    /// it, with x = (k − W)/(T − W): cosine ½(1 + cos πx), linear 1 − x, both 0 at the last step.
     pub fn factor(self, step: u64, steps: u64, warmup: u64) -> f64 {
         if step <= warmup {
             return step as f64 / warmup as f64;

@@ -1,5 +1,6 @@
-//! What a setting is. It is declared once, with its default, in a struct that `settings!` writes; the command line, the
-//! files of flags, `run.json`, a resumed run, the page and its TypeScript all read the table of that struct.
+//! What a setting is. It is declared once, with its default, in a struct that `settings!` writes;
+//! the command line, the files of flags, `run.json`, a resumed run, the page and its TypeScript all
+//! read the table of that struct.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -237,7 +238,8 @@ pub fn word<'de, T: Deserialize<'de>>(name: &'de str) -> Option<T> {
     T::deserialize(de::value::BorrowedStrDeserializer::<de::value::Error>::new(name)).ok()
 }
 
-/// Declares a struct of [`Settings`]: each field with its help, what [`Setting`] holds beside it, and its default.
+/// Declares a struct of [`Settings`]: each field with its help, what [`Setting`] holds beside it,
+/// and its default.
 macro_rules! settings {
     ($(#[$about:meta])* pub struct $name:ident { $(
         $(#[doc = $help:literal])+

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bft_formats::Adapter;
+use web_time::{Instant, SystemTime};
 
 use crate::batches::Cursor;
 use crate::config::TrainConfig;
@@ -34,8 +35,9 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// Version of the layout that this crate reads and writes. The second has checksums; runs of the first were also
-    /// trained on tokens that this version would cut or mask otherwise, so they are not gone on with.
+    /// Version of the layout that this crate reads and writes. The second has checksums; runs of
+    /// the first were also trained on tokens that this version would cut or mask otherwise, so they
+    /// are not gone on with.
     pub const LAYOUT: u32 = 2;
 }
 
@@ -50,6 +52,27 @@ pub struct Checkpoint {
     pub adapter: Adapter,
     /// AdamW's moments.
     pub optimizer: OptimizerState,
+}
+
+/// Seconds since 1970, which never go back.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    started: Instant,
+    started_at: f64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { started: Instant::now(), started_at: since_1970.as_secs_f64() }
+    }
+}
+
+impl Clock {
+    /// Now.
+    pub fn seconds(&self) -> f64 {
+        self.started_at + self.started.elapsed().as_secs_f64()
+    }
 }
 
 /// Where a run keeps what it makes: a folder, or whatever a page has.

@@ -1,9 +1,11 @@
-//! The text side of a model: texts and chats to token ids, the same way in training, evaluation and generation.
+//! The text side of a model: texts and chats to token ids, the same way in training, evaluation and
+//! generation.
 //!
-//! A prompt's ids are made in one place, here, so that the ids a model is tuned on are the ids it meets when it
-//! generates. An answer's ids continue them: where the ids of prompt + answer begin with those of the prompt, they are
-//! what is left; where the tokenizer would merge across the border (a prompt that ends with a space), the answer is
-//! encoded by itself, because generation, too, starts from the prompt's own ids and can never reach the merged token.
+//! A prompt's ids are made in one place, here, so that the ids a model is tuned on are the ids it
+//! meets when it generates. An answer's ids continue them: where the ids of prompt + answer begin
+//! with those of the prompt, they are what is left; where the tokenizer would merge across the
+//! border (a prompt that ends with a space), the answer is encoded by itself, because generation,
+//! too, starts from the prompt's own ids and can never reach the merged token.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -15,7 +17,8 @@ use serde_json::{Map, Value};
 
 use crate::rows::Chat;
 
-/// A model's tokenizer, chat template and end-of-text token, with what must be known to use them safely.
+/// A model's tokenizer, chat template and end-of-text token, with what must be known to use them
+/// safely.
 #[derive(Debug, Clone)]
 pub struct TextEncoder<'m> {
     model: &'m str,
@@ -27,39 +30,22 @@ pub struct TextEncoder<'m> {
 
 /// Why a text or chat has no token ids.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum TextError {
     /// The model came without a tokenizer.
     #[error("model {model} has no tokenizer: add its tokenizer.json, or use rows of input_ids/labels")]
-    NoTokenizer {
-        /// The model's name.
-        model: String,
-    },
+    NoTokenizer { model: String },
     /// The model came without a chat template.
     #[error("model {model} has no chat template: use prompt/completion or text rows, or add a chat_template.jinja")]
-    NoChatTemplate {
-        /// The model's name.
-        model: String,
-    },
+    NoChatTemplate { model: String },
     /// The model does not say which token ends a text.
     #[error("model {model} names no end-of-text token (eos_token_id): use chat or input_ids/labels rows")]
-    NoEndOfText {
-        /// The model's name.
-        model: String,
-    },
+    NoEndOfText { model: String },
     /// Pre-tokenised ids that the embedding lacks.
     #[error(
         "{path} is {id}, but the vocabulary of model {model} has {vocab_size} tokens: tokenise with its own tokenizer"
     )]
-    TokenId {
-        /// Which value, such as `input_ids[3]`.
-        path: String,
-        /// The id.
-        id: u32,
-        /// The model's name.
-        model: String,
-        /// Rows of the embedding.
-        vocab_size: usize,
-    },
+    TokenId { path: String, id: u32, model: String, vocab_size: usize },
     /// The tokenizer or the template refused.
     #[error(transparent)]
     Format(Box<FormatError>),
@@ -67,28 +53,12 @@ pub enum TextError {
     #[error(
         "messages[{turn}] has no content, and the chat template of {model} names no {key}: nothing of it would be trained"
     )]
-    NothingSaid {
-        /// The model's name.
-        model: String,
-        /// Index of the assistant's message.
-        turn: usize,
-        /// What it says instead.
-        key: &'static str,
-    },
+    NothingSaid { model: String, turn: usize, key: &'static str },
     /// With an answer, the messages before it are rendered otherwise than without.
     #[error(
         "the chat template of {model} renders the messages before answer [{turn}] otherwise once it is there (they part at \"{found}\" against \"{expected}\"), and the answer cannot be told apart: use prompt/completion rows"
     )]
-    Unstable {
-        /// The model's name.
-        model: String,
-        /// Index of the assistant's message.
-        turn: usize,
-        /// The rendered beginning, from where it differs.
-        found: String,
-        /// The rendered chat, from there.
-        expected: String,
-    },
+    Unstable { model: String, turn: usize, found: String, expected: String },
 }
 
 impl From<FormatError> for TextError {
@@ -194,7 +164,8 @@ impl<'m> TextEncoder<'m> {
     /// Gives the chat template variables, such as `enable_thinking`.
     ///
     /// # Errors
-    /// Where there are some but no template, or one has a name that the template has from the conversation.
+    /// Where there are some but no template, or one has a name that the template has from the
+    /// conversation.
     pub fn with_template_vars(mut self, variables: &Map<String, Value>) -> Result<Self, TextError> {
         if !variables.is_empty() {
             self.template = Some(self.template()?.clone().with_variables(variables)?);
@@ -232,18 +203,20 @@ impl<'m> TextEncoder<'m> {
         Ok(self.tokenizer()?.encode(text, add_special)?)
     }
 
-    /// Ids of a text to embed: just what the tokenizer makes of it, its own beginning and end tokens included.
+    /// Ids of a text to embed: just what the tokenizer makes of it, its own beginning and end
+    /// tokens included.
     pub fn whole_text(&self, text: &str) -> Result<Vec<u32>, TextError> {
         self.encode(text, true)
     }
 
-    /// As [`Self::whole_text`], cut to `longest` ids but for its end tokens; also whether it was cut.
+    /// As [`Self::whole_text`], cut to `longest` ids but for its end tokens; also whether it was
+    /// cut.
     pub fn whole_text_within(&self, text: &str, longest: usize) -> Result<(Vec<u32>, bool), TextError> {
         Ok(self.tokenizer()?.encode_within(text, longest)?)
     }
 
-    /// Ids of a text that is to be continued: the tokenizer's beginning token, if it adds one and the text does not spell
-    /// it, but no end token.
+    /// Ids of a text that is to be continued: the tokenizer's beginning token, if it adds one and
+    /// the text does not spell it, but no end token.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let ids = self.encode(text, false)?;
         let first = self.tokenizer()?.first_ids();
@@ -275,7 +248,8 @@ impl<'m> TextEncoder<'m> {
         Ok(sample)
     }
 
-    /// Adds the end-of-text token, unless the text itself spells it; white space after a spelt one is not trained.
+    /// Adds the end-of-text token, unless the text itself spells it; white space after a spelt one
+    /// is not trained.
     fn close(&self, sample: &mut LabelledTokens) -> Result<(), TextError> {
         let end = self.end_of_text()?;
         match sample.tokens.iter().rposition(|id| *id == end) {
@@ -285,11 +259,13 @@ impl<'m> TextEncoder<'m> {
         Ok(())
     }
 
-    /// Ids of `text` after a context of the ids `before`, where `whole` are the ids of both together.
+    /// Ids of `text` after a context of the ids `before`, where `whole` are the ids of both
+    /// together.
     ///
-    /// Where the two would merge into one token at the border, the text is encoded by itself: generation starts from
-    /// the context's own ids and never reaches the merged token. A SentencePiece tokenizer begins whatever it encodes
-    /// with a space; the text is then encoded behind something else, so that no space stands there that nobody wrote.
+    /// Where the two would merge into one token at the border, the text is encoded by itself:
+    /// generation starts from the context's own ids and never reaches the merged token. A
+    /// SentencePiece tokenizer begins whatever it encodes with a space; the text is then encoded
+    /// behind something else, so that no space stands there that nobody wrote.
     fn continuation(&self, before: &[u32], whole: &[u32], text: &str) -> Result<Vec<u32>, TextError> {
         /// What a text is put behind: each is a token of its own in some vocabulary.
         const ANCHORS: [&str; 3] = ["\n", ".", "a"];
@@ -314,12 +290,14 @@ impl<'m> TextEncoder<'m> {
         Ok(alone)
     }
 
-    /// A chat as samples whose assistant turns are trained, each with its end-of-turn token, and all else is masked.
+    /// A chat as samples whose assistant turns are trained, each with its end-of-turn token, and
+    /// all else is masked.
     ///
-    /// Where the template marks answers with `{% generation %}`, the marks are the mask. Else an answer is found by
-    /// rendering the messages before it (with the opening of an answer) and with it: where both are beginnings of the
-    /// whole rendered chat, it is trained there. Templates that render earlier turns otherwise than the last one show
-    /// an answer as it was written only where the chat ends with it: such an answer becomes a sample of its own.
+    /// Where the template marks answers with `{% generation %}`, the marks are the mask. Else an
+    /// answer is found by rendering the messages before it (with the opening of an answer) and with
+    /// it: where both are beginnings of the whole rendered chat, it is trained there. Templates
+    /// that render earlier turns otherwise than the last one show an answer as it was written only
+    /// where the chat ends with it: such an answer becomes a sample of its own.
     pub fn chat_samples(&self, chat: &Chat) -> Result<ChatSamples, TextError> {
         if let Some(samples) = self.marked_sample(chat)? {
             return Ok(samples);
@@ -357,7 +335,8 @@ impl<'m> TextEncoder<'m> {
         Ok(samples)
     }
 
-    /// The samples of a row's chat: those of [`Self::chat_samples`] where the template can show what the row says.
+    /// The samples of a row's chat: those of [`Self::chat_samples`] where the template can show
+    /// what the row says.
     pub(crate) fn row_samples(&self, chat: &Chat) -> Result<ChatSamples, TextError> {
         self.template()?;
         if let Some((turn, key)) = chat.trained_turns().find_map(|turn| Some((turn, self.silent(chat, turn)?))) {
@@ -366,8 +345,8 @@ impl<'m> TextEncoder<'m> {
         self.chat_samples(&self.plain(chat))
     }
 
-    /// The chat with its lists of text parts as the texts they are, where the template does not look into parts: it would
-    /// print brackets and keys, and in transformers it does.
+    /// The chat with its lists of text parts as the texts they are, where the template does not
+    /// look into parts: it would print brackets and keys, and in transformers it does.
     fn plain<'c>(&self, chat: &'c Chat) -> Cow<'c, Chat> {
         let joined = |message: &Message| {
             let parts = message.get("content")?.as_array()?;
@@ -386,7 +365,8 @@ impl<'m> TextEncoder<'m> {
         Cow::Owned(plain)
     }
 
-    /// The key of what an answer says where it has no content and the template names none of its other keys.
+    /// The key of what an answer says where it has no content and the template names none of its
+    /// other keys.
     fn silent(&self, chat: &Chat, turn: usize) -> Option<&'static str> {
         let answer = &chat.conversation.messages[turn];
         let has_content = match answer.get("content") {
@@ -398,8 +378,8 @@ impl<'m> TextEncoder<'m> {
         if has_content || said().any(|key| self.template_names(key)) { None } else { said().next() }
     }
 
-    /// The sample of a template that marks its answers; none where it has no marks, or where turns are left out of
-    /// training and the marks do not tell which are theirs.
+    /// The sample of a template that marks its answers; none where it has no marks, or where turns
+    /// are left out of training and the marks do not tell which are theirs.
     fn marked_sample(&self, chat: &Chat) -> Result<Option<ChatSamples>, TextError> {
         let Some((text, mut spans)) = self.template()?.render_marked(&chat.conversation)? else {
             return Ok(None);
@@ -456,14 +436,15 @@ impl<'m> TextEncoder<'m> {
             };
             return Ok(Answer { start, prompt: before, text, header_is_trained });
         }
-        // The opening that generation starts from is not how this answer opens: what they share is not trained.
+        // The opening that generation starts from is not how this answer opens: what they share is
+        // not trained.
         let bare = render(turn, false)?;
         if text.starts_with(&bare) {
             let start = shared_beginning(&before, &text).max(bare.len());
             return Ok(Answer { prompt: text[..start].to_owned(), start, text, header_is_trained: false });
         }
-        // With the answer, the messages before it are rendered otherwise than without, so that only its content shows
-        // where it is. What stands right before both is the same.
+        // With the answer, the messages before it are rendered otherwise than without, so that only
+        // its content shows where it is. What stands right before both is the same.
         if let Some(until) = self.content_start(conversation, turn)?.filter(|until| text.starts_with(until)) {
             let shared = |end: &usize| shared_end(&before, &until[..*end]);
             let ends = until.char_indices().rev().take(MOST_HEADER).map(|(at, _)| at).chain([until.len()]);
@@ -488,7 +469,8 @@ impl<'m> TextEncoder<'m> {
         Ok(probed.split_once(PROBE).map(|(before, _)| before.to_owned()))
     }
 
-    /// Appends the ids of `whole[done.end..end]`; `answer` counts how they end where they are trained.
+    /// Appends the ids of `whole[done.end..end]`; `answer` counts how they end where they are
+    /// trained.
     fn extend(
         &self,
         sample: &mut LabelledTokens,
@@ -510,8 +492,8 @@ impl<'m> TextEncoder<'m> {
         Ok(Prefix { end, ids })
     }
 
-    /// Where the end-of-turn token of a rendered answer is: it is trained, and the line break that templates write
-    /// after it, which nobody ever generates, is not.
+    /// Where the end-of-turn token of a rendered answer is: it is trained, and the line break that
+    /// templates write after it, which nobody ever generates, is not.
     fn turn_end(&self, ids: &[u32]) -> Result<Option<usize>, TextError> {
         match ids.iter().rposition(|id| self.ends_a_turn(*id)) {
             Some(last) if self.is_blank(&ids[last + 1..])? => Ok(Some(last)),
@@ -552,7 +534,8 @@ struct Answer {
     header_is_trained: bool,
 }
 
-/// Longest text, in characters, that a template may write between an opening and the answer's content.
+/// Longest text, in characters, that a template may write between an opening and the answer's
+/// content.
 const MOST_HEADER: usize = 64;
 /// Bytes that two renderings of the same messages must share at their end to be taken for the same.
 const LEAST_SHARED: usize = 4;

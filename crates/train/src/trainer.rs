@@ -1,4 +1,5 @@
-//! Preparing a training run: a fresh start or a checkpoint to go on from, a device, and where to keep what is made.
+//! Preparing a training run: a fresh start or a checkpoint to go on from, a device, and where to
+//! keep what is made.
 
 use bft_formats::{Adapter, Model};
 
@@ -52,7 +53,8 @@ impl<'m> Trainer<'m> {
     /// [`TrainError::AlreadyPast`] where the checkpoint has more steps than the plan.
     pub fn resume(model: &'m Model, plan: Plan, mut checkpoint: Checkpoint) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
-        // The hash of the data is of the rows; what they become is the model's tokenizer's and template's.
+        // The hash of the data is of the rows; what they become is the model's tokenizer's and
+        // template's.
         if checkpoint.state.model_settings_sha256 != model.settings_sha256()? {
             let differences = format!("the configuration, tokenizer or chat template of {} is another", model.name);
             return Err(TrainError::Differs { path: checkpoint.path, differences });
@@ -91,8 +93,9 @@ impl<'m> Trainer<'m> {
         &self.adapter
     }
 
-    /// Trains. `engine` starts from the given adapter; `store` is opened at the given step; `control` may hold the run
-    /// up between steps, or end it after the step at hand, with a checkpoint.
+    /// Trains. `engine` starts from the given adapter; `store` is opened at the given step;
+    /// `control` may hold the run up between steps, or end it after the step at hand, with a
+    /// checkpoint.
     ///
     /// # Errors
     /// Whatever the device or the store reports, with the checkpoint that is left.
@@ -155,8 +158,9 @@ mod native {
     use crate::resume::check_settings;
 
     impl<'m> Trainer<'m> {
-        /// Reads and checks everything that `config` names, a checkpoint to go on from included. Writes nothing. The
-        /// model is `model`, whose path the run records in place of what `config` says.
+        /// Reads and checks everything that `config` names, a checkpoint to go on from included.
+        /// Writes nothing. The model is `model`, whose path the run records in place of what
+        /// `config` says.
         pub fn open(config: TrainConfig, model: &'m Model) -> Result<Self, TrainError> {
             let config = TrainConfig { model: model.path.clone(), ..config };
             config.validate()?;
@@ -211,12 +215,13 @@ mod native {
             self.run(&summary, tuner, control, on_event).await
         }
 
-        /// Trains on `device` together with the other ranks of a job, each of which calls this with the same settings.
-        /// Rank 0 alone writes. `asked` ends the run of all ranks after the step at hand.
+        /// Trains on `device` together with the other ranks of a job, each of which calls this with
+        /// the same settings. Rank 0 alone writes. `asked` ends the run of all ranks after the step
+        /// at hand.
         ///
         /// # Errors
-        /// Whatever the device or the disk reports, and where the ranks have different files. The caller ends the job,
-        /// for other ranks may be waiting for this one.
+        /// Whatever the device or the disk reports, and where the ranks have different files. The
+        /// caller ends the job, for other ranks may be waiting for this one.
         pub async fn tune_together(
             self,
             device: &Device,

@@ -9,7 +9,8 @@ use crate::control::Control;
 use crate::setting::{Range, settings};
 
 settings! {
-    /// How tokens are chosen and when a text ends. A field's comment is what `--help` says about it.
+    /// How tokens are chosen and when a text ends. A field's comment is what `--help` says about
+    /// it.
     pub struct SamplingConfig {
         /// Stop after this many new tokens
         #[setting(heading: "Sampling", value_name: "TOKENS", range: Range::From(1))]
@@ -123,7 +124,8 @@ impl<'r, 'd> TextWriter<'r, 'd> {
         max_length: usize,
     ) -> Result<Self, WriteError> {
         let mut stops = model.config.eos_token_ids.clone();
-        // Chat models end a turn with the tokenizer's token, which the model's configuration need not name.
+        // Chat models end a turn with the tokenizer's token, which the model's configuration need
+        // not name.
         stops.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
         Ok(TextWriter {
             generation: runner.generation()?,
@@ -143,8 +145,9 @@ impl<'r, 'd> TextWriter<'r, 'd> {
         self
     }
 
-    /// Before the first text: where the device is to measure (see [`bft_core::device::Device::measure_when_preparing`]), finds the
-    /// fastest kernels for prompts of every size up to the planned one.
+    /// Before the first text: where the device is to measure (see
+    /// [`bft_core::device::Device::measure_when_preparing`]), finds the fastest kernels for prompts
+    /// of every size up to the planned one.
     ///
     /// # Errors
     /// Where the device fails.

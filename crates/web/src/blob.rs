@@ -13,7 +13,8 @@ struct BlobFile {
     reader: FileReaderSync,
 }
 
-// SAFETY: this module is built without threads, and so is all that it runs in: nothing is ever sent or shared.
+// SAFETY: this module is built without threads, and so is all that it runs in: nothing is ever sent
+// or shared.
 unsafe impl Send for BlobFile {}
 // SAFETY: as above.
 unsafe impl Sync for BlobFile {}

@@ -1,8 +1,8 @@
-//! What the page and the engine say to each other. `web/src/contract.ts` is written from these types, and a test fails
-//! where it is another.
+//! What the page and the engine say to each other. `web/src/contract.ts` is written from these
+//! types, and a test fails where it is another.
 
 use bft_core::Pooling;
-use bft_train::{EvalRow, Finish, RowFormat, StepRow};
+use bft_train::{ByLoss, EvalRow, Finish, RowFormat, StepRow};
 use serde::{Deserialize, Serialize};
 #[cfg(test)]
 use ts_rs::TS;
@@ -71,7 +71,8 @@ pub struct ReadData {
     pub max_length: Option<usize>,
     pub truncate: bool,
     pub skip_bad_rows: bool,
-    /// Variables of the chat template as a person writes them: `enable_thinking=false`, several parted by semicolons.
+    /// Variables of the chat template as a person writes them: `enable_thinking=false`, several
+    /// parted by semicolons.
     #[cfg_attr(test, ts(optional))]
     pub template_vars: Option<String>,
 }
@@ -104,18 +105,6 @@ pub struct PreviewOptions {
     pub gamma: f32,
 }
 
-/// A weight under each loss.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(TS))]
-#[serde(rename_all = "kebab-case")]
-pub struct Weights {
-    pub sft: f64,
-    pub dft: f64,
-    pub bft: f64,
-    #[serde(rename = "bft-v3")]
-    pub bft_v3: f64,
-}
-
 /// One token of a previewed sample.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(TS))]
@@ -126,7 +115,7 @@ pub struct PreviewToken<'a> {
     /// The model's probability of it; null where it is not trained.
     pub p: Option<f64>,
     /// Its weight under each loss, without the sample's; null where it is not trained.
-    pub weights: Option<Weights>,
+    pub weights: Option<ByLoss>,
 }
 
 #[derive(Serialize)]
@@ -138,7 +127,7 @@ pub struct Preview<'a> {
     pub tokens: Vec<PreviewToken<'a>>,
     pub nll: f64,
     /// s_b of each loss (1 for sft and dft).
-    pub sample_weights: Weights,
+    pub sample_weights: ByLoss,
 }
 
 #[derive(Serialize)]
@@ -409,7 +398,7 @@ export interface Field {
             ReadData,
             DataReport<'_>,
             PreviewOptions,
-            Weights,
+            ByLoss,
             PreviewToken<'_>,
             Preview<'_>,
             Estimate,

@@ -38,7 +38,8 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn pausing(this: &Host) -> bool;
 
-    /// Begins a file of the checkpoint of a step, and ends the one before it. Fails with a sentence, as all below.
+    /// Begins a file of the checkpoint of a step, and ends the one before it. Fails with a
+    /// sentence, as all below.
     #[wasm_bindgen(method, catch)]
     async fn begin_file(this: &Host, step: f64, name: &str) -> Result<JsValue, JsValue>;
 

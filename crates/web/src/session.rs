@@ -8,8 +8,8 @@ use bft_core::device::{Device, DeviceError, DeviceRequest};
 use bft_core::{Base, LossConfig, LossKind, Runner, RunnerOptions};
 use bft_formats::{Adapter, Bytes, Model, Source};
 use bft_train::{
-    BatchBounds, Plan, Rows, SampleOptions, Samples, TokenScores, TrainConfig, inspect_sample, make_samples,
-    new_adapter, parse_rows, word,
+    BatchBounds, ByLoss, Plan, Rows, SampleOptions, Samples, TrainConfig, inspect_sample, make_samples, new_adapter,
+    parse_rows, word,
 };
 use js_sys::{Array, Uint8Array};
 use serde_json::{Map, Value};
@@ -18,7 +18,7 @@ use web_sys::Blob;
 
 use crate::contract::{
     AdapterInfo, DataReport, DeviceChoice, DeviceInfo, EngineEvent, Estimate, OpenedModel, Preview, PreviewOptions,
-    PreviewToken, ReadData, Role, Weights, Work,
+    PreviewToken, ReadData, Role, Work,
 };
 use crate::failure::{Answer, Failure};
 use crate::host::{Host, from_js, named_files, to_js};
@@ -103,8 +103,8 @@ impl Session {
         }))
     }
 
-    /// Opens a model from its files, `[[name, Blob], …]`: a `.gguf`, or what a folder holds. `sha256` is that of the
-    /// weights where it is known.
+    /// Opens a model from its files, `[[name, Blob], …]`: a `.gguf`, or what a folder holds.
+    /// `sha256` is that of the weights where it is known.
     pub async fn open_model(&self, name: String, files: Array, sha256: Option<String>) -> Result<JsValue, JsValue> {
         let model = Rc::new(open_model(&name, &files)?);
         if let Some(sha256) = sha256 {
@@ -198,7 +198,7 @@ impl Session {
             id: token.id,
             trained: token.trained,
             p: token.scores.map(|scores| scores.p),
-            weights: token.scores.map(|TokenScores { sft, dft, bft, bft_v3, .. }| Weights { sft, dft, bft, bft_v3 }),
+            weights: token.scores.map(|scores| scores.weights),
         });
         let (bft, bft_v3) = inspected.sample_weight.map_or((1.0, 1.0), |weights| (weights.bft, weights.bft_v3));
         Ok(to_js(&Preview {
@@ -207,7 +207,7 @@ impl Session {
             line: sample.origin.line,
             tokens: tokens.collect(),
             nll: inspected.nll.unwrap_or_default(),
-            sample_weights: Weights { sft: 1.0, dft: 1.0, bft, bft_v3 },
+            sample_weights: ByLoss { sft: 1.0, dft: 1.0, bft, bft_v3 },
         }))
     }
 

@@ -9,12 +9,11 @@ use bft_core::loss::sample_weight;
 use bft_core::{Batch, LossConfig, OptimizerState, StepTotals, Tuner};
 use bft_formats::Adapter;
 use bft_train::{
-    Checkpoint, Control, DeviceSummary, Engine, EngineError, Event, LogProbs, Plan, RunState, Started, Store,
+    Checkpoint, Clock, Control, DeviceSummary, Engine, EngineError, Event, LogProbs, Plan, RunState, Started, Store,
     TrainError, Trainer, checkpoint_files,
 };
 use js_sys::Array;
 use wasm_bindgen::prelude::*;
-use web_time::{Instant, SystemTime};
 
 use crate::contract::{EngineEvent, Finished};
 use crate::failure::{Answer, Failure};
@@ -33,7 +32,8 @@ impl Session {
         Ok(to_js(&Finished::from(self.tune(&ready, trainer, "").await?)))
     }
 
-    /// Goes on from a checkpoint's files, `[[name, bytes], …]`, with the settings and rows of its run.
+    /// Goes on from a checkpoint's files, `[[name, bytes], …]`, with the settings and rows of its
+    /// run.
     pub async fn go_on(&self, settings: JsValue, files: Array) -> Result<JsValue, JsValue> {
         let ready = self.ready()?;
         let plan = self.plan(&from_js(&settings)?)?;
@@ -126,21 +126,18 @@ struct Made {
 struct PageStore<'r> {
     host: &'r Host,
     made: &'r RefCell<Made>,
-    opened: Instant,
-    /// Seconds since 1970 at `opened`.
-    opened_at: f64,
+    clock: Clock,
 }
 
 impl<'r> PageStore<'r> {
     fn new(host: &'r Host, made: &'r RefCell<Made>) -> Self {
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Self { host, made, opened: Instant::now(), opened_at: since_1970.unwrap_or_default().as_secs_f64() }
+        Self { host, made, clock: Clock::default() }
     }
 }
 
 impl Store for PageStore<'_> {
     fn seconds(&self) -> f64 {
-        self.opened_at + self.opened.elapsed().as_secs_f64()
+        self.clock.seconds()
     }
 
     fn write_row(&mut self, row: &str) -> Result<(), TrainError> {

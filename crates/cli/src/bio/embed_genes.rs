@@ -16,10 +16,10 @@ use bft_fetch::sources::Dataset;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::knowledge::{DeviceFlag, Knowledge, NamesFlag, is_word};
+use super::knowledge::{Knowledge, NamesFlag, is_word};
 use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::error::CliError;
-use crate::flags::at_least;
+use crate::flags::{DeviceFlag, at_least};
 use crate::open;
 use crate::ui::{self, Progress};
 
@@ -95,7 +95,7 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.names.keep_na);
     let mapping = genes(flags, &knowledge, &resolver)?;
     let genes: Vec<GeneId> = mapping.genes.iter().map(|(gene, _)| *gene).collect();
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     let texts = texts(flags, &knowledge, &genes, &device)?;
 
     let (path, adapter) = encoder(flags, &knowledge)?;

@@ -15,12 +15,12 @@ use bft_bio::genes::vectors::GeneVectors;
 use bft_bio::report::Report;
 use bft_bio::stats::features::Features;
 use bft_bio::tasks::{Options, Task};
-use bft_core::device::{Device, DeviceRequest};
+use bft_core::device::Device;
 use bft_fetch::sources::Dataset;
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::at_least;
+use crate::flags::{DeviceFlag, at_least};
 use crate::open;
 use crate::ui::{self, DIM, Progress};
 
@@ -70,14 +70,6 @@ impl Knowledge {
 /// Whether a path is the word for fetched data, and no file of that name is there.
 pub fn is_word(path: &Path, word: &str) -> bool {
     path == Path::new(word) && !path.exists()
-}
-
-/// Where models run.
-#[derive(Debug, Clone, Args)]
-pub struct DeviceFlag {
-    /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices` counts
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::flags::device)]
-    pub device: DeviceRequest,
 }
 
 /// What is taken for a gene's name.
@@ -149,7 +141,7 @@ impl VectorFlags {
         let encoder = Dataset::MiniLm.path(&knowledge.cache).ok();
         let names: Vec<String> = genes.iter().map(|gene| profile::name(genome, *gene)).collect();
         if encoder.is_some() || self.model.is_some() {
-            let device = open::device(&self.run.device)?;
+            let device = open::device(self.run.device())?;
             match encoder {
                 Some(path) => {
                     let label = "MiniLM of the name";

@@ -15,9 +15,9 @@ use bft_fetch::sources::Dataset;
 use clap::Args;
 use serde_json::json;
 
-use super::knowledge::{DeviceFlag, Knowledge, NamesFlag, is_word};
+use super::knowledge::{Knowledge, NamesFlag, is_word};
 use crate::error::CliError;
-use crate::flags::at_least;
+use crate::flags::{DeviceFlag, at_least};
 use crate::open;
 use crate::ui::{self, BOLD, DIM, Progress};
 
@@ -144,7 +144,7 @@ fn answers(
     let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
     open::existing("--model", &path)?;
     let (model, adapter) = generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     let answerer = Answerer::new(&device, &model, adapter.as_ref()).map_err(CliError::failed)?;
     let mut progress = Progress::new("naming", "sets", sets.len() as u64, 0);
     let mut named = Vec::with_capacity(sets.len());
@@ -172,7 +172,7 @@ fn encoder(flags: &ProcessFlags, knowledge: &Knowledge) -> Result<(String, Encod
         return Ok(("TF-IDF".to_owned(), None));
     };
     let model = TextModel::open(&path, None).map_err(CliError::failed)?;
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     Ok((model.name().to_owned(), Some((model, device))))
 }
 

@@ -8,9 +8,9 @@ use bft_fetch::sources::Dataset;
 use bft_train::TrainConfig;
 use clap::{Args, ValueEnum};
 
-use super::knowledge::{DeviceFlag, Knowledge};
+use super::knowledge::Knowledge;
 use crate::error::CliError;
-use crate::flags::{Flags, Takes};
+use crate::flags::{DeviceFlag, Flags, Takes};
 use crate::open;
 use crate::train::stop_on_ctrl_c;
 use crate::ui::{self, Progress as Bar};
@@ -70,7 +70,7 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
     let model = open::model(&path)?;
     let resolver = Resolver::new(&knowledge.genome);
     let (response, complexes) = (knowledge.fitness(&resolver)?, knowledge.complexes(&resolver)?);
-    let device = open::device(&flags.run.device)?;
+    let device = open::device(flags.run.device())?;
     let mut preset = match flags.preset {
         PresetFlag::Tiny => TINY,
         PresetFlag::Small => SMALL,

@@ -1,6 +1,7 @@
 //! What is in a LoRA adapter folder.
 //!
-//! Read without its model, from the files as they are; with `--model`, the adapter is also checked against it.
+//! Read without its model, from the files as they are; with `--model`, the adapter is also checked
+//! against it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

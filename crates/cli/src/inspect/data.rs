@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use bft_core::device::Device;
 use bft_formats::{Adapter, Model};
-use bft_train::{BatchBounds, InspectedSample, InspectedToken, inspect_sample, read_rows};
+use bft_train::{BatchBounds, InspectedSample, InspectedToken, TokenScores, inspect_sample, read_rows};
 
 use super::InspectFlags;
 use crate::error::CliError;
@@ -77,9 +77,9 @@ fn shown(sample: &InspectedSample) -> Vec<ShownToken> {
     let one = |token: &InspectedToken| ShownToken {
         id: token.id,
         piece: token.text.clone(),
-        trained: token.scores.map(|scores| TokenWeights {
-            p: scores.p,
-            weights: [scores.sft, scores.dft, scores.bft * bft, scores.bft_v3 * bft_v3],
+        trained: token.scores.map(|TokenScores { p, weights }| TokenWeights {
+            p,
+            weights: [weights.sft, weights.dft, weights.bft * bft, weights.bft_v3 * bft_v3],
         }),
     };
     sample.tokens.iter().map(one).collect()

@@ -45,7 +45,8 @@ impl Job {
     pub fn run<T>(self, work: impl FnOnce(&Job) -> Result<T, CliError>) -> Result<T, CliError> {
         let result = work(&self);
         if let Err(error) = &result {
-            // What fails on all ranks alike is said by rank 0, which ends the others before they speak.
+            // What fails on all ranks alike is said by rank 0, which ends the others before they
+            // speak.
             if self.world.rank() > 0 {
                 std::thread::sleep(Duration::from_secs(1));
             }
@@ -103,8 +104,8 @@ impl Ranks for Job {
     }
 }
 
-/// Lengths and starts of consecutive parts, as MPI takes them. Sums come in pieces and everything else is small, so that
-/// 31 bits do.
+/// Lengths and starts of consecutive parts, as MPI takes them. Sums come in pieces and everything
+/// else is small, so that 31 bits do.
 fn layout(lengths: &[usize]) -> (Vec<Count>, Vec<Count>) {
     let mut start = 0;
     lengths

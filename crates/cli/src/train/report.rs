@@ -1,4 +1,5 @@
-//! A training run as the user sees it: what starts, how it goes, how it ended. All of it on standard error.
+//! A training run as the user sees it: what starts, how it goes, how it ended. All of it on
+//! standard error.
 
 use bft_train::{DataReport, Event, Finished, Started};
 

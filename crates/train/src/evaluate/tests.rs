@@ -84,7 +84,7 @@ fn extreme_probabilities_and_empty_samples_never_make_a_nan() {
         tally.add_sample(log_probs.to_vec());
     }
     let report = tally.report();
-    let Losses { sft, dft, bft, bft_v3 } = report.loss;
+    let ByLoss { sft, dft, bft, bft_v3 } = report.loss;
     assert!([sft, dft, bft, bft_v3].iter().all(|x| x.is_finite()), "{report:?}");
     assert_eq!((report.samples, report.tokens), (4, 6));
     assert!(Tally::new(LossConfig::default()).report().nll.is_finite());

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use super::turns::{Speech, Turns};
 use super::{Chat, MASKED, RowContent, RowFormat, RowProblem};
 
-/// Keys of a row that other trainers act on and that nothing is done with here, with what they mean and what to do.
+/// Keys of a row that other trainers act on and that nothing is done with here, with what they mean
+/// and what to do.
 const REFUSED: [(&[&str], &str); 5] = [
     (
         &["chosen", "rejected", "rejected_response", "rejected_messages"],
@@ -120,7 +121,8 @@ fn chat(row: &Map<String, Value>, format: RowFormat, mut turns: Turns) -> Result
     }
     let mut tools = objects(row, "tools")?;
     if matches!(format, RowFormat::Conversations | RowFormat::Instruction) {
-        // LLaMA-Factory, whose rows these are, lists functions without the envelope that templates expect.
+        // LLaMA-Factory, whose rows these are, lists functions without the envelope that templates
+        // expect.
         for tool in tools.iter_mut().flatten() {
             if tool.get("name").is_some() && tool.get("function").is_none() {
                 *tool = serde_json::json!({ "type": "function", "function": tool.take() });
@@ -140,7 +142,8 @@ fn chat(row: &Map<String, Value>, format: RowFormat, mut turns: Turns) -> Result
     Ok(RowContent::Chat(Chat { conversation: Conversation { messages, tools, documents, variables }, masked }))
 }
 
-/// A list of objects, or the JSON of one in a string, as tables with typed columns keep it; `None` where it is empty.
+/// A list of objects, or the JSON of one in a string, as tables with typed columns keep it; `None`
+/// where it is empty.
 fn objects(row: &Map<String, Value>, key: &str) -> Result<Option<Vec<Value>>, RowProblem> {
     let expected = "a list of objects, or a string with the JSON of one";
     let wrong = |path: String, found: &str| RowProblem::Type { path, found: found.into(), expected };

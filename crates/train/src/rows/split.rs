@@ -1,7 +1,8 @@
-//! Cuts a data file's bytes into records without parsing them: lines of JSONL, or the elements of one JSON array.
+//! Cuts a data file's bytes into records without parsing them: lines of JSONL, or the elements of
+//! one JSON array.
 //!
-//! Cutting first keeps a line number with every record, so that a record that does not parse is named exactly and the
-//! next one can still be read.
+//! Cutting first keeps a line number with every record, so that a record that does not parse is
+//! named exactly and the next one can still be read.
 
 /// One record's bytes and where they start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +57,8 @@ const TO_JSON: &str =
 const FROM_TABLE: &str =
     "write its rows as JSONL, for example with pandas: read_csv(…).to_json(…, orient=\"records\", lines=True)";
 
-/// What a file is that is no text, and what to do with it: told by how it begins, also where a browser has read its bytes
-/// as text.
+/// What a file is that is no text, and what to do with it: told by how it begins, also where a
+/// browser has read its bytes as text.
 pub(crate) fn packed(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     // A text may begin with the letters of a mark, but has no such bytes soon after.
     let is_text = bytes.iter().take(64).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
@@ -67,8 +68,8 @@ pub(crate) fn packed(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     Some((found, advice))
 }
 
-/// What a file is that surely holds no rows, and what to do with it: told by how it begins, or by its name and lines none
-/// of which begins as a row does.
+/// What a file is that surely holds no rows, and what to do with it: told by how it begins, or by
+/// its name and lines none of which begins as a row does.
 pub(crate) fn other_than_rows(file: &str, bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let bytes = strip_bom(bytes);
     if let Some(found) = packed(bytes) {
@@ -102,7 +103,8 @@ pub(crate) fn is_array(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'[')
 }
 
-/// Records of a whole file: array elements where the file starts with `[`, lines that are not blank otherwise.
+/// Records of a whole file: array elements where the file starts with `[`, lines that are not blank
+/// otherwise.
 pub(crate) fn records(bytes: &[u8]) -> Box<dyn Iterator<Item = Result<Record<'_>, SplitError>> + '_> {
     let bytes = strip_bom(bytes);
     if is_array(bytes) { Box::new(Elements::new(bytes)) } else { Box::new(lines(bytes).map(Ok)) }
@@ -148,7 +150,8 @@ impl<'a> Elements<'a> {
         }
     }
 
-    /// Moves to the `,` or `]` that ends the element at hand and returns it; `None` at the end of the file.
+    /// Moves to the `,` or `]` that ends the element at hand and returns it; `None` at the end of
+    /// the file.
     fn skip_element(&mut self) -> Option<u8> {
         let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
         while let Some(&b) = self.bytes.get(self.at) {

@@ -37,7 +37,8 @@ const SPEAKERS: [(&str, &str); 20] = [
 ];
 /// The first of them, which a message lists.
 const SPEAKERS_SHOWN: usize = 9;
-/// Keys that say with 1 or true that a turn is trained, with 0 or false that it is not; other trainers' names for it.
+/// Keys that say with 1 or true that a turn is trained, with 0 or false that it is not; other
+/// trainers' names for it.
 const TRAINED: [&str; 8] =
     ["weight", "train", "training", "trainable", "train_on_turn", "loss", "loss_weight", "loss_scale"];
 /// The key that says the opposite.
@@ -309,7 +310,8 @@ fn is_empty_content(content: &Value, path: &str) -> Result<bool, RowProblem> {
     Ok(is_empty)
 }
 
-/// The calls of a turn whose text is their JSON: an object with `name` and `arguments`, or a list of such.
+/// The calls of a turn whose text is their JSON: an object with `name` and `arguments`, or a list
+/// of such.
 fn calls(said: &Value, path: &str) -> Result<Value, RowProblem> {
     let expected = "the JSON of {\"name\": …, \"arguments\": …}, or of a list of such";
     let wrong = |found: &str| RowProblem::Type { path: path.into(), found: found.into(), expected };

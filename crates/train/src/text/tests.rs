@@ -58,7 +58,8 @@ fn a_chat_trains_every_answer_with_its_end_of_turn_token_and_nothing_else() {
 fn a_chat_begins_with_the_very_ids_that_generation_starts_from() {
     let model = chatml();
     let text = TextEncoder::new(&model);
-    // The template's line break and the answer's would merge into one token that generation cannot reach.
+    // The template's line break and the answer's would merge into one token that generation cannot
+    // reach.
     let messages = chat(&[("user", "Go on"), ("assistant", "\nthe end"), ("user", "More"), ("assistant", "no")]);
     let prompt = text.chat_prompt(&chat(&[("user", "Go on")]).conversation).unwrap();
     let sample = chat_sample(&model, &messages).unwrap();
@@ -107,7 +108,8 @@ fn an_answer_that_later_turns_rewrite_becomes_a_sample_of_its_own() {
 
 #[test]
 fn where_the_last_turn_is_shown_otherwise_its_answer_follows_what_generation_starts_from() {
-    // The system's words go before the last message where that is a question, and nowhere else, as Mistral's do.
+    // The system's words go before the last message where that is a question, and nowhere else, as
+    // Mistral's do.
     let source = "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{%- if loop.last and messages[0]['role'] == 'system' -%}\
                   {{ '[INST] ' + messages[0]['content'] + '\n\n' + m['content'] + '[/INST]' }}{%- else -%}\
                   {{ '[INST] ' + m['content'] + '[/INST]' }}{%- endif -%}{%- elif m['role'] == 'assistant' -%}\
@@ -206,7 +208,8 @@ fn a_text_that_spells_the_beginning_token_begins_once() {
 fn a_completion_is_trained_with_the_end_of_text_and_the_prompt_is_not() {
     let model = model(Some(tokenizer(Around::Bos)), None);
     let text = TextEncoder::new(&model);
-    // With the space in the completion the two agree with the joint encoding; with it in the prompt they do not.
+    // With the space in the completion the two agree with the joint encoding; with it in the prompt
+    // they do not.
     for (prompt, completion) in [("Gene:", " P53"), ("Gene: ", "P53"), ("", "P53"), ("Gene:\n", "\nP")] {
         let sample = text.completion_sample(prompt, completion).unwrap();
         let start = text.prompt(prompt).unwrap();

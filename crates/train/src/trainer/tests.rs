@@ -371,7 +371,8 @@ fn a_damaged_checkpoint_is_named_and_the_whole_one_before_it_offered() {
         fs::write(&file, whole).unwrap();
     }
 
-    // What has its own checksum is still judged: numbers that nobody can go on with, and other layouts.
+    // What has its own checksum is still judged: numbers that nobody can go on with, and other
+    // layouts.
     let change = |name: &str, old: &[u8], new: &[u8]| {
         let whole = fs::read(last.join(name)).unwrap();
         let at = whole.windows(old.len()).position(|window| window == old).unwrap();
