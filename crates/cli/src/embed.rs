@@ -167,20 +167,8 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     let model = open::embedding_model(&flags.model)?;
     let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;
-    let input = open::existing("--input", &flags.input)?;
-    let file = File::open(input)
-        .map_err(|error| CliError::failed(format!("--input {}: cannot be opened: {error}", input.display())))?;
-    open::writable("--output", &flags.output)?;
-    open::not_over(&flags.output, "--input", input)?;
-    open::not_over(&flags.output, "--model", &flags.model)?;
     let shard_rows = flags.shard_rows.or(job.map(|_| SHARD_ROWS));
-    if job.is_some() {
-        open::for_every_rank("--input", input)?;
-    }
-    let (file, sha256) = match shard_rows {
-        None => (file, String::new()),
-        Some(_) => hashed(file, flags)?,
-    };
+    let (file, sha256) = input(flags, shard_rows.is_some(), job)?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
     let device = open::device(&request)?;
@@ -192,7 +180,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     let mut progress = Progress::new("embedding", "bytes", size, 0);
     let (read, seen) = (Cell::new(0), RefCell::new(Sha256::default()));
     let reader = BufReader::new(Counted { file, read: &read, seen: &seen });
-    let rows = EmbedInput::new(&input.display().to_string(), reader);
+    let rows = EmbedInput::new(&flags.input.display().to_string(), reader);
     let mut with_ids = false;
     let mut texts = 0;
     let mut heard = |row: &EmbedRow| {
@@ -244,6 +232,20 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
         ui::note("ids are not kept in .npy; its rows are in the order of the input");
     }
     summary(flags, &report, width, started.elapsed().as_secs_f64(), files)
+}
+
+/// The input, opened once the output is known to be writable; with its SHA-256 where it is asked for.
+fn input(flags: &EmbedFlags, sha256: bool, job: Option<&Job>) -> Result<(File, String), CliError> {
+    let input = open::existing("--input", &flags.input)?;
+    let file = File::open(input)
+        .map_err(|error| CliError::failed(format!("--input {}: cannot be opened: {error}", input.display())))?;
+    open::writable("--output", &flags.output)?;
+    open::not_over(&flags.output, "--input", input)?;
+    open::not_over(&flags.output, "--model", &flags.model)?;
+    if job.is_some() {
+        open::for_every_rank("--input", input)?;
+    }
+    if sha256 { hashed(file, flags) } else { Ok((file, String::new())) }
 }
 
 /// The adapter of `--adapter`, which an encoder cannot have.
