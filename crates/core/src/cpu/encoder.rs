@@ -3,7 +3,7 @@
 
 use bft_formats::Activation;
 
-use super::math::{exp, get, put, vector_logistic, vectors};
+use super::math::{CUBIC, TWICE_ROOT, exp, get, put, vector_logistic, vectors};
 use super::simd::{Kernel, Simd, dispatch};
 use crate::real::Real;
 
@@ -117,10 +117,6 @@ pub fn activate_backward<T: Real>(kind: Activation, x: &[T], bias: &[T], dy: &[T
         *dx = dy * value_and_slope(kind, x + bias).1;
     }
 }
-
-/// 2·√(2/π)
-pub(super) const TWICE_ROOT: f64 = 1.595_769_121_605_730_7;
-pub(super) const CUBIC: f64 = 0.044_715;
 
 fn value_and_slope<T: Real>(kind: Activation, x: T) -> (T, T) {
     let number = T::from_f64;

@@ -5,9 +5,13 @@
 
 use bft_formats::Gate;
 
-use super::encoder::{CUBIC, TWICE_ROOT};
 use super::simd::{Kernel, Simd, dispatch};
 use crate::real::Real;
+
+/// 2·√(2/π), of GELU by tanh.
+pub(super) const TWICE_ROOT: f64 = 1.595_769_121_605_730_7;
+/// The factor of its cube.
+pub(super) const CUBIC: f64 = 0.044_715;
 
 /// Σ aᵢ · bᵢ
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
