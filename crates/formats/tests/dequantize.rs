@@ -134,7 +134,7 @@ fn every_format_of_blocks_means_what_ggml_says() {
 fn random_weights_are_small_finite_and_not_all_alike() {
     for &dtype in DType::ALL {
         let mut random = Random::new(7);
-        let values = dequantize(dtype, &dtype.random(1024, &mut || random.bits()), 1024);
+        let values = dequantize(dtype, &dtype.random(4096, &mut || random.bits()), 4096);
         assert!(values.iter().all(|value| value.is_finite() && value.abs() <= 3.0), "{dtype}: {values:?}");
         let largest = values.iter().fold(0f32, |most, value| most.max(value.abs()));
         assert!(largest > 0.2 && values.iter().any(|value| *value != values[0]), "{dtype}: {largest}");

@@ -218,8 +218,10 @@ fn rope_settings_are_honoured_or_refused() {
 fn models_that_would_run_wrongly_are_refused_by_name() {
     let architecture = refusal(|g| g.str("general.architecture", "gemma4"));
     assert_says(&architecture, &["m.gguf", "\"gemma4\"", "llama", "qwen2, qwen3"]);
-    let q4_k = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 12, vec![0; 144]));
-    assert_says(&q4_k, &["Q4_K", "blk.0.ffn_up.weight", "Q8_0, Q4_0 and Q4_1", "BF16"]);
+    let iq2_xs = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 17, vec![0; 144]));
+    assert_says(&iq2_xs, &["IQ2_XS", "blk.0.ffn_up.weight", "TQ1_0 and TQ2_0", "BF16"]);
+    let part_of_a_block = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 12, vec![0; 144]));
+    assert_says(&part_of_a_block, &["blk.0.ffn_up.weight", "[64, 32]", "whole Q4_K blocks of 256"]);
     let newer = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 77, vec![0; 144]));
     assert_says(&newer, &["tensor type number 77", "blk.0.ffn_up.weight"]);
     let experts = refusal(|g| g.u32("llama.expert_count", 8));
