@@ -1,4 +1,5 @@
-// Attention, a block of queries of one head a workgroup, keys block by block with an online softmax.
+// Attention, a block of queries of one head a workgroup, keys block by block with an online
+// softmax.
 //!include shared/grid.wgsl
 //!include shared/precise.wgsl
 //!include shared/attention.wgsl
@@ -38,8 +39,9 @@ fn store(head: u32, query: u32, chunk: u32, value: vec4<f32>) {
     }
 }
 
-// Writes o of queries row0.. and returns the log-sum-exp of the row that this lane has a part of. The keys of the lane's
-// four rows of scores are firsts..=lasts; those of all rows lie in begin..end.
+// Writes o of queries row0.. and returns the log-sum-exp of the row that this lane has a part of.
+// The keys of the lane's four rows of scores are firsts..=lasts; those of all rows lie in
+// begin..end.
 fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, begin: u32, end: u32) -> f32 {
     let kv_head = head / (params.heads / params.kv_heads);
     let width = params.width;
@@ -94,8 +96,8 @@ fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, 
         m = largest;
         sum *= decay;
         for (var i = 0u; i < 8u; i++) {
-            // Where a row has seen no key of its own yet, m is NONE and this counts others' keys: the decay at its first
-            // own key is 0.
+            // Where a row has seen no key of its own yet, m is NONE and this counts others' keys:
+            // the decay at its first own key is 0.
             let e = exp(tile[part + i] - m);
             tile[part + i] = e;
             sum += (e.x + e.y) + (e.z + e.w);

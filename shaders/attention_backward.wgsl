@@ -145,8 +145,8 @@ fn backward_q(at: Place) {
     }
 }
 
-// Probabilities of one key for four queries from `query` on. `first` is the first query that sees the key, `end` one past
-// the last.
+// Probabilities of one key for four queries from `query` on. `first` is the first query that sees
+// the key, `end` one past the last.
 fn probabilities(score: vec4<f32>, query: u32, first: u32, end: u32, log_sums: vec4<f32>) -> vec4<f32> {
     let queries = vec4<u32>(query, query + 1u, query + 2u, query + 3u);
     let p = exp(scores_of(score) - log_sums);

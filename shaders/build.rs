@@ -1,4 +1,5 @@
-//! Lists every shader beside this script, so that a new file is part of the crate as soon as it is there.
+//! Lists every shader beside this script, so that a new file is part of the crate as soon as it is
+//! there.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -2,7 +2,8 @@
 //!
 //! A line `//!include shared/NAME.wgsl` is replaced by that fragment. `{KEY}` in an include line is
 //! replaced first, from the variant's definitions: `//!include shared/weight_{WEIGHT}.wgsl` with
-//! `("WEIGHT", "q4_1")` pulls in the loader of that weight format. Elsewhere `{{KEY}}` is replaced by its value.
+//! `("WEIGHT", "q4_1")` pulls in the loader of that weight format. Elsewhere `{{KEY}}` is replaced
+//! by its value.
 
 /// Every file of this crate: path below `shaders/` and text.
 pub const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
@@ -25,7 +26,8 @@ impl std::fmt::Display for MissingFile {
 
 impl std::error::Error for MissingFile {}
 
-/// WGSL of shader `name` (without `.wgsl`), includes expanded, of fragments too, and definitions substituted.
+/// WGSL of shader `name` (without `.wgsl`), includes expanded, of fragments too, and definitions
+/// substituted.
 ///
 /// # Errors
 /// Where the shader or one of its includes does not exist.

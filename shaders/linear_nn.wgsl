@@ -1,7 +1,8 @@
-// result[M, K] = alpha dy[M, N] W[N, K] + beta result, the backward of linear_nt: the weight is decoded on the way and never
-// transposed in memory.
+// result[M, K] = alpha dy[M, N] W[N, K] + beta result, the backward of linear_nt: the weight is
+// decoded on the way and never transposed in memory.
 //
-// No workgroup memory: an invocation keeps 8 tokens × 16 inputs in registers and walks down the rows of W four at a time.
+// No workgroup memory: an invocation keeps 8 tokens × 16 inputs in registers and walks down the
+// rows of W four at a time.
 
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
@@ -16,14 +17,16 @@ fn shape() -> vec2<u32> {
 
 // One token's products with four rows of W: `w[g]` holds those rows' four inputs g as its columns.
 fn step(acc: ptr<function, Row>, outputs: vec4<f32>, w: ptr<function, array<mat4x4<f32>, 4>>) {
-    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable indexes.
+    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable
+    // indexes.
     (*acc)[0] += (*w)[0] * outputs;
     (*acc)[1] += (*w)[1] * outputs;
     (*acc)[2] += (*w)[2] * outputs;
     (*acc)[3] += (*w)[3] * outputs;
 }
 
-// The 16 inputs of a row of W that begins at chunk `at`, a vec4 in each column: half a chunk, a whole one or four, by format.
+// The 16 inputs of a row of W that begins at chunk `at`, a vec4 in each column: half a chunk, a
+// whole one or four, by format.
 fn sixteen(at: u32, first_chunk: u32, first_vec4: u32) -> mat4x4<f32> {
     if CHUNK > 4u {
         let chunk = open_chunk(fetch_chunk(at + first_chunk), first_vec4);

@@ -1,4 +1,5 @@
-// linear_nn where subgroups multiply matrices: W is decoded into workgroup memory once for TILE tokens.
+// linear_nn where subgroups multiply matrices: W is decoded into workgroup memory once for TILE
+// tokens.
 
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;

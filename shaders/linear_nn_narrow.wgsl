@@ -1,5 +1,5 @@
-// linear_nn for few inputs on real cards, as LoRA's dy B: a workgroup makes 16 tokens × 16 inputs, its lanes share out
-// the rows of W.
+// linear_nn for few inputs on real cards, as LoRA's dy B: a workgroup makes 16 tokens × 16 inputs,
+// its lanes share out the rows of W.
 //!include shared/slices.wgsl
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;

@@ -1,5 +1,6 @@
-// linear_nn for real cards: a workgroup of 128 makes 64 tokens × 64 inputs from tiles of 32 rows of W in workgroup
-// memory. The arithmetic is that of linear_nt_tile: 12 vec4 loads of workgroup memory for 128 multiply-adds.
+// linear_nn for real cards: a workgroup of 128 makes 64 tokens × 64 inputs from tiles of 32 rows of
+// W in workgroup memory. The arithmetic is that of linear_nt_tile: 12 vec4 loads of workgroup
+// memory for 128 multiply-adds.
 
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
@@ -14,7 +15,8 @@ const LANES: u32 = 128u;
 const TILE: u32 = 64u;
 const TILE4: u32 = 16u;  // inputs of a tile, in vec4
 const DEPTH4: u32 = 8u;  // rows of W in a tile, in vec4
-// A lane decodes 16 neighbours of one row: half a chunk, a whole one, or four chunks of different rows.
+// A lane decodes 16 neighbours of one row: half a chunk, a whole one, or four chunks of different
+// rows.
 const WEIGHT_LOADS: u32 = max(16u / CHUNK, 1u);
 const LANES_PER_ROW: u32 = TILE * WEIGHT_LOADS / 16u;
 
@@ -30,7 +32,8 @@ fn w_slot(row: u32, v: u32) -> u32 {
     return row * TILE4 + (v ^ ((v >> 2u) & 3u) ^ (row & 1u));
 }
 
-// Where a lane's part of each row begins: four rows of dy, 16 apart; and its column of W, in chunks.
+// Where a lane's part of each row begins: four rows of dy, 16 apart; and its column of W, in
+// chunks.
 struct Starts { y: vec4<u32>, w: u32 }
 
 // As loaded. Nothing is done with it before the sums that the loads hide behind.

@@ -1,7 +1,8 @@
 // result[M, N] = alpha x[M, K] W[N, K]ᵀ + beta result, the weight decoded on the way.
 //
-// No workgroup memory: an invocation keeps 8 tokens × 16 outputs in registers, so that each load, which is what costs
-// on a software driver, serves 8 or 16 products, and a quantised chunk is decoded once for 8 tokens.
+// No workgroup memory: an invocation keeps 8 tokens × 16 outputs in registers, so that each load,
+// which is what costs on a software driver, serves 8 or 16 products, and a quantised chunk is
+// decoded once for 8 tokens.
 
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -16,7 +17,8 @@ fn shape() -> vec2<u32> {
 
 // One token's products with four inputs: a row of `w[g]` in, four outputs of `acc[g]`.
 fn step(acc: ptr<function, Row>, inputs: vec4<f32>, w: ptr<function, array<mat4x4<f32>, 4>>) {
-    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable indexes.
+    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable
+    // indexes.
     (*acc)[0] += inputs * (*w)[0];
     (*acc)[1] += inputs * (*w)[1];
     (*acc)[2] += inputs * (*w)[2];

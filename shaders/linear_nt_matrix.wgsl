@@ -1,4 +1,5 @@
-// linear_nt where subgroups multiply matrices: W is decoded into workgroup memory once for TILE tokens, in f32 or f16.
+// linear_nt where subgroups multiply matrices: W is decoded into workgroup memory once for TILE
+// tokens, in f32 or f16.
 
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;

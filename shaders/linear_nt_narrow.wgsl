@@ -1,5 +1,5 @@
-// linear_nt for few outputs on real cards, as LoRA's x Aᵀ: a workgroup makes 16 tokens × 16 outputs, its lanes share out
-// the inputs.
+// linear_nt for few outputs on real cards, as LoRA's x Aᵀ: a workgroup makes 16 tokens × 16
+// outputs, its lanes share out the inputs.
 //!include shared/slices.wgsl
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;

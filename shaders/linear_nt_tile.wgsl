@@ -1,10 +1,11 @@
-// linear_nt for real cards: a workgroup of 128 makes 64 tokens × 64 outputs from tiles of 32 inputs in workgroup memory,
-// where the weight is decoded once for 64 tokens.
+// linear_nt for real cards: a workgroup of 128 makes 64 tokens × 64 outputs from tiles of 32 inputs
+// in workgroup memory, where the weight is decoded once for 64 tokens.
 //
-// Per invocation 8 × 4 results in registers: 12 vec4 loads of workgroup memory for 128 multiply-adds (1.5 bytes each, and
-// the tokens' loads are the same address for 16 lanes). Each input is fetched once a tile of 64: 16 multiply-adds a byte
-// in f32. About 100 registers and 16 KiB let 4 to 6 workgroups share a compute unit of 64 to 100 KiB. The next tile's
-// loads are issued before the present tile's sums, which hide them.
+// Per invocation 8 × 4 results in registers: 12 vec4 loads of workgroup memory for 128
+// multiply-adds (1.5 bytes each, and the tokens' loads are the same address for 16 lanes). Each
+// input is fetched once a tile of 64: 16 multiply-adds a byte in f32. About 100 registers and 16
+// KiB let 4 to 6 workgroups share a compute unit of 64 to 100 KiB. The next tile's loads are issued
+// before the present tile's sums, which hide them.
 
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -18,12 +19,13 @@ fn shape() -> vec2<u32> {
 const LANES: u32 = 128u;
 const TILE: u32 = 64u;
 const DEPTH4: u32 = 8u; // inputs of a tile, in vec4
-// A lane decodes 16 neighbours of one row: half a chunk, a whole one, or four chunks of different rows.
+// A lane decodes 16 neighbours of one row: half a chunk, a whole one, or four chunks of different
+// rows.
 const WEIGHT_LOADS: u32 = max(16u / CHUNK, 1u);
 const LANES_PER_ROW: u32 = 2u * WEIGHT_LOADS;
 
-// [row][input / 4], mixed so that eight lanes side by side touch every bank once, reading or writing.
-// In f16 the tiles take half of the memory and of its bandwidth.
+// [row][input / 4], mixed so that eight lanes side by side touch every bank once, reading or
+// writing. In f16 the tiles take half of the memory and of its bandwidth.
 alias Real = {{REAL}};
 var<workgroup> x_tile: array<vec4<Real>, 512>;
 var<workgroup> w_tile: array<vec4<Real>, 512>;

@@ -1,5 +1,6 @@
-// linear_nt for few tokens, as in generation: what counts is reading the weight once, in order. Eight lanes share four
-// rows of W, so that they fetch neighbouring chunks; each loaded input serves four outputs.
+// linear_nt for few tokens, as in generation: what counts is reading the weight once, in order.
+// Eight lanes share four rows of W, so that they fetch neighbouring chunks; each loaded input
+// serves four outputs.
 
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;

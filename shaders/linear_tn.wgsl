@@ -1,8 +1,9 @@
-// result[N, K] = alpha a[M, N]ᵀ b[M, K] + beta result, the gradient of a LoRA matrix: one of N and K is the rank, M the tokens.
-// Sums run over the tokens in order.
+// result[N, K] = alpha a[M, N]ᵀ b[M, K] + beta result, the gradient of a LoRA matrix: one of N and
+// K is the rank, M the tokens. Sums run over the tokens in order.
 //
-// No workgroup memory: an invocation keeps 8 × 16 results in registers. Tiles are numbered along one axis of the grid, so
-// that every invocation of a workgroup has one, however narrow the result is.
+// No workgroup memory: an invocation keeps 8 × 16 results in registers. Tiles are numbered along
+// one axis of the grid, so that every invocation of a workgroup has one, however narrow the result
+// is.
 //!include shared/grid.wgsl
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
@@ -18,7 +19,8 @@ fn shape() -> vec2<u32> {
 const LANES: u32 = 8u;
 
 fn step(acc: ptr<function, Row>, left: f32, right: ptr<function, Row>) {
-    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable indexes.
+    // Written out, here and below: SwiftShader's compiler would keep in memory what a variable
+    // indexes.
     (*acc)[0] += left * (*right)[0];
     (*acc)[1] += left * (*right)[1];
     (*acc)[2] += left * (*right)[2];

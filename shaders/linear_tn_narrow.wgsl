@@ -1,5 +1,6 @@
-// linear_tn for real cards: a workgroup makes 16 × 16 results, its lanes share out the tokens. One side is LoRA's rank,
-// so that whole tiles would be few; here a 16 × 576 gradient has 36 workgroups of 256.
+// linear_tn for real cards: a workgroup makes 16 × 16 results, its lanes share out the tokens. One
+// side is LoRA's rank, so that whole tiles would be few; here a 16 × 576 gradient has 36 workgroups
+// of 256.
 //!include shared/slices.wgsl
 //!include shared/product.wgsl
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;

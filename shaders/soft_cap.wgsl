@@ -1,4 +1,5 @@
-// A soft cap of logits, in place, and what its slope does to the head's gradient. One invocation an element.
+// A soft cap of logits, in place, and what its slope does to the head's gradient. One invocation an
+// element.
 //!include shared/elements.wgsl
 //!include shared/soft_cap.wgsl
 

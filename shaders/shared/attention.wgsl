@@ -1,8 +1,11 @@
-// What the tiled attention kernels share. A workgroup holds a tile of `rows` x `cols` scores: rows are what it writes,
-// columns are what it runs over. rows · cols = 2,048, and rows · D <= 2,048, so that 64 invocations take
+// What the tiled attention kernels share. A workgroup holds a tile of `rows` x `cols` scores: rows
+// are what it writes, columns are what it runs over. rows · cols = 2,048, and rows · D <= 2,048, so
+// that 64 invocations take
 // - 4 rows x 8 columns of scores each, and
-// - 8 rows x one chunk of four of the head's D numbers each, when the scores are multiplied with another matrix.
-// Each load then serves 16 or 32 products, and the few barriers lie far apart, which suits software drivers too.
+// - 8 rows x one chunk of four of the head's D numbers each, when the scores are multiplied with
+//   another matrix.
+// Each load then serves 16 or 32 products, and the few barriers lie far apart, which suits software
+// drivers too.
 
 struct Params {
     tokens: u32,   // rows of q
@@ -55,7 +58,8 @@ fn up_to(first: u32, last: u32) -> vec4<u32> {
     return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(last));
 }
 
-// The first of the keys first..=last that are within the window of a query whose own key is the last.
+// The first of the keys first..=last that are within the window of a query whose own key is the
+// last.
 fn within(first: vec4<u32>, last: vec4<u32>) -> vec4<u32> {
     return max(first, last + 1u - min(vec4<u32>(params.window), last + 1u));
 }

@@ -1,5 +1,6 @@
-// Codes of a chunk of 32 weights, four at a time. Four bits: byte j of 16 has weight j low and weight j + 16 high. Two bits:
-// byte i of 8 has weights 4 i to 4 i + 3, the first lowest. One bit: weight j at bit j.
+// Codes of a chunk of 32 weights, four at a time. Four bits: byte j of 16 has weight j low and
+// weight j + 16 high. Two bits: byte i of 8 has weights 4 i to 4 i + 3, the first lowest. One bit:
+// weight j at bit j.
 
 fn bytes4(q: u32) -> vec4<u32> {
     // Four bytes, which cards turn into floats at once.

@@ -1,4 +1,5 @@
-// The result of an invocation that keeps 8 rows × 16 columns of it in registers, a row in each array.
+// The result of an invocation that keeps 8 rows × 16 columns of it in registers, a row in each
+// array.
 const ROWS: u32 = 8u;
 const COLUMNS: u32 = 16u;
 
@@ -9,7 +10,8 @@ fn store_eight(
     r0: ptr<function, Row>, r1: ptr<function, Row>, r2: ptr<function, Row>, r3: ptr<function, Row>,
     r4: ptr<function, Row>, r5: ptr<function, Row>, r6: ptr<function, Row>, r7: ptr<function, Row>,
 ) {
-    // One store in the code instead of eight: its many checks are what a browser's compiler spends its memory on.
+    // One store in the code instead of eight: its many checks are what a browser's compiler spends
+    // its memory on.
     for (var r = 0u; r < ROWS; r++) {
         var sums = *r0;
         switch r {

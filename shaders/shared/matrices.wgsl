@@ -1,9 +1,10 @@
-// Products by matrices of SIDE × SIDE, each loaded and multiplied by a subgroup together, with sums in f32. A workgroup makes
-// TILE × TILE results from tiles of DEPTH terms of their sums, each of its four subgroups 2 × 2 matrices. LANES counts subgroups
-// of the adapter's largest size; where a driver takes smaller ones, neighbours make the same matrices.
+// Products by matrices of SIDE × SIDE, each loaded and multiplied by a subgroup together, with sums
+// in f32. A workgroup makes TILE × TILE results from tiles of DEPTH terms of their sums, each of
+// its four subgroups 2 × 2 matrices. LANES counts subgroups of the adapter's largest size; where a
+// driver takes smaller ones, neighbours make the same matrices.
 //
-// The shader around it has what shared/product.wgsl takes and gives, `left4`, which loads four neighbours of a token's terms, a
-// weight's loader, and `right`, a tile of it.
+// The shader around it has what shared/product.wgsl takes and gives, `left4`, which loads four
+// neighbours of a token's terms, a weight's loader, and `right`, a tile of it.
 
 alias Real = {{REAL}};
 alias Left = coop_mat{{SIDE}}x{{SIDE}}<{{REAL}}, A>;
@@ -37,7 +38,8 @@ fn put_left(token: u32, term: u32, terms: u32, lane: u32) {
     }
 }
 
-// Sixteen neighbours of a row of W, from element `first` on. Beyond the row's end the last chunk is repeated.
+// Sixteen neighbours of a row of W, from element `first` on. Beyond the row's end the last chunk is
+// repeated.
 fn put_right(row: u32, first: u32, slot: u32) {
     let chunks = params.cols / CHUNK;
     for (var l = 0u; l < WEIGHT_LOADS; l++) {
@@ -62,7 +64,8 @@ fn block(lane: u32) -> Block {
     return Block(number / 2u * 2u * SIDE, number % 2u * 2u * SIDE, number * SIDE * SIDE);
 }
 
-// Stores matrix `i`, `j` of each subgroup from `sums`, which its subgroup has just written. `row` and `column` are the tile's.
+// Stores matrix `i`, `j` of each subgroup from `sums`, which its subgroup has just written. `row`
+// and `column` are the tile's.
 fn store_matrices(row: u32, column: u32, i: u32, j: u32, lane: u32) {
     workgroupBarrier();
     for (var n = lane; n < SIDE * SIDE; n += LANES) {

@@ -1,5 +1,5 @@
-// What every product has: its parameters, and how a sum becomes a part of the result. The shader around it has `result` and its
-// shape in rows and columns, `shape`.
+// What every product has: its parameters, and how a sum becomes a part of the result. The shader
+// around it has `result` and its shape in rows and columns, `shape`.
 
 struct Params {
     tokens: u32, // M
@@ -11,8 +11,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// result = alpha sum + beta result in four neighbours of a row. beta = 0 does not read the result. What lies beyond its edges was
-// computed from what lies at them, and is dropped.
+// result = alpha sum + beta result in four neighbours of a row. beta = 0 does not read the result.
+// What lies beyond its edges was computed from what lies at them, and is dropped.
 fn store(row: u32, column: u32, sum: vec4<f32>) {
     if row >= shape().x || column >= shape().y {
         return;

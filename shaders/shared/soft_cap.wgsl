@@ -1,5 +1,5 @@
-// tanh within a few units in the last place: a rational function, held where it reaches 1. Drivers' own lose digits
-// near 0, or overflow.
+// tanh within a few units in the last place: a rational function, held where it reaches 1. Drivers'
+// own lose digits near 0, or overflow.
 fn tanh_of(value: vec4<f32>) -> vec4<f32> {
     let x = clamp(value, vec4<f32>(-7.9053111), vec4<f32>(7.9053111));
     let s = x * x;

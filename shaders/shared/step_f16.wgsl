@@ -1,11 +1,14 @@
-// Two vec4 of terms, a run: eight products are summed in f16, and the run's sum is added in f32. Cards that multiply two f16 at
-// once do 16 multiply-adds, 4 conversions and 4 additions a token for four outputs, where f32 has 32 multiply-adds.
+// Two vec4 of terms, a run: eight products are summed in f16, and the run's sum is added in f32.
+// Cards that multiply two f16 at once do 16 multiply-adds, 4 conversions and 4 additions a token
+// for four outputs, where f32 has 32 multiply-adds.
 //
-// A longer run would cost less and round more: each of a run's sums errs by 2⁻¹¹ of itself at most. A run is infinite where it
-// passes 65,504, as with inputs of 8,188 and weights of 1 throughout; and below 6e-5 it loses digits.
+// A longer run would cost less and round more: each of a run's sums errs by 2⁻¹¹ of itself at most.
+// A run is infinite where it passes 65,504, as with inputs of 8,188 and weights of 1 throughout;
+// and below 6e-5 it loses digits.
 const RUN4: u32 = 2u; // terms of a step, in vec4
 
-// Slots are mixed by bits: the odd vec4 of a pair lies where the lowest bit of its place is the other one.
+// Slots are mixed by bits: the odd vec4 of a pair lies where the lowest bit of its place is the
+// other one.
 struct Inputs { low: vec4<Real>, high: vec4<Real> }
 struct Weights { low: mat4x4<Real>, high: mat4x4<Real> }
 

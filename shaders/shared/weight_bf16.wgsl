@@ -1,5 +1,5 @@
-// Weights in BF16, a chunk is four neighbours of one row, two to a word. A bf16 is the upper half of an f32.
-// `w_scales` is not used.
+// Weights in BF16, a chunk is four neighbours of one row, two to a word. A bf16 is the upper half
+// of an f32. `w_scales` is not used.
 @group(0) @binding(2) var<storage, read> w_quants: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;
 

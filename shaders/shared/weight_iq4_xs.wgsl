@@ -1,5 +1,5 @@
-// Weights in IQ4_XS: blocks of 256 with w = d s v, s for 32, v one of IQ4_NL's values. Of a block, `w_scales` has d in f16 and two
-// words of signed bytes with s of each chunk.
+// Weights in IQ4_XS: blocks of 256 with w = d s v, s for 32, v one of IQ4_NL's values. Of a block,
+// `w_scales` has d in f16 and two words of signed bytes with s of each chunk.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

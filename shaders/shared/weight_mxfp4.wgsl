@@ -1,4 +1,5 @@
-// Weights in MXFP4: blocks of 32 with w = 2^(e - 127) v, v a four-bit float. `w_scales` has e of four blocks in a word.
+// Weights in MXFP4: blocks of 32 with w = 2^(e - 127) v, v a four-bit float. `w_scales` has e of
+// four blocks in a word.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

@@ -1,5 +1,6 @@
-// Weights in Q2_K: blocks of 256 with w = d s q - dmin m, s and m for 16. A chunk is 32 weights: 8 bytes of `w_quants`; of a
-// block, `w_scales` has a word with d and dmin in f16, and four words of bytes with s low and m high.
+// Weights in Q2_K: blocks of 256 with w = d s q - dmin m, s and m for 16. A chunk is 32 weights: 8
+// bytes of `w_quants`; of a block, `w_scales` has a word with d and dmin in f16, and four words of
+// bytes with s low and m high.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

@@ -1,5 +1,6 @@
-// Weights in Q3_K: blocks of 256 with w = d s (q - 4), s for 16. A chunk is 32 weights: 8 bytes of two lower bits in `w_quants`;
-// of a block, `w_scales` has d in f16, s in four words of signed bytes, and a word of third bits of each chunk.
+// Weights in Q3_K: blocks of 256 with w = d s (q - 4), s for 16. A chunk is 32 weights: 8 bytes of
+// two lower bits in `w_quants`; of a block, `w_scales` has d in f16, s in four words of signed
+// bytes, and a word of third bits of each chunk.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

@@ -1,5 +1,6 @@
-// Weights in Q4_0: blocks of 32 with w = d (q - 8). A chunk is a block: 16 bytes of `w_quants`, byte j with weight j in its
-// low nibble and weight j + 16 in its high one, and half a word of `w_scales` with d in f16.
+// Weights in Q4_0: blocks of 32 with w = d (q - 8). A chunk is a block: 16 bytes of `w_quants`,
+// byte j with weight j in its low nibble and weight j + 16 in its high one, and half a word of
+// `w_scales` with d in f16.
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;
 

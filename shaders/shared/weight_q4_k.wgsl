@@ -1,5 +1,6 @@
-// Weights in Q4_K: blocks of 256 with w = d s q - dmin m, s and m for 32. A chunk is 32 weights: 16 bytes of `w_quants`; of a
-// block, `w_scales` has a word with d and dmin in f16, and four with s and m of each chunk in bytes.
+// Weights in Q4_K: blocks of 256 with w = d s q - dmin m, s and m for 32. A chunk is 32 weights: 16
+// bytes of `w_quants`; of a block, `w_scales` has a word with d and dmin in f16, and four with s
+// and m of each chunk in bytes.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

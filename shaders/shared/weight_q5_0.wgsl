@@ -1,5 +1,5 @@
-// Weights in Q5_0: blocks of 32 with w = d (q - 16). Of two blocks, `w_quants` has 16 bytes of four lower bits each, and
-// `w_scales` a word with both d in f16, and a word of fifth bits each.
+// Weights in Q5_0: blocks of 32 with w = d (q - 16). Of two blocks, `w_quants` has 16 bytes of four
+// lower bits each, and `w_scales` a word with both d in f16, and a word of fifth bits each.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

@@ -1,5 +1,5 @@
-// Weights in Q5_1: blocks of 32 with w = d q + m. A chunk is a block: 16 bytes of four lower bits in `w_quants`, and in
-// `w_scales` a word with d and m in f16 and a word of fifth bits.
+// Weights in Q5_1: blocks of 32 with w = d q + m. A chunk is a block: 16 bytes of four lower bits
+// in `w_quants`, and in `w_scales` a word with d and m in f16 and a word of fifth bits.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

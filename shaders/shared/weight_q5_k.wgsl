@@ -1,4 +1,5 @@
-// Weights in Q5_K: as Q4_K, and `w_scales` has a word of fifth bits of each chunk behind the scales of a block.
+// Weights in Q5_K: as Q4_K, and `w_scales` has a word of fifth bits of each chunk behind the scales
+// of a block.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

@@ -1,5 +1,6 @@
-// Weights in Q6_K: blocks of 256 with w = d s (q - 32), s for 16. A chunk is 32 weights: 16 bytes of four lower bits in
-// `w_quants`; of a block, `w_scales` has d in f16, s in four words of signed bytes, and two words of upper bits of each chunk.
+// Weights in Q6_K: blocks of 256 with w = d s (q - 32), s for 16. A chunk is 32 weights: 16 bytes
+// of four lower bits in `w_quants`; of a block, `w_scales` has d in f16, s in four words of signed
+// bytes, and two words of upper bits of each chunk.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

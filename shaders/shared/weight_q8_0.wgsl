@@ -1,5 +1,5 @@
-// Weights in Q8_0: blocks of 32 with w = d q, q a signed byte. A chunk is half a block: 16 bytes of `w_quants` in order,
-// and half a word of `w_scales` with the block's d in f16.
+// Weights in Q8_0: blocks of 32 with w = d q, q a signed byte. A chunk is half a block: 16 bytes of
+// `w_quants` in order, and half a word of `w_scales` with the block's d in f16.
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;
 

@@ -1,5 +1,5 @@
-// Ternary weights: blocks of 256 with w = d (q - 1). A chunk is 32 weights: 8 bytes of `w_quants`; `w_scales` has a word with d
-// in f16 for a block.
+// Ternary weights: blocks of 256 with w = d (q - 1). A chunk is 32 weights: 8 bytes of `w_quants`;
+// `w_scales` has a word with d in f16 for a block.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;

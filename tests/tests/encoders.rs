@@ -1,5 +1,5 @@
-//! BERT encoders against sentence-transformers: tiny ones in every layout, and the real MiniLM; texts of many lengths in
-//! one packed batch.
+//! BERT encoders against sentence-transformers: tiny ones in every layout, and the real MiniLM;
+//! texts of many lengths in one packed batch.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
@@ -101,7 +101,8 @@ fn tiny_folder(name: &str) -> (PathBuf, Expected) {
     (folder, expected)
 }
 
-/// Last token, scaled, with the prompt that its folder names, an end token that the tokenizer adds, and no head.
+/// Last token, scaled, with the prompt that its folder names, an end token that the tokenizer adds,
+/// and no head.
 #[test]
 fn a_language_model_that_was_made_to_embed_equals_sentence_transformers() {
     let (folder, expected) = tiny_folder("qwen3");

@@ -1,5 +1,6 @@
-//! Training and generation through every format of frozen weights: what a model of their dequantised numbers gives,
-//! on the CPU and on a GPU. That a plain model gives what PyTorch and PEFT give is `parity.rs`'s to show.
+//! Training and generation through every format of frozen weights: what a model of their
+//! dequantised numbers gives, on the CPU and on a GPU. That a plain model gives what PyTorch and
+//! PEFT give is `parity.rs`'s to show.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]

@@ -220,11 +220,13 @@ fn accumulation_and_checkpointing_change_nothing() {
     for fixture in Fixture::all() {
         check_invariances(&Device::cpu_f64(), &fixture, 1e-12);
     }
-    // In f32 the orders of summing differ by rounding: PyTorch's own f32 gradients are up to 7e-6 from its f64 ones.
+    // In f32 the orders of summing differ by rounding: PyTorch's own f32 gradients are up to 7e-6
+    // from its f64 ones.
     everywhere(|device, fixture| check_invariances(device, fixture, 2e-5));
 }
 
-/// Dropout is drawn by a counter, so that it is the same on every device, and again where a block is run again.
+/// Dropout is drawn by a counter, so that it is the same on every device, and again where a block
+/// is run again.
 #[test]
 fn dropout_draws_the_same_everywhere() {
     let f64s = Device::cpu_f64();
@@ -259,7 +261,8 @@ fn same_run_same_bytes() {
 
 /// The whole model in f64: every architecture's gradient against central differences of the loss.
 ///
-/// The loss's weights are constants to the gradient, so SFT, which has none, is the loss that differences can check.
+/// The loss's weights are constants to the gradient, so SFT, which has none, is the loss that
+/// differences can check.
 #[test]
 fn whole_model_gradient_matches_central_differences() {
     let device = Device::cpu_f64();
@@ -291,8 +294,9 @@ fn whole_model_gradient_matches_central_differences() {
     }
 }
 
-/// A vocabulary that is no multiple of four, such as one with a few tokens added: the same model with rows cut off
-/// its head gives on every device what the host's softmax over the remaining logits gives.
+/// A vocabulary that is no multiple of four, such as one with a few tokens added: the same model
+/// with rows cut off its head gives on every device what the host's softmax over the remaining
+/// logits gives.
 #[test]
 fn vocabulary_of_any_size() {
     let fixture = Fixture::load("llama");

@@ -45,8 +45,8 @@ fn take_half(gpu: &Device) {
     gpu.remember_choices(&choices);
 }
 
-/// `work` takes numbers of tokens after `prepare`, which measures nothing unless the device is to. Then the kernels that it
-/// measured are those which the work looks up, in every size.
+/// `work` takes numbers of tokens after `prepare`, which measures nothing unless the device is to.
+/// Then the kernels that it measured are those which the work looks up, in every size.
 fn check<R>(runner: &mut R, gpu: &Device, prepare: impl Fn(&mut R), work: impl Fn(&mut R, usize) -> Vec<f32>) {
     prepare(runner);
     assert!(gpu.measured_choices().is_empty(), "measured unasked");

@@ -1,4 +1,5 @@
-//! Rows as trainers write them, against what transformers makes of what they mean (`tests/fixtures/chat_rows.py`).
+//! Rows as trainers write them, against what transformers makes of what they mean
+//! (`tests/fixtures/chat_rows.py`).
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Whole runs with real, tiny models, on the CPU and on a GPU: against PyTorch + PEFT, against themselves resumed,
-//! evaluated.
+//! Whole runs with real, tiny models, on the CPU and on a GPU: against PyTorch + PEFT, against
+//! themselves resumed, evaluated.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
@@ -125,7 +125,8 @@ fn five_steps_are_those_of_pytorch_and_peft() {
     });
 }
 
-/// Shuffled, ragged, accumulated, with dropout and evaluations: everything a cursor and a counter must carry on.
+/// Shuffled, ragged, accumulated, with dropout and evaluations: everything a cursor and a counter
+/// must carry on.
 fn long_run(output: &Path, resume: bool) -> TrainConfig {
     let folder = fixture("llama");
     TrainConfig {

@@ -94,7 +94,8 @@ fn likelihood_of_a_paragraph() {
 
 /// Mean over the tokens of one sample.
 fn nll(device: &Device, model: &Model, batch: &Batch) -> f64 {
-    // Planned for more than comes, as training is: the head's chunks differ from a plan made to measure.
+    // Planned for more than comes, as training is: the head's chunks differ from a plan made to
+    // measure.
     let planned = Capacity { tokens: batch.tokens.len() + 57, trained: batch.trained.len() + 31, samples: 1 };
     let options = RunnerOptions { capacity: planned, max_length: batch.tokens.len() };
     let mut runner = Runner::new(device, model, None, options).unwrap();

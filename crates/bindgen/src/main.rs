@@ -1,7 +1,7 @@
 //! `bft-bindgen MODULE FOLDER NAME`: writes NAME_bg.wasm, NAME.js and NAME.d.ts into a folder.
 //!
-//! Its own program, so that other tasks need not wait for its dependencies; pinned to the version of `wasm-bindgen` in
-//! the lock file, since the two must be the same.
+//! Its own program, so that other tasks need not wait for its dependencies; pinned to the version
+//! of `wasm-bindgen` in the lock file, since the two must be the same.
 
 use std::process::ExitCode;
 

@@ -234,7 +234,8 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     summary(flags, &report, width, started.elapsed().as_secs_f64(), files)
 }
 
-/// The input, opened once the output is known to be writable; with its SHA-256 where it is asked for.
+/// The input, opened once the output is known to be writable; with its SHA-256 where it is asked
+/// for.
 fn input(flags: &EmbedFlags, sha256: bool, job: Option<&Job>) -> Result<(File, String), CliError> {
     let input = open::existing("--input", &flags.input)?;
     let file = File::open(input)

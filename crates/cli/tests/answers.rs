@@ -1,4 +1,5 @@
-//! What each verb answers, in JSON and in words, against what PyTorch + PEFT found for the small models.
+//! What each verb answers, in JSON and in words, against what PyTorch + PEFT found for the small
+//! models.
 
 mod common;
 

@@ -1,7 +1,8 @@
 //! A fixed seed on the CPU gives the same adapter, byte for byte, whatever becomes of the code.
 //!
-//! The hashes were made before the weight formats, layers and devices were rebuilt. A change here is a
-//! change of results: find out what caused it, and record a new hash only where it is intended.
+//! The hashes were made before the weight formats, layers and devices were rebuilt. A change here
+//! is a change of results: find out what caused it, and record a new hash only where it is
+//! intended.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod common;

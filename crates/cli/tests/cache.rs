@@ -1,4 +1,5 @@
-//! What runs on a GPU keep for later ones: measured kernels and compiled shaders, by adapter and driver.
+//! What runs on a GPU keep for later ones: measured kernels and compiled shaders, by adapter and
+//! driver.
 #![cfg(unix)]
 
 mod common;
@@ -54,7 +55,8 @@ impl Cache {
     }
 }
 
-/// Sets every choice in a file to the kernel that was not the fastest, so that whoever takes them shows it.
+/// Sets every choice in a file to the kernel that was not the fastest, so that whoever takes them
+/// shows it.
 fn turn(path: &Path) {
     let text = std::fs::read_to_string(path).expect("a file");
     let mut file: Value = serde_json::from_str(&text).expect("JSON");
@@ -92,7 +94,8 @@ fn measured_kernels_are_kept_shown_and_taken_and_a_bad_file_is_made_anew() {
     let (_, turned) = cache.train("turned", &[]);
     assert_ne!(first, turned);
 
-    // A kernel that is no longer there, a file of another version, half a file, no JSON: as if nothing were known.
+    // A kernel that is no longer there, a file of another version, half a file, no JSON: as if
+    // nothing were known.
     let default = Cache::new().train("default", &[]).1;
     let text = String::from_utf8(kept.clone()).expect("text");
     let bad = [

@@ -1,4 +1,5 @@
-//! Chats from outside: what the template is told, what is trained of them, and where a tuned model stops.
+//! Chats from outside: what the template is told, what is trained of them, and where a tuned model
+//! stops.
 
 mod common;
 
@@ -58,7 +59,8 @@ fn trained_text(tokens: &[(String, bool)]) -> String {
 #[test]
 fn a_tuned_model_stops_at_the_end_of_turn_it_was_trained_on() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // A base model: it ends a text with <|pad|>, token 3, its template ends a turn with <|im_end|>, which is token 2.
+    // A base model: it ends a text with <|pad|>, token 3, its template ends a turn with <|im_end|>,
+    // which is token 2.
     let model = model_with(
         folder.path(),
         &[

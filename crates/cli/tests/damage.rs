@@ -1,5 +1,5 @@
-//! Files that are cut off, lie, or belong to something else, and machines that cannot do what is asked: what each verb
-//! says of them.
+//! Files that are cut off, lie, or belong to something else, and machines that cannot do what is
+//! asked: what each verb says of them.
 
 mod common;
 

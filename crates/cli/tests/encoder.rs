@@ -1,4 +1,5 @@
-//! `bft embed` with a sentence encoder: vectors as sentence-transformers makes them, and flags that do not fit.
+//! `bft embed` with a sentence encoder: vectors as sentence-transformers makes them, and flags that
+//! do not fit.
 
 mod common;
 
@@ -48,7 +49,8 @@ fn vectors_are_sentence_transformers_and_cuts_are_counted() {
     }
 }
 
-/// A language model that was made to embed: what its folder says is followed and said, and flags win.
+/// A language model that was made to embed: what its folder says is followed and said, and flags
+/// win.
 #[test]
 fn a_folder_says_how_its_vectors_are_made_and_flags_win() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -112,7 +114,8 @@ fn flags_that_do_not_fit_the_model_are_refused() {
     assert!(done.error().contains("bft embed"), "{done:?}");
 }
 
-/// A folder that names a step which is not implemented is refused, unless the flags say how vectors are to be made.
+/// A folder that names a step which is not implemented is refused, unless the flags say how vectors
+/// are to be made.
 #[test]
 fn a_step_that_cannot_be_followed_is_refused_until_flags_say_what_to_do() {
     let folder = tempfile::tempdir().expect("a temporary folder");

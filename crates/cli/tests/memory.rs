@@ -1,4 +1,5 @@
-//! What `bft` says it will need, against what it came to hold: SmolLM2 at what `cargo xtask bench` measures, on the CPU.
+//! What `bft` says it will need, against what it came to hold: SmolLM2 at what `cargo xtask bench`
+//! measures, on the CPU.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -6,7 +7,8 @@ mod common;
 use common::run;
 use serde_json::Value;
 
-/// Runs the one step that a server runs before it answers, and checks its peak against the estimate.
+/// Runs the one step that a server runs before it answers, and checks its peak against the
+/// estimate.
 fn bench(flags: &str) -> Value {
     let model = bft_tests::smollm2().display().to_string();
     let base = ["bench", "--device", "cpu", "--model", &model, "--serve"];

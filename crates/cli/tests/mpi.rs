@@ -1,4 +1,5 @@
-//! Jobs of several ranks, started with the real mpirun: `cargo test -p bft-cli --features mpi --test mpi`.
+//! Jobs of several ranks, started with the real mpirun: `cargo test -p bft-cli --features mpi
+//! --test mpi`.
 #![cfg(all(unix, feature = "mpi"))]
 
 mod common;
@@ -240,7 +241,8 @@ fn shards_are_the_same_whoever_writes_them_and_a_second_start_writes_what_is_mis
     assert_eq!(shards(&place), expected);
 }
 
-/// Two network namespaces with a cable between them: as far as MPI can see, two hosts. Removed when dropped.
+/// Two network namespaces with a cable between them: as far as MPI can see, two hosts. Removed when
+/// dropped.
 struct Hosts {
     names: [String; 2],
     folder: tempfile::TempDir,

@@ -43,7 +43,8 @@ fn a_run_leaves_what_the_contract_names() {
     let evals: Vec<u64> =
         rows.iter().filter(|row| row.get("eval_nll").is_some()).filter_map(|row| row["step"].as_u64()).collect();
     assert_eq!(evals, [0, 2, 4, 5]);
-    // Whatever says what is going on goes to standard error; --json's answer is all there is on standard output.
+    // Whatever says what is going on goes to standard error; --json's answer is all there is on
+    // standard output.
     assert_eq!(done.stdout.lines().count(), 1);
     assert!(done.stderr.contains("device: cpu") && done.stderr.contains("held-out nll"), "{done:?}");
     // The adapter does something: eval with it differs from eval without.
@@ -175,7 +176,8 @@ fn two_runs_with_one_seed_write_the_same_bytes() {
 /// Runs with the largest file it may write bounded, which looks like a full disk to the program.
 fn with_little_room(flags: &[String], bytes: u64) -> Done {
     let mut command = bft(flags);
-    // SAFETY: between fork and exec only these two system calls are made, both of which are async-signal-safe.
+    // SAFETY: between fork and exec only these two system calls are made, both of which are
+    // async-signal-safe.
     unsafe {
         command.pre_exec(move || {
             let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };

@@ -175,7 +175,8 @@ fn a_name_on_a_hub_is_told_from_a_folder() {
         assert!(done.error().contains("no such file or folder"), "{done:?}");
         assert!(done.error().contains(&download(what)), "{done:?}");
     }
-    // One word is what other programs take for a model without its owner; these are a person's own paths.
+    // One word is what other programs take for a model without its owner; these are a person's own
+    // paths.
     let said = "a model is a folder or a .gguf file on this machine";
     assert!(generate("Model-0.6B").error().ends_with(said), "{:?}", generate("Model-0.6B"));
     for name in [

@@ -1,10 +1,11 @@
 //! Model, adapter, tokenizer and chat-template files: bytes to structs and back, no device.
 //!
 //! [`Model::open`] takes a folder (`config.json`, safetensors, `tokenizer.json`) or a GGUF file and
-//! gives [`ModelConfig`], tensors under Hugging Face names in their file's own format, [`Tokenizer`]
-//! and [`ChatTemplate`]. [`EncoderModel::open`] takes the folder of a BERT sentence encoder, and
-//! [`EmbeddingModel::open`] either. [`Adapter`] reads and writes PEFT's layout. Everything also works
-//! without files: from bytes in memory, and weights from a [`Source`] that reads a range at a time.
+//! gives [`ModelConfig`], tensors under Hugging Face names in their file's own format,
+//! [`Tokenizer`] and [`ChatTemplate`]. [`EncoderModel::open`] takes the folder of a BERT sentence
+//! encoder, and [`EmbeddingModel::open`] either. [`Adapter`] reads and writes PEFT's layout.
+//! Everything also works without files: from bytes in memory, and weights from a [`Source`] that
+//! reads a range at a time.
 //!
 //! Files are hostile until parsed: every count, length and offset is checked before it is used or
 //! allocated for, and whatever would make the model compute something else than what is implemented

@@ -71,7 +71,8 @@ impl Model {
         self
     }
 
-    /// How the model's authors made vectors of its hidden states; `None` where nothing says that it was made for it.
+    /// How the model's authors made vectors of its hidden states; `None` where nothing says that it
+    /// was made for it.
     ///
     /// # Errors
     /// Where its files name a step that is not implemented.
@@ -160,15 +161,16 @@ impl Model {
         Ok(self.sha256.get_or_init(|| digest).clone())
     }
 
-    /// Lower-case hexadecimal SHA-256 of what stands beside the weights and decides what they compute: the configuration,
-    /// the tokenizer and the chat template.
+    /// Lower-case hexadecimal SHA-256 of what stands beside the weights and decides what they
+    /// compute: the configuration, the tokenizer and the chat template.
     pub fn settings_sha256(&self) -> Result<String> {
         let tokenizer = self.tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
         let template = self.chat_template.as_ref().map(ChatTemplate::sha256);
         Ok(sha256_bytes(format!("{:?} {tokenizer:?} {template:?}", self.config).as_bytes()))
     }
 
-    /// Tells the SHA-256 of the weights where it is known already, so that they need not be read for it.
+    /// Tells the SHA-256 of the weights where it is known already, so that they need not be read
+    /// for it.
     pub fn set_sha256(&self, digest: String) {
         self.sha256.get_or_init(|| digest);
     }

@@ -35,7 +35,8 @@ impl Model {
         Ok(model)
     }
 
-    /// Makes a model from a GGUF file wherever it is; `name` names it in messages. Reads the header alone.
+    /// Makes a model from a GGUF file wherever it is; `name` names it in messages. Reads the header
+    /// alone.
     pub fn from_gguf(name: &str, file: impl Into<Source>) -> Result<Self> {
         load_gguf(name, name, file.into())
     }
@@ -96,8 +97,9 @@ fn with_prefix(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     renamed.collect()
 }
 
-/// Finds the head. A configuration may tie it to the embedding where the file has one of its own: as in transformers, that
-/// one counts if it differs. A backbone has none: the embedding takes its place, and whoever needs a head is told.
+/// Finds the head. A configuration may tie it to the embedding where the file has one of its own:
+/// as in transformers, that one counts if it differs. A backbone has none: the embedding takes its
+/// place, and whoever needs a head is told.
 fn settle_head(config: &mut ModelConfig, tensors: &mut BTreeMap<String, Tensor>) -> Result<bool> {
     const HEAD: &str = "lm_head.weight";
     match (tensors.get(HEAD), tensors.get("model.embed_tokens.weight")) {

@@ -12,7 +12,8 @@ use crate::{DType, FormatError, Result, Source, Tensor};
 /// Longest header the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The wanted tensors of one file; names, shapes and data are checked, formats must be plain floats.
+/// The wanted tensors of one file; names, shapes and data are checked, formats must be plain
+/// floats.
 pub(crate) fn read(file: &str, source: &Source, wanted: fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>> {
     let start = check_length(file, source)?;
     let header = source.head(start, file)?;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::{Bytes, FormatError, Result};
 
-/// Something of known length that reads any range of itself: a file that a page was given, a file in its storage.
+/// Something of known length that reads any range of itself: a file that a page was given, a file
+/// in its storage.
 pub trait ReadAt: Send + Sync {
     /// Length in bytes.
     fn len(&self) -> u64;

@@ -120,7 +120,8 @@ impl Tensor {
     }
 }
 
-/// Bytes of a whole tensor, or `None` when the last dimension is not whole blocks or the product overflows.
+/// Bytes of a whole tensor, or `None` when the last dimension is not whole blocks or the product
+/// overflows.
 pub(crate) fn byte_len(dtype: DType, shape: &[usize]) -> Option<usize> {
     let (&cols, rows) = shape.split_last().unwrap_or((&1, &[]));
     rows.iter().try_fold(dtype.checked_row_bytes(cols)?, |bytes, &n| bytes.checked_mul(n))

@@ -421,7 +421,8 @@ fn whatever_a_model_was_wrapped_in_its_modules_are_found() {
     assert_says(&text, &["found model.layers.7.self_attn.q_proj", "2 layers"]);
 }
 
-/// What PEFT saved of models inside others: its names, and the ranks and scalings that its patterns gave by those names.
+/// What PEFT saved of models inside others: its names, and the ranks and scalings that its patterns
+/// gave by those names.
 #[test]
 fn patterns_and_targets_are_of_the_model_that_was_adapted() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters.json");

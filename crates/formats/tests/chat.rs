@@ -103,7 +103,8 @@ fn generation_blocks_print_what_they_hold() {
 
 #[test]
 fn generation_blocks_mark_what_they_hold_and_leave_the_text_as_it_is() {
-    // Where a mark cuts white space, and an assignment inside that stays inside, as in transformers.
+    // Where a mark cuts white space, and an assignment inside that stays inside, as in
+    // transformers.
     let source = "{% set n = 1 %}{% for m in messages %}\n  {% if m.role == 'assistant' %}\n<A> {%- generation %}\n é{{ m.content }}{% if loop.last %}!{% endif %}{% set n = 2 %}\n  {% endgeneration -%}\n  </A>{{ n }}\n  {% else %}\n<U>{{ m.content }}\n  {% endif %}\n{% endfor %}";
     let turns = [("user", "1"), ("assistant", "one"), ("user", "2"), ("assistant", "two")];
     let template = ChatTemplate::new(source, &tokens()).unwrap();
@@ -112,7 +113,8 @@ fn generation_blocks_mark_what_they_hold_and_leave_the_text_as_it_is() {
     let marked: Vec<&str> = spans.iter().map(|span| &text[span.clone()]).collect();
     assert_eq!(marked, [" éone", " étwo!"]);
     assert_eq!(template.render(&talk(&turns), false).unwrap(), text);
-    // No answer, no mark; no block, no marks; a text that holds the marks themselves is left to others.
+    // No answer, no mark; no block, no marks; a text that holds the marks themselves is left to
+    // others.
     assert!(template.render_marked(&talk(&turns[..1])).unwrap().unwrap().1.is_empty());
     let plain = ChatTemplate::new("{{ messages[0].content }}", &tokens()).unwrap();
     assert_eq!(plain.render_marked(&talk(&turns)).unwrap(), None);

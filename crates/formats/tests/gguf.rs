@@ -65,7 +65,8 @@ fn families_of_their_own_become_their_configuration() {
     };
     let multipliers = json!({"embedding_multiplier": 12, "attention_multiplier": 0.25, "residual_multiplier": 0.5, "logits_scaling": 8});
     assert_eq!(configured("granite", granite), config_of(Architecture::Granite, multipliers));
-    // Later OLMo models of the same architecture have windows in layers that the file does not name.
+    // Later OLMo models of the same architecture have windows in layers that the file does not
+    // name.
     let mut olmo3 = tiny_gguf("olmo2");
     olmo3.u32("olmo2.attention.sliding_window", 64);
     assert_says(&message(open(&olmo3)), &["sliding attention window of 64", "which layers"]);

@@ -1,4 +1,5 @@
-//! Models whose files give out ranges, as a page's do: the same tensors, and weights only read when they are asked for.
+//! Models whose files give out ranges, as a page's do: the same tensors, and weights only read when
+//! they are asked for.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]

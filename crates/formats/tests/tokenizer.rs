@@ -148,7 +148,8 @@ fn a_stream_never_cuts_a_character() {
     assert_eq!(s.finish().unwrap(), None);
 }
 
-/// A SentencePiece vocabulary: `<unk>`, `<s>`, `</s>`, 256 bytes from 3 on, then pieces with scores.
+/// A SentencePiece vocabulary: `<unk>`, `<s>`, `</s>`, 256 bytes from 3 on, then pieces with
+/// scores.
 fn sentence_piece(pieces: &[(&str, f32)]) -> Gguf {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).to_vec();
     tokens.extend((0..=255).map(|b| format!("<0x{b:02X}>")));
@@ -343,7 +344,8 @@ fn a_folders_tokenizer_is_read_with_its_settings() {
     assert_eq!(encode(Some(json!({"bos_token": "<|start|>"}))), [256, 259, 32, 259]);
     let settings = json!({"bos_token": {"content": "<|start|>"}, "eos_token": "<|end|>",
                           "add_bos_token": false, "add_eos_token": true});
-    // As in transformers, the file's post-processor wins over settings for tokenizers without such a file.
+    // As in transformers, the file's post-processor wins over settings for tokenizers without such
+    // a file.
     assert_eq!(encode(Some(settings.clone())), [256, 259, 32, 259]);
     let model = in_folder(&tokenizer_json(&[]), Some(settings)).unwrap();
     let tokenizer = model.tokenizer.unwrap();

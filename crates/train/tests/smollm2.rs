@@ -1,4 +1,5 @@
-//! The real SmolLM2-135M-Instruct, where it is at hand: its own template and tokenizer make the masks.
+//! The real SmolLM2-135M-Instruct, where it is at hand: its own template and tokenizer make the
+//! masks.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
@@ -10,7 +11,8 @@ use bft_train::{MASKED, SampleOptions, TextEncoder, make_samples, parse_rows};
 
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/// `$BFT_SMOLLM2_GGUF`, or the cache that `cargo xtask test` fills. Without it there is nothing to test here.
+/// `$BFT_SMOLLM2_GGUF`, or the cache that `cargo xtask test` fills. Without it there is nothing to
+/// test here.
 fn smollm2() -> Option<Model> {
     let given = std::env::var_os("BFT_SMOLLM2_GGUF").map(PathBuf::from);
     let cache = || {

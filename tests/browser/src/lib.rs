@@ -1,4 +1,5 @@
-//! What a browser does otherwise: the op registry under its shader compiler, and chat templates without a system's clock.
+//! What a browser does otherwise: the op registry under its shader compiler, and chat templates
+//! without a system's clock.
 
 use bft_core::device::{Device, DeviceRequest};
 use bft_core::ops::OPS;
@@ -22,7 +23,8 @@ pub async fn compare(name: String) -> Result<usize, JsValue> {
     Ok(bft_tests::ops::gpu_difference(op, &gpu).await?)
 }
 
-/// Compares public chat templates with transformers, from the text of a `templates.json`; a table of what agrees.
+/// Compares public chat templates with transformers, from the text of a `templates.json`; a table
+/// of what agrees.
 ///
 /// # Errors
 /// The differences, a line each, or what is wrong with the file.

@@ -90,8 +90,8 @@ async function begin(app: App, call: () => Promise<Finished>, again: () => void)
   charts.start(1);
   $("#run").scrollIntoView({ block: "nearest" });
   const lock = await keepAwake();
-  // After a failure the newest checkpoint is worth more than a new start. Whoever is quick asks before the list of
-  // runs has it, so that it is read anew.
+  // After a failure the newest checkpoint is worth more than a new start. Whoever is quick asks
+  // before the list of runs has it, so that it is read anew.
   const retry = async () => {
     await app.refreshStorage().catch(() => {});
     const saved = app.storage?.runs.find((stored) => !earlier.has(stored.id) || mine.saved !== null);

@@ -275,7 +275,8 @@ test.describe("from an address", () => {
     for (const file of [one, two]) await expect(kept).toContainText(`SHA-256 ${digest(file).slice(0, 8)}…`);
     await kept.getByRole("button", { name: `Open tiny.gguf, SHA-256 ${digest(one).slice(0, 8)}…` }).click();
     await expect.poll(() => shownDigest(page)).toBe(digest(one));
-    // What was stored from an address is known by it again: the server is asked, and nothing new is stored.
+    // What was stored from an address is known by it again: the server is asked, and nothing new is
+    // stored.
     expect(await fetchFrom(page, "/theirs/tiny.gguf")).toBe(digest(two));
     expect(await fetchFrom(page, "/mine/tiny.gguf")).toBe(digest(one));
     await expect(kept.getByRole("listitem")).toHaveCount(2);
@@ -325,7 +326,8 @@ test.describe("from an address", () => {
     await page.locator("#storage > summary").click();
     await page.locator("#storage-list").getByRole("button", { name: "Open tiny.gguf" }).click();
     expect(await shownDigest(page)).toBe(digest(buffer));
-    // Its address is learnt: the file is fetched once, found to be the same, and known from then on.
+    // Its address is learnt: the file is fetched once, found to be the same, and known from then
+    // on.
     expect(await fetchFrom(page, "/models/tiny.gguf")).toBe(digest(buffer));
     await expect(page.locator("#storage-list li")).toHaveCount(1);
   });

@@ -101,7 +101,8 @@ test("the adapter goes out as a zip and comes in again", async ({ page }) => {
 });
 
 test("a tuned model stops at the end of turn it was trained on, out of a zip, too", async ({ page }) => {
-  // A base model: its files name <|pad|> as the end of a text, its template ends a turn with <|im_end|>.
+  // A base model: its files name <|pad|> as the end of a text, its template ends a turn with
+  // <|im_end|>.
   const changed = (name: string, change: (text: string) => string) => {
     const file = folder().find((file) => file.name === name)!;
     return { ...file, buffer: Buffer.from(change(file.buffer.toString())) };

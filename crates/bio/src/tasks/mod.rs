@@ -1,6 +1,7 @@
 //! The tasks that gene vectors and tuned models are judged by, each with its baselines.
 //!
-//! [`Task`] is the shape of those that judge vectors. Process naming judges texts, and has no folds.
+//! [`Task`] is the shape of those that judge vectors. Process naming judges texts, and has no
+//! folds.
 
 pub mod celltype;
 pub mod interaction;

@@ -13,7 +13,8 @@ pub fn fixture(name: &str) -> String {
     path.canonicalize().expect("the fixture is there").display().to_string()
 }
 
-/// `bft` with these arguments, on the CPU's account: no GPU driver is looked for unless a test asks.
+/// `bft` with these arguments, on the CPU's account: no GPU driver is looked for unless a test
+/// asks.
 pub fn bft<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(arguments: I) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bft"));
     command.args(arguments).stdin(Stdio::null());

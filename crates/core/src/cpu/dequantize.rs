@@ -37,8 +37,9 @@ impl Kernel for Dequantize<'_> {
     }
 }
 
-/// Calls `f(i, n, x)` with the elements `i..i + n` of `units` in the first n lanes of x; the other lanes are 0.
-/// Only the last call of a format without blocks has n < LANES. A unit's calls need not be in ascending order.
+/// Calls `f(i, n, x)` with the elements `i..i + n` of `units` in the first n lanes of x; the other
+/// lanes are 0. Only the last call of a format without blocks has n < LANES. A unit's calls need
+/// not be in ascending order.
 #[inline(always)]
 pub(super) fn for_each_vector<S: Simd>(s: S, units: Units<'_>, f: impl FnMut(usize, usize, S::V)) {
     match units.dtype {

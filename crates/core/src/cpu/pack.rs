@@ -18,7 +18,8 @@ pub(super) enum Right<'a> {
     Columns(WeightRef<'a>),
 }
 
-/// Terms whose rows of W are turned into columns at a time: whole units, and columns that stay in the first cache.
+/// Terms whose rows of W are turned into columns at a time: whole units, and columns that stay in
+/// the first cache.
 const STRIP: usize = 64;
 const _: () = assert!(STRIP.is_multiple_of(UNIT));
 
@@ -26,7 +27,8 @@ const _: () = assert!(STRIP.is_multiple_of(UNIT));
 const PANEL: usize = 48;
 
 impl Right<'_> {
-    /// Writes B[k, n] to `out[k.len(), width]`, `width >= n.len()`, with zeros right of `n`. k begins on a unit.
+    /// Writes B[k, n] to `out[k.len(), width]`, `width >= n.len()`, with zeros right of `n`. k
+    /// begins on a unit.
     #[inline(always)]
     pub(super) fn pack<S: Simd>(self, s: S, k: Range<usize>, n: Range<usize>, width: usize, out: &mut [f32]) {
         match self {
@@ -73,7 +75,8 @@ fn pack_columns<S: Simd>(s: S, w: WeightRef<'_>, k: Range<usize>, n: Range<usize
             }
             (buffer.as_ptr().cast(), STRIP)
         };
-        // SAFETY: `width` rows of `k.len()` stand at `from`, be it the buffer's or W's own; `out` holds as many columns.
+        // SAFETY: `width` rows of `k.len()` stand at `from`, be it the buffer's or W's own; `out`
+        // holds as many columns.
         unsafe { columns(s, from, stride, width, k.len(), out) };
     }
 }

@@ -1,10 +1,12 @@
 //! The f32 product: C = α · A·B + β · C in register tiles over packed panels of B.
 //!
-//! B, which may be a frozen weight in its file's format, is packed a block of `DEPTH` × `COLUMNS` at a time, where it
-//! becomes f32 and takes the order the tile reads it in. A is read where it lies. One element of C is summed in the same
-//! order whatever the shape of the rest and the number of threads: [`depth`] terms at a time, ascending.
+//! B, which may be a frozen weight in its file's format, is packed a block of `DEPTH` × `COLUMNS`
+//! at a time, where it becomes f32 and takes the order the tile reads it in. A is read where it
+//! lies. One element of C is summed in the same order whatever the shape of the rest and the number
+//! of threads: [`depth`] terms at a time, ascending.
 //!
-//! Where there is a matrix unit, products that [`split::fits`] are made there, in an order of its own.
+//! Where there is a matrix unit, products that [`split::fits`] are made there, in an order of its
+//! own.
 
 use std::ops::Range;
 
@@ -17,7 +19,8 @@ use super::simd::{Kernel, Simd, dispatch, matrix_unit};
 use super::split;
 use super::tile::{Left, Multiply, Pack, packed_len};
 
-/// Terms of a sum that one pass over a packed block adds, at most: so that the block stays in the second cache.
+/// Terms of a sum that one pass over a packed block adds, at most: so that the block stays in the
+/// second cache.
 const DEPTH: usize = 640;
 /// What a pass's terms are a multiple of: whole units of every format.
 const STEP: usize = 64;
@@ -54,8 +57,8 @@ pub(super) fn product(
         return unsafe { split::product(unit, (m, n, k), a, b, c, c_stride, alpha, beta) };
     }
     let threads = if m * n * k < MIN_WORK { 1 } else { rayon::current_num_threads() };
-    // Enough tasks that a thread that is late does not leave the others waiting, by columns first: each range of rows packs
-    // the block anew.
+    // Enough tasks that a thread that is late does not leave the others waiting, by columns first:
+    // each range of rows packs the block anew.
     let tasks = if threads == 1 { 1 } else { 3 * threads };
     let panels = n.div_ceil(PANEL).div_ceil(tasks);
     let columns = PANEL * panels.clamp(1, COLUMNS / PANEL);
@@ -103,7 +106,8 @@ impl Kernel for Task<'_> {
         for first in (0..self.k.max(1)).step_by(depth) {
             let k = first..(first + depth).min(self.k);
             let b = Pack { b: self.b, k: k.clone(), n: self.n.clone(), out: scratch.floats() }.run(s);
-            // SAFETY: `product` asserted that C holds these rows and columns, which are this task's alone.
+            // SAFETY: `product` asserted that C holds these rows and columns, which are this task's
+            // alone.
             unsafe {
                 Multiply {
                     m: self.m.len(),

@@ -1,6 +1,7 @@
 //! Y = α · X·Wᵀ + β · Y for a few rows of X, as in generation: bounded by reading W once.
 //!
-//! Rows of W become f32 one after the other: in registers for one row of X, else in the first cache.
+//! Rows of W become f32 one after the other: in registers for one row of X, else in the first
+//! cache.
 
 use std::ops::Range;
 
@@ -15,8 +16,8 @@ use super::weight::WeightRef;
 pub(super) const MAX_ROWS: usize = 12;
 /// Rows of W in a task.
 const TASK: usize = 32;
-/// Bytes of W that are asked for before they are met: memory answers within some rows' time, and a stream of few bytes a row
-/// is too slow for the processor to see that it goes on.
+/// Bytes of W that are asked for before they are met: memory answers within some rows' time, and a
+/// stream of few bytes a row is too slow for the processor to see that it goes on.
 const AHEAD: usize = 2048;
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -85,7 +86,8 @@ impl Kernel for Task<'_> {
     }
 }
 
-/// Adds a product of elements k and after. Two sums, so that one addition need not wait for the last.
+/// Adds a product of elements k and after. Two sums, so that one addition need not wait for the
+/// last.
 #[inline(always)]
 fn add<S: Simd>(s: S, sums: &mut [S::V; 2], k: usize, x: S::V, w: S::V) {
     let sum = &mut sums[k / S::LANES % 2];

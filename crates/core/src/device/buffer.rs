@@ -150,7 +150,8 @@ pub(crate) enum WeightStorage {
     Planned,
     /// The file's own bytes.
     Cpu(Bytes),
-    /// Regrouped so that loads are aligned (see `bft_formats::DType::regroup`): values or quants, and scales.
+    /// Regrouped so that loads are aligned (see `bft_formats::DType::regroup`): values or quants,
+    /// and scales.
     Gpu { quants: Buffer, scales: Buffer },
 }
 

@@ -1,5 +1,5 @@
-//! A frozen linear map and its LoRA pair: y = m·(x·Wᵀ + s·(dropout(x)·Aᵀ)·Bᵀ) + bias, with m the multiplier of a
-//! branch on its last map, and 1 on all others.
+//! A frozen linear map and its LoRA pair: y = m·(x·Wᵀ + s·(dropout(x)·Aᵀ)·Bᵀ) + bias, with m the
+//! multiplier of a branch on its last map, and 1 on all others.
 
 use bft_formats::{LINEAR_MODULES, ModelConfig};
 
@@ -117,8 +117,8 @@ impl Pass<'_> {
         }
     }
 
-    /// From dy `[N, out]`: adds the gradients of A and B, and writes (or, with `true`, adds to) dx `[N, in]` where it is
-    /// wanted.
+    /// From dy `[N, out]`: adds the gradients of A and B, and writes (or, with `true`, adds to) dx
+    /// `[N, in]` where it is wanted.
     pub(super) fn linear_backward(
         &self,
         rec: &mut Recording,

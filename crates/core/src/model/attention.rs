@@ -1,5 +1,6 @@
-//! The attention branch of a block: x `[N, H]` → o_proj(attention(rope(q), rope(k), v)), where q, k and v are
-//! projections of norm(x), and q and k are normalised in their turn where the layer says so.
+//! The attention branch of a block: x `[N, H]` → o_proj(attention(rope(q), rope(k), v)), where q, k
+//! and v are projections of norm(x), and q and k are normalised in their turn where the layer says
+//! so.
 //!
 //! Keys and values are those of the packed samples themselves, or of a cache that the pass adds to.
 
@@ -40,8 +41,8 @@ impl Weights {
     }
 }
 
-/// What the backward needs of the forward. The norm is made again: it costs a pass over memory, and keeping it more
-/// room.
+/// What the backward needs of the forward. The norm is made again: it costs a pass over memory, and
+/// keeping it more room.
 #[derive(Debug)]
 pub(crate) struct Saved {
     /// `[N, Q·D]` after rope.
@@ -210,8 +211,8 @@ impl Pass<'_> {
         self.leave(rec, &w.norms, out, branch);
     }
 
-    /// Adds to `d` `[N, H]`, the gradient of the branch's output, that of its input x. The first block's input has no
-    /// trained parameter behind it, so its gradient is not made.
+    /// Adds to `d` `[N, H]`, the gradient of the branch's output, that of its input x. The first
+    /// block's input has no trained parameter behind it, so its gradient is not made.
     pub(super) fn attention_backward(&self, rec: &mut Recording, layer: usize, x: &View, d: &View) {
         let Some(scratch) = &self.workspace.scratch.backward else { return };
         let s = &scratch.attention;

@@ -103,8 +103,9 @@ impl Batch {
     }
 }
 
-/// Numbers of tokens, from `most` down to `least`, that meet every class of calls up to there: classes are powers of two wide,
-/// and kernels may change within one, so that the first and the last number of each is here.
+/// Numbers of tokens, from `most` down to `least`, that meet every class of calls up to there:
+/// classes are powers of two wide, and kernels may change within one, so that the first and the
+/// last number of each is here.
 pub(crate) fn every_class(least: usize, most: usize) -> Vec<usize> {
     let classes = (0..usize::BITS - most.leading_zeros()).rev();
     let ends = classes.flat_map(|class| [((2 << class) - 1).min(most), 1 << class]);
@@ -114,7 +115,8 @@ pub(crate) fn every_class(least: usize, most: usize) -> Vec<usize> {
 }
 
 impl Batch {
-    /// So many tokens in samples as long as they may be, as many of them trained as there is room for.
+    /// So many tokens in samples as long as they may be, as many of them trained as there is room
+    /// for.
     pub(crate) fn largest(tokens: usize, capacity: Capacity, max_length: usize) -> Self {
         let mut batch = Self::untrained(vec![0; tokens], vec![0]);
         for start in (0..tokens).step_by(max_length) {

@@ -1,4 +1,5 @@
-//! The blocks of a decoder, forward and, in reverse, backward; one walk for training, scoring and generating.
+//! The blocks of a decoder, forward and, in reverse, backward; one walk for training, scoring and
+//! generating.
 //!
 //! x `[N, H]` → x + attention(x) → + mlp of that.
 
@@ -46,7 +47,8 @@ impl Norms {
         Ok(Self { before: take(names.before)?, after: take(names.after)? })
     }
 
-    /// `[N, H]` room for a branch's output before its norm, where any layer that saves here has one.
+    /// `[N, H]` room for a branch's output before its norm, where any layer that saves here has
+    /// one.
     pub fn plan_out(
         plan: &Plan<'_>,
         layer: usize,
@@ -97,8 +99,8 @@ impl<'a> Pass<'a> {
         y
     }
 
-    /// Where the gradient of what a branch reads is gathered, and whether it is added to what is there: in scratch, or
-    /// in d, the gradient of x, itself.
+    /// Where the gradient of what a branch reads is gathered, and whether it is added to what is
+    /// there: in scratch, or in d, the gradient of x, itself.
     pub(super) fn entry_gradient(&self, norms: &Norms, d: &View) -> (View, bool) {
         if norms.before.is_some() { (self.rows(&self.workspace.scratch.branch), false) } else { (d.clone(), true) }
     }
@@ -135,8 +137,8 @@ impl<'a> Pass<'a> {
         self.rows(self.workspace.input(layers))
     }
 
-    /// Records the gradient of every block; with `again`, each block's forward before it. `scratch.backward.d` holds
-    /// the gradient of the last one's output.
+    /// Records the gradient of every block; with `again`, each block's forward before it.
+    /// `scratch.backward.d` holds the gradient of the last one's output.
     pub fn backward(&self, rec: &mut Recording, again: bool) {
         for layer in (0..self.weights.blocks.len()).rev() {
             if again {

@@ -76,8 +76,9 @@ impl Weights {
             let name = |part: &str| format!("encoder.layer.{layer}.{part}");
             let weight = |part: &str| matrix(&name(&format!("{part}.weight")));
             let bias = |part: &str| tensor(&name(&format!("{part}.bias")));
-            // A key's bias adds the same to all of a query's scores, which the softmax takes away. A value's passes through
-            // attention, whose weights sum to 1, so it is added once, behind the output.
+            // A key's bias adds the same to all of a query's scores, which the softmax takes away.
+            // A value's passes through attention, whose weights sum to 1, so it is added once,
+            // behind the output.
             let output = tensor(&name("attention.output.dense.weight"))?;
             let output_bias = bias("attention.output.dense")?.to_f32()?;
             let shift = through(output, &bias("attention.self.value")?.to_f32()?, output_bias)?;
@@ -120,7 +121,8 @@ fn through(weight: &Tensor, x: &[f32], bias: Vec<f32>) -> Result<Vec<f32>, Model
 /// Every activation, planned for the largest batch.
 #[derive(Debug)]
 struct Buffers {
-    /// `[N, H]` each: the stream, what a branch makes of it, queries, keys, values, output of attention.
+    /// `[N, H]` each: the stream, what a branch makes of it, queries, keys, values, output of
+    /// attention.
     x: View,
     branch: View,
     q: View,
@@ -181,8 +183,9 @@ impl<'a> EncoderRunner<'a> {
         })
     }
 
-    /// Before the first batch: where the device is to measure (see [`Device::measure_when_preparing`]), finds the fastest kernels
-    /// for batches of every size up to the planned one.
+    /// Before the first batch: where the device is to measure (see
+    /// [`Device::measure_when_preparing`]), finds the fastest kernels for batches of every size up
+    /// to the planned one.
     ///
     /// # Errors
     /// Where the device fails.

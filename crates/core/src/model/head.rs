@@ -1,9 +1,10 @@
-//! The head: from the residual stream to log-probabilities of the right tokens, and the loss back to the stream.
+//! The head: from the residual stream to log-probabilities of the right tokens, and the loss back
+//! to the stream.
 //!
-//! Only trained positions reach it, and their logits are made a chunk of the vocabulary at a time and used up at once:
-//! `[R, V]` never exists. One sweep suffices also for the gradient, because the weight of a token is a factor of its
-//! whole row: Σ_v p_v·W_v is gathered beside the sum of exponentials, as attention gathers its values, and scaled when
-//! the weights are known.
+//! Only trained positions reach it, and their logits are made a chunk of the vocabulary at a time
+//! and used up at once: `[R, V]` never exists. One sweep suffices also for the gradient, because
+//! the weight of a token is a factor of its whole row: Σ_v p_v·W_v is gathered beside the sum of
+//! exponentials, as attention gathers its values, and scaled when the weights are known.
 
 use super::batch::{BatchViews, Capacity};
 use super::weights::Weights;
@@ -16,7 +17,8 @@ const GPU_CHUNK: usize = 4 << 20;
 /// And on a CPU, where it stays in a cache.
 const CPU_CHUNK: usize = 1 << 20;
 
-/// Vocabulary rows whose logits of `trained` positions are made at once on that device, where the vocabulary has as many.
+/// Vocabulary rows whose logits of `trained` positions are made at once on that device, where the
+/// vocabulary has as many.
 #[must_use]
 pub fn head_rows_at_once(device: &Device, trained: usize) -> usize {
     let elements = if device.is_gpu() { GPU_CHUNK } else { CPU_CHUNK };
@@ -109,7 +111,8 @@ pub(crate) fn logits(
     }
 }
 
-/// Vocabulary rows of a chunk for which there is room for `rows`: all, or as many as views may begin behind.
+/// Vocabulary rows of a chunk for which there is room for `rows`: all, or as many as views may
+/// begin behind.
 fn whole_chunk(rows: usize, weights: &Weights) -> usize {
     let all = weights.head.rows();
     if rows >= all.min(weights.head_rows) {
@@ -118,8 +121,8 @@ fn whole_chunk(rows: usize, weights: &Weights) -> usize {
     rows / Weight::ROW_ALIGN * Weight::ROW_ALIGN
 }
 
-/// Records log p of every trained token of the batch from the last block's output `[N, H]`. With `gradient`, also what
-/// [`backward`] needs.
+/// Records log p of every trained token of the batch from the last block's output `[N, H]`. With
+/// `gradient`, also what [`backward`] needs.
 pub(crate) fn forward(
     rec: &mut Recording,
     weights: &Weights,
@@ -137,7 +140,8 @@ pub(crate) fn forward(
     if let Some(acc) = &acc {
         rec.clear(acc);
     }
-    // Buffers are planned for the largest R, whose chunk is the narrowest; fewer rows leave room for wider ones.
+    // Buffers are planned for the largest R, whose chunk is the narrowest; fewer rows leave room
+    // for wider ones.
     let chunk = whole_chunk(buffers.logits.len() / r, weights);
     for first in (0..weights.head.rows()).step_by(chunk) {
         let rows = chunk.min(weights.head.rows() - first);
@@ -161,7 +165,8 @@ pub(crate) fn forward(
     head::log_prob(rec, &state, &buffers.log_p.first(r));
 }
 
-/// Records the loss and its gradient: adds to `totals` and writes d `[N, H]`, the gradient of the last block's output.
+/// Records the loss and its gradient: adds to `totals` and writes d `[N, H]`, the gradient of the
+/// last block's output.
 pub(crate) fn backward(
     rec: &mut Recording,
     weights: &Weights,

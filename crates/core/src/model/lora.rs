@@ -1,8 +1,8 @@
 //! LoRA factors on a device (arXiv 2106.09685): y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ with s = α/r.
 //!
-//! All factors lie in one flat array, so that the norm, the clipping and the optimizer are a kernel each. Ranks are
-//! padded with zeros to a multiple of four, the width of a shader's loads: a zero row of A and column of B stay zero,
-//! for their gradients are products with each other.
+//! All factors lie in one flat array, so that the norm, the clipping and the optimizer are a kernel
+//! each. Ranks are padded with zeros to a multiple of four, the width of a shader's loads: a zero
+//! row of A and column of B stay zero, for their gradients are products with each other.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! The feed-forward branch of a block: x `[N, H]` → down(f(gate)·up), where gate and up are projections of norm(x).
+//! The feed-forward branch of a block: x `[N, H]` → down(f(gate)·up), where gate and up are
+//! projections of norm(x).
 
 use super::ModelError;
 use super::adapted::{Linear, plan_xa};

@@ -1,9 +1,11 @@
-//! The decoder of Llama-like models: weights, LoRA, forward and backward, tuning and inference; and BERT's [`encoder`].
+//! The decoder of Llama-like models: weights, LoRA, forward and backward, tuning and inference; and
+//! BERT's [`encoder`].
 //!
-//! Files, in the order in which data flows: [`weights`] and [`lora`] put parameters on a device, [`workspace`] plans
-//! every activation before the first step, [`block`] walks the blocks forward and backward, [`tuner`] trains, [`runner`]
-//! embeds, scores and generates. A block is `attention` and `mlp` on `adapted` linear maps: each of these files, and
-//! [`head`], has its weights, what it saves, its scratch, its forward and its backward.
+//! Files, in the order in which data flows: [`weights`] and [`lora`] put parameters on a device,
+//! [`workspace`] plans every activation before the first step, [`block`] walks the blocks forward
+//! and backward, [`tuner`] trains, [`runner`] embeds, scores and generates. A block is `attention`
+//! and `mlp` on `adapted` linear maps: each of these files, and [`head`], has its weights, what it
+//! saves, its scratch, its forward and its backward.
 
 mod adapted;
 mod attention;

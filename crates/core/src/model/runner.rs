@@ -128,8 +128,9 @@ impl<'a> Runner<'a> {
         Ok(rec)
     }
 
-    /// Before the first log-probabilities: where the device is to measure (see [`Device::measure_when_preparing`]), finds the
-    /// fastest kernels for batches of every size up to the planned one.
+    /// Before the first log-probabilities: where the device is to measure (see
+    /// [`Device::measure_when_preparing`]), finds the fastest kernels for batches of every size up
+    /// to the planned one.
     ///
     /// # Errors
     /// Where the device fails.
@@ -235,7 +236,8 @@ impl Generation<'_, '_> {
         self.past == 0
     }
 
-    /// Takes the next tokens, a prompt or one drawn token, and gives the logits `[V]` of the token after them.
+    /// Takes the next tokens, a prompt or one drawn token, and gives the logits `[V]` of the token
+    /// after them.
     ///
     /// # Errors
     /// Where the text would outgrow the plan, an id is not in the vocabulary, or the device fails.
@@ -259,8 +261,9 @@ impl Generation<'_, '_> {
         Ok(runner.device.read_f32(&self.logits.first(vocab)).await?)
     }
 
-    /// Before the first tokens: where the device is to measure (see [`Device::measure_when_preparing`]), finds the fastest kernels
-    /// for pieces of a prompt of every size up to the planned one.
+    /// Before the first tokens: where the device is to measure (see
+    /// [`Device::measure_when_preparing`]), finds the fastest kernels for pieces of a prompt of
+    /// every size up to the planned one.
     ///
     /// # Errors
     /// Where the device fails.

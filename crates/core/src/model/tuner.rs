@@ -181,8 +181,9 @@ impl<'a> Tuner<'a> {
         })
     }
 
-    /// Builds the pipelines that tuning will need, one after another, before the run has a buffer: a driver's compiler
-    /// may hold more than the run does, and so never holds it beside the run. Nothing on the CPU.
+    /// Builds the pipelines that tuning will need, one after another, before the run has a buffer:
+    /// a driver's compiler may hold more than the run does, and so never holds it beside the run.
+    /// Nothing on the CPU.
     ///
     /// # Errors
     /// Where the adapter's factors do not fit their ranks, or the device fails.
@@ -206,7 +207,8 @@ impl<'a> Tuner<'a> {
         self.keep == Keep::Inputs
     }
 
-    /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these are.
+    /// Forward and backward of one micro-batch; adds to the gradient of the step whose totals these
+    /// are.
     ///
     /// # Errors
     /// Where the batch does not fit the plan or the device fails.
@@ -246,9 +248,11 @@ impl<'a> Tuner<'a> {
         Ok(rec)
     }
 
-    /// Before the first step: where the device is to measure (see [`Device::measure_when_preparing`]), finds the fastest
-    /// kernels for micro-batches of every size up to the planned one. All of them, so that a run's choices, and with
-    /// them its rounding, are the same when it is repeated. Leaves adapter, gradient and moments as they are.
+    /// Before the first step: where the device is to measure (see
+    /// [`Device::measure_when_preparing`]), finds the fastest kernels for micro-batches of every
+    /// size up to the planned one. All of them, so that a run's choices, and with them its
+    /// rounding, are the same when it is repeated. Leaves adapter, gradient and moments as they
+    /// are.
     ///
     /// # Errors
     /// Where the device fails.
@@ -266,8 +270,8 @@ impl<'a> Tuner<'a> {
         Ok(())
     }
 
-    /// One optimizer step with learning rate `lr`; the gradient is zero after it. A step whose loss or gradient is not
-    /// finite changes nothing and is counted in the metrics.
+    /// One optimizer step with learning rate `lr`; the gradient is zero after it. A step whose loss
+    /// or gradient is not finite changes nothing and is counted in the metrics.
     ///
     /// # Errors
     /// Where the device fails.
@@ -315,8 +319,8 @@ impl<'a> Tuner<'a> {
         }
     }
 
-    /// log p of the trained tokens of each sample of the last micro-batch that was accumulated, before its step's
-    /// update; none after [`Self::log_probs`], which uses the same room.
+    /// log p of the trained tokens of each sample of the last micro-batch that was accumulated,
+    /// before its step's update; none after [`Self::log_probs`], which uses the same room.
     ///
     /// # Errors
     /// Where the device fails.
@@ -396,8 +400,8 @@ impl<'a> Tuner<'a> {
         Ok(self.device.write_f64(&self.lora.parameters, values)?)
     }
 
-    /// What the step has gathered so far: the flat gradient, then loss, summed NLL, trained tokens and an unused number.
-    /// Processes that share a step add these up.
+    /// What the step has gathered so far: the flat gradient, then loss, summed NLL, trained tokens
+    /// and an unused number. Processes that share a step add these up.
     ///
     /// # Errors
     /// Where the device failed.
@@ -422,8 +426,8 @@ impl<'a> Tuner<'a> {
         Ok(self.device.write_f32(&self.optimizer.totals, totals)?)
     }
 
-    /// Counts a micro-batch that another process computes, so that LoRA dropout draws for the next one what it would
-    /// draw in one process.
+    /// Counts a micro-batch that another process computes, so that LoRA dropout draws for the next
+    /// one what it would draw in one process.
     pub fn pass_over(&mut self) {
         self.passes = self.passes.wrapping_add(1);
     }

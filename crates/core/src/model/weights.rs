@@ -29,7 +29,8 @@ pub(crate) struct Weights {
     pub head_rows: usize,
 }
 
-/// The frozen base on a device, shared by whatever runs on it: tuners, runners, with adapters or without.
+/// The frozen base on a device, shared by whatever runs on it: tuners, runners, with adapters or
+/// without.
 #[derive(Debug, Clone)]
 pub struct Base(pub(crate) Arc<Weights>);
 
@@ -51,8 +52,8 @@ impl Base {
         parts.assemble(device)
     }
 
-    /// As [`Self::load`], but lets the device catch up on the way, so that what waits to be copied stays small, and
-    /// others get their turn. `on_progress` hears the bytes done.
+    /// As [`Self::load`], but lets the device catch up on the way, so that what waits to be copied
+    /// stays small, and others get their turn. `on_progress` hears the bytes done.
     ///
     /// # Errors
     /// Where the device has no room, or a file can no longer be read.
@@ -149,7 +150,8 @@ impl Parts {
     }
 }
 
-/// A tensor that is not there although a model's tensors are checked against its configuration when it is opened.
+/// A tensor that is not there although a model's tensors are checked against its configuration when
+/// it is opened.
 pub(crate) fn absent(model: &str, name: &str) -> ModelError {
     ModelError::Format(FormatError::Missing {
         file: model.to_string(),
@@ -158,8 +160,8 @@ pub(crate) fn absent(model: &str, name: &str) -> ModelError {
     })
 }
 
-/// Takes a matrix to the device. Products make four outputs at a time: a vocabulary that is no multiple of four gets
-/// rows of zeros, which the softmax leaves out.
+/// Takes a matrix to the device. Products make four outputs at a time: a vocabulary that is no
+/// multiple of four gets rows of zeros, which the softmax leaves out.
 fn upload(device: &Device, tensor: &Tensor) -> Result<Weight, ModelError> {
     let rows = tensor.rows().next_multiple_of(4);
     if rows == tensor.rows() {

@@ -14,7 +14,8 @@ use crate::ops::rope;
 pub(crate) enum Keep {
     /// Nothing: inference.
     Nothing,
-    /// Each block's input alone; the rest is made again in the backward pass (activation checkpointing).
+    /// Each block's input alone; the rest is made again in the backward pass (activation
+    /// checkpointing).
     Inputs,
     /// All of [`Saved`] of each block.
     Everything,
@@ -78,7 +79,8 @@ pub(crate) struct Saved {
 pub(crate) struct Scratch {
     /// `[N, H]` normalised input of a branch.
     pub norm: View,
-    /// `[N, H]` a branch's output before it joins the residual stream; backward, the gradient of a norm.
+    /// `[N, H]` a branch's output before it joins the residual stream; backward, the gradient of a
+    /// norm.
     pub branch: View,
     pub mlp: mlp::Scratch,
     pub adapted: adapted::Scratch,
@@ -98,7 +100,8 @@ pub(crate) struct Backward {
 pub(crate) struct Workspace {
     /// The planned N.
     pub capacity: usize,
-    /// `[N, H]` input of each block, and the last one's output; two that take turns where nothing is kept.
+    /// `[N, H]` input of each block, and the last one's output; two that take turns where nothing
+    /// is kept.
     inputs: Vec<View>,
     /// One for each block, or one for all.
     saved: Vec<Saved>,

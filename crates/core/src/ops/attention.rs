@@ -1,14 +1,16 @@
-//! Attention with grouped key and value heads, over packed samples or a cache, never making `[N, N]` scores.
+//! Attention with grouped key and value heads, over packed samples or a cache, never making `[N,
+//! N]` scores.
 //!
-//! q, o `[N, Q·D]`, k, v `[N, K·D]`; query head h reads key head ⌊h / (Q/K)⌋. For a query i and the keys j it sees,
-//! with s_j = q_i·k_j / √D:
+//! q, o `[N, Q·D]`, k, v `[N, K·D]`; query head h reads key head ⌊h / (Q/K)⌋. For a query i and the
+//! keys j it sees, with s_j = q_i·k_j / √D:
 //! - forward: lse_i = ln Σ_j exp s_j, p_j = exp(s_j − lse_i), o_i = Σ_j p_j·v_j
-//! - backward: with Δ_i = do_i·o_i and ds_j = p_j·(do_i·v_j − Δ_i) / √D:
-//!   dq_i = Σ_j ds_j·k_j, dk_j = Σ_i ds_j·q_i, dv_j = Σ_i p_j·do_i (sums over j's readers, all heads of its group)
+//! - backward: with Δ_i = do_i·o_i and ds_j = p_j·(do_i·v_j − Δ_i) / √D: dq_i = Σ_j ds_j·k_j, dk_j
+//!   = Σ_i ds_j·q_i, dv_j = Σ_i p_j·do_i (sums over j's readers, all heads of its group)
 //!
-//! Query i of packed samples sees its own sample's tokens: where attention is causal those up to i, else all. A window w
-//! leaves of these the keys j with i − w < j ≤ i, as transformers counts it. A cap c makes scores c·tanh(s / c), and ds
-//! that times 1 − tanh². The backward makes p again from lse, so that only o and lse are kept.
+//! Query i of packed samples sees its own sample's tokens: where attention is causal those up to i,
+//! else all. A window w leaves of these the keys j with i − w < j ≤ i, as transformers counts it. A
+//! cap c makes scores c·tanh(s / c), and ds that times 1 − tanh². The backward makes p again from
+//! lse, so that only o and lse are kept.
 
 use super::case::{Case, Fill, Tensors as Views};
 use super::{Op, groups};
@@ -51,7 +53,8 @@ pub struct Tensors<'a> {
     pub k: &'a View,
     /// `[N, K·D]`
     pub v: &'a View,
-    /// `[N, 2]`: for each token the first token of its sample and one past the last; samples lie one after the other.
+    /// `[N, 2]`: for each token the first token of its sample and one past the last; samples lie
+    /// one after the other.
     pub spans: &'a View,
     /// `[N, Q·D]`
     pub o: &'a View,
@@ -157,8 +160,9 @@ pub fn backward(rec: &mut Recording, t: Tensors<'_>, g: Gradients<'_>, shape: Sh
     rec.dispatch(&BACKWARD_KV, &params, args, params.grid(params.kv_heads));
 }
 
-/// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and `values`
-/// `[capacity, K·D]`, or as many of the last of them as the window holds; they hold the new tokens' own too. Rows beyond those are not read. Always causal.
+/// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and
+/// `values` `[capacity, K·D]`, or as many of the last of them as the window holds; they hold the
+/// new tokens' own too. Rows beyond those are not read. Always causal.
 pub fn cached(rec: &mut Recording, q: &View, keys: &View, values: &View, o: &View, past: usize, shape: Shape) {
     let tokens = q.len() / (shape.heads * shape.head_dim);
     let params = shape.params(tokens, past);
@@ -284,7 +288,8 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
     .output("lse", &[tokens, shape.heads])
     .upstream("o", "d_o", &[tokens, q])
     .input("stats", &[tokens, shape.heads, 2], Fill::Poison)
-    // The first query of a sample sees one key, so its gradient is 0 whatever happens: dq is no good first check.
+    // The first query of a sample sees one key, so its gradient is 0 whatever happens: dq is no
+    // good first check.
     .gradient("v", "dv", &[tokens, kv])
     .gradient("k", "dk", &[tokens, kv])
     .gradient("q", "dq", &[tokens, q])
@@ -303,7 +308,8 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
 fn over_cache(tokens: usize, past: usize, shape: Shape) -> Case {
     let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let (used, capacity) = (past + tokens, past + tokens + 3);
-    // What lies beyond the tokens so far must not be read, nor what lies before the first query's window.
+    // What lies beyond the tokens so far must not be read, nor what lies before the first query's
+    // window.
     let first = shape.window.map_or(0, |window| (past + 1).saturating_sub(window));
     let seen = first * kv..used * kv;
     let fill = |frequency: f32| {

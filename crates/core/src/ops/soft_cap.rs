@@ -1,8 +1,8 @@
 //! A soft cap of logits, in place, and what its slope does to the head's gradient.
 //!
 //! - forward: x ← y = c·tanh(x / c); where a gradient follows, also the slope 1 − tanh²
-//! - backward: [`multiply`] by the slope what stands in the place of the logits, and [`multiply_rows`] the rows of W that
-//!   belong to the labels by 1 − (y / c)², of the label's y.
+//! - backward: [`multiply`] by the slope what stands in the place of the logits, and
+//!   [`multiply_rows`] the rows of W that belong to the labels by 1 − (y / c)², of the label's y.
 
 use rayon::prelude::*;
 
@@ -46,7 +46,8 @@ pub fn multiply(rec: &mut Recording, x: &View, slope: &View) {
     rec.dispatch(&MULTIPLY, &params, [x, slope], groups(x.len()));
 }
 
-/// Each row of x `[R, H]` times 1 − (l / c)², with its label's capped logit l in the head's `state` `[R, 4]`.
+/// Each row of x `[R, H]` times 1 − (l / c)², with its label's capped logit l in the head's `state`
+/// `[R, 4]`.
 pub fn multiply_rows(rec: &mut Recording, x: &View, state: &View, cap: f32) {
     let cols = x.len() / (state.len() / STATE);
     let params = Params { len: x.len() as u32, cols: cols as u32, cap };

@@ -1,6 +1,7 @@
 //! The gated activation of feed-forward layers (arXiv 2002.05202).
 //!
-//! With gate g, up u `[N, F]`, σ the logistic function and s = σ(g), or for GELU by tanh s = σ(2√(2/π)·(g + 0.044715·g³)):
+//! With gate g, up u `[N, F]`, σ the logistic function and s = σ(g), or for GELU by tanh s =
+//! σ(2√(2/π)·(g + 0.044715·g³)):
 //! - forward: y = g·s·u
 //! - backward: dg = dy·u·(s + g·s'), du = dy·g·s
 

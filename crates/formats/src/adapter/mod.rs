@@ -34,8 +34,8 @@ pub struct AdapterConfig {
     pub alpha_pattern: BTreeMap<String, f32>,
     /// The base model's name or path, as recorded.
     pub base_model: Option<String>,
-    /// Every token that ends a text of the tuned model, where these are more than the base model names; kept in
-    /// `generation_config.json` beside the adapter.
+    /// Every token that ends a text of the tuned model, where these are more than the base model
+    /// names; kept in `generation_config.json` beside the adapter.
     pub end_token_ids: Vec<u32>,
 }
 
@@ -91,8 +91,8 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// What makes the adapter useless, in words: the first value that is NaN or infinite, or the first pair whose product
-    /// no f32 can hold. `None` where there is no such thing.
+    /// What makes the adapter useless, in words: the first value that is NaN or infinite, or the
+    /// first pair whose product no f32 can hold. `None` where there is no such thing.
     pub fn not_finite(&self) -> Option<String> {
         let largest = |values: &[f32]| values.iter().fold(0f32, |most, value| most.max(value.abs()));
         self.pairs.iter().find_map(|pair| {

@@ -25,7 +25,8 @@ impl Adapter {
         load(&Folder::on_disk(dir), model)
     }
 
-    /// SHA-256 of what is in an adapter's folder: its weights, and the configuration that scales them.
+    /// SHA-256 of what is in an adapter's folder: its weights, and the configuration that scales
+    /// them.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn sha256(dir: &Path) -> Result<String> {
         let [config, weights] = [CONFIG_FILE, WEIGHTS_FILE].map(|name| crate::sha256_file(&dir.join(name)));
@@ -211,8 +212,8 @@ fn collect_halves(file: &str, tensors: &BTreeMap<String, Tensor>) -> Result<BTre
 /// What compiling puts before the names of a model's modules.
 const COMPILED: &str = "_orig_mod.";
 
-/// A tensor's name without PEFT's prefix and without what stands before it where the tuned model itself was compiled or
-/// spread over devices.
+/// A tensor's name without PEFT's prefix and without what stands before it where the tuned model
+/// itself was compiled or spread over devices.
 fn without_prefix(name: &str) -> &str {
     let inner = ["module.", COMPILED].iter().fold(name, |name, outer| name.strip_prefix(outer).unwrap_or(name));
     inner.strip_prefix(PREFIX).unwrap_or(inner)
@@ -221,8 +222,8 @@ fn without_prefix(name: &str) -> &str {
 /// What stands before a layer's number.
 const LAYERS: &str = "layers.";
 
-/// A module's name in a language model, whatever that model was part of when the adapter was made: nothing, a backbone
-/// without `model.`, or one that also sees.
+/// A module's name in a language model, whatever that model was part of when the adapter was made:
+/// nothing, a backbone without `model.`, or one that also sees.
 fn module_name(name: &str) -> String {
     const AROUND: [&str; 6] = [
         "",

@@ -17,7 +17,8 @@ impl Message {
         Self(Map::from_iter([pair("role", role.into()), pair("content", content.into())]))
     }
 
-    /// `system`, `user`, `assistant`, or whatever else the template knows; empty where the turn names none.
+    /// `system`, `user`, `assistant`, or whatever else the template knows; empty where the turn
+    /// names none.
     pub fn role(&self) -> &str {
         self.get("role").and_then(Value::as_str).unwrap_or_default()
     }
@@ -40,8 +41,8 @@ impl Message {
     }
 }
 
-/// As transformers prepares a turn: null is the same as a missing key, for most templates print a null as "None",
-/// and reasoning goes by every name that templates read it under.
+/// As transformers prepares a turn: null is the same as a missing key, for most templates print a
+/// null as "None", and reasoning goes by every name that templates read it under.
 impl From<Map<String, Value>> for Message {
     fn from(mut keys: Map<String, Value>) -> Self {
         keys.retain(|_, value| !value.is_null());
@@ -64,7 +65,8 @@ impl From<Message> for Map<String, Value> {
 pub struct Conversation {
     /// The turns.
     pub messages: Vec<Message>,
-    /// Descriptions of the tools that the model may call, as JSON schemas; `None` where none are spoken of.
+    /// Descriptions of the tools that the model may call, as JSON schemas; `None` where none are
+    /// spoken of.
     pub tools: Option<Vec<Value>>,
     /// Documents to answer from; `None` where there are none.
     pub documents: Option<Vec<Value>>,
@@ -81,8 +83,8 @@ impl From<Vec<Message>> for Conversation {
 /// Variables that a template always has and that nobody may set.
 pub const RESERVED_VARIABLES: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 
-/// Variables as a user writes them: `NAME=VALUE` or a JSON object. A value that is JSON (true, 3, "text", [1, 2]) is that,
-/// any other is a text. The error is what is wrong, ready to read.
+/// Variables as a user writes them: `NAME=VALUE` or a JSON object. A value that is JSON (true, 3,
+/// "text", [1, 2]) is that, any other is a text. The error is what is wrong, ready to read.
 pub fn parse_variables(text: &str) -> Result<Map<String, Value>, String> {
     let vars = if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|problem| format!("not a JSON object: {problem}"))?

@@ -145,7 +145,8 @@ fn partition(text: &str, args: &[Value], from_right: bool) -> Result<Value, Erro
     Ok(Value::from_object(Tuple::new(parts.map(Value::from).to_vec())))
 }
 
-/// The characters `start..end` of a text, either of which may count from its end, and how many stand before them.
+/// The characters `start..end` of a text, either of which may count from its end, and how many
+/// stand before them.
 fn part(text: &str, start: Option<i64>, end: Option<i64>) -> Option<(usize, &str)> {
     let length = text.chars().count() as i64;
     let place = |at: Option<i64>, default| match at.unwrap_or(default) {
@@ -206,7 +207,8 @@ fn join(text: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(Value::from(out))
 }
 
-/// A capital after everything that is no letter, an apostrophe, too; the filter of this name splits at spaces.
+/// A capital after everything that is no letter, an apostrophe, too; the filter of this name splits
+/// at spaces.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;

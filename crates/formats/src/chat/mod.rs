@@ -1,9 +1,11 @@
 //! Chat templates: conversations to the text a model was tuned on.
 //!
-//! Templates are rendered as transformers renders them: Jinja with `trim_blocks` and `lstrip_blocks`, loop controls,
-//! Python's string and list methods, `raise_exception`, `strftime_now`, a `tojson` that does not escape HTML, and the
-//! variables `messages`, `tools`, `documents`, `add_generation_prompt` and every special token that the tokenizer's
-//! configuration names. What transformers passes as None is none here, too. `docs/templates.md` says what differs.
+//! Templates are rendered as transformers renders them: Jinja with `trim_blocks` and
+//! `lstrip_blocks`, loop controls, Python's string and list methods, `raise_exception`,
+//! `strftime_now`, a `tojson` that does not escape HTML, and the variables `messages`, `tools`,
+//! `documents`, `add_generation_prompt` and every special token that the tokenizer's configuration
+//! names. What transformers passes as None is none here, too. `docs/templates.md` says what
+//! differs.
 
 mod conversation;
 mod methods;
@@ -50,7 +52,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles a template. `special_tokens` are variables that it can read: `bos_token`, `eos_token` and their like.
+    /// Compiles a template. `special_tokens` are variables that it can read: `bos_token`,
+    /// `eos_token` and their like.
     pub fn new(source: &str, special_tokens: &BTreeMap<String, String>) -> Result<Self> {
         Self::with_tool_use(source, None, special_tokens)
     }
@@ -109,7 +112,8 @@ impl ChatTemplate {
         Ok(self)
     }
 
-    /// The same template at another time than now: seconds from the beginning of 1970 to a local time.
+    /// The same template at another time than now: seconds from the beginning of 1970 to a local
+    /// time.
     #[must_use]
     pub fn with_clock(mut self, seconds: i64) -> Self {
         let now = move |format: &str| python::strftime_at(format, seconds);
@@ -117,10 +121,11 @@ impl ChatTemplate {
         self
     }
 
-    /// Text of a conversation; `add_generation_prompt` ends it with the opening of an assistant's turn.
+    /// Text of a conversation; `add_generation_prompt` ends it with the opening of an assistant's
+    /// turn.
     ///
-    /// A template may refuse a conversation (roles that do not alternate, a system turn it does not know); the error
-    /// then carries its own words.
+    /// A template may refuse a conversation (roles that do not alternate, a system turn it does not
+    /// know); the error then carries its own words.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         self.render_turns(conversation, &conversation.messages, add_generation_prompt)
     }
@@ -135,14 +140,16 @@ impl ChatTemplate {
         self.render_with(conversation, messages, add_generation_prompt, ["", ""])
     }
 
-    /// Text of a whole conversation and the byte ranges that lie in the template's `{% generation %}` blocks, in order;
-    /// none where the template has no such block, or one that the text does not show where it stands.
+    /// Text of a whole conversation and the byte ranges that lie in the template's `{% generation
+    /// %}` blocks, in order; none where the template has no such block, or one that the text does
+    /// not show where it stands.
     pub fn render_marked(&self, conversation: &Conversation) -> Result<Option<(String, Vec<Range<usize>>)>> {
         if !self.marked {
             return Ok(None);
         }
         let text = self.render(conversation, false)?;
-        // Code points that are no characters: a text that holds these very two is not worth more care.
+        // Code points that are no characters: a text that holds these very two is not worth more
+        // care.
         let marks = ['\u{fdd0}', '\u{fdd1}'];
         if text.contains(marks) {
             return Ok(None);
@@ -248,7 +255,8 @@ impl ChatTemplate {
         crate::sha256_bytes(format!("{}\0{:?}\0{variables}", self.source, self.tool_use).as_bytes())
     }
 
-    /// Whether the source has `name` in it: where it has not, the template cannot show what stands under that name.
+    /// Whether the source has `name` in it: where it has not, the template cannot show what stands
+    /// under that name.
     pub fn names(&self, name: &str) -> bool {
         self.environment.templates().any(|(_, template)| template.source().contains(name))
     }
@@ -258,7 +266,8 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// The template of a model's folder: `chat_template.jinja`, or the one in `tokenizer_config.json`.
+    /// The template of a model's folder: `chat_template.jinja`, or the one in
+    /// `tokenizer_config.json`.
     pub(crate) fn from_folder(folder: &Folder, tokenizer: Option<&Tokenizer>) -> Result<Option<Self>> {
         let none = BTreeMap::new();
         let special = tokenizer.map_or(&none, Tokenizer::special_tokens);
@@ -294,7 +303,8 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
-/// `chat_template` as a string, or of a list of named templates the default one and the one for tools.
+/// `chat_template` as a string, or of a list of named templates the default one and the one for
+/// tools.
 fn template_source(config: &Object) -> Result<Option<(String, Option<String>)>> {
     use serde_json::Value as Json;
     let text = |value: Option<&Json>| value.and_then(Json::as_str).map(str::to_string);

@@ -7,8 +7,8 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, filters};
 
 use super::methods::is_space;
 
-/// How deep a value may nest, and how many bytes the text before its last part may take: a template can make a list
-/// that holds another twice, that one another twice, and so on.
+/// How deep a value may nest, and how many bytes the text before its last part may take: a template
+/// can make a list that holds another twice, that one another twice, and so on.
 const DEEPEST: usize = 256;
 const LONGEST: usize = 16 << 20;
 
@@ -22,8 +22,8 @@ struct Json {
     sorted: bool,
 }
 
-/// The filter `tojson` as transformers has it: `json.dumps(value, ensure_ascii=False, indent=None, separators=None,
-/// sort_keys=False)`, HTML unescaped.
+/// The filter `tojson` as transformers has it: `json.dumps(value, ensure_ascii=False, indent=None,
+/// separators=None, sort_keys=False)`, HTML unescaped.
 pub(super) fn to_json(value: &Value, options: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     type Options = (Option<Value>, Option<Value>, Option<Value>, Option<Value>, Kwargs);
     let options = options.into_values();
@@ -142,7 +142,8 @@ fn number(value: &Value) -> String {
     }
 }
 
-/// `repr` of a float: the fewest digits that read back as the same, with an exponent below 1e-4 and from 1e16 on.
+/// `repr` of a float: the fewest digits that read back as the same, with an exponent below 1e-4 and
+/// from 1e16 on.
 fn float_digits(float: f64) -> String {
     if !float.is_finite() {
         return if float.is_nan() {
@@ -181,7 +182,8 @@ pub(super) fn string(state: &State, value: &Value) -> Result<Value, Error> {
     Ok(own.map_or(engines, Value::from))
 }
 
-/// Python's `str` of a value where the engine writes it otherwise: floats, and what may hold such or odd characters.
+/// Python's `str` of a value where the engine writes it otherwise: floats, and what may hold such
+/// or odd characters.
 fn own_text(value: &Value) -> Result<Option<String>, Error> {
     let is_float = value.kind() == ValueKind::Number && !value.is_integer();
     if !is_float && !matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
@@ -233,7 +235,8 @@ fn write_repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error
     Ok(())
 }
 
-/// A string as Python's `repr` has it: in single quotes where it can be, with what is not printable escaped.
+/// A string as Python's `repr` has it: in single quotes where it can be, with what is not printable
+/// escaped.
 fn write_quoted(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
@@ -255,8 +258,8 @@ fn write_quoted(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// What Python prints of a string as it is: no control and format characters, no separator but the space, nothing
-/// private and no non-character.
+/// What Python prints of a string as it is: no control and format characters, no separator but the
+/// space, nothing private and no non-character.
 fn is_printable(c: char) -> bool {
     let format = matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
         | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
@@ -340,8 +343,8 @@ fn write_string(text: &str, ascii: bool, out: &mut String) {
     }
 }
 
-/// The function `strftime_now`: Python's `datetime.now().strftime(format)`, the time on the wall where the program or
-/// the browser runs.
+/// The function `strftime_now`: Python's `datetime.now().strftime(format)`, the time on the wall
+/// where the program or the browser runs.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
     strftime(format, chrono::Local::now().naive_local())
 }

@@ -1,4 +1,5 @@
-//! A template's source as the engine takes it: what Jinja and transformers' extension of it do that the engine does not.
+//! A template's source as the engine takes it: what Jinja and transformers' extension of it do that
+//! the engine does not.
 
 use std::ops::Range;
 
@@ -10,10 +11,10 @@ pub(super) const EACH: &str = "bft_each";
 
 /// The source to compile, and whether it has `{% generation %}` blocks. No line moves.
 ///
-/// Line ends become `\n`, as Jinja makes them, in text and strings alike. A `{% generation %}` block becomes a plain block
-/// with a variable at either end: white space is cut by the first tag on the left side and by the last one on the right
-/// side, as the one tag in their place did; `with` keeps assignments inside, as there. What `for` goes over is passed
-/// through [`EACH`].
+/// Line ends become `\n`, as Jinja makes them, in text and strings alike. A `{% generation %}`
+/// block becomes a plain block with a variable at either end: white space is cut by the first tag
+/// on the left side and by the last one on the right side, as the one tag in their place did;
+/// `with` keeps assignments inside, as there. What `for` goes over is passed through [`EACH`].
 pub(super) fn prepare(source: &str) -> (String, bool) {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + 64);
@@ -92,7 +93,8 @@ fn closing(text: &str, close: &str) -> Option<usize> {
     found
 }
 
-/// Where the expression that a `for` tag goes over stands in it: between `in` and `if`, `recursive` or the end.
+/// Where the expression that a `for` tag goes over stands in it: between `in` and `if`, `recursive`
+/// or the end.
 fn iterated(tag: &str) -> Option<Range<usize>> {
     let end = tag.trim_end_matches(['-', '+']).trim_end().len();
     let tag = &tag[..end];
@@ -121,7 +123,8 @@ fn iterated(tag: &str) -> Option<Range<usize>> {
     (start < end).then_some(start..end)
 }
 
-/// Calls `see` with the place of every character outside strings and the number of brackets open there; until it says no.
+/// Calls `see` with the place of every character outside strings and the number of brackets open
+/// there; until it says no.
 fn outside(text: &str, mut see: impl FnMut(usize, usize) -> bool) {
     let mut depth = 0_usize;
     let mut characters = text.char_indices();

@@ -1,5 +1,5 @@
-//! The list of decoder families. A family is a file and a line here; dispatch and every message that names what is
-//! supported follow from the list.
+//! The list of decoder families. A family is a file and a line here; dispatch and every message
+//! that names what is supported follow from the list.
 
 use super::{Gate, ModelConfig};
 use crate::Result;
@@ -16,14 +16,16 @@ pub(crate) struct Family {
     pub interleaved: bool,
     /// What transformers takes for `max_position_embeddings` where it is absent.
     pub default_context: usize,
-    /// What transformers takes for `head_dim` where it is absent; hidden_size / num_attention_heads for `None`.
+    /// What transformers takes for `head_dim` where it is absent; hidden_size / num_attention_heads
+    /// for `None`.
     pub default_head_dim: Option<usize>,
     /// Whether an absent `num_key_value_heads` means one for each query head.
     pub default_kv_heads: bool,
-    /// The key of `config.json` that names the function of the feed-forward gate, and what it is where it is absent.
+    /// The key of `config.json` that names the function of the feed-forward gate, and what it is
+    /// where it is absent.
     pub gate: (&'static str, Gate),
-    /// Keys of `config.json` and of GGUF metadata that change what is computed and that the family's readers obey;
-    /// of others see [`super::json`] and [`super::metadata`].
+    /// Keys of `config.json` and of GGUF metadata that change what is computed and that the
+    /// family's readers obey; of others see [`super::json`] and [`super::metadata`].
     pub obeys: &'static [&'static str],
     /// Reads what is the family's own from `config.json`, after what all have.
     pub json: fn(&Object, &mut ModelConfig) -> Result<()>,

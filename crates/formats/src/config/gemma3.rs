@@ -17,7 +17,8 @@ pub(super) const FAMILY: Family = Family {
     ..Family::COMMON
 };
 
-/// Tables of [`ModelConfig::ropes`]: of layers that see the whole context, and of those with a window.
+/// Tables of [`ModelConfig::ropes`]: of layers that see the whole context, and of those with a
+/// window.
 const GLOBAL: usize = 0;
 const LOCAL: usize = 1;
 /// Every so many layers, one sees the whole context.

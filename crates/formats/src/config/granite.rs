@@ -1,4 +1,5 @@
-//! Granite 3, dense: Llama with multipliers of the embedding, the scores, the branches and the logits.
+//! Granite 3, dense: Llama with multipliers of the embedding, the scores, the branches and the
+//! logits.
 
 use super::{Family, ModelConfig, Rope, llama};
 use crate::gguf::Keys;
@@ -38,7 +39,8 @@ fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
     multiply(keys.file, config, scales, |key| keys.f64(key))
 }
 
-/// Sets the multipliers of embedding, scores and branches, and the divisor of logits; each is 1 where it is absent.
+/// Sets the multipliers of embedding, scores and branches, and the divisor of logits; each is 1
+/// where it is absent.
 fn multiply(
     file: &str,
     config: &mut ModelConfig,

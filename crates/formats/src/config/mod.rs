@@ -1,6 +1,7 @@
 //! What a model is: sizes, rotary embedding, and what each of its layers computes.
 //!
-//! [`json`] and [`metadata`] read what all families have; a family's own file adds what only it has.
+//! [`json`] and [`metadata`] read what all families have; a family's own file adds what only it
+//! has.
 
 mod family;
 mod gemma2;
@@ -34,7 +35,8 @@ const MAX_LAYERS: usize = 10_000;
 /// What one block computes. Families set it layer by layer; nothing else tells layers apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerSpec {
-    /// Keys that a query sees at most, its own and those just before it; all before it where it is `None`.
+    /// Keys that a query sees at most, its own and those just before it; all before it where it is
+    /// `None`.
     pub window: Option<usize>,
     /// Table of [`ModelConfig::ropes`] by which q and k rotate; they do not where it is `None`.
     pub rope: Option<usize>,
@@ -162,7 +164,8 @@ impl ModelConfig {
         })
     }
 
-    /// Full name of a linear module: `linear_name(0, "q_proj")` is `model.layers.0.self_attn.q_proj`.
+    /// Full name of a linear module: `linear_name(0, "q_proj")` is
+    /// `model.layers.0.self_attn.q_proj`.
     pub fn linear_name(layer: usize, module: &str) -> String {
         let part = match module {
             "q_proj" | "k_proj" | "v_proj" | "o_proj" => "self_attn",

@@ -12,7 +12,8 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     windows(o, config)
 }
 
-/// A window is stated whether or not it is used: `layer_types` or the older `use_sliding_window` say where.
+/// A window is stated whether or not it is used: `layer_types` or the older `use_sliding_window`
+/// say where.
 pub(super) fn windows(o: &Object, config: &mut ModelConfig) -> Result<()> {
     let window = o.usize("sliding_window")?.unwrap_or(4096);
     let from = match o.bool("use_sliding_window")? {

@@ -1,7 +1,7 @@
 //! Rotary embedding: one table of frequencies, and every way of stretching it.
 //!
-//! A kind of scaling is a variant of [`RopeScaling`], its spelling in `config.json` and in GGUF metadata, and its
-//! frequencies, all here.
+//! A kind of scaling is a variant of [`RopeScaling`], its spelling in `config.json` and in GGUF
+//! metadata, and its frequencies, all here.
 
 use serde_json::Value;
 
@@ -43,8 +43,9 @@ pub enum RopeScaling {
         /// Context length before stretching, in tokens.
         original_max_position_embeddings: usize,
     },
-    /// YaRN (arXiv 2309.00071): frequencies that turn less than `beta_slow` times in the original context divided by
-    /// `factor`, those that turn more than `beta_fast` times kept, a ramp between; cosines and sines scaled.
+    /// YaRN (arXiv 2309.00071): frequencies that turn less than `beta_slow` times in the original
+    /// context divided by `factor`, those that turn more than `beta_fast` times kept, a ramp
+    /// between; cosines and sines scaled.
     Yarn {
         /// Divisor of the low frequencies.
         factor: f32,
@@ -170,11 +171,12 @@ impl Rope {
         }
     }
 
-    /// From `rope_parameters`, or from `rope_theta` and `rope_scaling`, for whole heads; theta is `default` where the
-    /// file does not say.
+    /// From `rope_parameters`, or from `rope_theta` and `rope_scaling`, for whole heads; theta is
+    /// `default` where the file does not say.
     pub(super) fn from_json(o: &Object, default: f64, config: &ModelConfig) -> Result<Self> {
         let nested = o.object("rope_parameters")?;
-        // transformers obeys the older key where both are there, and loses what the newer one says of theta.
+        // transformers obeys the older key where both are there, and loses what the newer one says
+        // of theta.
         if let (Some(new), Some(old)) = (o.get("rope_parameters"), o.get("rope_scaling"))
             && new != old
         {
@@ -197,7 +199,8 @@ impl Rope {
         Self::from_parameters(o, scaling.as_ref(), theta.unwrap_or(default), partial, config)
     }
 
-    /// From one object of `rope_parameters` in the configuration `o`, and the base and the part of a head that rotates.
+    /// From one object of `rope_parameters` in the configuration `o`, and the base and the part of
+    /// a head that rotates.
     pub(super) fn from_parameters(
         o: &Object,
         scaling: Option<&Object>,

@@ -45,8 +45,8 @@ pub struct EncoderConfig {
 impl EncoderConfig {
     /// Reads `config.json`; `file` names it in messages.
     ///
-    /// Absent keys take the value that transformers gives them. Whatever would make the model compute something else
-    /// than what is implemented is refused by name.
+    /// Absent keys take the value that transformers gives them. Whatever would make the model
+    /// compute something else than what is implemented is refused by name.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
         let map = parse_object(file, json)?;
         let config = read(&Object::new(file, &map))?;

@@ -50,8 +50,8 @@ pub struct EncoderModel {
 }
 
 impl EncoderModel {
-    /// Opens a folder as transformers (`config.json`, safetensors, `tokenizer.json` or `vocab.txt`) or
-    /// sentence-transformers (with `modules.json`) saves it.
+    /// Opens a folder as transformers (`config.json`, safetensors, `tokenizer.json` or `vocab.txt`)
+    /// or sentence-transformers (with `modules.json`) saves it.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &Path) -> Result<Self> {
         std::fs::metadata(path).map_err(|e| FormatError::io("open", path, e))?;
@@ -82,7 +82,8 @@ pub enum EmbeddingModel {
 }
 
 impl EmbeddingModel {
-    /// Opens whatever lies at a path: what says that it is an encoder as one, all else as a language model.
+    /// Opens whatever lies at a path: what says that it is an encoder as one, all else as a
+    /// language model.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() && is_encoder(&Folder::on_disk(path))? {
@@ -118,7 +119,8 @@ impl EmbeddingModel {
         }
     }
 
-    /// Lower-case hexadecimal SHA-256 of what stands beside the weights and decides what they compute.
+    /// Lower-case hexadecimal SHA-256 of what stands beside the weights and decides what they
+    /// compute.
     pub fn settings_sha256(&self) -> Result<String> {
         match self {
             Self::Decoder(model) => model.settings_sha256(),
@@ -213,8 +215,8 @@ fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
     })
 }
 
-/// Names without `bert.`, and with the norms' names of today. Where there is a `bert.`, what stands beside it is the head
-/// of some task.
+/// Names without `bert.`, and with the norms' names of today. Where there is a `bert.`, what stands
+/// beside it is the head of some task.
 fn rename(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let prefixed = tensors.keys().any(|name| name.starts_with("bert."));
     let renamed = tensors.into_iter().filter_map(|(name, mut tensor)| {

@@ -1,4 +1,5 @@
-//! What sentence-transformers writes beside a model: how hidden states become one vector, and how long a text may be.
+//! What sentence-transformers writes beside a model: how hidden states become one vector, and how
+//! long a text may be.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
-/// The steps from a text to its vector, as a model's authors took them and as far as they are not the model's own.
+/// The steps from a text to its vector, as a model's authors took them and as far as they are not
+/// the model's own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SentenceSteps {
     /// How hidden states become one vector.
@@ -68,8 +70,9 @@ fn model_max_length(folder: &Folder) -> Result<Option<usize>> {
     Ok(Object::new(&file, &map).f64("model_max_length")?.filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize))
 }
 
-/// Reads what stands beside the transformer: longest text and lower case. sentence-transformers writes `max_seq_length`
-/// in its older versions alone; since then the tokenizer's own limit is the one.
+/// Reads what stands beside the transformer: longest text and lower case. sentence-transformers
+/// writes `max_seq_length` in its older versions alone; since then the tokenizer's own limit is the
+/// one.
 pub(super) fn read_limits(folder: &Folder, steps: &mut SentenceSteps) -> Result<()> {
     let sub = folder.below(&steps.transformer);
     if let Some(json) = sub.get("sentence_bert_config.json")? {

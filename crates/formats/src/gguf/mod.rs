@@ -22,7 +22,8 @@ use crate::tensor::byte_len;
 /// Why a header could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// The bytes so far are fine but end too early. A file shorter than `total` is truncated or lies.
+    /// The bytes so far are fine but end too early. A file shorter than `total` is truncated or
+    /// lies.
     #[error("the header goes on to byte {total} at least")]
     NeedMoreBytes {
         /// Bytes from the start of the file that are needed for the next step, at least.

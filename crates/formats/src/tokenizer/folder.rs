@@ -10,8 +10,8 @@ use crate::folder::Folder;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
-/// The tokenizer itself, and what its post-processor puts around a text. `rebuilt` changes the file first, where the class
-/// that loads it would.
+/// The tokenizer itself, and what its post-processor puts around a text. `rebuilt` changes the file
+/// first, where the class that loads it would.
 pub(super) fn parse(
     file: &str,
     json: &[u8],
@@ -19,7 +19,8 @@ pub(super) fn parse(
 ) -> Result<(Inner, Ends)> {
     let mut map = parse_object(file, json)?;
     let ends = post_processor(file, map.get("post_processor").unwrap_or(&Value::Null))?;
-    // Dropout of merges is for training a model's robustness; here the same text must always be the same tokens.
+    // Dropout of merges is for training a model's robustness; here the same text must always be the
+    // same tokens.
     let dropout = map.get_mut("model").and_then(|model| model.get_mut("dropout")).filter(|value| !value.is_null());
     let changed = dropout.map(Value::take).is_some() | rebuilt(&mut map)?;
     let unreadable =
@@ -41,8 +42,9 @@ pub(super) fn parse(
     Ok((inner, ends))
 }
 
-/// What transformers' LlamaTokenizer makes of a file: whatever it says, a mark in place of each space, and one before the
-/// first word (`legacy`: before every stretch between special tokens; `add_prefix_space` false: nowhere).
+/// What transformers' LlamaTokenizer makes of a file: whatever it says, a mark in place of each
+/// space, and one before the first word (`legacy`: before every stretch between special tokens;
+/// `add_prefix_space` false: nowhere).
 fn rebuild_as_llama(map: &mut Map<String, Value>, config: &Object) -> Result<bool> {
     let prefix = config.bool("add_prefix_space")?.unwrap_or(true);
     let scheme = match (prefix, config.bool("legacy")?.unwrap_or(false)) {
@@ -74,7 +76,8 @@ fn rebuild_as_llama(map: &mut Map<String, Value>, config: &Object) -> Result<boo
     Ok(true)
 }
 
-/// What transformers' BertTokenizer makes of a file: it normalises as its settings say, whatever the file says.
+/// What transformers' BertTokenizer makes of a file: it normalises as its settings say, whatever
+/// the file says.
 fn rebuild_as_bert(map: &mut Map<String, Value>, config: &Object) -> Result<bool> {
     let normalizer = json!({
         "type": "BertNormalizer",
@@ -110,7 +113,8 @@ fn refuse_settings(config: &Object, class: &str) -> Result<()> {
     Ok(())
 }
 
-/// The class that loads a folder's tokenizer, without the `Fast` of old: that of its configurations, else its model type's.
+/// The class that loads a folder's tokenizer, without the `Fast` of old: that of its
+/// configurations, else its model type's.
 fn class(config: &Object, model: &Object) -> String {
     let text = |object: &Object, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
     let named = text(config, "tokenizer_class").or_else(|| text(model, "tokenizer_class"));
@@ -123,8 +127,9 @@ fn class(config: &Object, model: &Object) -> String {
     class.strip_suffix("Fast").unwrap_or(&class).to_owned()
 }
 
-/// Whether AutoTokenizer loads a folder by LlamaTokenizer, which does not take the pipeline of its tokenizer.json: where
-/// the configurations name it, but for byte-level files and for model types that have a class of their own.
+/// Whether AutoTokenizer loads a folder by LlamaTokenizer, which does not take the pipeline of its
+/// tokenizer.json: where the configurations name it, but for byte-level files and for model types
+/// that have a class of their own.
 fn is_llama(json: &[u8], config: &Object, model: &Object) -> bool {
     let text = |object: &Object, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
     let model_type = text(model, "model_type").unwrap_or_default();
@@ -132,7 +137,8 @@ fn is_llama(json: &[u8], config: &Object, model: &Object) -> bool {
     class(config, model) == "LlamaTokenizer" && !matches!(&*model_type, "mistral" | "qwen2") && !byte_level()
 }
 
-/// Checks that added tokens have the ids that the file says: the library gives them the next free ones, whatever it says.
+/// Checks that added tokens have the ids that the file says: the library gives them the next free
+/// ones, whatever it says.
 fn check_added(file: &str, inner: &Inner, added: Option<&Value>) -> Result<()> {
     for token in added.and_then(Value::as_array).into_iter().flatten() {
         let (content, id) = (token["content"].as_str(), token["id"].as_u64());
@@ -222,7 +228,8 @@ fn template(value: &Value) -> Option<Ends> {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a model's folder, `None` where there is no `tokenizer.json`; the one that transformers loads.
+    /// The tokenizer of a model's folder, `None` where there is no `tokenizer.json`; the one that
+    /// transformers loads.
     pub(crate) fn from_folder(folder: &Folder) -> Result<Option<Self>> {
         let Some(json) = folder.get("tokenizer.json")? else {
             return Ok(None);
@@ -245,8 +252,8 @@ impl Tokenizer {
             false if class(&config, &model) == "BertTokenizer" => rebuild_as_bert(map, &config),
             false => Ok(false),
         };
-        // Its post-processor alone says what stands around a text: add_bos_token and add_eos_token of the configuration
-        // are for tokenizers that have no such file.
+        // Its post-processor alone says what stands around a text: add_bos_token and add_eos_token
+        // of the configuration are for tokenizers that have no such file.
         let (mut inner, ends) = parse(&folder.file("tokenizer.json"), &json, rebuilt)?;
         let described = config.get("added_tokens_decoder");
         let mut named = BTreeMap::new();
@@ -325,7 +332,8 @@ fn add(inner: &mut Inner, file: &str, tokens: BTreeMap<u32, AddedToken>) -> Resu
     Ok(())
 }
 
-/// Further special tokens, written as a list or as an object, each as a string or an object with its content.
+/// Further special tokens, written as a list or as an object, each as a string or an object with
+/// its content.
 fn more_special_tokens(value: Option<&Value>) -> Vec<String> {
     let tokens: Vec<&Value> = match value {
         Some(Value::Array(tokens)) => tokens.iter().collect(),

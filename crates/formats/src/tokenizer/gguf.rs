@@ -1,4 +1,5 @@
-//! The tokenizer inside a GGUF file, rebuilt to split and merge as the model's `tokenizer.json` does.
+//! The tokenizer inside a GGUF file, rebuilt to split and merge as the model's `tokenizer.json`
+//! does.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,7 +28,8 @@ mod kinds {
     pub const USER_DEFINED: i64 = 4;
 }
 
-/// Special tokens: transformers' name, the metadata's key, and the id in a SentencePiece vocabulary that names none.
+/// Special tokens: transformers' name, the metadata's key, and the id in a SentencePiece vocabulary
+/// that names none.
 const SPECIAL_TOKENS: [(&str, &str, Option<u32>); 7] = [
     ("bos_token", "bos_token_id", Some(1)),
     ("eos_token", "eos_token_id", Some(2)),
@@ -57,7 +59,8 @@ struct Source<'a> {
 }
 
 impl Tokenizer {
-    /// The tokenizer a GGUF header describes, `None` where it has none; `file` names it in messages.
+    /// The tokenizer a GGUF header describes, `None` where it has none; `file` names it in
+    /// messages.
     pub fn from_gguf(file: &str, header: &Header) -> Result<Option<Self>> {
         let model = match header.get("tokenizer.ggml.model").map(|v| (v, v.as_str())) {
             None | Some((_, Some("none" | "no_vocab"))) => return Ok(None),
@@ -186,7 +189,8 @@ impl<'a> Source<'a> {
     /// Byte-level BPE, and whether texts begin with the beginning token by default.
     fn byte_level(&self) -> Result<(Inner, bool)> {
         let name = match self.get("pre").map(|v| (v, v.as_str())) {
-            // Whoever guesses here gets other tokens than the model was trained on, and nobody notices.
+            // Whoever guesses here gets other tokens than the model was trained on, and nobody
+            // notices.
             None | Some((_, Some("" | "default"))) => {
                 return Err(FormatError::missing(
                     self.file,

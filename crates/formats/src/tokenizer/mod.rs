@@ -15,7 +15,8 @@ use tokenizers::Tokenizer as Inner;
 
 use crate::{FormatError, Result};
 
-/// Special tokens that a tokenizer's configuration may name, by the names that chat templates know them under.
+/// Special tokens that a tokenizer's configuration may name, by the names that chat templates know
+/// them under.
 const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
@@ -101,8 +102,8 @@ impl Tokenizer {
 
     /// Token ids of `text`; special tokens written in the text are recognised.
     ///
-    /// `add_special` adds the beginning and end tokens that this tokenizer adds to a whole text. Text
-    /// from a chat template has its own already.
+    /// `add_special` adds the beginning and end tokens that this tokenizer adds to a whole text.
+    /// Text from a chat template has its own already.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let encoding = self
             .parts
@@ -117,7 +118,8 @@ impl Tokenizer {
         Ok([first, ids, last].concat())
     }
 
-    /// Ids of `text` and, for each, the bytes of the text that it stands for; nothing is added at either end.
+    /// Ids of `text` and, for each, the bytes of the text that it stands for; nothing is added at
+    /// either end.
     pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
         let encoding = self
             .parts
@@ -133,8 +135,8 @@ impl Tokenizer {
         &self.parts.ends.first
     }
 
-    /// As [`Self::encode`] with special tokens, but at most `longest` ids: the text itself is cut, its end tokens stay.
-    /// Also whether it was cut.
+    /// As [`Self::encode`] with special tokens, but at most `longest` ids: the text itself is cut,
+    /// its end tokens stay. Also whether it was cut.
     pub fn encode_within(&self, text: &str, longest: usize) -> Result<(Vec<u32>, bool)> {
         let mut ids = self.encode(text, true)?;
         let cut = ids.len() > longest;
@@ -212,8 +214,8 @@ impl Tokenizer {
         self.parts.special.contains(&id)
     }
 
-    /// Special tokens by the names that chat templates know them under: `bos_token`, `eos_token`, `pad_token` and their
-    /// like; only those that the tokenizer's files name.
+    /// Special tokens by the names that chat templates know them under: `bos_token`, `eos_token`,
+    /// `pad_token` and their like; only those that the tokenizer's files name.
     pub fn special_tokens(&self) -> &BTreeMap<String, String> {
         &self.parts.named
     }

@@ -14,14 +14,16 @@ use crate::json::{Object, parse_object};
 use crate::{FormatError, Result};
 
 impl Tokenizer {
-    /// The WordPiece tokenizer of a folder with `vocab.txt`, `None` where there is none: BERT's normaliser and word
-    /// borders, with the settings of `tokenizer_config.json`, and `[CLS]` and `[SEP]` around a text.
+    /// The WordPiece tokenizer of a folder with `vocab.txt`, `None` where there is none: BERT's
+    /// normaliser and word borders, with the settings of `tokenizer_config.json`, and `[CLS]` and
+    /// `[SEP]` around a text.
     pub(crate) fn from_vocabulary(folder: &Folder) -> Result<Option<Self>> {
         let Some(bytes) = folder.get("vocab.txt")? else {
             return Ok(None);
         };
         let file = folder.file("vocab.txt");
-        // A token's id is the number of its line; of a token that stands there twice, transformers keeps the last.
+        // A token's id is the number of its line; of a token that stands there twice, transformers
+        // keeps the last.
         let vocabulary = WordPiece::read_bytes(&bytes)
             .map_err(|e| FormatError::malformed(&file, format!("{e}; get the file again")))?;
         let special = |token: &str| {

@@ -1,4 +1,5 @@
-//! IQ4_NL: a half d and 16 bytes of nibbles, which number values that lie closer together near zero.
+//! IQ4_NL: a half d and 16 bytes of nibbles, which number values that lie closer together near
+//! zero.
 
 use super::{Blocks, Codes, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
 

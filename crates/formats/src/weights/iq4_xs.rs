@@ -1,5 +1,6 @@
-//! IQ4_XS: a half d, six-bit scales (two upper bits in a half word, four lower ones in four bytes), 128 bytes of
-//! nibbles that number the values of IQ4_NL; d·(scale − 32)·value, with a scale for 32 elements.
+//! IQ4_XS: a half d, six-bit scales (two upper bits in a half word, four lower ones in four bytes),
+//! 128 bytes of nibbles that number the values of IQ4_NL; d·(scale − 32)·value, with a scale for 32
+//! elements.
 
 use super::iq4_nl::VALUES;
 use super::{Blocks, Codes, Layout, Spec, Unit, bytes, half_bits, set_half};

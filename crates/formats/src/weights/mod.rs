@@ -2,7 +2,8 @@
 //!
 //! A file says everything about its format: its number and name in ggml, the length and bytes of a
 //! block, what the bytes mean, how they are regrouped for a GPU, and random blocks for tests. The
-//! list makes [`DType`]; loading, messages, shader variants, op tests and benchmarks follow from it.
+//! list makes [`DType`]; loading, messages, shader variants, op tests and benchmarks follow from
+//! it.
 //!
 //! Kernels never look into a block. They ask for [`UNIT`] elements at a time, which divides every
 //! block, as small codes with a scale and, in some formats, a minimum.
@@ -91,8 +92,9 @@ pub struct Spec {
     pub layout: Layout,
 }
 
-/// How a GPU holds a format: values or quants in one buffer, whatever else decoding needs in another, so
-/// that every load is aligned. Blocks are regrouped in groups that fill whole words of both.
+/// How a GPU holds a format: values or quants in one buffer, whatever else decoding needs in
+/// another, so that every load is aligned. Blocks are regrouped in groups that fill whole words of
+/// both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The fragment `weight_NAME.wgsl` that decodes it.
@@ -120,7 +122,8 @@ pub trait Blocks {
     /// Its names and sizes. `block_len` is whole units.
     const SPEC: Spec;
 
-    /// Decodes the `index`th unit of a block, of which `half` turns the bits of IEEE halves into numbers.
+    /// Decodes the `index`th unit of a block, of which `half` turns the bits of IEEE halves into
+    /// numbers.
     fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_>;
 
     /// Writes block number `index` of a group to the group's bytes, which are zero before.
@@ -164,7 +167,8 @@ macro_rules! formats {
                 }
             }
 
-            /// Runs a computation over blocks of this format; `None` for the plain ones, which have none.
+            /// Runs a computation over blocks of this format; `None` for the plain ones, which have
+            /// none.
             #[inline(always)]
             pub fn visit<V: Visitor>(self, visitor: V) -> Option<V::Output> {
                 match self {
@@ -294,8 +298,8 @@ impl DType {
         }
     }
 
-    /// Bytes of `elements` random elements, whole blocks, of about −1..1: for tests and benchmarks. `bits`
-    /// gives random bits.
+    /// Bytes of `elements` random elements, whole blocks, of about −1..1: for tests and benchmarks.
+    /// `bits` gives random bits.
     pub fn random(self, elements: usize, bits: &mut dyn FnMut() -> u64) -> Vec<u8> {
         let spec = self.spec();
         let number = |bits: &mut dyn FnMut() -> u64| (bits() >> 40) as f32 / (1 << 23) as f32 - 1.0;
@@ -400,7 +404,8 @@ fn set_half(block: &mut [u8], at: usize, value: f32) {
     block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
 }
 
-/// Copies block number `index` of a group apart: a header of `N` bytes to the scales, the rest to the quants.
+/// Copies block number `index` of a group apart: a header of `N` bytes to the scales, the rest to
+/// the quants.
 fn split_header<const N: usize>(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {
     let body = block.len() - N;
     scales[index * N..(index + 1) * N].copy_from_slice(&block[..N]);
@@ -413,14 +418,16 @@ fn unpacked<'a>(code: impl Fn(usize) -> u8) -> Codes<'a> {
     Codes::Unpacked(std::array::from_fn(code))
 }
 
-/// The low four bits of a unit's codes, 16 bytes: byte `j` holds element `j` low and element `j + 16` high.
+/// The low four bits of a unit's codes, 16 bytes: byte `j` holds element `j` low and element `j +
+/// 16` high.
 fn put_nibbles(code: impl Fn(usize) -> u8, out: &mut [u8]) {
     for (j, out) in out.iter_mut().enumerate() {
         *out = code(j) & 15 | code(j + 16) << 4;
     }
 }
 
-/// Two bits of each of a unit's codes, 8 bytes: byte `i` holds elements `4 i` to `4 i + 3`, the first lowest.
+/// Two bits of each of a unit's codes, 8 bytes: byte `i` holds elements `4 i` to `4 i + 3`, the
+/// first lowest.
 fn put_pairs(code: impl Fn(usize) -> u8, out: &mut [u8]) {
     for (i, out) in out.iter_mut().enumerate() {
         *out = (0..4).fold(0, |byte, k| byte | (code(4 * i + k) & 3) << (2 * k));
@@ -453,19 +460,22 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Unit `index` of 256 elements of two bits from byte `at` on: 32 bytes hold four units, the first lowest.
+    /// Unit `index` of 256 elements of two bits from byte `at` on: 32 bytes hold four units, the
+    /// first lowest.
     #[inline(always)]
     fn two_bits(block: &'a [u8], at: usize, index: usize) -> Self {
         Field { bytes: bytes(block, at + index / 4 * UNIT), shift: index % 4 * 2, mask: 3 }
     }
 
-    /// Unit `index` of 256 elements of four bits from byte `at` on: 32 bytes hold two units, the first low.
+    /// Unit `index` of 256 elements of four bits from byte `at` on: 32 bytes hold two units, the
+    /// first low.
     #[inline(always)]
     fn four_bits(block: &'a [u8], at: usize, index: usize) -> Self {
         Field { bytes: bytes(block, at + index / 2 * UNIT), shift: index % 2 * 4, mask: 15 }
     }
 
-    /// Unit `index` of 256 elements of one bit from byte `at` on: 32 bytes hold eight units, the first lowest.
+    /// Unit `index` of 256 elements of one bit from byte `at` on: 32 bytes hold eight units, the
+    /// first lowest.
     #[inline(always)]
     fn bit(block: &'a [u8], at: usize, index: usize) -> Self {
         Field { bytes: bytes(block, at), shift: index, mask: 1 }

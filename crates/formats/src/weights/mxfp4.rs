@@ -1,4 +1,5 @@
-//! MXFP4 (Open Compute Project): a byte of exponent e and 16 bytes of four-bit floats; 2^(e − 127)·value.
+//! MXFP4 (Open Compute Project): a byte of exponent e and 16 bytes of four-bit floats; 2^(e −
+//! 127)·value.
 
 use super::{Blocks, Codes, Layout, Spec, Unit, bytes};
 

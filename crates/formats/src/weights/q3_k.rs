@@ -1,5 +1,5 @@
-//! Q3_K: 32 bytes of third bits, 64 bytes of the two lower ones, twelve bytes of six-bit scales, a half d;
-//! d·(scale − 32)·(q − 4), with a scale for 16 elements.
+//! Q3_K: 32 bytes of third bits, 64 bytes of the two lower ones, twelve bytes of six-bit scales, a
+//! half d; d·(scale − 32)·(q − 4), with a scale for 16 elements.
 
 use super::{Blocks, Field, Layout, Spec, Unit, bytes, half_bits, put_bits, put_pairs, set_half, unpacked};
 

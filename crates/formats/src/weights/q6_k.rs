@@ -1,5 +1,5 @@
-//! Q6_K: 128 bytes of four lower bits, 64 bytes of two upper ones, 16 signed bytes of scales, a half d;
-//! d·scale·(q − 32), with a scale for 16 elements.
+//! Q6_K: 128 bytes of four lower bits, 64 bytes of two upper ones, 16 signed bytes of scales, a
+//! half d; d·scale·(q − 32), with a scale for 16 elements.
 
 use super::{Blocks, Field, Layout, Spec, Unit, bytes, half_bits, put_nibbles, put_pairs, set_half, unpacked};
 

@@ -1,5 +1,5 @@
-//! TQ1_0: five ternary digits q in a byte, as a fraction of 256 in base 3, and a half d; d·(q − 1). A GPU holds it
-//! as TQ2_0.
+//! TQ1_0: five ternary digits q in a byte, as a fraction of 256 in base 3, and a half d; d·(q − 1).
+//! A GPU holds it as TQ2_0.
 
 use super::tq2_0::LAYOUT;
 use super::{Blocks, Spec, Unit, half_bits, put_pairs, set_half, unpacked};

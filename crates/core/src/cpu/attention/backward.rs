@@ -1,4 +1,5 @@
-//! The f32 backward: for a block of keys, all later queries of the segment, their probabilities made again.
+//! The f32 backward: for a block of keys, all later queries of the segment, their probabilities
+//! made again.
 
 use std::ops::Range;
 
@@ -15,7 +16,8 @@ use crate::cpu::weight::WeightRef;
 /// Keys of a block, and queries of a block: their probabilities stay in the first caches.
 const KEYS: usize = 96;
 const QUERIES: usize = 64;
-/// Queries that go through the tile together, each with its own last key; and keys, each with its own first query.
+/// Queries that go through the tile together, each with its own last key; and keys, each with its
+/// own first query.
 const STRIP: usize = 8;
 
 /// What all tasks read.
@@ -43,8 +45,8 @@ impl Rows {
     }
 }
 
-/// Tasks are (segment, query head), so that one long sample alone keeps several threads busy. Heads that share keys write
-/// their gradients apart, and these are added in the order of the heads.
+/// Tasks are (segment, query head), so that one long sample alone keeps several threads busy. Heads
+/// that share keys write their gradients apart, and these are added in the order of the heads.
 pub(super) fn backward(call: Backward<'_>, segments: &[u32], dq: &mut [f32], dk: &mut [f32], dv: &mut [f32]) {
     let shape = call.x.shape;
     let (heads, d, group) = (shape.heads, shape.head_dim, shape.group());
@@ -190,7 +192,8 @@ impl Backward<'_> {
     }
 }
 
-/// Of a strip: scores become probabilities p, and dp becomes scale · p · (dp − δ); both 0 where a row does not see.
+/// Of a strip: scores become probabilities p, and dp becomes scale · p · (dp − δ); both 0 where a
+/// row does not see.
 struct Slope<'a> {
     /// Rows of KEYS, as `ds`.
     p: &'a mut [f32],

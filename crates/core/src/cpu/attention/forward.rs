@@ -1,4 +1,5 @@
-//! The f32 forward: strips of queries against blocks of keys, with the softmax kept up as blocks come in.
+//! The f32 forward: strips of queries against blocks of keys, with the softmax kept up as blocks
+//! come in.
 
 use std::ops::Range;
 
@@ -27,8 +28,8 @@ pub(super) struct Forward<'a> {
     pub lse: Output,
 }
 
-/// A run of queries and the keys they see: query row i sees the key rows `first_key..=i + ahead`, as far as `last_key`, one
-/// past the last, and where there is a window the last ones of them.
+/// A run of queries and the keys they see: query row i sees the key rows `first_key..=i + ahead`,
+/// as far as `last_key`, one past the last, and where there is a window the last ones of them.
 #[derive(Clone)]
 struct Span {
     queries: Range<usize>,
@@ -106,7 +107,8 @@ impl Forward<'_> {
                 let rows = STRIP.min(span.queries.end - start);
                 // Keys of this block that the last row sees.
                 let seen = (start + rows + span.ahead).min(block.end).saturating_sub(first);
-                // The first key that the strip sees: blocks before it are not read, and its own is the first.
+                // The first key that the strip sees: blocks before it are not read, and its own is
+                // the first.
                 let strip_first = shape.first_key(span.first_key, start + span.ahead + 1);
                 if seen == 0 || block.end <= strip_first {
                     continue;
@@ -114,7 +116,8 @@ impl Forward<'_> {
                 let fresh = strip_first >= first;
                 let at = start * q_cols + (group * per_group + h) * d;
                 let state = h * span.queries.len() + start - span.queries.start;
-                // SAFETY: these rows and this head of o are the task's alone; a strip of scores is its own.
+                // SAFETY: these rows and this head of o are the task's alone; a strip of scores is
+                // its own.
                 unsafe {
                     let o = self.o.0.add(at);
                     let a = Left::Rows(&q[at..], q_cols);
@@ -160,8 +163,8 @@ fn strips(heads: usize, queries: &Range<usize>) -> impl Iterator<Item = (usize, 
     (0..heads).flat_map(|h| queries.clone().step_by(STRIP).map(move |start| (h, start)))
 }
 
-/// Scores of a strip become exp(score − max), where the maximum and the sum go over all blocks so far; what o already
-/// holds is brought to a new maximum.
+/// Scores of a strip become exp(score − max), where the maximum and the sum go over all blocks so
+/// far; what o already holds is brought to a new maximum.
 struct Soften<'a> {
     /// Rows of KEYS.
     scores: &'a mut [f32],

@@ -1,4 +1,5 @@
-//! Attention with grouped key/value heads over packed segments, forward and backward, and against a cache.
+//! Attention with grouped key/value heads over packed segments, forward and backward, and against a
+//! cache.
 
 mod backward;
 mod cached;
@@ -19,7 +20,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Whether a query sees no later keys than its own.
     pub causal: bool,
-    /// Keys that a query sees at most, its own and those just before it; only where attention is causal.
+    /// Keys that a query sees at most, its own and those just before it; only where attention is
+    /// causal.
     pub window: Option<usize>,
     /// What scores are multiplied by; 1/√D where it is `None`.
     pub scale: Option<f32>,
@@ -109,8 +111,8 @@ impl<'a, T: Real> AttentionInputs<'a, T> {
     }
 }
 
-/// o`[N, Q·D]` = softmax(scale · q·kᵀ)·v over the tokens of a segment, if causal up to and including the query's own;
-/// lse`[N, Q]` = ln Σⱼ exp(scale · q·kⱼ), which the backward needs.
+/// o`[N, Q·D]` = softmax(scale · q·kᵀ)·v over the tokens of a segment, if causal up to and
+/// including the query's own; lse`[N, Q]` = ln Σⱼ exp(scale · q·kⱼ), which the backward needs.
 ///
 /// `segments[S + 1]`: where each begins, the last entry is N. They start at 0.
 pub fn attention_forward<T: Real>(x: AttentionInputs<'_, T>, segments: &[u32], o: &mut [T], lse: &mut [T]) {
@@ -134,7 +136,8 @@ pub struct AttentionOutputs<'a, T> {
     pub d_o: &'a [T],
 }
 
-/// dq, dk and dv (written, not added to) from what the forward read and wrote, and `d_o`, the gradient of o.
+/// dq, dk and dv (written, not added to) from what the forward read and wrote, and `d_o`, the
+/// gradient of o.
 ///
 /// With p = exp(scale · q·kᵀ − lse) and dp = d_o·vᵀ: ds = p ∘ (dp − Σ d_o ∘ o), dq = scale · ds·k,
 /// dk = scale · dsᵀ·q, dv = pᵀ·d_o. p is made again block by block.
@@ -157,8 +160,8 @@ pub fn attention_backward<T: Real>(
     reference::backward(x, y, segments, [dq, dk, dv]);
 }
 
-/// o`[n_new, Q·D]` of new tokens at positions `past..past + n_new` against a cache that already holds their keys and
-/// values: k and v`[max_len, K·D]`, of which rows `0..past + n_new` are read.
+/// o`[n_new, Q·D]` of new tokens at positions `past..past + n_new` against a cache that already
+/// holds their keys and values: k and v`[max_len, K·D]`, of which rows `0..past + n_new` are read.
 pub fn attention_cached<T: Real>(x: AttentionInputs<'_, T>, past: usize, o: &mut [T]) {
     let shape = x.shape;
     shape.check();

@@ -1,4 +1,5 @@
-//! Attention as the formulas say it, a row of scores at a time: what the fast version and the shaders are compared with.
+//! Attention as the formulas say it, a row of scores at a time: what the fast version and the
+//! shaders are compared with.
 
 use std::ops::Range;
 

@@ -1,13 +1,16 @@
-//! The f32 product on a matrix unit that multiplies bf16: each factor is the sum of three of them, exactly.
+//! The f32 product on a matrix unit that multiplies bf16: each factor is the sum of three of them,
+//! exactly.
 //!
-//! x = x₁ + x₂ + x₃, where x₁ is x rounded to bf16, x₂ what that leaves out, rounded, and x₃ the rest: at most 2⁻⁸ and 2⁻¹⁷ of
-//! x. Of the nine products of parts x₂·w₃, x₃·w₂ and x₃·w₃ are left out, together about 2⁻²⁴ of x·w at most, which is what
-//! rounding a product to f32 may take. So the result is as good as f32's, for six times the work of bf16's. Less good are only
-//! factors and products below 1e-31, whose last parts the unit takes for zero, and what bf16 rounds to infinity, from 3.39e38 on:
-//! that and infinity itself become NaN.
+//! x = x₁ + x₂ + x₃, where x₁ is x rounded to bf16, x₂ what that leaves out, rounded, and x₃ the
+//! rest: at most 2⁻⁸ and 2⁻¹⁷ of x. Of the nine products of parts x₂·w₃, x₃·w₂ and x₃·w₃ are left
+//! out, together about 2⁻²⁴ of x·w at most, which is what rounding a product to f32 may take. So
+//! the result is as good as f32's, for six times the work of bf16's. Less good are only factors and
+//! products below 1e-31, whose last parts the unit takes for zero, and what bf16 rounds to
+//! infinity, from 3.39e38 on: that and infinity itself become NaN.
 //!
-//! The longer operand is divided among the tasks, each of which packs its lines in parts for itself; the shorter one is packed
-//! for all of them first. On this road one element of C is summed in the same order whatever stands beside it and whoever packs it.
+//! The longer operand is divided among the tasks, each of which packs its lines in parts for
+//! itself; the shorter one is packed for all of them first. On this road one element of C is summed
+//! in the same order whatever stands beside it and whoever packs it.
 
 mod pack;
 
@@ -26,9 +29,11 @@ use super::tile::{Left, merge_row};
 
 /// Terms of a block of either operand, at most.
 const DEPTH: usize = 768;
-/// Lines of the longer operand that a task packs for itself, at most: they stay in its second cache.
+/// Lines of the longer operand that a task packs for itself, at most: they stay in its second
+/// cache.
 const OWN: usize = 256;
-/// Elements of the shorter operand that are packed at a time for all tasks, at most: 3.4 MiB of parts.
+/// Elements of the shorter operand that are packed at a time for all tasks, at most: 3.4 MiB of
+/// parts.
 const SHARED: usize = 768 * DEPTH;
 /// Rows, columns and terms below which packing costs more than it gives.
 const MIN: usize = 64;
@@ -95,7 +100,8 @@ pub(super) unsafe fn product(
     }
 }
 
-/// The length of pieces of `len` that are as even as multiples of `unit` can be and no longer than `most`, or than a unit.
+/// The length of pieces of `len` that are as even as multiples of `unit` can be and no longer than
+/// `most`, or than a unit.
 fn even(len: usize, most: usize, unit: usize) -> usize {
     let most = most.next_multiple_of(unit);
     len.div_ceil(len.div_ceil(most)).next_multiple_of(unit)
@@ -171,7 +177,8 @@ impl Task<'_> {
         unsafe { tiles.multiply(a.as_ptr(), b.as_ptr(), ahead, steps, sums) };
         for (j, columns) in chunks(columns, 16).enumerate() {
             for (i, row) in rows.clone().enumerate() {
-                // SAFETY: a row of a tile, and a row of C's and its columns, which are this task's alone.
+                // SAFETY: a row of a tile, and a row of C's and its columns, which are this task's
+                // alone.
                 unsafe {
                     let sums = sums.0.as_ptr().add((i / 16 * 2 + j) * TILE + i % 16 * 16);
                     let c = self.c.0.add(row * self.c_stride + columns.start);

@@ -12,7 +12,8 @@ use crate::cpu::simd::{Kernel, Simd};
 use crate::cpu::tile::Left;
 use crate::cpu::weight::WeightRef;
 
-/// A`[m, k]` or B`[k, n]`: a matrix, and how the product meets it. Its lines are the rows of A or the columns of B.
+/// A`[m, k]` or B`[k, n]`: a matrix, and how the product meets it. Its lines are the rows of A or
+/// the columns of B.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Operand<'a> {
     matrix: WeightRef<'a>,
@@ -41,10 +42,12 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// Packs one panel: of each step the first parts, then the second, then the third, of lines 0 to 15 and of lines 16 to 31.
+/// Packs one panel: of each step the first parts, then the second, then the third, of lines 0 to 15
+/// and of lines 16 to 31.
 ///
-/// A word holds two terms of a line: 0 and 16 of the step, 1 and 17, and so on, which spares shuffles. A row of a tile holds the
-/// sixteen words of a line of A, or the same word of sixteen lines of B.
+/// A word holds two terms of a line: 0 and 16 of the step, 1 and 17, and so on, which spares
+/// shuffles. A row of a tile holds the sixteen words of a line of A, or the same word of sixteen
+/// lines of B.
 pub(in crate::cpu) struct Pack<'a> {
     pub operand: Operand<'a>,
     pub lines: Range<usize>,
@@ -76,7 +79,8 @@ impl Kernel for Pack<'_> {
                 }
                 for i in 0..16 {
                     for lane in (0..16).step_by(S::LANES) {
-                        // SAFETY: 32 rows of 32 stand at `from`, sixteen of sixteen at each of `to`.
+                        // SAFETY: 32 rows of 32 stand at `from`, sixteen of sixteen at each of
+                        // `to`.
                         unsafe {
                             let first = from.add(tile * tile_step + i * stride + lane);
                             let parts = s.bf16_parts(s.load(first), s.load(first.add(half)));
@@ -96,7 +100,8 @@ impl Kernel for Pack<'_> {
     }
 }
 
-/// Where 32 rows of 32 columns of the matrix stand, with their stride: in it, or in `square`, with zeros for what is not there.
+/// Where 32 rows of 32 columns of the matrix stand, with their stride: in it, or in `square`, with
+/// zeros for what is not there.
 #[inline(always)]
 fn elements<S: Simd>(
     s: S,

@@ -38,7 +38,8 @@ fn activations_in_f32_match_f64() {
     for kind in [Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
         let (y, exact) = activated(kind, &x);
         for ((x, y), exact) in x.iter().zip(&y).zip(&exact) {
-            // The result is never larger than x, and as small as it is in the left tail it is as exact.
+            // The result is never larger than x, and as small as it is in the left tail it is as
+            // exact.
             let error = (f64::from(*y) - exact).abs();
             let allowed = 2e-6 * exact.abs() + 1e-7 * f64::from(x.abs()).min(1.0);
             assert!(error <= allowed, "{kind:?}({x}) is {y}, exactly {exact}");

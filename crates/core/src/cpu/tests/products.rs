@@ -6,10 +6,12 @@ use crate::real::Real;
 
 const DTYPES: &[DType] = DType::ALL;
 
-/// What rounding may take from a sum of about a thousand products, as a part of the sum of their sizes.
+/// What rounding may take from a sum of about a thousand products, as a part of the sum of their
+/// sizes.
 const TOLERANCE: f64 = 5e-7;
 
-/// α · Σₖ a(i, k) · b(k, j) + β · c, where with β = 0 c does not count; and the same sum of absolute values.
+/// α · Σₖ a(i, k) · b(k, j) + β · c, where with β = 0 c does not count; and the same sum of
+/// absolute values.
 fn naive(
     (m, n, k): (usize, usize, usize),
     a: impl Fn(usize, usize) -> f32,
@@ -46,7 +48,8 @@ fn before(random: &mut Random, len: usize, beta: f32) -> Vec<f32> {
 
 const SCALES: [(f32, f32); 4] = [(1.0, 0.0), (1.0, 1.0), (0.5, 0.0), (-1.5, 0.25)];
 
-/// Around the tiles' sizes: 8 rows, 16, 32 and 48 columns, blocks of 96 and 192 columns and 512 terms.
+/// Around the tiles' sizes: 8 rows, 16, 32 and 48 columns, blocks of 96 and 192 columns and 512
+/// terms.
 const SIZES: [(usize, usize, usize); 26] = [
     (1, 1, 1),
     (1, 4, 4),
@@ -256,7 +259,8 @@ fn a_chunk_of_rows_is_that_part_of_the_product() {
     }
 }
 
-/// One row of the product, whatever stands beside it and however many threads there are, is the same bytes.
+/// One row of the product, whatever stands beside it and however many threads there are, is the
+/// same bytes.
 #[test]
 fn products_do_not_depend_on_the_number_of_threads() {
     fn run<T: Real>(threads: usize, x: &[T], dy: &[T], w: WeightRef<'_>, m: usize) -> (Vec<T>, Vec<T>, Vec<T>) {

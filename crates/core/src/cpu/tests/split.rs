@@ -85,7 +85,8 @@ fn halves(word: f32) -> [f32; 2] {
     [word.to_bits() << 16, word.to_bits() & 0xffff_0000].map(f32::from_bits)
 }
 
-/// What the unit makes of two panels: all products of two bf16 of which one part or the other is the first, or both the second.
+/// What the unit makes of two panels: all products of two bf16 of which one part or the other is
+/// the first, or both the second.
 fn product(a: &[f32], b: &[f32]) -> Vec<f64> {
     let mut sums = vec![0.0; LINES * LINES];
     for (a, b) in a.chunks(STEP).zip(b.chunks(STEP)) {

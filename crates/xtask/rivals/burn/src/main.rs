@@ -1,11 +1,13 @@
-//! Times burn's autotuned wgpu products, f32, on this machine's best adapter: a round for each line on standard input.
+//! Times burn's autotuned wgpu products, f32, on this machine's best adapter: a round for each line
+//! on standard input.
 //!
 //!     cargo run --release --manifest-path crates/xtask/rivals/burn/Cargo.toml -- PRODUCTS
 //!
-//! PRODUCTS is a JSON list as `bft bench --task products --serve` prints it: of each product its kernel (`product`, x·Wᵀ, or
-//! `input gradient`, dy·W), its tokens, rows and cols, and how often a step calls it. The first line of output says that every
-//! product is tuned and warm; each further one is what a round came to. A round runs every product once and waits for it;
-//! `seconds` are those of a step, each product's time as often as it is called.
+//! PRODUCTS is a JSON list as `bft bench --task products --serve` prints it: of each product its
+//! kernel (`product`, x·Wᵀ, or `input gradient`, dy·W), its tokens, rows and cols, and how often a
+//! step calls it. The first line of output says that every product is tuned and warm; each further
+//! one is what a round came to. A round runs every product once and waits for it; `seconds` are
+//! those of a step, each product's time as often as it is called.
 
 use std::io::Write;
 use std::time::Instant;
