@@ -45,9 +45,12 @@ fn not_finite(x: f32) -> bool {
 }
 
 @compute @workgroup_size(LANES)
-fn norm(at: Place) {
-    let lane = at.lane;
-    let block = flat_group(at.group, at.groups);
+fn norm(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let block = flat_group(group, groups);
     let first = block * BLOCK;
     let last = min(first + BLOCK, params.len);
     var sum = vec2<f32>(0.0, f32(BLOCK));
@@ -105,8 +108,12 @@ fn control() {
 }
 
 @compute @workgroup_size(LANES)
-fn update(at: Place) {
-    let i = flat_group(at.group, at.groups) * LANES + at.lane;
+fn update(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_group(group, groups) * LANES + lane;
     if i >= params.len {
         return;
     }

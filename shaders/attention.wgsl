@@ -149,9 +149,12 @@ fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, 
 
 // Packed samples: a query sees its own sample's keys, if causal up to its own place.
 @compute @workgroup_size(LANES)
-fn forward(at: Place) {
-    let lane = at.lane;
-    let index = flat_group(at.group, at.groups);
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = flat_group(group, groups);
     let head = index % params.heads;
     let row0 = index / params.heads * params.rows;
     if row0 >= params.tokens {
@@ -180,9 +183,12 @@ fn forward(at: Place) {
 
 // One text: query i sees keys 0..=past + i, the last of them where there is a window.
 @compute @workgroup_size(LANES)
-fn prefill(at: Place) {
-    let lane = at.lane;
-    let index = flat_group(at.group, at.groups);
+fn prefill(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = flat_group(group, groups);
     let head = index % params.heads;
     let row0 = index / params.heads * params.rows;
     if row0 >= params.tokens {

@@ -18,8 +18,12 @@
 @group(0) @binding(8) var<storage, read_write> dv: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES)
-fn gather_stats(at: Place) {
-    let i = flat_group(at.group, at.groups) * LANES + at.lane;
+fn gather_stats(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_group(group, groups) * LANES + lane;
     if i >= params.tokens * params.heads {
         return;
     }
@@ -46,9 +50,12 @@ fn store_dq(head: u32, query: u32, chunk: u32, value: vec4<f32>) {
 
 // Rows are queries of one head, columns keys.
 @compute @workgroup_size(LANES)
-fn backward_q(at: Place) {
-    let lane = at.lane;
-    let index = flat_group(at.group, at.groups);
+fn backward_q(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = flat_group(group, groups);
     let head = index % params.heads;
     let row0 = index / params.heads * params.rows;
     if row0 >= params.tokens {
@@ -163,9 +170,12 @@ fn store_dkv(head: u32, key: u32, chunk: u32, k_value: vec4<f32>, v_value: vec4<
 
 // Rows are keys of one key head, columns queries, of all the heads that read it in turn.
 @compute @workgroup_size(LANES)
-fn backward_kv(at: Place) {
-    let lane = at.lane;
-    let index = flat_group(at.group, at.groups);
+fn backward_kv(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = flat_group(group, groups);
     let kv_head = index % params.kv_heads;
     let row0 = index / params.kv_heads * params.rows;
     if row0 >= params.tokens {

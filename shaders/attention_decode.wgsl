@@ -31,9 +31,12 @@ var<workgroup> weights: array<vec4<f32>, LANES>;
 var<workgroup> sums: array<vec4<f32>, LANES>;
 
 @compute @workgroup_size(LANES)
-fn decode(at: Place) {
-    let lane = at.lane;
-    let index = flat_group(at.group, at.groups);
+fn decode(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = flat_group(group, groups);
     let head = index % params.heads;
     let token = index / params.heads;
     if token >= params.tokens {

@@ -33,8 +33,12 @@ const NONE = -1e30;
 @group(0) @binding(5) var<storage, read_write> dh: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn begin(at: Place) {
-    let row = flat_group(at.group, at.groups) * LANES + at.lane;
+fn begin(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = flat_group(group, groups) * LANES + lane;
     if row < params.rows {
         state[row] = vec4<f32>(NONE, 0.0, NONE, 0.0);
     }
@@ -42,9 +46,12 @@ fn begin(at: Place) {
 
 // One workgroup a row.
 @compute @workgroup_size(LANES)
-fn online_softmax(at: Place) {
-    let lane = at.lane;
-    let row = flat_group(at.group, at.groups);
+fn online_softmax(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = flat_group(group, groups);
     if row >= params.rows {
         return;
     }
@@ -84,16 +91,24 @@ fn online_softmax(at: Place) {
 }
 
 @compute @workgroup_size(LANES)
-fn rescale(at: Place) {
-    let i = flat_group(at.group, at.groups) * LANES + at.lane;
+fn rescale(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_group(group, groups) * LANES + lane;
     if i < params.rows * params.cols {
         acc[i] *= state_read[i / params.cols].w;
     }
 }
 
 @compute @workgroup_size(LANES)
-fn log_prob(at: Place) {
-    let row = flat_group(at.group, at.groups) * LANES + at.lane;
+fn log_prob(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = flat_group(group, groups) * LANES + lane;
     if row >= params.rows {
         return;
     }
@@ -108,8 +123,12 @@ fn log_prob(at: Place) {
 }
 
 @compute @workgroup_size(LANES)
-fn gradient(at: Place) {
-    let i = flat_group(at.group, at.groups) * LANES + at.lane;
+fn gradient(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_group(group, groups) * LANES + lane;
     if i >= params.rows * params.cols {
         return;
     }

@@ -45,9 +45,12 @@ fn moments(base: u32, lane: u32) -> vec2<f32> {
 }
 
 @compute @workgroup_size(LANES)
-fn forward(at: Place) {
-    let lane = at.lane;
-    let row = flat_group(at.group, at.groups);
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = flat_group(group, groups);
     let base = min(row, params.rows - 1u) * params.dim;
     let of_row = moments(base, lane);
     if row >= params.rows {
@@ -59,9 +62,12 @@ fn forward(at: Place) {
 }
 
 @compute @workgroup_size(LANES)
-fn backward(at: Place) {
-    let lane = at.lane;
-    let row = flat_group(at.group, at.groups);
+fn backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = flat_group(group, groups);
     let base = min(row, params.rows - 1u) * params.dim;
     let of_row = moments(base, lane);
     var sums = vec2<f32>(0.0);

@@ -28,8 +28,12 @@ fn step(acc: ptr<function, Row>, left: f32, right: ptr<function, Row>) {
 }
 
 @compute @workgroup_size(LANES)
-fn product(at: Place) {
-    let tile = flat_group(at.group, at.groups) * LANES + at.lane;
+fn product(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let tile = flat_group(group, groups) * LANES + lane;
     let col_tiles = (params.cols + COLUMNS - 1u) / COLUMNS;
     let row = tile / col_tiles * ROWS;
     let col = tile % col_tiles * COLUMNS;

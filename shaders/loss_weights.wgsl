@@ -57,9 +57,12 @@ fn around(t: u32, first: u32, n: u32) -> vec2<f32> {
 
 // One workgroup a sample.
 @compute @workgroup_size(LANES)
-fn weigh(at: Place) {
-    let lane = at.lane;
-    let sample = flat_group(at.group, at.groups);
+fn weigh(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let sample = flat_group(group, groups);
     if sample >= params.samples {
         return;
     }

@@ -17,9 +17,12 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn forward(at: Place) {
-    let lane = at.lane;
-    let row = flat_group(at.group, at.groups);
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = flat_group(group, groups);
     let base = row * params.dim;
     var squares = 0.0;
     if row < params.rows {
@@ -38,9 +41,12 @@ fn forward(at: Place) {
 }
 
 @compute @workgroup_size(LANES)
-fn backward(at: Place) {
-    let lane = at.lane;
-    let row = flat_group(at.group, at.groups);
+fn backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = flat_group(group, groups);
     let base = row * params.dim;
     var sums = vec2<f32>(0.0);
     if row < params.rows {

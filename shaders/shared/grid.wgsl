@@ -1,10 +1,5 @@
-// Where an invocation stands. An entry point must read `groups` itself: DirectX knows it nowhere
-// else.
-struct Place {
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-}
+// The builtins of an entry point are parameters, not members of a struct: Chrome's compiler takes a
+// struct of them for non-uniform as a whole, and refuses every barrier behind it.
 
 // A grid dimension holds at most 65,535 workgroups: longer one-dimensional grids are folded over x
 // and y.

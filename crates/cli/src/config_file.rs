@@ -137,7 +137,11 @@ impl FromFiles {
                     self.arguments.push(argument);
                 }
                 None if value.as_bool() == Some(true) => self.arguments.push(format!("--{name}").into()),
-                None => continue,
+                // A flag that is false is said, too, and keeps what a file read later has.
+                None => {
+                    self.taken.insert(name);
+                    continue;
+                }
             }
             self.origins.push((format!("--{name}"), file.to_owned()));
             self.taken.insert(name);

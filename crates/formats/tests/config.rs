@@ -126,7 +126,7 @@ fn each_layer_has_the_window_that_transformers_gives_it() {
     let used = |from: usize| json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": from});
     assert_eq!(windows(Qwen2, used(1)), [None, Some(64)]);
     assert_eq!(windows(Qwen2, used(2)), [None; 2], "no layer is beyond the second");
-    let types = |types: &[&str]| json!({"sliding_window": 64, "layer_types": types});
+    let types = |types: &[&str]| json!({"sliding_window": 64, "use_sliding_window": true, "layer_types": types});
     assert_eq!(windows(Qwen3, types(&["sliding_attention", "full_attention"])), [Some(64), None]);
     assert_eq!(windows(Qwen3, types(&["full_attention", "full_attention"])), [None; 2]);
     assert_says(&refusal(Qwen3, types(&["full_attention"])), &["layer_types names 1 layers", "num_hidden_layers 2"]);
@@ -165,7 +165,7 @@ fn gemma_2_has_caps_and_a_window_in_every_other_layer() {
     let windows: Vec<_> = c.layers.iter().map(|layer| (layer.window, layer.score_cap)).collect();
     assert_eq!((windows, c.logits_cap), (vec![(Some(16), None), (None, None)], Some(30.0)));
     assert_eq!(config_of(Gemma2, json!({})).layers[0].score_cap, Some(50.0));
-    assert_says(&refusal(Gemma2, json!({"final_logit_softcapping": -1})), &["soft cap is -1", "positive"]);
+    assert_says(&refusal(Gemma2, json!({"final_logit_softcapping": -1})), &["final_logit_softcapping is -1", "positive"]);
     assert_says(&refusal(Gemma2, json!({"query_pre_attn_scalar": 0})), &["query_pre_attn_scalar is 0"]);
 }
 
@@ -314,4 +314,61 @@ fn inverse_frequencies_are_transformers() {
     rope.theta = 10_000.0;
     rope.scaling = RopeScaling::Linear { factor: 4.0 };
     assert_near(&rope.inv_freq(), &linear, 1);
+}
+
+/// Where transformers reads something else than what stands there, or cannot run it, nothing is guessed.
+#[test]
+fn windows_and_ropes_that_transformers_takes_otherwise_are_refused_by_name() {
+    let types = |first: &str| json!([first, "full_attention"]);
+    let sliding = || types("sliding_attention");
+    for (architecture, changes, says) in [
+        (Qwen2, json!({"layer_types": sliding(), "sliding_window": 8}), "use_sliding_window is not true"),
+        (
+            Qwen2,
+            json!({"layer_types": sliding(), "sliding_window": null, "use_sliding_window": true}),
+            "without a sliding_window",
+        ),
+        (Mistral, json!({"layer_types": sliding(), "sliding_window": null}), "without a sliding_window"),
+        (Gemma2, json!({"sliding_window": null}), "sliding_window is null"),
+        (Gemma3, json!({"sliding_window": null}), "sliding_window is null"),
+        (Gemma3, json!({"sliding_window_pattern": 0}), "sliding_window_pattern is 0"),
+        (SmolLM3, json!({"layer_types": sliding(), "sliding_window": 8}), "use_sliding_window is not true"),
+        (SmolLM3, json!({"no_rope_layer_interval": 0}), "no_rope_layer_interval is 0"),
+        (SmolLM3, json!({"no_rope_layers": [true, 0]}), "a list of 0 or 1"),
+        (SmolLM3, json!({"no_rope_layers": [1, 2]}), "a list of 0 or 1"),
+        (
+            Gemma3,
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 4.0, "rope_theta": 777.0}}),
+            "rope_theta in the scaling of rope",
+        ),
+        (Gemma3, json!({"rope_scaling": {"type": "linear", "factor": 4.0}}), "type in the scaling of rope"),
+        (
+            Gemma3,
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 4.0},
+                   "rope_parameters": {"full_attention": {"rope_type": "default"}}}),
+            "rope_scaling beside rope_parameters",
+        ),
+        (
+            Llama,
+            json!({"original_max_position_embeddings": 16,
+                   "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}),
+            "original_max_position_embeddings 16 beside 32",
+        ),
+        (Gemma2, json!({"attn_logit_softcapping": 1e-60}), "attn_logit_softcapping is"),
+    ] {
+        assert_says(&refusal(architecture, changes), &[says]);
+    }
+    let wide = |more: Value| {
+        let mut changes = json!({"max_position_embeddings": 8192});
+        changes.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        changes
+    };
+    let null = json!({"sliding_window": null, "use_sliding_window": true, "max_window_layers": 0});
+    assert_eq!(windows(Qwen2, wide(null)), [None; 2]);
+    assert_eq!(windows(Mistral, json!({"layer_types": sliding(), "sliding_window": 8})), [Some(8), None]);
+    assert_eq!(windows(Mistral, json!({"layer_types": types("full_attention"), "sliding_window": 8})), [None; 2]);
+    let outer = json!({"rope_theta": 5000.0, "rope_local_base_freq": 300.0,
+                       "rope_parameters": {"full_attention": {"rope_type": "default"}}});
+    let thetas: Vec<f64> = read(Gemma3, outer).unwrap().ropes.iter().map(|rope| rope.theta).collect();
+    assert_eq!(thetas, [5000.0, 300.0]);
 }

@@ -1,6 +1,5 @@
 //! Gemma 2, and what Gemma 3 has of it.
 
-use super::json::sliding_layers;
 use super::{BranchNorms, Family, Gate, ModelConfig, Rope};
 use crate::gguf::Keys;
 use crate::json::Object;
@@ -28,9 +27,15 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     };
     let caps = [caps("attn_logit_softcapping", 50.0)?, caps("final_logit_softcapping", 30.0)?];
     cap(o.file, config, caps)?;
-    let slides = sliding_layers(o, config.layers.len())?;
-    let slides = |layer: usize| slides.as_ref().map_or(layer.is_multiple_of(2), |slides| slides[layer]);
-    config.set_window(o.file, Some(o.usize("sliding_window")?.unwrap_or(4096)), slides)
+    windows(o, config, |layer| layer.is_multiple_of(2))
+}
+
+/// Gives windows to the layers that `layer_types` or, without it, `slides` names.
+pub(super) fn windows(o: &Object, config: &mut ModelConfig, slides: impl Fn(usize) -> bool) -> Result<()> {
+    if o.map.contains_key("sliding_window") && o.get("sliding_window").is_none() {
+        return Err(FormatError::malformed(o.file, "sliding_window is null, expected a number of tokens"));
+    }
+    super::json::windows(o, config, Some(4096), true, slides)
 }
 
 fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
@@ -46,8 +51,11 @@ fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
 }
 
 fn cap(file: &str, config: &mut ModelConfig, [scores, logits]: [Option<f64>; 2]) -> Result<()> {
-    if let Some(cap) = [scores, logits].into_iter().flatten().find(|&cap| cap <= 0.0) {
-        return Err(FormatError::malformed(file, format!("a soft cap is {cap}, expected a positive number")));
+    for (key, cap) in [("attn_logit_softcapping", scores), ("final_logit_softcapping", logits)] {
+        // What f32 rounds to 0 would be no cap at all.
+        if let Some(cap) = cap.filter(|&cap| cap as f32 <= 0.0) {
+            return Err(FormatError::malformed(file, format!("{key} is {cap}, expected a positive number")));
+        }
     }
     config.layers.iter_mut().for_each(|layer| layer.score_cap = scores.map(|cap| cap as f32));
     config.logits_cap = logits.map(|cap| cap as f32);

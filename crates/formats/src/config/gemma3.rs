@@ -1,10 +1,10 @@
 //! Gemma 3, the language model alone (`gemma3_text`).
 
-use super::json::sliding_layers;
+use super::json::interval;
 use super::{Family, Gate, ModelConfig, QkNorm, Rope, RopeScaling, gemma2};
-use crate::Result;
 use crate::gguf::Keys;
 use crate::json::Object;
+use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "gemma3_text",
@@ -27,27 +27,39 @@ const LOCAL_THETA: f64 = 10_000.0;
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     let scalar = gemma2::common(o, config)?;
-    let rope = |kind: &str, theta: &str, default: f64| match o.object("rope_parameters")? {
-        Some(all) => {
-            let own = all.object(kind)?;
-            let theta = own.as_ref().map_or(Ok(None), |own| own.f64("rope_theta"))?.unwrap_or(default);
-            Rope::from_parameters(o, own.as_ref(), theta, None, config)
+    Rope::refuse_both(o)?;
+    let rope = |kind: &str, theta: &str, default: f64| {
+        let scaling = match o.object("rope_parameters")? {
+            Some(all) => all.object(kind)?,
+            None if kind == "full_attention" => o.object("rope_scaling")?,
+            None => None,
+        };
+        let mut base = o.f64(theta)?.unwrap_or(default);
+        if let Some(scaling) = &scaling {
+            // transformers takes these from other places than those where they stand here.
+            let elsewhere = [
+                ("rope_theta", o.get("rope_parameters").is_none() && scaling.get("rope_theta").is_some()),
+                ("type", scaling.get("rope_type").is_none() && scaling.get("type").is_some()),
+                ("truncate", scaling.get("truncate").is_some()),
+            ];
+            if let Some((key, _)) = elsewhere.into_iter().find(|(_, there)| *there) {
+                let what = format!("{key} in the scaling of rope");
+                let advice = "write rope_parameters with a rope_theta and a rope_type for each kind of layer";
+                return Err(FormatError::unsupported(o.file, what, advice));
+            }
+            base = scaling.f64("rope_theta")?.unwrap_or(base);
         }
-        None => {
-            let scaling = if kind == "full_attention" { o.object("rope_scaling")? } else { None };
-            Rope::from_parameters(o, scaling.as_ref(), o.f64(theta)?.unwrap_or(default), None, config)
-        }
+        Rope::from_parameters(o, scaling.as_ref(), base, None, config)
     };
     config.ropes = vec![
         rope("full_attention", "rope_theta", 1_000_000.0)?,
         rope("sliding_attention", "rope_local_base_freq", LOCAL_THETA)?,
     ];
-    let pattern = o.usize("sliding_window_pattern")?.unwrap_or(PATTERN);
-    let slides = sliding_layers(o, config.layers.len())?;
-    let slides =
-        |layer: usize| slides.as_ref().map_or(!(layer + 1).is_multiple_of(pattern.max(1)), |slides| slides[layer]);
+    let pattern = interval(o, "sliding_window_pattern", PATTERN)?;
+    let slides = super::json::sliding_layers(o, config.layers.len())?;
+    let slides = |layer: usize| slides.as_ref().map_or(!(layer + 1).is_multiple_of(pattern), |slides| slides[layer]);
     spell_out(config, scalar, slides);
-    config.set_window(o.file, Some(o.usize("sliding_window")?.unwrap_or(4096)), slides)
+    gemma2::windows(o, config, slides)
 }
 
 fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {

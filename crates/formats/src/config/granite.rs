@@ -36,7 +36,12 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
 
 fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
     let scales = ["embedding_scale", "attention.scale", "residual_scale", "logit_scale"];
-    multiply(keys.file, config, scales, |key| keys.f64(key))
+    multiply(keys.file, config, scales, |key| keys.f64(key))?;
+    // llama.cpp scales scores as usual where the file says nothing.
+    if keys.get("attention.scale").is_none() {
+        config.layers.iter_mut().for_each(|layer| layer.score_scale = None);
+    }
+    Ok(())
 }
 
 /// Sets the multipliers of embedding, scores and branches, and the divisor of logits; each is 1

@@ -9,7 +9,5 @@ pub(super) const FAMILY: Family =
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     config.ropes = vec![Rope::from_json(o, 10_000.0, config)?];
-    // An absent key means 4096 to transformers, an explicit null none.
-    let window = if o.map.contains_key("sliding_window") { o.usize("sliding_window")? } else { Some(4096) };
-    config.set_window(o.file, window, |_| true)
+    super::json::windows(o, config, Some(4096), true, |_| true)
 }

@@ -15,13 +15,7 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
 /// A window is stated whether or not it is used: `layer_types` or the older `use_sliding_window`
 /// say where.
 pub(super) fn windows(o: &Object, config: &mut ModelConfig) -> Result<()> {
-    let window = o.usize("sliding_window")?.unwrap_or(4096);
-    let from = match o.bool("use_sliding_window")? {
-        Some(true) => o.usize("max_window_layers")?.unwrap_or(28),
-        _ => config.layers.len(),
-    };
-    match super::json::sliding_layers(o, config.layers.len())? {
-        Some(slides) => config.set_window(o.file, Some(window), |layer| slides[layer]),
-        None => config.set_window(o.file, Some(window), |layer| layer >= from),
-    }
+    let used = o.bool("use_sliding_window")? == Some(true);
+    let from = o.usize("max_window_layers")?.unwrap_or(28);
+    super::json::windows(o, config, Some(4096), used, |layer| layer >= from)
 }

@@ -174,19 +174,8 @@ impl Rope {
     /// From `rope_parameters`, or from `rope_theta` and `rope_scaling`, for whole heads; theta is
     /// `default` where the file does not say.
     pub(super) fn from_json(o: &Object, default: f64, config: &ModelConfig) -> Result<Self> {
-        let nested = o.object("rope_parameters")?;
-        // transformers obeys the older key where both are there, and loses what the newer one says
-        // of theta.
-        if let (Some(new), Some(old)) = (o.get("rope_parameters"), o.get("rope_scaling"))
-            && new != old
-        {
-            return Err(FormatError::unsupported(
-                o.file,
-                "rope_scaling beside rope_parameters that differ from it",
-                "keep one of them, with rope_theta in it",
-            ));
-        }
-        let scaling = match nested {
+        Self::refuse_both(o)?;
+        let scaling = match o.object("rope_parameters")? {
             Some(parameters) => Some(parameters),
             None => o.object("rope_scaling")?,
         };
@@ -197,6 +186,19 @@ impl Rope {
             partial = parameters.f64("partial_rotary_factor")?.or(partial);
         }
         Self::from_parameters(o, scaling.as_ref(), theta.unwrap_or(default), partial, config)
+    }
+
+    /// transformers obeys the older key where both are there, and loses what the newer one says of
+    /// theta.
+    pub(super) fn refuse_both(o: &Object) -> Result<()> {
+        match (o.get("rope_parameters"), o.get("rope_scaling")) {
+            (Some(new), Some(old)) if new != old => Err(FormatError::unsupported(
+                o.file,
+                "rope_scaling beside rope_parameters that differ from it",
+                "keep one of them, with rope_theta in it",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// From one object of `rope_parameters` in the configuration `o`, and the base and the part of
@@ -255,9 +257,14 @@ impl RopeScaling {
             Err(FormatError::malformed(o.file, problem))
         };
         let original = || -> Result<usize> {
-            match s.usize("original_max_position_embeddings")? {
-                Some(n) => Ok(n),
-                None => Ok(o.usize("original_max_position_embeddings")?.unwrap_or(context)),
+            let key = "original_max_position_embeddings";
+            match (s.usize(key)?, o.usize(key)?) {
+                // transformers takes the outer one, other programs the inner.
+                (Some(inner), Some(outer)) if inner != outer => {
+                    let what = format!("{key} {outer} beside {inner} in the scaling of rope");
+                    Err(FormatError::unsupported(o.file, what, "keep one of them"))
+                }
+                (inner, outer) => Ok(inner.or(outer).unwrap_or(context)),
             }
         };
         Ok(match s.str("rope_type")?.or(s.str("type")?).unwrap_or("default") {

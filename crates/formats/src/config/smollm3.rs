@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::json::sliding_layers;
+use super::json::{interval, windows};
 use super::{Family, ModelConfig, Rope, llama};
 use crate::json::{Object, kind};
 use crate::{FormatError, Result};
@@ -28,12 +28,12 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     llama::biases(o, config)?;
     let rotates = match o.get("no_rope_layers") {
         None => {
-            let interval = o.usize("no_rope_layer_interval")?.unwrap_or(INTERVAL).max(1);
+            let interval = interval(o, "no_rope_layer_interval", INTERVAL)?;
             (0..config.layers.len()).map(|layer| (layer + 1) % interval != 0).collect()
         }
         // 1 where a layer rotates, in spite of the key's name.
-        Some(Value::Array(flags)) if flags.len() >= config.layers.len() => {
-            flags.iter().map(|flag| flag.as_u64() != Some(0)).collect::<Vec<bool>>()
+        Some(Value::Array(flags)) if flags.len() >= config.layers.len() && flags.iter().all(is_flag) => {
+            flags.iter().map(|flag| flag.as_u64() == Some(1)).collect::<Vec<bool>>()
         }
         Some(other) => {
             let problem = format!("no_rope_layers is {}, expected a list of 0 or 1 for each layer", kind(other));
@@ -41,12 +41,12 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
         }
     };
     rotate(config, |layer| rotates[layer]);
-    if o.bool("use_sliding_window")? == Some(true) {
-        let slides = sliding_layers(o, config.layers.len())?;
-        let slides = |layer: usize| slides.as_ref().map_or(!rotates[layer], |slides| slides[layer]);
-        config.set_window(o.file, o.usize("sliding_window")?, slides)?;
-    }
-    Ok(())
+    let used = o.bool("use_sliding_window")? == Some(true);
+    windows(o, config, None, used, |layer| !rotates[layer])
+}
+
+fn is_flag(flag: &Value) -> bool {
+    matches!(flag.as_u64(), Some(0 | 1))
 }
 
 fn rotate(config: &mut ModelConfig, rotates: impl Fn(usize) -> bool) {

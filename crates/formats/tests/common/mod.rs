@@ -68,6 +68,9 @@ pub fn config_json(architecture: Architecture, changes: serde_json::Value) -> St
         "sliding_window": null,
         "eos_token_id": 257,
     });
+    if matches!(architecture, Architecture::Gemma2 | Architecture::Gemma3) {
+        json["sliding_window"] = 4096.into();
+    }
     for (key, value) in changes.as_object().unwrap() {
         match value {
             serde_json::Value::String(s) if s == "<absent>" => {
