@@ -165,7 +165,10 @@ fn gemma_2_has_caps_and_a_window_in_every_other_layer() {
     let windows: Vec<_> = c.layers.iter().map(|layer| (layer.window, layer.score_cap)).collect();
     assert_eq!((windows, c.logits_cap), (vec![(Some(16), None), (None, None)], Some(30.0)));
     assert_eq!(config_of(Gemma2, json!({})).layers[0].score_cap, Some(50.0));
-    assert_says(&refusal(Gemma2, json!({"final_logit_softcapping": -1})), &["final_logit_softcapping is -1", "positive"]);
+    assert_says(
+        &refusal(Gemma2, json!({"final_logit_softcapping": -1})),
+        &["final_logit_softcapping is -1", "positive"],
+    );
     assert_says(&refusal(Gemma2, json!({"query_pre_attn_scalar": 0})), &["query_pre_attn_scalar is 0"]);
 }
 

@@ -2,7 +2,7 @@
 //! [`bft_formats::dequantize_row`] gives.
 
 use bft_formats::DType;
-use bft_formats::weights::{Blocks, Codes, UNIT, Visitor};
+use bft_formats::weights::{Blocks, Codes, Halves, UNIT, Visitor};
 
 use super::simd::{Kernel, Simd};
 use super::weight::Units;
@@ -23,75 +23,88 @@ impl Kernel for Dequantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for_each_vector(s, self.units, |i, n, x| {
-            // SAFETY: `dequantize` asserts that n elements from i on are inside.
-            unsafe {
-                let to = self.out.as_mut_ptr().add(i);
-                if n == S::LANES {
-                    s.store(to, x);
-                } else {
-                    s.store_first(to, x, n);
-                }
-            }
-        });
+        for_each_vector(s, self.units, &mut Store(self.out));
     }
 }
 
-/// Calls `f(i, n, x)` with the elements `i..i + n` of `units` in the first n lanes of x; the other
-/// lanes are 0. Only the last call of a format without blocks has n < LANES. A unit's calls need
-/// not be in ascending order.
-#[inline(always)]
-pub(super) fn for_each_vector<S: Simd>(s: S, units: Units<'_>, f: impl FnMut(usize, usize, S::V)) {
-    match units.dtype {
-        DType::F32 => plain(
-            s,
-            units,
-            4,
-            |p| {
-                // SAFETY: LANES elements stand at p.
-                unsafe { s.load(p.cast()) }
-            },
-            f,
-        ),
-        // SAFETY: as above.
-        DType::F16 => plain(s, units, 2, |p| unsafe { s.load_f16(p) }, f),
-        // SAFETY: as above.
-        DType::BF16 => plain(s, units, 2, |p| unsafe { s.load_bf16(p) }, f),
-        dtype => {
-            dtype.visit(EachVector { s, units, f });
+struct Store<'a>(&'a mut [f32]);
+
+impl<S: Simd> Sink<S> for Store<'_> {
+    #[inline(always)]
+    fn take(&mut self, s: S, i: usize, n: usize, x: S::V) {
+        // SAFETY: `dequantize` asserts that n elements from i on are inside.
+        unsafe {
+            let to = self.0.as_mut_ptr().add(i);
+            if n == S::LANES {
+                s.store(to, x);
+            } else {
+                s.store_first(to, x, n);
+            }
         }
     }
 }
 
-/// Elements of `size` bytes each, of which `load` takes LANES.
+/// What elements are decoded for: a trait, not a closure, so that it is compiled for the kernel's
+/// instruction set however often it is called.
+pub(super) trait Sink<S: Simd> {
+    /// Takes the elements `i..i + n`, in the first n lanes of x; the other lanes are 0.
+    fn take(&mut self, s: S, i: usize, n: usize, x: S::V);
+}
+
+/// Gives the elements of `units` to `sink`. Only the last of a format without blocks are fewer than
+/// LANES. A unit's elements need not come in ascending order.
 #[inline(always)]
-fn plain<S: Simd>(
-    _: S,
-    units: Units<'_>,
-    size: usize,
-    load: impl Fn(*const u8) -> S::V,
-    mut f: impl FnMut(usize, usize, S::V),
-) {
+pub(super) fn for_each_vector<S: Simd>(s: S, units: Units<'_>, sink: &mut impl Sink<S>) {
+    match units.dtype {
+        DType::F32 => plain(s, DType::F32, units, sink),
+        DType::F16 => plain(s, DType::F16, units, sink),
+        DType::BF16 => plain(s, DType::BF16, units, sink),
+        dtype => {
+            dtype.visit(EachVector { s, units, sink });
+        }
+    }
+}
+
+/// Elements of a format without blocks.
+#[inline(always)]
+fn plain<S: Simd>(s: S, dtype: DType, units: Units<'_>, sink: &mut impl Sink<S>) {
+    let size = dtype.block_bytes();
     let bytes = &units.blocks[..units.len * size];
     let whole = units.len / S::LANES * S::LANES;
     for i in (0..whole).step_by(S::LANES) {
-        f(i, S::LANES, load(bytes[size * i..].as_ptr()));
+        // SAFETY: LANES elements from i on are inside.
+        sink.take(s, i, S::LANES, unsafe { load(s, dtype, bytes[size * i..].as_ptr()) });
     }
     if whole < units.len {
         let rest = &bytes[size * whole..];
         let mut padded = [0u8; 4 * 16];
         padded[..rest.len()].copy_from_slice(rest);
-        f(whole, units.len - whole, load(padded.as_ptr()));
+        // SAFETY: sixteen elements of four bytes are the most that LANES are.
+        sink.take(s, whole, units.len - whole, unsafe { load(s, dtype, padded.as_ptr()) });
     }
 }
 
-struct EachVector<'a, S, F> {
-    s: S,
-    units: Units<'a>,
-    f: F,
+/// # Safety
+/// LANES elements of `dtype`, which has no blocks, readable at `p`.
+#[inline(always)]
+unsafe fn load<S: Simd>(s: S, dtype: DType, p: *const u8) -> S::V {
+    // SAFETY: as the function's.
+    unsafe {
+        match dtype {
+            DType::F32 => s.load(p.cast()),
+            DType::F16 => s.load_f16(p),
+            _ => s.load_bf16(p),
+        }
+    }
 }
 
-impl<S: Simd, G: FnMut(usize, usize, S::V)> Visitor for EachVector<'_, S, G> {
+struct EachVector<'a, 'k, S, K> {
+    s: S,
+    units: Units<'a>,
+    sink: &'k mut K,
+}
+
+impl<S: Simd, K: Sink<S>> Visitor for EachVector<'_, '_, S, K> {
     type Output = ();
 
     #[inline(always)]
@@ -107,31 +120,49 @@ impl<S: Simd, G: FnMut(usize, usize, S::V)> Visitor for EachVector<'_, S, G> {
     }
 }
 
-impl<S: Simd, G: FnMut(usize, usize, S::V)> EachVector<'_, S, G> {
+/// The instruction set's way with halves.
+#[derive(Clone, Copy)]
+struct Hardware<S>(S);
+
+impl<S: Simd> Halves for Hardware<S> {
+    #[inline(always)]
+    fn of(self, bits: u16) -> f32 {
+        self.0.half(bits)
+    }
+}
+
+impl<S: Simd, K: Sink<S>> EachVector<'_, '_, S, K> {
     #[inline(always)]
     fn unit<F: Blocks>(&mut self, block: &[u8], index: usize, at: usize) {
         let s = self.s;
-        let unit = F::unit(block, index, |bits| s.half(bits));
-        let (scale, min) = (unit.scale.map(|d| s.splat(d)), unit.min.map(|min| min.map(|m| s.splat(m))));
+        let unit = F::unit(block, index, Hardware(s));
+        let scale = [s.splat(unit.scale[0]), s.splat(unit.scale[1])];
+        let min = match unit.min {
+            Some(min) => Some([s.splat(min[0]), s.splat(min[1])]),
+            None => None,
+        };
         match &unit.codes {
             Codes::Bytes(codes) => self.bytes(codes, scale, min, at),
             Codes::Unpacked(codes) => self.bytes(codes, scale, min, at),
             Codes::Nibbles(codes) => {
                 // Formats of nibbles have one scale and a minimum for the whole unit.
-                let m = min.map_or(s.splat(0.0), |min| min[0]);
+                let m = match min {
+                    Some(min) => min[0],
+                    None => s.splat(0.0),
+                };
                 for i in (0..UNIT / 2).step_by(S::LANES) {
                     // SAFETY: LANES of the sixteen bytes.
                     let (low, high) = unsafe { s.load_nibbles(codes.as_ptr().add(i), scale[0], m) };
-                    (self.f)(at + i, S::LANES, low);
-                    (self.f)(at + UNIT / 2 + i, S::LANES, high);
+                    self.sink.take(s, at + i, S::LANES, low);
+                    self.sink.take(s, at + UNIT / 2 + i, S::LANES, high);
                 }
             }
             Codes::Table(codes, values) => {
                 for i in (0..UNIT / 2).step_by(S::LANES) {
                     // SAFETY: LANES of the sixteen bytes.
                     let (low, high) = unsafe { s.load_table(codes.as_ptr().add(i), values) };
-                    (self.f)(at + i, S::LANES, s.mul(scale[0], low));
-                    (self.f)(at + UNIT / 2 + i, S::LANES, s.mul(scale[1], high));
+                    self.sink.take(s, at + i, S::LANES, s.mul(scale[0], low));
+                    self.sink.take(s, at + UNIT / 2 + i, S::LANES, s.mul(scale[1], high));
                 }
             }
         }
@@ -144,8 +175,11 @@ impl<S: Simd, G: FnMut(usize, usize, S::V)> EachVector<'_, S, G> {
             // SAFETY: LANES of the 32 bytes.
             let q = unsafe { s.load_i8(codes.as_ptr().add(i)) };
             let product = s.mul(scale[i / 16], q);
-            let x = min.map_or(product, |min| s.add(product, min[i / 16]));
-            (self.f)(at + i, S::LANES, x);
+            let x = match min {
+                Some(min) => s.add(product, min[i / 16]),
+                None => product,
+            };
+            self.sink.take(s, at + i, S::LANES, x);
         }
     }
 }

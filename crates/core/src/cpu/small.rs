@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::dequantize::{dequantize, for_each_vector};
+use super::dequantize::{Sink, dequantize, for_each_vector};
 use super::math::get;
 use super::scratch::{Output, Scratch};
 use super::simd::{Kernel, Simd, dispatch};
@@ -67,9 +67,9 @@ impl Kernel for Task<'_> {
             fetch(at, at + stride);
             let w = self.w.units(n, 0..cols);
             if self.m == 1 {
-                let mut sums = [s.splat(0.0); 2];
-                for_each_vector(s, w, |k, len, w| add::<S>(s, &mut sums, k, get(s, self.x, k, len), w));
-                self.store(s, 0, n, sums);
+                let mut dot = Dot { x: self.x, sums: [s.splat(0.0); 2] };
+                for_each_vector(s, w, &mut dot);
+                self.store(s, 0, n, dot.sums);
                 continue;
             }
             let w = &mut scratch.floats()[..cols];
@@ -83,6 +83,19 @@ impl Kernel for Task<'_> {
                 };
             }
         }
+    }
+}
+
+/// A row of X and its two sums with a row of W.
+struct Dot<'a, V> {
+    x: &'a [f32],
+    sums: [V; 2],
+}
+
+impl<S: Simd> Sink<S> for Dot<'_, S::V> {
+    #[inline(always)]
+    fn take(&mut self, s: S, k: usize, len: usize, w: S::V) {
+        add(s, &mut self.sums, k, get(s, self.x, k, len), w);
     }
 }
 

@@ -277,7 +277,7 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
         spans.extend((start..end).flat_map(|_| [start, end]));
         start = end;
     }
-    Case::new(format!("samples of {lengths:?}, {shape:?}"), move |rec, t| {
+    let case = Case::new(format!("samples of {lengths:?}, {shape:?}"), move |rec, t| {
         forward(rec, tensors(t), shape);
     })
     .input("q", &[tokens, q], Fill::Random(2.0))
@@ -290,10 +290,15 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
     .input("stats", &[tokens, shape.heads, 2], Fill::Poison)
     // The first query of a sample sees one key, so its gradient is 0 whatever happens: dq is no
     // good first check.
-    .gradient("v", "dv", &[tokens, kv])
-    .gradient("k", "dk", &[tokens, kv])
-    .gradient("q", "dq", &[tokens, q])
-    .backward(move |rec, t| {
+    .gradient("v", "dv", &[tokens, kv]);
+    // Where every token is alone, its softmax is 1 whatever q and k are: their gradients are 0 but for
+    // rounding, which no two devices do alike.
+    let case = if lengths.iter().all(|length| *length == 1) {
+        case.input("dk", &[tokens, kv], Fill::Poison).input("dq", &[tokens, q], Fill::Poison)
+    } else {
+        case.gradient("k", "dk", &[tokens, kv]).gradient("q", "dq", &[tokens, q])
+    };
+    case.backward(move |rec, t| {
         let gradients = Gradients {
             d_o: t.view("d_o"),
             stats: t.view("stats"),

@@ -1,7 +1,7 @@
 //! IQ4_NL: a half d and 16 bytes of nibbles, which number values that lie closer together near
 //! zero.
 
-use super::{Blocks, Codes, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
+use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
 
 pub struct IQ4_NL;
 
@@ -18,8 +18,8 @@ impl Blocks for IQ4_NL {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], _: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
-        Unit { codes: Codes::Table(bytes(block, 2), &VALUES), scale: [half(half_bits(block, 0)); 2], min: None }
+    fn unit(block: &[u8], _: usize, half: impl Halves) -> Unit<'_> {
+        Unit { codes: Codes::Table(bytes(block, 2), &VALUES), scale: [half.of(half_bits(block, 0)); 2], min: None }
     }
 
     fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {

@@ -3,7 +3,7 @@
 //! elements.
 
 use super::iq4_nl::VALUES;
-use super::{Blocks, Codes, Layout, Spec, Unit, bytes, half_bits, set_half};
+use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes, half_bits, set_half};
 
 pub struct IQ4_XS;
 
@@ -24,8 +24,8 @@ impl Blocks for IQ4_XS {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
-        let d = half(half_bits(block, 0)) * f32::from(scale(block, index));
+    fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
+        let d = half.of(half_bits(block, 0)) * f32::from(scale(block, index));
         Unit { codes: Codes::Table(bytes(block, 8 + 16 * index), &VALUES), scale: [d; 2], min: None }
     }
 

@@ -117,6 +117,13 @@ impl Layout {
     }
 }
 
+/// Turns the bits of IEEE halves into numbers: a trait, not a closure, so that it is compiled for the
+/// instruction set of the kernel that asks.
+pub trait Halves: Copy {
+    /// The number of these bits.
+    fn of(self, bits: u16) -> f32;
+}
+
 /// A format whose elements come in blocks.
 pub trait Blocks {
     /// Its names and sizes. `block_len` is whole units.
@@ -124,7 +131,7 @@ pub trait Blocks {
 
     /// Decodes the `index`th unit of a block, of which `half` turns the bits of IEEE halves into
     /// numbers.
-    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_>;
+    fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_>;
 
     /// Writes block number `index` of a group to the group's bytes, which are zero before.
     fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]);
@@ -345,7 +352,7 @@ impl Visitor for Decode<'_> {
         let blocks = self.data.chunks_exact(F::SPEC.block_bytes);
         for (block, out) in blocks.zip(self.out.chunks_exact_mut(F::SPEC.block_len)) {
             for (index, out) in out.chunks_exact_mut(UNIT).enumerate() {
-                F::unit(block, index, half).write(out);
+                F::unit(block, index, Software).write(out);
             }
         }
     }
@@ -383,8 +390,13 @@ impl Visitor for Tame<'_> {
     }
 }
 
-fn half(bits: u16) -> f32 {
-    half::f16::from_bits(bits).to_f32()
+#[derive(Clone, Copy)]
+struct Software;
+
+impl Halves for Software {
+    fn of(self, bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
+    }
 }
 
 /// The bits of an IEEE half in a block.

@@ -1,7 +1,7 @@
 //! MXFP4 (Open Compute Project): a byte of exponent e and 16 bytes of four-bit floats; 2^(e −
 //! 127)·value.
 
-use super::{Blocks, Codes, Layout, Spec, Unit, bytes};
+use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes};
 
 pub struct MXFP4;
 
@@ -18,7 +18,7 @@ impl Blocks for MXFP4 {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], _: usize, _: impl Fn(u16) -> f32) -> Unit<'_> {
+    fn unit(block: &[u8], _: usize, _: impl Halves) -> Unit<'_> {
         // 2^(e − 128), which is subnormal for the two smallest e.
         let e = u32::from(block[0]);
         let d = f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 });

@@ -1,7 +1,7 @@
 //! Q2_K: 16 bytes of four-bit scales and minima, 64 bytes of two-bit q, halves d and dmin;
 //! d·scale·q − dmin·min, with a scale and a minimum for 16 elements.
 
-use super::{Blocks, Field, Layout, Spec, Unit, bytes, half_bits, put_pairs, set_half, unpacked};
+use super::{Blocks, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_pairs, set_half, unpacked};
 
 pub struct Q2_K;
 
@@ -15,9 +15,9 @@ impl Blocks for Q2_K {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+    fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let (q, scales) = (Field::two_bits(block, 16, index), bytes::<2>(block, 2 * index));
-        let (d, dmin) = (half(half_bits(block, 80)), half(half_bits(block, 82)));
+        let (d, dmin) = (half.of(half_bits(block, 80)), half.of(half_bits(block, 82)));
         let scale = scales.map(|s| d * f32::from(s & 15));
         let min = scales.map(|s| -(dmin * f32::from(s >> 4)));
         Unit { codes: unpacked(|l| q.of(l)), scale, min: Some(min) }

@@ -1,6 +1,6 @@
 //! Q4_0: a half d and 16 bytes of nibbles q; d·(q − 8).
 
-use super::{Blocks, Codes, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
+use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
 
 pub struct Q4_0;
 
@@ -14,8 +14,8 @@ impl Blocks for Q4_0 {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], _: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
-        let d = half(half_bits(block, 0));
+    fn unit(block: &[u8], _: usize, half: impl Halves) -> Unit<'_> {
+        let d = half.of(half_bits(block, 0));
         // d · q − 8 · d is d · (q − 8) exactly: it has 15 bits.
         Unit { codes: Codes::Nibbles(bytes(block, 2)), scale: [d; 2], min: Some([-8.0 * d; 2]) }
     }

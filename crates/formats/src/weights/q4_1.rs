@@ -1,6 +1,6 @@
 //! Q4_1: halves d and m, and 16 bytes of nibbles q; d·q + m.
 
-use super::{Blocks, Codes, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
+use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
 
 pub struct Q4_1;
 
@@ -14,8 +14,8 @@ impl Blocks for Q4_1 {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], _: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
-        let (d, m) = (half(half_bits(block, 0)), half(half_bits(block, 2)));
+    fn unit(block: &[u8], _: usize, half: impl Halves) -> Unit<'_> {
+        let (d, m) = (half.of(half_bits(block, 0)), half.of(half_bits(block, 2)));
         Unit { codes: Codes::Nibbles(bytes(block, 4)), scale: [d; 2], min: Some([m; 2]) }
     }
 

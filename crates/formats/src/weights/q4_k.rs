@@ -1,14 +1,14 @@
 //! Q4_K: halves d and dmin, twelve bytes of six-bit scales and minima, 128 bytes of four-bit q;
 //! d·scale·q − dmin·min, with a scale and a minimum for 32 elements.
 
-use super::{Blocks, Field, Layout, Spec, Unit, bytes, half_bits, put_nibbles, set_half, six_bits, unpacked};
+use super::{Blocks, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_nibbles, set_half, six_bits, unpacked};
 
 pub struct Q4_K;
 
 /// Scale and negative minimum of a unit: what Q4_K and Q5_K begin with.
 #[inline(always)]
-pub(super) fn scale_and_min(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> (f32, f32) {
-    let (d, dmin) = (half(half_bits(block, 0)), half(half_bits(block, 2)));
+pub(super) fn scale_and_min(block: &[u8], index: usize, half: impl Halves) -> (f32, f32) {
+    let (d, dmin) = (half.of(half_bits(block, 0)), half.of(half_bits(block, 2)));
     let (scale, min) = six_bits(bytes(block, 4), index);
     (d * f32::from(scale), -(dmin * f32::from(min)))
 }
@@ -32,7 +32,7 @@ impl Blocks for Q4_K {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+    fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let q = Field::four_bits(block, 16, index);
         let (scale, min) = scale_and_min(block, index, half);
         Unit { codes: unpacked(|l| q.of(l)), scale: [scale; 2], min: Some([min; 2]) }

@@ -1,6 +1,6 @@
 //! Q5_0: a half d, a word of fifth bits and 16 bytes of nibbles; d·(q − 16).
 
-use super::{Blocks, Layout, Spec, Unit, bytes, half_bits, set_half, unpacked};
+use super::{Blocks, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, unpacked};
 
 pub struct Q5_0;
 
@@ -20,10 +20,10 @@ impl Blocks for Q5_0 {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], _: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+    fn unit(block: &[u8], _: usize, half: impl Halves) -> Unit<'_> {
         let (high, nibbles) = (bytes(block, 2), bytes(block, 6));
         let codes = unpacked(|i| code(high, nibbles, i).wrapping_sub(16));
-        Unit { codes, scale: [half(half_bits(block, 0)); 2], min: None }
+        Unit { codes, scale: [half.of(half_bits(block, 0)); 2], min: None }
     }
 
     fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {

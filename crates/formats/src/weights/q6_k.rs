@@ -1,7 +1,7 @@
 //! Q6_K: 128 bytes of four lower bits, 64 bytes of two upper ones, 16 signed bytes of scales, a
 //! half d; d·scale·(q − 32), with a scale for 16 elements.
 
-use super::{Blocks, Field, Layout, Spec, Unit, bytes, half_bits, put_nibbles, put_pairs, set_half, unpacked};
+use super::{Blocks, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_nibbles, put_pairs, set_half, unpacked};
 
 pub struct Q6_K;
 
@@ -21,10 +21,10 @@ impl Blocks for Q6_K {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+    fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let (low, high) = (low(block, index), Field::two_bits(block, 128, index));
         let codes = unpacked(|l| (low.of(l) | high.of(l) << 4).wrapping_sub(32));
-        let d = half(half_bits(block, 208));
+        let d = half.of(half_bits(block, 208));
         let scale = bytes::<2>(block, 192 + 2 * index).map(|s| d * f32::from(s as i8));
         Unit { codes, scale, min: None }
     }

@@ -1,6 +1,6 @@
 //! Q8_0: a half d and 32 signed bytes q; d·q.
 
-use super::{Blocks, Codes, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
+use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
 
 pub struct Q8_0;
 
@@ -14,8 +14,8 @@ impl Blocks for Q8_0 {
     };
 
     #[inline(always)]
-    fn unit(block: &[u8], _: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
-        Unit { codes: Codes::Bytes(bytes(block, 2)), scale: [half(half_bits(block, 0)); 2], min: None }
+    fn unit(block: &[u8], _: usize, half: impl Halves) -> Unit<'_> {
+        Unit { codes: Codes::Bytes(bytes(block, 2)), scale: [half.of(half_bits(block, 0)); 2], min: None }
     }
 
     fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {

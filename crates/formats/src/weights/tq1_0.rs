@@ -2,7 +2,7 @@
 //! A GPU holds it as TQ2_0.
 
 use super::tq2_0::LAYOUT;
-use super::{Blocks, Spec, Unit, half_bits, put_pairs, set_half, unpacked};
+use super::{Blocks, Halves, Spec, Unit, half_bits, put_pairs, set_half, unpacked};
 
 pub struct TQ1_0;
 
@@ -22,9 +22,9 @@ impl Blocks for TQ1_0 {
     const SPEC: Spec = Spec { name: "TQ1_0", ggml_id: 34, block_len: 256, block_bytes: 54, layout: LAYOUT };
 
     #[inline(always)]
-    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+    fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let codes = unpacked(|l| digit(block, 32 * index + l).wrapping_sub(1));
-        Unit { codes, scale: [half(half_bits(block, 52)); 2], min: None }
+        Unit { codes, scale: [half.of(half_bits(block, 52)); 2], min: None }
     }
 
     fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {

@@ -1,6 +1,6 @@
 //! TQ2_0: 64 bytes of two-bit q and a half d; d·(q − 1).
 
-use super::{Blocks, Field, Layout, Spec, Unit, half_bits, put_pairs, set_half, unpacked};
+use super::{Blocks, Field, Halves, Layout, Spec, Unit, half_bits, put_pairs, set_half, unpacked};
 
 pub struct TQ2_0;
 
@@ -8,10 +8,10 @@ impl Blocks for TQ2_0 {
     const SPEC: Spec = Spec { name: "TQ2_0", ggml_id: 35, block_len: 256, block_bytes: 66, layout: LAYOUT };
 
     #[inline(always)]
-    fn unit(block: &[u8], index: usize, half: impl Fn(u16) -> f32) -> Unit<'_> {
+    fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let q = Field::two_bits(block, 0, index);
         let codes = unpacked(|l| q.of(l).wrapping_sub(1));
-        Unit { codes, scale: [half(half_bits(block, 64)); 2], min: None }
+        Unit { codes, scale: [half.of(half_bits(block, 64)); 2], min: None }
     }
 
     fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {
