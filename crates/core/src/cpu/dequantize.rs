@@ -109,11 +109,13 @@ impl<S: Simd, K: Sink<S>> Visitor for EachVector<'_, '_, S, K> {
 
     #[inline(always)]
     fn visit<F: Blocks>(mut self) {
-        let (mut at, mut index) = (0, self.units.first);
+        // `done` counts units, so that a sink that takes vectors by turns knows when compiling whose
+        // turn it is.
+        let (count, mut done, mut index) = (self.units.len / UNIT, 0, self.units.first);
         for block in self.units.blocks.chunks_exact(F::SPEC.block_bytes) {
-            while index < F::SPEC.block_len / UNIT && at < self.units.len {
-                self.unit::<F>(block, index, at);
-                (at, index) = (at + UNIT, index + 1);
+            while index < F::SPEC.block_len / UNIT && done < count {
+                self.unit::<F>(block, index, done * UNIT);
+                (done, index) = (done + 1, index + 1);
             }
             index = 0;
         }
