@@ -139,6 +139,8 @@ impl<S: Simd, K: Sink<S>> EachVector<'_, '_, S, K> {
         let s = self.s;
         let unit = F::unit(block, index, Hardware(s));
         let scale = [s.splat(unit.scale[0]), s.splat(unit.scale[1])];
+        // A closure would not be compiled for the instruction set.
+        #[allow(clippy::manual_map)]
         let min = match unit.min {
             Some(min) => Some([s.splat(min[0]), s.splat(min[1])]),
             None => None,
