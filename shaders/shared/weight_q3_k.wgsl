@@ -27,6 +27,6 @@ fn load_chunk(index: u32) -> Chunk {
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {
-    let q = pairs4(chunk.quants, i) | bits4(chunk.high, i) << vec4<u32>(2u);
+    let q = pairs4(chunk.quants, i) | (bits4(chunk.high, i) << vec4<u32>(2u));
     return select(chunk.scale.x, chunk.scale.y, i > 3u) * (vec4<f32>(q) - 4.0);
 }

@@ -23,6 +23,6 @@ fn load_chunk(index: u32) -> Chunk {
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {
-    let q = nibbles4(chunk.quants, i) | bits4(chunk.high, i) << vec4<u32>(4u);
+    let q = nibbles4(chunk.quants, i) | (bits4(chunk.high, i) << vec4<u32>(4u));
     return chunk.scale.x * vec4<f32>(q) + chunk.scale.y;
 }

@@ -28,6 +28,6 @@ fn load_chunk(index: u32) -> Chunk {
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {
-    let q = nibbles4(chunk.quants, i) | pairs4(chunk.high, i) << vec4<u32>(4u);
+    let q = nibbles4(chunk.quants, i) | (pairs4(chunk.high, i) << vec4<u32>(4u));
     return select(chunk.scale.x, chunk.scale.y, i > 3u) * (vec4<f32>(q) - 32.0);
 }
