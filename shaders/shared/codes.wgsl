@@ -1,6 +1,23 @@
-// Codes of a chunk of 32 weights, four at a time. Four bits: byte j of 16 has weight j low and
-// weight j + 16 high. Two bits: byte i of 8 has weights 4 i to 4 i + 3, the first lowest. One bit:
-// weight j at bit j.
+// What formats of blocks have in common: chunks of 32 weights, whose codes are taken four at a
+// time. Four bits: byte j of 16 has weight j low and weight j + 16 high. Two bits: byte i of 8 has
+// weights 4 i to 4 i + 3, the first lowest. One bit: weight j at bit j.
+//
+// The fragment around it has `w_quants`, `Chunk`, and `PackedChunk`, which is a chunk as loaded: to
+// be opened when it is needed, so that nothing waits for the load before. `weight4` then counts
+// from the four weights number `first`, 0 or 4.
+@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
+
+const CHUNK: u32 = 32u;
+
+fn load_chunk(index: u32) -> Chunk {
+    return open_chunk(fetch_chunk(index), 0u);
+}
+
+// Two bytes for each of a block's eight chunks, from word `first` on: those of chunk `index`,
+// lowest.
+fn two_bytes(first: u32, index: u32) -> u32 {
+    return w_scales[first + ((index >> 1u) & 3u)] >> (16u * (index & 1u));
+}
 
 fn bytes4(q: u32) -> vec4<u32> {
     // Four bytes, which cards turn into floats at once.

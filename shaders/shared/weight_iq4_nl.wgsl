@@ -1,9 +1,6 @@
 // Weights in IQ4_NL: blocks of 32 with w = d v, v one of sixteen values. As Q4_0 otherwise.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
-
-const CHUNK: u32 = 32u;
 
 // -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 const TABLE: vec4<u32> = vec4<u32>(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
@@ -20,10 +17,6 @@ fn fetch_chunk(index: u32) -> PackedChunk {
 
 fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
     return Chunk(packed.quants >> vec4<u32>(first), unpack2x16float(packed.scale).x);
-}
-
-fn load_chunk(index: u32) -> Chunk {
-    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

@@ -2,9 +2,6 @@
 // `w_scales` has d in f16 and two words of signed bytes with s of each chunk.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
-
-const CHUNK: u32 = 32u;
 
 // -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 const TABLE: vec4<u32> = vec4<u32>(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
@@ -24,10 +21,6 @@ fn fetch_chunk(index: u32) -> PackedChunk {
 fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
     let scale = unpack2x16float(packed.d).x * signed_byte(packed.scale, 0u);
     return Chunk(packed.quants >> vec4<u32>(first), scale);
-}
-
-fn load_chunk(index: u32) -> Chunk {
-    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

@@ -2,9 +2,6 @@
 // four blocks in a word.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
-
-const CHUNK: u32 = 32u;
 
 // Twice 0, 0.5, 1, 1.5, 2, 3, 4, 6, and the same negative.
 const TABLE: vec4<u32> = vec4<u32>(0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu);
@@ -23,10 +20,6 @@ fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
     // 2^(e - 128): a driver may take it for 0 where it is subnormal.
     let scale = select(packed.e - 1u, 0u, packed.e == 0u) << 23u;
     return Chunk(packed.quants >> vec4<u32>(first), bitcast<f32>(scale));
-}
-
-fn load_chunk(index: u32) -> Chunk {
-    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

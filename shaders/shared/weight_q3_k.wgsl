@@ -3,9 +3,6 @@
 // bytes, and a word of third bits of each chunk.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
-
-const CHUNK: u32 = 32u;
 
 struct Chunk { quants: vec2<u32>, high: u32, scale: vec2<f32> }
 
@@ -13,17 +10,13 @@ struct PackedChunk { quants: vec2<u32>, high: u32, d: u32, scale: u32 }
 
 fn fetch_chunk(index: u32) -> PackedChunk {
     let block = 13u * (index >> 3u);
-    let scale = w_scales[block + 1u + ((index >> 1u) & 3u)] >> (16u * (index & 1u));
+    let scale = two_bytes(block + 1u, index);
     return PackedChunk(w_quants[index], w_scales[block + 5u + (index & 7u)], w_scales[block], scale);
 }
 
 fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
     let scale = unpack2x16float(packed.d).x * vec2<f32>(signed_byte(packed.scale, 0u), signed_byte(packed.scale, 1u));
     return Chunk(pairs_from(packed.quants, first), packed.high >> (4u * first), halves_from(scale, first));
-}
-
-fn load_chunk(index: u32) -> Chunk {
-    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

@@ -2,9 +2,6 @@
 // lower bits each, and `w_scales` a word with both d in f16, and a word of fifth bits each.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
-
-const CHUNK: u32 = 32u;
 
 struct Chunk { quants: vec4<u32>, high: u32, scale: f32 }
 
@@ -18,10 +15,6 @@ fn fetch_chunk(index: u32) -> PackedChunk {
 
 fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
     return Chunk(packed.quants >> vec4<u32>(first), packed.high >> (4u * first), unpack2x16float(packed.scale).x);
-}
-
-fn load_chunk(index: u32) -> Chunk {
-    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

@@ -2,9 +2,6 @@
 // in `w_quants`, and in `w_scales` a word with d and m in f16 and a word of fifth bits.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
-
-const CHUNK: u32 = 32u;
 
 struct Chunk { quants: vec4<u32>, high: u32, scale: vec2<f32> }
 
@@ -16,10 +13,6 @@ fn fetch_chunk(index: u32) -> PackedChunk {
 
 fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
     return Chunk(packed.quants >> vec4<u32>(first), packed.high >> (4u * first), unpack2x16float(packed.scale));
-}
-
-fn load_chunk(index: u32) -> Chunk {
-    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

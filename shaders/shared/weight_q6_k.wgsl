@@ -3,9 +3,6 @@
 // bytes, and two words of upper bits of each chunk.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
-
-const CHUNK: u32 = 32u;
 
 struct Chunk { quants: vec4<u32>, high: vec2<u32>, scale: vec2<f32> }
 
@@ -13,7 +10,7 @@ struct PackedChunk { quants: vec4<u32>, high: vec2<u32>, d: u32, scale: u32 }
 
 fn fetch_chunk(index: u32) -> PackedChunk {
     let block = 21u * (index >> 3u);
-    let scale = w_scales[block + 1u + ((index >> 1u) & 3u)] >> (16u * (index & 1u));
+    let scale = two_bytes(block + 1u, index);
     let high = block + 5u + 2u * (index & 7u);
     return PackedChunk(w_quants[index], vec2<u32>(w_scales[high], w_scales[high + 1u]), w_scales[block], scale);
 }
@@ -21,10 +18,6 @@ fn fetch_chunk(index: u32) -> PackedChunk {
 fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
     let scale = unpack2x16float(packed.d).x * vec2<f32>(signed_byte(packed.scale, 0u), signed_byte(packed.scale, 1u));
     return Chunk(packed.quants >> vec4<u32>(first), pairs_from(packed.high, first), halves_from(scale, first));
-}
-
-fn load_chunk(index: u32) -> Chunk {
-    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

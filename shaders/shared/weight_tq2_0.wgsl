@@ -2,9 +2,6 @@
 // `w_scales` has a word with d in f16 for a block.
 //!include shared/codes.wgsl
 @group(0) @binding(2) var<storage, read> w_quants: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read> w_scales: array<u32>;
-
-const CHUNK: u32 = 32u;
 
 struct Chunk { quants: vec2<u32>, scale: f32 }
 
@@ -16,10 +13,6 @@ fn fetch_chunk(index: u32) -> PackedChunk {
 
 fn open_chunk(packed: PackedChunk, first: u32) -> Chunk {
     return Chunk(pairs_from(packed.quants, first), unpack2x16float(packed.scale).x);
-}
-
-fn load_chunk(index: u32) -> Chunk {
-    return open_chunk(fetch_chunk(index), 0u);
 }
 
 fn weight4(chunk: Chunk, i: u32) -> vec4<f32> {

@@ -91,3 +91,12 @@ impl FormatError {
         Self::Missing { file: file.into(), what: what.into(), advice: advice.into() }
     }
 }
+
+/// `a, b and c`
+pub(crate) fn listed(names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}

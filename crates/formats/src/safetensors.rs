@@ -6,6 +6,7 @@ use ::safetensors::tensor::Metadata;
 use ::safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde_json::Value;
 
+use crate::error::listed;
 use crate::json::{Object, parse_object};
 use crate::{DType, FormatError, Result, Source, Tensor};
 
@@ -39,7 +40,7 @@ pub(crate) fn read(file: &str, source: &Source, wanted: fn(&str) -> bool) -> Res
 }
 
 fn unsupported(file: &str, tensor: &str, dtype: &str) -> FormatError {
-    let known = DType::names(DType::plain_ones());
+    let known = listed(DType::plain_ones().map(DType::name));
     let advice = format!("{known} are; save the model in one of them, or use a quantised GGUF");
     FormatError::unsupported(file, format!("tensor type {dtype} (of {tensor})"), advice)
 }

@@ -319,7 +319,8 @@ fn inverse_frequencies_are_transformers() {
     assert_near(&rope.inv_freq(), &linear, 1);
 }
 
-/// Where transformers reads something else than what stands there, or cannot run it, nothing is guessed.
+/// Where transformers reads something else than what stands there, or cannot run it, nothing is
+/// guessed.
 #[test]
 fn windows_and_ropes_that_transformers_takes_otherwise_are_refused_by_name() {
     let types = |first: &str| json!([first, "full_attention"]);

@@ -24,8 +24,10 @@ test("every op computes in the browser what the CPU computes", async ({ page }) 
     return ops.ops();
   });
   expect(names.length).toBeGreaterThan(10);
+  // A panic in WebAssembly leaves its promise open for ever.
+  const panic = new Promise<string>((resolve) => page.on("pageerror", (error) => resolve(`${error}; ${problems.join("; ")}`)));
   for (const name of names) {
-    const outcome = await page.evaluate(async (name) => {
+    const comparison = page.evaluate(async (name) => {
       const { compare } = (globalThis as unknown as { ops: { compare(name: string): Promise<number> } }).ops;
       try {
         return await compare(name);
@@ -33,6 +35,7 @@ test("every op computes in the browser what the CPU computes", async ({ page }) 
         return String(error);
       }
     }, name);
+    const outcome = await Promise.race([comparison, panic]);
     expect(outcome, `${name}: ${outcome}`).toEqual(expect.any(Number));
   }
   expect(problems).toEqual([]);

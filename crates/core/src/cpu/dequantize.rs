@@ -109,8 +109,8 @@ impl<S: Simd, K: Sink<S>> Visitor for EachVector<'_, '_, S, K> {
 
     #[inline(always)]
     fn visit<F: Blocks>(mut self) {
-        // `done` counts units, so that a sink that takes vectors by turns knows when compiling whose
-        // turn it is.
+        // `done` counts units, so that a sink that takes vectors by turns knows when compiling
+        // whose turn it is.
         let (count, mut done, mut index) = (self.units.len / UNIT, 0, self.units.first);
         for block in self.units.blocks.chunks_exact(F::SPEC.block_bytes) {
             while index < F::SPEC.block_len / UNIT && done < count {

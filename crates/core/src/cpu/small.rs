@@ -72,14 +72,14 @@ impl Kernel for Task<'_> {
                 self.store(s, 0, n, dot.sums);
                 continue;
             }
-            let w = &mut scratch.floats()[..cols];
-            dequantize(s, self.w.units(n, 0..cols), w);
+            let dense = &mut scratch.floats()[..cols];
+            dequantize(s, w, dense);
             let mut row = 0;
             while row < self.m {
                 row += match self.m - row {
-                    4.. => self.dots::<S, 4>(s, row, n, w),
-                    2.. => self.dots::<S, 2>(s, row, n, w),
-                    _ => self.dots::<S, 1>(s, row, n, w),
+                    4.. => self.dots::<S, 4>(s, row, n, dense),
+                    2.. => self.dots::<S, 2>(s, row, n, dense),
+                    _ => self.dots::<S, 1>(s, row, n, dense),
                 };
             }
         }

@@ -291,8 +291,8 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
     // The first query of a sample sees one key, so its gradient is 0 whatever happens: dq is no
     // good first check.
     .gradient("v", "dv", &[tokens, kv]);
-    // Where every token is alone, its softmax is 1 whatever q and k are: their gradients are 0 but for
-    // rounding, which no two devices do alike.
+    // Where every token is alone, its softmax is 1 whatever q and k are: their gradients are 0 but
+    // for rounding, which no two devices do alike.
     let case = if lengths.iter().all(|length| *length == 1) {
         case.input("dk", &[tokens, kv], Fill::Poison).input("dq", &[tokens, q], Fill::Poison)
     } else {

@@ -3,6 +3,7 @@
 
 use super::{Gate, ModelConfig};
 use crate::Result;
+use crate::error::listed;
 use crate::gguf::Keys;
 use crate::json::Object;
 
@@ -107,15 +108,6 @@ impl Architecture {
     /// `supported GGUF architectures are …`
     pub(super) fn supported_in_gguf() -> String {
         format!("supported GGUF architectures are {}", listed(Self::ALL.iter().filter_map(|a| a.family().gguf)))
-    }
-}
-
-/// `a, b and c`
-fn listed(names: impl Iterator<Item = &'static str>) -> String {
-    let names: Vec<&str> = names.collect();
-    match names.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
-        _ => names.concat(),
     }
 }
 

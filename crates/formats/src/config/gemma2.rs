@@ -27,11 +27,11 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     };
     let caps = [caps("attn_logit_softcapping", 50.0)?, caps("final_logit_softcapping", 30.0)?];
     cap(o.file, config, caps)?;
-    windows(o, config, |layer| layer.is_multiple_of(2))
+    windows(o, config, |layer| layer.is_multiple_of(2)).map(drop)
 }
 
-/// Gives windows to the layers that `layer_types` or, without it, `slides` names.
-pub(super) fn windows(o: &Object, config: &mut ModelConfig, slides: impl Fn(usize) -> bool) -> Result<()> {
+/// As [`super::json::windows`], of which some layer always has one.
+pub(super) fn windows(o: &Object, config: &mut ModelConfig, slides: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
     if o.map.contains_key("sliding_window") && o.get("sliding_window").is_none() {
         return Err(FormatError::malformed(o.file, "sliding_window is null, expected a number of tokens"));
     }

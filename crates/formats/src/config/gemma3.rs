@@ -56,10 +56,9 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
         rope("sliding_attention", "rope_local_base_freq", LOCAL_THETA)?,
     ];
     let pattern = interval(o, "sliding_window_pattern", PATTERN)?;
-    let slides = super::json::sliding_layers(o, config.layers.len())?;
-    let slides = |layer: usize| slides.as_ref().map_or(!(layer + 1).is_multiple_of(pattern), |slides| slides[layer]);
-    spell_out(config, scalar, slides);
-    gemma2::windows(o, config, slides)
+    let slides = gemma2::windows(o, config, |layer| !(layer + 1).is_multiple_of(pattern))?;
+    spell_out(config, scalar, |layer| slides[layer]);
+    Ok(())
 }
 
 fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {

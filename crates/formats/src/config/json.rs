@@ -155,30 +155,32 @@ fn read(o: &Object) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// Gives windows of `sliding_window` tokens to the layers that `layer_types` names or, without it, to
-/// those that `unlisted` names. An absent width means `default`, an explicit null none; `used` says
-/// whether the file lets windows be used at all.
+/// Gives windows of `sliding_window` tokens to the layers that `layer_types` names or, without it,
+/// to those that `unlisted` names; gives which those are, whether or not the context is longer than
+/// a window. An absent width means `default`, an explicit null none; `used` says whether the file
+/// lets windows be used at all.
 pub(super) fn windows(
     o: &Object,
     config: &mut ModelConfig,
     default: Option<usize>,
     used: bool,
     unlisted: impl Fn(usize) -> bool,
-) -> Result<()> {
+) -> Result<Vec<bool>> {
+    let layers = config.layers.len();
     let width = if o.map.contains_key("sliding_window") { o.usize("sliding_window")? } else { default };
-    match sliding_layers(o, config.layers.len())? {
+    let listed = sliding_layers(o, layers)?;
+    if listed.iter().flatten().any(|&slides| slides) && (!used || width.is_none()) {
         // transformers cannot run these, or masks them in one place and not in another.
-        Some(slides) if slides.contains(&true) && (!used || width.is_none()) => {
-            let reason = if used { "without a sliding_window" } else { "while use_sliding_window is not true" };
-            Err(FormatError::unsupported(
-                o.file,
-                format!("sliding_attention in layer_types {reason}"),
-                "state both, or full_attention for every layer",
-            ))
-        }
-        Some(slides) => config.set_window(o.file, width, |layer| slides[layer]),
-        None => config.set_window(o.file, width, |layer| used && unlisted(layer)),
+        let reason = if used { "without a sliding_window" } else { "while use_sliding_window is not true" };
+        return Err(FormatError::unsupported(
+            o.file,
+            format!("sliding_attention in layer_types {reason}"),
+            "state both, or full_attention for every layer",
+        ));
     }
+    let slides = listed.unwrap_or_else(|| (0..layers).map(|layer| used && unlisted(layer)).collect());
+    config.set_window(o.file, width, |layer| slides[layer])?;
+    Ok(slides)
 }
 
 /// A positive number of layers after which something recurs.
@@ -190,7 +192,7 @@ pub(super) fn interval(o: &Object, key: &str, default: usize) -> Result<usize> {
 }
 
 /// Which of the layers `layer_types` gives a sliding window, where it is there.
-pub(super) fn sliding_layers(o: &Object, layers: usize) -> Result<Option<Vec<bool>>> {
+fn sliding_layers(o: &Object, layers: usize) -> Result<Option<Vec<bool>>> {
     let types = match o.get("layer_types") {
         None => return Ok(None),
         Some(Value::Array(types)) => types,

@@ -9,5 +9,5 @@ pub(super) const FAMILY: Family =
 
 fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     config.ropes = vec![Rope::from_json(o, 10_000.0, config)?];
-    super::json::windows(o, config, Some(4096), true, |_| true)
+    super::json::windows(o, config, Some(4096), true, |_| true).map(drop)
 }

@@ -17,5 +17,5 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
 pub(super) fn windows(o: &Object, config: &mut ModelConfig) -> Result<()> {
     let used = o.bool("use_sliding_window")? == Some(true);
     let from = o.usize("max_window_layers")?.unwrap_or(28);
-    super::json::windows(o, config, Some(4096), used, |layer| layer >= from)
+    super::json::windows(o, config, Some(4096), used, |layer| layer >= from).map(drop)
 }

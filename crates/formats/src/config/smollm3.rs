@@ -42,7 +42,7 @@ fn json(o: &Object, config: &mut ModelConfig) -> Result<()> {
     };
     rotate(config, |layer| rotates[layer]);
     let used = o.bool("use_sliding_window")? == Some(true);
-    windows(o, config, None, used, |layer| !rotates[layer])
+    windows(o, config, None, used, |layer| !rotates[layer]).map(drop)
 }
 
 fn is_flag(flag: &Value) -> bool {

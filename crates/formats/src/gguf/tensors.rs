@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::names::{ROPE_DIVISORS, Role, role};
 use super::{Header, TensorInfo};
+use crate::error::listed;
 use crate::tensor::Interleaved;
 use crate::{DType, FormatError, ModelConfig, Result, Source, Tensor};
 
@@ -15,7 +16,7 @@ fn tensor(file: &str, header: &Header, source: &Source, info: &TensorInfo, name:
             format!("tensor type {} (of {})", info.type_name(), info.name),
             format!(
                 "{} are; requantise the model, or use another file of it",
-                DType::names(DType::ALL.iter().copied())
+                listed(DType::ALL.iter().map(|dtype| dtype.name()))
             ),
         ));
     };

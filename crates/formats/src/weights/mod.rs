@@ -117,8 +117,8 @@ impl Layout {
     }
 }
 
-/// Turns the bits of IEEE halves into numbers: a trait, not a closure, so that it is compiled for the
-/// instruction set of the kernel that asks.
+/// Turns the bits of IEEE halves into numbers: a trait, not a closure, so that it is compiled for
+/// the instruction set of the kernel that asks.
 pub trait Halves: Copy {
     /// The number of these bits.
     fn of(self, bits: u16) -> f32;
@@ -156,7 +156,6 @@ macro_rules! formats {
     ) => {
         /// How the numbers of a tensor are stored.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[allow(non_camel_case_types)] // The formats' own names.
         pub enum DType {
             $($(#[$plain_doc])* $plain,)*
             $($(#[$doc])* $name,)*
@@ -248,13 +247,6 @@ impl DType {
     /// The formats without blocks: the ones that safetensors knows.
     pub fn plain_ones() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|dtype| dtype.block_len() == 1)
-    }
-
-    /// The names of some formats, for messages: "F32, F16 and BF16".
-    pub fn names(formats: impl Iterator<Item = Self>) -> String {
-        let mut names: Vec<&str> = formats.map(Self::name).collect();
-        let last = names.pop().unwrap_or_default();
-        format!("{} and {last}", names.join(", "))
     }
 
     /// Elements in one block: 1 for the plain formats.

@@ -27,7 +27,8 @@ impl Blocks for Q2_K {
         scales[..4].copy_from_slice(&block[80..]);
         scales[4..].copy_from_slice(&block[..16]);
         for (index, out) in quants.chunks_exact_mut(8).enumerate() {
-            put_pairs(|l| Field::two_bits(block, 16, index).of(l), out);
+            let q = Field::two_bits(block, 16, index);
+            put_pairs(|l| q.of(l), out);
         }
     }
 

@@ -38,8 +38,9 @@ impl Blocks for Q3_K {
         }
         let highs = scales[20..].chunks_exact_mut(4);
         for (index, (quants, highs)) in quants.chunks_exact_mut(8).zip(highs).enumerate() {
-            put_pairs(|l| Field::two_bits(block, 32, index).of(l), quants);
-            put_bits(|l| Field::bit(block, 0, index).of(l), highs);
+            let (high, q) = (Field::bit(block, 0, index), Field::two_bits(block, 32, index));
+            put_pairs(|l| q.of(l), quants);
+            put_bits(|l| high.of(l), highs);
         }
     }
 

@@ -41,7 +41,8 @@ impl Blocks for Q4_K {
     fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {
         regroup_scales(block, scales);
         for (index, out) in quants.chunks_exact_mut(16).enumerate() {
-            put_nibbles(|l| Field::four_bits(block, 16, index).of(l), out);
+            let q = Field::four_bits(block, 16, index);
+            put_nibbles(|l| q.of(l), out);
         }
     }
 

@@ -26,8 +26,9 @@ impl Blocks for Q5_K {
         regroup_scales(block, scales);
         let highs = scales[20..].chunks_exact_mut(4);
         for (index, (quants, highs)) in quants.chunks_exact_mut(16).zip(highs).enumerate() {
-            put_nibbles(|l| Field::four_bits(block, 48, index).of(l), quants);
-            put_bits(|l| Field::bit(block, 16, index).of(l), highs);
+            let (high, q) = (Field::bit(block, 16, index), Field::four_bits(block, 48, index));
+            put_nibbles(|l| q.of(l), quants);
+            put_bits(|l| high.of(l), highs);
         }
     }
 

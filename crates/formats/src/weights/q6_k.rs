@@ -34,8 +34,9 @@ impl Blocks for Q6_K {
         scales[4..20].copy_from_slice(&block[192..208]);
         let highs = scales[20..].chunks_exact_mut(8);
         for (index, (quants, highs)) in quants.chunks_exact_mut(16).zip(highs).enumerate() {
-            put_nibbles(|l| low(block, index).of(l), quants);
-            put_pairs(|l| Field::two_bits(block, 128, index).of(l), highs);
+            let (low, high) = (low(block, index), Field::two_bits(block, 128, index));
+            put_nibbles(|l| low.of(l), quants);
+            put_pairs(|l| high.of(l), highs);
         }
     }
 

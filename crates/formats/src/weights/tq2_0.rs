@@ -17,7 +17,8 @@ impl Blocks for TQ2_0 {
     fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {
         scales[..2].copy_from_slice(&block[64..]);
         for (index, out) in quants.chunks_exact_mut(8).enumerate() {
-            put_pairs(|l| Field::two_bits(block, 0, index).of(l), out);
+            let q = Field::two_bits(block, 0, index);
+            put_pairs(|l| q.of(l), out);
         }
     }
 

@@ -43,8 +43,8 @@ fn first16(n: usize) -> __mmask16 {
 
 /// The number that an IEEE half's bits say.
 ///
-/// In assembly, because the compiler would put the bits into a register that holds a sum, whose other
-/// lanes the instruction then waits for: a product of one row took twice its time.
+/// In assembly, because the compiler would put the bits into a register that holds a sum, whose
+/// other lanes the instruction then waits for: a product of one row took twice its time.
 /// # Safety
 /// The processor has AVX2 and F16C.
 #[inline(always)]
