@@ -136,7 +136,7 @@ impl Backward<'_> {
             let keys_t = dispatch(Pack { b: Right::Columns(k), k: c.clone(), n: n.clone(), out: keys_t });
             let values_t = dispatch(Pack { b: Right::Columns(v), k: c.clone(), n: n.clone(), out: values_t });
             let keys = dispatch(Pack { b: Right::Rows(k), k: n, n: c, out: keys });
-            let end_query = shape.end_query(block.end - 1, tokens.end);
+            let end_query = shape.queries(block.end - 1, first, tokens.end).end;
             for start in (first..end_query).step_by(QUERIES) {
                 let end = end_query.min(start + QUERIES);
                 let (rows, seen) = (end - start, end.min(block.end) - first);
