@@ -90,6 +90,23 @@ impl Tensor {
         self.rows() * self.dtype.row_bytes(self.cols())
     }
 
+    /// One of so many equal runs of rows, over the same bytes; `None` where rows do not divide so,
+    /// or do not lie in their order.
+    pub(crate) fn rows_of(&self, (piece, of): (usize, usize)) -> Option<Self> {
+        if of == 1 {
+            return Some(self.clone());
+        }
+        let (&rows, _) = self.shape.split_first().filter(|(rows, _)| rows.is_multiple_of(of))?;
+        if self.interleaved.is_some() || self.shape.len() < 2 || piece >= of {
+            return None;
+        }
+        let bytes = (self.byte_len() / of) as u64;
+        let data = self.data.slice(piece as u64 * bytes..(piece as u64 + 1) * bytes)?;
+        let mut shape = self.shape.clone();
+        shape[0] = rows / of;
+        Some(Self { shape, data, ..self.clone() })
+    }
+
     /// All bytes, rows in Hugging Face order: shared with the file's where they are in memory.
     pub fn bytes(&self) -> Result<Bytes> {
         self.read_rows(0..self.rows())
