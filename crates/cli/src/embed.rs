@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::embed_shards::{Files, Run, Shards};
 use crate::error::CliError;
-use crate::flags::{KernelFlags, RunFlags, at_least, word_parser};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, at_least, word_parser};
 use crate::open;
 use crate::ranks::{self, Job};
 use crate::suggest::did_you_mean;
@@ -83,6 +83,8 @@ pub struct EmbedFlags {
     /// Print a JSON summary
     #[arg(long, help_heading = "Run")]
     pub json: bool,
+    #[command(flatten)]
+    pub load: Flags<Quantize>,
     #[command(flatten)]
     pub kernels: KernelFlags,
     #[command(flatten)]
@@ -164,7 +166,7 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
 fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
-    let model = open::embedding_model(&flags.model)?;
+    let model = open::embedding_model(&flags.model, flags.load.quantize)?;
     let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;
     let shard_rows = flags.shard_rows.or(job.map(|_| SHARD_ROWS));

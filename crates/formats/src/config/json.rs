@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Architecture, Gate, LayerSpec, ModelConfig, check_layers};
 use crate::encoder::EncoderFamily;
+use crate::fp8::Fp8;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
@@ -74,13 +75,8 @@ fn read(o: &Object) -> Result<ModelConfig> {
     let architecture = architecture(o)?;
     let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
 
-    if let Some(value) = o.get("quantization_config") {
-        let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-        return unsupported(
-            format!("quantization_config (method {method:?})"),
-            "use the model's f32, f16 or bf16 weights, or a quantised GGUF",
-        );
-    }
+    // Whoever reads the weights reads it, too.
+    Fp8::read(o)?;
     let family = architecture.family();
     let (key, default) = family.gate;
     let gate = match o.str(key)? {

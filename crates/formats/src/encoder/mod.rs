@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::folder::{Folder, load_weights};
 use crate::json::Object;
 use crate::model::{check_shapes, check_vocabulary, sha256_of_files};
-use crate::{FormatError, Model, Result, Source, Tensor, Tokenizer};
+use crate::{FormatError, Model, Quantization, Result, Source, Tensor, Tokenizer};
 
 /// How a text's hidden states become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -112,6 +112,21 @@ impl EmbeddingModel {
         }
     }
 
+    /// As [`Model::quantize`], which an encoder is not.
+    ///
+    /// # Errors
+    /// For an encoder, and as there.
+    pub fn quantize(&mut self, to: Quantization) -> Result<()> {
+        match self {
+            Self::Decoder(model) => model.quantize(to),
+            Self::Encoder(model) => Err(FormatError::unsupported(
+                model.path.display().to_string(),
+                "quantising a sentence encoder",
+                "encoders are small, and take their weights as they are",
+            )),
+        }
+    }
+
     /// Short name for people.
     pub fn name(&self) -> &str {
         match self {
@@ -195,7 +210,7 @@ fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
         .require("config.json", "give a folder with config.json, *.safetensors and tokenizer.json or vocab.txt")?;
     let config_file = folder.file("config.json");
     let config = EncoderConfig::from_json(&config_file, &json)?;
-    let (stored, weight_files) = load_weights(folder, is_needed)?;
+    let (stored, weight_files) = load_weights(folder, is_needed, false)?;
     let stored = rename(stored, config.family.spec().prefixes);
     check_shapes(&folder.shown(), config.family.name(), config.tensor_shapes(), &stored)?;
     let parts = config.parts().into_iter();
