@@ -35,8 +35,8 @@ Examples:
 Input: lines of text, or JSONL rows with text or input_ids, and an id if you like.
 The output's ending chooses its format: .jsonl, .npy, .safetensors or .parquet.
 
-A sentence encoder (MiniLM, BGE, PubMedBERT) and a language model that was tuned to embed pool, scale, cut and prompt
-as modules.json and what lies beside it say, or a GGUF's pooling_type; flags win.")]
+A sentence encoder (BERT, RoBERTa, XLM-RoBERTa, ModernBERT, Nomic BERT) and a language model that was tuned to embed
+pool, scale, cut and prompt as modules.json and what lies beside it say, or a GGUF's pooling_type; flags win.")]
 pub struct EmbedFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file; or a sentence
     /// encoder's folder
@@ -121,7 +121,7 @@ fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, C
     if let Some(prompt) = &flags.prompt {
         options.prompt.clone_from(prompt);
     }
-    if let (Some(steps), EmbeddingModel::Decoder(_)) = (steps, model) {
+    if let Some(steps) = steps.filter(|_| matches!(model, EmbeddingModel::Decoder(_)) || !options.prompt.is_empty()) {
         ui::note(&format!("follows {}: {}", steps.source, in_words(&options)));
     }
     if let Some(texts) = flags.batch_size {

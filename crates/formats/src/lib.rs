@@ -2,7 +2,7 @@
 //!
 //! [`Model::open`] takes a folder (`config.json`, safetensors, `tokenizer.json`) or a GGUF file and
 //! gives [`ModelConfig`], tensors under Hugging Face names in their file's own format,
-//! [`Tokenizer`] and [`ChatTemplate`]. [`EncoderModel::open`] takes the folder of a BERT sentence
+//! [`Tokenizer`] and [`ChatTemplate`]. [`EncoderModel::open`] takes the folder of a sentence
 //! encoder, and [`EmbeddingModel::open`] either. [`Adapter`] reads and writes PEFT's layout.
 //! Everything also works without files: from bytes in memory, and weights from a [`Source`] that
 //! reads a range at a time.
@@ -60,7 +60,10 @@ pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
 pub use config::{
     Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, MAX_HEAD_DIM, ModelConfig, QkNorm, Rope, RopeScaling,
 };
-pub use encoder::{Activation, EmbeddingModel, EncoderConfig, EncoderModel, Pooling, SentenceSteps};
+pub use encoder::{
+    Activation, EmbeddingModel, EncoderConfig, EncoderFamily, EncoderLayer, EncoderModel, FeedForward, NormPlace,
+    Pooling, Positions, SentenceSteps,
+};
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{sha256_file, write_atomic};

@@ -111,6 +111,25 @@ impl Tensor {
         self.rows() * self.dtype.row_bytes(self.cols())
     }
 
+    /// One of so many equal runs of rows, over the same bytes; `None` where rows do not divide so,
+    /// or do not lie in their order, alone.
+    pub(crate) fn rows_of(&self, (piece, of): (usize, usize)) -> Option<Self> {
+        if of == 1 {
+            return Some(self.clone());
+        }
+        let (&rows, _) = self.shape.split_first().filter(|(rows, _)| rows.is_multiple_of(of))?;
+        // Scales of blocks stand apart from the rows, so that these cannot be cut alone.
+        let scaled = matches!(self.stored, Some(Stored::E4M3(Some(_))));
+        if scaled || self.interleaved.is_some() || self.shape.len() < 2 || piece >= of {
+            return None;
+        }
+        let bytes = self.data.len() / of as u64;
+        let data = self.data.slice(piece as u64 * bytes..(piece as u64 + 1) * bytes)?;
+        let mut shape = self.shape.clone();
+        shape[0] = rows / of;
+        Some(Self { shape, data, ..self.clone() })
+    }
+
     /// Whether the bytes that are read are made of the file's, and not the file's own.
     pub fn is_converted(&self) -> bool {
         self.stored.is_some()

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Architecture, Gate, LayerSpec, ModelConfig, check_layers};
+use crate::encoder::EncoderFamily;
 use crate::fp8::Fp8;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
@@ -61,9 +62,9 @@ fn architecture(o: &Object) -> Result<Architecture> {
     let model_type = o.required("model_type", o.str("model_type")?)?;
     let supported = Architecture::supported();
     Architecture::of_model_type(model_type).ok_or_else(|| match model_type {
-        "bert" => FormatError::unsupported(
+        encoder if EncoderFamily::of_model_type(encoder).is_some() => FormatError::unsupported(
             o.file,
-            "model type \"bert\" here",
+            format!("model type {encoder:?} here"),
             format!("it is an encoder, which bft embed takes; {supported}"),
         ),
         other => FormatError::unsupported(o.file, format!("model type {other:?}"), supported),

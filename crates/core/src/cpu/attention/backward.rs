@@ -140,7 +140,7 @@ impl Task<'_> {
                 k: dispatch(Pack { b: Right::Rows(k), k: n, n: c, out: k_rows }),
                 keys,
             };
-            let end_query = shape.end_query(block.keys.end - 1, tokens.end);
+            let end_query = shape.queries(block.keys.end - 1, first, tokens.end).end;
             for start in (first..end_query).step_by(QUERIES) {
                 let (c, t) = (q_columns.clone(), start..end_query.min(start + QUERIES));
                 let queries = dispatch(Pack { b: Right::Rows(q), k: t.clone(), n: c.clone(), out: queries });
