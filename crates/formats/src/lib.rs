@@ -41,6 +41,7 @@ mod folder;
 mod fp8;
 pub mod gguf;
 mod hash;
+mod hub;
 mod json;
 mod model;
 pub mod npy;
@@ -68,6 +69,7 @@ pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{sha256_file, write_atomic};
 pub use hash::{Sha256, sha256_bytes};
+pub use hub::HubPlace;
 pub use model::Model;
 pub use quantize::Quantization;
 pub use random::Random;

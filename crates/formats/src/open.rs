@@ -69,9 +69,15 @@ impl Model {
     }
 }
 
-/// The last part of a path; of what it stands for where it ends in dots.
+/// The last part of a path; of what it stands for where it ends in dots. A folder in the hub's
+/// cache, whose own name is a commit, has the name of its model there.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn display_name(path: &Path) -> String {
+    if path.is_dir()
+        && let Some(place) = crate::HubPlace::of(path)
+    {
+        return place.name().to_owned();
+    }
     let whole = path.canonicalize().ok();
     let name = path.file_name().or(whole.as_ref().and_then(|p| p.file_name()));
     name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())

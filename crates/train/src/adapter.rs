@@ -1,6 +1,6 @@
 //! A new adapter's first values.
 
-use bft_formats::{Adapter, AdapterConfig, LoraPair, Model, ModelConfig};
+use bft_formats::{Adapter, AdapterConfig, HubPlace, LoraPair, Model, ModelConfig};
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::random::{Stream, numbered};
@@ -47,19 +47,22 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
     Ok(Adapter { config, pairs })
 }
 
-/// What an adapter on `model` records as its base, for PEFT to load: the id on the hub that it was
-/// `recorded` with, else where the model lies; its name where it lies nowhere, as in a tab.
-pub(crate) fn base_model(model: &Model, recorded: Option<&str>) -> String {
+/// Records what an adapter on `model` has for its base, for PEFT to load: the id on the hub and the
+/// commit where the model is from there, else the id that the adapter was recorded with, else where
+/// the model lies; its name where it lies nowhere, as in a tab.
+pub(crate) fn record_base(config: &mut AdapterConfig, model: &Model) {
+    if let Some(place) = HubPlace::of(&model.path) {
+        (config.base_model, config.base_revision) = (Some(place.id), Some(place.commit));
+        return;
+    }
     // Before this was written, an adapter recorded its model's short name, which may look like an
     // id.
-    match recorded {
-        Some(id) if is_hub_id(id) && id != model.name => id.to_owned(),
-        _ => {
-            let place = std::path::absolute(&model.path).ok().filter(|path| path.exists());
-            let place = place.and_then(|path| path.to_str().map(str::to_owned));
-            place.unwrap_or_else(|| model.name.clone())
-        }
+    if config.base_model.as_deref().is_some_and(|id| is_hub_id(id) && id != model.name) {
+        return;
     }
+    let place = std::path::absolute(&model.path).ok().filter(|path| path.exists());
+    let place = place.and_then(|path| path.to_str().map(str::to_owned));
+    (config.base_model, config.base_revision) = (Some(place.unwrap_or_else(|| model.name.clone())), None);
 }
 
 /// Whether a text is `name` or `owner/name`, as the hub has them.

@@ -19,7 +19,8 @@ const FILES: &str = "Model and data";
 settings! {
     /// Settings of a training run. A field's comment is what `--help` says about it.
     pub struct TrainConfig {
-        /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+        /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+        /// the hub
         #[serde(with = "crate::paths::one")]
         #[setting(heading: FILES, value_name: "PATH", may_change: true, on_page: false)]
         pub model: PathBuf = PathBuf::new(),
@@ -150,7 +151,7 @@ settings! {
         pub precision: Precision = Precision::F32,
         /// Quantise the model's matrices to this format as they load, where the file has them in F32,
         /// F16, BF16 or FP8
-        #[setting(heading: "Run", value_name: "FORMAT", requires: Some("model"), on_page: false)]
+        #[setting(heading: "Run", value_name: "FORMAT", requires: &["model"], on_page: false)]
         pub quantize: Option<Quantization> = None,
         /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices`
         /// counts

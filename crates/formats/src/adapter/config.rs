@@ -15,10 +15,9 @@ const PEFT_VERSION: &str = "0.21.2";
 ///
 /// `layers_to_transform`, `layers_pattern` and `exclude_modules` choose modules, and the tensors in
 /// the file are those modules.
-const IGNORED: [&str; 16] = [
+const IGNORED: [&str; 15] = [
     "auto_mapping",
     "peft_version",
-    "revision",
     "inference_mode",
     "task_type",
     "megatron_core",
@@ -35,9 +34,10 @@ const IGNORED: [&str; 16] = [
 ];
 
 /// Keys read into [`AdapterConfig`] or checked one by one.
-const READ: [&str; 11] = [
+const READ: [&str; 12] = [
     "peft_type",
     "base_model_name_or_path",
+    "revision",
     "r",
     "lora_alpha",
     "lora_dropout",
@@ -110,6 +110,7 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
         })?,
         alpha_pattern: pattern(&o, "alpha_pattern", |v| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite()))?,
         base_model: o.str("base_model_name_or_path")?.map(str::to_string),
+        base_revision: o.str("revision")?.map(str::to_string),
         end_token_ids: Vec::new(),
     };
     Ok((config, targets(&o)?))
@@ -208,7 +209,7 @@ pub(super) fn write(config: &AdapterConfig) -> String {
         "qalora_group_size": 16,
         "r": config.rank,
         "rank_pattern": rank_pattern,
-        "revision": null,
+        "revision": config.base_revision,
         "target_modules": config.target_modules,
         "target_parameters": null,
         "task_type": "CAUSAL_LM",

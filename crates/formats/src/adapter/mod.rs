@@ -34,6 +34,8 @@ pub struct AdapterConfig {
     pub alpha_pattern: BTreeMap<String, f32>,
     /// The base model's name or path, as recorded.
     pub base_model: Option<String>,
+    /// Which revision of it on the hub, where it is recorded by its name there.
+    pub base_revision: Option<String>,
     /// Every token that ends a text of the tuned model, where these are more than the base model
     /// names; kept in `generation_config.json` beside the adapter.
     pub end_token_ids: Vec<u32>,
@@ -51,6 +53,7 @@ impl AdapterConfig {
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             base_model: None,
+            base_revision: None,
             end_token_ids: Vec::new(),
         }
     }
