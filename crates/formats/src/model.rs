@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    ChatTemplate, DType, FormatError, ModelConfig, Result, SentenceSteps, Source, Tensor, Tokenizer, sha256_bytes,
+    ChatTemplate, DType, FormatError, LINEAR_MODULES, ModelConfig, Result, SentenceSteps, Source, Tensor, Tokenizer,
+    sha256_bytes,
 };
 
 /// An opened model: every tensor its configuration asks for is there with the right shape.
@@ -25,6 +26,8 @@ pub struct Model {
     pub path: PathBuf,
     /// Whether it is a backbone without `lm_head.weight`: it embeds, and predicts no token.
     pub headless: bool,
+    /// Parts of its files that are not read, such as what sees: tensors and bytes of each.
+    pub left_out: BTreeMap<String, (usize, usize)>,
     /// How its vectors are made; what is wrong with that matters only to who embeds.
     sentence: std::result::Result<Option<SentenceSteps>, String>,
     weight_files: Vec<(String, Source)>,
@@ -60,8 +63,19 @@ impl Model {
     ) -> Self {
         let (name, path) = (name.to_string(), PathBuf::from(name));
         let sha256 = Arc::default();
-        let (headless, sentence) = (false, Ok(None));
-        Self { config, tensors, tokenizer, chat_template, name, path, headless, sentence, weight_files, sha256 }
+        Self {
+            config,
+            tensors,
+            tokenizer,
+            chat_template,
+            name,
+            path,
+            headless: false,
+            left_out: BTreeMap::new(),
+            sentence: Ok(None),
+            weight_files,
+            sha256,
+        }
     }
 
     /// The same model, with what its files say about vectors, and whether it is without a head.
@@ -206,22 +220,7 @@ pub(crate) fn check_shapes(
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
     for (name, shape) in &shapes {
-        let Some(tensor) = tensors.get(name) else {
-            return Err(FormatError::missing(
-                file,
-                format!("tensor {name} {shape:?}"),
-                "the weights are incomplete, or belong to another configuration",
-            ));
-        };
-        if tensor.shape != *shape {
-            return Err(FormatError::Mismatch {
-                file: file.to_string(),
-                what: format!("shape of tensor {name}"),
-                found: format!("{:?}", tensor.shape),
-                expected: format!("{shape:?}"),
-                advice: "the weights belong to another configuration".to_string(),
-            });
-        }
+        check_shape(file, name, tensors.get(name), shape)?;
     }
     if tensors.len() > shapes.len() {
         let known: std::collections::BTreeSet<String> = shapes.into_iter().map(|(name, _)| name).collect();
@@ -231,6 +230,46 @@ pub(crate) fn check_shapes(
                 format!("tensor {extra}"),
                 format!("a {architecture} model of this configuration has no place for it"),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// A tensor that must be there with this shape.
+fn check_shape<'t>(file: &str, name: &str, tensor: Option<&'t Tensor>, shape: &[usize]) -> Result<&'t Tensor> {
+    match tensor {
+        Some(tensor) if tensor.shape == shape => Ok(tensor),
+        Some(tensor) => Err(FormatError::Mismatch {
+            file: file.to_string(),
+            what: format!("shape of tensor {name}"),
+            found: format!("{:?}", tensor.shape),
+            expected: format!("{shape:?}"),
+            advice: "the weights belong to another configuration".to_string(),
+        }),
+        None => Err(FormatError::missing(
+            file,
+            format!("tensor {name} {shape:?}"),
+            "the weights are incomplete, or belong to another configuration",
+        )),
+    }
+}
+
+/// Cuts the modules that a family has in one piece into their maps, whose rows lie one after
+/// another.
+pub(crate) fn split_modules(file: &str, config: &ModelConfig, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    for layer in 0..config.layers.len() {
+        for module in config.linear_modules().iter().filter(|module| module.maps.len() > 1) {
+            let name = format!("{}.weight", ModelConfig::linear_name(layer, module.name));
+            let shape = config.linear_shape(module.name).unwrap_or_default();
+            let whole = check_shape(file, &name, tensors.get(&name), &shape)?.clone();
+            tensors.remove(&name);
+            let mut start = 0;
+            for map in &LINEAR_MODULES[module.maps.clone()] {
+                let end = start + config.linear_shape(map).unwrap_or_default()[0];
+                let part = whole.part(format!("{}.weight", ModelConfig::linear_name(layer, map)), start..end);
+                tensors.insert(part.name.clone(), part);
+                start = end;
+            }
         }
     }
     Ok(())

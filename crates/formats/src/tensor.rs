@@ -70,6 +70,16 @@ impl Tensor {
         Self::new(name, DType::F32, shape, bytes)
     }
 
+    /// Some rows of a matrix as a matrix of their own. Panics when a row is not there, or where the
+    /// file orders rows in llama.cpp's way.
+    pub(crate) fn part(&self, name: String, rows: Range<usize>) -> Self {
+        assert!(self.interleaved.is_none(), "rows in llama.cpp's order cannot be parted");
+        let row = self.dtype.row_bytes(self.cols());
+        let bytes = (rows.start * row) as u64..(rows.end * row) as u64;
+        let data = self.data.slice(bytes).expect("rows of this tensor");
+        Self { name, dtype: self.dtype, shape: vec![rows.len(), self.cols()], data, interleaved: None }
+    }
+
     /// Length of the last dimension (1 for a scalar).
     pub fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)

@@ -178,7 +178,7 @@ impl<'a> EncoderRunner<'a> {
             device,
             weights: Weights::load(device, model)?,
             buffers: Buffers::new(device, &model.config, capacity)?,
-            ids: BatchBuffers::new(device, capacity)?,
+            ids: BatchBuffers::new(device, capacity, None)?,
             capacity,
         })
     }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::names::{ROPE_DIVISORS, Role, role};
+use super::names::{ROPE_DIVISORS, Role, SHORT_AND_LONG_DIVISORS, role};
 use super::{Header, TensorInfo};
+use crate::config::Divisors;
 use crate::error::listed;
+use crate::model::{check_tensors, split_modules};
 use crate::tensor::Interleaved;
 use crate::{DType, FormatError, ModelConfig, Result, Source, Tensor};
 
@@ -47,10 +49,23 @@ fn tensor(file: &str, header: &Header, source: &Source, info: &TensorInfo, name:
     }
 }
 
-/// Divisors of the rotary frequencies, where the file has them.
-pub(crate) fn rope_divisors(file: &str, header: &Header, source: &Source) -> Result<Option<Vec<f32>>> {
-    let info = header.tensors.iter().find(|t| t.name == ROPE_DIVISORS);
-    info.map(|info| tensor(file, header, source, info, ROPE_DIVISORS)?.to_f32()).transpose()
+/// What rotary frequencies are divided by, where the file says so.
+pub(crate) fn rope_divisors(file: &str, header: &Header, source: &Source) -> Result<Divisors> {
+    let read = |name: &str| {
+        let info = header.tensors.iter().find(|t| t.name == name);
+        info.map(|info| tensor(file, header, source, info, name)?.to_f32()).transpose()
+    };
+    let [short, long] = SHORT_AND_LONG_DIVISORS;
+    let short_and_long = match (read(short)?, read(long)?) {
+        (None, None) => None,
+        (Some(short), Some(long)) => Some((short, long)),
+        (found, _) => {
+            let missing = if found.is_some() { long } else { short };
+            let advice = "convert the model again with a current llama.cpp";
+            return Err(FormatError::missing(file, format!("tensor {missing}"), advice));
+        }
+    };
+    Ok(Divisors { plain: read(ROPE_DIVISORS)?, short_and_long })
 }
 
 /// All weights of a GGUF file by Hugging Face name, q and k rows in Hugging Face order.
@@ -91,7 +106,8 @@ pub(crate) fn load_tensors(
             ));
         }
     }
-    crate::model::check_tensors(file, config, &tensors)?;
+    split_modules(file, config, &mut tensors)?;
+    check_tensors(file, config, &tensors)?;
     if config.architecture.family().interleaved {
         for (name, tensor) in &mut tensors {
             if name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.") {
