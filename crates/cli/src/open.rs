@@ -104,8 +104,25 @@ pub fn not_one_pipe(flags: [&str; 2], paths: [&Path; 2]) -> Result<(), CliError>
 pub fn model(path: &Path) -> Result<Model, CliError> {
     let model = Model::open(existing("--model", path)?).map_err(CliError::failed)?;
     note_adapter(path);
+    note_left_out(&model);
     model.require_head().map_err(CliError::failed)?;
     Ok(model)
+}
+
+fn note_left_out(model: &Model) {
+    if let Some(parts) = left_out(model) {
+        ui::note(&format!("texts alone are read: {parts} are left out"));
+    }
+}
+
+/// The parts of a model's files that are not read, with their sizes, where there are any.
+pub fn left_out(model: &Model) -> Option<String> {
+    let parts: Vec<String> = model
+        .left_out
+        .iter()
+        .map(|(part, (tensors, size))| format!("{part} ({tensors} tensors, {})", ui::bytes(*size as u64)))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(" and "))
 }
 
 /// Says what a model's own generation settings ask for beside end tokens: other programs follow
@@ -165,6 +182,9 @@ fn note_adapter(path: &Path) {
 pub fn embedding_model(path: &Path) -> Result<EmbeddingModel, CliError> {
     let model = EmbeddingModel::open(existing("--model", path)?).map_err(CliError::failed)?;
     note_adapter(path);
+    if let EmbeddingModel::Decoder(model) = &model {
+        note_left_out(model);
+    }
     Ok(model)
 }
 

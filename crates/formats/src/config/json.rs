@@ -27,6 +27,7 @@ impl ModelConfig {
         let map = parse_object(file, json)?;
         let outer = Object::new(file, &map);
         let architecture = architecture(&outer)?;
+        refuse_quantization(&outer)?;
         let config = if outer.str("model_type")? == architecture.family().inside {
             inside(&outer, architecture)?
         } else {
@@ -77,8 +78,8 @@ fn architecture(o: &Object) -> Result<Architecture> {
 
 /// The language part of a model that also sees; `o` is the configuration of the whole.
 fn inside(o: &Object, architecture: Architecture) -> Result<ModelConfig> {
-    refuse_quantization(o)?;
     let text = o.required("text_config", o.object("text_config")?)?;
+    refuse_quantization(&text)?;
     let name = architecture.name();
     if let Some(other) = text.str("model_type")?.filter(|other| *other != name) {
         let what = format!("text_config of model type {other:?}");
@@ -107,8 +108,6 @@ fn refuse_quantization(o: &Object) -> Result<()> {
 
 fn read(o: &Object, architecture: Architecture) -> Result<ModelConfig> {
     let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
-
-    refuse_quantization(o)?;
     let family = architecture.family();
     let (key, default) = family.gate;
     let gate = match o.str(key)? {

@@ -57,24 +57,7 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
         }
     }
     let has = |tensor: &str| header.tensors.iter().any(|t| t.name == tensor);
-    let Some(embedding) = header.tensors.iter().find(|t| t.name == "token_embd.weight") else {
-        return Err(FormatError::missing(
-            file,
-            "tensor token_embd.weight",
-            "the file holds no whole model (a vocabulary or one part of a split file?); \
-             merge split files with llama.cpp's llama-gguf-split --merge",
-        ));
-    };
-    let vocab_size = embedding.shape.first().copied().unwrap_or(0);
-    if let Some(stated) = keys.usize("vocab_size")?.filter(|&n| n != vocab_size) {
-        return Err(FormatError::Mismatch {
-            file: file.to_string(),
-            what: "rows of token_embd.weight".to_string(),
-            found: vocab_size.to_string(),
-            expected: format!("{stated} ({name}.vocab_size)"),
-            advice: "convert the model again".to_string(),
-        });
-    }
+    let vocab_size = vocabulary(&keys)?;
     let rms_norm_eps = keys.f64("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
         FormatError::missing(
             file,
@@ -120,6 +103,29 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
     }
     config.validate(file)?;
     Ok(config)
+}
+
+/// Rows of the embedding.
+fn vocabulary(keys: &Keys) -> Result<usize> {
+    let Some(embedding) = keys.header.tensors.iter().find(|t| t.name == "token_embd.weight") else {
+        return Err(FormatError::missing(
+            keys.file,
+            "tensor token_embd.weight",
+            "the file holds no whole model (a vocabulary or one part of a split file?); \
+             merge split files with llama.cpp's llama-gguf-split --merge",
+        ));
+    };
+    let vocab_size = embedding.shape.first().copied().unwrap_or(0);
+    if let Some(stated) = keys.usize("vocab_size")?.filter(|&n| n != vocab_size) {
+        return Err(FormatError::Mismatch {
+            file: keys.file.to_string(),
+            what: "rows of token_embd.weight".to_string(),
+            found: vocab_size.to_string(),
+            expected: format!("{stated} ({}.vocab_size)", keys.prefix),
+            advice: "convert the model again".to_string(),
+        });
+    }
+    Ok(vocab_size)
 }
 
 fn refuse_unimplemented(keys: &Keys, family: &Family) -> Result<()> {
