@@ -28,6 +28,10 @@ pub struct Model {
     pub headless: bool,
     /// Parts of its files that are not read, such as what sees: tensors and bytes of each.
     pub left_out: BTreeMap<String, (usize, usize)>,
+    /// What its files hold that is read otherwise than it stands, in a sentence each.
+    pub notes: Vec<String>,
+    /// What its matrices become as they are read, where that was asked for.
+    pub(crate) quantized: Option<DType>,
     /// How its vectors are made; what is wrong with that matters only to who embeds.
     sentence: std::result::Result<Option<SentenceSteps>, String>,
     weight_files: Vec<(String, Source)>,
@@ -72,6 +76,8 @@ impl Model {
             path,
             headless: false,
             left_out: BTreeMap::new(),
+            notes: Vec::new(),
+            quantized: None,
             sentence: Ok(None),
             weight_files,
             sha256,
@@ -176,11 +182,13 @@ impl Model {
     }
 
     /// Lower-case hexadecimal SHA-256 of what stands beside the weights and decides what they
-    /// compute: the configuration, the tokenizer and the chat template.
+    /// compute: the configuration, the tokenizer, the chat template, and what they are quantised
+    /// to.
     pub fn settings_sha256(&self) -> Result<String> {
         let tokenizer = self.tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
         let template = self.chat_template.as_ref().map(ChatTemplate::sha256);
-        Ok(sha256_bytes(format!("{:?} {tokenizer:?} {template:?}", self.config).as_bytes()))
+        let quantized = self.quantized.map_or_else(String::new, |dtype| format!(" {dtype}"));
+        Ok(sha256_bytes(format!("{:?} {tokenizer:?} {template:?}{quantized}", self.config).as_bytes()))
     }
 
     /// Tells the SHA-256 of the weights where it is known already, so that they need not be read
@@ -266,8 +274,12 @@ pub(crate) fn split_modules(file: &str, config: &ModelConfig, tensors: &mut BTre
             let mut start = 0;
             for map in &LINEAR_MODULES[module.maps.clone()] {
                 let end = start + config.linear_shape(map).unwrap_or_default()[0];
-                let part = whole.part(format!("{}.weight", ModelConfig::linear_name(layer, map)), start..end);
-                tensors.insert(part.name.clone(), part);
+                let part = whole.part(start..end).ok_or_else(|| {
+                    let advice = "take the model in another format, such as a GGUF file";
+                    FormatError::unsupported(file, format!("FP8 in tensor {name}, which holds several maps"), advice)
+                })?;
+                let name = format!("{}.weight", ModelConfig::linear_name(layer, map));
+                tensors.insert(name.clone(), Tensor { name, ..part });
                 start = end;
             }
         }

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::{Architecture, Gate, LayerSpec, ModelConfig, check_layers};
+use crate::encoder::EncoderFamily;
+use crate::fp8::Fp8;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
@@ -27,7 +29,8 @@ impl ModelConfig {
         let map = parse_object(file, json)?;
         let outer = Object::new(file, &map);
         let architecture = architecture(&outer)?;
-        refuse_quantization(&outer)?;
+        // Whoever reads the weights reads it, too.
+        Fp8::read(&outer)?;
         let config = if outer.str("model_type")? == architecture.family().inside {
             inside(&outer, architecture)?
         } else {
@@ -67,9 +70,9 @@ fn architecture(o: &Object) -> Result<Architecture> {
     let model_type = o.required("model_type", o.str("model_type")?)?;
     let supported = Architecture::supported(model_type);
     Architecture::of_model_type(model_type).ok_or_else(|| match model_type {
-        "bert" => FormatError::unsupported(
+        encoder if EncoderFamily::of_model_type(encoder).is_some() => FormatError::unsupported(
             o.file,
-            "model type \"bert\" here",
+            format!("model type {encoder:?} here"),
             format!("it is an encoder, which bft embed takes; {supported}"),
         ),
         other => FormatError::unsupported(o.file, format!("model type {other:?}"), supported),
@@ -79,11 +82,14 @@ fn architecture(o: &Object) -> Result<Architecture> {
 /// The language part of a model that also sees; `o` is the configuration of the whole.
 fn inside(o: &Object, architecture: Architecture) -> Result<ModelConfig> {
     let text = o.required("text_config", o.object("text_config")?)?;
-    refuse_quantization(&text)?;
     let name = architecture.name();
     if let Some(other) = text.str("model_type")?.filter(|other| *other != name) {
         let what = format!("text_config of model type {other:?}");
         return Err(FormatError::unsupported(o.file, what, format!("one of {name:?} is expected there")));
+    }
+    if text.get("quantization_config").is_some() {
+        let advice = "it is expected beside text_config, for the whole model";
+        return Err(FormatError::unsupported(o.file, "quantization_config in text_config", advice));
     }
     let mut config = read(&text, architecture)?;
     config.sees = true;
@@ -94,16 +100,6 @@ fn inside(o: &Object, architecture: Architecture) -> Result<ModelConfig> {
         config.eos_token_ids = ends;
     }
     Ok(config)
-}
-
-fn refuse_quantization(o: &Object) -> Result<()> {
-    let Some(value) = o.get("quantization_config") else { return Ok(()) };
-    let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-    Err(FormatError::unsupported(
-        o.file,
-        format!("quantization_config (method {method:?})"),
-        "use the model's f32, f16 or bf16 weights, or a quantised GGUF",
-    ))
 }
 
 fn read(o: &Object, architecture: Architecture) -> Result<ModelConfig> {
