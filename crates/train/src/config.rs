@@ -8,6 +8,8 @@ use bft_formats::{ModelConfig, Quantization, module_names};
 use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
+use crate::paths::Files;
+use crate::rows::{Columns, RowOptions, check_pair, check_pairs};
 use crate::samples::SampleOptions;
 use crate::schedule::Schedule;
 use crate::setting::{Range, Settings, settings};
@@ -21,19 +23,32 @@ settings! {
         #[serde(with = "crate::paths::one")]
         #[setting(heading: FILES, value_name: "PATH", may_change: true, on_page: false)]
         pub model: PathBuf = PathBuf::new(),
-        /// Training rows, JSONL or a JSON array
-        #[serde(with = "crate::paths::one")]
+        /// Training rows: JSONL, JSON, CSV, TSV or Parquet, as they are or as .gz or .zst; more than
+        /// once, or a pattern in quotes such as 'rows/*.csv', for several files
         #[setting(heading: FILES, value_name: "FILE", may_change: true, on_page: false)]
-        pub data: PathBuf = PathBuf::new(),
+        pub data: Files = Files::default(),
         /// Folder for the adapter, metrics.jsonl, run.json and checkpoints/
         #[serde(with = "crate::paths::one")]
         #[setting(heading: FILES, value_name: "DIR", may_change: true, on_page: false)]
         pub output: PathBuf = PathBuf::new(),
         /// Rows to evaluate on, in training and at its end
-        #[serde(with = "crate::paths::maybe")]
         #[setting(heading: FILES, value_name: "FILE", may_change: true, on_page: false)]
-        pub eval_data: Option<PathBuf> = None,
+        pub eval_data: Option<Files> = None,
 
+        /// Hold out this share of the rows of --data, or this many, and evaluate on them; which they
+        /// are depends on what each row says alone
+        #[setting(heading: "Data", value_name: "SHARE|ROWS", range: Range::Part, excludes: Some("eval_data"))]
+        pub val_size: Option<f64> = None,
+        /// Train on this many rows at most, drawn by --sample-seed
+        #[setting(heading: "Data", value_name: "ROWS", range: Range::From(1))]
+        pub max_samples: Option<usize> = None,
+        /// Seed of the rows that --max-samples draws
+        #[setting(heading: "Data", value_name: "NUMBER")]
+        pub sample_seed: u64 = 0,
+        /// Keys of bft's formats with the columns, or keys, of yours that stand for them, such as
+        /// prompt=question,completion=answer
+        #[setting(heading: "Data", value_name: "KEY=COLUMN", check: check_pair, on_page: false)]
+        pub columns: Vec<String> = Vec::new(),
         /// Longest sample in tokens [default: 2048, or the model's context if that is shorter]
         #[setting(heading: "Data", value_name: "TOKENS", range: Range::From(2))]
         pub max_length: Option<usize> = None,
@@ -114,10 +129,10 @@ settings! {
         #[setting(heading: "Length", value_name: "NUMBER")]
         pub seed: u64 = 0,
 
-        /// Steps between evaluations on --eval-data [default: before the first and after the last
+        /// Steps between evaluations on the rows held out [default: before the first and after the last
         /// step]
         #[setting(
-            heading: "Run", value_name: "STEPS", range: Range::From(1), requires: Some("eval_data"), may_change: true
+            heading: "Run", value_name: "STEPS", range: Range::From(1), requires: &["eval_data", "val_size"], may_change: true
         )]
         pub eval_every: Option<u64> = None,
         /// Steps between checkpoints; one is always made at the end
@@ -135,7 +150,7 @@ settings! {
         pub precision: Precision = Precision::F32,
         /// Quantise the model's matrices to this format as they load, where the file has them in F32,
         /// F16, BF16 or FP8
-        #[setting(heading: "Run", value_name: "FORMAT", on_page: false)]
+        #[setting(heading: "Run", value_name: "FORMAT", requires: Some("model"), on_page: false)]
         pub quantize: Option<Quantization> = None,
         /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices`
         /// counts
@@ -180,6 +195,12 @@ pub enum ConfigError {
     /// Two settings that say the same thing differently.
     #[error("both steps ({steps}) and epochs ({epochs}) are given: give one of them")]
     StepsAndEpochs { steps: u64, epochs: u64 },
+    /// Two ways of holding rows out.
+    #[error("val-size is given beside rows to evaluate on: leave one of them out")]
+    HeldOutTwice,
+    /// Columns that cannot stand for keys.
+    #[error("columns: {0}")]
+    Columns(String),
     /// A module that no decoder has.
     #[error("target-modules names \"{found}\"{hint}: expected all-linear or a list of {}", every_module())]
     TargetModule { found: String, hint: String },
@@ -195,6 +216,7 @@ impl TrainConfig {
         if let (Some(steps), Some(epochs)) = (self.steps, self.epochs) {
             return Err(ConfigError::StepsAndEpochs { steps, epochs });
         }
+        check_pairs(&self.columns).map_err(ConfigError::Columns)?;
         self.check_modules()
     }
 
@@ -251,6 +273,11 @@ impl TrainConfig {
     pub fn batches(&self) -> BatchOptions {
         let shuffle = (!self.no_shuffle).then_some(self.seed);
         BatchOptions { batch_size: self.batch_size, grad_accum: self.grad_accum, shuffle }
+    }
+
+    /// How data files are read.
+    pub fn rows(&self) -> RowOptions {
+        RowOptions { skip_bad_rows: self.skip_bad_rows, columns: Columns::new(&self.columns) }
     }
 
     /// How rows become samples.
