@@ -188,10 +188,27 @@ fn matched(flag: &str, pattern: &str) -> Result<Vec<PathBuf>, CliError> {
 pub fn model(path: &Path, to: Option<Quantization>) -> Result<Model, CliError> {
     let mut model = Model::open(&hub::model_path("--model", path)?).map_err(CliError::failed)?;
     note_adapter(&model.path);
+    note_left_out(&model);
     model.require_head().map_err(CliError::failed)?;
     to.map_or(Ok(()), |to| model.quantize(to)).map_err(CliError::failed)?;
     note_weights(&model);
     Ok(model)
+}
+
+fn note_left_out(model: &Model) {
+    if let Some(parts) = left_out(model) {
+        ui::note(&format!("texts alone are read: {parts} are left out"));
+    }
+}
+
+/// The parts of a model's files that are not read, with their sizes, where there are any.
+pub fn left_out(model: &Model) -> Option<String> {
+    let parts: Vec<String> = model
+        .left_out
+        .iter()
+        .map(|(part, (tensors, size))| format!("{part} ({tensors} tensors, {})", ui::bytes(*size as u64)))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(" and "))
 }
 
 /// Says what of the model's files is read otherwise than it stands.
@@ -261,6 +278,7 @@ pub fn embedding_model(path: &Path, to: Option<Quantization>) -> Result<Embeddin
     note_adapter(&path);
     to.map_or(Ok(()), |to| model.quantize(to)).map_err(CliError::failed)?;
     if let EmbeddingModel::Decoder(model) = &model {
+        note_left_out(model);
         note_weights(model);
     }
     Ok(model)

@@ -59,7 +59,8 @@ pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
 pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
 pub use config::{
-    Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, MAX_HEAD_DIM, ModelConfig, QkNorm, Rope, RopeScaling,
+    Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, LinearModule, MAX_HEAD_DIM, ModelConfig, QkNorm, Rope,
+    RopeScaling, module_names,
 };
 pub use encoder::{
     Activation, EmbeddingModel, EncoderConfig, EncoderFamily, EncoderLayer, EncoderModel, FeedForward, NormPlace,

@@ -111,6 +111,7 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
         alpha_pattern: pattern(&o, "alpha_pattern", |v| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite()))?,
         base_model: o.str("base_model_name_or_path")?.map(str::to_string),
         base_revision: o.str("revision")?.map(str::to_string),
+        sees: false,
         end_token_ids: Vec::new(),
     };
     Ok((config, targets(&o)?))
@@ -210,7 +211,7 @@ pub(super) fn write(config: &AdapterConfig) -> String {
         "r": config.rank,
         "rank_pattern": rank_pattern,
         "revision": config.base_revision,
-        "target_modules": config.target_modules,
+        "target_modules": target_modules(config),
         "target_parameters": null,
         "task_type": "CAUSAL_LM",
         "trainable_token_indices": null,
@@ -222,6 +223,18 @@ pub(super) fn write(config: &AdapterConfig) -> String {
     });
     // Pretty-printing a value that is built here cannot fail; the fallback is the same data.
     serde_json::to_string_pretty(&file).unwrap_or_else(|_| file.to_string())
+}
+
+/// The names; a pattern where these also name modules of what sees, which are not adapted.
+fn target_modules(config: &AdapterConfig) -> Value {
+    if !config.sees {
+        return json!(config.target_modules);
+    }
+    let name = |module: &String| match module.strip_prefix("model.") {
+        Some(_) => regex::escape(&config.peft_name(module)),
+        None => format!(r"model\.language_model\.layers\.\d+\.\w+\.{module}"),
+    };
+    json!(config.target_modules.iter().map(name).collect::<Vec<_>>().join("|"))
 }
 
 /// A whole number where it is one, as PEFT's own α usually is.
