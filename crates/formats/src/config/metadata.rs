@@ -43,20 +43,7 @@ pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
     let num_attention_heads = keys.required("attention.head_count")?;
     let num_key_value_heads = keys.usize("attention.head_count_kv")?.unwrap_or(num_attention_heads);
     let max_position_embeddings = keys.required("context_length")?;
-    let head_dim = match keys.usize("attention.key_length")? {
-        Some(n) => n,
-        None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
-    };
-    for key in ["attention.value_length", "rope.dimension_count"] {
-        let whole = !architecture.family().obeys.contains(&key);
-        if let Some(other) = keys.usize(key)?.filter(|&n| n != head_dim && head_dim > 0 && whole) {
-            return Err(FormatError::unsupported(
-                file,
-                format!("{name}.{key} {other} with heads of {head_dim}"),
-                "keys, values and rotary embedding must span the same head",
-            ));
-        }
-    }
+    let head_dim = head_dim(&keys, architecture, hidden_size, num_attention_heads)?;
     let has = |tensor: &str| gguf.find(tensor).is_some();
     let vocab_size = vocabulary(gguf, &keys)?;
     let rms_norm_eps = keys.f64("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
@@ -104,6 +91,25 @@ pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
     }
     config.validate(file)?;
     Ok(config)
+}
+
+/// Elements of a head of queries, keys and values alike.
+fn head_dim(keys: &Keys, architecture: Architecture, hidden_size: usize, heads: usize) -> Result<usize> {
+    let head_dim = match keys.usize("attention.key_length")? {
+        Some(n) => n,
+        None => hidden_size.checked_div(heads).unwrap_or(0),
+    };
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        let whole = !architecture.family().obeys.contains(&key);
+        if let Some(other) = keys.usize(key)?.filter(|&n| n != head_dim && head_dim > 0 && whole) {
+            return Err(FormatError::unsupported(
+                keys.file,
+                format!("{}.{key} {other} with heads of {head_dim}", keys.prefix),
+                "keys, values and rotary embedding must span the same head",
+            ));
+        }
+    }
+    Ok(head_dim)
 }
 
 /// Rows of the embedding.
