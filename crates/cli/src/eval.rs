@@ -20,17 +20,21 @@ Examples:
 
 The losses are means over the whole file as one batch; nll and perplexity are over its trained tokens.")]
 pub struct EvalFlags {
-    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+    /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+    /// the hub
     #[arg(long, value_name = "PATH", help_heading = "Model and data")]
     pub model: PathBuf,
     /// LoRA adapter folder (PEFT layout)
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
     pub adapter: Option<PathBuf>,
-    /// Rows, JSONL or a JSON array
-    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
-    pub data: PathBuf,
+    /// Rows: JSONL, JSON, CSV, TSV or Parquet, as they are or as .gz or .zst; more than once, or a
+    /// pattern in quotes, for several files
+    #[arg(long, value_name = "FILE", required = true, help_heading = "Model and data")]
+    pub data: Vec<PathBuf>,
     #[command(flatten)]
     pub settings: Flags<Measured>,
+    #[command(flatten)]
+    pub sampled: Flags<Sampled>,
     /// Print one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -44,14 +48,22 @@ pub struct EvalFlags {
 
 takes!(
     /// What samples are made of rows and what their losses are.
-    Measured: TrainConfig = max_length, truncate, skip_bad_rows, template_vars, group_size, gamma
+    Measured: TrainConfig = columns, max_length, truncate, skip_bad_rows, template_vars, group_size, gamma
+);
+takes!(
+    /// Which rows are measured.
+    Sampled: TrainConfig = max_samples, sample_seed
 );
 
 /// Runs `bft eval`.
 pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
+    open::files("--data", &flags.data)?;
+    open::all_existing([("--adapter", flags.adapter.as_deref())])?;
     let model = open::model(&flags.model, flags.load.quantize)?;
     let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
-    let samples = open::samples("--data", &flags.data, &model, &flags.settings.samples())?;
+    let mut rows = open::rows(&flags.data, &flags.settings)?;
+    rows.sample(flags.sampled.max_samples.unwrap_or(usize::MAX), flags.sampled.sample_seed);
+    let samples = open::make_samples(&model, rows, &flags.settings.samples())?;
     let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let bounds = bounds(&samples);

@@ -24,13 +24,17 @@ use report::TrainReport;
 Examples:
   bft train --model SmolLM2-135M-Instruct.Q4_1.gguf --data train.jsonl --output tuned
   bft train --model ./Qwen3-0.6B --data train.jsonl --output tuned --group-size 32 --epochs 3
+  bft train --model Qwen/Qwen3-0.6B --data train.jsonl --output tuned    # fetched from the hub, once
   bft train --config run.toml --lr 1e-4     # the file's flags, but another learning rate
   bft train --output tuned --resume         # goes on where a run in `tuned` stopped
 
-Rows are JSONL or a JSON array: messages, conversations, instruction/input/output,
-prompt/completion, text, or input_ids/labels.
-PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, whose path it records;
-over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
+  bft train --model ./Qwen3-0.6B --data 'rows/*.parquet' --columns prompt=question,completion=answer --val-size 0.05 \
+    --output tuned
+
+Rows are JSONL, a JSON array, CSV, TSV or Parquet, as they are or as .gz or .zst, with these keys or columns:
+messages, conversations, instruction/input/output, prompt/completion, text, or input_ids/labels.
+PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, whose path it records, or
+its name and commit on the hub; over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
 Ctrl-C saves and stops; a second Ctrl-C stops at once.")]
 pub struct TrainFlags {
     #[command(flatten)]
@@ -86,15 +90,15 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
 
 /// The run itself, in this process alone or as a rank of a job.
 fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Result<Finished, CliError> {
-    let config = flags.config();
-    open::existing("--data", &config.data)?;
-    if let Some(path) = &config.eval_data {
-        open::existing("--eval-data", path)?;
-        open::not_one_pipe(["--data", "--eval-data"], [&config.data, path])?;
-    }
+    let mut config = flags.config();
+    config.data = open::files("--data", &config.data)?;
+    config.eval_data = config.eval_data.map(|paths| open::files("--eval-data", &paths)).transpose()?;
+    let held_out = config.eval_data.iter().flat_map(|paths| paths.iter());
+    let data = config.data.iter().map(|path| ("--data", path.as_path()));
+    let data = data.chain(held_out.map(|path| ("--eval-data", path.as_path())));
+    open::not_one_pipe(data.clone())?;
     if job.is_some() {
-        open::for_every_rank("--data", &config.data)?;
-        config.eval_data.as_deref().map_or(Ok(()), |path| open::for_every_rank("--eval-data", path))?;
+        data.clone().try_for_each(|(flag, path)| open::for_every_rank(flag, path))?;
     }
     if let Some(path) = &config.init_adapter {
         open::existing("--init-adapter", path)?;
@@ -166,6 +170,11 @@ fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(
 /// Set by Ctrl-C: the run ends after the step at hand.
 static STOP: AtomicBool = AtomicBool::new(false);
 
+/// Whether Ctrl-C has asked this run to end.
+pub fn is_stopping() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
+
 /// The first Ctrl-C asks the run to stop, the second ends the process at once.
 pub fn stop_on_ctrl_c() -> Result<&'static AtomicBool, CliError> {
     ctrlc::set_handler(|| {
@@ -216,7 +225,7 @@ mod tests {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llama");
         let model = Model::open(&fixture).expect("a model");
         let config = TrainConfig {
-            data: fixture.join("rows.jsonl"),
+            data: fixture.join("rows.jsonl").into(),
             output: folder.path().join("tuned"),
             ..TrainConfig::default()
         };

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use bft_core::device::{DeviceRequest, Precision};
 use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
-use bft_formats::{LINEAR_MODULES, Quantization};
+use bft_formats::{ModelConfig, Quantization, module_names};
 use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
+use crate::paths::Files;
+use crate::rows::{Columns, RowOptions, check_pair, check_pairs};
 use crate::samples::SampleOptions;
 use crate::schedule::Schedule;
 use crate::setting::{Range, Settings, settings};
@@ -17,23 +19,37 @@ const FILES: &str = "Model and data";
 settings! {
     /// Settings of a training run. A field's comment is what `--help` says about it.
     pub struct TrainConfig {
-        /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+        /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+        /// the hub
         #[serde(with = "crate::paths::one")]
         #[setting(heading: FILES, value_name: "PATH", may_change: true, on_page: false)]
         pub model: PathBuf = PathBuf::new(),
-        /// Training rows, JSONL or a JSON array
-        #[serde(with = "crate::paths::one")]
+        /// Training rows: JSONL, JSON, CSV, TSV or Parquet, as they are or as .gz or .zst; more than
+        /// once, or a pattern in quotes such as 'rows/*.csv', for several files
         #[setting(heading: FILES, value_name: "FILE", may_change: true, on_page: false)]
-        pub data: PathBuf = PathBuf::new(),
+        pub data: Files = Files::default(),
         /// Folder for the adapter, metrics.jsonl, run.json and checkpoints/
         #[serde(with = "crate::paths::one")]
         #[setting(heading: FILES, value_name: "DIR", may_change: true, on_page: false)]
         pub output: PathBuf = PathBuf::new(),
         /// Rows to evaluate on, in training and at its end
-        #[serde(with = "crate::paths::maybe")]
         #[setting(heading: FILES, value_name: "FILE", may_change: true, on_page: false)]
-        pub eval_data: Option<PathBuf> = None,
+        pub eval_data: Option<Files> = None,
 
+        /// Hold out this share of the rows of --data, or this many, and evaluate on them; which they
+        /// are depends on what each row says alone
+        #[setting(heading: "Data", value_name: "SHARE|ROWS", range: Range::Part, excludes: Some("eval_data"))]
+        pub val_size: Option<f64> = None,
+        /// Train on this many rows at most, drawn by --sample-seed
+        #[setting(heading: "Data", value_name: "ROWS", range: Range::From(1))]
+        pub max_samples: Option<usize> = None,
+        /// Seed of the rows that --max-samples draws
+        #[setting(heading: "Data", value_name: "NUMBER")]
+        pub sample_seed: u64 = 0,
+        /// Keys of bft's formats with the columns, or keys, of yours that stand for them, such as
+        /// prompt=question,completion=answer
+        #[setting(heading: "Data", value_name: "KEY=COLUMN", check: check_pair, on_page: false)]
+        pub columns: Vec<String> = Vec::new(),
         /// Longest sample in tokens [default: 2048, or the model's context if that is shorter]
         #[setting(heading: "Data", value_name: "TOKENS", range: Range::From(2))]
         pub max_length: Option<usize> = None,
@@ -70,7 +86,7 @@ settings! {
         #[setting(heading: "Adapter", value_name: "NUMBER", range: Range::Positive)]
         pub alpha: Option<f32> = None,
         /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
-        /// down_proj
+        /// down_proj; with a Phi-3, of qkv_proj, o_proj, gate_up_proj, down_proj
         #[setting(heading: "Adapter", value_name: "MODULES", check: known_module, on_page: false)]
         pub target_modules: Vec<String> = vec![ALL_LINEAR.into()],
         /// Chance that LoRA's input is dropped in training
@@ -114,10 +130,10 @@ settings! {
         #[setting(heading: "Length", value_name: "NUMBER")]
         pub seed: u64 = 0,
 
-        /// Steps between evaluations on --eval-data [default: before the first and after the last
+        /// Steps between evaluations on the rows held out [default: before the first and after the last
         /// step]
         #[setting(
-            heading: "Run", value_name: "STEPS", range: Range::From(1), requires: Some("eval_data"), may_change: true
+            heading: "Run", value_name: "STEPS", range: Range::From(1), requires: &["eval_data", "val_size"], may_change: true
         )]
         pub eval_every: Option<u64> = None,
         /// Steps between checkpoints; one is always made at the end
@@ -135,7 +151,7 @@ settings! {
         pub precision: Precision = Precision::F32,
         /// Quantise the model's matrices to this format as they load, where the file has them in F32,
         /// F16, BF16 or FP8
-        #[setting(heading: "Run", value_name: "FORMAT", requires: Some("model"), on_page: false)]
+        #[setting(heading: "Run", value_name: "FORMAT", requires: &["model"], on_page: false)]
         pub quantize: Option<Quantization> = None,
         /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices`
         /// counts
@@ -149,17 +165,22 @@ const ALL_LINEAR: &str = "all-linear";
 
 /// The linear module that a mistyped one is near to.
 fn nearest_module(found: &str) -> Option<&'static str> {
-    let near = LINEAR_MODULES.iter().map(|module| (strsim::osa_distance(found, module), *module)).min();
+    let near = module_names().map(|module| (strsim::osa_distance(found, module), module)).min();
     near.filter(|(distance, _)| *distance <= 2).map(|(_, module)| module)
 }
 
 /// Checks a name of `target-modules`.
 fn known_module(name: &str) -> Result<(), String> {
-    if name == ALL_LINEAR || LINEAR_MODULES.contains(&name) {
+    if name == ALL_LINEAR || module_names().any(|module| module == name) {
         return Ok(());
     }
     let guess = nearest_module(name).map_or_else(String::new, |near| format!("; did you mean {near}?"));
-    Err(format!("no such module{guess} (known: {ALL_LINEAR}, {})", LINEAR_MODULES.join(", ")))
+    Err(format!("no such module{guess} (known: {ALL_LINEAR}, {})", every_module()))
+}
+
+/// Every module's name, for messages.
+fn every_module() -> String {
+    module_names().collect::<Vec<_>>().join(", ")
 }
 
 /// A setting that makes no sense.
@@ -175,9 +196,18 @@ pub enum ConfigError {
     /// Two settings that say the same thing differently.
     #[error("both steps ({steps}) and epochs ({epochs}) are given: give one of them")]
     StepsAndEpochs { steps: u64, epochs: u64 },
+    /// Two ways of holding rows out.
+    #[error("val-size is given beside rows to evaluate on: leave one of them out")]
+    HeldOutTwice,
+    /// Columns that cannot stand for keys.
+    #[error("columns: {0}")]
+    Columns(String),
     /// A module that no decoder has.
-    #[error("target-modules names \"{found}\"{hint}: expected all-linear or a list of {}", LINEAR_MODULES.join(", "))]
+    #[error("target-modules names \"{found}\"{hint}: expected all-linear or a list of {}", every_module())]
     TargetModule { found: String, hint: String },
+    /// A module that other decoders have.
+    #[error("target-modules names \"{found}\": a {model} model has all-linear or a list of {expected}")]
+    NotThere { found: String, model: String, expected: String },
 }
 
 impl TrainConfig {
@@ -187,7 +217,8 @@ impl TrainConfig {
         if let (Some(steps), Some(epochs)) = (self.steps, self.epochs) {
             return Err(ConfigError::StepsAndEpochs { steps, epochs });
         }
-        self.modules().map(|_| ())
+        check_pairs(&self.columns).map_err(ConfigError::Columns)?;
+        self.check_modules()
     }
 
     /// α, twice the rank where none is given.
@@ -195,22 +226,32 @@ impl TrainConfig {
         self.alpha.unwrap_or(2.0 * self.rank as f32)
     }
 
-    /// Short names of the modules to adapt, in the order of a block, each once.
-    pub fn modules(&self) -> Result<Vec<String>, ConfigError> {
+    fn check_modules(&self) -> Result<(), ConfigError> {
         if let Some(found) = self.target_modules.iter().find(|name| known_module(name).is_err()) {
             let hint = nearest_module(found).map(|near| format!(" (did you mean {near}?)"));
             return Err(ConfigError::TargetModule { found: found.clone(), hint: hint.unwrap_or_default() });
         }
-        let wanted = |m: &str| self.target_modules.iter().any(|name| name == m || name == ALL_LINEAR);
-        let modules: Vec<String> = LINEAR_MODULES.iter().filter(|m| wanted(m)).map(|m| (*m).to_owned()).collect();
-        if modules.is_empty() {
+        if self.target_modules.is_empty() {
             return Err(ConfigError::Range {
                 setting: "target-modules".into(),
                 found: "empty".into(),
                 expected: "all-linear or names of linear modules".into(),
             });
         }
-        Ok(modules)
+        Ok(())
+    }
+
+    /// Short names of the modules of `model` to adapt, in the order of a block, each once.
+    pub fn modules(&self, model: &ModelConfig) -> Result<Vec<&'static str>, ConfigError> {
+        self.check_modules()?;
+        let names = || model.linear_modules().iter().map(|module| module.name);
+        let missing = |name: &&String| *name != ALL_LINEAR && names().all(|module| module != *name);
+        if let Some(found) = self.target_modules.iter().find(missing) {
+            let (found, model, expected) = (found.clone(), model.architecture.to_string(), model.module_list());
+            return Err(ConfigError::NotThere { found, model, expected });
+        }
+        let wanted = |module: &&str| self.target_modules.iter().any(|name| name == module || name == ALL_LINEAR);
+        Ok(names().filter(wanted).collect())
     }
 
     /// Optimizer steps of the whole run over `samples`.
@@ -233,6 +274,11 @@ impl TrainConfig {
     pub fn batches(&self) -> BatchOptions {
         let shuffle = (!self.no_shuffle).then_some(self.seed);
         BatchOptions { batch_size: self.batch_size, grad_accum: self.grad_accum, shuffle }
+    }
+
+    /// How data files are read.
+    pub fn rows(&self) -> RowOptions {
+        RowOptions { skip_bad_rows: self.skip_bad_rows, columns: Columns::new(&self.columns) }
     }
 
     /// How rows become samples.
@@ -261,7 +307,8 @@ mod tests {
         let config = TrainConfig::default();
         assert_eq!(config.validate(), Ok(()));
         assert_eq!(config.alpha(), 32.0);
-        assert_eq!(config.modules().unwrap(), LINEAR_MODULES);
+        let model = crate::testing::model(None, None).config;
+        assert_eq!(config.modules(&model).unwrap(), bft_formats::LINEAR_MODULES);
         let max_length = TrainConfig::TABLE.iter().find(|setting| setting.field == "max_length").unwrap();
         assert!(max_length.help.contains(&format!("[default: {}, ", crate::samples::DEFAULT_MAX_LENGTH)));
     }
@@ -281,7 +328,16 @@ mod tests {
     fn modules_come_in_block_order_and_a_typo_names_the_nearest() {
         let target_modules = ["down_proj", "q_proj", "q_proj"].map(String::from).to_vec();
         let config = TrainConfig { target_modules, ..TrainConfig::default() };
-        assert_eq!(config.modules().unwrap(), ["q_proj", "down_proj"]);
+        let mut model = crate::testing::model(None, None).config;
+        assert_eq!(config.modules(&model).unwrap(), ["q_proj", "down_proj"]);
+        model.fused_projections = true;
+        assert_eq!(
+            config.modules(&model).unwrap_err().to_string(),
+            "target-modules names \"q_proj\": a llama model has all-linear or a list of qkv_proj, o_proj, \
+             gate_up_proj, down_proj"
+        );
+        let all = TrainConfig::default().modules(&model).unwrap();
+        assert_eq!(all, ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]);
         let error = refused(|c| c.target_modules = vec!["q_porj".into()]);
         assert!(error.starts_with("target-modules names \"q_porj\" (did you mean q_proj?)"), "{error}");
         assert!(refused(|c| c.target_modules.clear()).starts_with("target-modules is empty"));

@@ -1,13 +1,13 @@
 //! `run.json`: what was run, on what, and how it ended.
 
 use bft_core::device::DeviceInfo;
-use bft_formats::Model;
+use bft_formats::{HubPlace, Model};
 
 use crate::config::TrainConfig;
 use crate::event::Finished;
 use crate::paths::path_to_json;
 use crate::plan::Plan;
-use crate::rows::{KeyList, RowFormat};
+use crate::rows::{DataFile, KeyList, RowFormat, sha256_of};
 use crate::samples::DataReport;
 
 /// The device that a run takes place on, as far as a run cares.
@@ -32,7 +32,6 @@ pub(crate) struct Facts<'r> {
     pub model: &'r Model,
     pub device: &'r DeviceSummary,
     pub model_sha256: &'r str,
-    pub data_sha256: &'r str,
     /// Values that are trained.
     pub parameters: usize,
 }
@@ -62,6 +61,11 @@ struct RunDescription<'a> {
 struct ModelDescription<'a> {
     name: &'a str,
     path: serde_json::Value,
+    /// Its id on the hub, and the commit of its files, where it is from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
     architecture: String,
     sha256: &'a str,
 }
@@ -69,8 +73,10 @@ struct ModelDescription<'a> {
 #[derive(serde::Serialize)]
 struct DataDescription<'a> {
     file: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sha256: Option<&'a str>,
+    sha256: String,
+    /// Each file, where there are several.
+    #[serde(skip_serializing_if = "<[DataFile]>::is_empty")]
+    files: &'a [DataFile],
     format: RowFormat,
     rows: usize,
     samples: usize,
@@ -87,10 +93,11 @@ struct DataDescription<'a> {
 }
 
 impl<'a> DataDescription<'a> {
-    fn new(report: &'a DataReport, sha256: Option<&'a str>) -> Self {
+    fn new(report: &'a DataReport) -> Self {
         Self {
             file: &report.file,
-            sha256,
+            sha256: sha256_of(&report.files),
+            files: if report.files.len() > 1 { &report.files } else { &[] },
             format: report.format,
             rows: report.rows,
             samples: report.samples,
@@ -114,17 +121,20 @@ pub(crate) fn describe(
     resumed_from: u64,
     finished: Option<&Finished>,
 ) -> String {
+    let (hub, commit) = HubPlace::of(&facts.model.path).map(|place| (place.id, place.commit)).unzip();
     let description = RunDescription {
         bft: env!("CARGO_PKG_VERSION"),
         written_at_unix: now,
         model: ModelDescription {
             name: &facts.model.name,
             path: path_to_json(&facts.model.path),
+            hub,
+            commit,
             architecture: facts.model.config.architecture.to_string(),
             sha256: facts.model_sha256,
         },
-        data: DataDescription::new(&plan.train.report, Some(facts.data_sha256)),
-        eval_data: plan.eval.as_ref().map(|eval| DataDescription::new(&eval.report, None)),
+        data: DataDescription::new(&plan.train.report),
+        eval_data: plan.eval.as_ref().map(|eval| DataDescription::new(&eval.report)),
         device: &facts.device.description,
         seed: plan.config.seed,
         parameters: facts.parameters,

@@ -3,7 +3,7 @@
 
 use bft_formats::{Adapter, Model};
 
-use crate::adapter::{base_model, new_adapter};
+use crate::adapter::{new_adapter, record_base};
 use crate::control::Control;
 use crate::description::{DeviceSummary, Facts};
 use crate::engine::{Engine, EngineError, Tuning};
@@ -22,12 +22,11 @@ pub struct Trainer<'m> {
     resumed: Option<Checkpoint>,
     notes: Vec<Note>,
     model_sha256: String,
-    data_sha256: String,
 }
 
 impl<'m> Trainer<'m> {
     /// A fresh start, from the given adapter or a new one.
-    pub fn fresh(model: &'m Model, plan: Plan, init: Option<Adapter>, data_sha256: String) -> Result<Self, TrainError> {
+    pub fn fresh(model: &'m Model, plan: Plan, init: Option<Adapter>) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
         let mut adapter = match init {
             None => new_adapter(&model.config, &model.name, &plan.config)?,
@@ -42,9 +41,9 @@ impl<'m> Trainer<'m> {
             }
         };
         adapter.config.end_token_ids = plan.end_token_ids(model, &adapter.config.end_token_ids);
-        adapter.config.base_model = Some(base_model(model, adapter.config.base_model.as_deref()));
+        record_base(&mut adapter.config, model);
         let model_sha256 = model.sha256()?;
-        Ok(Self { model, plan, adapter, resumed: None, notes, model_sha256, data_sha256 })
+        Ok(Self { model, plan, adapter, resumed: None, notes, model_sha256 })
     }
 
     /// Goes on from a checkpoint that belongs to this model, data and settings.
@@ -59,8 +58,7 @@ impl<'m> Trainer<'m> {
             let differences = format!("the configuration, tokenizer or chat template of {} is another", model.name);
             return Err(TrainError::Differs { path: checkpoint.path, differences });
         }
-        let base = &mut checkpoint.adapter.config.base_model;
-        *base = Some(base_model(model, base.as_deref()));
+        record_base(&mut checkpoint.adapter.config, model);
         let state = &checkpoint.state;
         if state.step > plan.steps {
             let (path, done, steps) = (checkpoint.path, state.step, plan.steps);
@@ -77,7 +75,6 @@ impl<'m> Trainer<'m> {
             plan,
             adapter: checkpoint.adapter.clone(),
             model_sha256: state.model_sha256.clone(),
-            data_sha256: state.data_sha256.clone(),
             resumed: Some(checkpoint),
             notes,
         })
@@ -125,13 +122,7 @@ impl<'m> Trainer<'m> {
         };
         // The store is touched last: whatever fails above leaves it as it was.
         let store = store(&self.plan, start.step)?;
-        let facts = Facts {
-            model: self.model,
-            device,
-            model_sha256: &self.model_sha256,
-            data_sha256: &self.data_sha256,
-            parameters,
-        };
+        let facts = Facts { model: self.model, device, model_sha256: &self.model_sha256, parameters };
         Run::new(&self.plan, facts, store, engine, start, control, on_event).go(notes).await
     }
 }
@@ -142,7 +133,7 @@ mod native {
 
     use bft_core::Tuner;
     use bft_core::device::Device;
-    use bft_formats::{Adapter, Model};
+    use bft_formats::{Adapter, HubPlace, Model};
 
     use super::Trainer;
     use crate::checkpoint::Checkpoints;
@@ -159,22 +150,24 @@ mod native {
 
     impl<'m> Trainer<'m> {
         /// Reads and checks everything that `config` names, a checkpoint to go on from included.
-        /// Writes nothing. The model is `model`, whose path the run records in place of what
-        /// `config` says.
+        /// Writes nothing. The model is `model`; in place of what `config` says the run records its
+        /// path, or the commit on the hub that it is of, which another machine has, too.
         pub fn open(config: TrainConfig, model: &'m Model) -> Result<Self, TrainError> {
-            let config = TrainConfig { model: model.path.clone(), ..config };
+            let place = HubPlace::of(&model.path).filter(|place| place.id.contains('/'));
+            let place = place.map_or_else(|| model.path.clone(), |place| place.reference().into());
+            let config = TrainConfig { model: place, ..config };
             config.validate()?;
             if !config.resume {
                 check_free(&config.output)?;
-                let (plan, data_sha256) = Plan::read(config, model)?;
+                let plan = Plan::read(config, model)?;
                 let folder = plan.config.init_adapter.as_deref();
                 let init = folder.map(|folder| Adapter::load(folder, &model.config)).transpose()?;
-                return Self::fresh(model, plan, init, data_sha256);
+                return Self::fresh(model, plan, init);
             }
             let checkpoints = Checkpoints::of(&config.output);
             let files = find_checkpoint(&config.output)?;
-            let (plan, data_sha256) = Plan::read(config, model)?;
-            check_settings(&files.path, &files.state, &plan.config, &model.sha256()?, &data_sha256)?;
+            let plan = Plan::read(config, model)?;
+            check_settings(&files.path, &files.state, &plan, &model.sha256()?)?;
             let checkpoint = files.load(&model.config).map_err(|error| checkpoints.damaged(error))?;
             Self::resume(model, plan, checkpoint)
         }
@@ -233,7 +226,7 @@ mod native {
             summary.description = format!("{}, {} ranks", summary.description, ranks.count());
             let stop = AtomicBool::new(false);
             let done = self.resumed.as_ref().map_or(0, |from| from.state.step);
-            let files = format!("{} {} {} {done}", self.model_sha256, self.data_sha256, self.plan.steps);
+            let files = format!("{} {} {} {done}", self.model_sha256, self.plan.data_sha256, self.plan.steps);
             let whole = self.adapter.config.dropout > 0.0;
             let together = |adapter, plan: &Plan| {
                 check_same(ranks, "the model, data or checkpoint", files.as_bytes())?;

@@ -34,6 +34,10 @@ pub struct AdapterConfig {
     pub alpha_pattern: BTreeMap<String, f32>,
     /// The base model's name or path, as recorded.
     pub base_model: Option<String>,
+    /// Which revision of it on the hub, where it is recorded by its name there.
+    pub base_revision: Option<String>,
+    /// The base is the language part of a model that also sees: see [`Self::peft_name`].
+    pub sees: bool,
     /// Every token that ends a text of the tuned model, where these are more than the base model
     /// names; kept in `generation_config.json` beside the adapter.
     pub end_token_ids: Vec<u32>,
@@ -51,7 +55,18 @@ impl AdapterConfig {
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             base_model: None,
+            base_revision: None,
+            sees: false,
             end_token_ids: Vec::new(),
+        }
+    }
+
+    /// A module's name in the model that transformers loads the base as: that of a language model,
+    /// or, inside of one that also sees, with `language_model` before `layers`.
+    pub fn peft_name(&self, module: &str) -> String {
+        match module.strip_prefix("model.") {
+            Some(inner) if self.sees => format!("model.language_model.{inner}"),
+            _ => module.to_string(),
         }
     }
 
@@ -80,8 +95,8 @@ pub struct LoraPair {
     pub b: Vec<f32>,
 }
 
-/// A LoRA adapter: its configuration and its pairs, in layer order and then in the order of
-/// [`LINEAR_MODULES`](crate::LINEAR_MODULES).
+/// A LoRA adapter: its configuration and its pairs, in layer order and then in the order of the
+/// model's [`linear_modules`](crate::ModelConfig::linear_modules).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// The configuration.
