@@ -42,9 +42,9 @@ pub struct EmbedFlags {
     /// encoder's folder
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
-    /// LoRA adapter folder (PEFT layout)
+    /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model")]
-    pub adapter: Option<PathBuf>,
+    pub adapter: Vec<PathBuf>,
     /// Lines of text, or JSONL rows
     #[arg(long, value_name = "FILE", help_heading = "Text and vectors")]
     pub input: PathBuf,
@@ -215,7 +215,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
                 options: &options,
                 input_sha256: &sha256,
                 model: &model,
-                adapter: flags.adapter.as_deref(),
+                adapter_sha256: open::adapter_sha256(&flags.adapter)?,
                 precision: flags.kernels.precision(),
             };
             let shards = Shards::open(run, job)?;
@@ -251,10 +251,10 @@ fn input(flags: &EmbedFlags, sha256: bool, job: Option<&Job>) -> Result<(File, S
 
 /// The adapter of `--adapter`, which an encoder cannot have.
 fn adapter(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<Option<Adapter>, CliError> {
-    match (model, &flags.adapter) {
-        (EmbeddingModel::Decoder(model), adapter) => open::adapter(adapter.as_deref(), model),
-        (EmbeddingModel::Encoder(_), None) => Ok(None),
-        (EmbeddingModel::Encoder(model), Some(_)) => Err(CliError::failed(format!(
+    match (model, &*flags.adapter) {
+        (EmbeddingModel::Decoder(model), adapters) => open::adapter(adapters, model),
+        (EmbeddingModel::Encoder(_), []) => Ok(None),
+        (EmbeddingModel::Encoder(model), _) => Err(CliError::failed(format!(
             "--adapter: {} is a sentence encoder, and adapters are for language models; leave it out",
             model.name
         ))),

@@ -23,9 +23,9 @@ pub struct EvalFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
     #[arg(long, value_name = "PATH", help_heading = "Model and data")]
     pub model: PathBuf,
-    /// LoRA adapter folder (PEFT layout)
+    /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
-    pub adapter: Option<PathBuf>,
+    pub adapter: Vec<PathBuf>,
     /// Rows, JSONL or a JSON array
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
     pub data: PathBuf,
@@ -48,7 +48,7 @@ takes!(
 /// Runs `bft eval`.
 pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model)?;
-    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let adapter = open::adapter(&flags.adapter, &model)?;
     let samples = open::samples("--data", &flags.data, &model, &flags.settings.samples())?;
     let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);

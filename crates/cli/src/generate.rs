@@ -26,9 +26,9 @@ pub struct GenerateFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
-    /// LoRA adapter folder (PEFT layout)
+    /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model")]
-    pub adapter: Option<PathBuf>,
+    pub adapter: Vec<PathBuf>,
     /// The prompt; `-` reads it from standard input
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text")]
     pub prompt: String,
@@ -77,7 +77,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
     };
     let model = open::model(&flags.model)?;
     open::note_generation(&flags.model);
-    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let adapter = open::adapter(&flags.adapter, &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;
     let tokens = if flags.no_chat_template {
         text.prompt(&prompt).map_err(CliError::failed)?

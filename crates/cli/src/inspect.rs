@@ -61,7 +61,7 @@ pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
     match (&model, &flags.data, &flags.adapter) {
         (Some(model), Some(path), _) => {
             open::existing("--data", path)?;
-            let adapter = open::adapter(flags.adapter.as_deref(), model)?;
+            let adapter = open::adapter(flags.adapter.as_slice(), model)?;
             let device = open::device(flags.run.device())?;
             data::show(model, adapter.as_ref(), path, &device, flags)
         }
