@@ -44,6 +44,8 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("group", "group-size"),
     ("eval-steps", "eval-every"),
     ("save-steps", "save-every"),
+    ("load-best-model-at-end", "save-best"),
+    ("early-stopping-patience", "patience"),
 ];
 
 /// Flags of other tools for which there is none here, the flag that does the job, and how.

@@ -5,11 +5,12 @@ use bft_core::LossKind;
 use bft_formats::Model;
 
 use crate::batches::{BatchBounds, BatchOptions, groups};
-use crate::config::TrainConfig;
+use crate::config::{ConfigError, TrainConfig};
 use crate::error::TrainError;
 use crate::event::Note;
 use crate::rows::Rows;
 use crate::samples::{Sample, Samples, make_samples};
+use crate::schedule::Rates;
 
 /// Everything about a run that the device does not decide.
 #[derive(Debug)]
@@ -24,12 +25,18 @@ pub struct Plan {
     pub steps: u64,
     /// The largest micro-batch, of training or evaluation.
     pub bounds: BatchBounds,
+    /// The learning rates.
+    rates: Rates,
 }
 
 impl Plan {
     /// Plans a run over rows already read.
     pub fn new(config: TrainConfig, model: &Model, train: Rows, eval: Option<Rows>) -> Result<Self, TrainError> {
         config.validate()?;
+        if eval.is_none() && (config.save_best || config.patience.is_some()) {
+            let setting = if config.save_best { "save-best" } else { "patience" }.to_owned();
+            return Err(ConfigError::NothingToEvaluate { setting }.into());
+        }
         let options = config.samples();
         let train = make_samples(model, train, &options)?;
         let eval = eval.map(|rows| make_samples(model, rows, &options)).transpose()?;
@@ -38,7 +45,8 @@ impl Plan {
             bounds = bounds.union(BatchBounds::of_sample(sample));
         }
         let steps = config.total_steps(train.samples.len());
-        Ok(Self { config, train, eval, steps, bounds })
+        let rates = config.rates(steps)?;
+        Ok(Self { config, train, eval, steps, bounds, rates })
     }
 
     /// Reads the files that the settings name, each once, and plans a run. Returns the SHA-256 of
@@ -59,7 +67,12 @@ impl Plan {
 
     /// Learning rate of `step`, from 1.
     pub fn rate(&self, step: u64) -> f64 {
-        self.config.schedule.rate(self.config.lr, step, self.steps, self.config.warmup_steps)
+        self.rates.at(step)
+    }
+
+    /// Whether the rate of a step depends on how many steps there are.
+    pub fn rates_depend_on_steps(&self) -> bool {
+        self.config.schedule.falls() || self.config.warmup_ratio.is_some()
     }
 
     /// Held-out samples in groups that the buffers of training hold.
@@ -95,7 +108,7 @@ impl Plan {
         if config.loss == LossKind::Bft && config.gamma == 0.0 {
             notes.push(Note::GammaZero);
         }
-        if (1..=self.steps.min(2)).all(|step| self.rate(step) == 0.0) {
+        if self.steps == 1 && self.rate(1) == 0.0 {
             notes.push(Note::RateAlwaysZero);
         }
         notes
@@ -131,7 +144,9 @@ mod tests {
         assert!(cut.contains("2 of 2 samples cut to max-length"), "{cut}");
         let odd = notes(TrainConfig { gamma: 0.0, group_size: 1, steps: Some(1), ..TrainConfig::default() });
         assert!(odd.contains("gamma = 0 weighs every sample 0"), "{odd}");
-        assert!(odd.contains("use --schedule constant") && !odd.contains("window"), "{odd}");
+        assert!(!odd.contains("warm-up") && !odd.contains("window"), "{odd}");
+        let one = notes(TrainConfig { steps: Some(1), warmup_steps: Some(1), ..TrainConfig::default() });
+        assert!(one.contains("a warm-up begins at a rate of 0, and this run has no other step"), "{one}");
     }
 
     #[test]
@@ -145,5 +160,8 @@ mod tests {
         assert_eq!(plan(1).bounds, BatchBounds { tokens: 9, trained: 7, samples: 1 });
         assert_eq!(plan(2).eval_groups().count(), 1);
         assert_eq!((plan(2).steps, plan(1).steps), (1, 2));
+        let best = TrainConfig { save_best: true, ..TrainConfig::default() };
+        let error = Plan::new(best, &model(None, None), rows(ROWS), None).unwrap_err().to_string();
+        assert_eq!(error, "save-best goes by evaluations: give --eval-data, too");
     }
 }
