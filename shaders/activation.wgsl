@@ -2,6 +2,7 @@
 // invocation an element.
 //!include shared/elements.wgsl
 //!include shared/sigmoid.wgsl
+//!include shared/normal.wgsl
 
 struct Params {
     len: u32,
@@ -16,25 +17,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read> dy: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
 
-// erfc(z) of z >= 0: exp of a polynomial in 1 / (1 + z/2), within a few units in the last place.
-fn erfc_positive(z: f32) -> f32 {
-    let t = 1.0 / (1.0 + 0.5 * z);
-    let p = -1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806
-        + t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277))))))));
-    return t * exp(p - z * z);
-}
-
-// The normal distribution function.
-fn normal_cdf(x: f32) -> f32 {
-    let tail = 0.5 * erfc_positive(abs(x) * 0.70710678);
-    return select(tail, 1.0 - tail, x >= 0.0);
-}
-
 // (f(x), f'(x)); 0.5·(1 + tanh(u)) = σ(2u).
 fn value_and_slope(x: f32) -> vec2<f32> {
     if params.kind == 0u {
         let cdf = normal_cdf(x);
-        return vec2<f32>(x * cdf, cdf + x * 0.39894228 * exp(-0.5 * x * x));
+        return vec2<f32>(x * cdf, cdf + x * normal_density(x));
     }
     if params.kind == 1u {
         let s = sigmoid(1.5957691 * (x + 0.044715 * x * x * x));

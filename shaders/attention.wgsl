@@ -147,7 +147,8 @@ fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, 
     return m + precise_ln(total);
 }
 
-// Packed samples: a query sees its own sample's keys, if causal up to its own place.
+// Packed samples: a query sees its own sample's keys, if causal up to its own place, and those
+// within the window.
 @compute @workgroup_size(LANES)
 fn forward(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -162,17 +163,12 @@ fn forward(
     }
     let queries = up_to(row0 + lane / (params.cols / 8u) * 4u, params.tokens - 1u);
     let spans_of = array<vec2<u32>, 4>(spans[queries.x], spans[queries.y], spans[queries.z], spans[queries.w]);
-    var firsts = vec4<u32>(spans_of[0].x, spans_of[1].x, spans_of[2].x, spans_of[3].x);
-    var lasts = queries;
-    var begin = spans[row0].x;
-    var end = min(row0 + params.rows, params.tokens);
-    if params.causal == 1u {
-        firsts = within(firsts, queries);
-        begin = within(vec4<u32>(begin), vec4<u32>(row0)).x;
-    } else {
-        lasts = vec4<u32>(spans_of[0].y, spans_of[1].y, spans_of[2].y, spans_of[3].y) - 1u;
-        end = spans[end - 1u].y;
-    }
+    let firsts = within(vec4<u32>(spans_of[0].x, spans_of[1].x, spans_of[2].x, spans_of[3].x), queries);
+    let lasts = last_seen(queries, vec4<u32>(spans_of[0].y, spans_of[1].y, spans_of[2].y, spans_of[3].y));
+    // The keys of the first row begin first, those of the last end last.
+    let begin = within(vec4<u32>(spans[row0].x), vec4<u32>(row0)).x;
+    let last_row = min(row0 + params.rows, params.tokens) - 1u;
+    let end = last_seen(vec4<u32>(last_row), vec4<u32>(spans[last_row].y)).x + 1u;
     let log_sum = attend(head, row0, lane, firsts, lasts, begin, end);
     let sharers = LANES / params.rows;
     let query = row0 + lane / sharers;

@@ -67,17 +67,11 @@ fn backward_q(
     let s_row = lane / across * 4u;
     let s_col = lane % across * 8u;
     let rows = up_to(row0 + s_row, params.tokens - 1u);
-    var firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
-    var lasts = rows;
-    var begin = spans[row0].x;
-    var end = min(row0 + params.rows, params.tokens);
-    if params.causal == 1u {
-        firsts = within(firsts, rows);
-        begin = within(vec4<u32>(begin), vec4<u32>(row0)).x;
-    } else {
-        lasts = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y) - 1u;
-        end = spans[end - 1u].y;
-    }
+    let firsts = within(vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x), rows);
+    let lasts = last_seen(rows, vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y));
+    let begin = within(vec4<u32>(spans[row0].x), vec4<u32>(row0)).x;
+    let last_row = min(row0 + params.rows, params.tokens) - 1u;
+    let end = last_seen(vec4<u32>(last_row), vec4<u32>(spans[last_row].y)).x + 1u;
     let queries = q_at(rows, head);
     let of_queries = rows * params.heads + head;
     let of_0 = stats_read[of_queries.x];
@@ -187,20 +181,18 @@ fn backward_kv(
     let s_row = lane / across * 4u;
     let s_col = lane % across * 8u;
     let rows = up_to(row0 + s_row, params.tokens - 1u);
-    var ends = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y);
+    let span_ends = vec4<u32>(spans[rows.x].y, spans[rows.y].y, spans[rows.z].y, spans[rows.w].y);
+    // Behind a key lie as many queries as the window holds, the key's own among them.
+    let ends = rows + min(vec4<u32>(params.window), span_ends - rows);
     // The first queries that see these keys, and any key of the workgroup.
     var firsts = rows;
     var begin = row0;
     // One past the last query that sees any of these keys: ends rise from key to key.
     let last = min(row0 + params.rows, params.tokens) - 1u;
-    var end = spans[last].y;
-    if params.causal == 1u {
-        // Behind a key lie as many queries as the window holds, the key's own among them.
-        ends = rows + min(vec4<u32>(params.window), ends - rows);
-        end = last + min(params.window, end - last);
-    } else {
-        firsts = vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x);
-        begin = spans[row0].x;
+    let end = last + min(params.window, spans[last].y - last);
+    if params.causal == 0u {
+        firsts = within(vec4<u32>(spans[rows.x].x, spans[rows.y].x, spans[rows.z].x, spans[rows.w].x), rows);
+        begin = within(vec4<u32>(spans[row0].x), vec4<u32>(row0)).x;
     }
     let keys = kv_at(rows, kv_head);
     let chunk = lane % width;

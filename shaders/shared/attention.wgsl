@@ -17,7 +17,7 @@ struct Params {
     past: u32,     // keys before the first query
     scale: f32,
     causal: u32,   // 1: a query sees no later keys than its own
-    window: u32,   // keys that a query sees at most, where attention is causal
+    window: u32,   // keys that a query sees at most to each side, its own among them
     scaled: u32,   // 1: the scale is given, 0: it is 1/√D
     cap: f32,      // scores s become cap·tanh(s / cap); 0: there is no cap
 }
@@ -58,10 +58,18 @@ fn up_to(first: u32, last: u32) -> vec4<u32> {
     return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(last));
 }
 
-// The first of the keys first..=last that are within the window of a query whose own key is the
-// last.
-fn within(first: vec4<u32>, last: vec4<u32>) -> vec4<u32> {
-    return max(first, last + 1u - min(vec4<u32>(params.window), last + 1u));
+// The first of the keys from `first` on that are within the window of a query, and of the queries
+// that are within that of a key.
+fn within(first: vec4<u32>, place: vec4<u32>) -> vec4<u32> {
+    return max(first, place + 1u - min(vec4<u32>(params.window), place + 1u));
+}
+
+// The last of the keys before `end` that a query sees.
+fn last_seen(place: vec4<u32>, end: vec4<u32>) -> vec4<u32> {
+    if params.causal == 1u {
+        return place;
+    }
+    return place + min(vec4<u32>(params.window - 1u), end - 1u - place);
 }
 
 // Scores as the softmax takes them, of products q·k.

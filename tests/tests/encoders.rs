@@ -1,5 +1,5 @@
-//! BERT encoders against sentence-transformers: tiny ones in every layout, and the real MiniLM;
-//! texts of many lengths in one packed batch.
+//! Encoders against sentence-transformers: tiny ones of every family and layout, and the real
+//! MiniLM; texts of many lengths in one packed batch.
 
 // A test that cannot go on stops with the reason.
 #![allow(clippy::unwrap_used)]
@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use bft_core::device::{Device, KernelPreference};
-use bft_formats::{EmbeddingModel, EncoderModel, Pooling};
+use bft_formats::{EmbeddingModel, EncoderConfig, EncoderModel, FeedForward, Gate, Pooling, Positions};
 use bft_tests::fixture::{folder, read_tensors};
 use bft_train::{EmbedEngine, EmbedOptions, EmbedReport, embed_texts};
 use pollster::block_on;
@@ -125,8 +125,8 @@ fn a_language_model_that_was_made_to_embed_equals_sentence_transformers() {
 }
 
 #[test]
-fn every_layout_equals_sentence_transformers() {
-    for name in ["minilm", "bge", "pubmedbert"] {
+fn every_family_and_layout_equals_sentence_transformers() {
+    for name in ["minilm", "bge", "pubmedbert", "xlm_roberta", "roberta", "modernbert", "nomic"] {
         let (model, expected) = tiny(name);
         compare(&EmbeddingModel::Encoder(model.into()), &expected, 1e-5);
     }
@@ -145,7 +145,7 @@ fn the_real_minilm_equals_sentence_transformers() {
 #[test]
 fn a_broken_weight_is_noticed() {
     let (mut model, expected) = tiny("minilm");
-    let name = "encoder.layer.1.output.LayerNorm.bias";
+    let name = "layers.1.norm.bias";
     let mut values = model.tensors[name].to_f32().unwrap();
     values[0] += 1e-3;
     let broken = bft_formats::Tensor::from_f32(name, vec![values.len()], &values).unwrap();
@@ -157,6 +157,30 @@ fn a_broken_weight_is_noticed() {
     found.clone_from(&expected.vectors);
     found[7] = f32::NAN;
     assert!(largest_difference(&found, &expected.vectors).is_nan());
+}
+
+/// What only one block of many does shows in the vectors: its window, its rope, its activation, and
+/// where places begin.
+#[test]
+fn what_a_block_is_said_to_do_changes_the_vectors() {
+    let unlike = |name: &str, change: fn(&mut EncoderConfig)| {
+        let (mut model, expected) = tiny(name);
+        change(&mut model.config);
+        let model = EmbeddingModel::Encoder(model.into());
+        let options = EmbedOptions { truncate: true, ..EmbedOptions::of(&model, None).unwrap() };
+        let (found, _) = embed(&Device::cpu(), &model, &expected.texts, &options);
+        let worst = largest_difference(&found, &expected.vectors);
+        assert!(worst > 1e-4, "{name}: {worst:.1e}");
+    };
+    unlike("modernbert", |config| config.layers[4].window = None);
+    unlike("modernbert", |config| config.layers[4].window = Some(4));
+    unlike("modernbert", |config| config.layers[3].window = Some(5));
+    unlike("modernbert", |config| config.layers[4].rope = Some(0));
+    unlike("modernbert", |config| config.layers[4].feed_forward = FeedForward::Gated(Gate::Silu));
+    unlike("nomic", |config| config.layers[1].rope = None);
+    unlike("nomic", |config| config.layers[1].feed_forward = FeedForward::Gated(Gate::Gelu));
+    unlike("roberta", |config| config.positions = Some(Positions { rows: 50, padding: None }));
+    unlike("xlm_roberta", |config| config.positions = Some(Positions { rows: 50, padding: Some(0) }));
 }
 
 #[test]

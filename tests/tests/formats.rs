@@ -117,3 +117,23 @@ fn every_format_trains_and_generates_as_its_numbers_do() {
         }
     }
 }
+
+/// To the bit: a format's blocks are the same, whoever made them.
+#[test]
+fn a_base_that_is_quantised_as_it_loads_trains_as_a_file_of_its_blocks_does() {
+    let devices: Vec<Device> = [Some(Device::cpu()), bft_tests::gpu()].into_iter().flatten().collect();
+    for dtype in DType::quantizers() {
+        let [_, mut model] = models(DType::BF16);
+        model.quantize(dtype.name().to_lowercase().parse().unwrap()).unwrap();
+        let tensors = model.tensors.iter().map(|(name, tensor)| {
+            let bytes = tensor.bytes().unwrap().to_vec();
+            (name.clone(), Tensor::new(name, tensor.dtype, tensor.shape.clone(), bytes).unwrap())
+        });
+        let tensors: BTreeMap<String, Tensor> = tensors.collect();
+        assert_eq!(tensors["model.layers.0.mlp.up_proj.weight"].dtype, dtype);
+        let file = Model::from_parts("file", config(), tensors, None, None).unwrap();
+        for device in &devices {
+            assert!(results(device, &model) == results(device, &file), "{dtype} on {}", device.info().name);
+        }
+    }
+}

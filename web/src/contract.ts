@@ -158,7 +158,11 @@ format: string, bytes: number, sha256: string, has_chat_template: boolean,
 /**
  * How the model's files say that its vectors are made; null where they say nothing.
  */
-pooling: Pooling | null, normalize: boolean, };
+pooling: Pooling | null, normalize: boolean, 
+/**
+ * What of its files is read otherwise than it stands, in a sentence each.
+ */
+notes: Array<string>, };
 
 /**
  * What rows are for.

@@ -19,7 +19,7 @@ export type {
 export type ModelSource =
   /** SmolLM2 from the page's own origin. */
   | { kind: "sample" }
-  /** A `.gguf`, or config.json + *.safetensors + tokenizer.json and what else lies in the folder. */
+  /** A `.gguf` or its parts, or config.json + *.safetensors + tokenizer.json and what else lies in the folder. */
   | { kind: "files"; files: File[]; /** Of the folder that they lay in, where that is known. */ folder?: string }
   /**
    * The only request that may leave the page's origin. The engine cannot make it, being bound by the page's

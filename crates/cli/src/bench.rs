@@ -37,11 +37,11 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
         return Err(CliError::usage("--model <PATH> is missing; see bft bench --help"));
     };
     if flags.task == Task::Products {
-        return products(&open::model(path)?, flags);
+        return products(&open::model(path, flags.load.quantize)?, flags);
     }
     let model = match flags.task {
-        Task::Embed => open::embedding_model(path)?,
-        _ => EmbeddingModel::Decoder(open::model(path)?.into()),
+        Task::Embed => open::embedding_model(path, flags.load.quantize)?,
+        _ => EmbeddingModel::Decoder(open::model(path, flags.load.quantize)?.into()),
     };
     let rows = match (&flags.data, &model) {
         (Some(path), EmbeddingModel::Decoder(model)) => {
@@ -210,7 +210,7 @@ impl Bench<'_> {
 }
 
 fn kernels(flags: &BenchFlags) -> Result<(), CliError> {
-    let model = flags.model.as_deref().map(open::model).transpose()?;
+    let model = flags.model.as_deref().map(|path| open::model(path, flags.load.quantize)).transpose()?;
     let device = open::device(flags.run.device())?;
     let mut list = Vec::new();
     if !flags.json {

@@ -8,7 +8,7 @@ use bft_train::{SampleOptions, TextEncoder};
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{Flags, KernelFlags, RunFlags, Template, at_least};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, Template, at_least};
 use crate::generate::{Sampling, as_value, chat_tokens, messages};
 use crate::open;
 use crate::ui::{self, DIM};
@@ -44,6 +44,8 @@ pub struct ChatFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub load: Flags<Quantize>,
+    #[command(flatten)]
     pub kernels: KernelFlags,
     #[command(flatten)]
     pub run: RunFlags,
@@ -51,7 +53,7 @@ pub struct ChatFlags {
 
 /// Runs `bft chat`.
 pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
-    let model = open::model(&flags.model)?;
+    let model = open::model(&flags.model, flags.load.quantize)?;
     open::note_generation(&flags.model);
     let adapter = open::adapter(&flags.adapter, &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;

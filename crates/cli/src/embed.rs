@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::embed_shards::{Files, Run, Shards};
 use crate::error::CliError;
-use crate::flags::{KernelFlags, RunFlags, at_least, word_parser};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, at_least, word_parser};
 use crate::open;
 use crate::ranks::{self, Job};
 use crate::suggest::did_you_mean;
@@ -35,8 +35,8 @@ Examples:
 Input: lines of text, or JSONL rows with text or input_ids, and an id if you like.
 The output's ending chooses its format: .jsonl, .npy, .safetensors or .parquet.
 
-A sentence encoder (MiniLM, BGE, PubMedBERT) and a language model that was tuned to embed pool, scale, cut and prompt
-as modules.json and what lies beside it say, or a GGUF's pooling_type; flags win.")]
+A sentence encoder (BERT, RoBERTa, XLM-RoBERTa, ModernBERT, Nomic BERT) and a language model that was tuned to embed
+pool, scale, cut and prompt as modules.json and what lies beside it say, or a GGUF's pooling_type; flags win.")]
 pub struct EmbedFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file; or a sentence
     /// encoder's folder
@@ -84,6 +84,8 @@ pub struct EmbedFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub load: Flags<Quantize>,
+    #[command(flatten)]
     pub kernels: KernelFlags,
     #[command(flatten)]
     pub run: RunFlags,
@@ -119,7 +121,7 @@ fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, C
     if let Some(prompt) = &flags.prompt {
         options.prompt.clone_from(prompt);
     }
-    if let (Some(steps), EmbeddingModel::Decoder(_)) = (steps, model) {
+    if let Some(steps) = steps.filter(|_| matches!(model, EmbeddingModel::Decoder(_)) || !options.prompt.is_empty()) {
         ui::note(&format!("follows {}: {}", steps.source, in_words(&options)));
     }
     if let Some(texts) = flags.batch_size {
@@ -164,7 +166,7 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
 fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
-    let model = open::embedding_model(&flags.model)?;
+    let model = open::embedding_model(&flags.model, flags.load.quantize)?;
     let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;
     let shard_rows = flags.shard_rows.or(job.map(|_| SHARD_ROWS));

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::error::CliError;
-use crate::flags::{Flags, RunFlags, takes};
+use crate::flags::{Flags, Quantize, RunFlags, takes};
 use crate::memory;
 use crate::open;
 use crate::ui::{self, BOLD, bytes, table, thousands};
@@ -33,6 +33,8 @@ pub struct EstimateFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub load: Flags<Quantize>,
+    #[command(flatten)]
     pub run: RunFlags,
 }
 
@@ -43,7 +45,7 @@ takes!(
 
 /// Runs `bft estimate`.
 pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
-    let model = open::model(&flags.model)?;
+    let model = open::model(&flags.model, flags.load.quantize)?;
     let program = program_bytes(model.tokenizer.as_ref())?;
     let settings = &flags.settings;
     let batch_size = settings.batch_size;
@@ -89,7 +91,7 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
     ))?;
     ui::result(&table(&[
         ["--checkpoint-activations", "off", "on"].map(str::to_owned).to_vec(),
-        row("frozen model, as in its file", off.model_bytes, on.model_bytes),
+        row("frozen model, as it is loaded", off.model_bytes, on.model_bytes),
         row("adapter, gradient and moments", off.adapter_bytes, on.adapter_bytes),
         row("activations and work space", off.activation_bytes, on.activation_bytes),
         row("the program and its tokenizer", program, program),

@@ -7,7 +7,7 @@ use bft_train::{BatchBounds, Samples, TrainConfig, evaluate};
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{Flags, KernelFlags, RunFlags, takes};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, takes};
 use crate::open;
 use crate::ui::{self, Progress, thousands};
 
@@ -35,6 +35,8 @@ pub struct EvalFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub load: Flags<Quantize>,
+    #[command(flatten)]
     pub kernels: KernelFlags,
     #[command(flatten)]
     pub run: RunFlags,
@@ -47,7 +49,7 @@ takes!(
 
 /// Runs `bft eval`.
 pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
-    let model = open::model(&flags.model)?;
+    let model = open::model(&flags.model, flags.load.quantize)?;
     let adapter = open::adapter(&flags.adapter, &model)?;
     let samples = open::samples("--data", &flags.data, &model, &flags.settings.samples())?;
     let device = open::device(flags.run.device())?;

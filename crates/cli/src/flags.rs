@@ -176,6 +176,10 @@ pub struct TemplateVars(Map<String, Value>);
 takes!(OnDevice: TrainConfig = device);
 takes!(Exactness: TrainConfig = precision);
 takes!(
+    /// What the model's matrices become as they load.
+    Quantize: TrainConfig = quantize
+);
+takes!(
     /// What the chat template is told beside the conversation.
     Template: TrainConfig = template_vars
 );

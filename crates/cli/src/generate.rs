@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
-use crate::flags::{Flags, KernelFlags, RunFlags, Takes, Template};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, Takes, Template};
 use crate::open;
 use crate::ui::{self, DIM};
 use crate::writer;
@@ -52,6 +52,8 @@ pub struct GenerateFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub load: Flags<Quantize>,
+    #[command(flatten)]
     pub kernels: KernelFlags,
     #[command(flatten)]
     pub run: RunFlags,
@@ -75,7 +77,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
         "-" => read_prompt()?,
         text => text.to_owned(),
     };
-    let model = open::model(&flags.model)?;
+    let model = open::model(&flags.model, flags.load.quantize)?;
     open::note_generation(&flags.model);
     let adapter = open::adapter(&flags.adapter, &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;

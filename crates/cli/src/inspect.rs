@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::error::CliError;
 use crate::eval::Measured;
-use crate::flags::{Flags, RunFlags, at_least};
+use crate::flags::{Flags, Quantize, RunFlags, at_least};
 use crate::open;
 
 /// Look into a model, an adapter or a data file
@@ -52,12 +52,14 @@ pub struct InspectFlags {
     #[arg(long, help_heading = "Run")]
     pub json: bool,
     #[command(flatten)]
+    pub load: Flags<Quantize>,
+    #[command(flatten)]
     pub run: RunFlags,
 }
 
 /// Runs `bft inspect`.
 pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
-    let model = flags.model.as_deref().map(open::model).transpose()?;
+    let model = flags.model.as_deref().map(|path| open::model(path, flags.load.quantize)).transpose()?;
     match (&model, &flags.data, &flags.adapter) {
         (Some(model), Some(path), _) => {
             open::existing("--data", path)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bft_core::device::{Device, DeviceRequest};
 use bft_core::{Capacity, Runner, RunnerOptions};
-use bft_formats::{Adapter, EmbeddingModel, Model};
+use bft_formats::{Adapter, EmbeddingModel, Model, Quantization};
 use bft_train::{BatchBounds, Rows, SampleOptions, Samples, read_rows};
 
 use crate::cache;
@@ -100,12 +100,21 @@ pub fn not_one_pipe(flags: [&str; 2], paths: [&Path; 2]) -> Result<(), CliError>
     Ok(())
 }
 
-/// Opens the model of `--model`.
-pub fn model(path: &Path) -> Result<Model, CliError> {
-    let model = Model::open(existing("--model", path)?).map_err(CliError::failed)?;
+/// Opens the model of `--model`, quantised as `--quantize` says.
+pub fn model(path: &Path, to: Option<Quantization>) -> Result<Model, CliError> {
+    let mut model = Model::open(existing("--model", path)?).map_err(CliError::failed)?;
     note_adapter(path);
     model.require_head().map_err(CliError::failed)?;
+    to.map_or(Ok(()), |to| model.quantize(to)).map_err(CliError::failed)?;
+    note_weights(&model);
     Ok(model)
+}
+
+/// Says what of the model's files is read otherwise than it stands.
+fn note_weights(model: &Model) {
+    for note in &model.notes {
+        ui::note(&format!("{}weights: {note}{}", ui::DIM, ui::DIM.render_reset()));
+    }
 }
 
 /// Says what a model's own generation settings ask for beside end tokens: other programs follow
@@ -162,9 +171,13 @@ fn note_adapter(path: &Path) {
 }
 
 /// Opens the model of `--model` where an encoder will do as well as a language model.
-pub fn embedding_model(path: &Path) -> Result<EmbeddingModel, CliError> {
-    let model = EmbeddingModel::open(existing("--model", path)?).map_err(CliError::failed)?;
+pub fn embedding_model(path: &Path, to: Option<Quantization>) -> Result<EmbeddingModel, CliError> {
+    let mut model = EmbeddingModel::open(existing("--model", path)?).map_err(CliError::failed)?;
     note_adapter(path);
+    to.map_or(Ok(()), |to| model.quantize(to)).map_err(CliError::failed)?;
+    if let EmbeddingModel::Decoder(model) = &model {
+        note_weights(model);
+    }
     Ok(model)
 }
 

@@ -99,7 +99,7 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     if let (Some(path), false) = (&config.init_adapter, config.resume) {
         open::existing("--init-adapter", path)?;
     }
-    let model = open::model(&config.model)?;
+    let model = open::model(&config.model, config.quantize)?;
     let trainer = Trainer::open(config, &model).map_err(CliError::failed)?;
     check_shape(&flags.settings, &trainer.plan().config)?;
     let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
@@ -167,10 +167,11 @@ fn warn_of_idle_ranks(job: &Job, plan: &Plan) {
 }
 
 /// Refuses a run that this machine's memory cannot hold, which the system would end in the middle.
-/// The model's pages are the file's own and can be dropped and read again.
+/// The model's pages are the file's own and can be dropped and read again, but for what is made of
+/// them as it loads.
 fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(), CliError> {
     let memory = trainer.plan().memory(model, trainer.adapter()).map_err(CliError::failed)?;
-    let needed = memory.adapter_bytes + memory.activation_bytes;
+    let needed = memory.adapter_bytes + memory.activation_bytes + model.converted_bytes();
     match most {
         Some(most) if needed > most => Err(CliError::failed(format!(
             "the run needs about {} of memory beside the model, this machine has {}: use a smaller --batch-size, --max-length or --rank{}",

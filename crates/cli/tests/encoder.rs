@@ -23,7 +23,15 @@ fn texts(name: &str, folder: &std::path::Path) -> (String, Vec<f32>) {
 
 #[test]
 fn vectors_are_sentence_transformers_and_cuts_are_counted() {
-    for (name, truncated) in [("minilm", 2), ("bge", 1), ("pubmedbert", 1)] {
+    for (name, texts_of, truncated) in [
+        ("minilm", 11, 2),
+        ("bge", 11, 1),
+        ("pubmedbert", 11, 1),
+        ("xlm_roberta", 14, 3),
+        ("roberta", 14, 2),
+        ("modernbert", 14, 3),
+        ("nomic", 14, 1),
+    ] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (input, expected) = texts(name, folder.path());
         let output = folder.path().join("out.jsonl").display().to_string();
@@ -31,7 +39,7 @@ fn vectors_are_sentence_transformers_and_cuts_are_counted() {
         let done =
             run(["embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &output, "--json"]);
         let answer = done.json();
-        assert_eq!((&answer["rows"], &answer["width"]), (&json!(11), &json!(24)));
+        assert_eq!((&answer["rows"], &answer["width"]), (&json!(texts_of), &json!(24)));
         assert_eq!(answer["truncated"], truncated, "{name}");
         assert!(done.stderr.contains("were cut to"), "{done:?}");
         let found: Vec<f32> = std::fs::read_to_string(&output)
@@ -86,6 +94,33 @@ fn a_folder_says_how_its_vectors_are_made_and_flags_win() {
     // All but embedding needs a head.
     let done = run(["generate", "--device", "cpu", "--model", &model, "--prompt", "a", "--no-chat-template"]);
     assert!(done.error().contains("lm_head.weight is missing"), "{done:?}");
+}
+
+/// An encoder's prompts are its folder's, by name; the default one is said.
+#[test]
+fn an_encoder_takes_the_prompts_of_its_folder() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (input, _) = texts("minilm", folder.path());
+    let output = folder.path().join("out.npy").display().to_string();
+    let embed = |name: &str, more: &[&str]| {
+        let model = fixture(&format!("encoders/{name}"));
+        let flags = ["embed", "--device", "cpu", "--model", &model, "--input", &input, "--output", &output];
+        let done = run(flags.iter().chain(more));
+        (done, std::fs::read(&output).unwrap_or_default())
+    };
+    let (_, plain) = embed("nomic", &[]);
+    let (_, written) = embed("nomic", &["--prompt", "search_query: "]);
+    let (done, named) = embed("nomic", &["--prompt-name", "search_query"]);
+    assert!(done.ok().stderr.contains("prompt \"search_query: \""), "{done:?}");
+    assert!(named == written && named != plain);
+    let (done, _) = embed("nomic", &["--prompt-name", "search-query"]);
+    assert!(done.error().contains("did you mean search_query?"), "{done:?}");
+    let (done, query) = embed("xlm_roberta", &[]);
+    let said = "follows modules.json: mean over all tokens, scaled to length 1, prompt \"query: \"";
+    assert!(done.ok().stderr.contains(said), "{done:?}");
+    let (_, passage) = embed("xlm_roberta", &["--prompt-name", "passage"]);
+    let (done, none) = embed("xlm_roberta", &["--prompt", ""]);
+    assert!(!done.ok().stderr.contains("follows") && query != passage && query != none, "{done:?}");
 }
 
 #[test]

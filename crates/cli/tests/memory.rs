@@ -4,8 +4,12 @@
 
 mod common;
 
-use common::run;
-use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+
+use bft_formats::{DType, ModelConfig, Random};
+use common::{run, write};
+use serde_json::{Value, json};
 
 /// Runs the one step that a server runs before it answers, and checks its peak against the
 /// estimate.
@@ -42,4 +46,61 @@ fn a_step_holds_what_was_estimated() {
     // One after the other, for all use every core.
     bench("--task embed --batch-size 16 --length 128");
     bench("--task generate --length 64");
+}
+
+/// The folder of a Llama of 40 million random weights in BF16, 81 MB, without a tokenizer.
+fn random_model(folder: &Path) {
+    let config = json!({
+        "model_type": "llama", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 2,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 8192,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 1e4, "tie_word_embeddings": true,
+        "hidden_act": "silu",
+    });
+    write(folder, "config.json", &config.to_string());
+    let shapes = ModelConfig::from_json("config.json", config.to_string().as_bytes()).expect("a model").tensor_shapes();
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape) in &shapes {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        header.insert(name.clone(), json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = std::fs::File::create(folder.join("model.safetensors")).expect("a file");
+    file.write_all(&(header.len() as u64).to_le_bytes()).expect("room");
+    file.write_all(header.as_bytes()).expect("room");
+    let mut random = Random::new(3);
+    for (_, shape) in &shapes {
+        let bytes = DType::BF16.random(shape.iter().product(), &mut || random.bits());
+        file.write_all(&bytes).expect("room");
+    }
+}
+
+/// What a step that generates held beside all that is not weights.
+fn weights_held(model: &str, more: &[&str]) -> f64 {
+    let flags = ["bench", "--device", "cpu", "--task", "generate", "--length", "8", "--serve", "--model", model];
+    let answer = run(flags.iter().chain(more)).json();
+    let flags = ["inspect", "--json", "--model", model];
+    let weights = &run(flags.iter().chain(more)).json()["bytes"];
+    let bytes = |value: &Value| value.as_f64().expect("bytes");
+    bytes(&answer["peak_rss_bytes"]) - bytes(&answer["estimated_bytes"]) + bytes(weights)
+}
+
+#[test]
+fn weights_that_are_quantised_as_they_load_cost_their_size_and_a_tensor() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    random_model(folder.path());
+    let model = folder.path().display().to_string();
+    let flags = ["inspect", "--json", "--model", &model, "--quantize", "q4_k"];
+    let weights = run(flags).json()["bytes"].as_f64().expect("bytes");
+    let (largest, held) = ((8192 * 1024 * 2) as f64, weights_held(&model, &["--quantize", "q4_k"]));
+    assert!(weights < 27e6 && held < weights + largest, "{weights} bytes of weights, {held} held");
+}
+
+#[test]
+fn a_quantised_base_costs_little_more_than_its_file() {
+    let model = bft_tests::smollm2();
+    let file = std::fs::metadata(&model).expect("a file").len() as f64;
+    let held = weights_held(&model.display().to_string(), &[]);
+    assert!(held < 1.05 * file, "{file} bytes of file, {held} held");
 }

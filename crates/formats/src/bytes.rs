@@ -64,6 +64,21 @@ impl Bytes {
         let start = self.range.start + range.start;
         Some(Self { owner: Arc::clone(&self.owner), range: start..start + range.len() })
     }
+
+    /// Tells the system that these bytes of a map are not needed soon, so that they count as memory
+    /// in use no longer. Read again, they come from the file again.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Owner::Map(map) = &*self.owner {
+            // SAFETY: the map is of a file, shared and never written to: pages that are dropped come
+            // back from the file with the same bytes.
+            let advised = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.range.start, self.range.len())
+            };
+            // Where the system does not listen, it drops pages by itself when memory is short.
+            drop(advised);
+        }
+    }
 }
 
 impl Deref for Bytes {

@@ -102,12 +102,13 @@ impl Folder {
 
 type Weights = (BTreeMap<String, Tensor>, Vec<(String, Source)>);
 
-/// The tensors that are wanted by name, and the files they came in.
-pub(crate) fn load_weights(folder: &Folder, wanted: fn(&str) -> bool) -> Result<Weights> {
+/// The tensors that are wanted by name, and the files they came in; those in FP8, where `fp8` is
+/// set, without their scales.
+pub(crate) fn load_weights(folder: &Folder, wanted: fn(&str) -> bool, fp8: bool) -> Result<Weights> {
     const SINGLE: &str = "model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
     if let Some(source) = folder.source(SINGLE)? {
-        let tensors = safetensors::read(&folder.file(SINGLE), &source, wanted)?;
+        let tensors = safetensors::read(&folder.file(SINGLE), &source, wanted, fp8)?;
         return Ok((tensors, vec![(SINGLE.to_string(), source)]));
     }
     let Some(json) = folder.get(INDEX)? else {
@@ -129,7 +130,7 @@ pub(crate) fn load_weights(folder: &Folder, wanted: fn(&str) -> bool) -> Result<
             let advice = "the index names it; download the missing file";
             FormatError::missing(folder.shown(), shard, advice)
         })?;
-        for (name, tensor) in safetensors::read(&folder.file(shard), &source, wanted)? {
+        for (name, tensor) in safetensors::read(&folder.file(shard), &source, wanted, fp8)? {
             if shard_of.get(&name) == Some(shard) {
                 tensors.insert(name, tensor);
             }

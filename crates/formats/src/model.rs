@@ -25,6 +25,10 @@ pub struct Model {
     pub path: PathBuf,
     /// Whether it is a backbone without `lm_head.weight`: it embeds, and predicts no token.
     pub headless: bool,
+    /// What its files hold that is read otherwise than it stands, in a sentence each.
+    pub notes: Vec<String>,
+    /// What its matrices become as they are read, where that was asked for.
+    pub(crate) quantized: Option<DType>,
     /// How its vectors are made; what is wrong with that matters only to who embeds.
     sentence: std::result::Result<Option<SentenceSteps>, String>,
     weight_files: Vec<(String, Source)>,
@@ -60,8 +64,20 @@ impl Model {
     ) -> Self {
         let (name, path) = (name.to_string(), PathBuf::from(name));
         let sha256 = Arc::default();
-        let (headless, sentence) = (false, Ok(None));
-        Self { config, tensors, tokenizer, chat_template, name, path, headless, sentence, weight_files, sha256 }
+        Self {
+            config,
+            tensors,
+            tokenizer,
+            chat_template,
+            name,
+            path,
+            headless: false,
+            notes: Vec::new(),
+            quantized: None,
+            sentence: Ok(None),
+            weight_files,
+            sha256,
+        }
     }
 
     /// The same model, with what its files say about vectors, and whether it is without a head.
@@ -162,11 +178,13 @@ impl Model {
     }
 
     /// Lower-case hexadecimal SHA-256 of what stands beside the weights and decides what they
-    /// compute: the configuration, the tokenizer and the chat template.
+    /// compute: the configuration, the tokenizer, the chat template, and what they are quantised
+    /// to.
     pub fn settings_sha256(&self) -> Result<String> {
         let tokenizer = self.tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
         let template = self.chat_template.as_ref().map(ChatTemplate::sha256);
-        Ok(sha256_bytes(format!("{:?} {tokenizer:?} {template:?}", self.config).as_bytes()))
+        let quantized = self.quantized.map_or_else(String::new, |dtype| format!(" {dtype}"));
+        Ok(sha256_bytes(format!("{:?} {tokenizer:?} {template:?}{quantized}", self.config).as_bytes()))
     }
 
     /// Tells the SHA-256 of the weights where it is known already, so that they need not be read

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::folder::{Folder, load_weights};
-use crate::gguf::{self, Header, HeaderError, Value};
+use crate::fp8::Fp8;
+use crate::gguf::{self, Gguf, Value};
 use crate::model::{check_tensors, check_vocabulary};
 use crate::{ChatTemplate, FormatError, Model, ModelConfig, Result, Source, Tensor, Tokenizer};
 
 impl Model {
-    /// Opens a folder (`config.json`, safetensors, `tokenizer.json`) or a `.gguf` file.
+    /// Opens a folder (`config.json`, safetensors, `tokenizer.json`) or a `.gguf` file; any part of a
+    /// split one stands for all, which lie beside it.
     ///
     /// Files are mapped, not read: weights cost memory when they are used.
     #[cfg(not(target_arch = "wasm32"))]
@@ -22,14 +24,16 @@ impl Model {
             load_folder(&name, &Folder::on_disk(path))?
         } else {
             let bytes = crate::Bytes::map(path)?;
-            if !Header::is_gguf(&bytes) {
+            if !gguf::Header::is_gguf(&bytes) {
                 return Err(FormatError::unsupported(
                     shown,
                     "a model in a single file that is not GGUF",
                     "give a .gguf file, or the folder that holds config.json and *.safetensors",
                 ));
             }
-            load_gguf(&shown, &name, bytes.into())?
+            let file_name = path.file_name().map_or_else(|| shown.clone().into(), |name| name.to_string_lossy());
+            let folder = Folder::on_disk(path.parent().unwrap_or(Path::new("")));
+            load_gguf(&name, &Gguf::open(&shown, &file_name, bytes.into(), |part| folder.source(part))?)?
         };
         model.path = path.to_path_buf();
         Ok(model)
@@ -38,7 +42,25 @@ impl Model {
     /// Makes a model from a GGUF file wherever it is; `name` names it in messages. Reads the header
     /// alone.
     pub fn from_gguf(name: &str, file: impl Into<Source>) -> Result<Self> {
-        load_gguf(name, name, file.into())
+        load_gguf(name, &Gguf::open(name, name, file.into(), |_| Ok(None))?)
+    }
+
+    /// As [`Self::from_gguf`], of all parts of a split file by their names.
+    ///
+    /// # Errors
+    /// Also where there is none, or one that is no part of the model.
+    pub fn from_gguf_parts<S: Into<Source>>(name: &str, parts: BTreeMap<String, S>) -> Result<Self> {
+        let parts: BTreeMap<String, Source> = parts.into_iter().map(|(name, part)| (name, part.into())).collect();
+        let Some((first, source)) = parts.first_key_value() else {
+            return Err(FormatError::missing(name, "a .gguf file", "give all parts of the model"));
+        };
+        let gguf = Gguf::open(first, first, source.clone(), |part| Ok(parts.get(part).cloned()))?;
+        let used = gguf.sources();
+        if let Some(other) = parts.keys().find(|part| !used.iter().any(|(name, _)| name == *part)) {
+            let advice = "give the parts of one model alone";
+            return Err(FormatError::unsupported(other, format!("a file beside the model of {first}"), advice));
+        }
+        load_gguf(name, &gguf)
     }
 
     /// Makes a model from the files of a folder, by file name. Weights stay where they are.
@@ -62,7 +84,9 @@ fn load_folder(name: &str, folder: &Folder) -> Result<Model> {
     if let Some(json) = folder.get("generation_config.json")? {
         config.add_generation_config(&folder.file("generation_config.json"), &json)?;
     }
-    let (tensors, weight_files) = load_weights(folder, |_| true)?;
+    let fp8 = Fp8::from_json(&folder.file("config.json"), &json)?;
+    let (mut tensors, weight_files) = load_weights(folder, |_| true, fp8.is_some())?;
+    let notes = fp8.map(|fp8| fp8.scale(&folder.shown(), &mut tensors)).transpose()?;
     let mut tensors = with_prefix(tensors);
     tensors.retain(|name, _| !name.ends_with(".self_attn.rotary_emb.inv_freq"));
     let headless = settle_head(&mut config, &mut tensors)?;
@@ -79,7 +103,8 @@ fn load_folder(name: &str, folder: &Folder) -> Result<Model> {
     }
     config.validate(&folder.file("config.json"))?;
     let chat_template = ChatTemplate::from_folder(folder, tokenizer.as_ref())?;
-    let model = Model::assemble(name, config, tensors, tokenizer, chat_template, weight_files);
+    let mut model = Model::assemble(name, config, tensors, tokenizer, chat_template, weight_files);
+    model.notes = notes.unwrap_or_default();
     Ok(model.with_sentence(crate::encoder::sentence_of_decoder(folder), headless))
 }
 
@@ -141,19 +166,12 @@ fn no_config_advice(folder: &Folder) -> String {
     }
 }
 
-/// Loads a model from a GGUF file.
-fn load_gguf(file: &str, name: &str, source: Source) -> Result<Model> {
-    let header = gguf_header(file, &source)?;
-    if let Some(parts) = header.get("split.count").and_then(Value::as_u64).filter(|&n| n > 1) {
-        return Err(FormatError::unsupported(
-            file,
-            format!("a GGUF split into {parts} files"),
-            "merge them with llama.cpp's llama-gguf-split --merge",
-        ));
-    }
-    let config = crate::config::model_config(file, &header, &source)?;
-    let tensors = gguf::load_tensors(file, &header, &source, &config)?;
-    let tokenizer = Tokenizer::from_gguf(file, &header)?;
+/// Loads a model from a GGUF file, or from its parts.
+fn load_gguf(name: &str, gguf: &Gguf) -> Result<Model> {
+    let (file, header) = (gguf.file(), gguf.header());
+    let config = crate::config::model_config(gguf)?;
+    let tensors = gguf::load_tensors(gguf, &config)?;
+    let tokenizer = Tokenizer::from_gguf(file, header)?;
     if let Some(tokenizer) = &tokenizer {
         check_vocabulary(file, tokenizer, config.vocab_size)?;
     }
@@ -165,36 +183,7 @@ fn load_gguf(file: &str, name: &str, source: Source) -> Result<Model> {
             Some(ChatTemplate::new(source, special)?)
         }
     };
-    let sentence = gguf::sentence(file, &header);
-    let files = vec![(name.to_string(), source)];
-    let model = Model::assemble(name, config, tensors, tokenizer, chat_template, files);
+    let sentence = gguf::sentence(file, header);
+    let model = Model::assemble(name, config, tensors, tokenizer, chat_template, gguf.sources());
     Ok(model.with_sentence(sentence, false))
-}
-
-/// The header, from as many of the file's first bytes as it takes.
-fn gguf_header(file: &str, source: &Source) -> Result<Header> {
-    /// More than most headers have; a vocabulary's tokens and merges are most of one.
-    const FIRST: u64 = 4 << 20;
-    let mut count = FIRST.min(source.len());
-    loop {
-        match Header::parse(&source.head(count, file)?) {
-            Ok(header) => return Ok(header),
-            Err(HeaderError::Invalid(problem)) => {
-                return Err(FormatError::malformed(file, problem));
-            }
-            Err(HeaderError::NeedMoreBytes { total }) if total > source.len() => {
-                return Err(FormatError::malformed(
-                    file,
-                    format!(
-                        "is truncated or lies about itself: the header goes on to byte {total} at least, \
-                         the file has {}; download it again",
-                        source.len()
-                    ),
-                ));
-            }
-            Err(HeaderError::NeedMoreBytes { total }) => {
-                count = total.max(count.saturating_mul(2)).min(source.len());
-            }
-        }
-    }
 }

@@ -14,8 +14,13 @@ use crate::{DType, FormatError, Result, Source, Tensor};
 const MAX_HEADER: u64 = 100_000_000;
 
 /// The wanted tensors of one file; names, shapes and data are checked, formats must be plain
-/// floats.
-pub(crate) fn read(file: &str, source: &Source, wanted: fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>> {
+/// floats, or FP8 where `fp8` says that somebody knows its scales.
+pub(crate) fn read(
+    file: &str,
+    source: &Source,
+    wanted: fn(&str) -> bool,
+    fp8: bool,
+) -> Result<BTreeMap<String, Tensor>> {
     let start = check_length(file, source)?;
     let header = source.head(start, file)?;
     let metadata = read_header(&header, source.len()).map_err(|e| explain(file, &header, source.len(), e))?;
@@ -25,16 +30,17 @@ pub(crate) fn read(file: &str, source: &Source, wanted: fn(&str) -> bool) -> Res
             continue;
         }
         let stored = format!("{:?}", info.dtype);
-        let dtype = DType::plain_ones().find(|dtype| dtype.name() == stored);
-        let dtype = dtype.ok_or_else(|| unsupported(file, &name, &stored))?;
         let (from, to) = info.data_offsets;
         let range = start + from as u64..start + to as u64;
         let data = source
             .slice(range)
             .ok_or_else(|| FormatError::malformed(file, format!("tensor {name} lies outside the file")))?;
-        let tensor = Tensor::new(&name, dtype, info.shape.clone(), data)
-            .map_err(|e| FormatError::malformed(file, e.to_string()))?;
-        tensors.insert(name, tensor);
+        let tensor = match DType::plain_ones().find(|dtype| dtype.name() == stored) {
+            Some(dtype) => Tensor::new(&name, dtype, info.shape.clone(), data),
+            None if fp8 && stored == "F8_E4M3" => Tensor::e4m3(&name, info.shape.clone(), data),
+            None => return Err(unsupported(file, &name, &stored)),
+        };
+        tensors.insert(name, tensor.map_err(|e| FormatError::malformed(file, e.to_string()))?);
     }
     Ok(tensors)
 }

@@ -2,19 +2,23 @@
 
 use std::ops::Range;
 
+use crate::stored::Stored;
 use crate::{Bytes, DType, FormatError, Result, Source, dequantize_row};
 
-/// One weight tensor in its file's storage format.
+/// One weight tensor, in its file's storage format or in one that it is turned into as it is read.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     /// Hugging Face name, such as `model.layers.0.self_attn.q_proj.weight`.
     pub name: String,
-    /// Storage format of `data`.
+    /// Format of the bytes that are read.
     pub dtype: DType,
     /// Row-major shape: `[out, in]` for matrices, `[n]` for vectors.
     pub shape: Vec<usize>,
-    /// `rows() * dtype.row_bytes(cols())` bytes, little-endian, as they lie in the file.
+    /// The bytes as they lie in the file, little-endian: `rows() * dtype.row_bytes(cols())` of them,
+    /// or what `stored` says.
     pub data: Source,
+    /// What lies in the file, where it becomes `dtype` as it is read.
+    pub(crate) stored: Option<Stored>,
     /// Set where the file orders rows in llama.cpp's way.
     pub(crate) interleaved: Option<Interleaved>,
 }
@@ -61,13 +65,30 @@ impl Tensor {
                 format!("{} bytes for {dtype} {shape:?}, expected {expected}", data.len()),
             ));
         }
-        Ok(Self { name, dtype, shape, data, interleaved: None })
+        Ok(Self { name, dtype, shape, data, stored: None, interleaved: None })
+    }
+
+    /// Makes a tensor of FP8 numbers, which become BF16 as they are read; they have no scales yet.
+    pub(crate) fn e4m3(name: &str, shape: Vec<usize>, data: Source) -> Result<Self> {
+        let expected = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n));
+        if expected.map(|count| count as u64) != Some(data.len()) {
+            let problem = format!("{} bytes for F8_E4M3 {shape:?}, expected one each", data.len());
+            return Err(FormatError::malformed(name, problem));
+        }
+        let (name, stored) = (name.to_string(), Some(Stored::E4M3(None)));
+        Ok(Self { name, dtype: DType::BF16, shape, data, stored, interleaved: None })
     }
 
     /// Makes an F32 tensor from values; `values.len()` must be the product of `shape`.
     pub fn from_f32(name: impl Into<String>, shape: Vec<usize>, values: &[f32]) -> Result<Self> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Self::new(name, DType::F32, shape, bytes)
+    }
+
+    /// Has the numbers, of a plain format, become blocks as they are read; `cols()` is whole ones.
+    pub(crate) fn become_blocks(&mut self, dtype: DType) {
+        self.stored.get_or_insert(Stored::Plain(self.dtype));
+        self.dtype = dtype;
     }
 
     /// Length of the last dimension (1 for a scalar).
@@ -85,19 +106,54 @@ impl Tensor {
         self.rows() * self.cols()
     }
 
-    /// Length of the data in bytes.
+    /// Length in bytes, of what is read.
     pub fn byte_len(&self) -> usize {
         self.rows() * self.dtype.row_bytes(self.cols())
     }
 
-    /// All bytes, rows in Hugging Face order: shared with the file's where they are in memory.
+    /// One of so many equal runs of rows, over the same bytes; `None` where rows do not divide so,
+    /// or do not lie in their order, alone.
+    pub(crate) fn rows_of(&self, (piece, of): (usize, usize)) -> Option<Self> {
+        if of == 1 {
+            return Some(self.clone());
+        }
+        let (&rows, _) = self.shape.split_first().filter(|(rows, _)| rows.is_multiple_of(of))?;
+        // Scales of blocks stand apart from the rows, so that these cannot be cut alone.
+        let scaled = matches!(self.stored, Some(Stored::E4M3(Some(_))));
+        if scaled || self.interleaved.is_some() || self.shape.len() < 2 || piece >= of {
+            return None;
+        }
+        let bytes = self.data.len() / of as u64;
+        let data = self.data.slice(piece as u64 * bytes..(piece as u64 + 1) * bytes)?;
+        let mut shape = self.shape.clone();
+        shape[0] = rows / of;
+        Some(Self { shape, data, ..self.clone() })
+    }
+
+    /// Whether the bytes that are read are made of the file's, and not the file's own.
+    pub fn is_converted(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    /// All bytes, rows in Hugging Face order: shared with the file's where they are in memory and in
+    /// its format.
     pub fn bytes(&self) -> Result<Bytes> {
         self.read_rows(0..self.rows())
     }
 
     /// The bytes of some rows, read from where they are. Panics when a row is not there.
+    ///
+    /// # Errors
+    /// Where the file can no longer be read, or holds a number that the format cannot.
     pub fn read_rows(&self, rows: Range<usize>) -> Result<Bytes> {
-        let row = self.dtype.row_bytes(self.cols());
+        match &self.stored {
+            None => self.stored_rows(self.dtype.row_bytes(self.cols()), rows),
+            Some(stored) => stored.convert(self, rows),
+        }
+    }
+
+    /// The bytes of some rows as the file has them, `row` bytes each, in Hugging Face order.
+    pub(crate) fn stored_rows(&self, row: usize, rows: Range<usize>) -> Result<Bytes> {
         let (start, end) = (rows.start * row, rows.end * row);
         let read = |range: Range<usize>| {
             let part = self.data.slice(range.start as u64..range.end as u64);
@@ -108,7 +164,9 @@ impl Tensor {
         };
         let head = order.head_dim * order.row_bytes;
         let first = start / head * head;
-        let rows = Bytes::from(order.undo(&read(first..end.next_multiple_of(head))?));
+        let heads = read(first..end.next_multiple_of(head))?;
+        let rows = Bytes::from(order.undo(&heads));
+        heads.release();
         Ok(rows.slice(start - first..end - first).expect("whole heads hold their rows"))
     }
 

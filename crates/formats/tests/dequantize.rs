@@ -141,6 +141,16 @@ fn random_weights_are_small_finite_and_not_all_alike() {
     }
 }
 
+/// Blocks are regrouped there, in whole words.
+#[test]
+fn a_gpu_holds_a_q4_k_m_in_little_more_than_its_file_has() {
+    for dtype in [DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::Q5_0, DType::Q8_0, DType::F32] {
+        let (quants, scales) = dtype.gpu_words(64, 1024);
+        let (held, file) = (4 * (quants + scales), 64 * dtype.row_bytes(1024));
+        assert!(held as f64 <= 1.03 * file as f64, "{dtype}: {held} bytes held, {file} in the file");
+    }
+}
+
 #[test]
 fn a_tensor_knows_its_rows() {
     let rows = 3;

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use bft_formats::gguf::{Header, HeaderError};
 use bft_formats::{Architecture, Bytes, DType, Model, RopeScaling};
 use common::{Gguf, Random, assert_says, config_of, message, tiny_config, tiny_gguf, tiny_tensors};
@@ -239,8 +241,97 @@ fn models_that_would_run_wrongly_are_refused_by_name() {
     assert_says(&extra, &["tensor blk.0.attn_sinks.weight", "no place"]);
     let bias = refusal(|g| g.f32_tensor("blk.0.ffn_up.bias", &[64], &[0.0; 64]));
     assert_says(&bias, &["tensor blk.0.ffn_up.bias"]);
-    let split = refusal(|g| g.u32("split.count", 3));
-    assert_says(&split, &["split into 3", "llama-gguf-split --merge"]);
+}
+
+/// A model in three parts as llama.cpp's gguf-split leaves them, by name.
+fn split() -> BTreeMap<String, Gguf> {
+    let whole = tiny_gguf("llama");
+    let count = whole.tensors.len();
+    let parts = (0..3).map(|number| {
+        let mut part = if number == 0 { whole.clone() } else { Gguf::new() };
+        part.tensors = whole.tensors[number * count / 3..(number + 1) * count / 3].to_vec();
+        part.u32("split.no", number as u32).u32("split.count", 3).u32("split.tensors.count", count as u32);
+        (format!("m-{:05}-of-00003.gguf", number + 1), part)
+    });
+    parts.collect()
+}
+
+fn open_split(parts: &BTreeMap<String, Gguf>) -> bft_formats::Result<Model> {
+    let parts = parts.iter().map(|(name, part)| (name.clone(), part.bytes()));
+    Model::from_gguf_parts("m", parts.collect())
+}
+
+#[test]
+fn any_part_stands_for_all() {
+    let whole = open(&tiny_gguf("llama")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut lines = String::new();
+    for (name, part) in split() {
+        std::fs::write(folder.path().join(&name), part.build()).unwrap();
+        lines.push_str(&format!("{}  {name}\n", bft_formats::sha256_bytes(&part.build())));
+    }
+    for name in split().keys() {
+        let model = Model::open(&folder.path().join(name)).unwrap();
+        assert_eq!((&model.config, model.name.as_str()), (&whole.config, name.as_str()));
+        assert_eq!(model.tensors.len(), whole.tensors.len());
+        for (name, tensor) in &whole.tensors {
+            assert_eq!(model.tensors[name].bytes().unwrap()[..], tensor.bytes().unwrap()[..], "{name}");
+        }
+        assert_eq!(model.sha256().unwrap(), bft_formats::sha256_bytes(lines.as_bytes()), "all parts count");
+    }
+    assert_eq!(open_split(&split()).unwrap().tensors.len(), whole.tensors.len());
+}
+
+#[test]
+fn parts_that_are_not_of_one_model_are_named() {
+    let parts = ["m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"];
+    let broken = |change: &dyn Fn(&mut BTreeMap<String, Gguf>)| {
+        let mut split = split();
+        change(&mut split);
+        message(open_split(&split))
+    };
+    let on = |part: usize, change: &'static Change<'static>| {
+        broken(&move |split| {
+            change(split.get_mut(parts[part]).unwrap());
+        })
+    };
+    let missing = broken(&|split| drop(split.remove(parts[1])));
+    assert_says(&missing, &[parts[1], "part 2 of 3 is missing", "beside each other"]);
+    let alone = message(Model::from_gguf(parts[2], split()[parts[2]].bytes()));
+    assert_says(&alone, &[parts[0], "part 1 of 3 is missing"]);
+    let twice = broken(&|split| drop(split.insert(parts[2].into(), split[parts[1]].clone())));
+    assert_says(&twice, &[parts[2], "split.no: found 1, expected 2", "another part"]);
+    let count = on(1, &|g| g.u32("split.count", 4));
+    assert_says(&count, &[parts[1], "split.count: found 4, expected 3, as in", parts[0]]);
+    let tensors = on(2, &|g| g.u32("split.tensors.count", 9));
+    assert_says(&tensors, &[parts[2], "split.tensors.count: found 9, expected 21"]);
+    let text = on(2, &|g| g.str("split.no", "two"));
+    assert_says(&text, &[parts[2], "split.no is \"two\""]);
+    let fewer = on(1, &|g| {
+        g.tensors.pop();
+        g
+    });
+    assert_says(&fewer, &[parts[0], "split.tensors.count: found 21, expected 20", "different models"]);
+    let again = broken(&|split| {
+        let tensor = split[parts[0]].tensors[2].clone();
+        split.get_mut(parts[1]).unwrap().tensors[0] = tensor;
+    });
+    assert_says(&again, &[parts[1], "is in a part before, too"]);
+    let renamed = broken(&|split| {
+        let part = split.remove(parts[0]).unwrap();
+        split.insert("a.gguf".into(), part);
+    });
+    assert_says(&renamed, &["a.gguf", "a part of 3", "-00001-of-00003.gguf"]);
+    let other = broken(&|split| drop(split.insert("n.gguf".into(), tiny_gguf("llama"))));
+    assert_says(&other, &["n.gguf", "beside the model of m-00001-of-00003.gguf"]);
+    let cut = broken(&|split| split.get_mut(parts[2]).unwrap().tensors[0].3.truncate(0));
+    assert_says(&cut, &[parts[2]]);
+    let outside = broken(&|split| {
+        let part = split.remove(parts[2]).unwrap();
+        split.clear();
+        split.insert("m-00007-of-00003.gguf".into(), part);
+    });
+    assert_says(&outside, &["m-00007-of-00003.gguf", "a part of 3"]);
 }
 
 #[test]

@@ -23,6 +23,21 @@ fn path() -> PathBuf {
     path
 }
 
+/// ggml's own reference, run by tests/fixtures/quantize.py.
+#[test]
+fn its_numbers_are_quantised_as_ggml_does_it() {
+    let reference: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/fixtures/quantize.json")).unwrap();
+    let tensor = &Model::open(&path()).unwrap().tensors["model.layers.0.mlp.down_proj.weight"];
+    let values = tensor.to_f32().unwrap();
+    for dtype in DType::quantizers() {
+        let mut blocks = vec![0; dtype.row_bytes(values.len())];
+        assert!(bft_formats::quantize_row(dtype, &values, &mut blocks));
+        let expected = reference["blk.0.ffn_down.weight"][dtype.name()]["sha256"].as_str().unwrap();
+        assert_eq!(bft_formats::sha256_bytes(&blocks), expected, "{dtype}");
+    }
+}
+
 #[test]
 fn it_opens_as_what_it_is() {
     // The best of five, since other work on the machine can only add to it.

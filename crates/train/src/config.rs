@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bft_core::device::{DeviceRequest, Precision};
 use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
-use bft_formats::LINEAR_MODULES;
+use bft_formats::{LINEAR_MODULES, Quantization};
 use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
@@ -158,6 +158,10 @@ settings! {
         /// where that is measured to be faster
         #[setting(heading: "Run", value_name: "PRECISION")]
         pub precision: Precision = Precision::F32,
+        /// Quantise the model's matrices to this format as they load, where the file has them in F32,
+        /// F16, BF16 or FP8
+        #[setting(heading: "Run", value_name: "FORMAT", on_page: false)]
+        pub quantize: Option<Quantization> = None,
         /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices`
         /// counts
         #[setting(heading: "Run", value_name: "DEVICE", may_change: true, on_page: false)]

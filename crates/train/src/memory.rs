@@ -9,7 +9,8 @@ use crate::plan::Plan;
 /// Bytes that a training run needs on its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryEstimate {
-    /// The frozen model, in its file's format. On the CPU these are pages of the file itself.
+    /// The frozen model, in its file's format or quantised. On the CPU these are pages of the file
+    /// itself, but for what is made of them as it loads.
     pub model_bytes: u64,
     /// The adapter, its gradient and AdamW's two moments.
     pub adapter_bytes: u64,

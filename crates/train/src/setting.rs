@@ -203,6 +203,10 @@ macro_rules! typed {
 pub(crate) use typed;
 
 typed!(bft_core::LossKind: words, bft_core::Checkpoint: words, bft_core::device::Precision: words);
+impl Typed for bft_formats::Quantization {
+    const KIND: Kind = Kind::Word(Self::names);
+}
+
 typed!(bool: Switch, PathBuf: Path, Vec<String>: Words, DeviceRequest: Device, Map<String, Value>: Variables);
 typed!(usize: Whole, u64: Whole, f32: Number, f64: Number; number);
 

@@ -51,6 +51,8 @@ pub struct OpenedModel<'a> {
     #[cfg_attr(test, ts(type = "Pooling | null"))]
     pub pooling: Option<Pooling>,
     pub normalize: bool,
+    /// What of its files is read otherwise than it stands, in a sentence each.
+    pub notes: &'a [String],
 }
 
 /// What rows are for.

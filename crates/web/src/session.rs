@@ -139,6 +139,7 @@ impl Session {
             has_chat_template: model.chat_template.is_some(),
             pooling: sentence.as_ref().map(|steps| steps.pooling),
             normalize: sentence.is_some_and(|steps| steps.normalize),
+            notes: &model.notes,
         }))
     }
 
@@ -405,11 +406,10 @@ fn open_model(name: &str, files: &Array) -> Answer<Model> {
             )))
         }
         ([], _) => Ok(Model::from_folder(name, sources)?),
-        ([file], _) => match sources.remove(file) {
-            Some(source) => Ok(Model::from_gguf(name, source)?),
-            None => Err(Failure::other("a file went missing")),
-        },
-        (several, _) => Err(Failure::input(format!("{} .gguf files were given, expected one", several.len()))),
+        _ => {
+            sources.retain(|file, _| is_gguf(file));
+            Ok(Model::from_gguf_parts(name, sources)?)
+        }
     }
 }
 

@@ -92,6 +92,7 @@ function details(app: App, model: ModelInfo): Node[] {
       term("Chat template", model.has_chat_template ? "yes" : "none"),
       term("SHA-256", h("code", { title: model.sha256 }, `${model.sha256.slice(0, 12)}…`)),
     ),
+    ...model.notes.map((note) => h("p", { class: "hint" }, note)),
     h("p", { class: "row spread" }, h("span", { class: model.stored ? "hint" : "hint caution" }, kept), other),
   ];
 }

@@ -235,6 +235,14 @@ function checkMagic(name: string, first: Uint8Array, from: string): void {
   }
 }
 
+/** Several files are parts of one model by their names; the engine looks into them. */
+function checkParts(names: string[]): void {
+  const stems = new Set(names.map((name) => /^(.*)-\d{5}-of-\d{5}\.gguf$/i.exec(name)?.[1] ?? name));
+  if (stems.size > 1) {
+    throw new Failed("input", `${names.join(", ")} are several models: give one .gguf file, or all parts of one model`);
+  }
+}
+
 async function hash(blob: Blob, digest: Sha256, tell: Tell): Promise<void> {
   for (let at = 0; at < blob.size; at += PIECE) {
     digest.update(new Uint8Array(await blob.slice(at, at + PIECE).arrayBuffer()));
@@ -245,10 +253,11 @@ async function hash(blob: Blob, digest: Sha256, tell: Tell): Promise<void> {
 /** Takes files that were dropped into the storage. Where they have no room there, they are used as they are. */
 export async function keep(files: File[], folder: string | undefined, signal: AbortSignal, tell: Tell): Promise<Opened> {
   const named = files.filter((file) => !file.name.startsWith("."));
-  const gguf = named.find((file) => /\.gguf$/i.test(file.name));
-  if (gguf) checkMagic(gguf.name, new Uint8Array(await gguf.slice(0, 4).arrayBuffer()), gguf.name);
-  const name = gguf?.name ?? folder ?? (named.length === 1 ? named[0]?.name : undefined) ?? "model";
-  const wanted = gguf ? [gguf] : named.filter((file) => /\.(json|safetensors|jinja)$/i.test(file.name));
+  const ggufs = named.filter((file) => /\.gguf$/i.test(file.name)).sort((a, b) => a.name.localeCompare(b.name));
+  checkParts(ggufs.map((file) => file.name));
+  for (const gguf of ggufs) checkMagic(gguf.name, new Uint8Array(await gguf.slice(0, 4).arrayBuffer()), gguf.name);
+  const name = ggufs[0]?.name ?? folder ?? (named.length === 1 ? named[0]?.name : undefined) ?? "model";
+  const wanted = ggufs.length > 0 ? ggufs : named.filter((file) => /\.(json|safetensors|jinja)$/i.test(file.name));
   const given: [string, Blob][] = (wanted.length > 0 ? wanted : named).map((file) => [file.name, file]);
   const opened: Opened = { name, files: given, sha256: undefined };
   if (wanted.length === 0) return opened;

@@ -33,6 +33,7 @@ export const model: ModelInfo = {
   bytes: 92_600_000,
   sha256: "ab".repeat(32),
   has_chat_template: true,
+  notes: [],
   pooling: null,
   normalize: false,
   stored: "scripted.gguf",

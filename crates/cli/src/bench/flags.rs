@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::products;
 use crate::error::CliError;
-use crate::flags::{Flags, KernelFlags, RunFlags, at_least, share, takes};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, at_least, share, takes};
 use crate::ui::thousands;
 
 /// Measure tokens per second, GFLOP/s and peak memory
@@ -58,6 +58,8 @@ pub struct BenchFlags {
     /// Print one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
+    #[command(flatten)]
+    pub load: Flags<Quantize>,
     #[command(flatten)]
     pub kernels: KernelFlags,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 //! computed twice to save memory (checkpointed blocks, logits) is not counted twice, so that a rate
 //! in GFLOP/s compares programs.
 
-use bft_formats::{Adapter, EmbeddingModel, Model};
+use bft_formats::{Adapter, EmbeddingModel, EncoderLayer, FeedForward, Model};
 use bft_train::Sample;
 
 /// Multiplications and additions of the parts of one model.
@@ -48,11 +48,16 @@ impl Flops {
             EmbeddingModel::Decoder(model) => Self::new(model, None),
             EmbeddingModel::Encoder(model) => {
                 let config = &model.config;
-                let (width, layers) = (config.hidden_size as f64, config.num_hidden_layers as f64);
+                let (width, layers) = (config.hidden_size as f64, config.layers.len() as f64);
+                // Four square matrices of attention, two between the hidden state and the wide
+                // layer, and one more where that has a gate.
+                let wide = |layer: &EncoderLayer| match layer.feed_forward {
+                    FeedForward::Plain(_) => 2.0,
+                    FeedForward::Gated(_) => 3.0,
+                };
+                let wide: f64 = config.layers.iter().map(wide).sum();
                 Flops {
-                    // Four square matrices of attention, two between the hidden state and the wide
-                    // layer.
-                    linear: layers * width * (4.0 * width + 2.0 * config.intermediate_size as f64),
+                    linear: width * (layers * 4.0 * width + wide * config.intermediate_size as f64),
                     lora: 0.0,
                     head: 0.0,
                     attention: layers * width,

@@ -67,7 +67,7 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
     let stop = stop_on_ctrl_c()?;
     let knowledge = Knowledge::open()?;
     let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
-    let model = open::model(&path)?;
+    let model = open::model(&path, None)?;
     let resolver = Resolver::new(&knowledge.genome);
     let (response, complexes) = (knowledge.fitness(&resolver)?, knowledge.complexes(&resolver)?);
     let device = open::device(flags.run.device())?;

@@ -149,6 +149,7 @@ fn as_value(model: &Model) -> Value {
         "eos_token_ids": config.eos_token_ids,
         "tokenizer": model.tokenizer.is_some(),
         "chat_template": model.chat_template.is_some(),
+        "notes": model.notes,
         "tensors": tensors,
     })
 }

@@ -1,29 +1,43 @@
 //! Units of each format to f32, a vector at a time: the same values, bit for bit, as
 //! [`bft_formats::dequantize_row`] gives.
 
+use std::ops::Range;
+
 use bft_formats::DType;
 use bft_formats::weights::{Blocks, Codes, Halves, UNIT, Visitor};
 
 use super::simd::{Kernel, Simd};
-use super::weight::Units;
+use super::weight::WeightRef;
 
-/// Writes the elements of `units` to `out`.
+/// Writes the columns `cols` of each of `rows` to `out`, `stride` elements from row to row. `cols`
+/// begins and ends on borders of units.
 #[inline(always)]
-pub(super) fn dequantize<S: Simd>(s: S, units: Units<'_>, out: &mut [f32]) {
-    assert_eq!(units.len, out.len(), "elements");
-    s.call(Dequantize { units, out });
+pub(super) fn dequantize<S: Simd>(
+    s: S,
+    w: WeightRef<'_>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    s.call(Dequantize { w, rows, cols, out, stride });
 }
 
 struct Dequantize<'a> {
-    units: Units<'a>,
+    w: WeightRef<'a>,
+    rows: Range<usize>,
+    cols: Range<usize>,
     out: &'a mut [f32],
+    stride: usize,
 }
 
 impl Kernel for Dequantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for_each_vector(s, self.units, &mut Store(self.out));
+        for (row, out) in self.rows.zip(self.out.chunks_mut(self.stride)) {
+            for_each_vector(s, self.w, row, self.cols.clone(), &mut Store(&mut out[..self.cols.len()]));
+        }
     }
 }
 
@@ -32,7 +46,7 @@ struct Store<'a>(&'a mut [f32]);
 impl<S: Simd> Sink<S> for Store<'_> {
     #[inline(always)]
     fn take(&mut self, s: S, i: usize, n: usize, x: S::V) {
-        // SAFETY: `dequantize` asserts that n elements from i on are inside.
+        // SAFETY: this is as long as the columns, of which i..i + n are some.
         unsafe {
             let to = self.0.as_mut_ptr().add(i);
             if n == S::LANES {
@@ -47,40 +61,48 @@ impl<S: Simd> Sink<S> for Store<'_> {
 /// What elements are decoded for: a trait, not a closure, so that it is compiled for the kernel's
 /// instruction set however often it is called.
 pub(super) trait Sink<S: Simd> {
-    /// Takes the elements `i..i + n`, in the first n lanes of x; the other lanes are 0.
+    /// Takes the elements `i..i + n` of those asked for, in the first n lanes of x; the other lanes
+    /// are 0.
     fn take(&mut self, s: S, i: usize, n: usize, x: S::V);
 }
 
-/// Gives the elements of `units` to `sink`. Only the last of a format without blocks are fewer than
-/// LANES. A unit's elements need not come in ascending order.
+/// Gives the columns `cols` of a row, whole units, to `sink`. Only the last of a format without
+/// blocks are fewer than LANES. A unit's elements need not come in ascending order.
 #[inline(always)]
-pub(super) fn for_each_vector<S: Simd>(s: S, units: Units<'_>, sink: &mut impl Sink<S>) {
-    match units.dtype {
-        DType::F32 => plain(s, DType::F32, units, sink),
-        DType::F16 => plain(s, DType::F16, units, sink),
-        DType::BF16 => plain(s, DType::BF16, units, sink),
+pub(super) fn for_each_vector<S: Simd>(
+    s: S,
+    w: WeightRef<'_>,
+    row: usize,
+    cols: Range<usize>,
+    sink: &mut impl Sink<S>,
+) {
+    let elements = row * w.cols + cols.start..row * w.cols + cols.end;
+    match w.dtype {
+        DType::F32 => plain(s, DType::F32, w.data, elements, sink),
+        DType::F16 => plain(s, DType::F16, w.data, elements, sink),
+        DType::BF16 => plain(s, DType::BF16, w.data, elements, sink),
         dtype => {
-            dtype.visit(EachVector { s, units, sink });
+            dtype.visit(EachVector { s, data: w.data, elements, sink });
         }
     }
 }
 
 /// Elements of a format without blocks.
 #[inline(always)]
-fn plain<S: Simd>(s: S, dtype: DType, units: Units<'_>, sink: &mut impl Sink<S>) {
-    let size = dtype.block_bytes();
-    let bytes = &units.blocks[..units.len * size];
-    let whole = units.len / S::LANES * S::LANES;
+fn plain<S: Simd>(s: S, dtype: DType, data: &[u8], elements: Range<usize>, sink: &mut impl Sink<S>) {
+    let (size, len) = (dtype.block_bytes(), elements.len());
+    let bytes = &data[elements.start * size..elements.end * size];
+    let whole = len / S::LANES * S::LANES;
     for i in (0..whole).step_by(S::LANES) {
         // SAFETY: LANES elements from i on are inside.
         sink.take(s, i, S::LANES, unsafe { load(s, dtype, bytes[size * i..].as_ptr()) });
     }
-    if whole < units.len {
+    if whole < len {
         let rest = &bytes[size * whole..];
         let mut padded = [0u8; 4 * 16];
         padded[..rest.len()].copy_from_slice(rest);
         // SAFETY: sixteen elements of four bytes are the most that LANES are.
-        sink.take(s, whole, units.len - whole, unsafe { load(s, dtype, padded.as_ptr()) });
+        sink.take(s, whole, len - whole, unsafe { load(s, dtype, padded.as_ptr()) });
     }
 }
 
@@ -100,7 +122,9 @@ unsafe fn load<S: Simd>(s: S, dtype: DType, p: *const u8) -> S::V {
 
 struct EachVector<'a, 'k, S, K> {
     s: S,
-    units: Units<'a>,
+    data: &'a [u8],
+    /// Which of the matrix's elements, in row-major order.
+    elements: Range<usize>,
     sink: &'k mut K,
 }
 
@@ -109,11 +133,16 @@ impl<S: Simd, K: Sink<S>> Visitor for EachVector<'_, '_, S, K> {
 
     #[inline(always)]
     fn visit<F: Blocks>(mut self) {
+        // The format is known when this is compiled, so no division is left.
+        let (len, bytes) = (F::SPEC.block_len, F::SPEC.block_bytes);
+        let Range { start, end } = self.elements;
+        debug_assert!(start.is_multiple_of(UNIT) && end.is_multiple_of(UNIT), "borders of units");
+        let blocks = &self.data[start / len * bytes..end.div_ceil(len) * bytes];
         // `done` counts units, so that a sink that takes vectors by turns knows when compiling
         // whose turn it is.
-        let (count, mut done, mut index) = (self.units.len / UNIT, 0, self.units.first);
-        for block in self.units.blocks.chunks_exact(F::SPEC.block_bytes) {
-            while index < F::SPEC.block_len / UNIT && done < count {
+        let (count, mut done, mut index) = ((end - start) / UNIT, 0, start % len / UNIT);
+        for block in blocks.chunks_exact(bytes) {
+            while index < len / UNIT && done < count {
                 self.unit::<F>(block, index, done * UNIT);
                 (done, index) = (done + 1, index + 1);
             }

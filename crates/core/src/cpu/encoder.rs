@@ -3,7 +3,7 @@
 
 use bft_formats::Activation;
 
-use super::math::{CUBIC, TWICE_ROOT, exp, get, put, vector_logistic, vectors};
+use super::math::{CUBIC, TWICE_ROOT, get, normal, normal_tail, put, vector_logistic, vectors};
 use super::simd::{Kernel, Simd, dispatch};
 use crate::real::Real;
 
@@ -122,9 +122,7 @@ fn value_and_slope<T: Real>(kind: Activation, x: T) -> (T, T) {
     let number = T::from_f64;
     match kind {
         Activation::Gelu => {
-            let cdf = number(0.5) * (-x * number(std::f64::consts::FRAC_1_SQRT_2)).erfc();
-            // 1/√(2π)
-            let density = number(0.398_942_280_401_432_7) * (number(-0.5) * x * x).exp();
+            let (cdf, density) = normal(x);
             (x * cdf, cdf + x * density)
         }
         Activation::GeluTanh => {
@@ -170,30 +168,10 @@ fn each<S: Simd>(s: S, x: &[f32], bias: &[f32], y: &mut [f32], f: impl Fn(S::V) 
     });
 }
 
-/// x·Φ(x). erfc(z) of z = |x|/√2 is exp of a polynomial in 1 / (1 + z/2), within a few units in the
-/// last place.
+/// x·Φ(x)
 #[inline(always)]
 fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
-    let negative = s.sub(s.splat(0.0), x);
-    let z = s.mul(s.max(x, negative), s.splat(std::f32::consts::FRAC_1_SQRT_2));
-    let one = s.splat(1.0);
-    let t = s.div(one, s.mul_add(z, s.splat(0.5), one));
-    let mut p = s.splat(0.170_872_77);
-    for c in [
-        -0.822_152_2,
-        1.488_515_9,
-        -1.135_204,
-        0.278_868_07,
-        -0.186_288_06,
-        0.096_784_18,
-        0.374_091_96,
-        1.000_023_7,
-        -1.265_512_2,
-    ] {
-        p = s.mul_add(p, t, s.splat(c));
-    }
-    let squared = s.mul(z, z);
-    let tail = s.mul(s.mul(s.splat(0.5), t), exp(s, s.sub(p, squared)));
+    let magnitude = s.max(x, s.sub(s.splat(0.0), x));
     // x ≥ 0: x·(1 − tail) = x − x·tail; x < 0: x·tail.
-    s.sub(s.max(x, s.splat(0.0)), s.mul(s.max(x, negative), tail))
+    s.sub(s.max(x, s.splat(0.0)), s.mul(magnitude, normal_tail(s, magnitude)))
 }

@@ -62,13 +62,14 @@ pub fn gate_mul<T: Real>(kind: Gate, gate: &[T], up: &[T], y: &mut [T]) {
     }
 }
 
-/// (s, s') of f(x) = x·s(x): σ(x), or σ(2√(2/π)·(x + 0.044715·x³)) for GELU by tanh.
+/// (s, s') of f(x) = x·s(x): σ(x), Φ(x) for GELU, or σ(2√(2/π)·(x + 0.044715·x³)) for GELU by tanh.
 fn steepness<T: Real>(kind: Gate, x: T) -> (T, T) {
     match kind {
         Gate::Silu => {
             let s = logistic(x);
             (s, s * (T::ONE - s))
         }
+        Gate::Gelu => normal(x),
         Gate::GeluTanh => {
             let (twice, cubic) = (T::from_f64(TWICE_ROOT), T::from_f64(CUBIC));
             let s = logistic(twice * (x + cubic * x * x * x));
@@ -95,6 +96,51 @@ pub fn gate_mul_backward<T: Real>(kind: Gate, gate: &[T], up: &[T], dy: &[T], d_
 
 fn logistic<T: Real>(x: T) -> T {
     T::ONE / (T::ONE + (-x).exp())
+}
+
+/// The normal distribution function and its density.
+pub(super) fn normal<T: Real>(x: T) -> (T, T) {
+    let number = T::from_f64;
+    let cdf = number(0.5) * (-x * number(std::f64::consts::FRAC_1_SQRT_2)).erfc();
+    (cdf, number(ROOT_DENSITY) * (number(-0.5) * x * x).exp())
+}
+
+/// 1/√(2π)
+const ROOT_DENSITY: f64 = 0.398_942_280_401_432_7;
+
+/// The normal distribution function of −|x|. erfc(z) of z = |x|/√2 is exp of a polynomial in 1 / (1
+/// + z/2), within a few units in the last place.
+#[inline(always)]
+pub(super) fn normal_tail<S: Simd>(s: S, magnitude: S::V) -> S::V {
+    let z = s.mul(magnitude, s.splat(std::f32::consts::FRAC_1_SQRT_2));
+    let one = s.splat(1.0);
+    let t = s.div(one, s.mul_add(z, s.splat(0.5), one));
+    let mut p = s.splat(0.170_872_77);
+    for c in [
+        -0.822_152_2,
+        1.488_515_9,
+        -1.135_204,
+        0.278_868_07,
+        -0.186_288_06,
+        0.096_784_18,
+        0.374_091_96,
+        1.000_023_7,
+        -1.265_512_2,
+    ] {
+        p = s.mul_add(p, t, s.splat(c));
+    }
+    s.mul(s.mul(s.splat(0.5), t), exp(s, s.sub(p, s.mul(z, z))))
+}
+
+/// The normal distribution function: tail for x < 0, 1 − tail else.
+#[inline(always)]
+fn normal_cdf<S: Simd>(s: S, x: S::V) -> S::V {
+    let (zero, one) = (s.splat(0.0), s.splat(1.0));
+    let tail = normal_tail(s, s.max(x, s.sub(zero, x)));
+    // 0 below 0 and 1 above it; where x is so near to 0 that it lies between them, tail and 1 −
+    // tail are the same.
+    let above = s.min(one, s.max(zero, s.mul(x, s.splat(1e30))));
+    s.mul_add(above, s.sub(one, s.add(tail, tail)), tail)
 }
 
 /// tanh x within a few units in the last place: a rational function of x, held where it reaches 1.
@@ -306,6 +352,7 @@ impl Kernel for GateMul<'_> {
         let Self { kind, gate, up, y } = self;
         match kind {
             Gate::Silu => gated(s, gate, up, y, |x| vector_logistic(s, x)),
+            Gate::Gelu => gated(s, gate, up, y, |x| normal_cdf(s, x)),
             Gate::GeluTanh => gated(s, gate, up, y, |x| vector_logistic(s, gelu_inner(s, x).0)),
         }
     }
@@ -349,6 +396,12 @@ impl Kernel for GateMulBackward<'_> {
                 Gate::Silu => {
                     let sigma = vector_logistic(s, gate);
                     (sigma, s.mul(sigma, s.mul_add(gate, s.sub(one, sigma), one)))
+                }
+                Gate::Gelu => {
+                    let cdf = normal_cdf(s, gate);
+                    let power = s.mul(s.mul(s.splat(-0.5), gate), gate);
+                    let density = s.mul(s.splat(ROOT_DENSITY as f32), exp(s, power));
+                    (cdf, s.mul_add(gate, density, cdf))
                 }
                 Gate::GeluTanh => {
                     let (inner, steep) = gelu_inner(s, gate);

@@ -23,6 +23,10 @@ pub(super) enum Right<'a> {
 const STRIP: usize = 64;
 const _: () = assert!(STRIP.is_multiple_of(UNIT));
 
+/// Rows of W, wider than a panel, that are decoded at a time: few, so that they stay in the first
+/// cache.
+const ROWS: usize = 16;
+
 /// Columns of the widest panel that an instruction set packs.
 const PANEL: usize = 48;
 
@@ -43,18 +47,21 @@ fn pack_rows<S: Simd>(s: S, w: WeightRef<'_>, k: Range<usize>, n: Range<usize>, 
     // Panels need not begin where units do.
     let unit = w.dtype.unit_len();
     let (first, end) = (n.start / unit * unit, n.end.next_multiple_of(unit));
-    let mut row = [0.0; PANEL + 2 * UNIT];
-    let row = &mut row[..end - first];
-    for (k, out) in k.zip(out.chunks_exact_mut(width)) {
-        let (out, right) = out.split_at_mut(n.len());
-        if row.len() == out.len() {
-            dequantize(s, w.units(k, first..end), out);
-        } else {
-            dequantize(s, w.units(k, first..end), row);
-            out.copy_from_slice(&row[n.start - first..][..n.len()]);
+    if (first..end) == n {
+        dequantize(s, w, k.clone(), n.clone(), out, width);
+    } else {
+        let mut wide = [[0.0; PANEL + 2 * UNIT]; ROWS];
+        for (start, out) in k.clone().step_by(ROWS).zip(out.chunks_mut(width * ROWS)) {
+            let rows = start..k.end.min(start + ROWS);
+            dequantize(s, w, rows, first..end, wide.as_flattened_mut(), PANEL + 2 * UNIT);
+            for (wide, out) in wide.iter().zip(out.chunks_exact_mut(width)) {
+                out[..n.len()].copy_from_slice(&wide[n.start - first..][..n.len()]);
+            }
         }
-        if !right.is_empty() {
-            right.fill(0.0);
+    }
+    if n.len() < width {
+        for out in out.chunks_exact_mut(width).take(k.len()) {
+            out[n.len()..].fill(0.0);
         }
     }
 }
@@ -68,11 +75,10 @@ fn pack_columns<S: Simd>(s: S, w: WeightRef<'_>, k: Range<usize>, n: Range<usize
     for (start, out) in k.clone().step_by(STRIP).zip(out.chunks_mut(width * STRIP)) {
         let k = start..k.end.min(start + STRIP);
         let (from, stride) = if w.dtype == DType::F32 && n.len() == width {
-            (w.units(n.start, k.clone()).blocks.as_ptr().cast::<f32>(), w.cols)
+            let (first, end) = (n.start * w.cols + k.start, (n.end - 1) * w.cols + k.end);
+            (w.data[4 * first..4 * end].as_ptr().cast::<f32>(), w.cols)
         } else {
-            for (row, n) in buffer.iter_mut().zip(n.clone()) {
-                dequantize(s, w.units(n, k.clone()), &mut row[..k.len()]);
-            }
+            dequantize(s, w, n.clone(), k.clone(), buffer.as_flattened_mut(), STRIP);
             (buffer.as_ptr().cast(), STRIP)
         };
         // SAFETY: `width` rows of `k.len()` stand at `from`, be it the buffer's or W's own; `out`

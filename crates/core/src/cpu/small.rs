@@ -65,15 +65,14 @@ impl Kernel for Task<'_> {
         for n in self.rows.clone() {
             let at = (n - self.rows.start) * stride + AHEAD;
             fetch(at, at + stride);
-            let w = self.w.units(n, 0..cols);
             if self.m == 1 {
                 let mut dot = Dot { x: self.x, sums: [s.splat(0.0); 2] };
-                for_each_vector(s, w, &mut dot);
+                for_each_vector(s, self.w, n, 0..cols, &mut dot);
                 self.store(s, 0, n, dot.sums);
                 continue;
             }
             let dense = &mut scratch.floats()[..cols];
-            dequantize(s, w, dense);
+            dequantize(s, self.w, n..n + 1, 0..cols, dense, cols);
             let mut row = 0;
             while row < self.m {
                 row += match self.m - row {

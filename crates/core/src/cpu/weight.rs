@@ -1,8 +1,5 @@
 //! A frozen matrix in its file's format.
 
-use std::ops::Range;
-
-use bft_formats::weights::UNIT;
 use bft_formats::{DType, Tensor};
 
 /// A frozen matrix `[rows, cols]` in its file's format: `rows` outputs, `cols` inputs, row-major.
@@ -43,26 +40,4 @@ impl<'a> WeightRef<'a> {
         };
         assert_eq!(self.data.len(), self.rows * row_bytes, "bytes of {} [{}, {}]", self.dtype, self.rows, self.cols);
     }
-
-    /// Some columns of one row; both ends on borders of units.
-    #[inline(always)]
-    pub(super) fn units(&self, row: usize, cols: Range<usize>) -> Units<'a> {
-        let (len, bytes) = (self.dtype.block_len(), self.dtype.block_bytes());
-        let (start, end) = (row * self.cols + cols.start, row * self.cols + cols.end);
-        debug_assert!(start.is_multiple_of(self.dtype.unit_len()) && end.is_multiple_of(self.dtype.unit_len()));
-        let blocks = &self.data[start / len * bytes..end.div_ceil(len) * bytes];
-        Units { dtype: self.dtype, blocks, first: start % len / UNIT, len: cols.len() }
-    }
-}
-
-/// Neighbouring elements of a row, whole units of their format.
-#[derive(Clone, Copy)]
-pub(super) struct Units<'a> {
-    pub(super) dtype: DType,
-    /// The blocks that hold them.
-    pub(super) blocks: &'a [u8],
-    /// The first one's unit of the first block.
-    pub(super) first: usize,
-    /// Elements.
-    pub(super) len: usize,
 }

@@ -115,6 +115,25 @@ pub(crate) fn every_class(least: usize, most: usize) -> Vec<usize> {
 }
 
 impl Batch {
+    /// `[N]` place of each token in its sample.
+    pub(crate) fn places(&self) -> Vec<u32> {
+        self.segments.windows(2).flat_map(|bounds| 0..bounds[1] - bounds[0]).collect()
+    }
+
+    /// `[N]` row of each token in a table of places, of which `padding`'s own row is the first:
+    /// other tokens are counted from behind it.
+    pub(crate) fn places_behind(&self, padding: u32) -> Vec<u32> {
+        let mut rows = Vec::with_capacity(self.tokens.len());
+        for bounds in self.segments.windows(2) {
+            let mut counted = 0;
+            for token in &self.tokens[bounds[0] as usize..bounds[1] as usize] {
+                counted += u32::from(*token != padding);
+                rows.push(if *token == padding { padding } else { padding + counted });
+            }
+        }
+        rows
+    }
+
     /// So many tokens in samples as long as they may be, as many of them trained as there is room
     /// for.
     pub(crate) fn largest(tokens: usize, capacity: Capacity, max_length: usize) -> Self {
@@ -193,9 +212,13 @@ impl BatchBuffers {
     }
 
     pub fn upload(&self, device: &Device, batch: &Batch) -> Result<BatchViews, DeviceError> {
-        let (mut positions, mut spans) = (Vec::new(), Vec::new());
+        self.upload_at(device, batch, &batch.places())
+    }
+
+    /// As [`Self::upload`], with the positions `[N]` that tokens are to have.
+    pub fn upload_at(&self, device: &Device, batch: &Batch, positions: &[u32]) -> Result<BatchViews, DeviceError> {
+        let mut spans = Vec::new();
         for bounds in batch.segments.windows(2) {
-            positions.extend(0..bounds[1] - bounds[0]);
             spans.extend((bounds[0]..bounds[1]).flat_map(|_| [bounds[0], bounds[1]]));
         }
         let put = |view: &View, ids: &[u32]| {
@@ -205,7 +228,7 @@ impl BatchBuffers {
         };
         Ok(BatchViews {
             tokens: put(&self.tokens, &batch.tokens)?,
-            positions: put(&self.positions, &positions)?,
+            positions: put(&self.positions, positions)?,
             spans: put(&self.spans, &spans)?,
             segments: put(&self.segments, &batch.segments)?,
             trained: put(&self.trained, &batch.trained)?,
@@ -225,6 +248,13 @@ mod tests {
         assert_eq!(every_class(2, 16), [16, 15, 8, 7, 4, 3, 2]);
         assert_eq!(every_class(1, 1), [1]);
         assert!(every_class(2, 1).is_empty());
+    }
+
+    #[test]
+    fn padding_has_no_place_of_its_own() {
+        let batch = Batch::untrained(vec![5, 1, 7, 8, 9, 1], vec![0, 4, 6]);
+        assert_eq!(batch.places(), [0, 1, 2, 3, 0, 1]);
+        assert_eq!(batch.places_behind(1), [2, 1, 3, 4, 2, 1]);
     }
 
     #[test]

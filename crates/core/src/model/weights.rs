@@ -167,8 +167,11 @@ fn upload(device: &Device, tensor: &Tensor) -> Result<Weight, ModelError> {
     if rows == tensor.rows() {
         return Ok(device.upload_weight(tensor)?);
     }
-    let mut bytes = tensor.bytes()?.to_vec();
-    bytes.resize(rows * tensor.dtype.row_bytes(tensor.cols()), 0);
-    let padded = Tensor::new(tensor.name.clone(), tensor.dtype, vec![rows, tensor.cols()], bytes)?;
+    let bytes = tensor.bytes()?;
+    let mut padded = Vec::with_capacity(rows * tensor.dtype.row_bytes(tensor.cols()));
+    padded.extend_from_slice(&bytes);
+    bytes.release();
+    padded.resize(padded.capacity(), 0);
+    let padded = Tensor::new(tensor.name.clone(), tensor.dtype, vec![rows, tensor.cols()], padded)?;
     Ok(device.upload_weight(&padded)?)
 }

@@ -8,9 +8,9 @@
 //!   = Σ_i ds_j·q_i, dv_j = Σ_i p_j·do_i (sums over j's readers, all heads of its group)
 //!
 //! Query i of packed samples sees its own sample's tokens: where attention is causal those up to i,
-//! else all. A window w leaves of these the keys j with i − w < j ≤ i, as transformers counts it. A
-//! cap c makes scores c·tanh(s / c), and ds that times 1 − tanh². The backward makes p again from
-//! lse, so that only o and lse are kept.
+//! else all. A window w leaves of these the keys j with i − w < j < i + w, as transformers counts
+//! it. A cap c makes scores c·tanh(s / c), and ds that times 1 − tanh². The backward makes p again
+//! from lse, so that only o and lse are kept.
 
 use super::case::{Case, Fill, Tensors as Views};
 use super::{Op, groups};
@@ -225,10 +225,13 @@ fn cases() -> Vec<Case> {
     ] {
         let (scale, cap) = ((head_dim == 16).then_some(0.3), (head_dim == 12 || head_dim == 128).then_some(2.0));
         let shape = Shape { heads, kv_heads, head_dim, causal: true, window: None, scale, cap };
-        for (causal, window) in [(true, None), (false, None), (true, Some(2)), (true, Some(20)), (true, Some(64))] {
-            // A query that sees one key has a gradient of 0, beside which any rounding is large.
-            if window.is_none() || lengths != [1] {
-                cases.push(packed(lengths, Shape { causal, window, ..shape }));
+        for causal in [true, false] {
+            for window in [None, Some(2), Some(20), Some(64)] {
+                // A query that sees one key has a gradient of 0, beside which any rounding is
+                // large.
+                if window.is_none() || lengths != [1] {
+                    cases.push(packed(lengths, Shape { causal, window, ..shape }));
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The gated activation of feed-forward layers (arXiv 2002.05202).
 //!
-//! With gate g, up u `[N, F]`, σ the logistic function and s = σ(g), or for GELU by tanh s =
-//! σ(2√(2/π)·(g + 0.044715·g³)):
+//! With gate g, up u `[N, F]`, σ the logistic and Φ the normal distribution function, and s = σ(g),
+//! or for GELU s = Φ(g), or for GELU by tanh s = σ(2√(2/π)·(g + 0.044715·g³)):
 //! - forward: y = g·s·u
 //! - backward: dg = dy·u·(s + g·s'), du = dy·g·s
 
@@ -21,12 +21,13 @@ params! {
     }
 }
 
-const KINDS: [Gate; 2] = [Gate::Silu, Gate::GeluTanh];
+const KINDS: [Gate; 3] = [Gate::Silu, Gate::GeluTanh, Gate::Gelu];
 
 fn params(len: usize, kind: Gate) -> Params {
     let kind = match kind {
         Gate::Silu => 0,
         Gate::GeluTanh => 1,
+        Gate::Gelu => 2,
     };
     Params { len: len as u32, kind }
 }

@@ -55,7 +55,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
         return Err(FormatError::missing(folder.shown(), WEIGHTS_FILE, advice));
     };
     let file = folder.file(WEIGHTS_FILE);
-    let mut halves = collect_halves(&file, &safetensors::read(&file, &source, |_| true)?)?;
+    let mut halves = collect_halves(&file, &safetensors::read(&file, &source, |_| true, false)?)?;
 
     // A name that this model has no place for is told before what is missing instead of it.
     let has = |module: &String| {

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::{Architecture, Gate, LayerSpec, ModelConfig, check_layers};
+use crate::encoder::EncoderFamily;
+use crate::fp8::Fp8;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
@@ -60,9 +62,9 @@ fn architecture(o: &Object) -> Result<Architecture> {
     let model_type = o.required("model_type", o.str("model_type")?)?;
     let supported = Architecture::supported();
     Architecture::of_model_type(model_type).ok_or_else(|| match model_type {
-        "bert" => FormatError::unsupported(
+        encoder if EncoderFamily::of_model_type(encoder).is_some() => FormatError::unsupported(
             o.file,
-            "model type \"bert\" here",
+            format!("model type {encoder:?} here"),
             format!("it is an encoder, which bft embed takes; {supported}"),
         ),
         other => FormatError::unsupported(o.file, format!("model type {other:?}"), supported),
@@ -73,13 +75,8 @@ fn read(o: &Object) -> Result<ModelConfig> {
     let architecture = architecture(o)?;
     let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
 
-    if let Some(value) = o.get("quantization_config") {
-        let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-        return unsupported(
-            format!("quantization_config (method {method:?})"),
-            "use the model's f32, f16 or bf16 weights, or a quantised GGUF",
-        );
-    }
+    // Whoever reads the weights reads it, too.
+    Fp8::read(o)?;
     let family = architecture.family();
     let (key, default) = family.gate;
     let gate = match o.str(key)? {

@@ -1,8 +1,8 @@
 //! GGUF metadata to [`ModelConfig`].
 
 use super::{Architecture, Family, LayerSpec, ModelConfig, Rope, check_layers};
-use crate::gguf::{Header, Keys, Value};
-use crate::{FormatError, Result, Source};
+use crate::gguf::{Gguf, Keys, Value};
+use crate::{FormatError, Result};
 
 /// Keys below the architecture's prefix that change what a decoder computes, with the value at
 /// which they do not. Anything else there is refused.
@@ -23,8 +23,9 @@ const NEUTRAL: [(&str, f64); 11] = [
 /// End-of-turn tokens that llama.cpp also knows by name, for files that do not list them.
 const END_TOKENS: [&str; 5] = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>"];
 
-/// Hyperparameters of the model in a GGUF file in the file `source`.
-pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Result<ModelConfig> {
+/// Hyperparameters of the model in a GGUF file.
+pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
+    let (file, header) = (gguf.file(), gguf.header());
     let name = header.get("general.architecture").and_then(Value::as_str).ok_or_else(|| {
         FormatError::missing(
             file,
@@ -56,13 +57,12 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
             ));
         }
     }
-    let has = |tensor: &str| header.tensors.iter().any(|t| t.name == tensor);
-    let Some(embedding) = header.tensors.iter().find(|t| t.name == "token_embd.weight") else {
+    let has = |tensor: &str| gguf.find(tensor).is_some();
+    let Some((_, embedding)) = gguf.find("token_embd.weight") else {
         return Err(FormatError::missing(
             file,
             "tensor token_embd.weight",
-            "the file holds no whole model (a vocabulary or one part of a split file?); \
-             merge split files with llama.cpp's llama-gguf-split --merge",
+            "the file holds no whole model (a vocabulary?)",
         ));
     };
     let vocab_size = embedding.shape.first().copied().unwrap_or(0);
@@ -84,7 +84,7 @@ pub(crate) fn model_config(file: &str, header: &Header, source: &Source) -> Resu
     })?;
     let layers = keys.required("block_count")?;
     check_layers(file, layers)?;
-    let divisors = crate::gguf::rope_divisors(file, header, source)?;
+    let divisors = crate::gguf::rope_divisors(gguf)?;
     let mut config = ModelConfig {
         architecture,
         hidden_size,

@@ -79,6 +79,8 @@ pub struct BranchNorms {
 pub enum Gate {
     /// x·σ(x)
     Silu,
+    /// x·Φ(x), Φ by the error function.
+    Gelu,
     /// x·Φ(x) with Φ by the hyperbolic tangent.
     GeluTanh,
 }

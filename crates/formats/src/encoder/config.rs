@@ -1,14 +1,17 @@
-//! `config.json` of a BERT encoder as transformers writes it.
+//! What an encoder is: sizes, and what each of its blocks computes.
+//!
+//! This file has what all families have; a family's own file reads its `config.json`.
 
+use super::family::EncoderFamily;
 use crate::json::{Object, parse_object};
-use crate::{FormatError, MAX_HEAD_DIM, Result};
+use crate::{FormatError, Gate, MAX_HEAD_DIM, Result, Rope};
 
 /// Largest dimension accepted: element indices within a row or column fit 31 bits.
 const MAX_SIZE: usize = i32::MAX as usize;
 /// Far above any encoder there is.
 const MAX_LAYERS: usize = 10_000;
 
-/// The function between the two layers of a feed-forward block.
+/// The function between the two layers of a feed-forward block without a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x·Φ(x), Φ by the error function.
@@ -19,27 +22,90 @@ pub enum Activation {
     Relu,
 }
 
-/// Hyperparameters of a BERT encoder.
+/// What the feed-forward branch of a block computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedForward {
+    /// down(f(up))
+    Plain(Activation),
+    /// down(f(gate)·up)
+    Gated(Gate),
+}
+
+/// What one block computes. Families set it block by block; nothing else tells blocks apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncoderLayer {
+    /// Keys that a query sees at most to each side, its own among them; all of its text where it is
+    /// `None`.
+    pub window: Option<usize>,
+    /// Table of [`EncoderConfig::ropes`] by which q and k rotate; they do not where it is `None`.
+    pub rope: Option<usize>,
+    /// The feed-forward branch.
+    pub feed_forward: FeedForward,
+}
+
+/// Where the norms stand, of which there is one for each branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlace {
+    /// The residual stream itself is normalised where a branch has joined it.
+    Stream,
+    /// What the next branch reads of the residual stream, or after the last branch whoever reads
+    /// the hidden states, is normalised; the stream is a plain sum. The first branch reads the
+    /// embedding, whose norm is the only one before it.
+    Reader,
+}
+
+/// Learnt embeddings of places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// Rows of the table.
+    pub rows: usize,
+    /// The token whose places do not count: it takes the row of its own id, and the others the rows
+    /// behind that. Without it the first token takes row 0.
+    pub padding: Option<u32>,
+}
+
+/// Hyperparameters of an encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderConfig {
+    /// The family.
+    pub family: EncoderFamily,
     /// Width of a hidden state, H.
     pub hidden_size: usize,
     /// Width between the two layers of a feed-forward block, F.
     pub intermediate_size: usize,
-    /// Number of blocks.
-    pub num_hidden_layers: usize,
     /// Attention heads, of hidden_size / num_attention_heads numbers each.
     pub num_attention_heads: usize,
     /// Rows of the word embedding.
     pub vocab_size: usize,
-    /// Rows of the position embedding: the longest text.
+    /// Longest text in tokens.
     pub max_position_embeddings: usize,
-    /// Rows of the token type embedding; a text's tokens are all of type 0.
-    pub type_vocab_size: usize,
+    /// Embeddings of places, where the model has learnt some.
+    pub positions: Option<Positions>,
+    /// Rows of the token type embedding, where there is one; a text's tokens are all of type 0.
+    pub type_vocab_size: Option<usize>,
     /// Added to variances.
     pub layer_norm_eps: f32,
-    /// Of the feed-forward blocks.
-    pub activation: Activation,
+    /// Tables of rotary frequencies that blocks name.
+    pub ropes: Vec<Rope>,
+    /// Each block.
+    pub layers: Vec<EncoderLayer>,
+    /// Where the norms stand.
+    pub norms: NormPlace,
+    /// Whether linear layers have biases; only where no block rotates q and k.
+    pub linear_bias: bool,
+    /// Whether norms have biases.
+    pub norm_bias: bool,
+}
+
+/// A tensor that an encoder computes with, and where its files keep it.
+pub(super) struct Part {
+    /// What it is, the name in [`EncoderModel::tensors`](super::EncoderModel::tensors).
+    pub key: String,
+    /// The stored tensor.
+    pub stored: String,
+    /// Which of so many equal runs of the stored tensor's rows.
+    pub piece: (usize, usize),
+    pub shape: Vec<usize>,
 }
 
 impl EncoderConfig {
@@ -49,9 +115,48 @@ impl EncoderConfig {
     /// compute something else than what is implemented is refused by name.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
         let map = parse_object(file, json)?;
-        let config = read(&Object::new(file, &map))?;
+        let o = Object::new(file, &map);
+        let family = EncoderFamily::of(&o)?;
+        for key in ["is_decoder", "add_cross_attention"] {
+            if o.bool(key)? == Some(true) {
+                let advice = "an encoder that reads both ways is expected";
+                return Err(FormatError::unsupported(file, format!("{key} true"), advice));
+            }
+        }
+        if o.get("quantization_config").is_some() {
+            let advice = "use the model's f32, f16 or bf16 weights";
+            return Err(FormatError::unsupported(file, "quantization_config", advice));
+        }
+        let config = (family.spec().json)(&o, family)?;
         config.validate(file)?;
         Ok(config)
+    }
+
+    /// What all families have, read under the family's own names for hidden size, width of the
+    /// feed-forward block, layers and heads; the rest is as in most of them.
+    pub(super) fn read(o: &Object, family: EncoderFamily, keys: [&str; 4], layer: EncoderLayer) -> Result<Self> {
+        let count = |key: &str| o.usize(key).and_then(|v| o.required(key, v));
+        let [hidden, intermediate, layers, heads] = keys;
+        let blocks = count(layers)?;
+        if !(1..=MAX_LAYERS).contains(&blocks) {
+            return Err(FormatError::malformed(o.file, format!("{layers} is {blocks}, expected 1 to {MAX_LAYERS}")));
+        }
+        Ok(Self {
+            family,
+            hidden_size: count(hidden)?,
+            intermediate_size: count(intermediate)?,
+            num_attention_heads: count(heads)?,
+            vocab_size: count("vocab_size")?,
+            max_position_embeddings: 0,
+            positions: None,
+            type_vocab_size: None,
+            layer_norm_eps: 0.0,
+            ropes: Vec::new(),
+            layers: vec![layer; blocks],
+            norms: NormPlace::Stream,
+            linear_bias: false,
+            norm_bias: true,
+        })
     }
 
     /// Numbers of one head, D.
@@ -59,55 +164,80 @@ impl EncoderConfig {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Name and shape of every tensor the encoder must have, in the order in which it is used.
-    pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
+    /// Everything the encoder computes with, in the order in which it is used.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let names = &self.family.spec().names;
         let (h, f) = (self.hidden_size, self.intermediate_size);
         let mut all = Vec::new();
-        for (name, rows) in [
-            ("word", self.vocab_size),
-            ("position", self.max_position_embeddings),
-            ("token_type", self.type_vocab_size),
-        ] {
-            all.push((format!("embeddings.{name}_embeddings.weight"), vec![rows, h]));
-        }
-        let mut pair = |name: String, shape: Vec<usize>| {
-            all.push((format!("{name}.bias"), vec![shape[0]]));
-            all.push((format!("{name}.weight"), shape));
+        let whole = |key: String, stored: String, shape: Vec<usize>| Part { key, stored, piece: (0, 1), shape };
+        let table = |key: &str, name: &str, rows: usize| {
+            whole(key.into(), format!("embeddings.{name}_embeddings.weight"), vec![rows, h])
         };
-        pair("embeddings.LayerNorm".into(), vec![h]);
-        for layer in 0..self.num_hidden_layers {
-            let block = format!("encoder.layer.{layer}");
-            for (name, shape) in [
-                ("attention.self.query", vec![h, h]),
-                ("attention.self.key", vec![h, h]),
-                ("attention.self.value", vec![h, h]),
-                ("attention.output.dense", vec![h, h]),
-                ("attention.output.LayerNorm", vec![h]),
-                ("intermediate.dense", vec![f, h]),
-                ("output.dense", vec![h, f]),
-                ("output.LayerNorm", vec![h]),
-            ] {
-                pair(format!("{block}.{name}"), shape);
+        all.push(whole("words".into(), format!("{}.weight", names.words), vec![self.vocab_size, h]));
+        all.extend(self.positions.map(|positions| table("positions", "position", positions.rows)));
+        all.extend(self.type_vocab_size.map(|rows| table("types", "token_type", rows)));
+        let norm = |all: &mut Vec<Part>, key: &str, name: &str| {
+            all.push(whole(format!("{key}.weight"), format!("{name}.weight"), vec![h]));
+            all.extend(self.norm_bias.then(|| whole(format!("{key}.bias"), format!("{name}.bias"), vec![h])));
+        };
+        norm(&mut all, "norm", names.embedding_norm);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let block = format!("{}{index}", names.block);
+            let gate = match layer.feed_forward {
+                FeedForward::Plain(_) => None,
+                FeedForward::Gated(_) => Some(("gate", names.gate, [f, h])),
+            };
+            for (key, (name, piece, of), [rows, cols]) in [
+                ("query", names.query, [h, h]),
+                ("key", names.key, [h, h]),
+                ("value", names.value, [h, h]),
+                ("output", names.output, [h, h]),
+            ]
+            .into_iter()
+            .chain(gate)
+            .chain([("up", names.up, [f, h]), ("down", names.down, [h, f])])
+            {
+                let part = |end: &str, shape: Vec<usize>| Part {
+                    key: format!("layers.{index}.{key}.{end}"),
+                    stored: format!("{block}.{name}.{end}"),
+                    piece: (piece, of),
+                    shape,
+                };
+                all.push(part("weight", vec![rows, cols]));
+                all.extend(self.linear_bias.then(|| part("bias", vec![rows])));
             }
+            let [attention, feed_forward] = (names.norms)(index, self.layers.len());
+            norm(&mut all, &format!("layers.{index}.attention_norm"), &attention);
+            norm(&mut all, &format!("layers.{index}.norm"), &feed_forward);
         }
         all
+    }
+
+    /// Name and shape of every tensor that the files must have.
+    pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let first = self.parts().into_iter().filter(|part| part.piece.0 == 0);
+        let shapes = first.map(|mut part| {
+            part.shape[0] *= part.piece.1;
+            (part.stored, part.shape)
+        });
+        shapes.collect()
     }
 
     /// Checks that the sizes make sense together and fit what the products need; `file` names the
     /// configuration in messages.
     pub fn validate(&self, file: &str) -> Result<()> {
         let fail = |problem: String| Err(FormatError::malformed(file, problem));
-        for (name, size, limit) in [
-            ("hidden_size", self.hidden_size, MAX_SIZE),
-            ("intermediate_size", self.intermediate_size, MAX_SIZE),
-            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS),
-            ("num_attention_heads", self.num_attention_heads, MAX_SIZE),
-            ("vocab_size", self.vocab_size, MAX_SIZE),
-            ("max_position_embeddings", self.max_position_embeddings, MAX_SIZE),
-            ("type_vocab_size", self.type_vocab_size, MAX_SIZE),
+        for (name, size) in [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size.unwrap_or(1)),
         ] {
-            if size == 0 || size > limit {
-                return fail(format!("{name} is {size}, expected 1 to {limit}"));
+            // The largest tensor is made of three of these.
+            if size == 0 || size > MAX_SIZE / 3 {
+                return fail(format!("{name} is {size}, expected 1 to {}", MAX_SIZE / 3));
             }
         }
         let (h, heads) = (self.hidden_size, self.num_attention_heads);
@@ -132,53 +262,9 @@ impl EncoderConfig {
         if !(self.layer_norm_eps >= 0.0 && self.layer_norm_eps < 1.0) {
             return fail(format!("layer_norm_eps is {}, expected 0 to 1", self.layer_norm_eps));
         }
+        if let Some(rope) = self.ropes.iter().find(|rope| !(rope.theta > 1.0 && rope.theta.is_finite())) {
+            return fail(format!("rope_theta is {}, expected a number above 1", rope.theta));
+        }
         Ok(())
     }
-}
-
-fn read(o: &Object) -> Result<EncoderConfig> {
-    let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
-    let model_type = o.required("model_type", o.str("model_type")?)?;
-    if model_type != "bert" {
-        return unsupported(
-            format!("model type {model_type:?}"),
-            "the sentence encoder that is implemented is bert (MiniLM, BGE, PubMedBERT and their like); \
-             decoders are llama, mistral, qwen2 and qwen3",
-        );
-    }
-    for key in ["is_decoder", "add_cross_attention"] {
-        if o.bool(key)? == Some(true) {
-            return unsupported(format!("{key} true"), "a BERT that reads both ways is expected");
-        }
-    }
-    if o.get("quantization_config").is_some() {
-        return unsupported("quantization_config".to_string(), "use the model's f32, f16 or bf16 weights");
-    }
-    let positions = o.str("position_embedding_type")?.unwrap_or("absolute");
-    if positions != "absolute" {
-        return unsupported(format!("position_embedding_type {positions:?}"), "only absolute is implemented");
-    }
-    let activation = match o.str("hidden_act")?.unwrap_or("gelu") {
-        "gelu" | "gelu_python" => Activation::Gelu,
-        "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-        "relu" => Activation::Relu,
-        other => {
-            return unsupported(
-                format!("hidden_act {other:?}"),
-                "gelu, gelu_new, gelu_pytorch_tanh and relu are implemented",
-            );
-        }
-    };
-    let count = |key: &str| o.usize(key).and_then(|v| o.required(key, v));
-    Ok(EncoderConfig {
-        hidden_size: count("hidden_size")?,
-        intermediate_size: count("intermediate_size")?,
-        num_hidden_layers: count("num_hidden_layers")?,
-        num_attention_heads: count("num_attention_heads")?,
-        vocab_size: count("vocab_size")?,
-        max_position_embeddings: o.usize("max_position_embeddings")?.unwrap_or(512),
-        type_vocab_size: o.usize("type_vocab_size")?.unwrap_or(2),
-        layer_norm_eps: o.f64("layer_norm_eps")?.unwrap_or(1e-12) as f32,
-        activation,
-    })
 }

@@ -1,6 +1,10 @@
-//! BERT encoders that turn a text into a vector: MiniLM, BGE, PubMedBERT and their like.
+//! Encoders that turn a text into a vector: BERT, RoBERTa, ModernBERT, Nomic BERT and their like.
 
+mod bert;
 mod config;
+mod family;
+mod modernbert;
+mod nomic;
 mod sentence;
 
 use std::collections::BTreeMap;
@@ -8,13 +12,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
-pub use config::{Activation, EncoderConfig};
+pub use config::{Activation, EncoderConfig, EncoderLayer, FeedForward, NormPlace, Positions};
+pub use family::EncoderFamily;
 pub use sentence::SentenceSteps;
 use serde::{Deserialize, Serialize};
 
 use crate::folder::{Folder, load_weights};
+use crate::json::Object;
 use crate::model::{check_shapes, check_vocabulary, sha256_of_files};
-use crate::{FormatError, Model, Result, Source, Tensor, Tokenizer};
+use crate::{FormatError, Model, Quantization, Result, Source, Tensor, Tokenizer};
 
 /// How a text's hidden states become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -34,7 +40,10 @@ pub enum Pooling {
 pub struct EncoderModel {
     /// Hyperparameters.
     pub config: EncoderConfig,
-    /// Tensors by transformers' name without `bert.`, in their file's storage format.
+    /// Tensors by what they are, in their file's storage format: `words`, `positions`, `types` and
+    /// `norm` of the embedding, and of block 0 `layers.0.query`, `key`, `value`, `output`,
+    /// `attention_norm`, `gate`, `up`, `down` and `norm`, with `.weight` and `.bias` behind all but
+    /// the first three. A norm is that behind the branch, whichever block it is stored with.
     pub tensors: BTreeMap<String, Tensor>,
     /// The model's own tokenizer, where it came with one.
     pub tokenizer: Option<Tokenizer>,
@@ -103,6 +112,21 @@ impl EmbeddingModel {
         }
     }
 
+    /// As [`Model::quantize`], which an encoder is not.
+    ///
+    /// # Errors
+    /// For an encoder, and as there.
+    pub fn quantize(&mut self, to: Quantization) -> Result<()> {
+        match self {
+            Self::Decoder(model) => model.quantize(to),
+            Self::Encoder(model) => Err(FormatError::unsupported(
+                model.path.display().to_string(),
+                "quantising a sentence encoder",
+                "encoders are small, and take their weights as they are",
+            )),
+        }
+    }
+
     /// Short name for people.
     pub fn name(&self) -> &str {
         match self {
@@ -154,10 +178,22 @@ fn is_encoder(folder: &Folder) -> Result<bool> {
     Ok(model_type.is_some_and(|name| ENCODERS.iter().any(|encoder| name.contains(encoder))))
 }
 
-/// Tensors of `bert.` models that no hidden state depends on.
+/// Tensors that no hidden state depends on.
 fn is_needed(name: &str) -> bool {
-    let name = name.strip_prefix("bert.").unwrap_or(name);
+    let mut prefixes = EncoderFamily::ALL.iter().flat_map(|family| family.spec().prefixes);
+    let name = prefixes.find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
     !["pooler.", "cls.", "embeddings.position_ids"].iter().any(|unneeded| name.starts_with(unneeded))
+}
+
+/// Refuses a rope that is not as it was trained.
+fn refuse_stretched(o: &Object, parameters: &Object) -> Result<()> {
+    match parameters.str("rope_type")?.or(parameters.str("type")?) {
+        None | Some("default") => Ok(()),
+        Some(other) => {
+            let advice = "encoders are implemented with the rope type default";
+            Err(FormatError::unsupported(o.file, format!("rope type {other:?}"), advice))
+        }
+    }
 }
 
 /// The steps that a language model's folder names.
@@ -174,9 +210,12 @@ fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
         .require("config.json", "give a folder with config.json, *.safetensors and tokenizer.json or vocab.txt")?;
     let config_file = folder.file("config.json");
     let config = EncoderConfig::from_json(&config_file, &json)?;
-    let (tensors, weight_files) = load_weights(folder, is_needed)?;
-    let tensors = rename(tensors);
-    check_shapes(&folder.shown(), "bert", config.tensor_shapes(), &tensors)?;
+    let (stored, weight_files) = load_weights(folder, is_needed, false)?;
+    let stored = rename(stored, config.family.spec().prefixes);
+    check_shapes(&folder.shown(), config.family.name(), config.tensor_shapes(), &stored)?;
+    let parts = config.parts().into_iter();
+    let taken = parts.filter_map(|part| Some((part.key, stored.get(&part.stored)?.rows_of(part.piece)?)));
+    let tensors = taken.collect();
     let tokenizer = match Tokenizer::from_folder(folder)? {
         Some(tokenizer) => Some(tokenizer),
         None => Tokenizer::from_vocabulary(folder)?,
@@ -191,18 +230,7 @@ fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
             ));
         }
     }
-    let positions = config.max_position_embeddings;
-    let max_length =
-        steps.max_length.unwrap_or(steps.tokenizer_max_length.map_or(positions, |n| n.clamp(3, positions)));
-    if max_length < 3 || max_length > config.max_position_embeddings {
-        return Err(FormatError::malformed(
-            folder.file("sentence_bert_config.json"),
-            format!(
-                "max_seq_length is {max_length}, expected 3 to the model's {} positions",
-                config.max_position_embeddings
-            ),
-        ));
-    }
+    let max_length = longest_text(folder, &config, &steps)?;
     Ok(EncoderModel {
         config,
         tensors,
@@ -215,16 +243,27 @@ fn load(name: &str, folder: &Folder) -> Result<EncoderModel> {
     })
 }
 
-/// Names without `bert.`, and with the norms' names of today. Where there is a `bert.`, what stands
-/// beside it is the head of some task.
-fn rename(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let prefixed = tensors.keys().any(|name| name.starts_with("bert."));
+/// The longest text in tokens, as the folder says.
+fn longest_text(folder: &Folder, config: &EncoderConfig, steps: &SentenceSteps) -> Result<usize> {
+    let longest = config.max_position_embeddings;
+    let Some(found) = steps.max_length else {
+        return Ok(steps.tokenizer_max_length.map_or(longest, |n| n.clamp(3.min(longest), longest)));
+    };
+    // Where the first rows of the table have no place in a text, some folders count them too.
+    let most = config.positions.map_or(longest, |positions| positions.rows);
+    if !(3..=most).contains(&found) {
+        let problem = format!("max_seq_length is {found}, expected 3 to the model's {longest} positions");
+        return Err(FormatError::malformed(folder.file("sentence_bert_config.json"), problem));
+    }
+    Ok(found.min(longest))
+}
+
+/// Names without the family's prefix, and with the norms' names of today. Where there is a prefix,
+/// what stands beside it is the head of some task.
+fn rename(tensors: BTreeMap<String, Tensor>, prefixes: &[&str]) -> BTreeMap<String, Tensor> {
+    let prefix = prefixes.iter().find(|prefix| tensors.keys().any(|name| name.starts_with(**prefix)));
     let renamed = tensors.into_iter().filter_map(|(name, mut tensor)| {
-        let name = match name.strip_prefix("bert.") {
-            Some(name) => name,
-            None if prefixed => return None,
-            None => &name,
-        };
+        let name = prefix.map_or(Some(&*name), |prefix| name.strip_prefix(prefix))?;
         let name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
         tensor.name.clone_from(&name);
         Some((name, tensor))

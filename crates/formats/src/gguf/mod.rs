@@ -4,6 +4,7 @@
 //! file can be read as a stream. Every count and length is checked against the bytes at hand before
 //! anything is allocated for it, so that a header never costs more than a few times its own size.
 
+mod file;
 mod keys;
 mod names;
 mod tensors;
@@ -11,6 +12,7 @@ mod value;
 
 use std::collections::BTreeMap;
 
+pub(crate) use file::Gguf;
 pub(crate) use keys::{Keys, sentence};
 pub(crate) use tensors::{load_tensors, rope_divisors};
 use value::Reader;

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::TensorInfo;
+use super::file::{Gguf, Part};
 use super::names::{ROPE_DIVISORS, Role, role};
-use super::{Header, TensorInfo};
 use crate::error::listed;
 use crate::tensor::Interleaved;
-use crate::{DType, FormatError, ModelConfig, Result, Source, Tensor};
+use crate::{DType, FormatError, ModelConfig, Result, Tensor};
 
-/// One tensor's data out of the whole file, as `name`.
-fn tensor(file: &str, header: &Header, source: &Source, info: &TensorInfo, name: &str) -> Result<Tensor> {
+/// One tensor's data out of its whole file, as `name`.
+fn tensor(part: &Part, info: &TensorInfo, name: &str) -> Result<Tensor> {
+    let Part { file, header, source, .. } = part;
     let Some(dtype) = info.dtype() else {
         return Err(FormatError::unsupported(
             file,
@@ -48,36 +50,47 @@ fn tensor(file: &str, header: &Header, source: &Source, info: &TensorInfo, name:
 }
 
 /// Divisors of the rotary frequencies, where the file has them.
-pub(crate) fn rope_divisors(file: &str, header: &Header, source: &Source) -> Result<Option<Vec<f32>>> {
-    let info = header.tensors.iter().find(|t| t.name == ROPE_DIVISORS);
-    info.map(|info| tensor(file, header, source, info, ROPE_DIVISORS)?.to_f32()).transpose()
+pub(crate) fn rope_divisors(gguf: &Gguf) -> Result<Option<Vec<f32>>> {
+    gguf.find(ROPE_DIVISORS).map(|(part, info)| tensor(part, info, ROPE_DIVISORS)?.to_f32()).transpose()
 }
 
 /// All weights of a GGUF file by Hugging Face name, q and k rows in Hugging Face order.
-pub(crate) fn load_tensors(
-    file: &str,
-    header: &Header,
-    source: &Source,
-    config: &ModelConfig,
-) -> Result<BTreeMap<String, Tensor>> {
+pub(crate) fn load_tensors(gguf: &Gguf, config: &ModelConfig) -> Result<BTreeMap<String, Tensor>> {
+    let file = gguf.file();
     let mut tensors = BTreeMap::new();
-    let mut ranges = Vec::new();
-    for info in &header.tensors {
-        let name = match role(&info.name, config) {
-            Role::Weight(name) => name,
-            Role::Ignored => continue,
-            Role::Unknown => {
-                return Err(FormatError::unsupported(
-                    file,
-                    format!("tensor {}", info.name),
-                    format!("a {} model has no place for it", config.architecture),
-                ));
-            }
-        };
-        let tensor = tensor(file, header, source, info, &name)?;
-        ranges.push((info.offset, tensor.byte_len() as u64, &info.name));
-        tensors.insert(name, tensor);
+    for part in gguf.parts() {
+        let mut ranges = Vec::new();
+        for info in &part.header.tensors {
+            let name = match role(&info.name, config) {
+                Role::Weight(name) => name,
+                Role::Ignored => continue,
+                Role::Unknown => {
+                    return Err(FormatError::unsupported(
+                        &part.file,
+                        format!("tensor {}", info.name),
+                        format!("a {} model has no place for it", config.architecture),
+                    ));
+                }
+            };
+            let tensor = tensor(part, info, &name)?;
+            ranges.push((info.offset, tensor.byte_len() as u64, info.name.as_str()));
+            tensors.insert(name, tensor);
+        }
+        check_apart(&part.file, ranges)?;
     }
+    crate::model::check_tensors(file, config, &tensors)?;
+    if config.architecture.family().interleaved {
+        for (name, tensor) in &mut tensors {
+            if name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.") {
+                tensor.interleaved = Some(rotary_halves(file, tensor, config.head_dim)?);
+            }
+        }
+    }
+    Ok(tensors)
+}
+
+/// Checks that no two of a file's tensors, each an offset, a length and a name, share bytes.
+fn check_apart(file: &str, mut ranges: Vec<(u64, u64, &str)>) -> Result<()> {
     ranges.sort_unstable();
     for pair in ranges.windows(2) {
         let [(start, length, first), (next, _, second)] = pair else {
@@ -91,15 +104,7 @@ pub(crate) fn load_tensors(
             ));
         }
     }
-    crate::model::check_tensors(file, config, &tensors)?;
-    if config.architecture.family().interleaved {
-        for (name, tensor) in &mut tensors {
-            if name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.") {
-                tensor.interleaved = Some(rotary_halves(file, tensor, config.head_dim)?);
-            }
-        }
-    }
-    Ok(tensors)
+    Ok(())
 }
 
 /// How llama.cpp ordered q and k rows.

@@ -18,11 +18,11 @@ pub(super) fn parse(
     rebuilt: impl FnOnce(&mut Map<String, Value>) -> Result<bool>,
 ) -> Result<(Inner, Ends)> {
     let mut map = parse_object(file, json)?;
-    let ends = post_processor(file, map.get("post_processor").unwrap_or(&Value::Null))?;
     // Dropout of merges is for training a model's robustness; here the same text must always be the
     // same tokens.
     let dropout = map.get_mut("model").and_then(|model| model.get_mut("dropout")).filter(|value| !value.is_null());
     let changed = dropout.map(Value::take).is_some() | rebuilt(&mut map)?;
+    let ends = post_processor(file, map.get("post_processor").unwrap_or(&Value::Null))?;
     let unreadable =
         |e: &dyn std::fmt::Display| FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}"));
     let mut inner = if changed {
@@ -98,6 +98,84 @@ fn rebuild_as_bert(map: &mut Map<String, Value>, config: &Object) -> Result<bool
     Ok(true)
 }
 
+/// What transformers' RobertaTokenizer makes of a file: bytes, with a space before a text where its
+/// settings say so, nothing normalised, and its own tokens around a text.
+fn rebuild_as_roberta(file: &str, map: &mut Map<String, Value>, config: &Object, named: &Named) -> Result<bool> {
+    let Some(model) = model_of_type(map, "BPE") else {
+        return Ok(false);
+    };
+    for key in ["fuse_unk", "byte_fallback", "ignore_merges"] {
+        model.insert(key.to_owned(), false.into());
+    }
+    for key in ["unk_token", "continuing_subword_prefix", "end_of_word_suffix"] {
+        model.insert(key.to_owned(), Value::Null);
+    }
+    let prefix = config.bool("add_prefix_space")?.unwrap_or(false);
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": true});
+    map.insert("normalizer".to_owned(), Value::Null);
+    map.insert("pre_tokenizer".to_owned(), bytes.clone());
+    map.insert("decoder".to_owned(), bytes);
+    surround(file, map, [named.get("cls_token", "<s>"), named.get("sep_token", "</s>")])
+}
+
+/// What transformers' XLMRobertaTokenizer makes of a file: of all that normalises SentencePiece's
+/// own table alone, words by white space with a mark before each, and its own tokens around a text.
+fn rebuild_as_xlm_roberta(file: &str, map: &mut Map<String, Value>, config: &Object, named: &Named) -> Result<bool> {
+    let Some(model) = model_of_type(map, "Unigram") else {
+        return Ok(false);
+    };
+    model.insert("unk_id".to_owned(), 3.into());
+    model.insert("byte_fallback".to_owned(), false.into());
+    let normalizer = map.get("normalizer").cloned().unwrap_or_default();
+    let steps = match normalizer.get("normalizers").and_then(Value::as_array) {
+        Some(steps) => steps.clone(),
+        None => vec![normalizer],
+    };
+    let table = steps.into_iter().find(|step| step.get("type").and_then(Value::as_str) == Some("Precompiled"));
+    map.insert("normalizer".to_owned(), table.unwrap_or_default());
+    let scheme = if config.bool("add_prefix_space")?.unwrap_or(true) { "always" } else { "never" };
+    let marks = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true});
+    let words = json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, marks]});
+    map.insert("pre_tokenizer".to_owned(), words);
+    map.insert("decoder".to_owned(), marks);
+    surround(file, map, [named.get("bos_token", "<s>"), named.get("eos_token", "</s>")])
+}
+
+fn model_of_type<'m>(map: &'m mut Map<String, Value>, kind: &str) -> Option<&'m mut Map<String, Value>> {
+    let model = map.get_mut("model")?.as_object_mut()?;
+    (model.get("type").and_then(Value::as_str) == Some(kind)).then_some(model)
+}
+
+/// Puts two tokens around a text, whatever the file's post-processor does.
+fn surround(file: &str, map: &mut Map<String, Value>, tokens: [&str; 2]) -> Result<bool> {
+    let id = |token: &str| {
+        let added = map.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+        let added = added.filter(|added| added["content"] == token).find_map(|added| added["id"].as_u64());
+        let place = |list: &Vec<Value>| list.iter().position(|piece| piece[0] == token).map(|place| place as u64);
+        let listed = || match &map.get("model")?["vocab"] {
+            Value::Array(list) => place(list),
+            vocabulary => vocabulary.get(token)?.as_u64(),
+        };
+        added.or_else(listed).ok_or_else(|| {
+            let advice = "it stands around every text; use the tokenizer.json that came with the model";
+            FormatError::missing(file, format!("token {token}"), advice)
+        })
+    };
+    let [first, last] = tokens;
+    let around = json!({"type": "BertProcessing", "cls": [first, id(first)?], "sep": [last, id(last)?]});
+    map.insert("post_processor".to_owned(), around);
+    Ok(true)
+}
+
+/// Special tokens by the names that a configuration gives them.
+struct Named(BTreeMap<String, String>);
+
+impl Named {
+    fn get<'n>(&'n self, name: &str, default: &'n str) -> &'n str {
+        self.0.get(name).map_or(default, String::as_str)
+    }
+}
+
 /// Settings that change the tokens and are not implemented, by the classes that obey them.
 fn refuse_settings(config: &Object, class: &str) -> Result<()> {
     let refuse = |what: &str, advice: &str| Err(FormatError::unsupported(config.file, what, advice));
@@ -119,11 +197,15 @@ fn class(config: &Object, model: &Object) -> String {
     let text = |object: &Object, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
     let named = text(config, "tokenizer_class").or_else(|| text(model, "tokenizer_class"));
     let of_type = || match text(model, "model_type").as_deref() {
-        Some("bert") => "BertTokenizer".to_owned(),
+        Some("bert" | "nomic_bert") => "BertTokenizer".to_owned(),
+        Some("roberta") => "RobertaTokenizer".to_owned(),
+        Some("xlm-roberta") => "XLMRobertaTokenizer".to_owned(),
         Some("qwen2" | "qwen3") => "Qwen2Tokenizer".to_owned(),
         _ => String::new(),
     };
-    let class = named.unwrap_or_else(of_type);
+    // transformers takes a ModernBERT's file as it is, whatever class is named.
+    let as_it_is = text(model, "model_type").as_deref() == Some("modernbert");
+    let class = named.filter(|_| !as_it_is).unwrap_or_else(of_type);
     class.strip_suffix("Fast").unwrap_or(&class).to_owned()
 }
 
@@ -246,15 +328,8 @@ impl Tokenizer {
         let (model_file, model_map) = object("config.json")?;
         let model = Object::new(&model_file, &model_map);
 
-        refuse_settings(&config, &class(&config, &model))?;
-        let rebuilt = |map: &mut Map<String, Value>| match is_llama(&json, &config, &model) {
-            true => rebuild_as_llama(map, &config),
-            false if class(&config, &model) == "BertTokenizer" => rebuild_as_bert(map, &config),
-            false => Ok(false),
-        };
-        // Its post-processor alone says what stands around a text: add_bos_token and add_eos_token
-        // of the configuration are for tokenizers that have no such file.
-        let (mut inner, ends) = parse(&folder.file("tokenizer.json"), &json, rebuilt)?;
+        let class = class(&config, &model);
+        refuse_settings(&config, &class)?;
         let described = config.get("added_tokens_decoder");
         let mut named = BTreeMap::new();
         for name in SPECIAL_TOKENS {
@@ -262,6 +337,19 @@ impl Tokenizer {
             let token = special_token(first, name)?.or(special_token(second, name)?);
             named.extend(token.map(|token| (name.to_owned(), token.to_owned())));
         }
+        let named = Named(named);
+        let tokenizer_file = folder.file("tokenizer.json");
+        let rebuilt = |map: &mut Map<String, Value>| match &*class {
+            _ if is_llama(&json, &config, &model) => rebuild_as_llama(map, &config),
+            "BertTokenizer" => rebuild_as_bert(map, &config),
+            "RobertaTokenizer" => rebuild_as_roberta(&tokenizer_file, map, &config, &named),
+            "XLMRobertaTokenizer" => rebuild_as_xlm_roberta(&tokenizer_file, map, &config, &named),
+            _ => Ok(false),
+        };
+        // Its post-processor alone says what stands around a text: add_bos_token and add_eos_token
+        // of the configuration are for tokenizers that have no such file.
+        let (mut inner, ends) = parse(&tokenizer_file, &json, rebuilt)?;
+        let Named(named) = named;
         add_described(&mut inner, &file, described)?;
         if described.is_none() {
             let (file, tokens) = object("added_tokens.json")?;

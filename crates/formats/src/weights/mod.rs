@@ -124,6 +124,9 @@ pub trait Halves: Copy {
     fn of(self, bits: u16) -> f32;
 }
 
+/// Writes a block of numbers, which are finite, to the block's bytes.
+pub type Quantizer = fn(&[f32], &mut [u8]);
+
 /// A format whose elements come in blocks.
 pub trait Blocks {
     /// Its names and sizes. `block_len` is whole units.
@@ -135,6 +138,10 @@ pub trait Blocks {
 
     /// Writes block number `index` of a group to the group's bytes, which are zero before.
     fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]);
+
+    /// Writes a block of these `block_len` numbers, as ggml's reference does; `None` in formats that
+    /// nothing is turned into here.
+    const QUANTIZE: Option<Quantizer> = None;
 
     /// Makes a block of random bytes one whose elements lie in about −1..1: its scales are set from
     /// `number`, which gives numbers in −1..1.
@@ -249,6 +256,16 @@ impl DType {
         Self::ALL.iter().copied().filter(|dtype| dtype.block_len() == 1)
     }
 
+    /// The formats that numbers can be turned into.
+    pub fn quantizers() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|dtype| dtype.quantizer().is_some())
+    }
+
+    /// What turns a block of numbers into this format.
+    fn quantizer(self) -> Option<Quantizer> {
+        self.visit(AskQuantizer).flatten()
+    }
+
     /// Elements in one block: 1 for the plain formats.
     pub const fn block_len(self) -> usize {
         self.spec().block_len
@@ -333,6 +350,28 @@ pub fn dequantize_row(dtype: DType, row: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Writes `values` (whole blocks of `dtype`, all finite) as blocks of `dtype` to `row`; false where
+/// the format is none of [`DType::quantizers`].
+///
+/// # Panics
+/// When `row.len()` is not `dtype.row_bytes(values.len())`.
+pub fn quantize_row(dtype: DType, values: &[f32], row: &mut [u8]) -> bool {
+    assert_eq!(Some(row.len()), dtype.checked_row_bytes(values.len()), "a {dtype} row of {} elements", values.len());
+    let Some(quantize) = dtype.quantizer() else { return false };
+    let blocks = row.chunks_exact_mut(dtype.block_bytes());
+    values.chunks_exact(dtype.block_len()).zip(blocks).for_each(|(values, block)| quantize(values, block));
+    true
+}
+
+struct AskQuantizer;
+
+impl Visitor for AskQuantizer {
+    type Output = Option<Quantizer>;
+    fn visit<F: Blocks>(self) -> Self::Output {
+        F::QUANTIZE
+    }
+}
+
 struct Decode<'a> {
     data: &'a [u8],
     out: &'a mut [f32],
@@ -408,6 +447,19 @@ fn set_half(block: &mut [u8], at: usize, value: f32) {
     block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
 }
 
+/// Writes an IEEE half to a block, as [`set_half`], and gives 1 / `value`, or 0 for 0: what numbers
+/// are multiplied by to become codes of this scale. Like ggml's, it is that of the scale before it
+/// is rounded.
+fn set_scale(block: &mut [u8], value: f32) -> f32 {
+    set_half(block, 0, value);
+    if value == 0.0 { 0.0 } else { 1.0 / value }
+}
+
+/// The number that is furthest from 0, the first of several, with its sign; 0 of zeros.
+fn furthest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |most: f32, &value| if value.abs() > most.abs() { value } else { most })
+}
+
 /// Copies block number `index` of a group apart: a header of `N` bytes to the scales, the rest to
 /// the quants.
 fn split_header<const N: usize>(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {
@@ -452,6 +504,19 @@ fn six_bits(q: &[u8; 12], j: usize) -> (u8, u8) {
         (q[j] & 63, q[j + 4] & 63)
     } else {
         (q[j + 4] & 15 | q[j - 4] >> 6 << 4, q[j + 4] >> 4 | q[j] >> 6 << 4)
+    }
+}
+
+/// Writes the six-bit scale and minimum of unit `j` to the twelve bytes, zero before, that
+/// [`six_bits`] reads.
+fn put_six_bits(q: &mut [u8], j: usize, scale: u8, min: u8) {
+    if j < 4 {
+        q[j] |= scale;
+        q[j + 4] |= min;
+    } else {
+        q[j + 4] |= scale & 15 | min << 4;
+        q[j - 4] |= scale >> 4 << 6;
+        q[j] |= min >> 4 << 6;
     }
 }
 

@@ -1,6 +1,9 @@
 //! Q4_0: a half d and 16 bytes of nibbles q; d·(q − 8).
 
-use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
+use super::{
+    Blocks, Codes, Halves, Layout, Quantizer, Spec, Unit, bytes, furthest, half_bits, put_nibbles, set_half, set_scale,
+    split_header,
+};
 
 pub struct Q4_0;
 
@@ -23,6 +26,12 @@ impl Blocks for Q4_0 {
     fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {
         split_header::<2>(block, index, quants, scales);
     }
+
+    // The number that is furthest from 0 gets the code that is furthest from 8.
+    const QUANTIZE: Option<Quantizer> = Some(|values, block| {
+        let inverse = set_scale(block, furthest(values) / -8.0);
+        put_nibbles(|i| ((values[i] * inverse + 8.5) as u8).min(15), &mut block[2..]);
+    });
 
     fn tame(block: &mut [u8], number: &mut dyn FnMut() -> f32) {
         set_half(block, 0, number() / 8.0);

@@ -1,6 +1,9 @@
 //! Q5_0: a half d, a word of fifth bits and 16 bytes of nibbles; d·(q − 16).
 
-use super::{Blocks, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, unpacked};
+use super::{
+    Blocks, Halves, Layout, Quantizer, Spec, Unit, bytes, furthest, half_bits, put_bits, put_nibbles, set_half,
+    set_scale, unpacked,
+};
 
 pub struct Q5_0;
 
@@ -31,6 +34,14 @@ impl Blocks for Q5_0 {
         scales[4 + 4 * index..][..4].copy_from_slice(&block[2..6]);
         quants[16 * index..][..16].copy_from_slice(&block[6..]);
     }
+
+    // As in Q4_0.
+    const QUANTIZE: Option<Quantizer> = Some(|values, block| {
+        let inverse = set_scale(block, furthest(values) / -16.0);
+        let code = |i: usize| ((values[i] * inverse + 16.5) as u8).min(31);
+        put_bits(|i| code(i) >> 4, &mut block[2..6]);
+        put_nibbles(code, &mut block[6..]);
+    });
 
     fn tame(block: &mut [u8], number: &mut dyn FnMut() -> f32) {
         set_half(block, 0, number() / 16.0);

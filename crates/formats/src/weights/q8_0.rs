@@ -1,6 +1,8 @@
 //! Q8_0: a half d and 32 signed bytes q; d·q.
 
-use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, split_header};
+use super::{
+    Blocks, Codes, Halves, Layout, Quantizer, Spec, Unit, bytes, furthest, half_bits, set_half, set_scale, split_header,
+};
 
 pub struct Q8_0;
 
@@ -21,6 +23,13 @@ impl Blocks for Q8_0 {
     fn regroup(block: &[u8], index: usize, quants: &mut [u8], scales: &mut [u8]) {
         split_header::<2>(block, index, quants, scales);
     }
+
+    const QUANTIZE: Option<Quantizer> = Some(|values, block| {
+        let inverse = set_scale(block, furthest(values).abs() / 127.0);
+        for (value, q) in values.iter().zip(&mut block[2..]) {
+            *q = (value * inverse).round() as i8 as u8;
+        }
+    });
 
     fn tame(block: &mut [u8], number: &mut dyn FnMut() -> f32) {
         set_half(block, 0, number() / 127.0);

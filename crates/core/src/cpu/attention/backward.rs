@@ -10,7 +10,7 @@ use crate::cpu::math::{Dot, exp, get, put, tanh};
 use crate::cpu::pack::Right;
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
-use crate::cpu::tile::{Left, Pack, multiply, packed_len};
+use crate::cpu::tile::{Left, Pack, Packed, multiply, packed_len};
 use crate::cpu::weight::WeightRef;
 
 /// Keys of a block, and queries of a block: their probabilities stay in the first caches.
@@ -72,7 +72,7 @@ pub(super) fn backward(call: Backward<'_>, segments: &[u32], dq: &mut [f32], dk:
         let (segment, head) = (task / heads, task % heads);
         let tokens = segments[segment] as usize..segments[segment + 1] as usize;
         let (dk, dv) = outputs[head];
-        call.head(tokens, head, dq, dk, dv);
+        Task { call, tokens, head, dq, dk, dv }.run();
     });
     if shared {
         for (sum, by_head) in [(dk, &*dk_by_head), (dv, &*dv_by_head)] {
@@ -89,18 +89,33 @@ pub(super) fn backward(call: Backward<'_>, segments: &[u32], dq: &mut [f32], dk:
     }
 }
 
-impl Backward<'_> {
-    /// One head of one segment.
-    fn head(self, tokens: Range<usize>, head: usize, dq: Output, dk: Rows, dv: Rows) {
-        let AttentionInputs { q: q_rows, shape, .. } = self.x;
-        let scale = shape.scale();
-        let AttentionShape { heads, head_dim: d, window, .. } = shape;
-        let (q_cols, kv_cols) = (shape.q_cols(), shape.kv_cols());
-        let (q_columns, group) = (head * d..(head + 1) * d, head / shape.group());
-        let kv_columns = group * d..(group + 1) * d;
-        let dense = |x, cols| WeightRef::dense(x, self.lse.len() / heads, cols);
-        let (q, d_o) = (dense(q_rows, q_cols), dense(self.d_o, q_cols));
-        let (k, v) = (dense(self.x.k, kv_cols), dense(self.x.v, kv_cols));
+/// One head of one segment.
+struct Task<'a> {
+    call: Backward<'a>,
+    tokens: Range<usize>,
+    head: usize,
+    dq: Output,
+    dk: Rows,
+    dv: Rows,
+}
+
+/// A block of keys and values, packed for the products that read them.
+struct Block<'a> {
+    keys: Range<usize>,
+    k_t: Packed<'a>,
+    v_t: Packed<'a>,
+    k: Packed<'a>,
+}
+
+impl Task<'_> {
+    fn run(&self) {
+        let (x, shape, tokens) = (self.call.x, self.call.x.shape, self.tokens.clone());
+        let d = shape.head_dim;
+        let kv_head = self.head / shape.group();
+        let (q_columns, kv_columns) = (self.head * d..(self.head + 1) * d, kv_head * d..(kv_head + 1) * d);
+        let dense = |x, cols| WeightRef::dense(x, self.call.lse.len() / shape.heads, cols);
+        let (q, d_o) = (dense(x.q, shape.q_cols()), dense(self.call.d_o, shape.q_cols()));
+        let (k, v) = (dense(x.k, shape.kv_cols()), dense(x.v, shape.kv_cols()));
 
         let (by_keys, by_width) = (packed_len(d, KEYS), packed_len(KEYS, d));
         let mut scratch = Scratch::take(2 * by_keys + 3 * by_width + 2 * QUERIES * KEYS + tokens.len());
@@ -110,86 +125,109 @@ impl Backward<'_> {
             free = rest;
             part
         };
-        let (keys_t, values_t, keys) = (take(by_keys), take(by_keys), take(by_width));
+        let (k_t, v_t, k_rows) = (take(by_keys), take(by_keys), take(by_width));
         let (queries, d_outputs) = (take(by_width), take(by_width));
         let (p, ds) = (take(QUERIES * KEYS), take(QUERIES * KEYS));
         let delta = take(tokens.len());
-        for (delta, i) in delta.iter_mut().zip(tokens.clone()) {
-            let at = i * q_cols + head * d..i * q_cols + (head + 1) * d;
-            *delta = dispatch(Dot { a: &self.d_o[at.clone()], b: &self.o[at] });
-        }
-        for i in tokens.clone() {
-            // SAFETY: this row of this head is the task's alone.
-            unsafe {
-                std::slice::from_raw_parts_mut(dk.at(i), d).fill(0.0);
-                std::slice::from_raw_parts_mut(dv.at(i), d).fill(0.0);
-                // With a window, no block of keys is the first of all queries.
-                if window.is_some() {
-                    std::slice::from_raw_parts_mut(dq.0.add(i * q_cols + head * d), d).fill(0.0);
-                }
-            }
-        }
+        self.begin(delta);
 
         for first in tokens.clone().step_by(KEYS) {
-            let block = first..tokens.end.min(first + KEYS);
-            let (c, n) = (kv_columns.clone(), block.clone());
-            let keys_t = dispatch(Pack { b: Right::Columns(k), k: c.clone(), n: n.clone(), out: keys_t });
-            let values_t = dispatch(Pack { b: Right::Columns(v), k: c.clone(), n: n.clone(), out: values_t });
-            let keys = dispatch(Pack { b: Right::Rows(k), k: n, n: c, out: keys });
-            let end_query = shape.end_query(block.end - 1, tokens.end);
+            let keys = first..tokens.end.min(first + KEYS);
+            let (c, n) = (kv_columns.clone(), keys.clone());
+            let block = Block {
+                k_t: dispatch(Pack { b: Right::Columns(k), k: c.clone(), n: n.clone(), out: k_t }),
+                v_t: dispatch(Pack { b: Right::Columns(v), k: c.clone(), n: n.clone(), out: v_t }),
+                k: dispatch(Pack { b: Right::Rows(k), k: n, n: c, out: k_rows }),
+                keys,
+            };
+            let end_query = shape.queries(block.keys.end - 1, first, tokens.end).end;
             for start in (first..end_query).step_by(QUERIES) {
-                let end = end_query.min(start + QUERIES);
-                let (rows, seen) = (end - start, end.min(block.end) - first);
-                let (c, t) = (q_columns.clone(), start..end);
+                let (c, t) = (q_columns.clone(), start..end_query.min(start + QUERIES));
                 let queries = dispatch(Pack { b: Right::Rows(q), k: t.clone(), n: c.clone(), out: queries });
-                let d_outputs = dispatch(Pack { b: Right::Rows(d_o), k: t, n: c, out: d_outputs });
-                let beta = if first == tokens.start && window.is_none() { 0.0 } else { 1.0 };
-                for strip in (start..end).step_by(STRIP) {
-                    let strip = strip..end.min(strip + STRIP);
-                    let at = strip.start * q_cols + head * d;
-                    let of = (strip.start - start) * KEYS;
-                    // Keys of this block that the strip's last row sees.
-                    let size = (strip.len(), strip.end.min(block.end) - first, d);
-                    let (p, ds) = (&mut p[of..], &mut ds[of..]);
-                    // SAFETY: a strip of p and ds is large enough, and this thread's own.
-                    unsafe {
-                        let (q, d_o) = (&q_rows[at..], &self.d_o[at..]);
-                        multiply(size, Left::Rows(q, q_cols), keys_t, p.as_mut_ptr(), KEYS, scale, 0.0);
-                        multiply(size, Left::Rows(d_o, q_cols), values_t, ds.as_mut_ptr(), KEYS, 1.0, 0.0);
-                    }
-                    dispatch(Slope {
-                        p,
-                        ds,
-                        lse: &self.lse[strip.start * heads + head..],
-                        heads,
-                        delta: &delta[strip.start - tokens.start..strip.end - tokens.start],
-                        sees: strip.start + 1 - first,
-                        window: window.unwrap_or(usize::MAX),
-                        seen,
-                        scale,
-                        cap: shape.cap,
-                    });
-                    // SAFETY: these rows of this head are the task's alone.
-                    unsafe {
-                        multiply((strip.len(), d, size.1), Left::Rows(ds, KEYS), keys, dq.0.add(at), q_cols, 1.0, beta);
-                    }
-                }
-                for key in (0..seen).step_by(STRIP) {
-                    // Queries before the strip's first key see none of its keys.
-                    let skip = (first + key).saturating_sub(start);
-                    let size = (STRIP.min(seen - key), d, rows - skip);
-                    let of = skip * KEYS + key;
-                    let (p, ds) = (Left::Columns(&p[of..], KEYS), Left::Columns(&ds[of..], KEYS));
-                    let (d_outputs, queries) = (d_outputs.skip(skip), queries.skip(skip));
-                    // SAFETY: these rows of this head are the task's alone.
-                    unsafe {
-                        multiply(size, p, d_outputs, dv.at(first + key), dv.stride, 1.0, 1.0);
-                        multiply(size, ds, queries, dk.at(first + key), dk.stride, 1.0, 1.0);
-                    }
+                let d_outputs = dispatch(Pack { b: Right::Rows(d_o), k: t.clone(), n: c, out: d_outputs });
+                self.slopes(&block, t.clone(), delta, p, ds);
+                self.add_to_keys(&block, t, [queries, d_outputs], p, ds);
+            }
+        }
+    }
+
+    /// δ = dO · O of each token; and zeros where gradients are added to.
+    fn begin(&self, delta: &mut [f32]) {
+        let AttentionShape { head_dim: d, window, .. } = self.call.x.shape;
+        let q_cols = self.call.x.shape.q_cols();
+        for (delta, i) in delta.iter_mut().zip(self.tokens.clone()) {
+            let at = i * q_cols + self.head * d..i * q_cols + (self.head + 1) * d;
+            *delta = dispatch(Dot { a: &self.call.d_o[at.clone()], b: &self.call.o[at.clone()] });
+            // SAFETY: this row of this head is the task's alone.
+            unsafe {
+                std::slice::from_raw_parts_mut(self.dk.at(i), d).fill(0.0);
+                std::slice::from_raw_parts_mut(self.dv.at(i), d).fill(0.0);
+                // With a window, no block of keys is the first of all queries.
+                if window.is_some() {
+                    std::slice::from_raw_parts_mut(self.dq.0.add(at.start), d).fill(0.0);
                 }
             }
         }
     }
+
+    /// p and ds, rows of KEYS, of some queries against a block of keys; and their share of dq.
+    fn slopes(&self, block: &Block<'_>, queries: Range<usize>, delta: &[f32], p: &mut [f32], ds: &mut [f32]) {
+        let Backward { x: AttentionInputs { q, shape, .. }, lse, d_o, .. } = self.call;
+        let AttentionShape { heads, head_dim: d, window, cap, .. } = shape;
+        let (q_cols, scale, first) = (shape.q_cols(), shape.scale(), block.keys.start);
+        let seen = seen(block, &queries);
+        let beta = if first == self.tokens.start && window.is_none() { 0.0 } else { 1.0 };
+        for start in queries.clone().step_by(STRIP) {
+            let strip = start..queries.end.min(start + STRIP);
+            let at = start * q_cols + self.head * d;
+            let of = (start - queries.start) * KEYS;
+            // Keys of this block that the strip's last row sees.
+            let size = (strip.len(), strip.end.min(block.keys.end) - first, d);
+            let (p, ds) = (&mut p[of..], &mut ds[of..]);
+            // SAFETY: a strip of p and ds is large enough, and this thread's own.
+            unsafe {
+                multiply(size, Left::Rows(&q[at..], q_cols), block.k_t, p.as_mut_ptr(), KEYS, scale, 0.0);
+                multiply(size, Left::Rows(&d_o[at..], q_cols), block.v_t, ds.as_mut_ptr(), KEYS, 1.0, 0.0);
+            }
+            dispatch(Slope {
+                p,
+                ds,
+                lse: &lse[start * heads + self.head..],
+                heads,
+                delta: &delta[start - self.tokens.start..strip.end - self.tokens.start],
+                sees: start + 1 - first,
+                window: window.unwrap_or(usize::MAX),
+                seen,
+                scale,
+                cap,
+            });
+            let size = (size.0, d, size.1);
+            // SAFETY: these rows of this head are the task's alone.
+            unsafe { multiply(size, Left::Rows(ds, KEYS), block.k, self.dq.0.add(at), q_cols, 1.0, beta) };
+        }
+    }
+
+    /// dk += dsᵀ · q and dv += pᵀ · do, of some queries, whose q and do are packed.
+    fn add_to_keys(&self, block: &Block<'_>, queries: Range<usize>, [q, d_o]: [Packed<'_>; 2], p: &[f32], ds: &[f32]) {
+        let (first, d, seen) = (block.keys.start, self.call.x.shape.head_dim, seen(block, &queries));
+        for key in (0..seen).step_by(STRIP) {
+            // Queries before the strip's first key see none of its keys.
+            let skip = (first + key).saturating_sub(queries.start);
+            let size = (STRIP.min(seen - key), d, queries.len() - skip);
+            let of = skip * KEYS + key;
+            let (p, ds) = (Left::Columns(&p[of..], KEYS), Left::Columns(&ds[of..], KEYS));
+            // SAFETY: these rows of this head are the task's alone.
+            unsafe {
+                multiply(size, p, d_o.skip(skip), self.dv.at(first + key), self.dv.stride, 1.0, 1.0);
+                multiply(size, ds, q.skip(skip), self.dk.at(first + key), self.dk.stride, 1.0, 1.0);
+            }
+        }
+    }
+}
+
+/// Keys of a block that any of the queries sees.
+fn seen(block: &Block<'_>, queries: &Range<usize>) -> usize {
+    queries.end.min(block.keys.end) - block.keys.start
 }
 
 /// Of a strip: scores become probabilities p, and dp becomes scale · p · (dp − δ); both 0 where a

@@ -43,8 +43,7 @@ pub(super) fn forward(call: Forward<'_>, segments: &[u32]) {
     let mut spans = Vec::new();
     for segment in segments.windows(2) {
         let tokens = segment[0] as usize..segment[1] as usize;
-        // So far ahead that every query sees the last key.
-        let ahead = if call.x.shape.causal { 0 } else { tokens.len() };
+        let ahead = call.x.shape.ahead(tokens.len());
         split(call.x.shape, tokens.clone(), tokens, ahead, &mut spans);
     }
     run(call, &spans);
@@ -79,7 +78,7 @@ impl Forward<'_> {
     fn span(self, span: Span, group: usize) {
         let AttentionInputs { q, k, v, shape } = self.x;
         let scale = shape.scale();
-        let AttentionShape { heads, head_dim: d, window, .. } = shape;
+        let AttentionShape { heads, head_dim: d, .. } = shape;
         let per_group = shape.group();
         let (q_cols, kv_cols) = (shape.q_cols(), shape.kv_cols());
         let last_key = span.last_key;
@@ -130,7 +129,7 @@ impl Forward<'_> {
                         seen,
                         first,
                         first_row_end: start + span.ahead + 1,
-                        window: window.unwrap_or(usize::MAX),
+                        sight: shape.sight().unwrap_or(usize::MAX),
                         max: &mut max[state..state + rows],
                         sum: &mut sum[state..state + rows],
                         o,
@@ -175,7 +174,7 @@ struct Soften<'a> {
     /// The key before which the first row's sight ends; each row sees one more.
     first_row_end: usize,
     /// Keys that a row sees at most.
-    window: usize,
+    sight: usize,
     max: &'a mut [f32],
     sum: &'a mut [f32],
     o: *mut f32,
@@ -192,7 +191,7 @@ impl Kernel for Soften<'_> {
         for (row, scores) in self.scores.chunks_exact_mut(KEYS).enumerate().take(rows) {
             let end = self.first_row_end + row;
             let sees = end.saturating_sub(self.first).min(self.seen);
-            let from = end.saturating_sub(self.window).saturating_sub(self.first).min(sees);
+            let from = end.saturating_sub(self.sight).saturating_sub(self.first).min(sees);
             scores[..from].fill(0.0);
             scores[sees..self.seen].fill(0.0);
             let seen = &mut scores[from..sees];

@@ -6,6 +6,8 @@ mod cached;
 mod forward;
 mod reference;
 
+use std::ops::Range;
+
 use super::scratch::Output;
 use crate::real::Real;
 
@@ -20,8 +22,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Whether a query sees no later keys than its own.
     pub causal: bool,
-    /// Keys that a query sees at most, its own and those just before it; only where attention is
-    /// causal.
+    /// Keys that a query sees at most to each side, its own among them: key j of query i where i −
+    /// window < j < i + window.
     pub window: Option<usize>,
     /// What scores are multiplied by; 1/√D where it is `None`.
     pub scale: Option<f32>,
@@ -55,14 +57,34 @@ impl AttentionShape {
         self.heads / self.kv_heads
     }
 
-    /// The first of the keys `start..end` that the query whose own key is the last of them sees.
-    fn first_key(self, start: usize, end: usize) -> usize {
-        self.window.map_or(start, |window| start.max(end.saturating_sub(window)))
+    /// The keys of `start..end` that a query sees.
+    fn keys(self, query: usize, start: usize, end: usize) -> Range<usize> {
+        let window = self.window.unwrap_or(usize::MAX);
+        let last = if self.causal { query + 1 } else { query.saturating_add(window) };
+        start.max((query + 1).saturating_sub(window))..end.min(last)
     }
 
-    /// One past the last query of `..end` that sees a key.
-    fn end_query(self, key: usize, end: usize) -> usize {
-        self.window.map_or(end, |window| end.min(key.saturating_add(window)))
+    /// The queries of `start..end` that see a key.
+    fn queries(self, key: usize, start: usize, end: usize) -> Range<usize> {
+        let window = self.window.unwrap_or(usize::MAX);
+        let first = if self.causal { key } else { (key + 1).saturating_sub(window) };
+        start.max(first)..end.min(key.saturating_add(window))
+    }
+
+    /// How many keys behind its own the last one is that a query sees, where a text has so many.
+    fn ahead(self, tokens: usize) -> usize {
+        if self.causal { 0 } else { self.window.map_or(tokens, |window| tokens.min(window - 1)) }
+    }
+
+    /// The first of the keys from `start` on that the query sees whose last key is before `end`,
+    /// where the text has so many.
+    fn first_key(self, start: usize, end: usize) -> usize {
+        self.sight().map_or(start, |keys| start.max(end.saturating_sub(keys)))
+    }
+
+    /// Keys that a query sees at most.
+    fn sight(self) -> Option<usize> {
+        self.window.map(|window| if self.causal { window } else { window.saturating_mul(2) - 1 })
     }
 
     /// What scores are multiplied by, to the precision of T.
@@ -85,7 +107,7 @@ impl AttentionShape {
             self.heads,
             self.kv_heads
         );
-        assert!(self.window.is_none_or(|window| self.causal && window > 0), "{self:?}");
+        assert!(self.window != Some(0), "{self:?}");
     }
 }
 
@@ -111,8 +133,8 @@ impl<'a, T: Real> AttentionInputs<'a, T> {
     }
 }
 
-/// o`[N, Q·D]` = softmax(scale · q·kᵀ)·v over the tokens of a segment, if causal up to and
-/// including the query's own; lse`[N, Q]` = ln Σⱼ exp(scale · q·kⱼ), which the backward needs.
+/// o`[N, Q·D]` = softmax(scale · q·kᵀ)·v over the tokens of a segment that a query sees;
+/// lse`[N, Q]` = ln Σⱼ exp(scale · q·kⱼ), which the backward needs.
 ///
 /// `segments[S + 1]`: where each begins, the last entry is N. They start at 0.
 pub fn attention_forward<T: Real>(x: AttentionInputs<'_, T>, segments: &[u32], o: &mut [T], lse: &mut [T]) {

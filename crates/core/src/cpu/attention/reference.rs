@@ -50,8 +50,7 @@ pub(super) fn forward<T: Real>(x: AttentionInputs<'_, T>, segments: &[u32], o: &
     let rows = x.q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
     rows.zip(lse.par_chunks_exact_mut(s.heads)).zip(token_segments(segments)).enumerate().for_each(
         |(i, (((q, o), lse), (start, end)))| {
-            let end = if s.causal { i + 1 } else { end };
-            row(x, q, s.first_key(start, end)..end, o, lse);
+            row(x, q, s.keys(i, start, end), o, lse);
         },
     );
 }
@@ -61,8 +60,7 @@ pub(super) fn cached<T: Real>(x: AttentionInputs<'_, T>, past: usize, o: &mut [T
     let rows = x.q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
     rows.enumerate().for_each(|(i, (q, o))| {
         let mut lse = vec![T::ZERO; s.heads];
-        let end = past + i + 1;
-        row(x, q, s.first_key(0, end)..end, o, &mut lse);
+        row(x, q, s.keys(past + i, 0, past + i + 1), o, &mut lse);
     });
 }
 
@@ -86,21 +84,19 @@ pub(super) fn backward<T: Real>(
     };
     dq.par_chunks_exact_mut(s.q_cols()).zip(&ranges).enumerate().for_each(|(i, (dq, &(start, end)))| {
         dq.fill(T::ZERO);
-        let end = if s.causal { i + 1 } else { end };
         for (h, dq) in dq.chunks_exact_mut(d).enumerate() {
-            for j in s.first_key(start, end)..end {
+            for j in s.keys(i, start, end) {
                 add_scaled(dq, head(k, j, kv_heads, h / s.group(), d), scale * p_ds(i, j, h).1);
             }
         }
     });
     let keys = dk.par_chunks_exact_mut(s.kv_cols()).zip(dv.par_chunks_exact_mut(s.kv_cols()));
     keys.zip(&ranges).enumerate().for_each(|(j, ((dk, dv), &(start, end)))| {
-        let first = if s.causal { j } else { start };
         dk.fill(T::ZERO);
         dv.fill(T::ZERO);
         for (g, (dk, dv)) in dk.chunks_exact_mut(d).zip(dv.chunks_exact_mut(d)).enumerate() {
             for h in g * s.group()..(g + 1) * s.group() {
-                for i in first..s.end_query(j, end) {
+                for i in s.queries(j, start, end) {
                     let (p, ds) = p_ds(i, j, h);
                     add_scaled(dk, head(q, i, heads, h, d), scale * ds);
                     add_scaled(dv, head(y.d_o, i, heads, h, d), p);

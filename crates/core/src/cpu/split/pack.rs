@@ -120,9 +120,7 @@ fn elements<S: Simd>(
     if !whole {
         *square = [[0.0; 32]; 32];
     }
-    for (row, out) in rows.zip(&mut *square) {
-        dequantize(s, matrix.units(row, cols.clone()), &mut out[..cols.len()]);
-    }
+    dequantize(s, matrix, rows, cols, square.as_flattened_mut(), 32);
     (square.as_ptr().cast(), 32)
 }
 

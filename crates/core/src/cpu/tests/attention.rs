@@ -99,8 +99,8 @@ fn naive(case: &Case) -> (Vec<f64>, Vec<f64>) {
             for h in 0..heads {
                 let g = h * kv_heads / heads;
                 let last = if causal { i + 1 } else { segment[1] as usize };
-                // As transformers counts it: the query's own key and the window - 1 before it.
-                let seen = |j: &usize| window.is_none_or(|window| j + window > i);
+                // As transformers counts it: the query's own key and the window - 1 to each side.
+                let seen = |j: &usize| window.is_none_or(|window| j.abs_diff(i) < window);
                 let keys = (segment[0] as usize..last).filter(seen);
                 let q = &wide(&case.q)[(i * heads + h) * d..][..d];
                 let weights: Vec<f64> = keys
@@ -133,6 +133,8 @@ fn the_reference_forward_is_the_definition() {
         Case::new(4, 2, 8, &[3, 1, 7]).both_ways(),
         Case::new(4, 2, 8, &[3, 1, 7]).windowed(1),
         Case::new(4, 2, 8, &[3, 1, 17]).windowed(4),
+        Case::new(4, 2, 8, &[3, 1, 17]).windowed(4).both_ways(),
+        Case::new(4, 2, 8, &[3, 1, 7]).windowed(1).both_ways(),
         Case::new(4, 2, 8, &[3, 1, 7]).capped(2.0),
     ] {
         let (o, lse) = naive(&case);
@@ -154,7 +156,8 @@ fn objective(case: &Case, q: &[f64], k: &[f64], v: &[f64]) -> f64 {
 #[test]
 fn the_reference_backward_is_the_slope_of_the_forward() {
     let case = || Case::new(4, 2, 3, &[4, 1, 6]);
-    for case in [case(), case().both_ways(), case().windowed(3), case().capped(1.5)] {
+    let windowed = case().windowed(3);
+    for case in [case(), case().both_ways(), windowed, case().windowed(3).both_ways(), case().capped(1.5)] {
         let output = run::<f64>(&case);
         let inputs = [wide(&case.q), wide(&case.k), wide(&case.v)];
         let h = 1e-5;
@@ -196,6 +199,12 @@ fn f32_matches_f64_at_every_edge() {
         Case::new(2, 1, 32, &[257, 385, 800]).windowed(97),
         Case::new(2, 1, 32, &[257, 385, 800]).windowed(384),
         Case::new(2, 1, 32, &[257, 385, 800]).windowed(700),
+        Case::new(9, 3, 64, &tile).windowed(1).both_ways(),
+        Case::new(9, 3, 64, &tile).windowed(2).both_ways(),
+        Case::new(9, 3, 64, &tile).windowed(64).both_ways(),
+        Case::new(2, 1, 32, &[257, 385, 800]).windowed(65).both_ways(),
+        Case::new(2, 1, 32, &[257, 385, 800]).windowed(384).both_ways(),
+        Case::new(2, 1, 32, &[257, 385, 800]).windowed(700).both_ways(),
     ] {
         let (a, b) = (run::<f32>(&case), run::<f64>(&case));
         // A score of size s is rounded by some s · 2⁻²⁴, and by that part its probability is off.

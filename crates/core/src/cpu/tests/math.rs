@@ -2,6 +2,7 @@ use super::{Random, assert_close, wide};
 use bft_formats::Gate;
 
 use crate::cpu::{dot, exp_sub_sum, gate_mul, gate_mul_backward, max, sum_exp_sub};
+use crate::real::Real;
 
 const LENGTHS: [usize; 14] = [0, 1, 3, 4, 7, 15, 16, 17, 63, 64, 65, 100, 576, 1001];
 
@@ -65,7 +66,7 @@ fn rows_of_every_length_match_the_formulas() {
         let total = exp_sub_sum(&mut e, largest);
         assert_close("exp", &e, &exps, 1e-6);
         assert_close("sums", &[total, sum_exp_sub(&x, largest)], &[sum, sum], 5e-7);
-        [Gate::Silu, Gate::GeluTanh].into_iter().for_each(|kind| check_gate(kind, &x, &y));
+        [Gate::Silu, Gate::Gelu, Gate::GeluTanh].into_iter().for_each(|kind| check_gate(kind, &x, &y));
     }
 }
 
@@ -87,6 +88,7 @@ fn check_gate(kind: Gate, gate: &[f32], up: &[f32]) {
     let h = 1e-6;
     let f = |g: f64, u: f64| match kind {
         Gate::Silu => g / (1.0 + (-g).exp()) * u,
+        Gate::Gelu => 0.5 * g * Real::erfc(-g / std::f64::consts::SQRT_2) * u,
         Gate::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3));
             0.5 * g * (1.0 + inner.tanh()) * u
@@ -102,7 +104,7 @@ fn check_gate(kind: Gate, gate: &[f32], up: &[f32]) {
 
 #[test]
 fn gates_of_extremes_are_finite() {
-    for kind in [Gate::Silu, Gate::GeluTanh] {
+    for kind in [Gate::Silu, Gate::Gelu, Gate::GeluTanh] {
         let gate = [-1000.0, -100.0, -88.5, 0.0, 88.5, 100.0, 1000.0];
         let mut out = [[0.0f32; 7]; 3];
         let [y, d_gate, d_up] = &mut out;

@@ -148,7 +148,9 @@ impl Backend for Gpu {
             let (first, first_scale) = dtype.gpu_words(start, cols);
             let (len, scale_len) = dtype.gpu_words(end - start, cols);
             let (mut words, mut scale_words) = (vec![0; len * 4], vec![0; scale_len * 4]);
-            dtype.regroup(&tensor.read_rows(start..end)?, &mut words, &mut scale_words);
+            let bytes = tensor.read_rows(start..end)?;
+            dtype.regroup(&bytes, &mut words, &mut scale_words);
+            bytes.release();
             self.link.write(wgpu_buffer(&quants)?, first, &words);
             self.link.write(wgpu_buffer(&scales)?, first_scale, &scale_words);
         }
