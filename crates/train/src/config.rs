@@ -138,7 +138,7 @@ settings! {
         /// End the run after so many evaluations in a row that are no better than the best before
         /// them
         #[setting(
-            heading: "Run", value_name: "EVALUATIONS", range: Range::From(1), requires: Some("eval_every"), may_change: true
+            heading: "Run", value_name: "COUNT", range: Range::From(1), requires: Some("eval_every"), may_change: true
         )]
         pub patience: Option<u64> = None,
         /// Steps between checkpoints; one is always made at the end
