@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bft_formats::{ChatTemplate, Model};
 use bft_tests::fixture;
-use bft_train::{TextEncoder, labelled_tokens, parse_rows};
+use bft_train::{RowOptions, TextEncoder, labelled_tokens, parse_rows};
 
 #[derive(serde::Deserialize)]
 struct Reference {
@@ -33,8 +33,8 @@ fn rows_of_every_make_become_what_transformers_makes_of_them() {
     for source in [&reference.template, &bare] {
         model.chat_template = Some(ChatTemplate::new(source, &BTreeMap::new()).unwrap());
         for case in &reference.cases {
-            let rows =
-                parse_rows("d.jsonl", case.row.as_bytes(), false).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            let rows = parse_rows("d.jsonl", case.row.as_bytes(), &RowOptions::default())
+                .unwrap_or_else(|e| panic!("{}: {e}", case.name));
             let made = labelled_tokens(&TextEncoder::new(&model), &rows.rows[0].content);
             let made = made.unwrap_or_else(|e| panic!("{}: {e}", case.name));
             assert_eq!((made.samples.len(), rows.rows.len()), (1, 1), "{}", case.name);

@@ -12,7 +12,7 @@ use bft_core::device::Device;
 use bft_core::{LossConfig, Runner, RunnerOptions};
 use bft_formats::{Adapter, Model, sha256_file};
 use bft_train::{
-    BatchBounds, Checkpoints, Event, Finished, Plan, Schedule, TrainConfig, TrainError, Trainer, evaluate,
+    BatchBounds, Checkpoints, Event, Files, Finished, Plan, Schedule, TrainConfig, TrainError, Trainer, evaluate,
 };
 use serde_json::Value;
 
@@ -57,7 +57,7 @@ fn recorded(folder: &Path, run: &Value, output: PathBuf) -> TrainConfig {
     let count = |key: &str| run[key].as_u64().unwrap();
     TrainConfig {
         model: folder.into(),
-        data: folder.join("rows.jsonl"),
+        data: folder.join("rows.jsonl").into(),
         init_adapter: Some(folder.join("adapter")),
         output,
         loss: serde_json::from_value(run["loss"].clone()).unwrap(),
@@ -130,8 +130,8 @@ fn five_steps_are_those_of_pytorch_and_peft() {
 fn long_run(output: &Path, resume: bool) -> TrainConfig {
     let folder = fixture("llama");
     TrainConfig {
-        data: folder.join("rows.jsonl"),
-        eval_data: Some(folder.join("rows.jsonl")),
+        data: folder.join("rows.jsonl").into(),
+        eval_data: Some(folder.join("rows.jsonl").into()),
         eval_every: Some(3),
         output: output.into(),
         resume,
@@ -193,7 +193,7 @@ fn one_seed_gives_the_same_bytes_and_another_does_not() {
         let place = tempfile::tempdir().unwrap();
         let run = |name: &str, seed| {
             let output = place.path().join(name);
-            let data = fixture("qwen3").join("rows.jsonl");
+            let data = Files::from(fixture("qwen3").join("rows.jsonl"));
             let config = TrainConfig { eval_data: Some(data.clone()), data, seed, ..long_run(&output, false) };
             train(device, config, &model, None).unwrap();
             traces(&output)
@@ -242,7 +242,7 @@ fn an_evaluation_in_training_is_that_of_a_runner_with_the_saved_adapter() {
     assert!(trained.eval_nll < rows(place.path())[0]["eval_nll"].as_f64().unwrap(), "something was learnt");
 
     let adapter = Adapter::load(place.path(), &model.config).unwrap();
-    let plan = Plan::read(config, &model).unwrap().0;
+    let plan = Plan::read(config, &model).unwrap();
     let bounds = BatchBounds { tokens: 60, trained: 60, samples: 2 };
     let options = RunnerOptions { capacity: bounds.into(), max_length: 40 };
     let mut runner = Runner::new(&device, &model, Some(&adapter), options).unwrap();

@@ -20,6 +20,12 @@ export interface Field {
 
 /** Settings of a run: flags of `bft train`, with underscores. */
 export interface TrainSettings {
+  /** Hold out this share of the rows of --data, or this many, and evaluate on them; which they are depends on what each row says alone */
+  val_size: number | null;
+  /** Train on this many rows at most, drawn by --sample-seed */
+  max_samples: number | null;
+  /** Seed of the rows that --max-samples draws */
+  sample_seed: number;
   /** Longest sample in tokens [default: 2048, or the model's context if that is shorter] */
   max_length: number | null;
   /** Cut samples longer than --max-length instead of stopping */
@@ -60,9 +66,9 @@ export interface TrainSettings {
   no_shuffle: boolean;
   /** Seed of LoRA's start, of dropout and of the order of rows */
   seed: number;
-  /** Steps between evaluations on --eval-data [default: before the first and after the last step] */
+  /** Steps between evaluations on the rows held out [default: before the first and after the last step] */
   eval_every: number | null;
-  /** Leave the adapter whose loss on --eval-data was the lowest, not that of the last step */
+  /** Leave the adapter whose loss on the rows held out was the lowest, not that of the last step */
   save_best: boolean;
   /** End the run after so many evaluations in a row that are no better than the best before them */
   patience: number | null;
@@ -75,6 +81,9 @@ export interface TrainSettings {
 }
 
 export const FIELDS: Record<keyof TrainSettings, Field> = {
+  val_size: {"help":"Hold out this share of the rows of --data, or this many, and evaluate on them; which they are depends on what each row says alone","default":null,"optional":true,"least":0.0,"most":null,"whole":false},
+  max_samples: {"help":"Train on this many rows at most, drawn by --sample-seed","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
+  sample_seed: {"help":"Seed of the rows that --max-samples draws","default":0,"optional":false,"least":0.0,"most":null,"whole":true},
   max_length: {"help":"Longest sample in tokens [default: 2048, or the model's context if that is shorter]","default":null,"optional":true,"least":2.0,"most":null,"whole":true},
   truncate: {"help":"Cut samples longer than --max-length instead of stopping","default":false,"optional":false},
   loss: {"help":"Balanced (bft, bft-v3), token-weighted (dft) or plain cross-entropy (sft)","default":"bft","optional":false,"words":["sft","dft","bft","bft-v3"]},
@@ -95,8 +104,8 @@ export const FIELDS: Record<keyof TrainSettings, Field> = {
   epochs: {"help":"Passes over the data [default: 1, unless --steps is given]","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
   no_shuffle: {"help":"Take rows in file order","default":false,"optional":false},
   seed: {"help":"Seed of LoRA's start, of dropout and of the order of rows","default":0,"optional":false,"least":0.0,"most":null,"whole":true},
-  eval_every: {"help":"Steps between evaluations on --eval-data [default: before the first and after the last step]","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
-  save_best: {"help":"Leave the adapter whose loss on --eval-data was the lowest, not that of the last step","default":false,"optional":false},
+  eval_every: {"help":"Steps between evaluations on the rows held out [default: before the first and after the last step]","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
+  save_best: {"help":"Leave the adapter whose loss on the rows held out was the lowest, not that of the last step","default":false,"optional":false},
   patience: {"help":"End the run after so many evaluations in a row that are no better than the best before them","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
   save_every: {"help":"Steps between checkpoints; one is always made at the end","default":100,"optional":false,"least":1.0,"most":null,"whole":true},
   checkpoint_activations: {"help":"Keep few activations and compute the rest again: less memory, more time","default":"auto","optional":false,"words":["auto","on","off"]},
@@ -169,7 +178,15 @@ notes: Array<string>, };
  */
 export type Role = "train" | "held_out";
 
-export type ReadData = { role: Role, name: string, text: string, max_length: number | null, truncate: boolean, skip_bad_rows: boolean, 
+export type ReadData = { role: Role, 
+/**
+ * Its ending tells CSV and TSV.
+ */
+name: string, 
+/**
+ * Keys with the columns that stand for them: `prompt=question`, several parted by commas.
+ */
+columns?: string, max_length: number | null, truncate: boolean, skip_bad_rows: boolean, 
 /**
  * Variables of the chat template as a person writes them: `enable_thinking=false`, several
  * parted by semicolons.
@@ -213,7 +230,11 @@ p: number | null,
  */
 weights: ByLoss | null, };
 
-export type Preview = { index: number, samples: number, line: number, tokens: Array<PreviewToken>, nll: number, 
+export type Preview = { index: number, samples: number, 
+/**
+ * Where its row is: `line 3`.
+ */
+place: string, tokens: Array<PreviewToken>, nll: number, 
 /**
  * s_b of each loss (1 for sft and dft).
  */

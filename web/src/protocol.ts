@@ -11,7 +11,7 @@ import type {
 } from "./contract.ts";
 
 export type {
-  AdapterInfo, AskOptions, DataReport, DeviceChoice, DeviceInfo, EmbedOptions, Estimate, EvalRow, Finished, Generated, Loss, Pooling, Preview, PreviewToken, StepRow,
+  AdapterInfo, AskOptions, DataReport, DeviceChoice, DeviceInfo, EmbedOptions, Estimate, EvalRow, Finished, Generated, Loss, Pooling, Preview, PreviewToken, ReadData, StepRow,
   TrainSettings, VectorFormat,
 } from "./contract.ts";
 
@@ -82,8 +82,8 @@ export interface Methods {
   storage: [Record<string, never>, StorageReport];
   remove_model: [{ id: string }, StorageReport];
   remove_run: [{ id: string }, StorageReport];
-  /** Reads rows; an error names line, keys found and keys expected. */
-  read_data: [ReadData, DataReport];
+  /** Reads rows, of a file's bytes or of a text; an error names the place, what was found and what was expected. */
+  read_data: [ReadData & ({ text: string } | { bytes: Uint8Array<ArrayBuffer> }), DataReport];
   clear_data: [{ role: Role }, null];
   /** A sample's tokens with the model's probabilities, adapter included where there is one. */
   preview: [PreviewOptions, Preview];

@@ -97,7 +97,7 @@ impl Study<'_> {
     ) -> Result<Adapter> {
         let config = |resume| TrainConfig {
             model: self.model_path.clone(),
-            data: data.join("train.jsonl"),
+            data: data.join("train.jsonl").into(),
             output: output.to_path_buf(),
             loss,
             group_size: setting.group.unwrap_or(TrainConfig::default().group_size),

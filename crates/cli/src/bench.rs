@@ -45,7 +45,8 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     };
     let rows = match (&flags.data, &model) {
         (Some(path), EmbeddingModel::Decoder(model)) => {
-            Some(open::samples("--data", path, model, &flags.settings.samples())?.samples)
+            let rows = open::rows(std::slice::from_ref(path), &flags.settings)?;
+            Some(open::make_samples(model, rows, &flags.settings.samples())?.samples)
         }
         _ => None,
     };

@@ -8,7 +8,7 @@ use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parse
 use crate::config_file;
 use crate::error::CliError;
 use crate::ranks;
-use crate::suggest::{did_you_mean, instead, long_flags, nearest};
+use crate::suggest::{did_you_mean, long_flags, nearest};
 use crate::{bench, bio, chat, devices, embed, estimate, eval, generate, inspect, train};
 
 /// Balanced Fine-Tuning of language models, on any machine
@@ -233,9 +233,6 @@ fn unknown_argument(command: &Command, verb: &Command, words: &str, flag: &str) 
         let takes =
             if verb.get_positionals().next().is_some() { "has room for no more words" } else { "takes flags only" };
         return format!("{words} {takes}, found '{flag}'{guess}; see {help}");
-    }
-    if let Some(advice) = instead(flag, long_flags(verb)) {
-        return format!("{words} has no flag {flag}: {advice}");
     }
     let guess = nearest(flag, long_flags(verb));
     // The flag may belong to another verb.

@@ -17,7 +17,7 @@ use toml::{Table, Value};
 
 use crate::error::CliError;
 use crate::flags::TemplateVars;
-use crate::suggest::{did_you_mean, instead, long_flags, nearest_path};
+use crate::suggest::{did_you_mean, long_flags, nearest_path};
 
 /// Arguments that files add to the command line.
 #[derive(Debug, Default)]
@@ -144,15 +144,17 @@ impl FromFiles {
                     "{file}: key `{key}` is there twice, with - and with _: keep one"
                 )));
             }
-            let texts = value_texts(arg, value).map_err(|expected| {
+            let text = value_texts(arg, value).map_err(|expected| {
                 CliError::usage(format!("{file}: key `{key}`: found {}, expected {expected}", found(value)))
             })?;
-            match texts {
-                Some(texts) => self.arguments.extend(texts.into_iter().map(|text| {
-                    let mut argument = OsString::from(format!("--{name}="));
-                    argument.push(text);
-                    argument
-                })),
+            match text {
+                Some(texts) => {
+                    for text in texts {
+                        let mut argument = OsString::from(format!("--{name}="));
+                        argument.push(text);
+                        self.arguments.push(argument);
+                    }
+                }
                 None if value.as_bool() == Some(true) => self.arguments.push(format!("--{name}").into()),
                 // A flag that is false is said, too, and keeps what a file read later has.
                 None => {
@@ -186,9 +188,6 @@ fn excluded(verb: &Command, arg: &Arg, taken: &BTreeSet<String>) -> bool {
 
 fn unknown_key(verb: &Command, file: &str, key: &str) -> CliError {
     let known = long_flags(verb).filter(|name| !matches!(*name, "config" | "help" | "version"));
-    if let Some(advice) = instead(key, long_flags(verb)) {
-        return CliError::usage(format!("{file}: unknown key `{key}` for bft {}: {advice}", verb.get_name()));
-    }
     let guess = did_you_mean(key, known, |name| format!("`{name}`"));
     CliError::usage(format!(
         "{file}: unknown key `{key}` for bft {name}{guess}; keys are the flags of `bft {name} --help`",
@@ -196,21 +195,21 @@ fn unknown_key(verb: &Command, file: &str, key: &str) -> CliError {
     ))
 }
 
-/// The values as they would stand after `--flag=`, one for each time that it is given; `None` for a
-/// flag that takes none. The error is what was expected.
+/// The values as they would stand after `--flag=`, several where a flag is given several times;
+/// `None` for a flag that takes none. The error is what was expected.
 fn value_texts(arg: &Arg, value: &Value) -> Result<Option<Vec<OsString>>, &'static str> {
-    let repeats = matches!(arg.get_action(), ArgAction::Append);
+    let paths = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
     match value {
-        Value::Array(items) if repeats && !items.is_empty() && items.iter().all(Value::is_str) => {
-            let texts = items.iter().map(|item| value_text(arg, item)).collect::<Result<Option<Vec<_>>, _>>()?;
-            Ok(texts.filter(|texts| !texts.is_empty()))
+        Value::Array(items)
+            if paths && matches!(arg.get_action(), ArgAction::Append) && !items.iter().any(Value::is_integer) =>
+        {
+            items.iter().map(|item| value_text(arg, item)).collect()
         }
-        _ => Ok(value_text(arg, value)?.map(|text| vec![text])),
+        _ => value_text(arg, value).map(|text| text.map(|text| vec![text])),
     }
 }
 
-/// The value as it would stand after `--flag=`; `None` for a flag that takes none.
-/// The error is what was expected.
+/// One value of a flag. See [`value_texts`].
 fn value_text(arg: &Arg, value: &Value) -> Result<Option<OsString>, &'static str> {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         return match value {

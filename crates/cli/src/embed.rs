@@ -10,14 +10,17 @@ use std::time::Instant;
 
 use bft_core::Pooling;
 use bft_formats::{Adapter, EmbeddingModel, Sha256};
-use bft_train::{EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, embed_rows, path_to_json};
+use bft_train::{
+    Columns, EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, TrainConfig, embed_rows,
+    path_to_json,
+};
 use clap::Args;
 use serde_json::json;
 
 use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::embed_shards::{Files, Run, Shards};
 use crate::error::CliError;
-use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, at_least, word_parser};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, at_least, takes, word_parser};
 use crate::open;
 use crate::ranks::{self, Job};
 use crate::suggest::did_you_mean;
@@ -32,7 +35,8 @@ Examples:
   bft embed --model ./all-MiniLM-L6-v2 --input genes.txt --output genes.parquet
   bft embed --model m.gguf --input abstracts.jsonl --output vectors.npy --shard-rows 10000
 
-Input: lines of text, or JSONL rows with text or input_ids, and an id if you like.
+Input: lines of text, or rows with text or input_ids, and an id if you like; --columns text=abstract,id=pmid
+reads other columns for them.
 The output's ending chooses its format: .jsonl, .npy, .safetensors or .parquet.
 
 A sentence encoder (BERT, RoBERTa, XLM-RoBERTa, ModernBERT, Nomic BERT) and a language model that was tuned to embed
@@ -45,9 +49,11 @@ pub struct EmbedFlags {
     /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub adapter: Vec<PathBuf>,
-    /// Lines of text, or JSONL rows
+    /// Lines of text, or rows of JSONL, CSV, TSV or Parquet; as they are or as .gz or .zst
     #[arg(long, value_name = "FILE", help_heading = "Text and vectors")]
     pub input: PathBuf,
+    #[command(flatten)]
+    pub named: Flags<Named>,
     /// File to write; its ending chooses the format
     #[arg(long, value_name = "FILE", help_heading = "Text and vectors")]
     pub output: PathBuf,
@@ -90,6 +96,11 @@ pub struct EmbedFlags {
     #[command(flatten)]
     pub run: RunFlags,
 }
+
+takes!(
+    /// Which columns stand for texts and their names.
+    Named: TrainConfig = columns
+);
 
 /// What the model's folder says, and the flags on top.
 fn options(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<EmbedOptions, CliError> {
@@ -166,6 +177,7 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
 fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
+    flags.named.validate().map_err(CliError::failed)?;
     let model = open::embedding_model(&flags.model, flags.load.quantize)?;
     let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;
@@ -182,7 +194,8 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     let mut progress = Progress::new("embedding", "bytes", size, 0);
     let (read, seen) = (Cell::new(0), RefCell::new(Sha256::default()));
     let reader = BufReader::new(Counted { file, read: &read, seen: &seen });
-    let rows = EmbedInput::new(&flags.input.display().to_string(), reader);
+    let columns = Columns::new(&flags.named.columns);
+    let rows = EmbedInput::open(&flags.input.display().to_string(), reader, columns).map_err(CliError::failed)?;
     let mut with_ids = false;
     let mut texts = 0;
     let mut heard = |row: &EmbedRow| {
@@ -194,7 +207,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     let mut vectors = |rows: &mut dyn Iterator<Item = Result<EmbedRow, EmbedError>>| {
         let mut embeddings = Embeddings { width, ..Embeddings::default() };
         let keep = |row: &EmbedRow, vector: &[f32]| {
-            embeddings.rows.push(RowId { id: row.id.clone(), line: row.origin.line });
+            embeddings.rows.push(RowId { id: row.id.clone(), line: row.origin.number() });
             embeddings.values.extend_from_slice(vector);
             heard(row);
             Ok(())
@@ -216,6 +229,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
                 shard_rows,
                 options: &options,
                 input_sha256: &sha256,
+                columns: &flags.named.columns,
                 model: &model,
                 adapter_sha256: open::adapter_sha256(&flags.adapter)?,
                 precision: flags.kernels.precision(),

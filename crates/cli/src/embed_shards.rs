@@ -28,6 +28,9 @@ struct Manifest {
     bft: String,
     /// SHA-256 of the input.
     input_sha256: String,
+    /// Columns that stand for texts and their names.
+    #[serde(default)]
+    columns: Vec<String>,
     /// SHA-256 of the model's weights.
     model_sha256: String,
     /// Of its configuration and tokenizer.
@@ -94,6 +97,8 @@ pub struct Run<'r> {
     pub options: &'r EmbedOptions,
     /// SHA-256 of the input.
     pub input_sha256: &'r str,
+    /// `--columns`.
+    pub columns: &'r [String],
     /// The model.
     pub model: &'r EmbeddingModel,
     /// SHA-256 of the adapters, where there are any.
@@ -117,7 +122,7 @@ type Vectors<'v> = dyn FnMut(&mut dyn Iterator<Item = Result<EmbedRow, EmbedErro
 impl<'r> Shards<'r> {
     /// Takes the output for this run, unless it is another's.
     pub fn open(run: Run<'_>, job: Option<&'r Job>) -> Result<Self, CliError> {
-        let Run { output, kind, shard_rows, options, input_sha256, model, adapter_sha256, precision } = run;
+        let Run { output, kind, shard_rows, options, input_sha256, columns, model, adapter_sha256, precision } = run;
         let extension = output.extension().unwrap_or_default();
         // Every option by name, so that none is forgotten here.
         let EmbedOptions { batch_tokens, batch_rows, max_length, truncate, pooling, normalize, prompt } =
@@ -125,6 +130,7 @@ impl<'r> Shards<'r> {
         let manifest = Manifest {
             bft: env!("CARGO_PKG_VERSION").to_owned(),
             input_sha256: input_sha256.to_owned(),
+            columns: columns.to_vec(),
             model_sha256: model.sha256().map_err(CliError::failed)?,
             model_settings_sha256: model.settings_sha256().map_err(CliError::failed)?,
             adapter_sha256,

@@ -26,11 +26,14 @@ pub struct EvalFlags {
     /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
     pub adapter: Vec<PathBuf>,
-    /// Rows, JSONL or a JSON array
-    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
-    pub data: PathBuf,
+    /// Rows: JSONL, JSON, CSV, TSV or Parquet, as they are or as .gz or .zst; more than once, or a
+    /// pattern in quotes, for several files
+    #[arg(long, value_name = "FILE", required = true, help_heading = "Model and data")]
+    pub data: Vec<PathBuf>,
     #[command(flatten)]
     pub settings: Flags<Measured>,
+    #[command(flatten)]
+    pub sampled: Flags<Sampled>,
     /// Print one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -44,14 +47,20 @@ pub struct EvalFlags {
 
 takes!(
     /// What samples are made of rows and what their losses are.
-    Measured: TrainConfig = max_length, truncate, skip_bad_rows, template_vars, group_size, gamma
+    Measured: TrainConfig = columns, max_length, truncate, skip_bad_rows, template_vars, group_size, gamma
+);
+takes!(
+    /// Which rows are measured.
+    Sampled: TrainConfig = max_samples, sample_seed
 );
 
 /// Runs `bft eval`.
 pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     let model = open::model(&flags.model, flags.load.quantize)?;
     let adapter = open::adapter(&flags.adapter, &model)?;
-    let samples = open::samples("--data", &flags.data, &model, &flags.settings.samples())?;
+    let mut rows = open::rows(&flags.data, &flags.settings)?;
+    rows.sample(flags.sampled.max_samples.unwrap_or(usize::MAX), flags.sampled.sample_seed);
+    let samples = open::make_samples(&model, rows, &flags.settings.samples())?;
     let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
     let bounds = bounds(&samples);

@@ -9,7 +9,7 @@ use bft_core::device::{Device, DeviceRequest, Precision};
 use bft_train::{Kind, Range, Setting, Settings, TrainConfig, path_to_json, word, words};
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser, ValueParser};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -81,7 +81,9 @@ impl<T: Takes> Args for Flags<T> {
     fn augment_args(command: Command) -> Command {
         let defaults = T::Settings::default().to_map();
         let flag = |setting| flag(setting, defaults.get(&Setting::name(setting)).unwrap_or(&Value::Null), T::DEFAULT);
-        command.args(Self::taken().map(flag))
+        let groups = Self::taken().filter(|setting| !setting.requires.is_empty());
+        let group = |setting: &'static Setting| ArgGroup::new(needs(setting)).args(setting.requires).multiple(true);
+        command.args(Self::taken().map(flag)).groups(groups.map(group))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -109,19 +111,24 @@ impl<T: Takes> FromArgMatches for Flags<T> {
     }
 }
 
+/// The name of the group of flags of which one must be given with a setting.
+fn needs(setting: &Setting) -> String {
+    format!("what {} needs", setting.name())
+}
+
 /// A setting as a flag. `instead` says what holds where it is left out, if that is not the default.
 fn flag(setting: &'static Setting, default: &Value, instead: Option<&str>) -> Arg {
     let help = setting.help.trim_start();
     let help = instead.map_or_else(|| help.to_owned(), |instead| format!("{help} [default: {instead}]"));
     let arg = Arg::new(setting.field).long(setting.name()).help(help).help_heading(setting.heading);
     let arg = setting.excludes.into_iter().fold(arg, Arg::conflicts_with);
-    let arg = setting.requires.into_iter().fold(arg, Arg::requires);
+    let arg = if setting.requires.is_empty() { arg } else { arg.requires(needs(setting)) };
     if matches!(setting.kind, Kind::Switch) {
         return arg.action(ArgAction::SetTrue);
     }
     let range = setting.range;
     let parser: ValueParser = match setting.kind {
-        Kind::Switch | Kind::Path => clap::value_parser!(PathBuf),
+        Kind::Switch | Kind::Path | Kind::Paths => clap::value_parser!(PathBuf),
         Kind::Whole => ValueParser::new(move |text: &str| {
             let number = text.parse::<u64>().map_err(|_| "expected a whole number".to_owned())?;
             expected(range.check(number as f64)).map(|()| number)
@@ -135,7 +142,7 @@ fn flag(setting: &'static Setting, default: &Value, instead: Option<&str>) -> Ar
     let arg = arg.value_name(setting.value_name).value_parser(parser);
     let arg = match setting.kind {
         Kind::Words => arg.value_delimiter(',').action(ArgAction::Append),
-        Kind::Variables => arg.action(ArgAction::Append),
+        Kind::Variables | Kind::Paths => arg.action(ArgAction::Append),
         _ => arg,
     };
     match default {
@@ -144,6 +151,7 @@ fn flag(setting: &'static Setting, default: &Value, instead: Option<&str>) -> Ar
         Value::String(text) => arg.default_value(text.clone()),
         // A fraction of nothing is not shown.
         Value::Number(number) => arg.default_value(number.to_string().trim_end_matches(".0").to_owned()),
+        Value::Array(_) if matches!(setting.kind, Kind::Paths) => arg.required(true),
         Value::Array(words) => arg.default_values(words.iter().filter_map(Value::as_str).map(str::to_owned)),
         _ => arg,
     }
@@ -159,6 +167,7 @@ fn value(setting: &Setting, matches: &ArgMatches) -> Value {
         Kind::Number => matches.get_one::<f64>(id).copied().into(),
         Kind::Word(_) => word().cloned().into(),
         Kind::Words => matches.get_many::<String>(id).unwrap_or_default().cloned().collect(),
+        Kind::Paths => matches.get_many::<PathBuf>(id).unwrap_or_default().map(|path| path_to_json(path)).collect(),
         Kind::Path => matches.get_one::<PathBuf>(id).map_or(Value::Null, |path| path_to_json(path)),
         Kind::Device => matches.get_one::<DeviceRequest>(id).map(ToString::to_string).into(),
         // Of two with one name the later holds.

@@ -31,9 +31,9 @@ pub struct InspectFlags {
     /// LoRA adapter folder (PEFT layout)
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
     pub adapter: Option<PathBuf>,
-    /// Rows, JSONL or a JSON array; needs --model
+    /// Rows, of whatever kind `bft train` takes; needs --model
     #[arg(long, value_name = "FILE", requires = "model", help_heading = "Model and data")]
-    pub data: Option<PathBuf>,
+    pub data: Vec<PathBuf>,
     /// Show this many rows of --data
     #[arg(long, value_name = "ROWS", default_value_t = 3, value_parser = at_least(1), help_heading = "Model and data")]
     pub rows: usize,
@@ -60,15 +60,15 @@ pub struct InspectFlags {
 /// Runs `bft inspect`.
 pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
     let model = flags.model.as_deref().map(|path| open::model(path, flags.load.quantize)).transpose()?;
-    match (&model, &flags.data, &flags.adapter) {
-        (Some(model), Some(path), _) => {
-            open::existing("--data", path)?;
+    match (&model, &flags.data[..], &flags.adapter) {
+        (Some(model), [_, ..], _) => {
+            let rows = open::rows(&flags.data, &flags.settings)?;
             let adapter = open::adapter(flags.adapter.as_slice(), model)?;
             let device = open::device(flags.run.device())?;
-            data::show(model, adapter.as_ref(), path, &device, flags)
+            data::show(model, adapter.as_ref(), rows, &device, flags)
         }
-        (model, None, Some(folder)) => adapter::show(folder, model.as_ref(), flags.all_tensors, flags.json),
-        (Some(model), None, None) => model::show(model, flags.all_tensors, flags.json),
+        (model, [], Some(folder)) => adapter::show(folder, model.as_ref(), flags.all_tensors, flags.json),
+        (Some(model), [], None) => model::show(model, flags.all_tensors, flags.json),
         (None, _, _) => Err(CliError::usage("--model <PATH> is missing; see bft inspect --help")),
     }
 }

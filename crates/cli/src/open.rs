@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bft_core::device::{Device, DeviceRequest};
 use bft_core::{Capacity, Runner, RunnerOptions};
 use bft_formats::{Adapter, EmbeddingModel, Model, Quantization};
-use bft_train::{BatchBounds, Rows, SampleOptions, Samples, read_rows};
+use bft_train::{BatchBounds, Files, Rows, SampleOptions, Samples, TrainConfig, read_rows};
 
 use crate::cache;
 use crate::error::CliError;
@@ -81,23 +81,86 @@ pub fn for_every_rank(flag: &str, path: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Checks that two flags do not share a pipe, where the first reader would leave nothing to the
-/// second.
-pub fn not_one_pipe(flags: [&str; 2], paths: [&Path; 2]) -> Result<(), CliError> {
+/// Checks that no two of these files, each with its flag, are one pipe, where the first reader
+/// would leave nothing to the second.
+pub fn not_one_pipe<'p>(files: impl Iterator<Item = (&'static str, &'p Path)>) -> Result<(), CliError> {
     #[cfg(unix)]
-    if let [Ok(first), Ok(second)] = paths.map(std::fs::metadata) {
+    {
         use std::os::unix::fs::MetadataExt;
-        if !first.is_file() && (first.dev(), first.ino()) == (second.dev(), second.ino()) {
+        let mut pipes = std::collections::HashMap::new();
+        for (flag, path) in files {
+            let Ok(metadata) = std::fs::metadata(path) else { continue };
+            if metadata.is_file() {
+                continue;
+            }
+            if let Some(first) = pipes.insert((metadata.dev(), metadata.ino()), flag) {
+                return Err(CliError::failed(format!(
+                    "{first} and {flag} are the same pipe, {}, which can be read only once: save it to a file first",
+                    path.display()
+                )));
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    drop(files);
+    Ok(())
+}
+
+/// Files that a flag may name at most: a pattern that matches more is surely a slip.
+const MOST_FILES: usize = 10_000;
+
+/// The files of a flag that may name several. A pattern that the shell has left stands for the
+/// files that it matches, in the order of their names.
+pub fn files(flag: &str, given: &[PathBuf]) -> Result<Files, CliError> {
+    let mut all = Vec::new();
+    for path in given {
+        let text = path.to_str().unwrap_or_default();
+        if text.contains(['*', '?', '[']) && !path.exists() {
+            all.extend(matched(flag, text)?);
+        } else if existing(flag, path)?.is_dir() {
+            let path = path.display();
             return Err(CliError::failed(format!(
-                "{} and {} are the same pipe, {}, which can be read only once: save it to a file first",
-                flags[0],
-                flags[1],
-                paths[1].display()
+                "{flag} {path}: is a folder: name its files, for example with {flag} '{path}/*.jsonl'"
+            )));
+        } else {
+            all.push(path.clone());
+        }
+        if all.len() > MOST_FILES {
+            return Err(CliError::failed(format!(
+                "{flag} names more than {MOST_FILES} files: put the rows into fewer"
             )));
         }
     }
-    let _ = (flags, paths);
-    Ok(())
+    let mut seen = std::collections::HashSet::new();
+    let twice = all.iter().find(|path| path.is_file() && !seen.insert(path.canonicalize().ok()));
+    match twice {
+        Some(path) => Err(CliError::failed(format!("{flag} names {} twice: name it once", path.display()))),
+        None => Ok(Files(all)),
+    }
+}
+
+/// The files that a pattern matches.
+fn matched(flag: &str, pattern: &str) -> Result<Vec<PathBuf>, CliError> {
+    let failed = |problem: &dyn std::fmt::Display| CliError::failed(format!("{flag} {pattern}: {problem}"));
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
+    let found = glob::glob_with(pattern, options).map_err(|problem| {
+        failed(&format!("is no pattern of file names: {}, at character {}", problem.msg, problem.pos))
+    })?;
+    let mut paths = Vec::new();
+    for path in found {
+        let path = path.map_err(|problem| failed(&format!("cannot look into {problem}")))?;
+        if !path.is_dir() {
+            paths.push(path);
+        }
+        if paths.len() > MOST_FILES {
+            return Err(failed(&format!("matches more than {MOST_FILES} files: put the rows into fewer")));
+        }
+    }
+    if paths.is_empty() {
+        return Err(failed(&"no file matches this pattern"));
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// Opens the model of `--model`, quantised as `--quantize` says.
@@ -226,11 +289,12 @@ pub fn adapter_sha256(named: &[PathBuf]) -> Result<Option<String>, CliError> {
     })
 }
 
-/// Reads rows and makes samples of them; says what was left out.
-pub fn samples(flag: &str, path: &Path, model: &Model, options: &SampleOptions) -> Result<Samples, CliError> {
-    existing(flag, path)?;
-    let rows = read_rows(path, options.skip_bad_rows).map_err(CliError::failed)?;
-    make_samples(model, rows, options)
+/// Reads the rows of `--data`.
+pub fn rows(paths: &[PathBuf], settings: &TrainConfig) -> Result<Rows, CliError> {
+    let paths = files("--data", paths)?;
+    not_one_pipe(paths.iter().map(|path| ("--data", path.as_path())))?;
+    settings.validate().map_err(CliError::failed)?;
+    read_rows(&paths, &settings.rows()).map_err(CliError::failed)
 }
 
 /// Makes samples of rows; says what was left out.

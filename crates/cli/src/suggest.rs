@@ -46,42 +46,20 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("save-steps", "save-every"),
     ("load-best-model-at-end", "save-best"),
     ("early-stopping-patience", "patience"),
+    ("eval-size", "val-size"),
+    ("validation-split", "val-size"),
+    ("validation-split-percentage", "val-size"),
+    ("test-size", "val-size"),
+    ("test-split", "val-size"),
+    ("split-dataset-ratio", "val-size"),
+    ("max-train-samples", "max-samples"),
+    ("num-samples", "max-samples"),
+    ("column-mapping", "columns"),
 ];
-
-/// Flags of other tools for which there is none here, the flag that does the job, and how.
-const NOT_HERE: &[(&[&str], &str, &str)] = &[(
-    &[
-        "val-size",
-        "val-split",
-        "val-ratio",
-        "val-set-size",
-        "validation-size",
-        "validation-split",
-        "validation-split-percentage",
-        "eval-size",
-        "eval-split",
-        "eval-ratio",
-        "eval-dataset-size",
-        "test-size",
-        "test-split",
-        "test-ratio",
-        "split",
-        "split-dataset-ratio",
-    ],
-    "eval-data",
-    "no rows are split off here: put those to be held out in a file of their own and give it as --eval-data",
-)];
 
 /// The long flags of a verb, without dashes.
 pub fn long_flags(verb: &Command) -> impl Iterator<Item = &str> {
     verb.get_arguments().filter_map(clap::Arg::get_long)
-}
-
-/// What to do instead of a flag that only other tools have, where `flags` can do it.
-pub fn instead<'a>(word: &str, mut flags: impl Iterator<Item = &'a str>) -> Option<&'static str> {
-    let word = normal(word);
-    let (_, ours, advice) = NOT_HERE.iter().find(|(theirs, ..)| theirs.contains(&word.as_str()))?;
-    flags.any(|flag| flag == *ours).then_some(advice)
 }
 
 /// The candidate nearest to `word`, if one is near enough that it was probably meant.

@@ -27,8 +27,11 @@ Examples:
   bft train --config run.toml --lr 1e-4     # the file's flags, but another learning rate
   bft train --output tuned --resume         # goes on where a run in `tuned` stopped
 
-Rows are JSONL or a JSON array: messages, conversations, instruction/input/output,
-prompt/completion, text, or input_ids/labels.
+  bft train --model ./Qwen3-0.6B --data 'rows/*.parquet' --columns prompt=question,completion=answer --val-size 0.05 \
+    --output tuned
+
+Rows are JSONL, a JSON array, CSV, TSV or Parquet, as they are or as .gz or .zst, with these keys or columns:
+messages, conversations, instruction/input/output, prompt/completion, text, or input_ids/labels.
 PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, whose path it records;
 over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
 Ctrl-C saves and stops; a second Ctrl-C stops at once.")]
@@ -86,15 +89,15 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
 
 /// The run itself, in this process alone or as a rank of a job.
 fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Result<Finished, CliError> {
-    let config = flags.config();
-    open::existing("--data", &config.data)?;
-    if let Some(path) = &config.eval_data {
-        open::existing("--eval-data", path)?;
-        open::not_one_pipe(["--data", "--eval-data"], [&config.data, path])?;
-    }
+    let mut config = flags.config();
+    config.data = open::files("--data", &config.data)?;
+    config.eval_data = config.eval_data.map(|paths| open::files("--eval-data", &paths)).transpose()?;
+    let held_out = config.eval_data.iter().flat_map(|paths| paths.iter());
+    let data = config.data.iter().map(|path| ("--data", path.as_path()));
+    let data = data.chain(held_out.map(|path| ("--eval-data", path.as_path())));
+    open::not_one_pipe(data.clone())?;
     if job.is_some() {
-        open::for_every_rank("--data", &config.data)?;
-        config.eval_data.as_deref().map_or(Ok(()), |path| open::for_every_rank("--eval-data", path))?;
+        data.clone().try_for_each(|(flag, path)| open::for_every_rank(flag, path))?;
     }
     if let (Some(path), false) = (&config.init_adapter, config.resume) {
         open::existing("--init-adapter", path)?;
@@ -236,7 +239,7 @@ mod tests {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llama");
         let model = Model::open(&fixture).expect("a model");
         let config = TrainConfig {
-            data: fixture.join("rows.jsonl"),
+            data: fixture.join("rows.jsonl").into(),
             output: folder.path().join("tuned"),
             ..TrainConfig::default()
         };

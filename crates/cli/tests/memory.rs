@@ -59,7 +59,7 @@ fn random_model(folder: &Path) {
     write(folder, "config.json", &config.to_string());
     let shapes = ModelConfig::from_json("config.json", config.to_string().as_bytes()).expect("a model").tensor_shapes();
     let mut header = serde_json::Map::new();
-    let mut end = 0;
+    let mut end = 0usize;
     for (name, shape) in &shapes {
         let start = end;
         end += 2 * shape.iter().product::<usize>();

@@ -15,6 +15,9 @@ fn every_verb_that_opens_a_model_takes_it() {
     let typo = line("inspect --model m --quantize q4k");
     assert_eq!(typo.code, Some(2));
     assert!(typo.error().contains("did you mean q4_k?"), "{}", typo.error());
+    let nothing = line("inspect --adapter a --quantize q8_0");
+    assert_eq!(nothing.code, Some(2));
+    assert!(nothing.error().contains("--model <PATH>"), "{}", nothing.error());
 }
 
 #[test]

@@ -8,6 +8,8 @@ use bft_formats::{LINEAR_MODULES, Quantization};
 use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
+use crate::paths::Files;
+use crate::rows::{Columns, RowOptions, check_pair, check_pairs};
 use crate::samples::SampleOptions;
 use crate::schedule::{Rates, Schedule};
 use crate::setting::{Range, Settings, settings, word_of};
@@ -21,19 +23,32 @@ settings! {
         #[serde(with = "crate::paths::one")]
         #[setting(heading: FILES, value_name: "PATH", may_change: true, on_page: false)]
         pub model: PathBuf = PathBuf::new(),
-        /// Training rows, JSONL or a JSON array
-        #[serde(with = "crate::paths::one")]
+        /// Training rows: JSONL, JSON, CSV, TSV or Parquet, as they are or as .gz or .zst; more than
+        /// once, or a pattern in quotes such as 'rows/*.csv', for several files
         #[setting(heading: FILES, value_name: "FILE", may_change: true, on_page: false)]
-        pub data: PathBuf = PathBuf::new(),
+        pub data: Files = Files::default(),
         /// Folder for the adapter, metrics.jsonl, run.json and checkpoints/
         #[serde(with = "crate::paths::one")]
         #[setting(heading: FILES, value_name: "DIR", may_change: true, on_page: false)]
         pub output: PathBuf = PathBuf::new(),
         /// Rows to evaluate on, in training and at its end
-        #[serde(with = "crate::paths::maybe")]
         #[setting(heading: FILES, value_name: "FILE", may_change: true, on_page: false)]
-        pub eval_data: Option<PathBuf> = None,
+        pub eval_data: Option<Files> = None,
 
+        /// Hold out this share of the rows of --data, or this many, and evaluate on them; which they
+        /// are depends on what each row says alone
+        #[setting(heading: "Data", value_name: "SHARE|ROWS", range: Range::Part, excludes: Some("eval_data"))]
+        pub val_size: Option<f64> = None,
+        /// Train on this many rows at most, drawn by --sample-seed
+        #[setting(heading: "Data", value_name: "ROWS", range: Range::From(1))]
+        pub max_samples: Option<usize> = None,
+        /// Seed of the rows that --max-samples draws
+        #[setting(heading: "Data", value_name: "NUMBER")]
+        pub sample_seed: u64 = 0,
+        /// Keys of bft's formats with the columns, or keys, of yours that stand for them, such as
+        /// prompt=question,completion=answer
+        #[setting(heading: "Data", value_name: "KEY=COLUMN", check: check_pair, on_page: false)]
+        pub columns: Vec<String> = Vec::new(),
         /// Longest sample in tokens [default: 2048, or the model's context if that is shorter]
         #[setting(heading: "Data", value_name: "TOKENS", range: Range::From(2))]
         pub max_length: Option<usize> = None,
@@ -126,19 +141,19 @@ settings! {
         #[setting(heading: "Length", value_name: "NUMBER")]
         pub seed: u64 = 0,
 
-        /// Steps between evaluations on --eval-data [default: before the first and after the last
+        /// Steps between evaluations on the rows held out [default: before the first and after the last
         /// step]
         #[setting(
-            heading: "Run", value_name: "STEPS", range: Range::From(1), requires: Some("eval_data"), may_change: true
+            heading: "Run", value_name: "STEPS", range: Range::From(1), requires: &["eval_data", "val_size"], may_change: true
         )]
         pub eval_every: Option<u64> = None,
-        /// Leave the adapter whose loss on --eval-data was the lowest, not that of the last step
-        #[setting(heading: "Run", requires: Some("eval_data"))]
+        /// Leave the adapter whose loss on the rows held out was the lowest, not that of the last step
+        #[setting(heading: "Run", requires: &["eval_data", "val_size"])]
         pub save_best: bool = false,
         /// End the run after so many evaluations in a row that are no better than the best before
         /// them
         #[setting(
-            heading: "Run", value_name: "COUNT", range: Range::From(1), requires: Some("eval_every"), may_change: true
+            heading: "Run", value_name: "COUNT", range: Range::From(1), requires: &["eval_every"], may_change: true
         )]
         pub patience: Option<u64> = None,
         /// Steps between checkpoints; one is always made at the end
@@ -160,7 +175,7 @@ settings! {
         pub precision: Precision = Precision::F32,
         /// Quantise the model's matrices to this format as they load, where the file has them in F32,
         /// F16, BF16 or FP8
-        #[setting(heading: "Run", value_name: "FORMAT", on_page: false)]
+        #[setting(heading: "Run", value_name: "FORMAT", requires: &["model"], on_page: false)]
         pub quantize: Option<Quantization> = None,
         /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices`
         /// counts
@@ -211,11 +226,17 @@ pub enum ConfigError {
     #[error("both {one} and {other} are given: give one of them")]
     Both { one: String, other: String },
     /// Evaluations are needed, and there are no rows for them.
-    #[error("{setting} goes by evaluations: give --eval-data, too")]
+    #[error("{setting} goes by evaluations: give --eval-data or --val-size, too")]
     NothingToEvaluate { setting: String },
     /// A setting that another one leaves without effect.
     #[error("{setting} has no effect with --schedule {schedule}: leave it out, or use --schedule {instead}")]
     NoEffect { setting: String, schedule: String, instead: String },
+    /// Two ways of holding rows out.
+    #[error("val-size is given beside rows to evaluate on: leave one of them out")]
+    HeldOutTwice,
+    /// Columns that cannot stand for keys.
+    #[error("columns: {0}")]
+    Columns(String),
     /// A module that no decoder has.
     #[error("target-modules names \"{found}\"{hint}: expected all-linear or a list of {}", LINEAR_MODULES.join(", "))]
     TargetModule { found: String, hint: String },
@@ -242,6 +263,7 @@ impl TrainConfig {
             (_, Some(_)) if self.schedule != Schedule::Wsd => return no_effect("decay-steps", "wsd"),
             _ => {}
         }
+        check_pairs(&self.columns).map_err(ConfigError::Columns)?;
         self.modules().map(|_| ())
     }
 
@@ -299,11 +321,12 @@ impl TrainConfig {
     pub(crate) fn from_anywhere(&self) -> Self {
         // A tab has no folders.
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let files = |files: &Files| Files(files.iter().map(absolute).collect());
         Self {
             model: absolute(&self.model),
-            data: absolute(&self.data),
+            data: files(&self.data),
             output: absolute(&self.output),
-            eval_data: self.eval_data.as_ref().map(absolute),
+            eval_data: self.eval_data.as_ref().map(files),
             init_adapter: self.init_adapter.as_ref().map(absolute),
             ..self.clone()
         }
@@ -323,6 +346,11 @@ impl TrainConfig {
     pub fn batches(&self) -> BatchOptions {
         let shuffle = (!self.no_shuffle).then_some(self.seed);
         BatchOptions { batch_size: self.batch_size, grad_accum: self.grad_accum, shuffle }
+    }
+
+    /// How data files are read.
+    pub fn rows(&self) -> RowOptions {
+        RowOptions { skip_bad_rows: self.skip_bad_rows, columns: Columns::new(&self.columns) }
     }
 
     /// How rows become samples.

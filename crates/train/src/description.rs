@@ -7,7 +7,7 @@ use crate::config::TrainConfig;
 use crate::event::Finished;
 use crate::paths::path_to_json;
 use crate::plan::Plan;
-use crate::rows::{KeyList, RowFormat};
+use crate::rows::{DataFile, KeyList, RowFormat, sha256_of};
 use crate::samples::DataReport;
 
 /// The device that a run takes place on, as far as a run cares.
@@ -32,7 +32,6 @@ pub(crate) struct Facts<'r> {
     pub model: &'r Model,
     pub device: &'r DeviceSummary,
     pub model_sha256: &'r str,
-    pub data_sha256: &'r str,
     /// Values that are trained.
     pub parameters: usize,
 }
@@ -69,8 +68,10 @@ struct ModelDescription<'a> {
 #[derive(serde::Serialize)]
 struct DataDescription<'a> {
     file: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sha256: Option<&'a str>,
+    sha256: String,
+    /// Each file, where there are several.
+    #[serde(skip_serializing_if = "<[DataFile]>::is_empty")]
+    files: &'a [DataFile],
     format: RowFormat,
     rows: usize,
     samples: usize,
@@ -87,10 +88,11 @@ struct DataDescription<'a> {
 }
 
 impl<'a> DataDescription<'a> {
-    fn new(report: &'a DataReport, sha256: Option<&'a str>) -> Self {
+    fn new(report: &'a DataReport) -> Self {
         Self {
             file: &report.file,
-            sha256,
+            sha256: sha256_of(&report.files),
+            files: if report.files.len() > 1 { &report.files } else { &[] },
             format: report.format,
             rows: report.rows,
             samples: report.samples,
@@ -123,8 +125,8 @@ pub(crate) fn describe(
             architecture: facts.model.config.architecture.to_string(),
             sha256: facts.model_sha256,
         },
-        data: DataDescription::new(&plan.train.report, Some(facts.data_sha256)),
-        eval_data: plan.eval.as_ref().map(|eval| DataDescription::new(&eval.report, None)),
+        data: DataDescription::new(&plan.train.report),
+        eval_data: plan.eval.as_ref().map(|eval| DataDescription::new(&eval.report)),
         device: &facts.device.description,
         seed: plan.config.seed,
         parameters: facts.parameters,

@@ -1,13 +1,16 @@
 //! Texts to vectors, a packed batch at a time: whatever the file's size, memory holds one batch.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
 use bft_core::{Batch, EncoderRunner, Pooling, Runner};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::engine::{EngineError, check_finite};
-use crate::rows::{Origin, RowError, RowProblem, kind, packed, parse_object, token_ids, utf8};
+use crate::rows::{
+    Columns, Content, DataError, Origin, Records, RowError, RowProblem, content_of, kind, packed, parse_object,
+    read_cells, token_ids, unpacked, unpacked_name, utf8,
+};
 use crate::text::{TextEncoder, TextError};
 
 /// What gives whole samples vectors: core's `Runner`.
@@ -63,6 +66,9 @@ pub enum EmbedError {
     /// The input cannot be read.
     #[error("cannot read {file}: {source}")]
     Read { file: Arc<str>, source: io::Error },
+    /// A table that cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// Nothing in it.
     #[error("{file} is empty: expected lines of text, or JSON rows with \"text\" or \"input_ids\"")]
     Empty { file: Arc<str> },
@@ -86,31 +92,73 @@ pub enum EmbedError {
     Write(io::Error),
 }
 
-/// Reads rows one by one.
+/// Reads rows one by one, unpacked where they are packed with gzip or zstd.
 ///
 /// A name that ends in `.jsonl` or `.json`, or a first line that is a JSON object, makes the lines
-/// JSON rows with `text` or `input_ids` and an optional `id`; everything else is a text a line.
-#[derive(Debug)]
-pub struct EmbedInput<R> {
-    reader: R,
+/// JSON rows with `text` or `input_ids` and an optional `id`. Parquet, and what is named `.csv` or
+/// `.tsv`, is a table with these columns, which memory holds whole. Everything else is a text a
+/// line.
+pub struct EmbedInput<'r> {
+    reader: Box<dyn BufRead + 'r>,
     file: Arc<str>,
+    columns: Columns,
     kind: Option<InputKind>,
+    table: Option<Records>,
     line: usize,
     /// A blank line of text that only matters if text follows.
     blank: Option<usize>,
     buffer: Vec<u8>,
 }
 
-impl<R: BufRead> EmbedInput<R> {
-    /// Reads from `reader`; `file` is its name.
-    pub fn new(file: &str, reader: R) -> Self {
-        let named_rows = [".jsonl", ".json"].iter().any(|end| file.to_ascii_lowercase().ends_with(end));
-        let kind = named_rows.then_some(InputKind::Rows);
-        Self { reader, file: file.into(), kind, line: 0, blank: None, buffer: Vec::new() }
+impl<'r> EmbedInput<'r> {
+    /// Reads from `reader`; `file` is its name. Where `columns` stand for keys, texts that are no
+    /// rows are refused.
+    pub fn open(file: &str, reader: impl BufRead + 'r, columns: Columns) -> Result<Self, EmbedError> {
+        let failed = |source| EmbedError::Read { file: file.into(), source };
+        let name = unpacked_name(file);
+        let mut reader = unpacked(reader).map_err(failed)?;
+        // Enough to tell what it is; a pipe may give less at a time.
+        let mut start = Vec::new();
+        reader.by_ref().take(4096).read_to_end(&mut start).map_err(failed)?;
+        let content = content_of(name, &start);
+        let mut reader: Box<dyn BufRead + 'r> = Box::new(io::Cursor::new(start).chain(reader));
+        let mut table = None;
+        if matches!(content, Content::Table(_) | Content::Parquet) {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map_err(failed)?;
+            let wanted = |column: &str| columns.reads(column, |key| KEYS.contains(&key));
+            table = Records::open(file, &content, bytes, wanted)?;
+            let table = table.as_ref().ok_or_else(|| EmbedError::Empty { file: file.into() })?;
+            let names = table.columns.iter().map(|name| (name.clone(), Value::Null)).collect();
+            if let Some(problem) = columns.missing(&names) {
+                return Err(DataError::Columns { at: table.at.clone(), problem: problem.into() }.into());
+            }
+        }
+        let named_rows = [".jsonl", ".json"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+        let kind = (named_rows || !columns.is_empty()).then_some(InputKind::Rows);
+        Ok(Self { reader, file: file.into(), columns, kind, table, line: 0, blank: None, buffer: Vec::new() })
+    }
+
+    /// The next row of a table.
+    fn next_of_table(&mut self) -> Option<Result<EmbedRow, EmbedError>> {
+        let (place, row) = match self.table.as_mut()?.rows.next()? {
+            Ok(record) => record,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let origin = Origin { file: self.file.clone(), place };
+        let row = row.and_then(|mut row| {
+            self.columns.rename(&mut row, &mut Default::default());
+            read_cells(&mut row)?;
+            row_content(row)
+        });
+        Some(match row {
+            Ok((content, id)) => Ok(EmbedRow { content, id, origin }),
+            Err(problem) => Err(RowError { origin, problem: Box::new(problem) }.into()),
+        })
     }
 
     fn origin(&self, line: usize) -> Origin {
-        Origin { file: self.file.clone(), line, element: None }
+        Origin::line(&self.file, line)
     }
 
     fn row_error(&self, line: usize, problem: RowProblem) -> EmbedError {
@@ -132,6 +180,16 @@ impl<R: BufRead> EmbedInput<R> {
         Ok(read > 0)
     }
 
+    /// The line in the buffer as a row of JSON.
+    fn parse_row(&self) -> Result<(EmbedContent, Option<Value>), RowProblem> {
+        let mut row = parse_object(self.buffer.trim_ascii())?;
+        if let Some(problem) = self.columns.missing(&row) {
+            return Err(problem);
+        }
+        self.columns.rename(&mut row, &mut Default::default());
+        row_content(row)
+    }
+
     fn parse(&mut self) -> Result<EmbedRow, EmbedError> {
         let line = self.line;
         let kind = match self.kind {
@@ -146,7 +204,7 @@ impl<R: BufRead> EmbedInput<R> {
                 if self.buffer.trim_ascii_start().first() == Some(&b'[') {
                     return Err(EmbedError::Array { file: self.file.clone() });
                 }
-                parse_row(&self.buffer)
+                self.parse_row()
             }
             InputKind::Lines if self.buffer.contains(&b'\r') => {
                 let words = "the line holds carriage returns: save the file with line ends of today (LF or CRLF)";
@@ -162,10 +220,13 @@ impl<R: BufRead> EmbedInput<R> {
     }
 }
 
-impl<R: BufRead> Iterator for EmbedInput<R> {
+impl Iterator for EmbedInput<'_> {
     type Item = Result<EmbedRow, EmbedError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.table.is_some() {
+            return self.next_of_table();
+        }
         loop {
             match self.read_line() {
                 Err(error) => return Some(Err(error)),
@@ -203,8 +264,10 @@ fn is_array(line: &[u8]) -> bool {
     line.trim_ascii_start().first() == Some(&b'[') && serde_json::from_slice::<Vec<Value>>(line).is_ok()
 }
 
-fn parse_row(bytes: &[u8]) -> Result<(EmbedContent, Option<Value>), RowProblem> {
-    let mut row = parse_object(bytes.trim_ascii())?;
+/// Keys of a row that are read.
+const KEYS: [&str; 4] = ["text", "input_ids", "attention_mask", "id"];
+
+fn row_content(mut row: Map<String, Value>) -> Result<(EmbedContent, Option<Value>), RowProblem> {
     if let Some(mask) = row.get("attention_mask").filter(|mask| !mask.is_null()) {
         let seen = |entry: &Value| entry.as_u64() == Some(1);
         if !mask.as_array().is_some_and(|mask| mask.iter().all(seen)) {

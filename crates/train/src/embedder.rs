@@ -167,11 +167,7 @@ pub async fn embed_texts<'m, 't>(
 ) -> Result<EmbedReport, EmbedError> {
     let file: std::sync::Arc<str> = what.into();
     let rows = texts.into_iter().enumerate().map(|(number, text)| {
-        Ok(EmbedRow {
-            content: EmbedContent::Text(text.to_owned()),
-            id: None,
-            origin: Origin { file: file.clone(), line: number + 1, element: None },
-        })
+        Ok(EmbedRow { content: EmbedContent::Text(text.to_owned()), id: None, origin: Origin::line(&file, number + 1) })
     });
     let mut next = 0;
     let sink = |_: &EmbedRow, vector: &[f32]| {

@@ -179,6 +179,8 @@ pub struct Finished {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "a variant's sentence says what its fields are")]
 pub enum Note {
+    /// Rows were sampled.
+    Sampled { rows: usize, of: usize, seed: u64 },
     /// Bad rows were left out.
     RowsSkipped { count: usize, first: String },
     /// Rows without a trained token were left out.
@@ -222,6 +224,7 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Sampled { rows, of, seed } => write!(f, "{rows} of {of} rows drawn by seed {seed}"),
             Self::RowsSkipped { count, first } => write!(f, "{count} bad rows left out, the first: {first}"),
             Self::RowsUntrained { count, cut, first } => {
                 let because = if *cut > 0 { format!(" ({cut} of them because they are cut)") } else { String::new() };

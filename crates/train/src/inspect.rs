@@ -123,7 +123,7 @@ mod tests {
     fn sample() -> Sample {
         let model = model(Some(tokenizer(Around::Nothing)), None);
         let labelled = TextEncoder::new(&model).completion_sample("the", " Pr").unwrap();
-        let origin = Origin { file: "d".into(), line: 4, element: None };
+        let origin = Origin::line(&"d".into(), 4);
         Sample { tokens: labelled.tokens, labels: labelled.labels, origin }
     }
 

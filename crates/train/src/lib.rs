@@ -2,7 +2,7 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | a file's bytes to rows | `rows` |
+//! | files' bytes to rows, which of them are held out or drawn | `rows` |
 //! | rows to token ids with labels | `text`, `samples` |
 //! | samples to packed micro-batches, in an order that a cursor continues | `batches`, `random` |
 //! | what a setting is, and those of a run | `setting`, `config`, `schedule` |
@@ -78,7 +78,7 @@ pub use evaluate::{ByLoss, EvalReport, Tally, evaluate};
 pub use event::{EvalRow, Event, Finished, MetricsRow, Note, SkippedRow, Started, StepRow};
 pub use inspect::{InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens};
 pub use memory::{MemoryEstimate, estimate_memory};
-pub use paths::{os_string, path_to_json};
+pub use paths::{Files, os_string, path_to_json};
 pub use pca::Pca;
 pub use plan::Plan;
 #[cfg(not(target_arch = "wasm32"))]
@@ -86,7 +86,8 @@ pub use ranks::{Ranks, share_out};
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;
 pub use rows::{
-    Chat, DataError, KeyList, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, parse_rows,
+    Chat, Columns, DataError, DataFile, KeyList, MASKED, Origin, Place, Row, RowContent, RowError, RowFormat,
+    RowOptions, RowProblem, Rows, parse_rows,
 };
 pub use run::MAX_SKIPPED;
 pub use samples::{

@@ -47,6 +47,50 @@ pub fn os_string(bytes: Vec<u8>) -> Option<OsString> {
     String::from_utf8(bytes).ok().map(OsString::from)
 }
 
+/// The files of a flag that may be given several times, in their order. In JSON one is a path, and
+/// several are a list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Files(pub Vec<PathBuf>);
+
+impl std::ops::Deref for Files {
+    type Target = [PathBuf];
+
+    fn deref(&self) -> &[PathBuf] {
+        &self.0
+    }
+}
+
+impl From<PathBuf> for Files {
+    fn from(path: PathBuf) -> Self {
+        Self(vec![path])
+    }
+}
+
+impl Serialize for Files {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self[..] {
+            [only] => write(only).serialize(serializer),
+            several => several.iter().map(|path| write(path)).collect::<Vec<_>>().serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Several {
+            List(Vec<Written>),
+            One(Written),
+        }
+        let written = match Several::deserialize(deserializer)? {
+            Several::List(list) => list,
+            Several::One(only) => vec![only],
+        };
+        written.into_iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// For `#[serde(with = …)]` on a path.
 pub(crate) mod one {
     use super::*;

@@ -21,6 +21,10 @@ pub struct Plan {
     pub train: Samples,
     /// Held-out samples.
     pub eval: Option<Samples>,
+    /// SHA-256 of the files that training rows were read from.
+    pub data_sha256: String,
+    /// Rows to train on before some were sampled, where some were.
+    pub sampled_of: Option<usize>,
     /// Optimizer steps of the whole run.
     pub steps: u64,
     /// The largest micro-batch, of training or evaluation.
@@ -30,13 +34,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans a run over rows already read.
+    /// Plans a run over rows already read, of which some may be held out and some sampled.
     pub fn new(config: TrainConfig, model: &Model, train: Rows, eval: Option<Rows>) -> Result<Self, TrainError> {
         config.validate()?;
+        let data_sha256 = train.sha256();
+        let (mut train, eval) = match (config.val_size, eval) {
+            (Some(_), Some(_)) => return Err(ConfigError::HeldOutTwice.into()),
+            (Some(size), None) => train.hold_out(size).map(|(train, held)| (train, Some(held)))?,
+            (None, eval) => (train, eval),
+        };
         if eval.is_none() && (config.save_best || config.patience.is_some()) {
             let setting = if config.save_best { "save-best" } else { "patience" }.to_owned();
             return Err(ConfigError::NothingToEvaluate { setting }.into());
         }
+        let before = train.rows.len();
+        train.sample(config.max_samples.unwrap_or(before), config.sample_seed);
+        let sampled_of = (train.rows.len() < before).then_some(before);
         let options = config.samples();
         let train = make_samples(model, train, &options)?;
         let eval = eval.map(|rows| make_samples(model, rows, &options)).transpose()?;
@@ -46,18 +59,18 @@ impl Plan {
         }
         let steps = config.total_steps(train.samples.len());
         let rates = config.rates(steps)?;
-        Ok(Self { config, train, eval, steps, bounds, rates })
+        Ok(Self { config, train, eval, data_sha256, sampled_of, steps, bounds, rates })
     }
 
-    /// Reads the files that the settings name, each once, and plans a run. Returns the SHA-256 of
-    /// the training data, too.
+    /// Reads the files that the settings name, each once, and plans a run.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn read(config: TrainConfig, model: &Model) -> Result<(Self, String), TrainError> {
-        use crate::rows::{read_rows, read_rows_and_sha256};
+    pub fn read(config: TrainConfig, model: &Model) -> Result<Self, TrainError> {
+        use crate::rows::read_rows;
         config.validate()?;
-        let (train, sha256) = read_rows_and_sha256(&config.data, config.skip_bad_rows)?;
-        let eval = config.eval_data.as_deref().map(|path| read_rows(path, config.skip_bad_rows)).transpose()?;
-        Ok((Self::new(config, model, train, eval)?, sha256))
+        let options = config.rows();
+        let train = read_rows(&config.data, &options)?;
+        let eval = config.eval_data.as_deref().map(|paths| read_rows(paths, &options)).transpose()?;
+        Self::new(config, model, train, eval)
     }
 
     /// How samples are grouped and ordered.
@@ -98,6 +111,10 @@ impl Plan {
             notes.extend(report.notes());
         }
         let config = &self.config;
+        if let Some(of) = self.sampled_of {
+            let rows = config.max_samples.unwrap_or(of);
+            notes.push(Note::Sampled { rows, of, seed: config.sample_seed });
+        }
         if matches!(config.loss, LossKind::Bft | LossKind::BftV3) {
             let of = self.train.samples.len();
             let samples = self.train.samples.iter().filter(|s| s.trained() <= config.group_size).count();
@@ -118,11 +135,11 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::parse_rows;
+    use crate::rows::{RowOptions, parse_rows};
     use crate::testing::model;
 
     fn rows(text: &str) -> Rows {
-        parse_rows("d", text.as_bytes(), true).unwrap()
+        parse_rows("d", text.as_bytes(), &RowOptions { skip_bad_rows: true, ..RowOptions::default() }).unwrap()
     }
 
     const ROWS: &str = "{\"input_ids\": [1, 2, 3], \"labels\": [1, 2, 3]}\n{\"text\": 1}\n\
@@ -162,6 +179,6 @@ mod tests {
         assert_eq!((plan(2).steps, plan(1).steps), (1, 2));
         let best = TrainConfig { save_best: true, ..TrainConfig::default() };
         let error = Plan::new(best, &model(None, None), rows(ROWS), None).unwrap_err().to_string();
-        assert_eq!(error, "save-best goes by evaluations: give --eval-data, too");
+        assert_eq!(error, "save-best goes by evaluations: give --eval-data or --val-size, too");
     }
 }

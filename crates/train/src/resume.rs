@@ -8,24 +8,19 @@ use serde_json::Value;
 use crate::checkpoint_files::short;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
+use crate::plan::Plan;
 use crate::setting::Settings;
 use crate::state::RunState;
 
 /// Names every setting in which `now` differs from what the checkpoint was made with.
-pub(crate) fn check_settings(
-    path: &Path,
-    then: &RunState,
-    now: &TrainConfig,
-    model: &Model,
-    data_sha256: &str,
-) -> Result<(), TrainError> {
+pub(crate) fn check_settings(path: &Path, then: &RunState, plan: &Plan, model: &Model) -> Result<(), TrainError> {
+    let now = &plan.config;
     let mut differences = Vec::new();
     for (what, file, was, is) in [
-        ("the model", &now.model, then.model_sha256.as_str(), &*model.sha256()?),
-        ("the data", &now.data, then.data_sha256.as_str(), data_sha256),
+        ("the model", now.model.display().to_string(), then.model_sha256.as_str(), &*model.sha256()?),
+        ("the data", plan.train.report.file.clone(), then.data_sha256.as_str(), plan.data_sha256.as_str()),
     ] {
         if was != is {
-            let file = file.display();
             differences.push(format!("{what} {file} has sha256 {}…, was {}…", short(is), short(was)));
         }
     }

@@ -1,4 +1,5 @@
-//! Data rows: JSONL or a JSON array, in one of seven formats that a row's keys tell.
+//! Data rows: JSON lines, a JSON array, CSV, TSV or Parquet, packed or not, in one of seven formats
+//! that a row's keys tell.
 //!
 //! | format | keys of a row |
 //! |---|---|
@@ -11,8 +12,8 @@
 //! | [`RowFormat::Text`] | `text` |
 //!
 //! A row with the keys of several formats is read as the first of them in this order (many
-//! published chat sets carry a flattened copy in `text` or `prompt`). All rows of a file have one
-//! format.
+//! published chat sets carry a flattened copy in `text` or `prompt`); a format of which [`Columns`]
+//! name a key goes first. All rows have one format.
 //!
 //! Rows of turns may also have `system`, `tools`, `documents` and `chat_template_kwargs`, and their
 //! turns may have any key: the chat template is given them all, except for those that say whether a
@@ -20,9 +21,15 @@
 //! trainers act on and this one does not is refused by name; what nobody acts on is listed in
 //! [`Rows::ignored`].
 
+mod choose;
+mod columns;
 mod fields;
+mod parquet;
+mod read;
 mod split;
+mod table;
 mod turns;
+mod unpack;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,26 +38,59 @@ use std::sync::Arc;
 use bft_formats::{Conversation, Message};
 
 pub(crate) use fields::{kind, nearest_optional, token_ids};
-pub(crate) use split::packed;
-use split::{Record, SplitError};
+pub(crate) use read::Records;
+pub(crate) use split::{Content, content as content_of, packed};
+pub(crate) use table::read_cells;
+pub(crate) use unpack::{reader as unpacked, unpacked_name};
+
+pub use columns::Columns;
+pub(crate) use columns::{check_pair, check_pairs};
+#[cfg(not(target_arch = "wasm32"))]
+pub use read::read_rows;
+pub(crate) use read::sha256_of;
+pub use read::{RowOptions, parse_rows};
 
 /// Where a row came from, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The file's name as the user gave it.
     pub file: Arc<str>,
-    /// Line that the row starts on, from 1.
-    pub line: usize,
-    /// Index in the file's JSON array, from 0; `None` in JSONL.
-    pub element: Option<usize>,
+    /// Where in it.
+    pub place: Place,
+}
+
+/// Where in a file a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Line that it starts on, from 1.
+    Line(usize),
+    /// An element of a JSON array: the line that it starts on, from 1, and its index, from 0.
+    #[expect(missing_docs, reason = "the sentence above says what they are")]
+    Element { line: usize, index: usize },
+    /// Row of a table that has no lines, from 1.
+    Row(usize),
+}
+
+impl Origin {
+    /// A line of a file, from 1.
+    pub fn line(file: &Arc<str>, line: usize) -> Self {
+        Self { file: file.clone(), place: Place::Line(line) }
+    }
+
+    /// The line or row, from 1.
+    pub fn number(&self) -> usize {
+        match self.place {
+            Place::Line(number) | Place::Element { line: number, .. } | Place::Row(number) => number,
+        }
+    }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)?;
-        match self.element {
-            Some(element) => write!(f, " (element [{element}])"),
-            None => Ok(()),
+        match self.place {
+            Place::Line(line) => write!(f, "{}:{line}", self.file),
+            Place::Element { line, index } => write!(f, "{}:{line} (element [{index}])", self.file),
+            Place::Row(row) => write!(f, "{} (row {row})", self.file),
         }
     }
 }
@@ -188,19 +228,32 @@ pub struct Row {
     pub origin: Origin,
 }
 
-/// A data file, read.
+/// Data files, read.
 #[derive(Debug, Clone)]
 pub struct Rows {
-    /// The file's name as the user gave it.
+    /// The file's name as the user gave it; of several, the first one's and how many more.
     pub file: Arc<str>,
+    /// The files.
+    pub files: Vec<DataFile>,
     /// The one format of all rows.
     pub format: RowFormat,
-    /// The rows, in file order.
+    /// The rows, in the order of the files.
     pub rows: Vec<Row>,
     /// Rows left out because the caller asked to skip bad ones.
     pub skipped: Vec<RowError>,
     /// Keys of rows that were read past, in the order in which they first appear.
     pub ignored: KeyList,
+}
+
+/// One of the files that rows were read from.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct DataFile {
+    /// Its name as the user gave it.
+    pub file: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+    /// Rows in it, bad ones included.
+    pub rows: usize,
 }
 
 /// Names of keys, each once, in the order in which they first appear. A file may have as many as it
@@ -218,6 +271,17 @@ impl KeyList {
         let key = fields::excerpt(key).escape_debug().to_string();
         if self.0.len() <= Self::MOST && !self.0.contains(&key) {
             self.0.push(if self.0.len() < Self::MOST { key } else { Self::MORE.into() });
+        }
+    }
+
+    /// Adds those of another list.
+    fn merge(&mut self, other: Self) {
+        let new = other.0.into_iter().filter(|key| !self.0.contains(key)).collect::<Vec<_>>();
+        self.0.extend(new);
+        if self.0.len() > Self::MOST {
+            self.0.retain(|key| key != Self::MORE);
+            self.0.truncate(Self::MOST);
+            self.0.push(Self::MORE.into());
         }
     }
 
@@ -254,11 +318,26 @@ pub enum RowProblem {
     #[error("expected an object such as {{\"prompt\": …, \"completion\": …}}, found {found}")]
     NotObject { found: &'static str },
     /// The keys belong to no format.
-    #[error("found {found}; expected {EXPECTED_KEYS}{hint}")]
+    #[error("found {found}; expected {EXPECTED_KEYS}{hint}; --columns prompt=question,completion=answer names others")]
     Keys { found: String, hint: String },
     /// A required key of the file's format is missing here.
     #[error("found {found}; a row with \"{present}\" also needs \"{missing}\"{hint}")]
     MissingKey { found: String, present: &'static str, missing: &'static str, hint: String },
+    /// A column that stands for a key is not there.
+    #[error("there is no \"{column}\", which --columns {pair} asks for{hint} (found {found})")]
+    NoColumn { column: String, pair: String, hint: String, found: String },
+    /// A record with more or fewer cells than there are columns.
+    #[error(
+        "found {cells} cells, expected {columns} as the header has: put a cell that holds the delimiter or a line break in \
+         quotes"
+    )]
+    Ragged { cells: usize, columns: usize },
+    /// Text behind the quote that ends a cell.
+    #[error("text follows a closing quote at byte {column}: double the quotes inside a quoted cell")]
+    Quote { column: usize },
+    /// A cell that holds no whole JSON.
+    #[error("{path} begins as JSON does but is none: {problem}{hint}")]
+    Cell { path: String, problem: String, hint: &'static str },
     /// A key that is surely a misspelling of an optional one.
     #[error("unknown key \"{found}\": did you mean \"{expected}\"?")]
     Misspelt { found: String, expected: &'static str },
@@ -293,109 +372,47 @@ pub enum DataError {
     #[error("cannot read data file {file}: {source}")]
     Read { file: String, source: std::io::Error },
     /// Nothing in it.
-    #[error("data file {file} is empty: expected JSON rows, one object a line or one array")]
+    #[error("data file {file} is empty: expected rows")]
     Empty { file: String },
     /// UTF-16 by its byte-order mark.
     #[error("data file {file} is UTF-16: save it as UTF-8")]
     Utf16 { file: String },
-    /// Something else than JSON.
-    #[error("data file {file} is {found}, not JSON rows: {advice}")]
+    /// Something else than rows.
+    #[error("data file {file} is {found}, not rows: {advice}")]
     NotRows { file: String, found: &'static str, advice: &'static str },
     /// The array's end is missing or not the end.
     #[error("{file}:{line}: {problem}")]
     Array { file: String, line: usize, problem: String },
+    /// A compressed file that cannot be unpacked.
+    #[error("data file {file}: {problem}")]
+    Unpack { file: String, problem: String },
+    /// A table that cannot be read further.
+    #[error("{file}:{line}: {problem}")]
+    Table { file: String, line: usize, problem: String },
+    /// A Parquet file, or a column of it, that cannot be read.
+    #[error("data file {file} is Parquet, but {problem}")]
+    Parquet { file: String, problem: String },
+    /// Columns that are missing, or that make no format.
+    #[error("{at}: {problem}")]
+    Columns { at: String, problem: Box<RowProblem> },
+    /// Nothing on one side of a split.
+    #[error(
+        "val-size {size} holds out {held} of the {count} rows of {file}, and both sides need some: give another share, or \
+         how many rows"
+    )]
+    OneSided { file: String, size: f64, held: usize, count: usize },
     /// A bad row, where bad rows are not skipped.
     #[error("{0} (--skip-bad-rows leaves such rows out)")]
     Row(RowError),
-    /// Two formats in one file.
+    /// Two formats.
     #[error(
-        "{origin}: a row of format {found} in a file whose first row ({first}) is of format {format}: use one format a file"
+        "{origin}: a row of format {found}, where the first row ({first}) is of format {format}: rows of one run have one \
+         format"
     )]
     Mixed { origin: Origin, found: RowFormat, first: Origin, format: RowFormat },
     /// Every row was bad and skipped.
     #[error("data file {file} has no usable row: all {count} were skipped, the first because {first}")]
     AllSkipped { file: String, count: usize, first: RowError },
-}
-
-/// Reads a data file's bytes.
-///
-/// `file` is only a name for messages. With `skip_bad_rows`, rows that cannot be read are listed in
-/// [`Rows::skipped`] instead of failing; a damaged array end or a second format is an error all the
-/// same, because what follows cannot be trusted.
-pub fn parse_rows(file: &str, bytes: &[u8], skip_bad_rows: bool) -> Result<Rows, DataError> {
-    if split::is_utf16(bytes) {
-        return Err(DataError::Utf16 { file: file.into() });
-    }
-    if let Some((found, advice)) = split::other_than_rows(file, bytes) {
-        return Err(DataError::NotRows { file: file.into(), found, advice });
-    }
-    let name: Arc<str> = file.into();
-    let mut first: Option<(RowFormat, Origin)> = None;
-    let (mut rows, mut skipped, mut ignored) = (Vec::new(), Vec::new(), KeyList::default());
-    for record in split::records(bytes) {
-        let record = record.map_err(|e| array_error(file, &e))?;
-        let origin = Origin { file: name.clone(), line: record.line, element: record.element };
-        match parse_record(&record, &mut ignored) {
-            Ok((format, content)) => {
-                let (expected, at) = first.get_or_insert_with(|| (format, origin.clone()));
-                if *expected != format {
-                    return Err(DataError::Mixed { origin, found: format, first: at.clone(), format: *expected });
-                }
-                rows.push(Row { content, origin });
-            }
-            Err(problem) => {
-                let error = RowError { origin, problem: Box::new(problem) };
-                if !skip_bad_rows {
-                    return Err(DataError::Row(error));
-                }
-                skipped.push(error);
-            }
-        }
-    }
-    match (first, skipped.first()) {
-        (Some((format, _)), _) => Ok(Rows { file: name, format, rows, skipped, ignored }),
-        (None, Some(error)) => {
-            Err(DataError::AllSkipped { file: file.into(), count: skipped.len(), first: error.clone() })
-        }
-        (None, None) => Err(DataError::Empty { file: file.into() }),
-    }
-}
-
-/// Reads a data file. See [`parse_rows`].
-#[cfg(not(target_arch = "wasm32"))]
-pub fn read_rows(path: &std::path::Path, skip_bad_rows: bool) -> Result<Rows, DataError> {
-    read_rows_and_sha256(path, skip_bad_rows).map(|(rows, _)| rows)
-}
-
-/// Reads a data file once, which a pipe allows: its rows, and the SHA-256 of the bytes they were
-/// read from.
-#[cfg(not(target_arch = "wasm32"))]
-pub(crate) fn read_rows_and_sha256(path: &std::path::Path, skip_bad_rows: bool) -> Result<(Rows, String), DataError> {
-    let file = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|source| DataError::Read { file: file.clone(), source })?;
-    Ok((parse_rows(&file, &bytes, skip_bad_rows)?, bft_formats::sha256_bytes(&bytes)))
-}
-
-fn array_error(file: &str, error: &SplitError) -> DataError {
-    let (line, problem) = match error {
-        SplitError::Truncated { line, element } => {
-            (*line, format!("the file ends inside element [{element}], which starts here: is it truncated?"))
-        }
-        SplitError::Unclosed { line } => (*line, "the file ends before the array's `]`: is it truncated?".into()),
-        SplitError::Trailing { line } => {
-            (*line, "text after the array's `]`: expected one JSON array, or one object a line".into())
-        }
-    };
-    DataError::Array { file: file.into(), line, problem }
-}
-
-fn parse_record(record: &Record<'_>, ignored: &mut KeyList) -> Result<(RowFormat, RowContent), RowProblem> {
-    let row = parse_object(record.bytes)?;
-    let (format, content) = fields::content(&row)?;
-    for key in fields::ignored(&row, format) {
-        ignored.add(key);
-    }
-    Ok((format, content))
 }
 
 /// Parses one JSON object.

@@ -322,7 +322,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             device: self.facts.device.description.clone(),
             model_sha256: self.facts.model_sha256.into(),
             model_settings_sha256: self.facts.model.settings_sha256()?,
-            data_sha256: self.facts.data_sha256.into(),
+            data_sha256: self.plan.data_sha256.clone(),
             evaluated: self.evaluated,
             best: self.best,
             settings: self.plan.config.from_anywhere(),

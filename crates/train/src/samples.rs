@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::event::Note;
 use crate::rows::{
-    Chat, DataError, KeyList, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows, nearest_optional,
+    Chat, DataError, DataFile, KeyList, MASKED, Origin, Row, RowContent, RowError, RowFormat, RowProblem, Rows,
+    nearest_optional,
 };
 use crate::text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
 
@@ -78,8 +79,10 @@ pub struct Samples {
 /// Counts of one data file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataReport {
-    /// The file's name as the user gave it.
+    /// The file's name as the user gave it; of several, the first one's and how many more.
     pub file: String,
+    /// The files.
+    pub files: Vec<DataFile>,
     /// The format of its rows.
     pub format: RowFormat,
     /// Rows in the file, skipped ones included.
@@ -164,11 +167,12 @@ pub fn labelled_tokens(text: &TextEncoder<'_>, content: &RowContent) -> Result<C
 }
 
 impl DataReport {
-    fn new(file: String, format: RowFormat, rows: usize, skipped: Vec<RowError>) -> Self {
+    fn new(file: String, files: Vec<DataFile>, format: RowFormat, skipped: Vec<RowError>) -> Self {
         Self {
             file,
+            files,
             format,
-            rows,
+            rows: 0,
             skipped,
             untrained: Vec::new(),
             cut_away: 0,
@@ -235,8 +239,8 @@ pub fn make_samples(model: &Model, rows: Rows, options: &SampleOptions) -> Resul
     if !options.template_vars.is_empty() && !rows.format.is_chat() {
         return Err(SamplesError::NoTemplate { file: rows.file.to_string(), format: rows.format });
     }
-    let count = rows.rows.len() + rows.skipped.len();
-    let mut report = DataReport::new(rows.file.to_string(), rows.format, count, rows.skipped);
+    let mut report = DataReport::new(rows.file.to_string(), rows.files, rows.format, rows.skipped);
+    report.rows = rows.rows.len() + report.skipped.len();
     report.ignored = rows.ignored;
     let mut making = Making {
         text,

@@ -10,6 +10,7 @@ use serde::de::{self, Deserialize, DeserializeOwned, Visitor};
 use serde_json::{Map, Value};
 
 use crate::config::ConfigError;
+use crate::paths::Files;
 
 /// A setting, for everything that shows or reads it.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +33,8 @@ pub struct Setting {
     pub check: fn(&str) -> Result<(), String>,
     /// A setting that it cannot be given with.
     pub excludes: Option<&'static str>,
-    /// A setting that it needs.
-    pub requires: Option<&'static str>,
+    /// Settings of which it needs one.
+    pub requires: &'static [&'static str],
     /// Whether a run may be resumed with another value.
     pub may_change: bool,
     /// Whether the page has it.
@@ -55,6 +56,8 @@ pub enum Kind {
     Words,
     /// A file or folder.
     Path,
+    /// One or more files.
+    Paths,
     /// A device.
     Device,
     /// Names with values of JSON.
@@ -76,6 +79,8 @@ pub enum Range {
     Chance,
     /// Above 0 and at most 1.
     Share,
+    /// A share above 0 and below 1, or a whole number.
+    Part,
 }
 
 impl Range {
@@ -92,6 +97,10 @@ impl Range {
             Self::Chance if number < 1.0 && number as f32 >= 1.0 => (false, "0 to at most 0.99999994".to_owned()),
             Self::Chance => ((0.0..1.0).contains(&number), "0 to below 1".to_owned()),
             Self::Share => (number > 0.0 && number <= 1.0, "a number above 0 and at most 1".to_owned()),
+            Self::Part => {
+                let expected = "a share below 1, such as 0.1, or a whole number";
+                (number > 0.0 && (number < 1.0 || number.fract() == 0.0), expected.to_owned())
+            }
         };
         if holds { Ok(()) } else { Err(expected) }
     }
@@ -109,7 +118,7 @@ impl Setting {
         range: Range::Any,
         check: |_| Ok(()),
         excludes: None,
-        requires: None,
+        requires: &[],
         may_change: false,
         on_page: true,
     };
@@ -207,7 +216,7 @@ impl Typed for bft_formats::Quantization {
     const KIND: Kind = Kind::Word(Self::names);
 }
 
-typed!(bool: Switch, PathBuf: Path, Vec<String>: Words, DeviceRequest: Device, Map<String, Value>: Variables);
+typed!(bool: Switch, PathBuf: Path, Files: Paths, Vec<String>: Words, DeviceRequest: Device, Map<String, Value>: Variables);
 typed!(usize: Whole, u64: Whole, f32: Number, f64: Number; number);
 
 impl<T: Typed> Typed for Option<T> {
@@ -317,8 +326,8 @@ mod tests {
             assert!(setting.help.starts_with(' ') && !setting.heading.is_empty(), "{name}");
             assert_eq!(setting.value_name.is_empty(), matches!(setting.kind, Kind::Switch), "{name}");
             let number = matches!(setting.kind, Kind::Whole | Kind::Number);
-            assert_eq!(setting.range != Range::Any, number && name != "seed", "{name}");
-            for other in setting.excludes.iter().chain(&setting.requires) {
+            assert_eq!(setting.range != Range::Any, number && !name.ends_with("seed"), "{name}");
+            for other in setting.excludes.iter().chain(setting.requires) {
                 assert!(S::TABLE.iter().any(|setting| setting.field == *other), "{name}: {other}");
             }
         }
@@ -346,6 +355,8 @@ mod tests {
         assert_eq!(Range::Chance.check(0.999_999_94), Ok(()));
         assert!(Range::Share.check(0.0).is_err());
         assert_eq!(Range::Share.check(1.0), Ok(()));
+        assert!([0.0, -1.0, 1.5, f64::NAN].iter().all(|number| Range::Part.check(*number).is_err()));
+        assert!([0.1, 1.0, 250.0].iter().all(|number| Range::Part.check(*number).is_ok()));
         assert_eq!(Range::From(1).check(0.0).unwrap_err(), "a whole number from 1");
         assert_eq!(Range::From(1).check(1e12).unwrap_err(), "a whole number, at most 4294967295");
     }

@@ -22,17 +22,11 @@ pub struct Trainer<'m> {
     resumed: Option<Checkpoint>,
     notes: Vec<Note>,
     model_sha256: String,
-    data_sha256: String,
 }
 
 impl<'m> Trainer<'m> {
     /// A fresh start, from the given adapter or a new one.
-    pub fn fresh(
-        model: &'m Model,
-        mut plan: Plan,
-        init: Option<Adapter>,
-        data_sha256: String,
-    ) -> Result<Self, TrainError> {
+    pub fn fresh(model: &'m Model, mut plan: Plan, init: Option<Adapter>) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
         let mut adapter = match init {
             None => new_adapter(&model.config, &model.name, &plan.config)?,
@@ -54,7 +48,7 @@ impl<'m> Trainer<'m> {
         adapter.config.end_token_ids = plan.end_token_ids(model, &adapter.config.end_token_ids);
         adapter.config.base_model = Some(base_model(model, adapter.config.base_model.as_deref()));
         let model_sha256 = model.sha256()?;
-        Ok(Self { model, plan, adapter, resumed: None, notes, model_sha256, data_sha256 })
+        Ok(Self { model, plan, adapter, resumed: None, notes, model_sha256 })
     }
 
     /// Goes on from a checkpoint that belongs to this model, data and settings.
@@ -89,7 +83,6 @@ impl<'m> Trainer<'m> {
             plan,
             adapter: checkpoint.adapter.clone(),
             model_sha256: state.model_sha256.clone(),
-            data_sha256: state.data_sha256.clone(),
             resumed: Some(checkpoint),
             notes,
         })
@@ -138,13 +131,7 @@ impl<'m> Trainer<'m> {
         };
         // The store is touched last: whatever fails above leaves it as it was.
         let store = store(&self.plan, start.step)?;
-        let facts = Facts {
-            model: self.model,
-            device,
-            model_sha256: &self.model_sha256,
-            data_sha256: &self.data_sha256,
-            parameters,
-        };
+        let facts = Facts { model: self.model, device, model_sha256: &self.model_sha256, parameters };
         Run::new(&self.plan, facts, store, engine, start, control, on_event).go(notes).await
     }
 }
@@ -182,17 +169,17 @@ mod native {
             if !config.resume {
                 check_free(&config.output)?;
             }
-            let (plan, data_sha256) = Plan::read(config, model)?;
+            let plan = Plan::read(config, model)?;
             let Some(files) = files else {
                 let folder = plan.config.init_adapter.as_deref();
                 let init = folder.map(|folder| Adapter::load(folder, &model.config)).transpose()?;
-                let mut trainer = Self::fresh(model, plan, init, data_sha256)?;
+                let mut trainer = Self::fresh(model, plan, init)?;
                 if trainer.plan.config.resume {
                     trainer.notes.push(Note::FromTheStart);
                 }
                 return Ok(trainer);
             };
-            check_settings(&files.path, &files.state, &plan.config, model, &data_sha256)?;
+            check_settings(&files.path, &files.state, &plan, model)?;
             let checkpoint = files.load(&model.config).map_err(|error| checkpoints.damaged(error))?;
             Self::resume(model, plan, checkpoint)
         }
@@ -251,7 +238,7 @@ mod native {
             summary.description = format!("{}, {} ranks", summary.description, ranks.count());
             let stop = AtomicBool::new(false);
             let done = self.resumed.as_ref().map_or(0, |from| from.state.step);
-            let files = format!("{} {} {} {done}", self.model_sha256, self.data_sha256, self.plan.steps);
+            let files = format!("{} {} {} {done}", self.model_sha256, self.plan.data_sha256, self.plan.steps);
             let whole = self.adapter.config.dropout > 0.0;
             let together = |adapter, plan: &Plan| {
                 check_same(ranks, "the model, data or checkpoint", files.as_bytes())?;

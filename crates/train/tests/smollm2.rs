@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use bft_formats::{Message, Model};
-use bft_train::{MASKED, SampleOptions, TextEncoder, make_samples, parse_rows};
+use bft_train::{MASKED, RowOptions, SampleOptions, TextEncoder, make_samples, parse_rows};
 
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -60,7 +60,7 @@ fn chats_train_their_answers_as_generation_will_meet_them() {
 fn completions_end_with_the_end_of_text_and_continue_the_prompts_own_ids() {
     let Some(model) = smollm2() else { return };
     let rows = "{\"prompt\": \"The gene TP53 encodes\", \"completion\": \" a tumor suppressor.\"}";
-    let rows = parse_rows("rows.jsonl", rows.as_bytes(), false).unwrap();
+    let rows = parse_rows("rows.jsonl", rows.as_bytes(), &RowOptions::default()).unwrap();
     let made = make_samples(&model, rows, &SampleOptions::default()).unwrap();
     let sample = &made.samples[0];
     assert_eq!(sample.tokens[..6], [504, 4675, 39009, 37, 35, 46685]);

@@ -68,8 +68,11 @@ pub enum Role {
 #[cfg_attr(test, derive(TS))]
 pub struct ReadData {
     pub role: Role,
+    /// Its ending tells CSV and TSV.
     pub name: String,
-    pub text: String,
+    /// Keys with the columns that stand for them: `prompt=question`, several parted by commas.
+    #[cfg_attr(test, ts(optional))]
+    pub columns: Option<String>,
     pub max_length: Option<usize>,
     pub truncate: bool,
     pub skip_bad_rows: bool,
@@ -125,7 +128,8 @@ pub struct PreviewToken<'a> {
 pub struct Preview<'a> {
     pub index: usize,
     pub samples: usize,
-    pub line: usize,
+    /// Where its row is: `line 3`.
+    pub place: String,
     pub tokens: Vec<PreviewToken<'a>>,
     pub nll: f64,
     /// s_b of each loss (1 for sft and dft).
@@ -315,7 +319,7 @@ mod tests {
     fn bounds(range: Range) -> (f64, Option<f64>) {
         match range {
             Range::From(least) => (least.into(), None),
-            Range::Any | Range::Positive | Range::NotNegative => (0.0, None),
+            Range::Any | Range::Positive | Range::NotNegative | Range::Part => (0.0, None),
             Range::Chance => (0.0, Some(0.999)),
             Range::Share => (0.01, Some(1.0)),
         }
@@ -331,7 +335,7 @@ mod tests {
             Kind::Switch => "boolean".to_owned(),
             Kind::Whole | Kind::Number => "number".to_owned(),
             Kind::Word(words) => union(words()),
-            Kind::Words => "string[]".to_owned(),
+            Kind::Words | Kind::Paths => "string[]".to_owned(),
             Kind::Path | Kind::Device => "string".to_owned(),
             Kind::Variables => "Record<string, unknown>".to_owned(),
         };

@@ -80,7 +80,7 @@ impl Session {
             rows.push(EmbedRow {
                 content: EmbedContent::Tokens(ids),
                 id: None,
-                origin: Origin { file: "texts".into(), line: index + 1, element: None },
+                origin: Origin::line(&"texts".into(), index + 1),
             });
         }
         let max_length = SampleOptions::default().limit(&model).map_err(Failure::input)?;

@@ -2,14 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use bft_core::device::{Device, DeviceError, DeviceRequest};
 use bft_core::{Base, LossConfig, LossKind, Runner, RunnerOptions};
 use bft_formats::{Adapter, Bytes, Model, Source};
 use bft_train::{
-    BatchBounds, ByLoss, Plan, Rows, SampleOptions, Samples, TrainConfig, inspect_sample, make_samples, new_adapter,
-    parse_rows, word,
+    BatchBounds, ByLoss, Place, Plan, Rows, SampleOptions, Samples, TrainConfig, inspect_sample, make_samples,
+    new_adapter, parse_rows, word,
 };
 use js_sys::{Array, Uint8Array};
 use serde_json::{Map, Value};
@@ -51,8 +52,8 @@ pub(crate) struct State {
 pub(crate) struct Data {
     pub rows: Rows,
     pub samples: Samples,
-    pub sha256: String,
     pub options: SampleOptions,
+    pub columns: Vec<String>,
 }
 
 pub(crate) struct NamedAdapter {
@@ -143,17 +144,21 @@ impl Session {
         }))
     }
 
-    /// Reads rows for training or holding out.
-    pub fn read_data(&self, options: JsValue) -> Result<JsValue, JsValue> {
-        let ReadData { role, name, text, max_length, truncate, skip_bad_rows, template_vars } = from_js(&options)?;
+    /// Reads rows for training or holding out from a file's bytes.
+    pub fn read_data(&self, options: JsValue, bytes: Vec<u8>) -> Result<JsValue, JsValue> {
+        let ReadData { role, name, columns, max_length, truncate, skip_bad_rows, template_vars } = from_js(&options)?;
         let model = self.model()?;
-        let rows = parse_rows(&name, text.as_bytes(), skip_bad_rows).map_err(Failure::input)?;
+        let columns = columns.unwrap_or_default();
+        let pairs = columns.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        let reading = TrainConfig { skip_bad_rows, columns: pairs.map(str::to_owned).collect(), ..Default::default() };
+        reading.validate().map_err(Failure::input)?;
+        let rows = parse_rows(&name, bytes, &reading.rows()).map_err(Failure::input)?;
         // The field stands beside both; rows that meet no template have no use for it.
         let template_vars = if rows.format.is_chat() { variables(template_vars.as_deref())? } else { Map::new() };
         let options = SampleOptions { max_length, truncate, skip_bad_rows, template_vars };
         let samples = make_samples(&model, rows.clone(), &options).map_err(Failure::input)?;
         let report = to_js(&data_report(&samples));
-        let data = Rc::new(Data { rows, samples, sha256: bft_formats::sha256_bytes(text.as_bytes()), options });
+        let data = Rc::new(Data { rows, samples, options, columns: reading.columns });
         let mut state = self.state.borrow_mut();
         match role {
             Role::Train => state.train = Some(data),
@@ -205,7 +210,10 @@ impl Session {
         Ok(to_js(&Preview {
             index: options.index,
             samples: samples.len(),
-            line: sample.origin.line,
+            place: match sample.origin.place {
+                Place::Row(row) => format!("row {row}"),
+                _ => format!("line {}", sample.origin.number()),
+            },
             tokens: tokens.collect(),
             nll: inspected.nll.unwrap_or_default(),
             sample_weights: ByLoss { sft: 1.0, dft: 1.0, bft, bft_v3 },
@@ -333,7 +341,8 @@ impl Session {
         model.require_head().map_err(Failure::input)?;
         let train = train.ok_or_else(|| Failure::input("read some rows first"))?;
         let mut config = settings::config(settings)?;
-        config.data = train.rows.file.to_string().into();
+        config.data = PathBuf::from(&*train.rows.file).into();
+        config.columns = train.columns.clone();
         config.skip_bad_rows = train.options.skip_bad_rows;
         config.template_vars = train.options.template_vars.clone();
         let eval = held_out.map(|data| data.rows.clone());

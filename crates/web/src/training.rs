@@ -26,9 +26,8 @@ impl Session {
     pub async fn train(&self, settings: JsValue) -> Result<JsValue, JsValue> {
         let ready = self.ready()?;
         let plan = self.plan(&from_js(&settings)?)?;
-        let data_sha256 = self.data_sha256();
         let model = Rc::clone(&ready.model);
-        let trainer = Trainer::fresh(&model, plan, None, data_sha256).map_err(Failure::from)?;
+        let trainer = Trainer::fresh(&model, plan, None).map_err(Failure::from)?;
         Ok(to_js(&Finished::from(self.tune(&ready, trainer, "").await?)))
     }
 
@@ -46,7 +45,7 @@ impl Session {
         if checkpoint.state.model_sha256 != model.sha256().map_err(Failure::from)? {
             return Err(Failure::input("the run belongs to another model: open that one first").into());
         }
-        if checkpoint.state.data_sha256 != self.data_sha256() {
+        if checkpoint.state.data_sha256 != plan.data_sha256 {
             return Err(Failure::input("the run belongs to other rows: its own are damaged").into());
         }
         let trainer = Trainer::resume(&model, plan, checkpoint).map_err(Failure::from)?;
@@ -55,11 +54,6 @@ impl Session {
 }
 
 impl Session {
-    fn data_sha256(&self) -> String {
-        let state = self.state.borrow();
-        state.train.as_ref().map_or_else(String::new, |data| data.sha256.clone())
-    }
-
     async fn tune(&self, ready: &Ready, trainer: Trainer<'_>, metrics: &str) -> Answer<bft_train::Finished> {
         let memory = trainer.plan().memory(&ready.model, trainer.adapter()).map_err(Failure::from)?;
         let summary = DeviceSummary::new(ready.device.info(), memory.total_bytes);

@@ -8,10 +8,7 @@ import { heldOutRows, trainRows } from "../genes.ts";
 
 type Role = "train" | "held_out";
 
-interface Rows {
-  name: string;
-  text: string;
-}
+type Rows = { name: string } & ({ text: string } | { bytes: Uint8Array<ArrayBuffer> });
 
 const PLACEHOLDERS: Record<Role, string> = {
   train: '{"prompt": "TP53 encodes", "completion": " a tumour suppressor."}',
@@ -30,14 +27,14 @@ export function dataSection(app: App): void {
     const readFile = async (file: File | undefined) => {
       if (!file) return;
       area.value = "";
-      await read(app, role, { name: file.name, text: await file.text() });
+      await read(app, role, { name: file.name, bytes: new Uint8Array(await file.arrayBuffer()) });
     };
     onDrop(slot, ([file]) => void readFile(file));
     onChoice($<HTMLInputElement>("input[type=file]", slot), ([file]) => void readFile(file));
     $("[data-do=read]", slot).addEventListener("click", () => void read(app, role, { name: "pasted", text: area.value }));
     $("[data-do=clear]", slot).addEventListener("click", () => void drop(app, role));
   }
-  for (const id of ["#max-length", "#truncate", "#skip-bad", "#template-vars"]) $(id).addEventListener("change", () => void readAgain(app));
+  for (const id of ["#max-length", "#truncate", "#skip-bad", "#columns", "#template-vars"]) $(id).addEventListener("change", () => void readAgain(app));
   app.watch(() => {
     show("train", app.train);
     show("held_out", app.heldOut);
@@ -89,7 +86,7 @@ async function read(app: App, role: Role, rows: Rows): Promise<boolean> {
     async () => {
       set(app, role, null);
       const skip_bad_rows = input("#skip-bad").checked;
-      const found = await app.client.call("read_data", { role, ...rows, ...lengths(), skip_bad_rows, template_vars: templateVars() });
+      const found = await app.client.call("read_data", { role, ...rows, ...lengths(), skip_bad_rows, columns: input("#columns").value, template_vars: templateVars() });
       set(app, role, found);
       return found;
     },

@@ -152,7 +152,7 @@ function samples(preview: Preview, by: By): HTMLElement {
       row.classList.toggle("now", loss === by);
       return row;
     }),
-    h("p", { class: "hint" }, `Line ${count(preview.line)} · NLL ${digits(preview.nll)}`),
+    h("p", { class: "hint" }, `${preview.place[0]?.toUpperCase()}${preview.place.slice(1)} · NLL ${digits(preview.nll)}`),
   );
 }
 

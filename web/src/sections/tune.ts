@@ -217,7 +217,7 @@ function headline(app: App, { state, finished, steps, step, from, evals }: Run):
     return `Done: ${plural(finished.steps, "step")} in ${duration(finished.seconds)}${best}`;
   }
   if (state === "stopped" && finished) return `Stopped after step ${count(finished.steps)} of ${count(steps)}`;
-  if (state === "running" && app.heldOut && steps > 0) {
+  if (state === "running" && (app.heldOut || settingsOf()?.val_size) && steps > 0) {
     // Many rows to test on take a while, in which no step is done.
     if (from === 0 && step === 0 && evals === 0) return "Measuring on the rows to test on, before the first step";
     if (step >= steps) return "Measuring on the rows to test on, after the last step";

@@ -3,11 +3,26 @@
  * checkpoints. A checkpoint counts once its `complete.json`, written last, names every file with its length, and as long as
  * its files are what its `SHA256SUMS` says.
  */
-import type { Methods, StoredRun, TrainSettings } from "../protocol.ts";
+import type { Methods, ReadData, StoredRun, TrainSettings } from "../protocol.ts";
 import { Failed } from "./failure.ts";
 import * as opfs from "./opfs.ts";
 
 export type Rows = Methods["read_data"][0];
+
+/** How rows are read, and the bytes that they are read from. */
+export function parts(rows: Rows): { about: ReadData; bytes: Uint8Array<ArrayBuffer> } {
+  if ("bytes" in rows) {
+    const { bytes, ...about } = rows;
+    return { about, bytes };
+  }
+  const { text, ...about } = rows;
+  return { about, bytes: new TextEncoder().encode(text) };
+}
+
+async function stored(run: opfs.Folder, role: string): Promise<Rows | null> {
+  const [about, file] = [await opfs.readJson<ReadData>(run, `${role}.json`), await opfs.file(run, `${role}.rows`)];
+  return about && file && { ...about, bytes: new Uint8Array(await file.arrayBuffer()) };
+}
 
 /** What a run is, besides its checkpoints. */
 export interface About {
@@ -32,7 +47,11 @@ const COMPLETE = "complete.json";
 /** Makes a run's folder. */
 export async function begin(about: About, rows: Rows[]): Promise<void> {
   const folder = await opfs.folder("runs", about.id);
-  for (const data of rows) await opfs.write(folder, `${data.role}.json`, JSON.stringify(data));
+  for (const data of rows) {
+    const { about, bytes } = parts(data);
+    await opfs.write(folder, `${data.role}.rows`, bytes);
+    await opfs.write(folder, `${data.role}.json`, JSON.stringify(about));
+  }
   await opfs.write(folder, ABOUT, JSON.stringify(about));
 }
 
@@ -146,7 +165,7 @@ async function unharmed(files: [string, Uint8Array<ArrayBuffer>][]): Promise<boo
 export async function load(id: string): Promise<{ about: About; rows: Rows[]; files: [string, Uint8Array][] }> {
   const run = await opfs.folder("runs", id);
   const about = await opfs.readJson<About>(run, ABOUT);
-  const rows = [await opfs.readJson<Rows>(run, "train.json"), await opfs.readJson<Rows>(run, "held_out.json")].filter((data) => data !== null);
+  const rows = [await stored(run, "train"), await stored(run, "held_out")].filter((data) => data !== null);
   if (!about || !rows.some((data) => data.role === "train")) throw new Failed("storage", `the run ${id} is not there any more`);
   for (const { folder: name, complete } of (await checkpoints(run)).reverse()) {
     const folder = await opfs.folder("runs", id, name);

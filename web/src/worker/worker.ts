@@ -39,7 +39,8 @@ const handlers: Handlers = {
     return storage();
   },
   read_data: async (options) => {
-    const report = (await session()).read_data(options);
+    const { about, bytes } = runs.parts(options);
+    const report = (await session()).read_data(about, bytes);
     rows.set(options.role, options);
     return report;
   },

@@ -46,7 +46,7 @@ const weights = (p: number) => ({ sft: 1, dft: p, bft: p, "bft-v3": Math.min(1, 
 const preview: Preview = {
   index: 0,
   samples: 584,
-  line: 1,
+  place: "line 1",
   tokens: [
     { text: "TP53", id: 7, trained: false, p: null, weights: null },
     { text: " encodes", id: 8, trained: true, p: 0.5, weights: weights(0.5) },

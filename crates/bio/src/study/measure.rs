@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bft_core::{LossConfig, LossKind, Runner, RunnerOptions};
 use bft_formats::Adapter;
-use bft_train::{BatchBounds, Sample, SampleOptions, evaluate, make_samples, read_rows};
+use bft_train::{BatchBounds, RowOptions, Sample, SampleOptions, evaluate, make_samples, read_rows};
 use serde_json::Value;
 
 use super::setup::Study;
@@ -70,7 +70,7 @@ pub(super) struct Tests {
 impl Tests {
     pub(super) fn read(study: &Study<'_>, data: &Path) -> Result<Self> {
         let samples = |file: &str| -> Result<Vec<Sample>> {
-            let rows = read_rows(&data.join(file), false).map_err(BioError::model)?;
+            let rows = read_rows(&[data.join(file)], &RowOptions::default()).map_err(BioError::model)?;
             let options = SampleOptions { truncate: true, ..SampleOptions::default() };
             let mut found = make_samples(study.model, rows, &options).map_err(BioError::model)?.samples;
             found.truncate(study.preset.rows);

@@ -38,7 +38,7 @@ pub fn samples(model: &EmbeddingModel, lengths: &[usize], trained_share: f64) ->
         Sample {
             labels: tokens.iter().enumerate().map(label).collect(),
             tokens,
-            origin: bft_train::Origin { file: "bench".into(), line: index + 1, element: None },
+            origin: bft_train::Origin::line(&"bench".into(), index + 1),
         }
     };
     Ok(lengths.iter().enumerate().map(sample).collect())

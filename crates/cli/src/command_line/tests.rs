@@ -52,8 +52,16 @@ fn a_typo_anywhere_names_the_nearest() {
         ("bft train model", "did you mean --model?"),
         ("bft --model m", "bft takes a verb before --model"),
         ("bft devices --rank 4", "it belongs to bft train"),
-        ("bft train --val-size 0.1", "bft train has no flag --val-size: no rows are split off here"),
-        ("bft train --test_split 0.1", "in a file of their own and give it as --eval-data"),
+        ("bft train --test_split 0.1", "did you mean --val-size?"),
+        ("bft train --val-sise 0.1", "did you mean --val-size?"),
+        ("bft train --max_sampels 10", "did you mean --max-samples?"),
+        ("bft train --sample-sed 1", "did you mean --sample-seed?"),
+        ("bft train --colums a=b", "did you mean --columns?"),
+        (
+            "bft train --model m --data d --output o --columns promt=q",
+            "no format of rows has a key \"promt\"; did you mean prompt?",
+        ),
+        ("bft train --model m --data d --output o --columns prompt", "expected KEY=COLUMN, such as prompt=question"),
         ("bft bio fech", "did you mean bft bio fetch?"),
         ("bft bio fetch --onyl genes", "did you mean --only?"),
     ];
@@ -160,7 +168,7 @@ fn a_resumed_run_takes_its_own_settings_unless_told_otherwise() {
     assert_eq!(flags.settings.target_modules, ["q_proj"]);
     let flags = parse(&["--steps", "9", "--data", "e"]);
     assert_eq!((flags.settings.steps, flags.settings.epochs), (Some(9), None));
-    assert_eq!(flags.settings.data, PathBuf::from("e"));
+    assert_eq!(flags.settings.data[..], [PathBuf::from("e")]);
 }
 
 #[test]

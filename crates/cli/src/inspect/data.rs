@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use bft_core::device::Device;
 use bft_formats::{Adapter, Model};
-use bft_train::{BatchBounds, InspectedSample, InspectedToken, TokenScores, inspect_sample, read_rows};
+use bft_train::{BatchBounds, InspectedSample, InspectedToken, Rows, TokenScores, inspect_sample};
 
 use super::InspectFlags;
 use crate::error::CliError;
@@ -16,14 +16,14 @@ use crate::ui::{self, BOLD, thousands};
 pub fn show(
     model: &Model,
     adapter: Option<&Adapter>,
-    path: &std::path::Path,
+    mut rows: Rows,
     device: &Device,
     flags: &InspectFlags,
 ) -> Result<(), CliError> {
-    let mut rows = read_rows(path, flags.settings.skip_bad_rows).map_err(CliError::failed)?;
+    let file = rows.file.clone();
     let total = rows.rows.len();
     if flags.first_row > total {
-        return Err(CliError::failed(format!("--first-row {}: {} has {total} rows", flags.first_row, path.display())));
+        return Err(CliError::failed(format!("--first-row {}: {file} has {total} rows", flags.first_row)));
     }
     rows.rows.drain(..flags.first_row - 1);
     rows.rows.truncate(flags.rows);
@@ -34,7 +34,7 @@ pub fn show(
     let mut scorer = open::scorer(device, model, adapter, bounds)?;
     let colours = !flags.table && !flags.json && std::io::stdout().is_terminal() && !no_color();
     if !flags.json {
-        ui::result(&format!("{BOLD}{}{BOLD:#}  {} rows of {format}", path.display(), thousands(total as u64)))?;
+        ui::result(&format!("{BOLD}{file}{BOLD:#}  {} rows of {format}", thousands(total as u64)))?;
         if colours {
             ui::result(&legend())?;
         }

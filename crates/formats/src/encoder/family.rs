@@ -62,7 +62,7 @@ macro_rules! families {
 
 families! {
     Bert, bert::BERT, "BERT: MiniLM, BGE, PubMedBERT and their like.";
-    Roberta, bert::ROBERTA, "RoBERTa and XLM-RoBERTa: E5, BGE-M3, all-distilroberta.";
+    Roberta, bert::ROBERTA, "RoBERTa and XLM-RoBERTa: all-distilroberta, multilingual E5.";
     ModernBert, modernbert::FAMILY, "ModernBERT: rope, windows in most blocks, gated feed-forward branches.";
     NomicBert, nomic::FAMILY, "Nomic BERT: rope, gated feed-forward branches.";
 }

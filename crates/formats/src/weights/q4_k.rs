@@ -68,7 +68,8 @@ fn quantize(values: &[f32], block: &mut [u8]) {
     for (line, unit) in lines.iter_mut().zip(values.chunks_exact(UNIT)) {
         *line = Line::through(unit);
     }
-    let most = |of: fn(&Line) -> f32| lines.iter().map(of).fold(0.0, f32::max);
+    // A minimum may be −0, which is not to be written.
+    let most = |of: fn(&Line) -> f32| lines.iter().map(of).fold(0.0, |most, it| if it > most { it } else { most });
     let (most_scale, most_min) = (most(|line| line.scale), most(|line| line.min));
     let per_step = |most: f32| if most > 0.0 { 63.0 / most } else { 0.0 };
     let steps = |number: f32, most: f32| (per_step(most) * number).round_ties_even().min(63.0) as u8;
@@ -115,11 +116,12 @@ impl Default for Line {
 impl Line {
     /// The line with the smallest weighted squared error among 22: that from the lowest number to
     /// the highest, and for 21 ranges around theirs the least squares over the codes that each
-    /// gives. A number weighs more the further it is from 0.
+    /// gives, where a range begins at the minimum of the best line so far. A number weighs more the
+    /// further it is from 0.
     fn through(values: &[f32]) -> Self {
         let spread = (values.iter().map(|x| x * x).sum::<f32>() / UNIT as f32).sqrt();
         let weights: [f32; UNIT] = std::array::from_fn(|i| spread + values[i].abs());
-        let low = values.iter().fold(0.0, |low: f32, &x| low.min(x));
+        let mut low = values.iter().fold(0.0, |low: f32, &x| low.min(x));
         let high = values.iter().fold(values[0], |high, &x| high.max(x));
         if high <= low {
             return Self { min: -low, ..Self::default() };
@@ -129,7 +131,7 @@ impl Line {
             sum_w += w;
             sum_x += w * x;
         }
-        let coded = |steps: f32| -> [u8; UNIT] {
+        let coded = |steps: f32, low: f32| -> [u8; UNIT] {
             let per_step = steps / (high - low);
             std::array::from_fn(|i| (per_step * (values[i] - low)).round_ties_even().clamp(0.0, MOST) as u8)
         };
@@ -141,10 +143,10 @@ impl Line {
             }
             sum
         };
-        let mut best = Self { scale: (high - low) / MOST, min: -low, codes: coded(MOST) };
+        let mut best = Self { scale: 1.0 / (MOST / (high - low)), min: -low, codes: coded(MOST, low) };
         let mut least = error(best.scale, low, &best.codes);
         for step in 0..=20 {
-            let codes = coded(-1.0 + 0.1 * step as f32 + MOST);
+            let codes = coded(-1.0 + 0.1 * step as f32 + MOST, low);
             let (mut sum_l, mut sum_ll, mut sum_xl) = (0.0, 0.0, 0.0);
             for ((w, x), &code) in weights.iter().zip(values).zip(&codes) {
                 let l = f32::from(code);
@@ -157,14 +159,14 @@ impl Line {
                 continue;
             }
             let mut scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-            let mut low = (sum_ll * sum_x - sum_l * sum_xl) / determinant;
-            if low > 0.0 {
-                (low, scale) = (0.0, sum_xl / sum_ll);
+            let mut begin = (sum_ll * sum_x - sum_l * sum_xl) / determinant;
+            if begin > 0.0 {
+                (begin, scale) = (0.0, sum_xl / sum_ll);
             }
-            let found = error(scale, low, &codes);
+            let found = error(scale, begin, &codes);
             if found < least {
-                least = found;
-                best = Self { scale, min: -low, codes };
+                (least, low) = (found, begin);
+                best = Self { scale, min: -begin, codes };
             }
         }
         best

@@ -5,7 +5,7 @@ use crate::rows::Origin;
 fn sample(index: usize, len: usize) -> Sample {
     let tokens: Vec<u32> = (0..len).map(|t| (index * 100 + t) as u32).collect();
     let labels = tokens.iter().map(|t| *t as i32).collect();
-    Sample { tokens, labels, origin: Origin { file: "d".into(), line: index + 1, element: None } }
+    Sample { tokens, labels, origin: Origin::line(&"d".into(), index + 1) }
 }
 
 fn samples(lengths: &[usize]) -> Vec<Sample> {

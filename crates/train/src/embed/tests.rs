@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::{Around, model, tokenizer};
 
 fn read(file: &str, text: &[u8]) -> Result<Vec<EmbedRow>, EmbedError> {
-    EmbedInput::new(file, text).collect()
+    EmbedInput::open(file, text, Columns::default())?.collect()
 }
 
 fn complaint(file: &str, text: &[u8]) -> String {
@@ -40,7 +40,7 @@ fn embed(text: &[u8], options: EmbedOptions) -> Result<Embedded, EmbedError> {
     let model = model(Some(tokenizer(Around::Nothing)), None);
     let mut toy = Toy { batches: Vec::new() };
     let mut vectors = Vec::new();
-    let rows = EmbedInput::new("in.jsonl", text);
+    let rows = EmbedInput::open("in.jsonl", text, Columns::default())?;
     let sink = |_: &EmbedRow, vector: &[f32]| {
         vectors.push(vector.to_vec());
         Ok(())
@@ -81,9 +81,9 @@ fn bad_input_is_named_by_line() {
     let gzip = b"\x1f\x8b\x08\0\0";
     assert_eq!(
         complaint("a.jsonl", gzip),
-        "a.jsonl is compressed with gzip, neither lines of text nor JSON rows: unpack it first, with gunzip"
+        "cannot read a.jsonl: the gzip stream is damaged (unexpected end of file): check it with gunzip -t, or fetch it again"
     );
-    assert!(complaint("a", b"PAR1\x15\x04\x15 \n").starts_with("a is Parquet, neither"));
+    assert!(complaint("a", b"PAR1\x15\x04\x15 \n").starts_with("data file a is Parquet, but it cannot be read ("));
     assert_eq!(read("a.txt", b"PAR1 is a name of F2R").unwrap().len(), 1);
     assert!(complaint("a.jsonl", b"plain").starts_with("a.jsonl:1: not valid JSON"));
     assert!(complaint("a.jsonl", b"{\"txt\": 1}").contains("found keys \"txt\"; expected \"text\" or \"input_ids\""));

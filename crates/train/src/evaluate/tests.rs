@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::*;
-use crate::rows::read_rows;
+use crate::rows::{RowOptions, read_rows};
 use crate::samples::{SampleOptions, Samples, make_samples};
 use crate::testing::model_with;
 use bft_core::Batch;
@@ -15,7 +15,7 @@ fn fixtures() -> PathBuf {
 
 fn fixture_samples() -> Samples {
     let any = model_with(None, None, |c| c.vocab_size = 1000);
-    let rows = read_rows(&fixtures().join("rows.jsonl"), false).unwrap();
+    let rows = read_rows(&[fixtures().join("rows.jsonl")], &RowOptions::default()).unwrap();
     make_samples(&any, rows, &SampleOptions::default()).unwrap()
 }
 

@@ -168,8 +168,8 @@ impl Place {
 
     fn config(&self, output: &Path, steps: u64, dropout: f32) -> TrainConfig {
         TrainConfig {
-            data: self.path("rows.jsonl"),
-            eval_data: Some(self.path("held.jsonl")),
+            data: self.path("rows.jsonl").into(),
+            eval_data: Some(self.path("held.jsonl").into()),
             output: output.to_owned(),
             rank: 4,
             lr: 0.01,
@@ -280,7 +280,7 @@ fn ranks_with_other_files_are_refused_before_anything_is_written() {
     std::fs::write(place.path("fewer.jsonl"), fewer).unwrap();
     let results = place.train("tuned", 3, |rank, config| {
         if rank == 1 {
-            config.data = place.path("fewer.jsonl");
+            config.data = place.path("fewer.jsonl").into();
         }
     });
     for result in results {

@@ -3,6 +3,7 @@
 use bft_formats::{Conversation, Message};
 use serde_json::{Map, Value};
 
+use super::columns::Columns;
 use super::turns::{Speech, Turns};
 use super::{Chat, MASKED, RowContent, RowFormat, RowProblem};
 
@@ -32,12 +33,12 @@ const REFUSED: [(&[&str], &str); 5] = [
 pub(super) const MEDIA: &[&str] = &["images", "image", "videos", "video", "audios", "audio"];
 pub(super) const NO_MEDIA: &str = "is given, but bft reads text only: remove the key and the rows that need it";
 /// Keys whose true or false says whether an answer is a good one.
-const VERDICTS: [&str; 2] = ["label", "kto_tag"];
+pub(super) const VERDICTS: [&str; 2] = ["label", "kto_tag"];
 
-/// The row's format and content.
-pub(super) fn content(row: &Map<String, Value>) -> Result<(RowFormat, RowContent), RowProblem> {
+/// The row's format and content. A format with keys that a column stands for goes before others.
+pub(super) fn content(row: &Map<String, Value>, columns: &Columns) -> Result<(RowFormat, RowContent), RowProblem> {
     refuse(row)?;
-    let format = format(row)?;
+    let format = format(row, columns)?;
     if !matches!(format, RowFormat::Tokens | RowFormat::Text) {
         refuse_verdict(row)?;
     }
@@ -89,6 +90,22 @@ pub(super) fn says_something(value: &Value) -> bool {
         Value::Object(entries) => !entries.is_empty(),
         Value::Bool(_) | Value::Number(_) => true,
     }
+}
+
+/// Says what is wrong with the names of a table's columns, which every row has.
+pub(super) fn check_names(names: &[String], columns: &Columns) -> Result<(), RowProblem> {
+    // What stands under them is not known yet, but that it is something.
+    let mut row: Map<String, Value> = names.iter().map(|name| (name.clone(), Value::Bool(true))).collect();
+    if let Some(problem) = columns.missing(&row) {
+        return Err(problem);
+    }
+    columns.rename(&mut row, &mut Default::default());
+    format(&row, columns).map(|_| ()).map_err(|problem| refuse(&row).err().unwrap_or(problem))
+}
+
+/// Whether rows with this key say what is not done here.
+pub(super) fn is_refused(key: &str) -> bool {
+    REFUSED.iter().any(|(keys, _)| keys.contains(&key)) || VERDICTS.contains(&key)
 }
 
 fn refuse(row: &Map<String, Value>) -> Result<(), RowProblem> {
@@ -178,11 +195,14 @@ pub(crate) fn kind(value: &Value) -> &'static str {
 }
 
 /// Finds the format: the first whose required keys are all there.
-fn format(row: &Map<String, Value>) -> Result<RowFormat, RowProblem> {
+fn format(row: &Map<String, Value>, columns: &Columns) -> Result<RowFormat, RowProblem> {
     let has = |key: &&str| row.contains_key(*key);
     let are_turns = ["prompt", "completion"].iter().any(|key| row.get(*key).is_some_and(Value::is_array));
     let fits = |format: &RowFormat| *format != RowFormat::PromptCompletionTurns || are_turns;
-    if let Some(format) = RowFormat::ALL.into_iter().find(|f| f.required_keys().iter().all(&has) && fits(f)) {
+    let mut whole = RowFormat::ALL.into_iter().filter(|f| f.required_keys().iter().all(&has) && fits(f));
+    let first = whole.clone().next();
+    let named = whole.find(|format| columns.keys().any(|key| format.required_keys().contains(&key)));
+    if let Some(format) = named.or(first) {
         // Half of the question would be missing.
         if format == RowFormat::Instruction && !has(&"input") {
             let near = |key: &&String| !is_known(key) && distance(key, "input") == 1;
@@ -214,7 +234,8 @@ fn format(row: &Map<String, Value>) -> Result<RowFormat, RowProblem> {
     Err(RowProblem::Keys { found: found_keys(row), hint })
 }
 
-fn is_known(key: &str) -> bool {
+/// Whether a format has this key.
+pub(super) fn is_known(key: &str) -> bool {
     RowFormat::ALL.iter().any(|f| f.required_keys().contains(&key) || f.optional_keys().contains(&key))
 }
 
@@ -230,6 +251,13 @@ fn nearest<'r>(row: &'r Map<String, Value>, known: &[&'static str]) -> Option<(&
         .filter(|(d, _, expected)| *d <= if expected.len() <= 4 { 1 } else { 2 })
         .min_by_key(|(d, ..)| *d)
         .map(|(_, found, expected)| (found, expected))
+}
+
+/// The one of `names` that `name` is nearest to, if it looks like a slip of it.
+pub(super) fn nearest_of<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let near = |other: &str| strsim::osa_distance(&name.to_lowercase(), &other.to_lowercase());
+    let most = if name.chars().count() <= 4 { 1 } else { 2 };
+    names.map(|other| (near(other), other)).min().filter(|(distance, _)| *distance <= most).map(|(_, other)| other)
 }
 
 /// `keys "a", "b"`, cut where a row has very many or very long ones.

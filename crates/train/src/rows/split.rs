@@ -4,6 +4,9 @@
 //! Cutting first keeps a line number with every record, so that a record that does not parse is
 //! named exactly and the next one can still be read.
 
+use super::parquet::MAGIC;
+use super::table::delimiter;
+
 /// One record's bytes and where they start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Record<'a> {
@@ -33,18 +36,51 @@ pub(crate) fn strip_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BOM).unwrap_or(bytes)
 }
 
-/// Whether the bytes start with a UTF-16 byte-order mark.
-pub(crate) fn is_utf16(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")
+/// What a data file holds.
+pub(crate) enum Content {
+    /// JSON, if rows at all.
+    Json,
+    /// Delimiter-separated text.
+    Table(u8),
+    Parquet,
+    Utf16,
+    /// Something else, and what to do with it.
+    Other(&'static str, &'static str),
+}
+
+/// Tells what a file holds: by how it begins, and tables by their name.
+pub(crate) fn content(name: &str, bytes: &[u8]) -> Content {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Content::Utf16;
+    }
+    if is_parquet(bytes) {
+        return Content::Parquet;
+    }
+    let begins = strip_bom(bytes).trim_ascii_start().first();
+    match (other_than_rows(bytes), delimiter(name, bytes)) {
+        (Some((found, advice)), _) => Content::Other(found, advice),
+        (None, Some(delimiter)) if !matches!(begins, Some(b'{' | b'[')) => Content::Table(delimiter),
+        (None, None) => no_json(bytes).map_or(Content::Json, |(found, advice)| Content::Other(found, advice)),
+        _ => Content::Json,
+    }
+}
+
+/// Whether a file is Parquet, and no text that begins with the same letters.
+fn is_parquet(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC) && !is_text(bytes)
+}
+
+/// A text may begin with the letters of a mark, but has no such bytes soon after.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().take(64).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
 }
 
 /// How files that are no text begin, what they are, and what to do with them.
-const PACKED: [(&[u8], &str, &str); 11] = [
-    (b"PAR1", "Parquet", TO_JSON),
+const PACKED: [(&[u8], &str, &str); 10] = [
     (b"ARROW1", "an Arrow file", "write its rows as JSONL"),
     (b"\xff\xff\xff\xff", "an Arrow stream", "write its rows as JSONL"),
-    (b"\x1f\x8b", "compressed with gzip", "unpack it first, with gunzip"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first, with unzstd"),
+    (b"\x1f\x8b", "compressed with gzip twice", "unpack it once, with gunzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd twice", "unpack it once, with unzstd"),
     (b"\xfd7zXZ\0", "compressed with xz", "unpack it first, with unxz"),
     (b"BZh", "compressed with bzip2", "unpack it first, with bunzip2"),
     (b"PK\x03\x04", "a ZIP archive or an XLSX table", "unpack it, or save the table's rows as JSONL"),
@@ -52,48 +88,42 @@ const PACKED: [(&[u8], &str, &str); 11] = [
     (b"\x89HDF\r\n\x1a\n", "HDF5", "write its rows as JSONL"),
     (b"SQLite format 3\0", "an SQLite database", "write its rows as JSONL"),
 ];
-const TO_JSON: &str =
-    "write its rows as JSONL, for example with pandas: read_parquet(…).to_json(…, orient=\"records\", lines=True)";
-const FROM_TABLE: &str =
-    "write its rows as JSONL, for example with pandas: read_csv(…).to_json(…, orient=\"records\", lines=True)";
+const TABLE: &str = "name it .csv or .tsv to have it read as a table, whose first line names the columns";
 
 /// What a file is that is no text, and what to do with it: told by how it begins, also where a
 /// browser has read its bytes as text.
 pub(crate) fn packed(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
-    // A text may begin with the letters of a mark, but has no such bytes soon after.
-    let is_text = bytes.iter().take(64).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
     let begins =
         |magic: &[u8]| bytes.starts_with(magic) || bytes.starts_with(String::from_utf8_lossy(magic).as_bytes());
-    let (_, found, advice) = PACKED.iter().find(|(magic, ..)| !is_text && begins(magic))?;
+    let (_, found, advice) = PACKED.iter().find(|(magic, ..)| !is_text(bytes) && begins(magic))?;
     Some((found, advice))
 }
 
-/// What a file is that surely holds no rows, and what to do with it: told by how it begins, or by
-/// its name and lines none of which begins as a row does.
-pub(crate) fn other_than_rows(file: &str, bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+/// What a file is that surely holds no rows, and what to do with it, told by how it begins.
+fn other_than_rows(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let bytes = strip_bom(bytes);
-    if let Some(found) = packed(bytes) {
-        return Some(found);
-    }
     if bytes.starts_with(b"version https://git-lfs") {
         return Some(("a pointer of Git LFS", "fetch the file itself, with git lfs pull"));
     }
     if bytes.starts_with(b"<") {
         return Some(("HTML or XML", "a page may have been saved in place of the file"));
     }
+    packed(bytes)
+}
+
+/// What a file is none of whose first lines begins as a row of JSON does.
+fn no_json(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let bytes = strip_bom(bytes);
     let first = lines(bytes).next()?.bytes;
     if lines(bytes).take(3).any(|line| matches!(line.bytes.first(), Some(b'{' | b'['))) {
         return None;
     }
-    let name = file.to_ascii_lowercase();
     let has = |mark| first.contains(&mark);
     Some(match () {
-        () if name.ends_with(".csv") => ("a table of values between commas (CSV)", FROM_TABLE),
-        () if name.ends_with(".tsv") => ("a table of values between tabs (TSV)", FROM_TABLE),
         // JSON, if no row: its own error says more.
         () if serde_json::from_slice::<serde::de::IgnoredAny>(first).is_ok() => return None,
-        () if has(b'\t') => ("a table of values between tabs (TSV)", FROM_TABLE),
-        () if has(b',') || has(b';') => ("a table (CSV) or plain text", FROM_TABLE),
+        () if has(b'\t') => ("a table of values between tabs (TSV)", TABLE),
+        () if has(b',') || has(b';') => ("a table (CSV) or plain text", TABLE),
         () => ("plain text", "write one object a line, such as {\"text\": …}"),
     })
 }

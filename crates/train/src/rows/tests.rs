@@ -1,7 +1,11 @@
 use super::*;
 
 fn parse(text: &str) -> Result<Rows, DataError> {
-    parse_rows("d.jsonl", text.as_bytes(), false)
+    parse_rows("d.jsonl", text.as_bytes(), &RowOptions::default())
+}
+
+fn skipping() -> RowOptions {
+    RowOptions { skip_bad_rows: true, ..RowOptions::default() }
 }
 
 fn complaint(text: &str) -> String {
@@ -72,7 +76,7 @@ fn mixed_formats_are_refused_with_both_places() {
     let message = complaint(text);
     assert!(message.starts_with("d.jsonl:2: a row of format prompt/completion"), "{message}");
     assert!(message.contains("first row (d.jsonl:1) is of format text"), "{message}");
-    assert!(matches!(parse_rows("d", text.as_bytes(), true), Err(DataError::Mixed { .. })));
+    assert!(matches!(parse_rows("d", text.as_bytes(), &skipping()), Err(DataError::Mixed { .. })));
 }
 
 #[test]
@@ -147,7 +151,7 @@ fn damaged_files_say_where_and_how() {
         (b"[{\"text\": \"a\"}]\n{}", "d:2: text after the array's `]`"),
     ];
     for (bytes, expected) in cases {
-        let message = parse_rows("d", bytes, false).unwrap_err().to_string();
+        let message = parse_rows("d", bytes, &RowOptions::default()).unwrap_err().to_string();
         assert!(message.starts_with(expected), "expected {expected}, found {message}");
         assert!(!message.contains('\n'), "{message}");
     }
@@ -156,13 +160,13 @@ fn damaged_files_say_where_and_how() {
 #[test]
 fn skipping_bad_rows_counts_and_names_them() {
     let text = "{\"text\": \"a\"}\n{\"text\": 1}\nnonsense\n\n{\"text\": \"b\"}\n{\"te";
-    let rows = parse_rows("d", text.as_bytes(), true).unwrap();
+    let rows = parse_rows("d", text.as_bytes(), &skipping()).unwrap();
     assert_eq!(rows.rows.len(), 2);
-    let lines: Vec<usize> = rows.skipped.iter().map(|e| e.origin.line).collect();
+    let lines: Vec<usize> = rows.skipped.iter().map(|e| e.origin.number()).collect();
     assert_eq!(lines, [2, 3, 6]);
-    let error = parse_rows("d", b"{}\n{}", true).unwrap_err().to_string();
+    let error = parse_rows("d", b"{}\n{}", &skipping()).unwrap_err().to_string();
     assert!(error.starts_with("data file d has no usable row: all 2 were skipped, the first because d:1"), "{error}");
-    let array = parse_rows("d", b"[{\"text\": \"a\"}, {\"text\": 1}, 7]", true).unwrap();
+    let array = parse_rows("d", b"[{\"text\": \"a\"}, {\"text\": 1}, 7]", &skipping()).unwrap();
     assert_eq!((array.rows.len(), array.skipped.len()), (1, 2));
 }
 
@@ -178,7 +182,7 @@ fn very_long_lines_and_very_deep_nesting_are_survived() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let error = read_rows(std::path::Path::new("no/such/rows.jsonl"), false).unwrap_err().to_string();
+    let error = read_rows(&["no/such/rows.jsonl".into()], &RowOptions::default()).unwrap_err().to_string();
     assert!(error.starts_with("cannot read data file no/such/rows.jsonl: "), "{error}");
 }
 
@@ -352,7 +356,7 @@ fn a_prompt_of_turns_is_masked_and_its_completion_trained() {
     assert_eq!(parse(&text).unwrap().format, RowFormat::PromptCompletionTurns);
     assert_eq!(talk(&text).trained_turns().collect::<Vec<_>>(), [2, 5]);
     let mixed = complaint(&format!("{{\"prompt\": \"p\", \"completion\": \"c\"}}\n{text}"));
-    assert!(mixed.contains("a row of format prompt/completion turns in a file whose first row"), "{mixed}");
+    assert!(mixed.contains("a row of format prompt/completion turns, where the first row"), "{mixed}");
 }
 
 #[test]
@@ -401,28 +405,19 @@ fn keys_that_nobody_acts_on_are_listed_once_and_not_without_end() {
 
 #[test]
 fn files_that_are_no_rows_are_named_for_what_they_are() {
-    let cases: [(&str, &[u8], &str); 13] = [
-        (
-            "d.parquet",
-            b"PAR1\x15\x04\xff",
-            "is Parquet, not JSON rows: write its rows as JSONL, for example with pandas",
-        ),
-        ("d.jsonl.gz", b"\x1f\x8b\x08\0\xff", "is compressed with gzip, not JSON rows: unpack it first, with gunzip"),
-        ("d.jsonl.gz", "\u{1f}\u{fffd}\u{8}\0".as_bytes(), "is compressed with gzip"),
-        ("d.jsonl.zst", b"\x28\xb5\x2f\xfd\x04", "is compressed with zstd"),
+    let cases: [(&str, &[u8], &str); 7] = [
         ("d.xlsx", b"PK\x03\x04\x14\0", "is a ZIP archive or an XLSX table"),
         ("d.arrow", b"\xff\xff\xff\xff\x10", "is an Arrow stream"),
         ("d.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
         ("d.jsonl", b"<!DOCTYPE html>", "is HTML or XML"),
-        ("d.csv", b"text,label\nhello,1\n", "is a table of values between commas (CSV)"),
-        ("d.csv", b"\"text\"\n\"hello\"\n", "is a table of values between commas (CSV)"),
-        ("d.tsv", b"\xef\xbb\xbftext\tlabel\nhello\t1\n", "is a table of values between tabs (TSV)"),
+        ("d", b"text\tlabel\nhello\t1\n", "is a table of values between tabs (TSV), not rows: name it .csv or .tsv"),
         ("d", b"instruction,output\na,b\n", "is a table (CSV) or plain text"),
-        ("d.txt", b"Once upon a time\n", "is plain text, not JSON rows: write one object a line"),
+        ("d.txt", b"Once upon a time\n", "is plain text, not rows: write one object a line"),
     ];
     for (file, bytes, expected) in cases {
         for skip_bad_rows in [false, true] {
-            let message = parse_rows(file, bytes, skip_bad_rows).unwrap_err().to_string();
+            let options = RowOptions { skip_bad_rows, ..RowOptions::default() };
+            let message = parse_rows(file, bytes, &options).unwrap_err().to_string();
             assert!(
                 message.starts_with(&format!("data file {file} {expected}")),
                 "expected {expected}, found {message}"
@@ -431,5 +426,5 @@ fn files_that_are_no_rows_are_named_for_what_they_are() {
         }
     }
     // One bad line before good ones is a bad row.
-    assert_eq!(parse_rows("d", b"a, b\n{\"text\": \"a\"}", true).unwrap().skipped.len(), 1);
+    assert_eq!(parse_rows("d", b"a, b\n{\"text\": \"a\"}", &skipping()).unwrap().skipped.len(), 1);
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::rows::parse_rows;
+use crate::rows::{RowOptions, parse_rows};
 use crate::testing::{Around, CHATML, model, template, tokenizer};
 
 fn tiny() -> Model {
@@ -7,7 +7,11 @@ fn tiny() -> Model {
 }
 
 fn samples(text: &str, options: SampleOptions) -> Result<Samples, SamplesError> {
-    let rows = parse_rows("d", text.as_bytes(), options.skip_bad_rows)?;
+    let rows = parse_rows(
+        "d",
+        text.as_bytes(),
+        &RowOptions { skip_bad_rows: options.skip_bad_rows, ..RowOptions::default() },
+    )?;
     make_samples(&tiny(), rows, &options)
 }
 
@@ -28,7 +32,7 @@ fn rows_with_nothing_to_train_on_are_left_out_and_named() {
     let text = "{\"input_ids\": [1, 2], \"labels\": [1, -100]}\n{\"input_ids\": [4, 5], \"labels\": [4, 5]}\n\
                 {\"input_ids\": [9], \"labels\": [9]}";
     let made = samples(text, SampleOptions::default()).unwrap();
-    let untrained: Vec<usize> = made.report.untrained.iter().map(|o| o.line).collect();
+    let untrained: Vec<usize> = made.report.untrained.iter().map(|o| o.number()).collect();
     assert_eq!((made.samples.len(), untrained), (1, vec![1, 3]));
 }
 
@@ -89,7 +93,7 @@ fn ids_outside_the_vocabulary_are_bad_rows() {
 #[test]
 fn chat_rows_for_a_model_without_a_template_are_refused_once_and_for_all() {
     let row = "{\"instruction\": \"a\", \"output\": \"b\"}";
-    let rows = parse_rows("d", row.as_bytes(), true).unwrap();
+    let rows = parse_rows("d", row.as_bytes(), &RowOptions { skip_bad_rows: true, ..RowOptions::default() }).unwrap();
     let bare = model(Some(tokenizer(Around::Nothing)), None);
     let options = SampleOptions { skip_bad_rows: true, ..SampleOptions::default() };
     let message = make_samples(&bare, rows, &options).unwrap_err().to_string();
@@ -106,7 +110,7 @@ fn a_template_that_refuses_a_chat_is_a_bad_row() {
     let model = model(Some(tokenizer(Around::Nothing)), Some(template(strict)));
     let row =
         "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}";
-    let rows = parse_rows("d", row.as_bytes(), false).unwrap();
+    let rows = parse_rows("d", row.as_bytes(), &RowOptions::default()).unwrap();
     let message = make_samples(&model, rows, &SampleOptions::default()).unwrap_err().to_string();
     assert!(message.starts_with("d:1: ") && message.contains("start with the user"), "{message}");
 }
@@ -127,7 +131,7 @@ fn ignored_keys_and_those_that_the_template_does_not_name_are_told_once() {
     );
     let reads = format!("{CHATML}{{#- tools, thinking, mood, name -#}}");
     let model = model(Some(tokenizer(Around::Nothing)), Some(template(&reads)));
-    let rows = parse_rows("d", row.as_bytes(), false).unwrap();
+    let rows = parse_rows("d", row.as_bytes(), &RowOptions::default()).unwrap();
     let report = make_samples(&model, rows, &SampleOptions::default()).unwrap().report;
     assert!(report.unread.names().is_empty(), "{:?}", report.unread);
 }

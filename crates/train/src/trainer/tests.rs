@@ -67,7 +67,7 @@ impl Place {
     fn config(&self, output: &str, steps: u64) -> TrainConfig {
         TrainConfig {
             model: self.model.path.clone(),
-            data: self.path("rows.jsonl"),
+            data: self.path("rows.jsonl").into(),
             output: self.path(output),
             rank: 2,
             lr: 0.05,
@@ -126,7 +126,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn a_run_leaves_an_adapter_metrics_settings_and_two_checkpoints() {
     let place = Place::new();
     let mut config = place.config("out", 7);
-    (config.eval_data, config.eval_every) = (Some(place.path("held.jsonl")), Some(3));
+    (config.eval_data, config.eval_every) = (Some(place.path("held.jsonl").into()), Some(3));
     let outcome = place.run(config.clone(), Faults::default());
     let finished = outcome.result.as_ref().unwrap();
     assert_eq!((finished.steps, finished.stopped, finished.skipped_steps), (7, false, 0));
@@ -461,13 +461,13 @@ fn an_adapter_names_a_base_that_peft_finds() {
     let model = Model::open(&fixture).unwrap();
     let place = Place::new();
     let base = |init: Option<&str>, name: &str| {
-        let (plan, sha256) = Plan::read(place.config(name, 2), &model).unwrap();
+        let plan = Plan::read(place.config(name, 2), &model).unwrap();
         let init = init.map(|recorded| {
             let mut adapter = Trainer::open(place.config("init", 2), &model).unwrap().adapter().clone();
             adapter.config.base_model = Some(recorded.to_owned());
             adapter
         });
-        Trainer::fresh(&model, plan, init, sha256).unwrap().adapter().config.base_model.clone().unwrap()
+        Trainer::fresh(&model, plan, init).unwrap().adapter().config.base_model.clone().unwrap()
     };
     let here = std::path::absolute(&fixture).unwrap().display().to_string();
     assert!(Path::new(&here).is_absolute());
@@ -480,8 +480,8 @@ fn an_adapter_names_a_base_that_peft_finds() {
         assert_eq!(base(Some(recorded), "tuned-on"), here, "{recorded}");
     }
     // A model that lies nowhere has a name alone.
-    let (plan, sha256) = Plan::read(place.config("memory", 2), &place.model).unwrap();
-    let trainer = Trainer::fresh(&place.model, plan, None, sha256).unwrap();
+    let plan = Plan::read(place.config("memory", 2), &place.model).unwrap();
+    let trainer = Trainer::fresh(&place.model, plan, None).unwrap();
     assert_eq!(trainer.adapter().config.base_model.as_deref(), Some(place.model.name.as_str()));
 }
 
@@ -497,7 +497,7 @@ fn data_is_read_once_so_a_pipe_will_do() {
         let (fifo, rows) = (fifo.clone(), rows.clone());
         std::thread::spawn(move || fs::write(fifo, rows))
     };
-    let config = TrainConfig { data: fifo, ..place.config("out", 2) };
+    let config = TrainConfig { data: fifo.into(), ..place.config("out", 2) };
     assert!(place.run(config, Faults::default()).result.is_ok());
     written.join().unwrap().unwrap();
     let run: Value = serde_json::from_slice(&fs::read(place.path("out/run.json")).unwrap()).unwrap();
@@ -552,7 +552,7 @@ fn settings_and_data_are_checked_before_anything_is_written() {
     let place = Place::new();
     let message = place.run(TrainConfig { rank: 0, ..place.config("out", 2) }, Faults::default()).message();
     assert_eq!(message, "rank is 0, expected a whole number from 1");
-    let missing = TrainConfig { data: place.path("none.jsonl"), ..place.config("out", 2) };
+    let missing = TrainConfig { data: place.path("none.jsonl").into(), ..place.config("out", 2) };
     assert!(place.run(missing, Faults::default()).message().starts_with("cannot read data file "));
     let trainer = Trainer::open(place.config("out", 2), &place.model).unwrap();
     let device = DeviceSummary { description: "toy".into(), memory_bytes: 1 };
@@ -601,8 +601,8 @@ fn overfitting(place: &Place, output: &str, steps: u64) -> TrainConfig {
     fs::write(place.path("pull.jsonl"), rows(20).repeat(6)).unwrap();
     fs::write(place.path("want.jsonl"), rows(21)).unwrap();
     TrainConfig {
-        data: place.path("pull.jsonl"),
-        eval_data: Some(place.path("want.jsonl")),
+        data: place.path("pull.jsonl").into(),
+        eval_data: Some(place.path("want.jsonl").into()),
         eval_every: Some(1),
         schedule: Schedule::Constant,
         warmup_steps: None,
@@ -740,8 +740,8 @@ fn paths_of_a_run_mean_the_same_from_every_folder() {
     let here = std::env::current_dir().unwrap();
     let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
     let relative = |path: PathBuf| up.join(path.strip_prefix("/").unwrap());
-    let config = TrainConfig { data: relative(place.path("rows.jsonl")), ..place.config("out", 2) };
-    assert!(config.data.is_relative());
+    let config = TrainConfig { data: relative(place.path("rows.jsonl")).into(), ..place.config("out", 2) };
+    assert!(config.data[0].is_relative());
     assert!(place.run(config, Faults::default()).result.is_ok());
     let run: Value = serde_json::from_slice(&fs::read(place.path("out/run.json")).unwrap()).unwrap();
     let recorded = Path::new(run["settings"]["data"].as_str().unwrap());
@@ -754,7 +754,7 @@ fn event_files_hold_what_the_metrics_hold() {
     let config = |steps| TrainConfig {
         logs: Some(crate::Logs::Tensorboard),
         schedule: Schedule::Constant,
-        eval_data: Some(place.path("held.jsonl")),
+        eval_data: Some(place.path("held.jsonl").into()),
         ..place.config("out", steps)
     };
     assert!(place.run(config(3), Faults::default()).result.is_ok());
