@@ -8,7 +8,8 @@ use bft_core::{
     AdamW, Batch, Capacity, Checkpoint, LossConfig, LossKind, Pooling, Runner, RunnerOptions, StepTotals, Tuner,
     TunerOptions,
 };
-use bft_tests::fixture::{Fixture, pack, relative_norm};
+use bft_formats::Adapter;
+use bft_tests::fixture::{Fixture, pack, read_tensors, relative_norm};
 use pollster::block_on;
 
 /// Runs a check on every device and fixture.
@@ -69,6 +70,28 @@ fn logits_token_by_token() {
             }
         }
     });
+}
+
+#[test]
+fn several_adapters_at_a_time() {
+    let folder = bft_tests::fixture::folder().join("several");
+    let expected = read_tensors(&folder.join("expected.safetensors"));
+    let mut fixture = Fixture::load("llama");
+    let first = fixture.adapter.clone();
+    let second = Adapter::load(&folder.join("second"), &fixture.model.config).unwrap();
+    for (name, scales) in [("together", [1.0, 1.0]), ("weighed", [0.5, 2.0])] {
+        let both = [first.clone(), second.clone()].into_iter().zip(scales).collect();
+        fixture.adapter = Adapter::sum(both).unwrap();
+        let row = &fixture.rows[3];
+        for device in [Some(Device::cpu()), bft_tests::gpu()].iter().flatten() {
+            let runner = runner(device, &fixture, &pack(std::slice::from_ref(row)), true);
+            let mut text = runner.generation().unwrap();
+            for (token, expected) in row.input_ids.iter().zip(expected[name].chunks(fixture.model.config.vocab_size)) {
+                let logits = block_on(text.next(&[*token])).unwrap();
+                assert_close(&format!("{name} on {}", device.info().name), &logits, expected, 1e-5);
+            }
+        }
+    }
 }
 
 #[test]

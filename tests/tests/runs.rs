@@ -70,7 +70,7 @@ fn recorded(folder: &Path, run: &Value, output: PathBuf) -> TrainConfig {
         weight_decay: number("weight_decay"),
         max_grad_norm: number("max_grad_norm"),
         schedule: serde_json::from_value(run["schedule"].clone()).unwrap(),
-        warmup_steps: count("warmup_steps"),
+        warmup_steps: run["warmup_steps"].as_u64(),
         no_shuffle: true,
         ..TrainConfig::default()
     }
@@ -142,7 +142,7 @@ fn long_run(output: &Path, resume: bool) -> TrainConfig {
         batch_size: 2,
         grad_accum: 2,
         steps: Some(8),
-        warmup_steps: 2,
+        warmup_steps: Some(2),
         save_every: 2,
         seed: 7,
         max_length: Some(40),

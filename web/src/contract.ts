@@ -44,10 +44,12 @@ export interface TrainSettings {
   lora_dropout: number;
   /** Learning rate at its highest */
   lr: number;
-  /** How the learning rate goes after the warm-up */
-  schedule: "cosine" | "linear" | "constant";
-  /** Steps over which the learning rate rises from 0 */
-  warmup_steps: number;
+  /** How the learning rate goes after the warm-up: wsd is the full rate with a fall at its end */
+  schedule: "cosine" | "linear" | "constant" | "wsd";
+  /** Steps over which the learning rate rises from 0 [default: 0] */
+  warmup_steps: number | null;
+  /** Learning rate that cosine, linear and wsd fall towards [default: 0] */
+  min_lr: number | null;
   /** Decoupled weight decay of AdamW */
   weight_decay: number;
   /** Longer gradients are shortened to this norm; 0 = off */
@@ -66,6 +68,10 @@ export interface TrainSettings {
   seed: number;
   /** Steps between evaluations on the rows held out [default: before the first and after the last step] */
   eval_every: number | null;
+  /** Leave the adapter whose loss on the rows held out was the lowest, not that of the last step */
+  save_best: boolean;
+  /** End the run after so many evaluations in a row that are no better than the best before them */
+  patience: number | null;
   /** Steps between checkpoints; one is always made at the end */
   save_every: number;
   /** Keep few activations and compute the rest again: less memory, more time */
@@ -87,8 +93,9 @@ export const FIELDS: Record<keyof TrainSettings, Field> = {
   alpha: {"help":"LoRA's alpha; the adapter is scaled by alpha / rank [default: 2 * rank]","default":null,"optional":true,"least":0.0,"most":null,"whole":false},
   lora_dropout: {"help":"Chance that LoRA's input is dropped in training","default":0.0,"optional":false,"least":0.0,"most":0.999,"whole":false},
   lr: {"help":"Learning rate at its highest","default":0.0002,"optional":false,"least":0.0,"most":null,"whole":false},
-  schedule: {"help":"How the learning rate goes after the warm-up","default":"cosine","optional":false,"words":["cosine","linear","constant"]},
-  warmup_steps: {"help":"Steps over which the learning rate rises from 0","default":0,"optional":false,"least":0.0,"most":null,"whole":true},
+  schedule: {"help":"How the learning rate goes after the warm-up: wsd is the full rate with a fall at its end","default":"cosine","optional":false,"words":["cosine","linear","constant","wsd"]},
+  warmup_steps: {"help":"Steps over which the learning rate rises from 0 [default: 0]","default":null,"optional":true,"least":0.0,"most":null,"whole":true},
+  min_lr: {"help":"Learning rate that cosine, linear and wsd fall towards [default: 0]","default":null,"optional":true,"least":0.0,"most":null,"whole":false},
   weight_decay: {"help":"Decoupled weight decay of AdamW","default":0.01,"optional":false,"least":0.0,"most":null,"whole":false},
   max_grad_norm: {"help":"Longer gradients are shortened to this norm; 0 = off","default":1.0,"optional":false,"least":0.0,"most":null,"whole":false},
   batch_size: {"help":"Samples in a micro-batch","default":4,"optional":false,"least":1.0,"most":null,"whole":true},
@@ -98,6 +105,8 @@ export const FIELDS: Record<keyof TrainSettings, Field> = {
   no_shuffle: {"help":"Take rows in file order","default":false,"optional":false},
   seed: {"help":"Seed of LoRA's start, of dropout and of the order of rows","default":0,"optional":false,"least":0.0,"most":null,"whole":true},
   eval_every: {"help":"Steps between evaluations on the rows held out [default: before the first and after the last step]","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
+  save_best: {"help":"Leave the adapter whose loss on the rows held out was the lowest, not that of the last step","default":false,"optional":false},
+  patience: {"help":"End the run after so many evaluations in a row that are no better than the best before them","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
   save_every: {"help":"Steps between checkpoints; one is always made at the end","default":100,"optional":false,"least":1.0,"most":null,"whole":true},
   checkpoint_activations: {"help":"Keep few activations and compute the rest again: less memory, more time","default":"auto","optional":false,"words":["auto","on","off"]},
   precision: {"help":"How exact a GPU's products are: f16 lets those of the forward pass be in half precision where that is measured to be faster","default":"f32","optional":false,"words":["f32","f16"]},
@@ -281,7 +290,11 @@ eval_nll: number,
 /**
  * The loss that is optimised, over the held-out rows as one batch.
  */
-eval_loss: number, };
+eval_loss: number, 
+/**
+ * Whether no evaluation of the run before it had so low a loss.
+ */
+best: boolean, };
 
 /**
  * How a run ended.
@@ -290,7 +303,15 @@ export type Finished = { steps: number,
 /**
  * Whether it was stopped before its last step.
  */
-stopped: boolean, skipped_steps: number, tokens: number, seconds: number, nll: number | null, eval: EvalRow | null, };
+stopped: boolean, skipped_steps: number, tokens: number, seconds: number, nll: number | null, eval: EvalRow | null, 
+/**
+ * Whether it ended before its last step because evaluations got no better.
+ */
+out_of_patience: boolean, 
+/**
+ * The step that the adapter is of.
+ */
+adapter_step: number, };
 
 /**
  * The adapter in use: trained here, or loaded.

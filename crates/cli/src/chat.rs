@@ -28,9 +28,9 @@ pub struct ChatFlags {
     /// the hub
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
-    /// LoRA adapter folder (PEFT layout)
+    /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model")]
-    pub adapter: Option<PathBuf>,
+    pub adapter: Vec<PathBuf>,
     /// System message at the start of the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text")]
     pub system: Option<String>,
@@ -54,10 +54,10 @@ pub struct ChatFlags {
 
 /// Runs `bft chat`.
 pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
-    open::all_existing([("--adapter", flags.adapter.as_deref())])?;
+    open::adapters_exist(&flags.adapter)?;
     let model = open::model(&flags.model, flags.load.quantize)?;
     open::note_generation(&model.path);
-    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let adapter = open::adapter(&flags.adapter, &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;
     let tokenizer = text.tokenizer().map_err(CliError::failed)?;
     let options = SampleOptions { max_length: flags.max_length, ..SampleOptions::default() };

@@ -53,11 +53,24 @@ pub fn flags(verb: &Command, given: &ArgMatches) -> Result<FromFiles, CliError> 
     let output = path("output").or_else(|| Some(config.get("output")?.as_str()?.into()));
     if let (true, Some(output)) = (resumes, output) {
         let file = output.join("run.json");
-        if let Some(settings) = read_run(&file)? {
-            added.add(verb, &settings, &file.display().to_string(), Unknown::Ignored)?;
+        match read_run(&file)? {
+            Some(settings) => added.add(verb, &settings, &file.display().to_string(), Unknown::Ignored)?,
+            // Without it the flags must be there, which would be the first thing to be asked for.
+            None if !output.join("checkpoints").is_dir() => return Err(nothing_to_resume(&output)),
+            None => {}
         }
     }
     Ok(added)
+}
+
+fn nothing_to_resume(output: &Path) -> CliError {
+    let near = nearest_path(output).filter(|_| !output.exists());
+    let near = near.map_or_else(String::new, |near| format!("; did you mean {}?", near.display()));
+    let found = if output.exists() { "holds no run" } else { "no such folder" };
+    let output = output.display();
+    CliError::usage(format!(
+        "--output {output}: {found}, so there is nothing to resume{near}; run without --resume to begin one"
+    ))
 }
 
 /// What becomes of a key that is no flag.
@@ -85,7 +98,11 @@ fn read_run(path: &Path) -> Result<Option<Table>, CliError> {
     let settings = settings.ok_or_else(|| problem(&"holds no settings"))?;
     let mut table = Table::new();
     for (key, value) in settings.iter().filter(|(_, value)| !value.is_null()) {
-        let value = Value::try_from(value).map_err(|error| problem(&error))?;
+        // TOML has no whole numbers beyond those of 64 bits with a sign.
+        let value = match value.as_u64().filter(|number| i64::try_from(*number).is_err()) {
+            Some(number) => Value::String(number.to_string()),
+            None => Value::try_from(value).map_err(|error| problem(&error))?,
+        };
         table.insert(key.clone(), value);
     }
     Ok(Some(table))
@@ -205,6 +222,9 @@ fn value_text(arg: &Arg, value: &Value) -> Result<Option<OsString>, &'static str
     if is(TypeId::of::<usize>()) || is(TypeId::of::<u64>()) {
         return match value {
             Value::Integer(number) => Ok(Some(number.to_string().into())),
+            Value::String(text) if text.parse::<u64>().is_ok_and(|number| i64::try_from(number).is_err()) => {
+                Ok(Some(text.into()))
+            }
             _ => Err("a whole number"),
         };
     }

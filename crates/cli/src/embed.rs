@@ -46,9 +46,9 @@ pub struct EmbedFlags {
     /// the hub; or a sentence encoder's folder, or its name there
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
-    /// LoRA adapter folder (PEFT layout)
+    /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model")]
-    pub adapter: Option<PathBuf>,
+    pub adapter: Vec<PathBuf>,
     /// Lines of text, or rows of JSONL, CSV, TSV or Parquet; as they are or as .gz or .zst
     #[arg(long, value_name = "FILE", help_heading = "Text and vectors")]
     pub input: PathBuf,
@@ -178,7 +178,8 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
     flags.named.validate().map_err(CliError::failed)?;
-    open::all_existing([("--input", Some(&*flags.input)), ("--adapter", flags.adapter.as_deref())])?;
+    open::existing("--input", &flags.input)?;
+    open::adapters_exist(&flags.adapter)?;
     let model = open::embedding_model(&flags.model, flags.load.quantize)?;
     let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;
@@ -232,7 +233,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
                 input_sha256: &sha256,
                 columns: &flags.named.columns,
                 model: &model,
-                adapter: flags.adapter.as_deref(),
+                adapter_sha256: open::adapter_sha256(&flags.adapter)?,
                 precision: flags.kernels.precision(),
             };
             let shards = Shards::open(run, job)?;
@@ -268,10 +269,10 @@ fn input(flags: &EmbedFlags, sha256: bool, job: Option<&Job>) -> Result<(File, S
 
 /// The adapter of `--adapter`, which an encoder cannot have.
 fn adapter(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<Option<Adapter>, CliError> {
-    match (model, &flags.adapter) {
-        (EmbeddingModel::Decoder(model), adapter) => open::adapter(adapter.as_deref(), model),
-        (EmbeddingModel::Encoder(_), None) => Ok(None),
-        (EmbeddingModel::Encoder(model), Some(_)) => Err(CliError::failed(format!(
+    match (model, &*flags.adapter) {
+        (EmbeddingModel::Decoder(model), adapters) => open::adapter(adapters, model),
+        (EmbeddingModel::Encoder(_), []) => Ok(None),
+        (EmbeddingModel::Encoder(model), _) => Err(CliError::failed(format!(
             "--adapter: {} is a sentence encoder, and adapters are for language models; leave it out",
             model.name
         ))),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use bft_core::Pooling;
 use bft_core::device::Precision;
-use bft_formats::{Adapter, EmbeddingModel, sha256_file};
+use bft_formats::{EmbeddingModel, sha256_file};
 use bft_train::{EmbedError, EmbedOptions, EmbedReport, EmbedRow, Ranks};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ struct Manifest {
     model_sha256: String,
     /// Of its configuration and tokenizer.
     model_settings_sha256: String,
-    /// SHA-256 of the adapter, as [`Adapter::sha256`] has it.
+    /// SHA-256 of the adapters, as [`crate::open::adapter_sha256`] has it.
     adapter_sha256: Option<String>,
     /// Ending of the files.
     format: String,
@@ -101,8 +101,8 @@ pub struct Run<'r> {
     pub columns: &'r [String],
     /// The model.
     pub model: &'r EmbeddingModel,
-    /// The adapter's folder.
-    pub adapter: Option<&'r Path>,
+    /// SHA-256 of the adapters, where there are any.
+    pub adapter_sha256: Option<String>,
     /// How exact a GPU is.
     pub precision: Precision,
 }
@@ -122,7 +122,7 @@ type Vectors<'v> = dyn FnMut(&mut dyn Iterator<Item = Result<EmbedRow, EmbedErro
 impl<'r> Shards<'r> {
     /// Takes the output for this run, unless it is another's.
     pub fn open(run: Run<'_>, job: Option<&'r Job>) -> Result<Self, CliError> {
-        let Run { output, kind, shard_rows, options, input_sha256, columns, model, adapter, precision } = run;
+        let Run { output, kind, shard_rows, options, input_sha256, columns, model, adapter_sha256, precision } = run;
         let extension = output.extension().unwrap_or_default();
         // Every option by name, so that none is forgotten here.
         let EmbedOptions { batch_tokens, batch_rows, max_length, truncate, pooling, normalize, prompt } =
@@ -133,7 +133,7 @@ impl<'r> Shards<'r> {
             columns: columns.to_vec(),
             model_sha256: model.sha256().map_err(CliError::failed)?,
             model_settings_sha256: model.settings_sha256().map_err(CliError::failed)?,
-            adapter_sha256: adapter.map(Adapter::sha256).transpose().map_err(CliError::failed)?,
+            adapter_sha256,
             format: extension.to_string_lossy().into_owned(),
             pooling,
             normalize,

@@ -24,9 +24,9 @@ pub struct EvalFlags {
     /// the hub
     #[arg(long, value_name = "PATH", help_heading = "Model and data")]
     pub model: PathBuf,
-    /// LoRA adapter folder (PEFT layout)
+    /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
-    pub adapter: Option<PathBuf>,
+    pub adapter: Vec<PathBuf>,
     /// Rows: JSONL, JSON, CSV, TSV or Parquet, as they are or as .gz or .zst; more than once, or a
     /// pattern in quotes, for several files
     #[arg(long, value_name = "FILE", required = true, help_heading = "Model and data")]
@@ -58,9 +58,9 @@ takes!(
 /// Runs `bft eval`.
 pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     open::files("--data", &flags.data)?;
-    open::all_existing([("--adapter", flags.adapter.as_deref())])?;
+    open::adapters_exist(&flags.adapter)?;
     let model = open::model(&flags.model, flags.load.quantize)?;
-    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let adapter = open::adapter(&flags.adapter, &model)?;
     let mut rows = open::rows(&flags.data, &flags.settings)?;
     rows.sample(flags.sampled.max_samples.unwrap_or(usize::MAX), flags.sampled.sample_seed);
     let samples = open::make_samples(&model, rows, &flags.settings.samples())?;

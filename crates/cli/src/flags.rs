@@ -121,6 +121,8 @@ fn flag(setting: &'static Setting, default: &Value, instead: Option<&str>) -> Ar
     let help = setting.help.trim_start();
     let help = instead.map_or_else(|| help.to_owned(), |instead| format!("{help} [default: {instead}]"));
     let arg = Arg::new(setting.field).long(setting.name()).help(help).help_heading(setting.heading);
+    let arg = setting.excludes.into_iter().fold(arg, Arg::conflicts_with);
+    let arg = if setting.requires.is_empty() { arg } else { arg.requires(needs(setting)) };
     if matches!(setting.kind, Kind::Switch) {
         return arg.action(ArgAction::SetTrue);
     }
@@ -143,8 +145,6 @@ fn flag(setting: &'static Setting, default: &Value, instead: Option<&str>) -> Ar
         Kind::Variables | Kind::Paths => arg.action(ArgAction::Append),
         _ => arg,
     };
-    let arg = setting.excludes.into_iter().fold(arg, Arg::conflicts_with);
-    let arg = if setting.requires.is_empty() { arg } else { arg.requires(needs(setting)) };
     match default {
         _ if setting.optional || instead.is_some() || matches!(setting.kind, Kind::Variables) => arg,
         Value::String(text) if text.is_empty() => arg.required(true),

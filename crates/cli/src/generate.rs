@@ -27,9 +27,9 @@ pub struct GenerateFlags {
     /// the hub
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
-    /// LoRA adapter folder (PEFT layout)
+    /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
     #[arg(long, value_name = "DIR", help_heading = "Model")]
-    pub adapter: Option<PathBuf>,
+    pub adapter: Vec<PathBuf>,
     /// The prompt; `-` reads it from standard input
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text")]
     pub prompt: String,
@@ -78,10 +78,10 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
         "-" => read_prompt()?,
         text => text.to_owned(),
     };
-    open::all_existing([("--adapter", flags.adapter.as_deref())])?;
+    open::adapters_exist(&flags.adapter)?;
     let model = open::model(&flags.model, flags.load.quantize)?;
     open::note_generation(&model.path);
-    let adapter = open::adapter(flags.adapter.as_deref(), &model)?;
+    let adapter = open::adapter(&flags.adapter, &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;
     let tokens = if flags.no_chat_template {
         text.prompt(&prompt).map_err(CliError::failed)?

@@ -61,12 +61,12 @@ pub struct InspectFlags {
 /// Runs `bft inspect`.
 pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
     open::files("--data", &flags.data)?;
-    open::all_existing([("--adapter", flags.adapter.as_deref())])?;
+    open::adapters_exist(flags.adapter.as_slice())?;
     let model = flags.model.as_deref().map(|path| open::model(path, flags.load.quantize)).transpose()?;
     match (&model, &flags.data[..], &flags.adapter) {
         (Some(model), [_, ..], _) => {
             let rows = open::rows(&flags.data, &flags.settings)?;
-            let adapter = open::adapter(flags.adapter.as_deref(), model)?;
+            let adapter = open::adapter(flags.adapter.as_slice(), model)?;
             let device = open::device(flags.run.device())?;
             data::show(model, adapter.as_ref(), rows, &device, flags)
         }

@@ -84,12 +84,6 @@ fn is_file_name(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, end)| !end.is_empty() && end.chars().all(|c| c.is_ascii_alphabetic()))
 }
 
-/// Checks that files and folders are there before a model is fetched for them.
-pub fn all_existing<'p>(flags: impl IntoIterator<Item = (&'static str, Option<&'p Path>)>) -> Result<(), CliError> {
-    let mut given = flags.into_iter().filter_map(|(flag, path)| Some((flag, path?)));
-    given.try_for_each(|(flag, path)| existing(flag, path).map(|_| ()))
-}
-
 /// Checks that each rank of a job can read a flag's file: a pipe gives every byte to one reader
 /// alone.
 pub fn for_every_rank(flag: &str, path: &Path) -> Result<(), CliError> {
@@ -284,9 +278,54 @@ pub fn embedding_model(path: &Path, to: Option<Quantization>) -> Result<Embeddin
     Ok(model)
 }
 
-/// Opens the adapter of `--adapter`, if there is one, and checks it against the model.
-pub fn adapter(path: Option<&Path>, model: &Model) -> Result<Option<Adapter>, CliError> {
-    path.map(|path| Adapter::load(existing("--adapter", path)?, &model.config).map_err(CliError::failed)).transpose()
+/// Folder and scale of an adapter as `--adapter` names it: FOLDER, or FOLDER@SCALE.
+pub fn scaled(named: &Path) -> Result<(PathBuf, f32), CliError> {
+    let whole = (named.to_owned(), 1.0);
+    let Some((folder, scale)) = named.to_str().and_then(|text| text.rsplit_once('@')) else { return Ok(whole) };
+    // A folder may have an @ in its name, and so may a name on a hub.
+    if named.exists() || !Path::new(folder).exists() {
+        return Ok(whole);
+    }
+    match scale.parse::<f32>() {
+        Ok(number) if number.is_finite() => Ok((folder.into(), number)),
+        _ => Err(CliError::usage(format!(
+            "--adapter {}: after the @ stands \"{scale}\", expected a scale such as 0.5",
+            named.display()
+        ))),
+    }
+}
+
+/// Opens the adapters of `--adapter` as one, if there are any, and checks them against the model.
+pub fn adapter(named: &[PathBuf], model: &Model) -> Result<Option<Adapter>, CliError> {
+    let open = |named: &PathBuf| {
+        let (folder, scale) = scaled(named)?;
+        let adapter = Adapter::load(existing("--adapter", &folder)?, &model.config).map_err(CliError::failed)?;
+        Ok((adapter, scale))
+    };
+    let sum = Adapter::sum(named.iter().map(open).collect::<Result<_, CliError>>()?);
+    match sum.as_ref().and_then(Adapter::not_finite) {
+        Some(what) => Err(CliError::failed(format!("--adapter: together with their scales, {what}"))),
+        None => Ok(sum),
+    }
+}
+
+/// Checks that the adapters of `--adapter` are there before a model is fetched for them.
+pub fn adapters_exist(named: &[PathBuf]) -> Result<(), CliError> {
+    named.iter().try_for_each(|named| existing("--adapter", &scaled(named)?.0).map(|_| ()))
+}
+
+/// SHA-256 of the adapters of `--adapter` and their scales; none of none.
+pub fn adapter_sha256(named: &[PathBuf]) -> Result<Option<String>, CliError> {
+    let one = |named: &PathBuf| {
+        let (folder, scale) = scaled(named)?;
+        Ok((Adapter::sha256(&folder).map_err(CliError::failed)?, scale))
+    };
+    let all = named.iter().map(one).collect::<Result<Vec<_>, CliError>>()?;
+    Ok(match &*all {
+        [] => None,
+        [(sha256, 1.0)] => Some(sha256.clone()),
+        all => Some(bft_formats::sha256_bytes(format!("{all:?}").as_bytes())),
+    })
 }
 
 /// Reads the rows of `--data`.

@@ -44,6 +44,8 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("group", "group-size"),
     ("eval-steps", "eval-every"),
     ("save-steps", "save-every"),
+    ("load-best-model-at-end", "save-best"),
+    ("early-stopping-patience", "patience"),
     ("eval-size", "val-size"),
     ("validation-split", "val-size"),
     ("validation-split-percentage", "val-size"),

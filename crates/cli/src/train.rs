@@ -5,7 +5,7 @@ mod report;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bft_formats::Model;
+use bft_formats::{Model, ModelConfig};
 use bft_train::{Event, Finished, Plan, Setting, TrainConfig, Trainer};
 use clap::Args;
 
@@ -100,11 +100,12 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     if job.is_some() {
         data.clone().try_for_each(|(flag, path)| open::for_every_rank(flag, path))?;
     }
-    if let Some(path) = &config.init_adapter {
+    if let (Some(path), false) = (&config.init_adapter, config.resume) {
         open::existing("--init-adapter", path)?;
     }
     let model = open::model(&config.model, config.quantize)?;
     let trainer = Trainer::open(config, &model).map_err(CliError::failed)?;
+    check_shape(&flags.settings, &trainer.plan().config, &model.config)?;
     let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
     let device = open::device(&request)?;
     if !device.is_gpu() {
@@ -136,6 +137,25 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     };
     report.close();
     finished.map_err(CliError::failed)
+}
+
+/// Refuses flags of an adapter's shape where the adapter of --init-adapter has another.
+fn check_shape(asked: &Flags<EverySetting>, used: &TrainConfig, model: &ModelConfig) -> Result<(), CliError> {
+    let modules = |config: &TrainConfig| config.modules(model).unwrap_or_default().join(",");
+    for (field, asked_for, has) in [
+        ("rank", asked.rank.to_string(), used.rank.to_string()),
+        ("alpha", asked.alpha().to_string(), used.alpha().to_string()),
+        ("target_modules", modules(asked), modules(used)),
+        ("use_rslora", asked.use_rslora.to_string(), used.use_rslora.to_string()),
+    ] {
+        if asked.given(field) && asked_for != has {
+            let name = field.replace('_', "-");
+            return Err(CliError::failed(format!(
+                "--{name} {asked_for}: the adapter of --init-adapter has {has}, and keeps it: leave --{name} out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Ranks share a step's samples, or its micro-batches where LoRA dropout draws by those.

@@ -258,15 +258,149 @@ fn a_closed_pipe_is_no_error() {
 #[test]
 fn resuming_where_nothing_was_saved_is_said() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut flags = tiny_training(&folder.path().join("none"), 2);
+    std::fs::create_dir(folder.path().join("tuned")).expect("a folder");
+    let mut flags = tiny_training(&folder.path().join("tuned"), 2);
     flags.push("--resume".into());
     let done = run(flags);
-    assert_eq!(done.code, Some(1));
-    assert!(done.error().contains("no checkpoint to resume from"), "{}", done.error());
-    // Without run.json the flags that must be there are asked for.
-    let done = line("train --output /no/such/folder --resume");
     assert_eq!(done.code, Some(2));
-    assert!(done.error().contains("--model <PATH>"), "{}", done.error());
+    assert!(
+        done.error().contains("tuned: holds no run, so there is nothing to resume; run without --resume"),
+        "{done:?}"
+    );
+    // A typo is the first thing to be told, not the flags that run.json would have had.
+    let done = run(["train", "--resume", "--output", &folder.path().join("tunde").display().to_string()]);
+    assert_eq!(done.code, Some(2));
+    assert!(done.error().contains("tunde: no such folder, so there is nothing to resume; did you mean "), "{done:?}");
+}
+
+#[test]
+fn a_job_that_is_started_again_goes_on_from_wherever_it_came_to() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let whole = folder.path().join("whole");
+    run(tiny_training(&whole, 4)).ok();
+    let mut child = start(&tiny_training(&output, 1_000_000));
+    wait_until("the first steps", || !steps(&output).is_empty());
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    assert_eq!(last_checkpoint(&output), None);
+    let again: Vec<String> = tiny_training(&output, 4).into_iter().chain(["--resume".to_owned()]).collect();
+    let done = run(&again);
+    done.ok();
+    assert!(done.stderr.contains("no complete checkpoint yet: it begins at step 0"), "{done:?}");
+    assert_eq!(steps(&output), [1, 2, 3, 4]);
+    assert_eq!(adapter_bytes(&output), adapter_bytes(&whole));
+    let done = run(&again);
+    assert!(done.ok().stderr.contains("all 4 steps are done"), "{done:?}");
+}
+
+#[test]
+fn a_run_is_resumed_from_any_folder_whatever_its_seed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::copy(format!("{}/rows.jsonl", fixture("llama")), folder.path().join("rows.jsonl")).expect("a copy");
+    let train = |name: &str, steps: usize| {
+        let mut flags = tiny_training(Path::new(name), steps);
+        let data = flags.iter().position(|flag| flag == "--data").expect("the data");
+        flags[data + 1] = "rows.jsonl".into();
+        flags.extend(["--seed", "18446744073709551615"].map(str::to_owned));
+        Done::of(bft(&flags).current_dir(folder.path()).output().expect("bft starts")).ok();
+        folder.path().join(name)
+    };
+    let (whole, parts) = (train("whole", 4), train("parts", 2));
+    run(["train", "--resume", "--steps", "4", "--output", &parts.display().to_string()]).ok();
+    assert_eq!(steps(&parts), [1, 2, 3, 4]);
+    assert_eq!(adapter_bytes(&whole), adapter_bytes(&parts));
+}
+
+#[test]
+fn the_best_step_is_named_and_left_and_a_run_ends_without_patience_for_more() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    // One row is learnt by heart, which does others no good.
+    let rows = std::fs::read_to_string(format!("{}/rows.jsonl", fixture("llama"))).expect("rows");
+    let (learnt, held) = rows.split_once('\n').expect("two rows");
+    let mut flags = tiny_training(&output, 1000);
+    for (flag, name, text) in [("--data", "learnt.jsonl", learnt), ("--eval-data", "held.jsonl", held)] {
+        let path = write(folder.path(), name, text).display().to_string();
+        match flags.iter().position(|word| word == flag) {
+            Some(at) => flags[at + 1] = path,
+            None => flags.extend([flag.to_owned(), path]),
+        }
+    }
+    flags.extend(["--eval-every", "1", "--save-best", "--patience", "4", "--loss", "sft", "--json"].map(str::to_owned));
+    let done = run(&flags);
+    let answer = done.json();
+    let best = answer["best"]["step"].as_u64().expect("a step");
+    assert_eq!((&answer["steps"], &answer["adapter_step"]), (&(best + 4).into(), &best.into()));
+    assert_eq!((&answer["out_of_patience"], &answer["stopped"]), (&true.into(), &false.into()));
+    assert!(done.stderr.contains(&format!("no evaluation since step {best} was better")), "{done:?}");
+    let eval = |adapter: &Path| {
+        let (model, data) = (fixture("llama"), folder.path().join("held.jsonl").display().to_string());
+        let adapter = adapter.display().to_string();
+        let flags = ["eval", "--device", "cpu", "--json", "--model", &model, "--data", &data, "--adapter", &adapter];
+        run(flags).json()["loss"]["sft"].as_f64().expect("a number")
+    };
+    let last = output.join(format!("checkpoints/step-{:06}", best + 4));
+    assert!((eval(&output) - answer["best"]["eval_loss"].as_f64().expect("a number")).abs() < 1e-6);
+    assert!(eval(&last) > eval(&output));
+
+    let done = line("train --model m --data d --output o --save-best");
+    assert!(done.error().contains("--eval-data"), "{done:?}");
+}
+
+#[test]
+fn several_adapters_do_what_they_do_together() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = fixture("llama");
+    let data = format!("{model}/rows.jsonl");
+    let [one, two] = ["one", "two"].map(|name| {
+        let output = folder.path().join(name);
+        let mut flags = tiny_training(&output, 5);
+        flags.extend(["--seed", if name == "one" { "1" } else { "2" }].map(str::to_owned));
+        run(flags).ok();
+        output.display().to_string()
+    });
+    let nll = |more: &[&str]| {
+        let flags = ["eval", "--device", "cpu", "--model", &model, "--data", &data, "--json"];
+        run(flags.iter().chain(more)).json()["nll"].as_f64().expect("a number")
+    };
+    let (base, first) = (nll(&[]), nll(&["--adapter", &one]));
+    let together = nll(&["--adapter", &one, "--adapter", &two]);
+    assert!(together < first && first < base, "{together} {first} {base}");
+    let scaled = |scale: &str| nll(&["--adapter", &one, "--adapter", &format!("{two}@{scale}")]);
+    assert!((scaled("0") - first).abs() < 1e-6 && (scaled("1") - together).abs() < 1e-6);
+    let half = scaled("0.5");
+    assert!(together < half && half < first, "{together} {half} {first}");
+    // Taken away again.
+    assert!((nll(&["--adapter", &one, "--adapter", &format!("{one}@-1")]) - base).abs() < 1e-5);
+    let config = write(folder.path(), "eval.toml", &format!("adapter = ['{one}', '{two}@0.5']\n"));
+    assert_eq!(nll(&["--config", &config.display().to_string()]), half);
+
+    for verb in ["generate --prompt x --no-chat-template --max-new-tokens 1", "embed --input rows.txt --output o.npy"] {
+        write(folder.path(), "rows.txt", "0 1 2\n");
+        let mut command = bft(verb.split(' '));
+        command.args(["--device", "cpu", "--model", &fixture("qwen2"), "--adapter", &format!("{one}@half")]);
+        let done = Done::of(command.current_dir(folder.path()).output().expect("bft starts"));
+        assert_eq!(done.code, Some(2), "{done:?}");
+        assert!(done.error().contains("after the @ stands \"half\", expected a scale such as 0.5"), "{done:?}");
+    }
+}
+
+#[test]
+fn an_adapter_to_start_from_keeps_its_shape_and_other_flags_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    run(tiny_training(&first, 1)).ok();
+    let mut flags = tiny_training(&second, 1);
+    flags.extend(["--init-adapter".to_owned(), first.display().to_string()]);
+    let rank = flags.iter().position(|flag| flag == "--rank").expect("a rank") + 1;
+    flags[rank] = "8".into();
+    let done = run(&flags);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.error().contains("--rank 8: the adapter of --init-adapter has 4, and keeps it"), "{done:?}");
+    assert!(!second.exists());
+    flags[rank] = "4".into();
+    run(&flags).ok();
 }
 
 /// A model folder, data and an output folder whose names are no UTF-8, as Unix allows.

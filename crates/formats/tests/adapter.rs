@@ -552,3 +552,46 @@ fn an_adapter_of_a_language_part_has_the_names_of_the_whole() {
     let config: Value = serde_json::from_str(&original.config_json()).unwrap();
     assert_eq!(config["target_modules"], r"model\.language_model\.layers\.0\.self_attn\.q_proj");
 }
+
+#[test]
+fn several_adapters_are_one_that_can_be_saved_like_any_other() {
+    let first = adapter(&["q_proj", "v_proj"]);
+    let mut second = adapter(&["q_proj", "up_proj"]);
+    second.pairs.iter_mut().for_each(|pair| pair.scaling = 0.5);
+    (second.config.end_token_ids, second.config.alpha) = (vec![7], 2.0);
+    let weights = [(first.clone(), 1.0), (second.clone(), -2.0)];
+    let sum = Adapter::sum(weights.to_vec()).unwrap();
+    let shapes: Vec<_> = sum.pairs.iter().map(|pair| (pair.module.rsplit('.').next().unwrap(), pair.rank)).collect();
+    assert_eq!(shapes, [("q_proj", 8), ("v_proj", 4), ("up_proj", 4)].repeat(2));
+    assert_eq!(sum.config.end_token_ids, [7]);
+    // ΔW of a module, row by row.
+    let delta = |pair: &LoraPair| -> Vec<f32> {
+        let element = |row: usize, column: usize| -> f32 {
+            let products = (0..pair.rank).map(|r| pair.b[row * pair.rank + r] * pair.a[r * pair.in_features + column]);
+            pair.scaling * products.sum::<f32>()
+        };
+        (0..pair.out_features)
+            .flat_map(|row| (0..pair.in_features).map(move |c| (row, c)))
+            .map(|(r, c)| element(r, c))
+            .collect()
+    };
+    for pair in &sum.pairs {
+        let mut expected = vec![0.0; pair.in_features * pair.out_features];
+        for (adapter, weight) in &weights {
+            for part in adapter.pairs.iter().filter(|part| part.module == pair.module) {
+                expected.iter_mut().zip(delta(part)).for_each(|(sum, x)| *sum += weight * x);
+            }
+        }
+        assert!(delta(pair).iter().zip(&expected).all(|(found, x)| (found - x).abs() < 1e-5), "{}", pair.module);
+    }
+    let mut files = Files::new();
+    for (name, contents) in sum.files().unwrap() {
+        put(&mut files, name, contents);
+    }
+    assert_eq!(load(&files).unwrap().pairs, sum.pairs);
+
+    assert_eq!(Adapter::sum(vec![(first.clone(), 1.0)]), Some(first.clone()), "one alone stays as it is");
+    assert_eq!(Adapter::sum(Vec::new()), None);
+    let half = Adapter::sum(vec![(first.clone(), 0.5)]).unwrap();
+    assert!(half.pairs.iter().zip(&first.pairs).all(|(half, one)| half.scaling == 1.0 && half.b == one.b));
+}

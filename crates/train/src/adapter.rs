@@ -23,6 +23,7 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
         AdapterConfig::new(rank, alpha, modules.iter().map(|m| (*m).to_owned()).collect(), settings.lora_dropout);
     config.base_model = Some(base_model.to_owned());
     config.sees = model.sees;
+    config.use_rslora = settings.use_rslora;
     let scaling = config.scaling(rank, alpha);
     let mut pairs = Vec::with_capacity(model.layers.len() * modules.len());
     for layer in 0..model.layers.len() {
@@ -92,6 +93,15 @@ mod tests {
         }
         let names: Vec<&str> = adapter.pairs.iter().map(|p| p.module.as_str()).collect();
         assert_eq!([names[0], names[6]], ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"]);
+    }
+
+    #[test]
+    fn rslora_divides_alpha_by_the_root_of_the_rank() {
+        let model = model(None, None);
+        let settings = TrainConfig { use_rslora: true, alpha: Some(3.0), ..settings() };
+        let adapter = new_adapter(&model.config, "tiny", &settings).unwrap();
+        assert!(adapter.pairs.iter().all(|pair| pair.scaling == 1.5));
+        assert!(adapter.config_json().contains("\"use_rslora\": true"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! checkpoints/step-000100/
 //!   adapter_config.json, adapter_model.safetensors   the adapter, in PEFT's layout: usable as it is
+//!   best.safetensors                                 with --save-best: the weights of the best adapter so far
 //!   optimizer.safetensors                            AdamW's moments and counters, as core keeps them
 //!   state.json                                       step, data cursor, settings, hashes
 //!   SHA256SUMS                                       checksums of all of them, as `sha256sum -c` reads them
@@ -16,10 +17,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bft_core::OptimizerState;
-use bft_formats::{Adapter, Bytes, FormatError, ModelConfig, write_atomic};
+use bft_formats::{Bytes, FormatError, ModelConfig, write_atomic};
 
-use crate::checkpoint_files::{check_files, checkpoint_files};
+use crate::checkpoint_files::{NamedFile, check_files};
 use crate::error::TrainError;
 use crate::state::{Checkpoint, RunState};
 
@@ -75,12 +75,16 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Writes a checkpoint; then drops all but the last two. Returns its folder.
-    pub fn save(&self, state: &RunState, adapter: &Adapter, optimizer: &OptimizerState) -> Result<PathBuf, TrainError> {
+    /// Writes a checkpoint's files; then drops all but the last two. Returns its folder.
+    pub(crate) fn save(
+        &self,
+        state: &RunState,
+        files: impl Iterator<Item = Result<NamedFile, TrainError>>,
+    ) -> Result<PathBuf, TrainError> {
         let name = format!("{PREFIX}{:06}", state.step);
         let temporary = self.folder.join(format!("{INCOMPLETE}{name}"));
         let path = self.folder.join(name);
-        let written = write_parts(&temporary, state, adapter, optimizer).and_then(|()| {
+        let written = write_parts(&temporary, files).and_then(|()| {
             fs::rename(&temporary, &path).map_err(|e| write_error("rename to", &path, e))?;
             sync_folder(&self.folder).map_err(|e| write_error("write", &self.folder, e))
         });
@@ -155,17 +159,12 @@ impl CheckpointFiles {
     }
 }
 
-fn write_parts(
-    folder: &Path,
-    state: &RunState,
-    adapter: &Adapter,
-    optimizer: &OptimizerState,
-) -> Result<(), TrainError> {
+fn write_parts(folder: &Path, files: impl Iterator<Item = Result<NamedFile, TrainError>>) -> Result<(), TrainError> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(|e| write_error("replace", folder, e))?;
     }
     fs::create_dir_all(folder).map_err(|e| write_error("make folder", folder, e))?;
-    for file in checkpoint_files(state, adapter, optimizer, Vec::new()) {
+    for file in files {
         let (name, contents) = file?;
         write_atomic(&folder.join(name), |out| out.write_all(&contents)).map_err(format_error)?;
     }

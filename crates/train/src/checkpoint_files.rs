@@ -12,15 +12,18 @@ use crate::state::{Checkpoint, RunState};
 
 const STATE_FILE: &str = "state.json";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// The weights of the best adapter; its configuration is that of the adapter beside it.
+const BEST_FILE: &str = "best.safetensors";
+const ADAPTER_FILE: &str = "adapter_model.safetensors";
 const SUMS_FILE: &str = "SHA256SUMS";
 /// What every checkpoint has beside its checksums.
-const FILES: [&str; 4] = ["adapter_config.json", "adapter_model.safetensors", OPTIMIZER_FILE, STATE_FILE];
+const FILES: [&str; 4] = ["adapter_config.json", ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE];
 
 /// Name and contents of a file.
 pub type NamedFile = (&'static str, Vec<u8>);
 
-/// The files of a checkpoint: the adapter's, the optimizer's and the run's state, then `more`, and
-/// last the checksums of them all, as `sha256sum -c` reads them. The large ones are made when they
+/// The files of a checkpoint: the adapter's, the best adapter's, the optimizer's and the run's
+/// state, then `more`, and last the checksums of them all, as `sha256sum -c` reads them. The large ones are made when they
 /// are asked for: a tab has no room for all at once.
 ///
 /// # Errors
@@ -28,6 +31,7 @@ pub type NamedFile = (&'static str, Vec<u8>);
 pub fn checkpoint_files(
     state: &RunState,
     adapter: &Adapter,
+    best: Option<&Adapter>,
     optimizer: &OptimizerState,
     more: Vec<NamedFile>,
 ) -> impl Iterator<Item = Result<NamedFile, TrainError>> {
@@ -42,7 +46,8 @@ pub fn checkpoint_files(
         };
         Ok((name, contents))
     });
-    let mut files = of_adapter.chain(of_run).chain(more.into_iter().map(Ok));
+    let of_best = best.into_iter().map(|best| Ok((BEST_FILE, best.weights()?)));
+    let mut files = of_adapter.chain(of_best).chain(of_run).chain(more.into_iter().map(Ok));
     let mut sums = Some(String::new());
     std::iter::from_fn(move || {
         let file = files.next();
@@ -76,10 +81,16 @@ impl Checkpoint {
         let state = check_files(&files).map_err(problem)?;
         let optimizer = parse_optimizer(file(&files, OPTIMIZER_FILE).map_err(problem)?).map_err(problem)?;
         let name = path.display().to_string();
-        let files: BTreeMap<String, Source> =
+        let mut files: BTreeMap<String, Source> =
             files.iter().map(|(name, bytes)| (name.clone(), bytes.clone().into())).collect();
-        let adapter = Adapter::from_folder(&name, files, model).map_err(|e| problem(e.to_string()))?;
-        Ok(Self { path, state, adapter, optimizer })
+        let best = files.remove(BEST_FILE);
+        let read = |files| Adapter::from_folder(&name, files, model).map_err(|e| problem(e.to_string()));
+        let adapter = read(files.clone())?;
+        let best = best.map(|best| {
+            files.insert(ADAPTER_FILE.to_owned(), best);
+            read(files)
+        });
+        Ok(Self { best: best.transpose()?, path, state, adapter, optimizer })
     }
 }
 

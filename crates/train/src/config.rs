@@ -11,8 +11,8 @@ use crate::batches::BatchOptions;
 use crate::paths::Files;
 use crate::rows::{Columns, RowOptions, check_pair, check_pairs};
 use crate::samples::SampleOptions;
-use crate::schedule::Schedule;
-use crate::setting::{Range, Settings, settings};
+use crate::schedule::{Rates, Schedule};
+use crate::setting::{Range, Settings, settings, word_of};
 
 const FILES: &str = "Model and data";
 
@@ -85,6 +85,9 @@ settings! {
         /// LoRA's alpha; the adapter is scaled by alpha / rank [default: 2 * rank]
         #[setting(heading: "Adapter", value_name: "NUMBER", range: Range::Positive)]
         pub alpha: Option<f32> = None,
+        /// Scale the adapter by alpha / sqrt(rank) (rsLoRA)
+        #[setting(heading: "Adapter", on_page: false)]
+        pub use_rslora: bool = false,
         /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
         /// down_proj; with a Phi-3, of qkv_proj, o_proj, gate_up_proj, down_proj
         #[setting(heading: "Adapter", value_name: "MODULES", check: known_module, on_page: false)]
@@ -96,12 +99,21 @@ settings! {
         /// Learning rate at its highest
         #[setting(heading: "Optimizer", value_name: "NUMBER", range: Range::Positive)]
         pub lr: f64 = 2e-4,
-        /// How the learning rate goes after the warm-up
+        /// How the learning rate goes after the warm-up: wsd is the full rate with a fall at its end
         #[setting(heading: "Optimizer", value_name: "SCHEDULE")]
         pub schedule: Schedule = Schedule::Cosine,
-        /// Steps over which the learning rate rises from 0
-        #[setting(heading: "Optimizer", value_name: "STEPS", range: Range::From(0))]
-        pub warmup_steps: u64 = 0,
+        /// Steps over which the learning rate rises from 0 [default: 0]
+        #[setting(heading: "Optimizer", value_name: "STEPS", range: Range::From(0), excludes: Some("warmup_ratio"))]
+        pub warmup_steps: Option<u64> = None,
+        /// The same as a share of all steps, rounded up
+        #[setting(heading: "Optimizer", value_name: "SHARE", range: Range::Share, on_page: false)]
+        pub warmup_ratio: Option<f64> = None,
+        /// Learning rate that cosine, linear and wsd fall towards [default: 0]
+        #[setting(heading: "Optimizer", value_name: "NUMBER", range: Range::NotNegative)]
+        pub min_lr: Option<f64> = None,
+        /// Last steps, over which wsd falls [default: a tenth of all steps]
+        #[setting(heading: "Optimizer", value_name: "STEPS", range: Range::From(1), on_page: false)]
+        pub decay_steps: Option<u64> = None,
         /// Decoupled weight decay of AdamW
         #[setting(heading: "Optimizer", value_name: "NUMBER", range: Range::NotNegative)]
         pub weight_decay: f64 = AdamW::default().weight_decay,
@@ -136,9 +148,22 @@ settings! {
             heading: "Run", value_name: "STEPS", range: Range::From(1), requires: &["eval_data", "val_size"], may_change: true
         )]
         pub eval_every: Option<u64> = None,
+        /// Leave the adapter whose loss on the rows held out was the lowest, not that of the last step
+        #[setting(heading: "Run", requires: &["eval_data", "val_size"])]
+        pub save_best: bool = false,
+        /// End the run after so many evaluations in a row that are no better than the best before
+        /// them
+        #[setting(
+            heading: "Run", value_name: "COUNT", range: Range::From(1), requires: &["eval_every"], may_change: true
+        )]
+        pub patience: Option<u64> = None,
         /// Steps between checkpoints; one is always made at the end
         #[setting(heading: "Run", value_name: "STEPS", range: Range::From(1), may_change: true)]
         pub save_every: u64 = 100,
+        /// What is logged beside metrics.jsonl: tensorboard writes event files that TensorBoard opens,
+        /// to tensorboard/ in --output
+        #[setting(heading: "Run", value_name: "KIND", may_change: true, on_page: false)]
+        pub logs: Option<Logs> = None,
         /// Go on from the newest checkpoint in --output; flags left out are taken from its run.json
         #[setting(heading: "Run", may_change: true, on_page: false)]
         pub resume: bool = false,
@@ -159,6 +184,16 @@ settings! {
         pub device: DeviceRequest = DeviceRequest::Auto,
     }
 }
+
+/// What is logged beside `metrics.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Logs {
+    /// Event files that TensorBoard opens.
+    Tensorboard,
+}
+
+crate::setting::typed!(Logs: words);
 
 /// Every linear module of a block.
 const ALL_LINEAR: &str = "all-linear";
@@ -194,8 +229,14 @@ pub enum ConfigError {
     #[error("rank is {found}, expected 1 to {most}: no adapted layer of {model} can use a higher one")]
     Rank { found: usize, most: usize, model: String },
     /// Two settings that say the same thing differently.
-    #[error("both steps ({steps}) and epochs ({epochs}) are given: give one of them")]
-    StepsAndEpochs { steps: u64, epochs: u64 },
+    #[error("both {one} and {other} are given: give one of them")]
+    Both { one: String, other: String },
+    /// Evaluations are needed, and there are no rows for them.
+    #[error("{setting} goes by evaluations: give --eval-data or --val-size, too")]
+    NothingToEvaluate { setting: String },
+    /// A setting that another one leaves without effect.
+    #[error("{setting} has no effect with --schedule {schedule}: leave it out, or use --schedule {instead}")]
+    NoEffect { setting: String, schedule: String, instead: String },
     /// Two ways of holding rows out.
     #[error("val-size is given beside rows to evaluate on: leave one of them out")]
     HeldOutTwice,
@@ -214,11 +255,46 @@ impl TrainConfig {
     /// Checks every setting that can be checked without a file.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_ranges()?;
-        if let (Some(steps), Some(epochs)) = (self.steps, self.epochs) {
-            return Err(ConfigError::StepsAndEpochs { steps, epochs });
+        self.check_exclusions()?;
+        let no_effect = |setting: &str, instead: &str| {
+            let schedule = word_of(&self.schedule);
+            Err(ConfigError::NoEffect { setting: setting.into(), schedule, instead: instead.into() })
+        };
+        match (self.min_lr, self.decay_steps) {
+            (Some(_), _) if !self.schedule.falls() => return no_effect("min-lr", "cosine, linear or wsd"),
+            (Some(min), _) if min > self.lr => {
+                return Err(ConfigError::Range {
+                    setting: "min-lr".into(),
+                    found: min.to_string(),
+                    expected: format!("at most lr, which is {}", self.lr),
+                });
+            }
+            (_, Some(_)) if self.schedule != Schedule::Wsd => return no_effect("decay-steps", "wsd"),
+            _ => {}
         }
         check_pairs(&self.columns).map_err(ConfigError::Columns)?;
         self.check_modules()
+    }
+
+    /// The learning rates of a run of `steps`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Range`] where the fall of [`Schedule::Wsd`] does not fit behind the warm-up.
+    pub fn rates(&self, steps: u64) -> Result<Rates, ConfigError> {
+        let warmup = match self.warmup_ratio {
+            Some(ratio) => (steps as f64 * ratio).ceil() as u64,
+            None => self.warmup_steps.unwrap_or(0),
+        };
+        let most = steps.saturating_sub(warmup);
+        let decay = self.decay_steps.unwrap_or(steps.div_ceil(10).min(most));
+        if decay > most {
+            return Err(ConfigError::Range {
+                setting: "decay-steps".into(),
+                found: decay.to_string(),
+                expected: format!("at most {most}, for the run has {steps} steps and {warmup} of them warm up"),
+            });
+        }
+        Ok(Rates { schedule: self.schedule, peak: self.lr, min: self.min_lr.unwrap_or(0.0), steps, warmup, decay })
     }
 
     /// α, twice the rank where none is given.
@@ -258,6 +334,22 @@ impl TrainConfig {
     pub fn total_steps(&self, samples: usize) -> u64 {
         let epochs = self.epochs.unwrap_or(1);
         self.steps.unwrap_or_else(|| epochs.saturating_mul(self.batches().steps_per_epoch(samples)))
+    }
+
+    /// The settings with paths that mean the same from every folder.
+    pub(crate) fn from_anywhere(&self) -> Self {
+        // A tab has no folders.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let files = |files: &Files| Files(files.iter().map(absolute).collect());
+        Self {
+            // A name on the hub is no path.
+            model: if self.model.exists() { absolute(&self.model) } else { self.model.clone() },
+            data: files(&self.data),
+            output: absolute(&self.output),
+            eval_data: self.eval_data.as_ref().map(files),
+            init_adapter: self.init_adapter.as_ref().map(absolute),
+            ..self.clone()
+        }
     }
 
     /// The loss and its numbers.
@@ -322,6 +414,27 @@ mod tests {
         assert_eq!(refused(|c| c.steps = Some(0)), "steps is 0, expected a whole number from 1");
         let both = refused(|c| (c.steps, c.epochs) = (Some(3), Some(2)));
         assert_eq!(both, "both steps (3) and epochs (2) are given: give one of them");
+        let both = refused(|c| (c.warmup_steps, c.warmup_ratio) = (Some(3), Some(0.5)));
+        assert_eq!(both, "both warmup-steps (3) and warmup-ratio (0.5) are given: give one of them");
+    }
+
+    #[test]
+    fn a_setting_that_the_schedule_has_no_use_for_is_refused() {
+        let min = refused(|c| (c.schedule, c.min_lr) = (Schedule::Constant, Some(1e-5)));
+        let instead = "leave it out, or use --schedule cosine, linear or wsd";
+        assert_eq!(min, format!("min-lr has no effect with --schedule constant: {instead}"));
+        let above = refused(|c| c.min_lr = Some(0.5));
+        assert_eq!(above, "min-lr is 0.5, expected at most lr, which is 0.0002");
+        let decay = refused(|c| c.decay_steps = Some(5));
+        assert_eq!(decay, "decay-steps has no effect with --schedule cosine: leave it out, or use --schedule wsd");
+        let wsd = |decay_steps, warmup_steps| {
+            let config = TrainConfig { schedule: Schedule::Wsd, decay_steps, warmup_steps, ..TrainConfig::default() };
+            config.rates(10).map(|rates| rates.decay)
+        };
+        assert_eq!((wsd(None, None), wsd(None, Some(10)), wsd(Some(7), Some(3))), (Ok(1), Ok(0), Ok(7)));
+        let long = wsd(Some(8), Some(3)).unwrap_err().to_string();
+        let expected = "expected at most 7, for the run has 10 steps and 3 of them warm up";
+        assert_eq!(long, format!("decay-steps is 8, {expected}"));
     }
 
     #[test]

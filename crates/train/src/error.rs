@@ -57,9 +57,12 @@ pub enum TrainError {
     /// Another process writes to the output folder.
     #[error("another run is writing to {output}: wait for it, or choose another --output")]
     Busy { output: PathBuf },
-    /// `--resume` where nothing was saved.
-    #[error("{output} holds no checkpoint to resume from: run without --resume")]
+    /// `--resume` where no run was.
+    #[error("{output} holds no run to resume: run without --resume")]
     NothingToResume { output: PathBuf },
+    /// `--resume` where an adapter is left of a run, and no checkpoint.
+    #[error("{output} holds an adapter, but no checkpoint to resume from: choose another --output")]
+    CheckpointsGone { output: PathBuf },
     /// A checkpoint that cannot be read.
     #[error("checkpoint {path}: {problem}")]
     BadCheckpoint { path: PathBuf, problem: String },

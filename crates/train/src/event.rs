@@ -81,12 +81,52 @@ fn as_f32<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::
 
 /// A step that was left out, as a line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub(crate) struct SkippedRow<'a> {
+#[expect(missing_docs, reason = "as in StepRow")]
+pub struct SkippedRow<'a> {
     pub step: u64,
+    /// True.
     pub skipped: bool,
+    /// The first tensor whose gradient was not finite.
     pub tensor: &'a str,
     pub lr: f64,
     pub tokens: usize,
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "the variants are the lines")]
+pub enum MetricsRow<'a> {
+    Step(&'a StepRow),
+    Skipped(SkippedRow<'a>),
+    Eval(EvalRow),
+}
+
+impl MetricsRow<'_> {
+    /// The line, without its end. Numbers that are not finite become null.
+    pub fn line(&self) -> String {
+        // Structs of numbers and words always serialise.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Its numbers by their names in charts.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn scalars(&self) -> (u64, Vec<(&'static str, f64)>) {
+        match self {
+            Self::Step(row) => {
+                let numbers = [
+                    ("train/loss", row.loss),
+                    ("train/nll", row.nll),
+                    ("train/lr", row.lr),
+                    ("train/grad_norm", row.grad_norm),
+                    ("train/tokens_per_second", row.tokens_per_second),
+                ];
+                (row.step, numbers.to_vec())
+            }
+            Self::Skipped(row) => (row.step, vec![("train/lr", row.lr)]),
+            Self::Eval(row) => (row.step, vec![("eval/loss", row.eval_loss), ("eval/nll", row.eval_nll)]),
+        }
+    }
 }
 
 /// One evaluation, as a line of `metrics.jsonl`.
@@ -99,6 +139,8 @@ pub struct EvalRow {
     pub eval_nll: f64,
     /// The loss that is optimised, over the held-out rows as one batch.
     pub eval_loss: f64,
+    /// Whether no evaluation of the run before it had so low a loss.
+    pub best: bool,
 }
 
 /// How a run ended.
@@ -108,6 +150,8 @@ pub struct Finished {
     pub steps: u64,
     /// Whether it was stopped before its last step.
     pub stopped: bool,
+    /// Whether it ended before its last step because evaluations got no better.
+    pub out_of_patience: bool,
     /// Steps left out in this run because their gradient was not finite.
     pub skipped_steps: u64,
     /// Trained tokens of this run.
@@ -116,8 +160,12 @@ pub struct Finished {
     pub seconds: f64,
     /// NLL of the last step that counted.
     pub nll: Option<f64>,
-    /// The last evaluation.
+    /// The last evaluation of this run.
     pub eval: Option<EvalRow>,
+    /// The best evaluation, those of earlier runs included.
+    pub best: Option<EvalRow>,
+    /// The step that the adapter is of.
+    pub adapter_step: u64,
     /// Folder of the adapter.
     #[serde(serialize_with = "crate::paths::one::serialize")]
     pub adapter: PathBuf,
@@ -157,7 +205,7 @@ pub enum Note {
     WholeAnswerWindow { group_size: usize, samples: usize, of: usize },
     /// `bft` with γ = 0.
     GammaZero,
-    /// The schedule gives a rate of 0 at every step.
+    /// The only step has a rate of 0.
     RateAlwaysZero,
     /// A resumed run has another number of steps, and its schedule depends on it.
     ScheduleStretched { from: u64, to: u64 },
@@ -165,8 +213,12 @@ pub enum Note {
     DeviceChanged { from: String, to: String },
     /// A given adapter's shape holds, not the settings'.
     InitAdapter { rank: usize, alpha: f32, modules: Vec<String> },
+    /// A run that was to be gone on with ended before its first checkpoint.
+    FromTheStart,
     /// A resumed run had nothing left to do.
     AlreadyDone { steps: u64 },
+    /// A resumed run has had all the evaluations that it was to wait for a better one.
+    PatienceOver { best: u64, since: u64 },
 }
 
 impl fmt::Display for Note {
@@ -214,7 +266,7 @@ impl fmt::Display for Note {
                 f.write_str("gamma = 0 weighs every sample 0, so nothing is learnt: nearly surely a mistake")
             }
             Self::RateAlwaysZero => f.write_str(
-                "the schedule reaches 0 at the last step, and this run has no other: use --schedule constant",
+                "a warm-up begins at a rate of 0, and this run has no other step: do without it, or nothing is learnt",
             ),
             Self::ScheduleStretched { from, to } => {
                 write!(f, "the schedule now runs to step {to} instead of {from}: the rate jumps here")
@@ -225,8 +277,12 @@ impl fmt::Display for Note {
             Self::InitAdapter { rank, alpha, modules } => {
                 write!(f, "the given adapter's shape holds: rank {rank}, alpha {alpha}, modules {}", modules.join(", "))
             }
+            Self::FromTheStart => f.write_str("the run has no complete checkpoint yet: it begins at step 0"),
             Self::AlreadyDone { steps } => {
                 write!(f, "all {steps} steps are done: raise --steps or --epochs to go on")
+            }
+            Self::PatienceOver { best, since } => {
+                write!(f, "{since} evaluations since step {best} were no better: raise --patience to go on")
             }
         }
     }

@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use bft_formats::{Adapter, write_atomic};
 
 use crate::checkpoint::{CheckpointFiles, Checkpoints, format_error, write_error};
+use crate::checkpoint_files::checkpoint_files;
+use crate::config::{Logs, TrainConfig};
 use crate::error::TrainError;
+use crate::event::MetricsRow;
 use crate::state::{Clock, RunState, Store};
+use crate::tensorboard::{self, EventFile};
 use bft_core::OptimizerState;
 
 const METRICS_FILE: &str = "metrics.jsonl";
@@ -22,6 +26,8 @@ pub(crate) struct RunFolder {
     checkpoints: Checkpoints,
     /// Also carries the lock, which ends with the process however it ends.
     metrics: File,
+    /// With `--logs tensorboard`.
+    events: Option<EventFile>,
     clock: Clock,
 }
 
@@ -44,7 +50,7 @@ impl Store for Nowhere {
         self.clock.seconds()
     }
 
-    fn write_row(&mut self, _: &str) -> Result<(), TrainError> {
+    fn write_row(&mut self, _: &MetricsRow<'_>) -> Result<(), TrainError> {
         Ok(())
     }
 
@@ -52,7 +58,13 @@ impl Store for Nowhere {
         Ok(())
     }
 
-    async fn save(&mut self, _: &RunState, _: &Adapter, _: &OptimizerState) -> Result<PathBuf, TrainError> {
+    async fn save(
+        &mut self,
+        _: &RunState,
+        _: &Adapter,
+        _: Option<&Adapter>,
+        _: &OptimizerState,
+    ) -> Result<PathBuf, TrainError> {
         Ok(self.checkpoints.clone())
     }
 
@@ -76,14 +88,23 @@ pub(crate) fn check_free(output: &Path) -> Result<(), TrainError> {
     if output.join(ADAPTER_FILE).exists() { occupied("an adapter".into()) } else { Ok(()) }
 }
 
-/// The checkpoint to go on from, found and checked before anything is read or made.
-pub(crate) fn find_checkpoint(output: &Path) -> Result<CheckpointFiles, TrainError> {
-    Checkpoints::of(output).newest()?.ok_or_else(|| TrainError::NothingToResume { output: output.to_owned() })
+/// The checkpoint to go on from, found and checked before anything is read or made; `None` where a
+/// run ended before its first one.
+pub(crate) fn find_checkpoint(output: &Path) -> Result<Option<CheckpointFiles>, TrainError> {
+    let newest = Checkpoints::of(output).newest()?;
+    match newest {
+        None if ![RUN_FILE, METRICS_FILE].iter().any(|name| output.join(name).exists()) => {
+            Err(TrainError::NothingToResume { output: output.to_owned() })
+        }
+        None if output.join(ADAPTER_FILE).exists() => Err(TrainError::CheckpointsGone { output: output.to_owned() }),
+        newest => Ok(newest),
+    }
 }
 
 impl RunFolder {
     /// Makes the folder if need be, takes it for this process, and cuts the metrics after `step`.
-    pub fn open(output: &Path, step: u64) -> Result<Self, TrainError> {
+    pub fn open(config: &TrainConfig, step: u64) -> Result<Self, TrainError> {
+        let output = &*config.output;
         fs::create_dir_all(output).map_err(|e| write_error("make folder", output, e))?;
         let path = output.join(METRICS_FILE);
         let fail = |e| write_error("write", &path, e);
@@ -96,7 +117,15 @@ impl RunFolder {
         let checkpoints = Checkpoints::of(output);
         checkpoints.prepare()?;
         cut_after(&mut metrics, step).map_err(fail)?;
-        Ok(Self { output: output.to_owned(), checkpoints, metrics, clock: Clock::default() })
+        let clock = Clock::default();
+        let events = match config.logs {
+            Some(Logs::Tensorboard) => {
+                let begun = EventFile::create(&output.join(tensorboard::FOLDER), clock.seconds(), step);
+                Some(begun.map_err(|(path, e)| write_error("write", &path, e))?)
+            }
+            None => None,
+        };
+        Ok(Self { output: output.to_owned(), checkpoints, metrics, events, clock })
     }
 
     /// Flushes the metrics to disk; a checkpoint vouches for all rows up to its step.
@@ -116,10 +145,14 @@ impl Store for RunFolder {
         self.clock.seconds()
     }
 
-    fn write_row(&mut self, row: &str) -> Result<(), TrainError> {
+    fn write_row(&mut self, row: &MetricsRow<'_>) -> Result<(), TrainError> {
         // One call a line: what is there after a crash is whole lines, and at most one half.
-        let written = self.metrics.write_all(format!("{row}\n").as_bytes());
-        written.map_err(|e| write_error("write", &self.output.join(METRICS_FILE), e))
+        let written = self.metrics.write_all(format!("{}\n", row.line()).as_bytes());
+        written.map_err(|e| write_error("write", &self.output.join(METRICS_FILE), e))?;
+        let Some(events) = &mut self.events else { return Ok(()) };
+        let (step, scalars) = row.scalars();
+        let written = events.scalars(self.clock.seconds(), step, &scalars);
+        written.map_err(|(path, e)| write_error("write", &path, e))
     }
 
     async fn write_run(&mut self, run: &str) -> Result<(), TrainError> {
@@ -130,10 +163,11 @@ impl Store for RunFolder {
         &mut self,
         state: &RunState,
         adapter: &Adapter,
+        best: Option<&Adapter>,
         optimizer: &OptimizerState,
     ) -> Result<PathBuf, TrainError> {
         self.sync_metrics()?;
-        self.checkpoints.save(state, adapter, optimizer)
+        self.checkpoints.save(state, checkpoint_files(state, adapter, best, optimizer, Vec::new()))
     }
 
     async fn write_adapter(&mut self, adapter: &Adapter) -> Result<(), TrainError> {

@@ -54,6 +54,8 @@ mod schedule;
 mod setting;
 pub mod similar;
 mod state;
+#[cfg(not(target_arch = "wasm32"))]
+mod tensorboard;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -65,7 +67,7 @@ pub use batches::{BatchBounds, BatchOptions, Cursor, Loader, StepBatches, groups
 #[cfg(not(target_arch = "wasm32"))]
 pub use checkpoint::Checkpoints;
 pub use checkpoint_files::{NamedFile, adapter_files, checkpoint_files};
-pub use config::{ConfigError, TrainConfig};
+pub use config::{ConfigError, Logs, TrainConfig};
 pub use control::Control;
 pub use description::DeviceSummary;
 pub use embed::{EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows};
@@ -73,7 +75,7 @@ pub use embedder::{EmbedEngine, embed_texts};
 pub use engine::{Engine, EngineError, LogProbs, Shareable, Tuning};
 pub use error::TrainError;
 pub use evaluate::{ByLoss, EvalReport, Tally, evaluate};
-pub use event::{EvalRow, Event, Finished, Note, Started, StepRow};
+pub use event::{EvalRow, Event, Finished, MetricsRow, Note, SkippedRow, Started, StepRow};
 pub use inspect::{InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens};
 pub use memory::{MemoryEstimate, estimate_memory};
 pub use paths::{Files, os_string, path_to_json};
@@ -91,9 +93,9 @@ pub use run::MAX_SKIPPED;
 pub use samples::{
     DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens, make_samples,
 };
-pub use schedule::Schedule;
+pub use schedule::{Rates, Schedule};
 pub use setting::{Kind, Range, Setting, Settings, word, words};
-pub use state::{Checkpoint, Clock, RunState, Store};
+pub use state::{Best, Checkpoint, Clock, RunState, Store};
 pub use text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
 pub use trainer::Trainer;
 pub use writer::{Finish, SamplingConfig, TextWriter, WriteError, Written};

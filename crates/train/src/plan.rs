@@ -10,6 +10,7 @@ use crate::error::TrainError;
 use crate::event::Note;
 use crate::rows::Rows;
 use crate::samples::{Sample, Samples, make_samples};
+use crate::schedule::Rates;
 
 /// Everything about a run that the device does not decide.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Plan {
     pub steps: u64,
     /// The largest micro-batch, of training or evaluation.
     pub bounds: BatchBounds,
+    /// The learning rates.
+    rates: Rates,
 }
 
 impl Plan {
@@ -40,6 +43,10 @@ impl Plan {
             (Some(size), None) => train.hold_out(size).map(|(train, held)| (train, Some(held)))?,
             (None, eval) => (train, eval),
         };
+        if eval.is_none() && (config.save_best || config.patience.is_some()) {
+            let setting = if config.save_best { "save-best" } else { "patience" }.to_owned();
+            return Err(ConfigError::NothingToEvaluate { setting }.into());
+        }
         let before = train.rows.len();
         train.sample(config.max_samples.unwrap_or(before), config.sample_seed);
         let sampled_of = (train.rows.len() < before).then_some(before);
@@ -51,7 +58,8 @@ impl Plan {
             bounds = bounds.union(BatchBounds::of_sample(sample));
         }
         let steps = config.total_steps(train.samples.len());
-        Ok(Self { config, train, eval, data_sha256, sampled_of, steps, bounds })
+        let rates = config.rates(steps)?;
+        Ok(Self { config, train, eval, data_sha256, sampled_of, steps, bounds, rates })
     }
 
     /// Reads the files that the settings name, each once, and plans a run.
@@ -72,7 +80,12 @@ impl Plan {
 
     /// Learning rate of `step`, from 1.
     pub fn rate(&self, step: u64) -> f64 {
-        self.config.schedule.rate(self.config.lr, step, self.steps, self.config.warmup_steps)
+        self.rates.at(step)
+    }
+
+    /// Whether the rate of a step depends on how many steps there are.
+    pub fn rates_depend_on_steps(&self) -> bool {
+        self.config.schedule.falls() || self.config.warmup_ratio.is_some()
     }
 
     /// Held-out samples in groups that the buffers of training hold.
@@ -112,7 +125,7 @@ impl Plan {
         if config.loss == LossKind::Bft && config.gamma == 0.0 {
             notes.push(Note::GammaZero);
         }
-        if (1..=self.steps.min(2)).all(|step| self.rate(step) == 0.0) {
+        if self.steps == 1 && self.rate(1) == 0.0 {
             notes.push(Note::RateAlwaysZero);
         }
         notes
@@ -148,7 +161,9 @@ mod tests {
         assert!(cut.contains("2 of 2 samples cut to max-length"), "{cut}");
         let odd = notes(TrainConfig { gamma: 0.0, group_size: 1, steps: Some(1), ..TrainConfig::default() });
         assert!(odd.contains("gamma = 0 weighs every sample 0"), "{odd}");
-        assert!(odd.contains("use --schedule constant") && !odd.contains("window"), "{odd}");
+        assert!(!odd.contains("warm-up") && !odd.contains("window"), "{odd}");
+        let one = notes(TrainConfig { steps: Some(1), warmup_steps: Some(1), ..TrainConfig::default() });
+        assert!(one.contains("a warm-up begins at a rate of 0, and this run has no other step"), "{one}");
     }
 
     #[test]
@@ -162,5 +177,8 @@ mod tests {
         assert_eq!(plan(1).bounds, BatchBounds { tokens: 9, trained: 7, samples: 1 });
         assert_eq!(plan(2).eval_groups().count(), 1);
         assert_eq!((plan(2).steps, plan(1).steps), (1, 2));
+        let best = TrainConfig { save_best: true, ..TrainConfig::default() };
+        let error = Plan::new(best, &model(None, None), rows(ROWS), None).unwrap_err().to_string();
+        assert_eq!(error, "save-best goes by evaluations: give --eval-data or --val-size, too");
     }
 }

@@ -12,9 +12,9 @@ use crate::description::{Facts, describe};
 use crate::engine::{Engine, EngineError, Tuning};
 use crate::error::TrainError;
 use crate::evaluate::Tally;
-use crate::event::{EvalRow, Event, Finished, Note, SkippedRow, Started, StepRow};
+use crate::event::{EvalRow, Event, Finished, MetricsRow, Note, SkippedRow, Started, StepRow};
 use crate::plan::Plan;
-use crate::state::{RunState, Store};
+use crate::state::{Best, RunState, Store};
 
 /// Steps in a row whose gradient is not finite before a run gives up.
 pub const MAX_SKIPPED: u64 = 20;
@@ -50,6 +50,12 @@ pub(crate) struct Start {
     /// Steps done.
     pub step: u64,
     pub cursor: Cursor,
+    /// Step of the last evaluation before it.
+    pub evaluated: Option<u64>,
+    /// The best evaluation before it.
+    pub best: Option<Best>,
+    /// The adapter of that, where it is kept.
+    pub best_adapter: Option<Adapter>,
     /// The checkpoint that it goes on from.
     pub checkpoint: Option<PathBuf>,
 }
@@ -72,6 +78,11 @@ pub(crate) struct Run<'r, E, S, C> {
     started: f64,
     reported: f64,
     skipping: Option<Skipping>,
+    /// Step of the last evaluation.
+    evaluated: Option<u64>,
+    best: Option<Best>,
+    /// The adapter of the best evaluation, where that is what the run is to leave.
+    best_adapter: Option<Adapter>,
     totals: Totals,
     control: &'r C,
     on_event: &'r mut dyn FnMut(Event),
@@ -101,6 +112,9 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             started: now,
             reported: now,
             skipping: None,
+            evaluated: start.evaluated,
+            best: start.best,
+            best_adapter: start.best_adapter,
             totals: Totals::default(),
             control,
             on_event,
@@ -138,16 +152,16 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
 
     async fn steps(&mut self) -> Result<Finished, TrainError> {
         let config = &self.plan.config;
-        if self.step == 0 {
+        // A run that was stopped left out what was due then.
+        if self.evaluation_is_due() && self.evaluated != Some(self.step) {
             self.evaluate().await?;
         }
         self.reported = self.store.seconds();
-        while self.step < self.plan.steps && !self.stopping() {
+        while self.step < self.plan.steps && !self.stopping() && !self.out_of_patience() {
             self.optimizer_step().await?;
             let last = self.step == self.plan.steps || self.stopping();
-            let every = |n: u64| self.step.is_multiple_of(n);
-            let eval = self.step == self.plan.steps || config.eval_every.is_some_and(every);
-            let save = last || every(config.save_every);
+            let eval = self.evaluation_is_due();
+            let save = last || self.step.is_multiple_of(config.save_every);
             if eval || save || self.store.seconds() - self.reported >= REPORT_EVERY {
                 self.report().await?;
             }
@@ -177,6 +191,16 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
 
     fn stopping(&self) -> bool {
         self.control.stopping()
+    }
+
+    fn evaluation_is_due(&self) -> bool {
+        let every = self.plan.config.eval_every;
+        self.step == 0 || self.step == self.plan.steps || every.is_some_and(|every| self.step.is_multiple_of(every))
+    }
+
+    /// Whether evaluations have not got better for as long as the run is to wait for that.
+    fn out_of_patience(&self) -> bool {
+        self.best.is_some_and(|best| best.is_final(self.plan.config.patience))
     }
 
     /// Forward and backward of every micro-batch, then the update.
@@ -225,7 +249,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             self.totals.nll = Some(m.nll);
             let (loss, nll, grad_norm, tokens) = (m.loss, m.nll, m.grad_norm, m.tokens);
             let row = StepRow { step, loss, nll, lr, grad_norm, tokens, tokens_per_second };
-            self.store.write_row(&json(&row))?;
+            self.store.write_row(&MetricsRow::Step(&row))?;
             (self.on_event)(Event::Step(row));
         }
         self.reported = self.store.seconds();
@@ -234,7 +258,8 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
 
     fn skipped(&mut self, step: u64, lr: f64, tokens: usize, tensor: String) -> Result<(), TrainError> {
         self.totals.skipped += 1;
-        self.store.write_row(&json(&SkippedRow { step, skipped: true, tensor: &tensor, lr, tokens }))?;
+        let row = SkippedRow { step, skipped: true, tensor: &tensor, lr, tokens };
+        self.store.write_row(&MetricsRow::Skipped(row))?;
         (self.on_event)(Event::Skipped { step, tensor: tensor.clone() });
         let run = self.skipping.get_or_insert(Skipping { first: step, count: 0, tensor });
         run.count += 1;
@@ -260,9 +285,20 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         }
         if tally.samples() > 0 {
             let report = tally.report();
-            let row = EvalRow { step: self.step, eval_nll: report.nll, eval_loss: report.loss.of(loss.kind) };
+            let eval_loss = report.loss.of(loss.kind);
+            let best = self.best.is_none_or(|best| eval_loss < best.eval_loss);
+            let row = EvalRow { step: self.step, eval_nll: report.nll, eval_loss, best };
             self.totals.eval = Some(row);
-            self.store.write_row(&json(&row))?;
+            self.evaluated = Some(self.step);
+            if best {
+                self.best = Some(Best::new(&row));
+                if self.plan.config.save_best {
+                    self.best_adapter = Some(self.adapter().await?);
+                }
+            } else if let Some(best) = &mut self.best {
+                best.since += 1;
+            }
+            self.store.write_row(&MetricsRow::Eval(row))?;
             (self.on_event)(Event::Eval(row));
         }
         self.reported = self.store.seconds();
@@ -287,9 +323,11 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             model_sha256: self.facts.model_sha256.into(),
             model_settings_sha256: self.facts.model.settings_sha256()?,
             data_sha256: self.plan.data_sha256.clone(),
-            settings: self.plan.config.clone(),
+            evaluated: self.evaluated,
+            best: self.best,
+            settings: self.plan.config.from_anywhere(),
         };
-        let path = self.store.save(&state, &adapter, &optimizer).await?;
+        let path = self.store.save(&state, &adapter, self.best_adapter.as_ref(), &optimizer).await?;
         self.saved = Some((self.step, path.clone()));
         (self.on_event)(Event::Checkpoint { step: self.step, path });
         self.reported = self.store.seconds();
@@ -309,11 +347,20 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
     }
 
     async fn finish(&mut self) -> Result<Finished, TrainError> {
-        let adapter = self.adapter().await?;
+        let best = self.best.map(|best| best.row());
+        let kept = self.best_adapter.take().zip(best);
+        let (adapter, adapter_step) = match kept {
+            Some((adapter, row)) => (adapter, row.step),
+            None => (self.adapter().await?, self.step),
+        };
         self.store.write_adapter(&adapter).await?;
+        let early = self.step < self.plan.steps;
         let finished = Finished {
             steps: self.step,
-            stopped: self.step < self.plan.steps,
+            stopped: early && !self.out_of_patience(),
+            out_of_patience: early && self.out_of_patience(),
+            best,
+            adapter_step,
             skipped_steps: self.totals.skipped,
             tokens: self.totals.trained_tokens,
             seconds: self.store.seconds() - self.started,
@@ -327,10 +374,4 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         (self.on_event)(Event::Finished(finished.clone()));
         Ok(finished)
     }
-}
-
-/// A row as JSON; numbers that are not finite become null.
-fn json(row: &impl serde::Serialize) -> String {
-    // Rows are structs of numbers and words, which always serialise.
-    serde_json::to_string(row).unwrap_or_default()
 }

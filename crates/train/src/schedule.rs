@@ -1,88 +1,111 @@
-//! Learning-rate schedules.
+//! Learning-rate schedules, counted as transformers counts them: step k of a run takes the factor
+//! of k − 1, so that a warm-up begins at a rate of 0 and the last step still learns.
 
 use std::f64::consts::PI;
 
-/// How the learning rate goes after the warmup.
+/// How the learning rate goes after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// Half a cosine from the full rate to 0 at the last step.
+    /// Half a cosine from the full rate towards the lowest.
     #[default]
     Cosine,
-    /// A straight line from the full rate to 0 at the last step.
+    /// A straight line from the full rate towards the lowest.
     Linear,
     /// The full rate to the end.
     Constant,
+    /// Warm-up, stable, decay: the full rate, and over the last steps half a cosine towards the
+    /// lowest.
+    Wsd,
 }
 
 crate::setting::typed!(Schedule: words);
 
 impl Schedule {
-    /// Every schedule.
-    pub const ALL: [Self; 3] = [Self::Cosine, Self::Linear, Self::Constant];
-
-    /// Share of the full learning rate at `step` (from 1) of `steps`, of which `warmup` warm up.
-    ///
-    /// Warmup rises as k/W, so the first step already learns and step W has the full rate. After
-    /// it, with x = (k − W)/(T − W): cosine ½(1 + cos πx), linear 1 − x, both 0 at the last step.
-    pub fn factor(self, step: u64, steps: u64, warmup: u64) -> f64 {
-        if step <= warmup {
-            return step as f64 / warmup as f64;
-        }
-        let rest = steps.saturating_sub(warmup).max(1);
-        let x = ((step - warmup) as f64 / rest as f64).min(1.0);
-        match self {
-            Self::Cosine => 0.5 * (1.0 + (PI * x).cos()),
-            Self::Linear => 1.0 - x,
-            Self::Constant => 1.0,
-        }
-    }
-
-    /// Whether a rate before the last step depends on how many steps there are.
-    pub const fn depends_on_steps(self) -> bool {
+    /// Whether it ever falls, so that there is a lowest rate.
+    pub const fn falls(self) -> bool {
         !matches!(self, Self::Constant)
     }
+}
 
-    /// Learning rate at `step`.
-    pub fn rate(self, peak: f64, step: u64, steps: u64, warmup: u64) -> f64 {
-        peak * self.factor(step, steps, warmup)
+/// The learning rates of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// How they go after the warm-up.
+    pub schedule: Schedule,
+    /// The highest.
+    pub peak: f64,
+    /// The lowest after the warm-up, which a schedule that falls would reach after the last step.
+    pub min: f64,
+    /// Steps of the run.
+    pub steps: u64,
+    /// Steps that warm up.
+    pub warmup: u64,
+    /// Last steps over which [`Schedule::Wsd`] falls.
+    pub decay: u64,
+}
+
+impl Rates {
+    /// The rate of `step`, from 1.
+    pub fn at(&self, step: u64) -> f64 {
+        let done = step.saturating_sub(1);
+        let lowest = self.min / self.peak;
+        let between = |share: f64| share * (1.0 - lowest) + lowest;
+        if done < self.warmup {
+            let share = done as f64 / self.warmup as f64;
+            // The warm-up of transformers' WSD begins at the lowest rate, that of the others at 0.
+            return self.peak * if self.schedule == Schedule::Wsd { between(share) } else { share };
+        }
+        let fall = if self.schedule == Schedule::Wsd { self.decay } else { self.steps.saturating_sub(self.warmup) };
+        // The share of the fall that lies behind this step.
+        let fallen = done.saturating_sub(self.steps.saturating_sub(fall)) as f64 / fall.max(1) as f64;
+        self.peak
+            * match self.schedule {
+                Schedule::Cosine | Schedule::Wsd => between(0.5 * (1.0 + (PI * fallen.min(1.0)).cos())),
+                Schedule::Linear => between(1.0 - fallen.min(1.0)),
+                Schedule::Constant => 1.0,
+            }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TrainConfig;
 
-    fn rates(schedule: Schedule, steps: u64, warmup: u64) -> Vec<f64> {
-        (1..=steps).map(|k| schedule.factor(k, steps, warmup)).collect()
+    /// One run of `schedules.json`: settings as a `--config` file has them, and what transformers
+    /// gave each step.
+    #[derive(serde::Deserialize)]
+    struct Case {
+        transformers: String,
+        settings: TrainConfig,
+        rates: Vec<f64>,
     }
 
-    fn close(found: &[f64], expected: &[f64]) {
-        assert_eq!(found.len(), expected.len());
-        for (f, e) in found.iter().zip(expected) {
-            assert!((f - e).abs() < 1e-12, "found {found:?}, expected {expected:?}");
+    #[test]
+    fn every_rate_is_that_of_transformers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/schedules.json");
+        let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert!(cases.len() > 30);
+        for Case { transformers, settings, rates: expected } in cases {
+            assert_eq!(settings.validate(), Ok(()), "{transformers}");
+            let steps = settings.steps.unwrap();
+            let rates = settings.rates(steps).unwrap();
+            for (step, expected) in (1..).zip(expected) {
+                let found = rates.at(step);
+                let error = (found - expected).abs();
+                assert!(error <= 1e-12 * settings.lr, "{transformers}, step {step}: {found}, expected {expected}");
+            }
         }
     }
 
     #[test]
-    fn cosine_follows_the_formula_by_hand() {
-        let (half, tall) = (0.5, (1.0 + 0.5f64.sqrt()) / 2.0);
-        close(&rates(Schedule::Cosine, 6, 2), &[0.5, 1.0, tall, half, 1.0 - tall, 0.0]);
-        close(&rates(Schedule::Cosine, 4, 0), &[tall, half, 1.0 - tall, 0.0]);
-    }
-
-    #[test]
-    fn linear_and_constant_warm_up_too() {
-        close(&rates(Schedule::Linear, 6, 2), &[0.5, 1.0, 0.75, 0.5, 0.25, 0.0]);
-        close(&rates(Schedule::Constant, 4, 2), &[0.5, 1.0, 1.0, 1.0]);
-    }
-
-    #[test]
-    fn every_length_is_finite_and_between_zero_and_one() {
-        for schedule in Schedule::ALL {
-            for (steps, warmup) in [(1, 0), (1, 1), (3, 3), (3, 9), (7, 6)] {
-                for factor in rates(schedule, steps, warmup) {
-                    assert!((0.0..=1.0).contains(&factor), "{schedule:?} {steps} {warmup}: {factor}");
+    fn every_length_is_finite_and_between_zero_and_the_peak() {
+        for schedule in [Schedule::Cosine, Schedule::Linear, Schedule::Constant, Schedule::Wsd] {
+            for (steps, warmup, decay) in [(1, 0, 1), (1, 1, 0), (3, 3, 0), (3, 9, 0), (7, 6, 1), (7, 0, 7)] {
+                let rates = Rates { schedule, peak: 0.5, min: 0.0, steps, warmup, decay };
+                for rate in (1..=steps).map(|step| rates.at(step)) {
+                    assert!((0.0..=0.5).contains(&rate), "{rates:?}: {rate}");
                 }
             }
         }

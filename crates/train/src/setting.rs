@@ -84,15 +84,17 @@ pub enum Range {
 }
 
 impl Range {
-    /// Whether `number` lies in it. Devices count in f32, so that larger numbers do not.
+    /// Whether `number` lies in it, as the f32 that devices count in, too.
     pub fn check(self, number: f64) -> Result<(), String> {
         let (holds, expected) = match self {
             Self::Any => return Ok(()),
             Self::From(_) if number > f64::from(u32::MAX) => (false, format!("a whole number, at most {}", u32::MAX)),
             Self::From(least) => (number >= f64::from(least), format!("a whole number from {least}")),
             _ if number.abs() > f64::from(f32::MAX) => (false, "a finite number, at most 3.4e38".to_owned()),
-            Self::Positive => (number > 0.0, "a number above 0".to_owned()),
+            Self::Positive if number > 0.0 => (number as f32 > 0.0, "a number of at least 1.4e-45".to_owned()),
+            Self::Positive => (false, "a number above 0".to_owned()),
             Self::NotNegative => (number >= 0.0, "a number from 0".to_owned()),
+            Self::Chance if number < 1.0 && number as f32 >= 1.0 => (false, "0 to at most 0.99999994".to_owned()),
             Self::Chance => ((0.0..1.0).contains(&number), "0 to below 1".to_owned()),
             Self::Share => (number > 0.0 && number <= 1.0, "a number above 0 and at most 1".to_owned()),
             Self::Part => {
@@ -144,6 +146,19 @@ pub trait Settings: Default + Clone + fmt::Debug + serde::Serialize + Deserializ
                     found: number.to_string(),
                     expected,
                 })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses two numbers that say the same thing differently.
+    fn check_exclusions(&self) -> Result<(), ConfigError> {
+        let numbers = self.numbers();
+        for (setting, number) in Self::TABLE.iter().zip(&numbers) {
+            let other = Self::TABLE.iter().zip(&numbers).find(|(other, _)| Some(other.field) == setting.excludes);
+            if let (Some(one), Some((excluded, Some(other)))) = (number, other) {
+                let shown = |setting: &Setting, number: &f64| format!("{} ({number})", setting.name());
+                return Err(ConfigError::Both { one: shown(setting, one), other: shown(excluded, other) });
             }
         }
         Ok(())
@@ -251,6 +266,11 @@ pub fn word<'de, T: Deserialize<'de>>(name: &'de str) -> Option<T> {
     T::deserialize(de::value::BorrowedStrDeserializer::<de::value::Error>::new(name)).ok()
 }
 
+/// The name in files and flags of an enum's value.
+pub fn word_of(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+}
+
 /// Declares a struct of [`Settings`]: each field with its help, what [`Setting`] holds beside it,
 /// and its default.
 macro_rules! settings {
@@ -325,10 +345,14 @@ mod tests {
         assert!(Range::Positive.check(f64::NAN).is_err());
         assert!(Range::Positive.check(f64::INFINITY).is_err());
         assert_eq!(Range::Positive.check(1e39).unwrap_err(), "a finite number, at most 3.4e38");
+        assert_eq!(Range::Positive.check(1e-50).unwrap_err(), "a number of at least 1.4e-45");
+        assert_eq!(Range::Positive.check(1.5e-45), Ok(()));
         assert!(Range::NotNegative.check(-1.0).is_err());
         assert_eq!(Range::NotNegative.check(0.0), Ok(()));
         assert!(Range::Chance.check(1.0).is_err());
         assert_eq!(Range::Chance.check(0.5), Ok(()));
+        assert_eq!(Range::Chance.check(0.999_999_999_9).unwrap_err(), "0 to at most 0.99999994");
+        assert_eq!(Range::Chance.check(0.999_999_94), Ok(()));
         assert!(Range::Share.check(0.0).is_err());
         assert_eq!(Range::Share.check(1.0), Ok(()));
         assert!([0.0, -1.0, 1.5, f64::NAN].iter().all(|number| Range::Part.check(*number).is_err()));
@@ -340,13 +364,12 @@ mod tests {
     #[test]
     fn words_are_those_of_the_files() {
         use crate::schedule::Schedule;
-        assert_eq!(words::<Schedule>(), ["cosine", "linear", "constant"]);
+        assert_eq!(words::<Schedule>(), ["cosine", "linear", "constant", "wsd"]);
         assert_eq!(words::<bft_core::LossKind>(), ["sft", "dft", "bft", "bft-v3"]);
         assert_eq!(word::<Schedule>("linear"), Some(Schedule::Linear));
         assert_eq!(word::<Schedule>("cosin"), None);
-        for schedule in Schedule::ALL {
-            let name = serde_json::to_value(schedule).unwrap();
-            assert_eq!(word(name.as_str().unwrap()), Some(schedule));
+        for name in words::<Schedule>() {
+            assert_eq!(word_of(&word::<Schedule>(name).unwrap()), *name);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::error::TrainError;
 use crate::event::{Event, Finished, Note};
 use crate::plan::Plan;
 use crate::run::{Run, Start};
-use crate::state::{Checkpoint, Store};
+use crate::state::{Best, Checkpoint, RunState, Store};
 
 /// A run that is ready to start: everything read and checked, nothing written yet.
 #[derive(Debug)]
@@ -26,12 +26,17 @@ pub struct Trainer<'m> {
 
 impl<'m> Trainer<'m> {
     /// A fresh start, from the given adapter or a new one.
-    pub fn fresh(model: &'m Model, plan: Plan, init: Option<Adapter>) -> Result<Self, TrainError> {
+    pub fn fresh(model: &'m Model, mut plan: Plan, init: Option<Adapter>) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
         let mut adapter = match init {
             None => new_adapter(&model.config, &model.name, &plan.config)?,
             Some(mut adapter) => {
                 adapter.config.dropout = plan.config.lora_dropout;
+                // What the run says of itself is what it does.
+                plan.config.rank = adapter.config.rank;
+                plan.config.alpha = Some(adapter.config.alpha);
+                plan.config.target_modules = adapter.modules();
+                plan.config.use_rslora = adapter.config.use_rslora;
                 notes.push(Note::InitAdapter {
                     rank: adapter.config.rank,
                     alpha: adapter.config.alpha,
@@ -64,11 +69,13 @@ impl<'m> Trainer<'m> {
             let (path, done, steps) = (checkpoint.path, state.step, plan.steps);
             return Err(TrainError::AlreadyPast { path, done, steps });
         }
-        if state.steps != plan.steps && plan.config.schedule.depends_on_steps() {
+        if state.steps != plan.steps && plan.rates_depend_on_steps() {
             notes.push(Note::ScheduleStretched { from: state.steps, to: plan.steps });
         }
         if state.step == plan.steps {
             notes.push(Note::AlreadyDone { steps: plan.steps });
+        } else if let Some(Best { step, since, .. }) = state.best.filter(|best| best.is_final(plan.config.patience)) {
+            notes.push(Note::PatienceOver { best: step, since });
         }
         Ok(Self {
             model,
@@ -112,12 +119,13 @@ impl<'m> Trainer<'m> {
             None => Start::default(),
             Some(checkpoint) => {
                 engine.tuning().set_optimizer_state(&checkpoint.optimizer).map_err(TrainError::Engine)?;
-                let Checkpoint { path, state, .. } = checkpoint;
+                let Checkpoint { path, state, best: best_adapter, .. } = checkpoint;
                 if state.device != device.description {
                     let (from, to) = (state.device, device.description.clone());
                     notes.push(Note::DeviceChanged { from, to });
                 }
-                Start { step: state.step, cursor: state.cursor, checkpoint: Some(path) }
+                let RunState { step, cursor, evaluated, best, .. } = state;
+                Start { step, cursor, evaluated, best, best_adapter, checkpoint: Some(path) }
             }
         };
         // The store is touched last: whatever fails above leaves it as it was.
@@ -142,7 +150,7 @@ mod native {
     use crate::description::DeviceSummary;
     use crate::engine::{Engine, EngineError};
     use crate::error::TrainError;
-    use crate::event::{Event, Finished};
+    use crate::event::{Event, Finished, Note};
     use crate::folder::{Nowhere, RunFolder, check_free, find_checkpoint};
     use crate::plan::Plan;
     use crate::ranks::{Ranks, Together, check_adapter, check_same};
@@ -157,17 +165,22 @@ mod native {
             let place = place.map_or_else(|| model.path.clone(), |place| place.reference().into());
             let config = TrainConfig { model: place, ..config };
             config.validate()?;
+            let checkpoints = Checkpoints::of(&config.output);
+            let files = if config.resume { find_checkpoint(&config.output)? } else { None };
             if !config.resume {
                 check_free(&config.output)?;
-                let plan = Plan::read(config, model)?;
+            }
+            let plan = Plan::read(config, model)?;
+            let Some(files) = files else {
                 let folder = plan.config.init_adapter.as_deref();
                 let init = folder.map(|folder| Adapter::load(folder, &model.config)).transpose()?;
-                return Self::fresh(model, plan, init);
-            }
-            let checkpoints = Checkpoints::of(&config.output);
-            let files = find_checkpoint(&config.output)?;
-            let plan = Plan::read(config, model)?;
-            check_settings(&files.path, &files.state, &plan, &model.sha256()?)?;
+                let mut trainer = Self::fresh(model, plan, init)?;
+                if trainer.plan.config.resume {
+                    trainer.notes.push(Note::FromTheStart);
+                }
+                return Ok(trainer);
+            };
+            check_settings(&files.path, &files.state, &plan, model)?;
             let checkpoint = files.load(&model.config).map_err(|error| checkpoints.damaged(error))?;
             Self::resume(model, plan, checkpoint)
         }
@@ -180,7 +193,7 @@ mod native {
             control: &impl Control,
             on_event: &mut dyn FnMut(Event),
         ) -> Result<Finished, TrainError> {
-            let folder = |plan: &Plan, step| RunFolder::open(&plan.config.output, step);
+            let folder = |plan: &Plan, step| RunFolder::open(&plan.config, step);
             self.run_in(device, engine, folder, control, on_event).await
         }
 
@@ -235,7 +248,7 @@ mod native {
                 Ok(Together::new(tuner, ranks, plan.bounds, whole, asked, &stop))
             };
             if ranks.rank() == 0 {
-                let folder = |plan: &Plan, step| RunFolder::open(&plan.config.output, step);
+                let folder = |plan: &Plan, step| RunFolder::open(&plan.config, step);
                 self.run_in(&summary, together, folder, &stop, on_event).await
             } else {
                 let nowhere = |plan: &Plan, _| Ok(Nowhere::new(&plan.config.output));

@@ -157,12 +157,17 @@ pub struct Finished {
     pub seconds: f64,
     pub nll: Option<f64>,
     pub eval: Option<EvalRow>,
+    /// Whether it ended before its last step because evaluations got no better.
+    pub out_of_patience: bool,
+    /// The step that the adapter is of.
+    pub adapter_step: u64,
 }
 
 impl From<bft_train::Finished> for Finished {
     fn from(finished: bft_train::Finished) -> Self {
         let bft_train::Finished { steps, stopped, skipped_steps, tokens, seconds, nll, eval, .. } = finished;
-        Self { steps, stopped, skipped_steps, tokens, seconds, nll, eval }
+        let (out_of_patience, adapter_step) = (finished.out_of_patience, finished.adapter_step);
+        Self { steps, stopped, skipped_steps, tokens, seconds, nll, eval, out_of_patience, adapter_step }
     }
 }
 

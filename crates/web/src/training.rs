@@ -9,8 +9,8 @@ use bft_core::loss::sample_weight;
 use bft_core::{Batch, LossConfig, OptimizerState, StepTotals, Tuner};
 use bft_formats::Adapter;
 use bft_train::{
-    Checkpoint, Clock, Control, DeviceSummary, Engine, EngineError, Event, LogProbs, Plan, RunState, Started, Store,
-    TrainError, Trainer, checkpoint_files,
+    Checkpoint, Clock, Control, DeviceSummary, Engine, EngineError, Event, LogProbs, MetricsRow, Plan, RunState,
+    Started, Store, TrainError, Trainer, checkpoint_files,
 };
 use js_sys::Array;
 use wasm_bindgen::prelude::*;
@@ -134,9 +134,9 @@ impl Store for PageStore<'_> {
         self.clock.seconds()
     }
 
-    fn write_row(&mut self, row: &str) -> Result<(), TrainError> {
+    fn write_row(&mut self, row: &MetricsRow<'_>) -> Result<(), TrainError> {
         let mut made = self.made.borrow_mut();
-        made.metrics.push_str(row);
+        made.metrics.push_str(&row.line());
         made.metrics.push('\n');
         Ok(())
     }
@@ -150,6 +150,7 @@ impl Store for PageStore<'_> {
         &mut self,
         state: &RunState,
         adapter: &Adapter,
+        best: Option<&Adapter>,
         optimizer: &OptimizerState,
     ) -> Result<PathBuf, TrainError> {
         let step = state.step;
@@ -166,7 +167,7 @@ impl Store for PageStore<'_> {
         };
         let told = [("metrics.jsonl", metrics), ("run.json", run)];
         let told = told.map(|(name, text)| (name, text.into_bytes()));
-        for file in checkpoint_files(state, adapter, optimizer, told.into()) {
+        for file in checkpoint_files(state, adapter, best, optimizer, told.into()) {
             self.host.keep(step, file?).await.map_err(failed)?;
         }
         self.host.kept().await.map_err(failed)?;

@@ -212,7 +212,10 @@ function drawNow(app: App): void {
 }
 
 function headline(app: App, { state, finished, steps, step, from, evals }: Run): string {
-  if (state === "done" && finished) return `Done: ${plural(finished.steps, "step")} in ${duration(finished.seconds)}`;
+  if (state === "done" && finished) {
+    const best = finished.adapter_step === finished.steps ? "" : `; the adapter is that of step ${count(finished.adapter_step)}, which tested best`;
+    return `Done: ${plural(finished.steps, "step")} in ${duration(finished.seconds)}${best}`;
+  }
   if (state === "stopped" && finished) return `Stopped after step ${count(finished.steps)} of ${count(steps)}`;
   if (state === "running" && (app.heldOut || settingsOf()?.val_size) && steps > 0) {
     // Many rows to test on take a while, in which no step is done.

@@ -13,7 +13,7 @@ const step = (at: number): WorkerEvent => ({
   row: { step: at, loss: 0.4 / at, nll: 3 / at, lr: 2e-4, grad_norm: 1, tokens: 66, tokens_per_second: 24 },
   sample_weights: [0.9, 0.5, 0.4, 0.3],
 });
-const running: WorkerEvent[] = [started, { event: "eval", row: { step: 0, eval_nll: 3.2, eval_loss: 0.4 } }, step(1), step(2), { event: "checkpoint", step: 2 }, step(3)];
+const running: WorkerEvent[] = [started, { event: "eval", row: { step: 0, eval_nll: 3.2, eval_loss: 0.4, best: true } }, step(1), step(2), { event: "checkpoint", step: 2 }, step(3)];
 
 async function noFaults(page: Page): Promise<void> {
   const { violations } = await new AxeBuilder({ page }).analyze();
@@ -51,7 +51,7 @@ test("a run that breaks off goes on from its checkpoint on another device", asyn
   await openScripted(page, {
     train: [{ events: running, failure: { kind: "lost", message: "step 4 failed: the device was lost" } }],
     storage: [{ answer: { ...saved, runs: [] } }, { answer: { ...saved, runs: [] } }, { answer: saved }],
-    continue_run: [{ events: [{ ...started, resumed_from: 50 } as WorkerEvent, step(51)], hangs: true, answer: { steps: 51, stopped: true, skipped_steps: 0, tokens: 66, seconds: 2, nll: 1, eval: null } }],
+    continue_run: [{ events: [{ ...started, resumed_from: 50 } as WorkerEvent, step(51)], hangs: true, answer: { steps: 51, stopped: true, skipped_steps: 0, tokens: 66, seconds: 2, nll: 1, eval: null, out_of_patience: false, adapter_step: 51 } }],
   });
   await withData(page);
   await page.getByRole("button", { name: "Start tuning" }).click();
@@ -85,7 +85,7 @@ test("rows that are dropped while a run goes are put off with a sentence", async
 });
 
 test("the path can be walked with the keyboard alone", async ({ page }) => {
-  await openScripted(page, { train: [{ events: running, hangs: true, answer: { steps: 3, stopped: true, skipped_steps: 0, tokens: 1, seconds: 1, nll: 1, eval: null } }] });
+  await openScripted(page, { train: [{ events: running, hangs: true, answer: { steps: 3, stopped: true, skipped_steps: 0, tokens: 1, seconds: 1, nll: 1, eval: null, out_of_patience: false, adapter_step: 3 } }] });
   const tabTo = async (name: string) => {
     for (let presses = 0; presses < 60; presses += 1) {
       await page.keyboard.press("Tab");

@@ -32,7 +32,7 @@ async function stepsDone(page: Page): Promise<number> {
 
 test("the form has the command line's defaults (but saves more often), and a run shows its charts to the end", async ({ page }) => {
   await openTinyOnCpu(page);
-  const values = { group_size: "256", gamma: "1", rank: "16", alpha: "", lr: "2e-4", batch_size: "4", grad_accum: "1", weight_decay: "0.01", max_grad_norm: "1", warmup_steps: "0", seed: "0", save_every: "10", length: "1" };
+  const values = { group_size: "256", gamma: "1", rank: "16", alpha: "", lr: "2e-4", batch_size: "4", grad_accum: "1", weight_decay: "0.01", max_grad_norm: "1", warmup_steps: "", min_lr: "", patience: "", seed: "0", save_every: "10", length: "1" };
   for (const [name, value] of Object.entries(values)) await expect(page.locator(`#settings [name=${name}]`)).toHaveValue(value);
   await expect(page.locator("#settings [name=loss]:checked")).toHaveValue("bft");
 

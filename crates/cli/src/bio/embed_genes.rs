@@ -89,7 +89,7 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     let kind = Output::of(&flags.output)?;
     open::writable("--output", &flags.output)?;
     open::not_over(&flags.output, "GENES", &flags.genes)?;
-    open::all_existing([("--adapter", flags.adapter.as_deref())])?;
+    open::adapters_exist(flags.adapter.as_slice())?;
     let mut flags = flags.clone();
     flags.model = flags.model.map(|path| hub::model_path("--model", &path)).transpose()?;
     let is_llm = |path: &PathBuf| path == Path::new("llm");

@@ -121,7 +121,7 @@ impl VectorFlags {
         for file in &self.vectors {
             open::existing("--vectors", file)?;
         }
-        open::all_existing([("--adapter", self.adapter.as_deref())])?;
+        open::adapters_exist(self.adapter.as_slice())?;
         self.output.as_deref().map_or(Ok(()), |path| open::writable("--output", path))?;
         self.model.as_deref().map(|path| hub::model_path("--model", path)).transpose()
     }

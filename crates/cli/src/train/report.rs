@@ -39,11 +39,12 @@ impl TrainReport {
                 self.progress_to();
             }
             Event::Eval(row) => self.say(&format!(
-                "{DIM}step {:>5}{DIM:#}  held-out nll {BOLD}{:.4}{BOLD:#}  perplexity {:.2}  loss {:.4}",
+                "{DIM}step {:>5}{DIM:#}  held-out nll {BOLD}{:.4}{BOLD:#}  perplexity {:.2}  loss {:.4}{}",
                 row.step,
                 row.eval_nll,
                 row.eval_nll.exp(),
-                row.eval_loss
+                row.eval_loss,
+                if row.best && row.step > 0 { ", the lowest so far" } else { "" }
             )),
             Event::Checkpoint { step, path } => {
                 self.say(&format!("{DIM}step {step:>5}  saved {}{DIM:#}", path.display()));
@@ -88,13 +89,23 @@ impl TrainReport {
                 finished.skipped_steps
             ));
         }
-        if !finished.stopped {
+        if let (true, Some(best)) = (finished.out_of_patience, finished.best) {
             ui::note(&format!(
-                "{GREEN}done{GREEN:#}  {} steps in {:.0} s; the adapter is in {}",
-                finished.steps,
-                finished.seconds,
-                finished.adapter.display()
+                "ended at step {}: no evaluation since step {} was better than its loss of {:.4}",
+                finished.steps, best.step, best.eval_loss
             ));
+        }
+        let of = match finished.adapter_step {
+            step if step == finished.steps => String::new(),
+            0 => ", as it was before the first step: no evaluation was better".to_owned(),
+            step => format!(", of step {step}, whose held-out loss is the lowest"),
+        };
+        let folder = finished.adapter.display();
+        if !finished.stopped {
+            let (steps, seconds) = (finished.steps, finished.seconds);
+            ui::note(&format!("{GREEN}done{GREEN:#}  {steps} steps in {seconds:.0} s; the adapter{of} is in {folder}"));
+        } else if !of.is_empty() {
+            ui::note(&format!("the adapter{of} is in {folder}"));
         }
     }
 

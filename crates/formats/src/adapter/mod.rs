@@ -2,9 +2,12 @@
 
 mod config;
 mod read;
+mod sum;
 mod write;
 
 use std::collections::BTreeMap;
+
+use crate::LINEAR_MODULES;
 
 /// File names of PEFT's layout.
 pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
@@ -106,6 +109,12 @@ pub struct Adapter {
 }
 
 impl Adapter {
+    /// Short names of the modules that are adapted in any layer, in the order of a block.
+    pub fn modules(&self) -> Vec<String> {
+        let adapted = |short: &str| self.pairs.iter().any(|pair| pair.module.ends_with(&format!(".{short}")));
+        LINEAR_MODULES.map(str::to_owned).into_iter().filter(|short| adapted(short)).collect()
+    }
+
     /// What makes the adapter useless, in words: the first value that is NaN or infinite, or the
     /// first pair whose product no f32 can hold. `None` where there is no such thing.
     pub fn not_finite(&self) -> Option<String> {

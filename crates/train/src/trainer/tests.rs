@@ -74,7 +74,7 @@ impl Place {
             batch_size: 2,
             grad_accum: 2,
             steps: Some(steps),
-            warmup_steps: 2,
+            warmup_steps: Some(2),
             seed: 3,
             save_every: 2,
             ..TrainConfig::default()
@@ -156,6 +156,7 @@ fn a_run_leaves_an_adapter_metrics_settings_and_two_checkpoints() {
     assert_eq!(evals, [0, 3, 6, 7]);
 
     let run: Value = serde_json::from_slice(&fs::read(output.join("run.json")).unwrap()).unwrap();
+    let config = TrainConfig { model: std::path::absolute(&config.model).unwrap(), ..config };
     assert_eq!(serde_json::from_value::<TrainConfig>(run["settings"].clone()).unwrap(), config);
     assert_eq!((&run["finished"]["steps"], &run["device"], &run["seed"]), (&7.into(), &"toy".into(), &3.into()));
     assert_eq!(run["data"]["sha256"].as_str().unwrap().len(), 64);
@@ -171,7 +172,8 @@ fn rates_and_token_counts_are_those_of_each_step() {
     let place = Place::new();
     let outcome = place.run(place.config("out", 6), Faults::default());
     let rows = outcome.steps();
-    let rates: Vec<f64> = (1..=6).map(|k| Schedule::Cosine.rate(0.05, k, 6, 2)).collect();
+    let expected = place.config("out", 6).rates(6).unwrap();
+    let rates: Vec<f64> = (1..=6).map(|k| expected.at(k)).collect();
     assert_eq!(rows.iter().map(|r| r.lr).collect::<Vec<_>>(), rates);
     // Two trained tokens a row; steps of four rows, then the three that the epoch has left.
     assert_eq!(rows.iter().map(|r| r.tokens).collect::<Vec<_>>(), [8, 6, 8, 6, 8, 6]);
@@ -298,7 +300,7 @@ fn a_folder_with_a_run_or_an_adapter_is_not_overwritten() {
 #[test]
 fn two_runs_cannot_share_a_folder() {
     let place = Place::new();
-    let held = RunFolder::open(&place.path("out"), 0).unwrap();
+    let held = RunFolder::open(&place.config("out", 2), 0).unwrap();
     let message = place.run(place.config("out", 2), Faults::default()).message();
     assert!(message.starts_with("another run is writing to "), "{message}");
     drop(held);
@@ -310,7 +312,7 @@ fn resuming_needs_a_checkpoint_of_the_same_run() {
     let place = Place::new();
     let resume = |config: TrainConfig| place.run(TrainConfig { resume: true, ..config }, Faults::default());
     let message = resume(place.config("out", 4)).message();
-    assert!(message.contains("holds no checkpoint to resume from: run without --resume"), "{message}");
+    assert!(message.contains("holds no run to resume: run without --resume"), "{message}");
 
     assert!(place.run(place.config("out", 4), Faults::default()).result.is_ok());
     let other = TrainConfig { lr: 0.1, no_shuffle: true, ..place.config("out", 8) };
@@ -390,14 +392,14 @@ fn a_damaged_checkpoint_is_named_and_the_whole_one_before_it_offered() {
     let adapter = fs::read(last.join("adapter_model.safetensors")).unwrap();
     let message = change("adapter_model.safetensors", &adapter[adapter.len() - 4..], &nan);
     assert!(message.contains("lora_") && message.contains(" holds NaN at element "), "{message}");
-    let message = change("state.json", b"\"layout\": 2", b"\"layout\": 9");
-    assert!(message.contains("layout is 9, expected 2: another version of bft made it"), "{message}");
+    let message = change("state.json", b"\"layout\": 3", b"\"layout\": 9");
+    assert!(message.contains("layout is 9, expected 3: another version of bft made it"), "{message}");
 
     // A checkpoint of the first layout has no checksums.
     fs::remove_file(last.join("SHA256SUMS")).unwrap();
     let state = fs::read_to_string(last.join("state.json")).unwrap();
-    fs::write(last.join("state.json"), state.replace("\"layout\": 2", "\"layout\": 1")).unwrap();
-    assert!(resume().message().contains("layout is 1, expected 2: another version of bft made it; finish the run"));
+    fs::write(last.join("state.json"), state.replace("\"layout\": 3", "\"layout\": 1")).unwrap();
+    assert!(resume().message().contains("layout is 1, expected 3: another version of bft made it; finish the run"));
 
     // With no whole one left there is nothing to offer.
     fs::write(older.join("state.json"), "").unwrap();
@@ -577,6 +579,8 @@ fn an_adapter_to_start_from_keeps_its_shape() {
     let tuned = Adapter::load(&place.path("second"), &place.model.config).unwrap();
     assert_eq!(tuned.pairs[0].rank, 2);
     assert_eq!(tuned.config.dropout, 0.25, "dropout is the run's own");
+    let run: Value = serde_json::from_slice(&fs::read(place.path("second/run.json")).unwrap()).unwrap();
+    assert_eq!((&run["settings"]["rank"], &run["settings"]["alpha"]), (&2.into(), &4.0.into()), "as they were used");
 }
 
 #[test]
@@ -589,4 +593,186 @@ fn one_seed_gives_the_same_bytes() {
     let other = TrainConfig { seed: 4, ..place.config("c", 5) };
     assert!(place.run(other, Faults::default()).result.is_ok());
     assert_ne!(place.traces("a").0, place.traces("c").0);
+}
+
+/// Rows that pull the toy's value up from below 0, past what the held-out rows ask for.
+fn overfitting(place: &Place, output: &str, steps: u64) -> TrainConfig {
+    let rows = |label: u32| format!("{{\"input_ids\": [1, {label}], \"labels\": [-100, {label}]}}\n");
+    fs::write(place.path("pull.jsonl"), rows(20).repeat(6)).unwrap();
+    fs::write(place.path("want.jsonl"), rows(21)).unwrap();
+    TrainConfig {
+        data: place.path("pull.jsonl").into(),
+        eval_data: Some(place.path("want.jsonl").into()),
+        eval_every: Some(1),
+        schedule: Schedule::Constant,
+        warmup_steps: None,
+        lr: 0.01,
+        seed: (0..)
+            .find(|seed| {
+                let config = TrainConfig { seed: *seed, rank: 2, ..TrainConfig::default() };
+                let adapter = new_adapter(&place.model.config, "toy", &config).unwrap();
+                (-0.25..-0.15).contains(&adapter.pairs[0].a[0])
+            })
+            .unwrap(),
+        ..place.config(output, steps)
+    }
+}
+
+fn adapter_sha256(place: &Place, output: &str) -> String {
+    sha256_file(&place.path(output).join("adapter_model.safetensors")).unwrap()
+}
+
+#[test]
+fn the_best_adapter_is_left_whenever_the_run_is_stopped_and_gone_on_with() {
+    let place = Place::new();
+    let best = |output: &str, steps| TrainConfig { save_best: true, ..overfitting(&place, output, steps) };
+    let whole = place.run(best("whole", 12), Faults::default()).result.unwrap();
+    let row = whole.best.unwrap();
+    assert!(0 < row.step && row.step < 10, "{row:?}");
+    assert_eq!((whole.steps, whole.adapter_step, whole.stopped), (12, row.step, false));
+    let metrics = place.metrics("whole");
+    let evals: Vec<&Value> = metrics.iter().filter(|row| row.get("eval_loss").is_some()).collect();
+    let lowest = evals.iter().min_by(|a, b| a["eval_loss"].as_f64().partial_cmp(&b["eval_loss"].as_f64()).unwrap());
+    assert_eq!(lowest.unwrap()["step"], row.step);
+    for eval in &evals {
+        assert_eq!(eval["best"], eval["step"].as_u64().unwrap() <= row.step, "{eval}");
+    }
+
+    // It is that of a run that ends there, and without the setting the last step's is left.
+    assert!(place.run(overfitting(&place, "until", row.step), Faults::default()).result.is_ok());
+    assert_eq!(adapter_sha256(&place, "whole"), adapter_sha256(&place, "until"));
+    let last = place.run(overfitting(&place, "last", 12), Faults::default()).result.unwrap();
+    assert_eq!((last.adapter_step, last.best), (12, Some(row)));
+    assert_ne!(adapter_sha256(&place, "whole"), adapter_sha256(&place, "last"));
+
+    // Stopped before and after the best step, or killed: what is left at the end is the same.
+    for stop in [row.step - 1, row.step + 2] {
+        let name = format!("parts-{stop}");
+        let stopping = Faults { stop_at: Some(stop), ..Faults::default() };
+        let first = place.run(best(&name, 12), stopping).result.unwrap();
+        // Whoever stops a run does not wait for the evaluation that is due.
+        assert_eq!((first.steps, first.adapter_step), (stop, row.step.min(stop - 1)));
+        let resumed = TrainConfig { resume: true, ..best(&name, 12) };
+        let second = place.run(resumed, Faults::default()).result.unwrap();
+        assert_eq!((second.adapter_step, second.best), (row.step, Some(row)));
+        assert_eq!(place.traces("whole"), place.traces(&name));
+    }
+    let lost = Faults { lost_at: Some(11), ..Faults::default() };
+    assert!(place.run(best("killed", 12), lost).result.is_err());
+    assert!(place.run(TrainConfig { resume: true, ..best("killed", 12) }, Faults::default()).result.is_ok());
+    assert_eq!(place.traces("whole"), place.traces("killed"));
+
+    // A damaged copy of the best is found like any other damage.
+    let (_, newest) = Checkpoints::of(&place.path("killed")).list().unwrap().pop().unwrap();
+    fs::write(newest.join("best.safetensors"), "x").unwrap();
+    let message = place.run(TrainConfig { resume: true, ..best("killed", 14) }, Faults::default()).message();
+    assert!(message.contains("best.safetensors: SHA-256 is "), "{message}");
+}
+
+#[test]
+fn a_run_ends_when_evaluations_get_no_better() {
+    let place = Place::new();
+    let config = |patience| TrainConfig { patience: Some(patience), ..overfitting(&place, "out", 30) };
+    let outcome = place.run(config(3), Faults::default());
+    let finished = outcome.result.as_ref().unwrap();
+    let best = finished.best.unwrap().step;
+    assert_eq!((finished.steps, finished.stopped, finished.out_of_patience), (best + 3, false, true));
+    assert_eq!(finished.adapter_step, best + 3, "the best is kept where that is asked for");
+    assert_eq!(finished.checkpoint, Some(place.path(&format!("out/checkpoints/step-{:06}", best + 3))));
+
+    let resume = |patience| place.run(TrainConfig { resume: true, ..config(patience) }, Faults::default());
+    let again = resume(3);
+    assert!(again.notes().contains(&format!("3 evaluations since step {best} were no better")), "{}", again.notes());
+    let again = again.result.unwrap();
+    assert_eq!((again.steps, again.out_of_patience), (best + 3, true));
+    let longer = resume(5);
+    assert_eq!(longer.notes(), outcome.notes());
+    assert_eq!(longer.result.unwrap().steps, best + 5);
+    let through = resume(1000).result.unwrap();
+    assert_eq!((through.steps, through.out_of_patience, through.stopped), (30, false, false));
+}
+
+#[test]
+fn a_run_that_ended_before_its_first_checkpoint_begins_again() {
+    let place = Place::new();
+    assert!(place.run(place.config("whole", 4), Faults::default()).result.is_ok());
+    let lost = Faults { lost_at: Some(2), ..Faults::default() };
+    assert!(place.run(place.config("parts", 4), lost).result.is_err());
+    assert_eq!(names(&place.path("parts/checkpoints")), [""; 0]);
+    let resume = || place.run(TrainConfig { resume: true, ..place.config("parts", 4) }, Faults::default());
+    let outcome = resume();
+    assert!(outcome.notes().contains("no complete checkpoint yet: it begins at step 0"), "{}", outcome.notes());
+    assert_eq!(place.traces("whole"), place.traces("parts"));
+    assert!(!resume().notes().contains("begins at step 0"));
+
+    // An adapter without its checkpoints is not written over.
+    fs::remove_dir_all(place.path("parts/checkpoints")).unwrap();
+    let before = adapter_sha256(&place, "parts");
+    let message = resume().message();
+    assert!(message.contains("holds an adapter, but no checkpoint to resume from"), "{message}");
+    assert_eq!(adapter_sha256(&place, "parts"), before);
+}
+
+#[test]
+fn a_run_is_no_other_for_saying_its_defaults() {
+    let place = Place::new();
+    let config = |steps| TrainConfig { warmup_steps: None, ..place.config("out", steps) };
+    assert!(place.run(config(2), Faults::default()).result.is_ok());
+    let said = |steps| TrainConfig {
+        alpha: Some(4.0),
+        max_length: Some(64),
+        target_modules: bft_formats::LINEAR_MODULES.map(String::from).to_vec(),
+        warmup_steps: Some(0),
+        min_lr: Some(0.0),
+        resume: true,
+        ..config(steps)
+    };
+    assert!(place.run(said(4), Faults::default()).result.is_ok());
+    let other = TrainConfig { alpha: Some(8.0), max_length: Some(32), ..said(6) };
+    let message = place.run(other, Faults::default()).message();
+    assert!(message.contains("max-length is 32, was 64; alpha is 8, was 4; give what"), "{message}");
+}
+
+#[test]
+fn paths_of_a_run_mean_the_same_from_every_folder() {
+    let place = Place::new();
+    // Cargo runs tests in the package's folder, which the temporary folder is no part of.
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let relative = |path: PathBuf| up.join(path.strip_prefix("/").unwrap());
+    let config = TrainConfig { data: relative(place.path("rows.jsonl")).into(), ..place.config("out", 2) };
+    assert!(config.data[0].is_relative());
+    assert!(place.run(config, Faults::default()).result.is_ok());
+    let run: Value = serde_json::from_slice(&fs::read(place.path("out/run.json")).unwrap()).unwrap();
+    let recorded = Path::new(run["settings"]["data"].as_str().unwrap());
+    assert!(recorded.is_absolute() && recorded.exists(), "{}", recorded.display());
+}
+
+#[test]
+fn event_files_hold_what_the_metrics_hold() {
+    let place = Place::new();
+    let config = |steps| TrainConfig {
+        logs: Some(crate::Logs::Tensorboard),
+        schedule: Schedule::Constant,
+        eval_data: Some(place.path("held.jsonl").into()),
+        ..place.config("out", steps)
+    };
+    assert!(place.run(config(3), Faults::default()).result.is_ok());
+    assert!(place.run(TrainConfig { resume: true, ..config(5) }, Faults::default()).result.is_ok());
+    let folder = place.path("out/tensorboard");
+    let files = names(&folder);
+    assert_eq!(files.len(), 2, "{files:?}");
+    let count = |file: &String, tag: &str| {
+        let bytes = fs::read(folder.join(file)).unwrap();
+        bytes.windows(tag.len()).filter(|window| *window == tag.as_bytes()).count()
+    };
+    for (file, steps, evals) in [(&files[0], 3, 2), (&files[1], 2, 1)] {
+        for tag in ["train/loss", "train/nll", "train/lr", "train/grad_norm", "train/tokens_per_second"] {
+            assert_eq!(count(file, tag), steps, "{tag}");
+        }
+        assert_eq!((count(file, "eval/loss"), count(file, "eval/nll")), (evals, evals));
+    }
+    assert!(!place.path("plain").exists());
+    assert!(place.run(place.config("plain", 2), Faults::default()).result.is_ok());
+    assert!(!place.path("plain/tensorboard").exists());
 }

@@ -1,0 +1,76 @@
+//! Several adapters as one: their pairs side by side.
+
+use std::collections::BTreeMap;
+
+use super::{Adapter, AdapterConfig, LoraPair};
+use crate::LINEAR_MODULES;
+
+impl Adapter {
+    /// The adapter that does what all of these do together, each times its weight: for every module
+    /// the rows of every A, and the columns of every B, so that its rank is the sum of theirs. None
+    /// of none.
+    ///
+    /// PEFT calls it `add_weighted_adapter(…, combination_type="cat")`.
+    #[must_use]
+    pub fn sum(mut adapters: Vec<(Self, f32)>) -> Option<Self> {
+        if let [(_, 1.0)] = *adapters {
+            return adapters.pop().map(|(adapter, _)| adapter);
+        }
+        let mut config = adapters.first()?.0.config.clone();
+        let alike = adapters.iter().all(|(adapter, _)| adapter.config.target_modules == config.target_modules);
+        let mut by_module: BTreeMap<(usize, usize), Vec<LoraPair>> = BTreeMap::new();
+        for (adapter, weight) in adapters {
+            let more = adapter.config.end_token_ids.into_iter().filter(|id| !config.end_token_ids.contains(id));
+            config.end_token_ids.extend(more.collect::<Vec<_>>());
+            for mut pair in adapter.pairs {
+                pair.scaling *= weight;
+                by_module.entry(place(&pair.module)).or_default().push(pair);
+            }
+        }
+        let pairs: Vec<LoraPair> = by_module.into_values().filter_map(side_by_side).collect();
+        if !alike {
+            config.target_modules = pairs.iter().map(|pair| pair.module.clone()).collect();
+        }
+        Some(Self { config: described(config, &pairs), pairs })
+    }
+}
+
+/// Layer and module, in which order an adapter has its pairs.
+fn place(module: &str) -> (usize, usize) {
+    let layer = module.split('.').find_map(|part| part.parse().ok()).unwrap_or(usize::MAX);
+    let short = module.rsplit('.').next().unwrap_or_default();
+    (layer, LINEAR_MODULES.iter().position(|name| *name == short).unwrap_or(usize::MAX))
+}
+
+/// The pairs of one module as one. Where all have one scaling it stays, and the factors keep their
+/// bits; else every B takes its own in.
+fn side_by_side(pairs: Vec<LoraPair>) -> Option<LoraPair> {
+    let rank = pairs.iter().map(|pair| pair.rank).sum();
+    let first = pairs.first()?;
+    let alike = pairs.iter().all(|pair| pair.scaling == first.scaling);
+    let scaling = if alike { first.scaling } else { 1.0 };
+    let (module, in_features, out_features) = (first.module.clone(), first.in_features, first.out_features);
+    let a = pairs.iter().flat_map(|pair| &pair.a).copied().collect();
+    let row = |pair: &LoraPair, row: usize| {
+        let factor = if alike { 1.0 } else { pair.scaling };
+        pair.b[row * pair.rank..][..pair.rank].iter().map(|b| b * factor).collect::<Vec<f32>>()
+    };
+    let b = (0..out_features).flat_map(|at| pairs.iter().flat_map(move |pair| row(pair, at))).collect();
+    Some(LoraPair { module, rank, scaling, in_features, out_features, a, b })
+}
+
+/// The configuration that makes these pairs what they are, whatever ranks and scalings they have.
+fn described(config: AdapterConfig, pairs: &[LoraPair]) -> AdapterConfig {
+    let first = pairs.first();
+    let rank = first.map_or(config.rank, |pair| pair.rank);
+    let alpha = first.map_or(config.alpha, |pair| pair.scaling * pair.rank as f32);
+    let other_rank = pairs.iter().filter(|pair| pair.rank != rank);
+    let other_alpha = pairs.iter().map(|pair| (&pair.module, pair.scaling * pair.rank as f32));
+    AdapterConfig {
+        rank_pattern: other_rank.map(|pair| (pair.module.clone(), pair.rank)).collect(),
+        alpha_pattern: other_alpha.filter(|(_, own)| *own != alpha).map(|(name, own)| (name.clone(), own)).collect(),
+        base_model: config.base_model,
+        end_token_ids: config.end_token_ids,
+        ..AdapterConfig::new(rank, alpha, config.target_modules, config.dropout)
+    }
+}
