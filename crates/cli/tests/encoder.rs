@@ -29,7 +29,7 @@ fn vectors_are_sentence_transformers_and_cuts_are_counted() {
         ("pubmedbert", 11, 1),
         ("xlm_roberta", 14, 3),
         ("roberta", 14, 2),
-        ("modernbert", 14, 3),
+        ("modernbert", 14, 2),
         ("nomic", 14, 1),
     ] {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -175,6 +175,19 @@ fn without_network(command: &Command) -> Option<Command> {
     Some(apart)
 }
 
+/// A cache with the gene data and without the encoder, which would embed thousands of names.
+#[cfg(target_os = "linux")]
+fn genes_alone(home: &Path) -> PathBuf {
+    let cache = std::env::var_os("BFT_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache/bft"))).expect("a cache");
+    let lean = home.join("lean");
+    std::fs::create_dir_all(lean.join("bio")).expect("a folder");
+    for file in ["bio/org.Hs.eg.sqlite", "bio/GO.sqlite"] {
+        let _ = std::os::unix::fs::symlink(cache.join(file), lean.join(file));
+    }
+    lean
+}
+
 /// A file of pairs of ribosomal proteins, enough that a part without common genes can be held out.
 #[cfg(target_os = "linux")]
 fn pairs(folder: &Path) -> PathBuf {
@@ -218,7 +231,11 @@ fn every_verb_works_where_there_is_no_network() {
     }
     for line in &lines {
         let arguments: Vec<&str> = line.split(' ').chain(["--offline"]).collect();
-        let Some(mut command) = without_network(&place.command(&arguments)) else { return };
+        let mut command = place.command(&arguments);
+        if ["bio celltype", "bio interaction", "bio process"].iter().any(|verb| line.starts_with(verb)) {
+            command.env("BFT_CACHE", genes_alone(place.home.path()));
+        }
+        let Some(mut command) = without_network(&command) else { return };
         let done = Done::of(command.output().expect("unshare starts"));
         assert_eq!(done.code, Some(0), "{line}: {done:?}");
     }
