@@ -211,7 +211,7 @@ impl Bench<'_> {
 }
 
 fn kernels(flags: &BenchFlags) -> Result<(), CliError> {
-    let model = flags.model.as_deref().map(|path| open::model(path, flags.load.quantize)).transpose()?;
+    let model = open::model_if_given(flags.model.as_deref(), flags.load.quantize)?;
     let device = open::device(flags.run.device())?;
     let mut list = Vec::new();
     if !flags.json {

@@ -62,7 +62,7 @@ pub struct InspectFlags {
 pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
     open::files("--data", &flags.data)?;
     open::adapters_exist(flags.adapter.as_slice())?;
-    let model = flags.model.as_deref().map(|path| open::model(path, flags.load.quantize)).transpose()?;
+    let model = open::model_if_given(flags.model.as_deref(), flags.load.quantize)?;
     match (&model, &flags.data[..], &flags.adapter) {
         (Some(model), [_, ..], _) => {
             let rows = open::rows(&flags.data, &flags.settings)?;

@@ -189,6 +189,15 @@ pub fn model(path: &Path, to: Option<Quantization>) -> Result<Model, CliError> {
     Ok(model)
 }
 
+/// As [`model`], for a verb that can do without one.
+pub fn model_if_given(path: Option<&Path>, to: Option<Quantization>) -> Result<Option<Model>, CliError> {
+    match (path, to) {
+        (Some(path), to) => model(path, to).map(Some),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(CliError::usage("--model <PATH> is missing: --quantize is for a model's weights")),
+    }
+}
+
 fn note_left_out(model: &Model) {
     if let Some(parts) = left_out(model) {
         ui::note(&format!("texts alone are read: {parts} are left out"));

@@ -176,7 +176,7 @@ settings! {
         pub precision: Precision = Precision::F32,
         /// Quantise the model's matrices to this format as they load, where the file has them in F32,
         /// F16, BF16 or FP8
-        #[setting(heading: "Run", value_name: "FORMAT", requires: &["model"], on_page: false)]
+        #[setting(heading: "Run", value_name: "FORMAT", on_page: false)]
         pub quantize: Option<Quantization> = None,
         /// auto (a real GPU if there is one, else the CPU), cpu, gpu, or gpu:N as `bft devices`
         /// counts

@@ -47,14 +47,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     if let Some(json) = folder.get(GENERATION_FILE)? {
         config.end_token_ids = crate::config::end_tokens(&folder.file(GENERATION_FILE), &json)?;
     }
-    let Some(source) = folder.source(WEIGHTS_FILE)? else {
-        let advice = if folder.source("adapter_model.bin")?.is_some() {
-            "adapter_model.bin is a Python pickle; load it in PEFT and save it with safe_serialization=True"
-        } else {
-            "the adapter is incomplete"
-        };
-        return Err(FormatError::missing(folder.shown(), WEIGHTS_FILE, advice));
-    };
+    let source = weights(folder)?;
     let file = folder.file(WEIGHTS_FILE);
     let mut halves = collect_halves(&file, &safetensors::read(&file, &source, |_| true, false)?)?;
 
@@ -125,6 +118,19 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
         }
         None => Ok(adapter),
     }
+}
+
+/// The file of the factors.
+fn weights(folder: &Folder) -> Result<Source> {
+    if let Some(source) = folder.source(WEIGHTS_FILE)? {
+        return Ok(source);
+    }
+    let advice = if folder.source("adapter_model.bin")?.is_some() {
+        "adapter_model.bin is a Python pickle; load it in PEFT and save it with safe_serialization=True"
+    } else {
+        "the adapter is incomplete"
+    };
+    Err(FormatError::missing(folder.shown(), WEIGHTS_FILE, advice))
 }
 
 /// A and B of one module, as far as they have been found.
