@@ -1,11 +1,12 @@
-// Rotary position embedding, in place: halves of a head are rotated against each other. One
-// invocation a pair.
+// Rotary position embedding, in place: halves of a head, or of its first part, are rotated against
+// each other. One invocation a pair.
 //!include shared/elements.wgsl
 
 struct Params {
     tokens: u32,
     heads: u32,
-    half: u32,      // D / 2
+    head_dim: u32,  // D
+    half: u32,      // R / 2: half of the numbers of a head that rotate
     direction: f32, // 1 forward, -1 backward
 }
 
@@ -25,7 +26,7 @@ fn rotate(at: Place) {
     let table = positions[token] * 2u * params.half;
     let cosine = cos_sin[table + i];
     let sine = params.direction * cos_sin[table + params.half + i];
-    let first = head * 2u * params.half + i;
+    let first = head * params.head_dim + i;
     let second = first + params.half;
     let a = x[first];
     let b = x[second];

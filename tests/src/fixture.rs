@@ -23,6 +23,9 @@ pub const MODELS: &[&str] = &[
     "smollm3",
     "olmo2",
     "granite",
+    "phi3",
+    "phi3_longrope",
+    "gemma3_sees",
     "mistral_window",
     "qwen3_window",
 ];
@@ -106,7 +109,8 @@ impl Fixture {
     pub fn compare_factors<'a>(&'a self, prefix: &str, found: &'a Adapter) -> Vec<(String, &'a [f32], &'a [f32])> {
         let factors = found.pairs.iter().flat_map(|pair| {
             [("lora_A", &pair.a), ("lora_B", &pair.b)].map(|(factor, values)| {
-                let name = format!("{prefix}base_model.model.{}.{factor}.weight", pair.module);
+                let module = found.config.peft_name(&pair.module);
+                let name = format!("{prefix}base_model.model.{module}.{factor}.weight");
                 let expected = self.tensor(&name);
                 (name, values.as_slice(), expected)
             })

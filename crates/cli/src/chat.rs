@@ -24,7 +24,8 @@ Examples:
 
 One line is one turn. /reset forgets the conversation; /quit or Ctrl-D ends it.")]
 pub struct ChatFlags {
-    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+    /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+    /// the hub
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
     /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
@@ -53,8 +54,9 @@ pub struct ChatFlags {
 
 /// Runs `bft chat`.
 pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
+    open::existing_adapters(&flags.adapter)?;
     let model = open::model(&flags.model, flags.load.quantize)?;
-    open::note_generation(&flags.model);
+    open::note_generation(&model.path);
     let adapter = open::adapter(&flags.adapter, &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;
     let tokenizer = text.tokenizer().map_err(CliError::failed)?;

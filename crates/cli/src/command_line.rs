@@ -7,6 +7,7 @@ use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parse
 
 use crate::config_file;
 use crate::error::CliError;
+use crate::hub;
 use crate::ranks;
 use crate::suggest::{did_you_mean, long_flags, nearest};
 use crate::{bench, bio, chat, devices, embed, estimate, eval, generate, inspect, train};
@@ -82,7 +83,20 @@ fn definition() -> Command {
         let takes_value = arg.get_action().takes_values();
         if takes_value { arg.allow_negative_numbers(true) } else { arg }
     };
-    CommandLine::command().mut_subcommands(|verb| verb.mut_args(numbers).mut_subcommands(|verb| verb.mut_args(numbers)))
+    let flags = |verb: Command| {
+        let takes_flags = verb.get_subcommands().next().is_none();
+        let verb = verb.mut_args(numbers);
+        if takes_flags { verb.arg(hub::offline_flag()) } else { verb }
+    };
+    CommandLine::command().mut_subcommands(|verb| flags(verb).mut_subcommands(flags))
+}
+
+/// What was said to the verb itself.
+fn of_verb(mut matches: &ArgMatches) -> &ArgMatches {
+    while let Some((_, below)) = matches.subcommand() {
+        matches = below;
+    }
+    matches
 }
 
 /// The command that the first words of a command line name, and those words: `bft`, `bft train` or
@@ -123,11 +137,7 @@ pub fn parse(mut argv: Vec<OsString>) -> Result<Request, CliError> {
             }
             Err(error) => return explain(&command, &argv, error, &[]),
         };
-        let mut given = &matches;
-        while let Some((_, below)) = given.subcommand() {
-            given = below;
-        }
-        let mut from_files = config_file::flags(verb, given)?;
+        let mut from_files = config_file::flags(verb, of_verb(&matches))?;
         argv.append(&mut from_files.arguments);
         return finish(&command, argv, &from_files.origins);
     }
@@ -135,10 +145,12 @@ pub fn parse(mut argv: Vec<OsString>) -> Result<Request, CliError> {
 }
 
 fn finish(command: &Command, argv: Vec<OsString>, origins: &[(String, String)]) -> Result<Request, CliError> {
-    let parsed = command
-        .clone()
-        .try_get_matches_from(&argv)
-        .and_then(|matches: ArgMatches| CommandLine::from_arg_matches(&matches));
+    let parsed = command.clone().try_get_matches_from(&argv).and_then(|matches| {
+        if of_verb(&matches).try_get_one::<bool>("offline").ok().flatten() == Some(&true) {
+            hub::forbid_network();
+        }
+        CommandLine::from_arg_matches(&matches)
+    });
     match parsed {
         Ok(line) => Ok(Request::Run(Box::new(line.verb))),
         Err(error) => explain(command, &argv, error, origins),

@@ -42,8 +42,8 @@ The output's ending chooses its format: .jsonl, .npy, .safetensors or .parquet.
 A sentence encoder (BERT, RoBERTa, XLM-RoBERTa, ModernBERT, Nomic BERT) and a language model that was tuned to embed
 pool, scale, cut and prompt as modules.json and what lies beside it say, or a GGUF's pooling_type; flags win.")]
 pub struct EmbedFlags {
-    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file; or a sentence
-    /// encoder's folder
+    /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+    /// the hub; or a sentence encoder's folder, or its name there
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
     /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
@@ -178,6 +178,8 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
     flags.named.validate().map_err(CliError::failed)?;
+    open::all_existing([("--input", Some(&*flags.input))])?;
+    open::existing_adapters(&flags.adapter)?;
     let model = open::embedding_model(&flags.model, flags.load.quantize)?;
     let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;

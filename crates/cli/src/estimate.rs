@@ -24,7 +24,7 @@ Examples:
 The figures are for the largest micro-batch: --batch-size samples of --max-length tokens,
 all of them trained.")]
 pub struct EstimateFlags {
-    /// A folder with config.json and *.safetensors, or a .gguf file
+    /// A folder with config.json and *.safetensors, a .gguf file, or OWNER/NAME on the hub
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
     #[command(flatten)]

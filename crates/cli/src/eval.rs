@@ -20,7 +20,8 @@ Examples:
 
 The losses are means over the whole file as one batch; nll and perplexity are over its trained tokens.")]
 pub struct EvalFlags {
-    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+    /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+    /// the hub
     #[arg(long, value_name = "PATH", help_heading = "Model and data")]
     pub model: PathBuf,
     /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
@@ -56,6 +57,8 @@ takes!(
 
 /// Runs `bft eval`.
 pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
+    open::files("--data", &flags.data)?;
+    open::existing_adapters(&flags.adapter)?;
     let model = open::model(&flags.model, flags.load.quantize)?;
     let adapter = open::adapter(&flags.adapter, &model)?;
     let mut rows = open::rows(&flags.data, &flags.settings)?;

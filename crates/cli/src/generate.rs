@@ -23,7 +23,8 @@ Examples:
   bft generate --model m.gguf --no-chat-template --prompt 'The gene TP53 encodes' --json
   cat question.txt | bft generate --model m.gguf --prompt -")]
 pub struct GenerateFlags {
-    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+    /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+    /// the hub
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub model: PathBuf,
     /// LoRA adapter folder (PEFT layout), or FOLDER@SCALE; more than once for several together
@@ -77,8 +78,9 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
         "-" => read_prompt()?,
         text => text.to_owned(),
     };
+    open::existing_adapters(&flags.adapter)?;
     let model = open::model(&flags.model, flags.load.quantize)?;
-    open::note_generation(&flags.model);
+    open::note_generation(&model.path);
     let adapter = open::adapter(&flags.adapter, &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;
     let tokens = if flags.no_chat_template {

@@ -25,7 +25,8 @@ Examples:
 With --data, every token is shown with its mask and with the weight that SFT, DFT, BFT and
 BFT-v3 give it under the model: as heat on a terminal, as a table elsewhere.")]
 pub struct InspectFlags {
-    /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+    /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+    /// the hub
     #[arg(long, value_name = "PATH", required_unless_present = "adapter", help_heading = "Model and data")]
     pub model: Option<PathBuf>,
     /// LoRA adapter folder (PEFT layout)
@@ -59,6 +60,8 @@ pub struct InspectFlags {
 
 /// Runs `bft inspect`.
 pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
+    open::files("--data", &flags.data)?;
+    open::all_existing([("--adapter", flags.adapter.as_deref())])?;
     let model = flags.model.as_deref().map(|path| open::model(path, flags.load.quantize)).transpose()?;
     match (&model, &flags.data[..], &flags.adapter) {
         (Some(model), [_, ..], _) => {

@@ -18,6 +18,7 @@ mod eval;
 mod flags;
 mod generate;
 mod heat;
+mod hub;
 mod inspect;
 mod memory;
 mod open;

@@ -10,6 +10,7 @@ use bft_train::{BatchBounds, Files, Rows, SampleOptions, Samples, TrainConfig, r
 
 use crate::cache;
 use crate::error::CliError;
+use crate::hub;
 use crate::suggest::nearest_path;
 use crate::ui;
 
@@ -20,46 +21,60 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
         Ok(false) => {
             let near =
                 nearest_path(path).map_or_else(String::new, |near| format!("; did you mean {}?", near.display()));
-            let hub = path.to_str().and_then(|text| hub_name(flag, text)).unwrap_or_default();
+            let hub = path.to_str().and_then(|text| download(flag, text)).unwrap_or_default();
             Err(CliError::failed(format!("{flag} {}: no such file or folder{near}{hub}", path.display())))
         }
         Err(error) => Err(CliError::failed(format!("{flag} {}: cannot be looked at: {error}", path.display()))),
     }
 }
 
-/// What to do with a name such as `Qwen/Qwen3-0.6B`, or the address of its page, which other
-/// programs fetch from a hub.
-fn hub_name(flag: &str, text: &str) -> Option<String> {
+/// A text that reads as the name of a repository on a hub.
+pub struct HubName<'t> {
+    owner: &'t str,
+    name: &'t str,
+    /// What stands behind it: a page, a revision, which of several quantised files is meant.
+    rest: &'t str,
+    /// Whether it is `owner/name` alone, without `hf:` or the address of a hub before it.
+    pub is_bare: bool,
+}
+
+/// Reads `Qwen/Qwen3-0.6B`, `hf:` before it, or the address of its page; `None` for paths.
+pub fn hub_name(text: &str) -> Option<HubName<'_>> {
     let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    let (what, repository, file) = match flag {
-        "--model" | "--encoder" | "--adapter" | "--init-adapter" => ("model", "", ""),
-        "--data" | "--eval-data" | "--input" => ("dataset", " --repo-type dataset", "/FILE"),
-        _ => return None,
-    };
     // Whatever hub an address is of, its name stands behind the host.
     let page = text.strip_prefix("https://").or(text.strip_prefix("http://"));
     let address = page.and_then(|page| page.split_once('/')).map(|(_, name)| name).or(text.strip_prefix("hf:"));
     let address = address.map(|rest| rest.trim_start_matches('/').trim_start_matches("datasets/"));
-    let name = address.unwrap_or(text);
-    let Some((owner, name)) = name.trim_end_matches('/').split_once('/') else {
-        // Some programs know models by one word, without their owner.
-        let named = matches!(flag, "--model" | "--encoder") && !name.ends_with(".gguf");
-        return named.then(|| "; a model is a folder or a .gguf file on this machine".to_owned());
-    };
-    // Behind the name may stand a page of it, a revision, or which of several quantised files is
-    // meant.
+    let (owner, name) = address.unwrap_or(text).trim_end_matches('/').split_once('/')?;
     let (name, rest) = name.split_at(name.find(['/', '@', ':']).unwrap_or(name.len()));
     let is_path = rest.starts_with('/') || owner.starts_with('.') || Path::new(owner).is_dir() || is_file_name(name);
-    if !word(owner) || !word(name) || (address.is_none() && is_path) {
-        return None;
+    let is_bare = address.is_none();
+    (word(owner) && word(name) && !(is_bare && is_path)).then_some(HubName { owner, name, rest, is_bare })
+}
+
+/// What to do with a name on a hub where a file or folder of this machine is expected.
+fn download(flag: &str, text: &str) -> Option<String> {
+    let is_model = matches!(flag, "--model" | "--encoder");
+    let (what, repository, file) = match flag {
+        "--model" | "--encoder" | "--adapter" | "--init-adapter" => ("an adapter", "", ""),
+        "--data" | "--eval-data" | "--input" => ("a dataset", " --repo-type dataset", "/FILE"),
+        _ => return None,
+    };
+    let Some(HubName { owner, name, rest, is_bare }) = hub_name(text) else {
+        // Some programs know models by one word, without their owner.
+        let named = is_model && !text.contains('/') && !text.ends_with(".gguf");
+        return named.then(|| "; a model is a folder, a .gguf file, or OWNER/NAME on the hub".to_owned());
+    };
+    if is_model {
+        return (!is_bare).then(|| format!("; to fetch a model from the hub, give its name: {flag} hf:{owner}/{name}"));
     }
     let some = match rest.split_at_checked(1) {
-        Some((":", which)) if word(which) => format!(" --include '*{which}*'"),
-        Some(("@", revision)) if word(revision) => format!(" --revision {revision}"),
+        Some((":", which)) => format!(" --include '*{which}*'"),
+        Some(("@", revision)) => format!(" --revision {revision}"),
         _ => String::new(),
     };
     Some(format!(
-        "; if this is the name of a {what} on a hub, download it first: bft fetches none by name \
+        "; if this is the name of {what} on a hub, download it first: bft fetches models alone by name \
          (`hf download {owner}/{name}{repository}{some} --local-dir {name}`, then {flag} {name}{file})"
     ))
 }
@@ -67,6 +82,12 @@ fn hub_name(flag: &str, text: &str) -> Option<String> {
 /// Whether a name ends as files do: `.jsonl`, but not the `.5-7B` of a model's version and size.
 fn is_file_name(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, end)| !end.is_empty() && end.chars().all(|c| c.is_ascii_alphabetic()))
+}
+
+/// Checks that files and folders are there before a model is fetched for them.
+pub fn all_existing<'p>(flags: impl IntoIterator<Item = (&'static str, Option<&'p Path>)>) -> Result<(), CliError> {
+    let mut given = flags.into_iter().filter_map(|(flag, path)| Some((flag, path?)));
+    given.try_for_each(|(flag, path)| existing(flag, path).map(|_| ()))
 }
 
 /// Checks that each rank of a job can read a flag's file: a pipe gives every byte to one reader
@@ -165,12 +186,29 @@ fn matched(flag: &str, pattern: &str) -> Result<Vec<PathBuf>, CliError> {
 
 /// Opens the model of `--model`, quantised as `--quantize` says.
 pub fn model(path: &Path, to: Option<Quantization>) -> Result<Model, CliError> {
-    let mut model = Model::open(existing("--model", path)?).map_err(CliError::failed)?;
-    note_adapter(path);
+    let mut model = Model::open(&hub::model_path("--model", path)?).map_err(CliError::failed)?;
+    note_adapter(&model.path);
+    note_left_out(&model);
     model.require_head().map_err(CliError::failed)?;
     to.map_or(Ok(()), |to| model.quantize(to)).map_err(CliError::failed)?;
     note_weights(&model);
     Ok(model)
+}
+
+fn note_left_out(model: &Model) {
+    if let Some(parts) = left_out(model) {
+        ui::note(&format!("texts alone are read: {parts} are left out"));
+    }
+}
+
+/// The parts of a model's files that are not read, with their sizes, where there are any.
+pub fn left_out(model: &Model) -> Option<String> {
+    let parts: Vec<String> = model
+        .left_out
+        .iter()
+        .map(|(part, (tensors, size))| format!("{part} ({tensors} tensors, {})", ui::bytes(*size as u64)))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(" and "))
 }
 
 /// Says what of the model's files is read otherwise than it stands.
@@ -235,10 +273,12 @@ fn note_adapter(path: &Path) {
 
 /// Opens the model of `--model` where an encoder will do as well as a language model.
 pub fn embedding_model(path: &Path, to: Option<Quantization>) -> Result<EmbeddingModel, CliError> {
-    let mut model = EmbeddingModel::open(existing("--model", path)?).map_err(CliError::failed)?;
-    note_adapter(path);
+    let path = hub::model_path("--model", path)?;
+    let mut model = EmbeddingModel::open(&path).map_err(CliError::failed)?;
+    note_adapter(&path);
     to.map_or(Ok(()), |to| model.quantize(to)).map_err(CliError::failed)?;
     if let EmbeddingModel::Decoder(model) = &model {
+        note_left_out(model);
         note_weights(model);
     }
     Ok(model)
@@ -259,6 +299,11 @@ pub fn scaled(named: &Path) -> Result<(PathBuf, f32), CliError> {
             named.display()
         ))),
     }
+}
+
+/// Checks that the folders of `--adapter` are there before a model is fetched for them.
+pub fn existing_adapters(named: &[PathBuf]) -> Result<(), CliError> {
+    named.iter().try_for_each(|named| existing("--adapter", &scaled(named)?.0).map(|_| ()))
 }
 
 /// Opens the adapters of `--adapter` as one, if there are any, and checks them against the model.

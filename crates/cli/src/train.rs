@@ -24,6 +24,7 @@ use report::TrainReport;
 Examples:
   bft train --model SmolLM2-135M-Instruct.Q4_1.gguf --data train.jsonl --output tuned
   bft train --model ./Qwen3-0.6B --data train.jsonl --output tuned --group-size 32 --epochs 3
+  bft train --model Qwen/Qwen3-0.6B --data train.jsonl --output tuned    # fetched from the hub, once
   bft train --config run.toml --lr 1e-4     # the file's flags, but another learning rate
   bft train --output tuned --resume         # goes on where a run in `tuned` stopped
 
@@ -32,8 +33,8 @@ Examples:
 
 Rows are JSONL, a JSON array, CSV, TSV or Parquet, as they are or as .gz or .zst, with these keys or columns:
 messages, conversations, instruction/input/output, prompt/completion, text, or input_ids/labels.
-PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, whose path it records;
-over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
+PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, whose path it records, or
+its name and commit on the hub; over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
 Ctrl-C saves and stops; a second Ctrl-C stops at once.")]
 pub struct TrainFlags {
     #[command(flatten)]
@@ -104,7 +105,7 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     }
     let model = open::model(&config.model, config.quantize)?;
     let trainer = Trainer::open(config, &model).map_err(CliError::failed)?;
-    check_shape(&flags.settings, &trainer.plan().config)?;
+    check_shape(&flags.settings, &trainer.plan().config, &model)?;
     let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
     let device = open::device(&request)?;
     if !device.is_gpu() {
@@ -139,8 +140,8 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
 }
 
 /// Refuses flags of an adapter's shape where the adapter of --init-adapter has another.
-fn check_shape(asked: &Flags<EverySetting>, used: &TrainConfig) -> Result<(), CliError> {
-    let modules = |config: &TrainConfig| config.modules().unwrap_or_default().join(",");
+fn check_shape(asked: &Flags<EverySetting>, used: &TrainConfig, model: &Model) -> Result<(), CliError> {
+    let modules = |config: &TrainConfig| config.modules(&model.config).unwrap_or_default().join(",");
     for (field, asked_for, has) in [
         ("rank", asked.rank.to_string(), used.rank.to_string()),
         ("alpha", asked.alpha().to_string(), used.alpha().to_string()),
@@ -188,6 +189,11 @@ fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(
 
 /// Set by Ctrl-C: the run ends after the step at hand.
 static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Whether Ctrl-C has asked this run to end.
+pub fn is_stopping() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
 
 /// The first Ctrl-C asks the run to stop, the second ends the process at once.
 pub fn stop_on_ctrl_c() -> Result<&'static AtomicBool, CliError> {

@@ -163,21 +163,23 @@ fn a_name_on_a_hub_is_told_from_a_folder() {
     let model = fixture("llama");
     let rows = format!("{model}/rows.jsonl");
     let generate = |name: &str| run(["generate", "--device", "cpu", "--prompt", "a", "--model", name]);
-    let download = |what: &str| format!("(`hf download {what} --local-dir Model-0.6B`, then");
-    for (name, what) in [
-        ("Some-Org/Model-0.6B", "Some-Org/Model-0.6B"),
-        ("https://hub.example/Some-Org/Model-0.6B/tree/main", "Some-Org/Model-0.6B"),
-        ("hf:Some-Org/Model-0.6B:Q4_K_M", "Some-Org/Model-0.6B --include '*Q4_K_M*'"),
-        ("hf://Some-Org/Model-0.6B@v2", "Some-Org/Model-0.6B --revision v2"),
+    for (name, said) in [
+        (
+            "Some-Org/Model-0.6B",
+            "no such file or folder; as a model on the hub: Some-Org/Model-0.6B is not in the cache",
+        ),
+        ("https://hub.example/Some-Org/Model-0.6B/tree/main", "give its name: --model hf:Some-Org/Model-0.6B"),
+        ("hf:Some-Org/Model-0.6B:Q4_K_M", "--model hf:Some-Org/Model-0.6B:Q4_K_M: Some-Org/Model-0.6B is not in"),
+        ("hf://Some-Org/Model-0.6B@v2", "Some-Org/Model-0.6B@v2 is not in the cache"),
+        ("hf:Some-Org", "'hf:Some-Org' names no model on the hub: it has no owner before the name"),
     ] {
         let done = generate(name);
         assert_eq!(done.code, Some(1));
-        assert!(done.error().contains("no such file or folder"), "{done:?}");
-        assert!(done.error().contains(&download(what)), "{done:?}");
+        assert!(done.error().contains(said), "{done:?}");
     }
     // One word is what other programs take for a model without its owner; these are a person's own
     // paths.
-    let said = "a model is a folder or a .gguf file on this machine";
+    let said = "a model is a folder, a .gguf file, or OWNER/NAME on the hub";
     assert!(generate("Model-0.6B").error().ends_with(said), "{:?}", generate("Model-0.6B"));
     for name in [
         "./Model-0.6B",
@@ -187,7 +189,7 @@ fn a_name_on_a_hub_is_told_from_a_folder() {
         "src/Model-0.6B",
         "here/model.gguf",
     ] {
-        assert!(!generate(name).error().contains("hf download"), "{:?}", generate(name));
+        assert!(!generate(name).error().contains("on the hub"), "{:?}", generate(name));
     }
     let eval = |more: &[&str]| run(["eval", "--device", "cpu"].iter().chain(more));
     let done = eval(&["--model", &model, "--data", "some-lab/rows-52k"]);
@@ -195,5 +197,8 @@ fn a_name_on_a_hub_is_told_from_a_folder() {
     assert!(done.error().ends_with(said), "{done:?}");
     assert!(!eval(&["--model", &model, "--data", "heldout/rows.jsonl"]).error().contains("hub"));
     let done = eval(&["--model", &model, "--data", &rows, "--adapter", "some-lab/tuned"]);
-    assert!(done.error().contains("a model on a hub") && done.error().ends_with("then --adapter tuned)"), "{done:?}");
+    assert!(
+        done.error().contains("an adapter on a hub") && done.error().ends_with("then --adapter tuned)"),
+        "{done:?}"
+    );
 }

@@ -51,6 +51,19 @@ pub enum FetchError {
         /// What the client said.
         problem: String,
     },
+    /// Nothing may be fetched.
+    #[error(
+        "{package} is not in the cache, and {why} keeps bft off the network; run once without it, or, if you have the \
+         file {file}, name its folder with --from"
+    )]
+    Offline {
+        /// The package with its version.
+        package: String,
+        /// The file that would have been loaded.
+        file: &'static str,
+        /// What forbids the network.
+        why: String,
+    },
     /// A downloaded archive is damaged.
     #[error("{}: {problem}; it is damaged or cut short, fetch it again", path.display())]
     Archive {

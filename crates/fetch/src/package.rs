@@ -1,5 +1,7 @@
 //! Packages of registries, and the files of them that are wanted.
 
+use std::path::Path;
+
 /// Where a package comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registry {
@@ -22,6 +24,17 @@ pub struct Package {
     pub file: &'static str,
     /// Size of that file in megabytes, to say what will be loaded.
     pub megabytes: u32,
+}
+
+/// Where the file of a package is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin<'o> {
+    /// Its registry.
+    Registry,
+    /// A folder that holds it.
+    Folder(&'o Path),
+    /// Nowhere: this (`--offline`) keeps the program off the network.
+    Nowhere(&'o str),
 }
 
 /// One file of a package.

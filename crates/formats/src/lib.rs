@@ -41,6 +41,7 @@ mod folder;
 mod fp8;
 pub mod gguf;
 mod hash;
+mod hub;
 mod json;
 mod model;
 pub mod npy;
@@ -58,7 +59,8 @@ pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
 pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
 pub use config::{
-    Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, MAX_HEAD_DIM, ModelConfig, QkNorm, Rope, RopeScaling,
+    Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, LinearModule, MAX_HEAD_DIM, ModelConfig, QkNorm, Rope,
+    RopeScaling, module_names,
 };
 pub use encoder::{
     Activation, EmbeddingModel, EncoderConfig, EncoderFamily, EncoderLayer, EncoderModel, FeedForward, NormPlace,
@@ -68,6 +70,7 @@ pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{sha256_file, write_atomic};
 pub use hash::{Sha256, sha256_bytes};
+pub use hub::HubPlace;
 pub use model::Model;
 pub use quantize::Quantization;
 pub use random::Random;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    ChatTemplate, DType, FormatError, ModelConfig, Result, SentenceSteps, Source, Tensor, Tokenizer, sha256_bytes,
+    ChatTemplate, DType, FormatError, LINEAR_MODULES, ModelConfig, Result, SentenceSteps, Source, Tensor, Tokenizer,
+    sha256_bytes,
 };
 
 /// An opened model: every tensor its configuration asks for is there with the right shape.
@@ -25,6 +26,8 @@ pub struct Model {
     pub path: PathBuf,
     /// Whether it is a backbone without `lm_head.weight`: it embeds, and predicts no token.
     pub headless: bool,
+    /// Parts of its files that are not read, such as what sees: tensors and bytes of each.
+    pub left_out: BTreeMap<String, (usize, usize)>,
     /// What its files hold that is read otherwise than it stands, in a sentence each.
     pub notes: Vec<String>,
     /// What its matrices become as they are read, where that was asked for.
@@ -72,6 +75,7 @@ impl Model {
             name,
             path,
             headless: false,
+            left_out: BTreeMap::new(),
             notes: Vec::new(),
             quantized: None,
             sentence: Ok(None),
@@ -224,22 +228,7 @@ pub(crate) fn check_shapes(
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
     for (name, shape) in &shapes {
-        let Some(tensor) = tensors.get(name) else {
-            return Err(FormatError::missing(
-                file,
-                format!("tensor {name} {shape:?}"),
-                "the weights are incomplete, or belong to another configuration",
-            ));
-        };
-        if tensor.shape != *shape {
-            return Err(FormatError::Mismatch {
-                file: file.to_string(),
-                what: format!("shape of tensor {name}"),
-                found: format!("{:?}", tensor.shape),
-                expected: format!("{shape:?}"),
-                advice: "the weights belong to another configuration".to_string(),
-            });
-        }
+        check_shape(file, name, tensors.get(name), shape)?;
     }
     if tensors.len() > shapes.len() {
         let known: std::collections::BTreeSet<String> = shapes.into_iter().map(|(name, _)| name).collect();
@@ -249,6 +238,50 @@ pub(crate) fn check_shapes(
                 format!("tensor {extra}"),
                 format!("a {architecture} model of this configuration has no place for it"),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// A tensor that must be there with this shape.
+fn check_shape<'t>(file: &str, name: &str, tensor: Option<&'t Tensor>, shape: &[usize]) -> Result<&'t Tensor> {
+    match tensor {
+        Some(tensor) if tensor.shape == shape => Ok(tensor),
+        Some(tensor) => Err(FormatError::Mismatch {
+            file: file.to_string(),
+            what: format!("shape of tensor {name}"),
+            found: format!("{:?}", tensor.shape),
+            expected: format!("{shape:?}"),
+            advice: "the weights belong to another configuration".to_string(),
+        }),
+        None => Err(FormatError::missing(
+            file,
+            format!("tensor {name} {shape:?}"),
+            "the weights are incomplete, or belong to another configuration",
+        )),
+    }
+}
+
+/// Cuts the modules that a family has in one piece into their maps, whose rows lie one after
+/// another.
+pub(crate) fn split_modules(file: &str, config: &ModelConfig, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    for layer in 0..config.layers.len() {
+        for module in config.linear_modules().iter().filter(|module| module.maps.len() > 1) {
+            let name = format!("{}.weight", ModelConfig::linear_name(layer, module.name));
+            let shape = config.linear_shape(module.name).unwrap_or_default();
+            let whole = check_shape(file, &name, tensors.get(&name), &shape)?.clone();
+            tensors.remove(&name);
+            let mut start = 0;
+            for map in &LINEAR_MODULES[module.maps.clone()] {
+                let end = start + config.linear_shape(map).unwrap_or_default()[0];
+                let part = whole.part(start..end).ok_or_else(|| {
+                    let advice = "take the model in another format, such as a GGUF file";
+                    FormatError::unsupported(file, format!("FP8 in tensor {name}, which holds several maps"), advice)
+                })?;
+                let name = format!("{}.weight", ModelConfig::linear_name(layer, map));
+                tensors.insert(name.clone(), Tensor { name, ..part });
+                start = end;
+            }
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::folder::{Folder, load_weights};
 use crate::fp8::Fp8;
 use crate::gguf::{self, Gguf, Value};
-use crate::model::{check_tensors, check_vocabulary};
+use crate::model::{check_tensors, check_vocabulary, split_modules};
 use crate::{ChatTemplate, FormatError, Model, ModelConfig, Result, Source, Tensor, Tokenizer};
 
 impl Model {
@@ -69,9 +69,15 @@ impl Model {
     }
 }
 
-/// The last part of a path; of what it stands for where it ends in dots.
+/// The last part of a path; of what it stands for where it ends in dots. A folder in the hub's
+/// cache, whose own name is a commit, has the name of its model there.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn display_name(path: &Path) -> String {
+    if path.is_dir()
+        && let Some(place) = crate::HubPlace::of(path)
+    {
+        return place.name().to_owned();
+    }
     let whole = path.canonicalize().ok();
     let name = path.file_name().or(whole.as_ref().and_then(|p| p.file_name()));
     name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
@@ -87,9 +93,11 @@ fn load_folder(name: &str, folder: &Folder) -> Result<Model> {
     let fp8 = Fp8::from_json(&folder.file("config.json"), &json)?;
     let (mut tensors, weight_files) = load_weights(folder, |_| true, fp8.is_some())?;
     let notes = fp8.map(|fp8| fp8.scale(&folder.shown(), &mut tensors)).transpose()?;
-    let mut tensors = with_prefix(tensors);
+    let (mut tensors, left_out) =
+        if config.sees { language_part(tensors) } else { (with_prefix(tensors), BTreeMap::new()) };
     tensors.retain(|name, _| !name.ends_with(".self_attn.rotary_emb.inv_freq"));
     let headless = settle_head(&mut config, &mut tensors)?;
+    split_modules(&folder.shown(), &config, &mut tensors)?;
     check_tensors(&folder.shown(), &config, &tensors)?;
 
     let tokenizer = Tokenizer::from_folder(folder)?;
@@ -104,8 +112,31 @@ fn load_folder(name: &str, folder: &Folder) -> Result<Model> {
     config.validate(&folder.file("config.json"))?;
     let chat_template = ChatTemplate::from_folder(folder, tokenizer.as_ref())?;
     let mut model = Model::assemble(name, config, tensors, tokenizer, chat_template, weight_files);
+    model.left_out = left_out;
     model.notes = notes.unwrap_or_default();
     Ok(model.with_sentence(crate::encoder::sentence_of_decoder(folder), headless))
+}
+
+/// The tensors of the language part of a model that also sees, by the names of a language model;
+/// and of what is left, how many tensors and bytes each part has.
+fn language_part(tensors: BTreeMap<String, Tensor>) -> (BTreeMap<String, Tensor>, BTreeMap<String, (usize, usize)>) {
+    let (mut language, mut left_out) = (BTreeMap::new(), BTreeMap::<_, (usize, usize)>::new());
+    for (name, mut tensor) in tensors {
+        // As transformers 5 names the parts, and as it did before.
+        let name = name.strip_prefix("model.").unwrap_or(&name);
+        match name.strip_prefix("language_model.").or(name.strip_prefix("lm_head.").map(|_| name)) {
+            Some(inner) if inner.starts_with("lm_head.") => tensor.name = inner.to_string(),
+            Some(inner) => tensor.name = format!("model.{}", inner.strip_prefix("model.").unwrap_or(inner)),
+            None => {
+                let part = name.split('.').next().unwrap_or_default().to_string();
+                let (count, bytes) = left_out.entry(part).or_default();
+                (*count, *bytes) = (*count + 1, *bytes + tensor.byte_len());
+                continue;
+            }
+        }
+        language.insert(tensor.name.clone(), tensor);
+    }
+    (language, left_out)
 }
 
 /// Names as a language model's, where a backbone's stand without `model.`.

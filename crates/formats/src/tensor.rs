@@ -112,21 +112,28 @@ impl Tensor {
     }
 
     /// One of so many equal runs of rows, over the same bytes; `None` where rows do not divide so,
-    /// or do not lie in their order, alone.
+    /// or cannot be cut apart.
     pub(crate) fn rows_of(&self, (piece, of): (usize, usize)) -> Option<Self> {
         if of == 1 {
             return Some(self.clone());
         }
         let (&rows, _) = self.shape.split_first().filter(|(rows, _)| rows.is_multiple_of(of))?;
+        let rows = rows / of;
+        self.part(piece * rows..(piece + 1) * rows)
+    }
+
+    /// Some rows of a matrix, over the same bytes; `None` where these are not there, or do not lie
+    /// in their order, alone.
+    pub(crate) fn part(&self, rows: Range<usize>) -> Option<Self> {
         // Scales of blocks stand apart from the rows, so that these cannot be cut alone.
         let scaled = matches!(self.stored, Some(Stored::E4M3(Some(_))));
-        if scaled || self.interleaved.is_some() || self.shape.len() < 2 || piece >= of {
+        if scaled || self.interleaved.is_some() || self.shape.len() < 2 || rows.end > self.shape[0] {
             return None;
         }
-        let bytes = self.data.len() / of as u64;
-        let data = self.data.slice(piece as u64 * bytes..(piece as u64 + 1) * bytes)?;
+        let row = self.data.len().checked_div(self.shape[0] as u64)?;
+        let data = self.data.slice(rows.start as u64 * row..rows.end as u64 * row)?;
         let mut shape = self.shape.clone();
-        shape[0] = rows / of;
+        shape[0] = rows.len();
         Some(Self { shape, data, ..self.clone() })
     }
 

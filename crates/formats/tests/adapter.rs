@@ -522,3 +522,76 @@ fn several_adapters_are_one_that_can_be_saved_like_any_other() {
     let half = Adapter::sum(vec![(first.clone(), 0.5)]).unwrap();
     assert!(half.pairs.iter().zip(&first.pairs).all(|(half, one)| half.scaling == 1.0 && half.b == one.b));
 }
+
+/// Where q, k and v are one module, so are their factors.
+#[test]
+fn modules_that_are_fused_are_adapted_as_one() {
+    let phi3 = tiny_config(Architecture::Phi3);
+    let pair = |module: &str, [out_features, in_features]: [usize; 2]| LoraPair {
+        module: ModelConfig::linear_name(1, module),
+        rank: 4,
+        scaling: 2.0,
+        in_features,
+        out_features,
+        a: vec![0.5; 4 * in_features],
+        b: vec![0.25; 4 * out_features],
+    };
+    let saved = |pairs: Vec<LoraPair>| {
+        let names = pairs.iter().map(|pair| pair.module.clone()).collect();
+        let adapter = Adapter { config: AdapterConfig::new(4, 8.0, names, 0.0), pairs };
+        adapter
+            .files()
+            .unwrap()
+            .into_iter()
+            .map(|(name, bytes)| (name.to_owned(), Bytes::from(bytes)))
+            .collect::<Files>()
+    };
+    let fused = vec![pair("qkv_proj", [64, 32]), pair("gate_up_proj", [128, 32])];
+    let files = saved(fused.clone());
+    assert_eq!(Adapter::from_folder("a", files.clone(), &phi3).unwrap().pairs, fused);
+    let llama = message(Adapter::from_folder("a", files, &model()));
+    assert_says(
+        &llama,
+        &["model.layers.1.mlp.gate_up_proj", "of a llama model with 2 layers, such as model.layers.0.self_attn.q_proj"],
+    );
+    let apart = message(Adapter::from_folder("a", saved(vec![pair("q_proj", [32, 32])]), &phi3));
+    assert_says(
+        &apart,
+        &["layers.1.self_attn.q_proj", "of a phi3 model with 2 layers, such as model.layers.0.self_attn.qkv_proj"],
+    );
+}
+
+/// Its names are those of the model that transformers loads the folder as, and its targets leave
+/// alone what sees, whose modules are called the same.
+#[test]
+fn an_adapter_of_a_language_part_has_the_names_of_the_whole() {
+    let whole = ModelConfig { sees: true, ..model() };
+    let mut original = adapter(&["q_proj", "down_proj"]);
+    original.config.sees = true;
+    original.config.rank_pattern.insert("model.language_model.layers.0.self_attn.q_proj".to_string(), 4);
+    let files = original.files().unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&files[0].1).unwrap();
+    assert!(weights.names().iter().all(|name| name.starts_with("base_model.model.model.language_model.layers.")));
+    let config: Value = serde_json::from_slice(&files[1].1).unwrap();
+    let targets = regex::Regex::new(&format!("^(?:{})$", config["target_modules"].as_str().unwrap())).unwrap();
+    for (name, adapted) in [
+        ("model.language_model.layers.11.self_attn.q_proj", true),
+        ("model.language_model.layers.0.mlp.down_proj", true),
+        ("model.language_model.layers.0.self_attn.k_proj", false),
+        ("model.vision_tower.encoder.layers.0.self_attn.q_proj", false),
+    ] {
+        assert_eq!(targets.is_match(name), adapted, "{name}");
+    }
+    let files: Files = files.into_iter().map(|(name, bytes)| (name.to_owned(), Bytes::from(bytes))).collect();
+    let read = Adapter::from_folder("a", files.clone(), &whole).unwrap();
+    assert_eq!((&read.config, &read.pairs), (&original.config, &original.pairs));
+    // The same adapter over a language model of its own has that one's names.
+    let alone = Adapter::from_folder("a", files, &model()).unwrap();
+    assert_eq!(alone.pairs, original.pairs);
+    assert!(alone.config.rank_pattern.contains_key("model.layers.0.self_attn.q_proj"));
+    // In one layer alone, a module has its full name.
+    original.pairs.truncate(1);
+    original.config.target_modules = vec!["model.layers.0.self_attn.q_proj".to_string()];
+    let config: Value = serde_json::from_str(&original.config_json()).unwrap();
+    assert_eq!(config["target_modules"], r"model\.language_model\.layers\.0\.self_attn\.q_proj");
+}

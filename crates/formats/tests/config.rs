@@ -17,7 +17,7 @@ fn refusal(architecture: Architecture, changes: Value) -> String {
     text
 }
 
-use Architecture::{Gemma2, Gemma3, Granite, Llama, Mistral, Olmo2, Qwen2, Qwen3, SmolLM3};
+use Architecture::{Gemma2, Gemma3, Granite, Llama, Mistral, Olmo2, Phi3, Qwen2, Qwen3, SmolLM3};
 
 #[test]
 fn every_architecture_is_read() {
@@ -93,10 +93,22 @@ fn rope_is_read_from_either_spelling() {
 #[test]
 fn other_ropes_are_refused_by_name() {
     let with = |scaling: Value| refusal(Llama, json!({"rope_scaling": scaling}));
-    for name in ["dynamic", "longrope", "su", "mrope"] {
+    for name in ["su", "mrope", "proportional"] {
         let text = with(json!({"rope_type": name, "factor": 2.0}));
-        assert_says(&text, &[&format!("rope type {name:?}"), "default, linear, llama3 and yarn"]);
+        assert_says(&text, &[&format!("rope type {name:?}"), "default, linear, dynamic, llama3, yarn and longrope"]);
     }
+    assert_says(&with(json!({"type": "dynamic"})), &["factor is missing"]);
+    let longrope = |more: Value| {
+        let mut scaling = json!({"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 2, 3, 4]});
+        scaling.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(scaling)
+    };
+    assert_says(&longrope(json!({"short_factor": null})), &["short_factor is missing"]);
+    assert_says(&longrope(json!({"long_factor": [1, 2, "3", 4]})), &["long_factor is [1,2,\"3\",4]", "numbers"]);
+    assert_says(&longrope(json!({"long_factor": [1, 2, 3]})), &["3 rope divisors", "expected 4 positive"]);
+    assert_says(&longrope(json!({"long_factor": [1, 2, 3, 0]})), &["4 rope divisors", "expected 4 positive"]);
+    assert_says(&longrope(json!({"original_max_position_embeddings": 0})), &["a context of 0 tokens"]);
+    assert_says(&longrope(json!({"original_max_position_embeddings": 1})), &["attention factor", "is inf"]);
     assert_says(&with(json!({"type": "default", "mrope_section": [16, 24, 24]})), &["\"mrope\""]);
     assert_says(&with(json!({"type": "linear"})), &["factor is missing"]);
     assert_says(&with(json!({"type": "yarn"})), &["factor is missing"]);
@@ -109,7 +121,7 @@ fn other_ropes_are_refused_by_name() {
     let partial = refusal(Llama, json!({"partial_rotary_factor": 0.5}));
     assert_says(&partial, &["partial_rotary_factor 0.5"]);
     let layered = json!({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}});
-    assert_says(&refusal(Llama, layered), &["layer to layer"]);
+    assert_says(&refusal(Llama, layered), &["layer to layer", "the layers of a llama model have one set"]);
     assert_says(&refusal(Llama, json!({"rope_theta": 0.0})), &["rope_theta is 0", "above 1"]);
 }
 
@@ -193,6 +205,93 @@ fn olmo_2_has_its_norms_behind() {
     assert_eq!((of("input_layernorm"), of("post_attention_layernorm")), (None, Some(32)));
     assert_eq!((of("post_feedforward_layernorm"), of("self_attn.q_norm")), (Some(32), Some(32)));
     assert_eq!(of("self_attn.k_norm"), Some(16));
+}
+
+#[test]
+fn phi_3_is_fused_and_rotates_in_part() {
+    let c = config_of(Phi3, json!({"sliding_window": 64}));
+    assert!(c.fused_projections && c.layers.iter().all(|layer| layer.window == Some(64)));
+    let modules: Vec<&str> = c.linear_modules().iter().map(|module| module.name).collect();
+    assert_eq!(modules, ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]);
+    assert_eq!((c.linear_shape("qkv_proj"), c.linear_shape("gate_up_proj")), (Some([64, 32]), Some([128, 32])));
+    let longrope = |outer: Value| {
+        let scaling = json!({"type": "longrope", "short_factor": [1.5, 2, 3], "long_factor": [2, 4, 8]});
+        let mut changes = json!({"rope_scaling": scaling, "partial_rotary_factor": 0.75, "head_dim": 8});
+        changes.as_object_mut().unwrap().extend(outer.as_object().unwrap().clone());
+        changes
+    };
+    let rope = &config_of(Phi3, longrope(json!({"original_max_position_embeddings": 16}))).ropes[0];
+    let attention_factor = (1.0 + 8f64.ln() / 16f64.ln()).sqrt();
+    let scaling = RopeScaling::LongRope {
+        short: vec![1.5, 2.0, 3.0],
+        long: vec![2.0, 4.0, 8.0],
+        attention_factor,
+        original_max_position_embeddings: 16,
+    };
+    assert_eq!(rope, &Rope { theta: 10_000.0, dim: 6, scaling });
+    assert_eq!((rope.attention_factor(), rope.beyond().unwrap().0), (attention_factor, 16));
+    // What transformers takes where nothing is said, whatever the scaling itself says.
+    let rope = &config_of(Phi3, longrope(json!({"max_position_embeddings": 8192}))).ropes[0];
+    assert_eq!(rope.beyond().unwrap().0, 4096);
+    let inner = json!({"rope_scaling": {"type": "longrope", "short_factor": [1, 2, 3], "long_factor": [2, 4, 8],
+                                        "original_max_position_embeddings": 32}});
+    assert_says(&refusal(Phi3, longrope(inner)), &["original_max_position_embeddings 4096 beside 32"]);
+    let linear = refusal(Phi3, json!({"rope_scaling": {"type": "linear", "factor": 2.0}}));
+    assert_says(&linear, &["linear scaling by 2", "default and longrope"]);
+    for part in [0.7, 0.0, 1.5, -1.0] {
+        let text = refusal(Phi3, json!({"partial_rotary_factor": part}));
+        assert_says(&text, &[&format!("partial_rotary_factor is {part}"), "an even number of a head's 8"]);
+    }
+}
+
+#[test]
+fn the_language_part_of_a_model_that_sees_is_read() {
+    let whole = |text: Value, outer: Value| {
+        let text: Value = serde_json::from_str(&config_json(Gemma3, text)).unwrap();
+        let mut json = json!({"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 8}});
+        json.as_object_mut().unwrap().extend(outer.as_object().unwrap().clone());
+        ModelConfig::from_json("m/config.json", json.to_string().as_bytes())
+    };
+    let named = || json!({"model_type": "gemma3_text"});
+    let mut expected = config_of(Gemma3, json!({}));
+    expected.sees = true;
+    assert_eq!(whole(named(), json!({})).unwrap(), expected);
+    let ends = whole(named(), json!({"eos_token_id": [1, 106], "tie_word_embeddings": false})).unwrap();
+    assert_eq!((ends.eos_token_ids, ends.tie_word_embeddings), (vec![1, 106], false));
+    assert_says(
+        &message(whole(json!({"model_type": "llama"}), json!({}))),
+        &["text_config", "\"llama\"", "gemma3_text"],
+    );
+    assert_says(&message(whole(named(), json!({"text_config": null}))), &["text_config is missing"]);
+    let quantized = whole(named(), json!({"quantization_config": {"quant_method": "awq"}}));
+    assert_says(&message(quantized), &["quantization_config", "awq"]);
+    // As Google publishes Gemma 3 4B.
+    let published = json!({"model_type": "gemma3", "eos_token_id": [1, 106], "text_config": {
+        "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}});
+    let c = ModelConfig::from_json("m/config.json", published.to_string().as_bytes()).unwrap();
+    assert_eq!((c.vocab_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim), (262_208, 8, 4, 256));
+    assert_eq!(c.layers.iter().filter(|layer| layer.window == Some(1024)).count(), 29);
+}
+
+#[test]
+fn families_that_are_not_there_are_refused_with_the_reason() {
+    for (name, reason) in [
+        ("mixtral", "mixtures of experts"),
+        ("qwen3_moe", "mixtures of experts"),
+        ("phimoe", "mixtures of experts"),
+        ("gpt_oss", "mixtures of experts"),
+        ("qwen3_next", "gated delta nets"),
+        ("qwen3_5", "gated delta nets"),
+        ("qwen3_5_moe", "gated delta nets"),
+        ("gemma3n", "embeddings that its layers have"),
+        ("gemma4", "embeddings that its layers have"),
+    ] {
+        let text = refusal(Llama, json!({"model_type": name}));
+        assert_says(&text, &[&format!("model type {name:?}"), reason, "supported model types are llama"]);
+    }
+    let unknown = refusal(Llama, json!({"model_type": "mamba"}));
+    assert!(!unknown.contains("not implemented"), "{unknown}");
 }
 
 #[test]
@@ -317,6 +416,42 @@ fn inverse_frequencies_are_transformers() {
     rope.theta = 10_000.0;
     rope.scaling = RopeScaling::Linear { factor: 4.0 };
     assert_near(&rope.inv_freq(), &linear, 1);
+}
+
+#[test]
+fn longrope_divides_long_texts_otherwise() {
+    // ROPE_INIT_FUNCTIONS["longrope"] of transformers 5.23.0 for 4096 and for 4097 tokens, as bits.
+    let short = [0x3f800000, 0x3e9a32dd, 0x3dba2e8c, 0x3ccf3e38, 0x3bea0ea1, 0x3ada268c, 0x39e3f389, 0x38e4ae95];
+    let long = [0x3f68ba2e, 0x3e674c4b, 0x3d17b426, 0x3bbc671b, 0x3a6e500f, 0x39135f71, 0x37d1b717, 0x36ad3cff];
+    let parameters = json!({"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 4096,
+                            "short_factor": [1.0, 1.05, 1.1, 1.25, 1.4, 1.9, 2.3, 2.9],
+                            "long_factor": [1.1, 1.4, 2.7, 5.5, 11.0, 22.5, 40.0, 61.25]});
+    let with = |parameters: &Value| {
+        let sizes = json!({"head_dim": 16, "max_position_embeddings": 131_072, "rope_parameters": parameters});
+        config_of(Llama, sizes).ropes[0].clone()
+    };
+    let rope = with(&parameters);
+    assert_near(&rope.inv_freq(), &short, 1);
+    let (beyond, inv_freq) = rope.beyond().unwrap();
+    assert_near(&inv_freq, &long, 1);
+    assert_eq!((beyond, rope.attention_factor()), (4096, 1.190_238_071_423_808_3));
+    // Stated, they count.
+    let mut stated = parameters.clone();
+    stated["factor"] = json!(16.0);
+    assert_eq!(with(&stated).attention_factor(), (1.0 + 16f64.ln() / 4096f64.ln()).sqrt());
+    stated["attention_factor"] = json!(1.5);
+    assert_eq!(with(&stated).attention_factor(), 1.5);
+}
+
+/// transformers changes a dynamic rope for texts that are longer than the context alone, and no
+/// text here is.
+#[test]
+fn a_dynamic_rope_is_plain_within_the_context() {
+    let ropes = |scaling: Value| config_of(Llama, json!({"rope_scaling": scaling})).ropes[0].clone();
+    let (dynamic, plain) = (ropes(json!({"rope_type": "dynamic", "factor": 4.0})), ropes(json!(null)));
+    assert_eq!(dynamic.scaling, RopeScaling::Dynamic { factor: 4.0 });
+    assert_eq!((dynamic.inv_freq(), dynamic.attention_factor()), (plain.inv_freq(), 1.0));
+    assert_eq!(dynamic.beyond(), None);
 }
 
 /// Where transformers reads something else than what stands there, or cannot run it, nothing is

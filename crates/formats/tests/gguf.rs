@@ -200,7 +200,8 @@ fn rope_settings_are_honoured_or_refused() {
     assert_eq!(scaling(&*by_type("yarn")).unwrap(), yarn);
     let log: &Change = &|g| by_type("yarn")(g).f32("llama.rope.scaling.yarn_log_multiplier", 0.1);
     assert_says(&message(scaling(log)), &["yarn_log_multiplier 0.1"]);
-    assert_says(&message(scaling(&*by_type("longrope"))), &["rope type \"longrope\"", "supported", "linear"]);
+    assert_says(&message(scaling(&*by_type("longrope"))), &["rope_factors_long.weight is missing"]);
+    assert_says(&message(scaling(&*by_type("dynamic"))), &["rope type \"dynamic\"", "supported", "linear"]);
 
     let divisors: &Change = &|g| g.f32_tensor("rope_freqs.weight", &[4], &[1.0, 1.0, 2.5, 8.0]);
     assert_eq!(scaling(divisors).unwrap(), RopeScaling::Divisors(vec![1.0, 1.0, 2.5, 8.0]));
@@ -218,9 +219,103 @@ fn rope_settings_are_honoured_or_refused() {
 }
 
 #[test]
+fn phi_3_is_cut_into_its_maps() {
+    let mut g = tiny_gguf("phi3");
+    g.u32("phi3.attention.sliding_window", 16);
+    let model = open(&g).unwrap();
+    let mut expected = config_of(Architecture::Phi3, json!({"sliding_window": 16}));
+    expected.bos_token_id = Some(256);
+    assert_eq!(model.config, expected);
+    for (name, tensor) in tiny_tensors(&expected) {
+        assert_eq!(model.tensor(&name).unwrap().to_f32().unwrap(), tensor.to_f32().unwrap(), "{name}");
+    }
+    g.remove("phi3.attention.sliding_window").u32("phi3.attention.sliding_window", 0);
+    assert!(open(&g).unwrap().config.layers.iter().all(|layer| layer.window.is_none()), "as Phi-4-mini has it");
+    let mut short = tiny_gguf("phi3");
+    short.f32_tensor("blk.1.attn_qkv.weight", &[60, 32], &[0.0; 60 * 32]);
+    assert_says(&message(open(&short)), &["layers.1.self_attn.qkv_proj.weight", "[60, 32]", "[64, 32]"]);
+    let mut without = tiny_gguf("phi3");
+    without.tensors.retain(|(name, ..)| name != "blk.0.ffn_up.weight");
+    assert_says(&message(open(&without)), &["layers.0.mlp.gate_up_proj.weight", "missing"]);
+    let qkv = refusal(|g| g.f32_tensor("blk.0.attn_qkv.weight", &[64, 32], &[0.0; 64 * 32]));
+    assert_says(&qkv, &["tensor blk.0.attn_qkv.weight", "a llama model has no place"]);
+}
+
+#[test]
+fn longrope_is_two_tensors_and_a_factor() {
+    let longrope = |name: &str, change: &Change| {
+        let mut g = tiny_gguf(name);
+        let key = |rest: &str| format!("{name}.{rest}");
+        g.u32(&key("rope.scaling.original_context_length"), 32).f32(&key("rope.scaling.attn_factor"), 1.25);
+        g.f32_tensor("rope_factors_short.weight", &[4], &[1.0, 1.5, 2.0, 2.5]);
+        g.f32_tensor("rope_factors_long.weight", &[4], &[2.0, 3.0, 4.0, 5.0]);
+        change(&mut g);
+        open(&g).map(|model| model.config.ropes[0].clone())
+    };
+    let scaling = RopeScaling::LongRope {
+        short: vec![1.0, 1.5, 2.0, 2.5],
+        long: vec![2.0, 3.0, 4.0, 5.0],
+        attention_factor: 1.25,
+        original_max_position_embeddings: 32,
+    };
+    assert_eq!(longrope("phi3", &|g| g).unwrap().scaling, scaling);
+    assert_eq!(longrope("llama", &|g| g.str("llama.rope.scaling.type", "longrope")).unwrap().scaling, scaling);
+    let partial = longrope("phi3", &|g| {
+        g.u32("phi3.rope.dimension_count", 6);
+        g.f32_tensor("rope_factors_short.weight", &[3], &[1.0; 3]).f32_tensor(
+            "rope_factors_long.weight",
+            &[3],
+            &[2.0; 3],
+        )
+    });
+    assert_eq!(partial.unwrap().dim, 6);
+    let refused = |change: &Change| message(longrope("phi3", change));
+    let without = |which: &'static str| {
+        refused(&move |g| {
+            g.tensors.retain(|(name, ..)| name != which);
+            g
+        })
+    };
+    assert_says(&without("rope_factors_long.weight"), &["rope_factors_long.weight is missing"]);
+    assert_says(&without("rope_factors_short.weight"), &["rope_factors_short.weight is missing"]);
+    let neither = refused(&|g| {
+        g.tensors.retain(|(name, ..)| !name.starts_with("rope_factors"));
+        g
+    });
+    assert_says(&neither, &["phi3.rope.scaling.attn_factor 1.25"]);
+    let yarn = refused(&|g| g.str("phi3.rope.scaling.type", "yarn"));
+    assert_says(&yarn, &["rope type \"yarn\" together with rope_factors_long.weight"]);
+    let factor = refused(&|g| g.f32("phi3.rope.scaling.factor", 4.0));
+    assert_says(&factor, &["rope scaling by 4 together with rope_factors_long.weight"]);
+    assert_says(&refusal(|g| g.str("llama.rope.scaling.type", "longrope")), &["rope_factors_long.weight is missing"]);
+    let mut odd = tiny_gguf("phi3");
+    odd.u32("phi3.rope.dimension_count", 7);
+    assert_says(&message(open(&odd)), &["rope spans 7 numbers of a head of 8", "even"]);
+}
+
+#[test]
+fn keys_of_layers_with_a_window_are_obeyed_or_refused() {
+    for (key, value) in [
+        ("rope.scaling_swa.type", "yarn"),
+        ("rope.freq_base_swa", "10000"),
+        ("attention.key_length_swa", "8"),
+        ("attention.sliding_window_pattern", "6"),
+    ] {
+        let text = refusal(|g| g.str(&format!("llama.{key}"), value));
+        assert_says(&text, &[&format!("llama.{key}"), "layers with a window"]);
+    }
+    let mut g = tiny_gguf("gemma3");
+    g.u32("gemma3.attention.sliding_window", 16).str("gemma3.rope.scaling_swa.type", "linear");
+    assert_says(&message(open(&g)), &["gemma3.rope.scaling_swa.type \"linear\""]);
+}
+
+#[test]
 fn models_that_would_run_wrongly_are_refused_by_name() {
     let architecture = refusal(|g| g.str("general.architecture", "gemma4"));
     assert_says(&architecture, &["m.gguf", "\"gemma4\"", "llama", "qwen2, qwen3"]);
+    for (name, reason) in [("qwen3moe", "mixtures of experts"), ("qwen35", "delta nets"), ("gemma3n", "embeddings")] {
+        assert_says(&refusal(|g| g.str("general.architecture", name)), &[&format!("{name:?}"), reason]);
+    }
     let iq2_xs = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 17, vec![0; 144]));
     assert_says(&iq2_xs, &["IQ2_XS", "blk.0.ffn_up.weight", "TQ1_0 and TQ2_0", "BF16"]);
     let part_of_a_block = refusal(|g| g.tensor("blk.0.ffn_up.weight", &[64, 32], 12, vec![0; 144]));

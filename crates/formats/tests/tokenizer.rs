@@ -36,6 +36,7 @@ fn digits_are_split_as_each_pre_tokenizer_splits_them() {
     // Runs of three: 121|2.
     assert_eq!(ids(&byte_level("llama-bpe"), "1212"), [261, 49, 50]);
     assert_eq!(ids(&byte_level("gpt-2"), "1212"), [261, 261]);
+    assert_eq!(ids(&byte_level("gpt-4o"), "1212"), [261, 49, 50]);
 }
 
 #[test]
@@ -43,6 +44,8 @@ fn contractions_split_whatever_their_case_only_where_the_model_does() {
     // "'the": GPT-2 and Llama 3 know 't, so "the" is never whole.
     assert_eq!(ids(&byte_level("llama-bpe"), "'The"), [39, 84, 104, 101]);
     assert_eq!(ids(&byte_level("gpt-2"), "'the"), [39, 116, 104, 101]);
+    // GPT-4o's takes contractions with the word before them, and what stands before a word with it.
+    assert_eq!(ids(&byte_level("gpt-4o"), "'the"), [39, 259]);
     // Only Llama 3's lets a word begin with punctuation.
     assert_eq!(ids(&byte_level("llama-bpe"), "(the"), [40, 259]);
 }
@@ -197,6 +200,15 @@ fn sentence_piece_merges_by_score() {
 }
 
 #[test]
+fn white_space_behind_a_special_token_of_phi_3_is_swallowed() {
+    let mut g = sentence_piece(&PIECES);
+    assert_eq!(ids(&of(&g).unwrap(), "a</s> b"), [266, 2, 267, 261]);
+    g.str("general.architecture", "phi3");
+    assert_eq!(ids(&of(&g).unwrap(), "a</s> \n b"), [266, 2, 259, 261]);
+    assert_eq!(ids(&of(&g).unwrap(), "a<s> b"), [266, 1, 267, 261]);
+}
+
+#[test]
 fn sentence_piece_keeps_its_word_on_spaces_in_a_stream() {
     let t = of(&sentence_piece(&PIECES)).unwrap();
     let mut s = t.stream();
@@ -225,7 +237,7 @@ fn tokenizers_that_are_not_known_or_not_whole_are_refused() {
     let pre = refuse(&|g| {
         g.str("tokenizer.ggml.pre", "tekken");
     });
-    assert_says(&pre, &["pre-tokenizer \"tekken\"", "smollm, qwen2, llama-bpe and gpt-2"]);
+    assert_says(&pre, &["pre-tokenizer \"tekken\"", "smollm, qwen2, llama-bpe, gpt-4o and gpt-2"]);
     let model = refuse(&|g| {
         g.str("tokenizer.ggml.model", "bert");
     });

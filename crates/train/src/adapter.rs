@@ -1,15 +1,9 @@
 //! A new adapter's first values.
 
-use bft_formats::{Adapter, AdapterConfig, LoraPair, Model, ModelConfig};
+use bft_formats::{Adapter, AdapterConfig, HubPlace, LoraPair, Model, ModelConfig};
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::random::{Stream, numbered};
-
-/// Full name of a block's linear module, such as `model.layers.0.mlp.up_proj`.
-fn module_name(layer: usize, module: &str) -> String {
-    let part = if matches!(module, "gate_proj" | "up_proj" | "down_proj") { "mlp" } else { "self_attn" };
-    format!("model.layers.{layer}.{part}.{module}")
-}
 
 /// A new adapter: A uniform in ±1/√in, B zero, so that it changes nothing yet. The values depend on
 /// the seed alone.
@@ -18,49 +12,52 @@ fn module_name(layer: usize, module: &str) -> String {
 /// [`ConfigError::TargetModule`] where a module's name is unknown, [`ConfigError::Rank`] where the
 /// rank is higher than any of the modules can use.
 pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig) -> Result<Adapter, ConfigError> {
-    let modules = settings.modules()?;
-    let usable = |module: &String| model.linear_shape(module).map(|[out, input]| out.min(input));
+    let modules = settings.modules(model)?;
+    let usable = |module: &&str| model.linear_shape(module).map(|[out, input]| out.min(input));
     let most = modules.iter().filter_map(usable).max().unwrap_or(0);
     if settings.rank > most {
         return Err(ConfigError::Rank { found: settings.rank, most, model: base_model.to_owned() });
     }
     let (rank, alpha) = (settings.rank, settings.alpha());
-    let mut config = AdapterConfig::new(rank, alpha, modules.clone(), settings.lora_dropout);
+    let mut config =
+        AdapterConfig::new(rank, alpha, modules.iter().map(|m| (*m).to_owned()).collect(), settings.lora_dropout);
     config.base_model = Some(base_model.to_owned());
     config.use_rslora = settings.use_rslora;
+    config.sees = model.sees;
     let scaling = config.scaling(rank, alpha);
     let mut pairs = Vec::with_capacity(model.layers.len() * modules.len());
     for layer in 0..model.layers.len() {
         for module in &modules {
-            let Some([out_features, in_features]) = model.linear_shape(module) else {
-                return Err(ConfigError::TargetModule { found: module.clone(), hint: String::new() });
-            };
+            let [out_features, in_features] = model.linear_shape(module).unwrap_or_default();
             let stream = Stream::LoraInit { pair: pairs.len() as u64 };
             let bound = 1.0 / (in_features as f32).sqrt();
             let a = (0..(rank * in_features) as u64)
                 .map(|i| numbered(settings.seed, stream, i).symmetric() * bound)
                 .collect();
             let b = vec![0.0; out_features * rank];
-            let module = module_name(layer, module);
+            let module = ModelConfig::linear_name(layer, module);
             pairs.push(LoraPair { module, rank, scaling, in_features, out_features, a, b });
         }
     }
     Ok(Adapter { config, pairs })
 }
 
-/// What an adapter on `model` records as its base, for PEFT to load: the id on the hub that it was
-/// `recorded` with, else where the model lies; its name where it lies nowhere, as in a tab.
-pub(crate) fn base_model(model: &Model, recorded: Option<&str>) -> String {
+/// Records what an adapter on `model` has for its base, for PEFT to load: the id on the hub and the
+/// commit where the model is from there, else the id that the adapter was recorded with, else where
+/// the model lies; its name where it lies nowhere, as in a tab.
+pub(crate) fn record_base(config: &mut AdapterConfig, model: &Model) {
+    if let Some(place) = HubPlace::of(&model.path) {
+        (config.base_model, config.base_revision) = (Some(place.id), Some(place.commit));
+        return;
+    }
     // Before this was written, an adapter recorded its model's short name, which may look like an
     // id.
-    match recorded {
-        Some(id) if is_hub_id(id) && id != model.name => id.to_owned(),
-        _ => {
-            let place = std::path::absolute(&model.path).ok().filter(|path| path.exists());
-            let place = place.and_then(|path| path.to_str().map(str::to_owned));
-            place.unwrap_or_else(|| model.name.clone())
-        }
+    if config.base_model.as_deref().is_some_and(|id| is_hub_id(id) && id != model.name) {
+        return;
     }
+    let place = std::path::absolute(&model.path).ok().filter(|path| path.exists());
+    let place = place.and_then(|path| path.to_str().map(str::to_owned));
+    (config.base_model, config.base_revision) = (Some(place.unwrap_or_else(|| model.name.clone())), None);
 }
 
 /// Whether a text is `name` or `owner/name`, as the hub has them.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bft_core::device::{DeviceRequest, Precision};
 use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
-use bft_formats::{LINEAR_MODULES, Quantization};
+use bft_formats::{ModelConfig, Quantization, module_names};
 use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
@@ -19,7 +19,8 @@ const FILES: &str = "Model and data";
 settings! {
     /// Settings of a training run. A field's comment is what `--help` says about it.
     pub struct TrainConfig {
-        /// A folder with config.json, *.safetensors and tokenizer.json, or a .gguf file
+        /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
+        /// the hub
         #[serde(with = "crate::paths::one")]
         #[setting(heading: FILES, value_name: "PATH", may_change: true, on_page: false)]
         pub model: PathBuf = PathBuf::new(),
@@ -88,7 +89,7 @@ settings! {
         #[setting(heading: "Adapter", on_page: false)]
         pub use_rslora: bool = false,
         /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
-        /// down_proj
+        /// down_proj; with a Phi-3, of qkv_proj, o_proj, gate_up_proj, down_proj
         #[setting(heading: "Adapter", value_name: "MODULES", check: known_module, on_page: false)]
         pub target_modules: Vec<String> = vec![ALL_LINEAR.into()],
         /// Chance that LoRA's input is dropped in training
@@ -199,17 +200,22 @@ const ALL_LINEAR: &str = "all-linear";
 
 /// The linear module that a mistyped one is near to.
 fn nearest_module(found: &str) -> Option<&'static str> {
-    let near = LINEAR_MODULES.iter().map(|module| (strsim::osa_distance(found, module), *module)).min();
+    let near = module_names().map(|module| (strsim::osa_distance(found, module), module)).min();
     near.filter(|(distance, _)| *distance <= 2).map(|(_, module)| module)
 }
 
 /// Checks a name of `target-modules`.
 fn known_module(name: &str) -> Result<(), String> {
-    if name == ALL_LINEAR || LINEAR_MODULES.contains(&name) {
+    if name == ALL_LINEAR || module_names().any(|module| module == name) {
         return Ok(());
     }
     let guess = nearest_module(name).map_or_else(String::new, |near| format!("; did you mean {near}?"));
-    Err(format!("no such module{guess} (known: {ALL_LINEAR}, {})", LINEAR_MODULES.join(", ")))
+    Err(format!("no such module{guess} (known: {ALL_LINEAR}, {})", every_module()))
+}
+
+/// Every module's name, for messages.
+fn every_module() -> String {
+    module_names().collect::<Vec<_>>().join(", ")
 }
 
 /// A setting that makes no sense.
@@ -238,8 +244,11 @@ pub enum ConfigError {
     #[error("columns: {0}")]
     Columns(String),
     /// A module that no decoder has.
-    #[error("target-modules names \"{found}\"{hint}: expected all-linear or a list of {}", LINEAR_MODULES.join(", "))]
+    #[error("target-modules names \"{found}\"{hint}: expected all-linear or a list of {}", every_module())]
     TargetModule { found: String, hint: String },
+    /// A module that other decoders have.
+    #[error("target-modules names \"{found}\": a {model} model has all-linear or a list of {expected}")]
+    NotThere { found: String, model: String, expected: String },
 }
 
 impl TrainConfig {
@@ -264,7 +273,7 @@ impl TrainConfig {
             _ => {}
         }
         check_pairs(&self.columns).map_err(ConfigError::Columns)?;
-        self.modules().map(|_| ())
+        self.check_modules()
     }
 
     /// The learning rates of a run of `steps`.
@@ -293,22 +302,32 @@ impl TrainConfig {
         self.alpha.unwrap_or(2.0 * self.rank as f32)
     }
 
-    /// Short names of the modules to adapt, in the order of a block, each once.
-    pub fn modules(&self) -> Result<Vec<String>, ConfigError> {
+    fn check_modules(&self) -> Result<(), ConfigError> {
         if let Some(found) = self.target_modules.iter().find(|name| known_module(name).is_err()) {
             let hint = nearest_module(found).map(|near| format!(" (did you mean {near}?)"));
             return Err(ConfigError::TargetModule { found: found.clone(), hint: hint.unwrap_or_default() });
         }
-        let wanted = |m: &str| self.target_modules.iter().any(|name| name == m || name == ALL_LINEAR);
-        let modules: Vec<String> = LINEAR_MODULES.iter().filter(|m| wanted(m)).map(|m| (*m).to_owned()).collect();
-        if modules.is_empty() {
+        if self.target_modules.is_empty() {
             return Err(ConfigError::Range {
                 setting: "target-modules".into(),
                 found: "empty".into(),
                 expected: "all-linear or names of linear modules".into(),
             });
         }
-        Ok(modules)
+        Ok(())
+    }
+
+    /// Short names of the modules of `model` to adapt, in the order of a block, each once.
+    pub fn modules(&self, model: &ModelConfig) -> Result<Vec<&'static str>, ConfigError> {
+        self.check_modules()?;
+        let names = || model.linear_modules().iter().map(|module| module.name);
+        let missing = |name: &&String| *name != ALL_LINEAR && names().all(|module| module != *name);
+        if let Some(found) = self.target_modules.iter().find(missing) {
+            let (found, model, expected) = (found.clone(), model.architecture.to_string(), model.module_list());
+            return Err(ConfigError::NotThere { found, model, expected });
+        }
+        let wanted = |module: &&str| self.target_modules.iter().any(|name| name == module || name == ALL_LINEAR);
+        Ok(names().filter(wanted).collect())
     }
 
     /// Optimizer steps of the whole run over `samples`.
@@ -319,8 +338,9 @@ impl TrainConfig {
 
     /// The settings with paths that mean the same from every folder.
     pub(crate) fn from_anywhere(&self) -> Self {
-        // A tab has no folders.
-        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        // A tab has no folders, and a model on a hub has none yet.
+        let here = |path: &PathBuf| std::path::absolute(path).ok().filter(|path| path.exists());
+        let absolute = |path: &PathBuf| here(path).unwrap_or_else(|| path.clone());
         let files = |files: &Files| Files(files.iter().map(absolute).collect());
         Self {
             model: absolute(&self.model),
@@ -379,7 +399,8 @@ mod tests {
         let config = TrainConfig::default();
         assert_eq!(config.validate(), Ok(()));
         assert_eq!(config.alpha(), 32.0);
-        assert_eq!(config.modules().unwrap(), LINEAR_MODULES);
+        let model = crate::testing::model(None, None).config;
+        assert_eq!(config.modules(&model).unwrap(), bft_formats::LINEAR_MODULES);
         let max_length = TrainConfig::TABLE.iter().find(|setting| setting.field == "max_length").unwrap();
         assert!(max_length.help.contains(&format!("[default: {}, ", crate::samples::DEFAULT_MAX_LENGTH)));
     }
@@ -420,7 +441,16 @@ mod tests {
     fn modules_come_in_block_order_and_a_typo_names_the_nearest() {
         let target_modules = ["down_proj", "q_proj", "q_proj"].map(String::from).to_vec();
         let config = TrainConfig { target_modules, ..TrainConfig::default() };
-        assert_eq!(config.modules().unwrap(), ["q_proj", "down_proj"]);
+        let mut model = crate::testing::model(None, None).config;
+        assert_eq!(config.modules(&model).unwrap(), ["q_proj", "down_proj"]);
+        model.fused_projections = true;
+        assert_eq!(
+            config.modules(&model).unwrap_err().to_string(),
+            "target-modules names \"q_proj\": a llama model has all-linear or a list of qkv_proj, o_proj, \
+             gate_up_proj, down_proj"
+        );
+        let all = TrainConfig::default().modules(&model).unwrap();
+        assert_eq!(all, ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]);
         let error = refused(|c| c.target_modules = vec!["q_porj".into()]);
         assert!(error.starts_with("target-modules names \"q_porj\" (did you mean q_proj?)"), "{error}");
         assert!(refused(|c| c.target_modules.clear()).starts_with("target-modules is empty"));

@@ -1,7 +1,7 @@
 //! `run.json`: what was run, on what, and how it ended.
 
 use bft_core::device::DeviceInfo;
-use bft_formats::Model;
+use bft_formats::{HubPlace, Model};
 
 use crate::config::TrainConfig;
 use crate::event::Finished;
@@ -61,6 +61,11 @@ struct RunDescription<'a> {
 struct ModelDescription<'a> {
     name: &'a str,
     path: serde_json::Value,
+    /// Its id on the hub, and the commit of its files, where it is from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
     architecture: String,
     sha256: &'a str,
 }
@@ -116,12 +121,15 @@ pub(crate) fn describe(
     resumed_from: u64,
     finished: Option<&Finished>,
 ) -> String {
+    let (hub, commit) = HubPlace::of(&facts.model.path).map(|place| (place.id, place.commit)).unzip();
     let description = RunDescription {
         bft: env!("CARGO_PKG_VERSION"),
         written_at_unix: now,
         model: ModelDescription {
             name: &facts.model.name,
             path: path_to_json(&facts.model.path),
+            hub,
+            commit,
             architecture: facts.model.config.architecture.to_string(),
             sha256: facts.model_sha256,
         },

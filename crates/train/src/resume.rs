@@ -43,7 +43,7 @@ fn spelled_out(config: &TrainConfig, model: &Model) -> Result<TrainConfig, Train
     Ok(TrainConfig {
         max_length: Some(config.samples().limit(model)?),
         alpha: Some(config.alpha()),
-        target_modules: config.modules()?,
+        target_modules: config.modules(&model.config)?.into_iter().map(str::to_owned).collect(),
         warmup_steps: config.warmup_ratio.is_none().then(|| config.warmup_steps.unwrap_or(0)),
         min_lr: Some(config.min_lr.unwrap_or(0.0)),
         ..config.from_anywhere()

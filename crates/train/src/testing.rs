@@ -109,6 +109,7 @@ pub(crate) fn model_with(
 ) -> Model {
     let mut config = ModelConfig {
         architecture: Architecture::Llama,
+        sees: false,
         hidden_size: 8,
         intermediate_size: 12,
         num_attention_heads: 2,
@@ -126,6 +127,7 @@ pub(crate) fn model_with(
         tie_word_embeddings: true,
         attention_bias: false,
         attention_output_bias: false,
+        fused_projections: false,
         bos_token_id: None,
         eos_token_ids: vec![END_OF_TEXT, IM_END],
     };

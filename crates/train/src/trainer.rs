@@ -3,7 +3,7 @@
 
 use bft_formats::{Adapter, Model};
 
-use crate::adapter::{base_model, new_adapter};
+use crate::adapter::{new_adapter, record_base};
 use crate::control::Control;
 use crate::description::{DeviceSummary, Facts};
 use crate::engine::{Engine, EngineError, Tuning};
@@ -46,7 +46,7 @@ impl<'m> Trainer<'m> {
             }
         };
         adapter.config.end_token_ids = plan.end_token_ids(model, &adapter.config.end_token_ids);
-        adapter.config.base_model = Some(base_model(model, adapter.config.base_model.as_deref()));
+        record_base(&mut adapter.config, model);
         let model_sha256 = model.sha256()?;
         Ok(Self { model, plan, adapter, resumed: None, notes, model_sha256 })
     }
@@ -63,8 +63,7 @@ impl<'m> Trainer<'m> {
             let differences = format!("the configuration, tokenizer or chat template of {} is another", model.name);
             return Err(TrainError::Differs { path: checkpoint.path, differences });
         }
-        let base = &mut checkpoint.adapter.config.base_model;
-        *base = Some(base_model(model, base.as_deref()));
+        record_base(&mut checkpoint.adapter.config, model);
         let state = &checkpoint.state;
         if state.step > plan.steps {
             let (path, done, steps) = (checkpoint.path, state.step, plan.steps);
@@ -142,7 +141,7 @@ mod native {
 
     use bft_core::Tuner;
     use bft_core::device::Device;
-    use bft_formats::{Adapter, Model};
+    use bft_formats::{Adapter, HubPlace, Model};
 
     use super::Trainer;
     use crate::checkpoint::Checkpoints;
@@ -159,10 +158,12 @@ mod native {
 
     impl<'m> Trainer<'m> {
         /// Reads and checks everything that `config` names, a checkpoint to go on from included.
-        /// Writes nothing. The model is `model`, whose path the run records in place of what
-        /// `config` says.
+        /// Writes nothing. The model is `model`; in place of what `config` says the run records its
+        /// path, or the commit on the hub that it is of, which another machine has, too.
         pub fn open(config: TrainConfig, model: &'m Model) -> Result<Self, TrainError> {
-            let config = TrainConfig { model: model.path.clone(), ..config };
+            let place = HubPlace::of(&model.path).filter(|place| place.id.contains('/'));
+            let place = place.map_or_else(|| model.path.clone(), |place| place.reference().into());
+            let config = TrainConfig { model: place, ..config };
             config.validate()?;
             let checkpoints = Checkpoints::of(&config.output);
             let files = if config.resume { find_checkpoint(&config.output)? } else { None };

@@ -61,6 +61,13 @@ pub(crate) struct NamedAdapter {
     pub adapter: Adapter,
 }
 
+/// The family, and what the model's files have beside it.
+fn architecture(model: &Model) -> String {
+    let parts: Vec<&str> = model.left_out.keys().map(String::as_str).collect();
+    let without = if parts.is_empty() { String::new() } else { format!(" without {}", parts.join(" and ")) };
+    format!("{}{without}", model.config.architecture)
+}
+
 /// Device, model and the model's weights there.
 pub(crate) struct Ready {
     pub device: Rc<Device>,
@@ -128,7 +135,7 @@ impl Session {
         let most = formats.iter().max_by_key(|(_, (_, bytes))| *bytes);
         Ok(to_js(&OpenedModel {
             name: &model.name,
-            architecture: config.architecture.to_string(),
+            architecture: architecture(&model),
             parameters: model.parameters(),
             layers: config.layers.len(),
             hidden_size: config.hidden_size,

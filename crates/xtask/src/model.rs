@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use bft_fetch::Event;
 use bft_fetch::sources::{Dataset, Source, fetch};
+use bft_fetch::{Event, Origin};
 
 use crate::{shell, system};
 
@@ -43,7 +43,7 @@ fn fetched(keys: &[&str]) -> Result<(), String> {
         system::pip()?;
     }
     let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-    fetch(&cache, &keys, None, say)
+    fetch(&cache, &keys, Origin::Registry, say)
         .map_err(|problem| format!("{problem}; `bft bio fetch --help` says how files that you have are used"))
 }
 

@@ -25,7 +25,8 @@ Examples:
 With --serve, one step is run and one JSON line printed for every line read from standard
 input, so that another program's steps can be timed in turn.")]
 pub struct BenchFlags {
-    /// A folder with config.json and *.safetensors, or a .gguf file; not needed for --task kernels
+    /// A folder with config.json and *.safetensors, a .gguf file, or OWNER/NAME on the hub; not
+    /// needed for --task kernels
     #[arg(long, value_name = "PATH", required_unless_present = "task", help_heading = "What")]
     pub model: Option<PathBuf>,
     /// What is measured

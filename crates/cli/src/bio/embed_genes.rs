@@ -20,6 +20,7 @@ use super::knowledge::{Knowledge, NamesFlag, is_word};
 use crate::embed_output::{Embeddings, OutputKind, RowId};
 use crate::error::CliError;
 use crate::flags::{DeviceFlag, at_least};
+use crate::hub;
 use crate::open;
 use crate::ui::{self, Progress};
 
@@ -88,9 +89,15 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     let kind = Output::of(&flags.output)?;
     open::writable("--output", &flags.output)?;
     open::not_over(&flags.output, "GENES", &flags.genes)?;
-    for (flag, path) in [("--model", &flags.model), ("--adapter", &flags.adapter)] {
-        path.as_deref().map_or(Ok(Path::new("")), |path| open::existing(flag, path))?;
-    }
+    open::all_existing([("--adapter", flags.adapter.as_deref())])?;
+    let mut flags = flags.clone();
+    flags.model = flags.model.map(|path| hub::model_path("--model", &path)).transpose()?;
+    let is_llm = |path: &PathBuf| path == Path::new("llm");
+    flags.encoder = match flags.encoder {
+        Some(path) if !is_llm(&path) => Some(hub::model_path("--encoder", &path)?),
+        word => word,
+    };
+    let flags = &flags;
     let knowledge = Knowledge::open()?;
     let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.names.keep_na);
     let mapping = genes(flags, &knowledge, &resolver)?;
@@ -193,7 +200,7 @@ fn genes(flags: &EmbedGenesFlags, knowledge: &Knowledge, resolver: &Resolver<'_>
 fn encoder<'f>(flags: &'f EmbedGenesFlags, knowledge: &Knowledge) -> Result<(PathBuf, Option<&'f Path>), CliError> {
     match &flags.encoder {
         Some(word) if word == Path::new("llm") => Ok((language_model(flags, knowledge)?, flags.adapter.as_deref())),
-        Some(path) => Ok((open::existing("--encoder", path)?.to_path_buf(), None)),
+        Some(path) => Ok((path.clone(), None)),
         None => Ok((knowledge.path(Dataset::MiniLm)?, None)),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use bft_fetch::Event;
 use bft_fetch::sources::{SOURCES, fetch};
+use bft_fetch::{Event, Origin};
 use clap::Args;
 
 use crate::error::CliError;
+use crate::hub;
 use crate::open;
 use crate::ui::{self, BOLD, DIM};
 
@@ -44,12 +45,13 @@ pub fn run(flags: &FetchFlags) -> Result<(), CliError> {
         }
         return Ok(());
     }
-    if let Some(folder) = &flags.from {
-        open::existing("--from", folder)?;
-    }
+    let origin = match &flags.from {
+        Some(folder) => Origin::Folder(open::existing("--from", folder)?),
+        None => hub::offline().map_or(Origin::Registry, Origin::Nowhere),
+    };
     let cache = bft_fetch::cache().map_err(CliError::failed)?;
     let mut told = None;
-    fetch(&cache, &flags.only, flags.from.as_deref(), |source, event| {
+    fetch(&cache, &flags.only, origin, |source, event| {
         if told != Some(source.key) {
             told = Some(source.key);
             ui::note(&format!("{BOLD}{}{BOLD:#}: {}", source.key, source.what));

@@ -21,6 +21,7 @@ use clap::Args;
 
 use crate::error::CliError;
 use crate::flags::{DeviceFlag, at_least};
+use crate::hub;
 use crate::open;
 use crate::ui::{self, DIM, Progress};
 
@@ -115,18 +116,14 @@ pub struct VectorFlags {
 }
 
 impl VectorFlags {
-    /// Checks what can be checked before any work.
-    fn check(&self) -> Result<(), CliError> {
+    /// Checks what can be checked before any work; gives the model's path.
+    fn check(&self) -> Result<Option<PathBuf>, CliError> {
         for file in &self.vectors {
             open::existing("--vectors", file)?;
         }
-        if let Some(path) = &self.model {
-            open::existing("--model", path)?;
-        }
-        if let Some(path) = &self.adapter {
-            open::existing("--adapter", path)?;
-        }
-        self.output.as_deref().map_or(Ok(()), |path| open::writable("--output", path))
+        open::all_existing([("--adapter", self.adapter.as_deref())])?;
+        self.output.as_deref().map_or(Ok(()), |path| open::writable("--output", path))?;
+        self.model.as_deref().map(|path| hub::model_path("--model", path)).transpose()
     }
 
     /// Baselines first, then what is judged.
@@ -135,12 +132,13 @@ impl VectorFlags {
         knowledge: &Knowledge,
         resolver: &Resolver<'_>,
         genes: &[GeneId],
+        model: Option<&Path>,
     ) -> Result<Vec<GeneVectors>, CliError> {
         let Knowledge { genome, ontology, .. } = knowledge;
         let mut sets = baselines(genome, ontology, genes, self.seed).map_err(CliError::failed)?;
         let encoder = Dataset::MiniLm.path(&knowledge.cache).ok();
         let names: Vec<String> = genes.iter().map(|gene| profile::name(genome, *gene)).collect();
-        if encoder.is_some() || self.model.is_some() {
+        if encoder.is_some() || model.is_some() {
             let device = open::device(self.run.device())?;
             match encoder {
                 Some(path) => {
@@ -149,8 +147,8 @@ impl VectorFlags {
                 }
                 None => ui::note("the table has no MiniLM row: run `bft bio fetch --only encoder` for it"),
             }
-            if let Some(path) = &self.model {
-                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            if let (Some(path), Some(given)) = (model, &self.model) {
+                let name = given.file_stem().unwrap_or_default().to_string_lossy();
                 let label = format!("{name} hidden states of the name");
                 sets.push(embedded(&device, path, None, &label, self.adapter.is_some(), genes, &names)?);
                 if let Some(adapter) = &self.adapter {
@@ -171,11 +169,11 @@ impl VectorFlags {
         folds: usize,
         read: impl FnOnce(&Knowledge, &Resolver<'_>) -> Result<T, CliError>,
     ) -> Result<(), CliError> {
-        self.check()?;
+        let model = self.check()?;
         let knowledge = Knowledge::open()?;
         let resolver = Resolver::new(&knowledge.genome).keeping_na(self.names.keep_na);
         let task = read(&knowledge, &resolver)?;
-        let sets = self.sets(&knowledge, &resolver, &task.genes())?;
+        let sets = self.sets(&knowledge, &resolver, &task.genes(), model.as_deref())?;
         let options = Options { seed: self.seed, folds, redraws: self.redraws, shuffle_labels: self.shuffle_labels };
         self.show(&task.run(&knowledge.genome, &sets, options).map_err(CliError::failed)?)
     }

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::knowledge::{Knowledge, NamesFlag, is_word};
 use crate::error::CliError;
 use crate::flags::{DeviceFlag, at_least};
+use crate::hub;
 use crate::open;
 use crate::ui::{self, BOLD, DIM, Progress};
 
@@ -141,8 +142,10 @@ fn answers(
     judge: &Judge<'_>,
     sets: Vec<NamedSet>,
 ) -> Result<(Vec<Named>, String), CliError> {
-    let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
-    open::existing("--model", &path)?;
+    let path = match &flags.model {
+        Some(path) => hub::model_path("--model", path)?,
+        None => knowledge.path(Dataset::SmolLm2)?,
+    };
     let (model, adapter) = generate::open(&path, flags.adapter.as_deref()).map_err(CliError::failed)?;
     let device = open::device(flags.run.device())?;
     let answerer = Answerer::new(&device, &model, adapter.as_ref()).map_err(CliError::failed)?;
@@ -165,7 +168,7 @@ type Encoder = Option<(TextModel, open::OpenDevice)>;
 
 fn encoder(flags: &ProcessFlags, knowledge: &Knowledge) -> Result<(String, Encoder), CliError> {
     let path = match &flags.encoder {
-        Some(path) => Some(open::existing("--encoder", path)?.to_path_buf()),
+        Some(path) => Some(hub::model_path("--encoder", path)?),
         None => knowledge.path(Dataset::MiniLm).ok(),
     };
     let Some(path) = path else {

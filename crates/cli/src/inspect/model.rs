@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bft_formats::{DType, Model};
+use bft_formats::{DType, Model, ModelConfig};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
+use crate::open;
 use crate::ui::{self, BOLD, bytes, table, thousands};
 
 /// Prints the model: one line a kind of tensor, or every tensor with `all`.
@@ -30,15 +31,19 @@ pub fn show(model: &Model, all: bool, as_json: bool) -> Result<(), CliError> {
         ("heads", heads),
         ("vocabulary", thousands(config.vocab_size as u64)),
         ("context", format!("{} tokens", thousands(config.max_position_embeddings as u64))),
-        ("rope", rope(model)),
+        ("rope", rope(config)),
+        ("windows", windows(config)),
+        ("soft caps", soft_caps(config)),
         ("head", if config.tie_word_embeddings { "tied to the embedding".to_owned() } else { "its own".to_owned() }),
         ("biases", biases(model)),
         ("q and k norms", yes(config.layers.iter().any(|layer| layer.qk_norm.is_some())).to_owned()),
+        ("linear modules", config.module_list()),
         ("tokenizer", tokenizer(model)),
         ("chat template", yes(model.chat_template.is_some()).to_owned()),
     ];
     ui::result(&format!("{BOLD}{}{BOLD:#}", model.name))?;
-    for (name, value) in facts {
+    let left_out = open::left_out(model).map(|parts| ("left out", parts));
+    for (name, value) in facts.into_iter().chain(left_out) {
         ui::result(&format!("  {name:<18} {value}"))?;
     }
     ui::result("")?;
@@ -49,10 +54,38 @@ fn yes(truth: bool) -> &'static str {
     if truth { "yes" } else { "no" }
 }
 
-fn rope(model: &Model) -> String {
-    let tables: Vec<String> =
-        model.config.ropes.iter().map(|rope| format!("theta {}{}", rope.theta, rope.scaling)).collect();
-    tables.join("; ")
+/// Each table of frequencies, with how many layers rotate by it where not all do.
+fn rope(config: &ModelConfig) -> String {
+    let all = config.layers.len();
+    let of_layers = |table: Option<usize>| {
+        let count = config.layers.iter().filter(|layer| layer.rope == table).count();
+        (count > 0).then(|| if count == all { String::new() } else { format!(" ({count} of {all} layers)") })
+    };
+    let tables = config.ropes.iter().enumerate().filter_map(|(table, rope)| {
+        let part = match rope.dim {
+            dim if dim == config.head_dim => String::new(),
+            dim => format!(", {dim} of a head's {} numbers", config.head_dim),
+        };
+        Some(format!("theta {}{part}{}{}", rope.theta, rope.scaling, of_layers(Some(table))?))
+    });
+    let none = of_layers(None).map(|layers| format!("none{layers}"));
+    tables.chain(none).collect::<Vec<_>>().join("; ")
+}
+
+fn windows(config: &ModelConfig) -> String {
+    let mut widths: BTreeMap<usize, usize> = BTreeMap::new();
+    config.layers.iter().filter_map(|layer| layer.window).for_each(|width| *widths.entry(width).or_default() += 1);
+    let all = config.layers.len();
+    let of =
+        |(width, count): (&usize, &usize)| format!("{} tokens in {count} of {all} layers", thousands(*width as u64));
+    if widths.is_empty() { "none".to_owned() } else { widths.iter().map(of).collect::<Vec<_>>().join("; ") }
+}
+
+fn soft_caps(config: &ModelConfig) -> String {
+    let scores = config.layers.iter().find_map(|layer| layer.score_cap).map(|cap| format!("scores at {cap}"));
+    let logits = config.logits_cap.map(|cap| format!("logits at {cap}"));
+    let caps: Vec<String> = scores.into_iter().chain(logits).collect();
+    if caps.is_empty() { "none".to_owned() } else { caps.join(", ") }
 }
 
 fn biases(model: &Model) -> String {
@@ -145,6 +178,12 @@ fn as_value(model: &Model) -> Value {
         "head_dim": config.head_dim,
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_position_embeddings,
+        "rope": rope(config),
+        "windows": config.layers.iter().map(|layer| layer.window).collect::<Vec<_>>(),
+        "score_cap": config.layers.iter().find_map(|layer| layer.score_cap),
+        "logits_cap": config.logits_cap,
+        "linear_modules": config.linear_modules().iter().map(|module| module.name).collect::<Vec<_>>(),
+        "left_out": model.left_out.keys().collect::<Vec<_>>(),
         "tie_word_embeddings": config.tie_word_embeddings,
         "eos_token_ids": config.eos_token_ids,
         "tokenizer": model.tokenizer.is_some(),
@@ -157,6 +196,32 @@ fn as_value(model: &Model) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_layers_have_is_told() {
+        let fixture = |name: &str| {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+            Model::open(&folder).unwrap()
+        };
+        let told = |name: &str| {
+            let config = fixture(name).config;
+            [rope(&config), windows(&config), soft_caps(&config)]
+        };
+        let all = ["theta 10000", "none", "none"];
+        assert_eq!(told("llama"), all);
+        assert_eq!(told("smollm3")[0], "theta 50000 (2 of 3 layers); none (1 of 3 layers)");
+        assert_eq!(
+            told("phi3_longrope")[0],
+            "theta 10000, 12 of a head's 16 numbers, longrope scaling with other divisors beyond 31 tokens"
+        );
+        assert_eq!(told("gemma2"), ["theta 10000", "8 tokens in 1 of 2 layers", "scores at 2, logits at 9"]);
+        let sees = "theta 1000000, linear scaling by 2 (1 of 2 layers); theta 10000 (1 of 2 layers)";
+        assert_eq!(told("gemma3_sees"), [sees, "7 tokens in 1 of 2 layers", "none"]);
+        let left_out = open::left_out(&fixture("gemma3_sees")).unwrap();
+        assert!(left_out.starts_with("multi_modal_projector (2 tensors, "), "{left_out}");
+        assert!(left_out.contains(" and vision_tower ("), "{left_out}");
+        assert_eq!(open::left_out(&fixture("gemma3")), None);
+    }
 
     #[test]
     fn layers_fold_into_one_kind() {

@@ -14,10 +14,10 @@ pub fn fixture(name: &str) -> String {
 }
 
 /// `bft` with these arguments, on the CPU's account: no GPU driver is looked for unless a test
-/// asks.
+/// asks, and no hub.
 pub fn bft<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(arguments: I) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bft"));
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env("HF_HUB_OFFLINE", "1");
     command
 }
 

@@ -28,19 +28,24 @@ pub(crate) struct Linear {
     bias: Option<View>,
     layer: usize,
     /// Place in [`LINEAR_MODULES`].
-    module: usize,
+    map: usize,
+    /// The place of the first map of its module, whose draws of dropout are those of all of them:
+    /// they adapt one input together.
+    first: usize,
     /// What x·Wᵀ and the LoRA pair's part are multiplied by.
     scale: f32,
 }
 
 impl Linear {
-    pub fn take(parts: &Parts, layer: usize, module: usize) -> Result<Self, ModelError> {
-        let name = ModelConfig::linear_name(layer, LINEAR_MODULES[module]);
+    pub fn take(parts: &Parts, layer: usize, map: usize) -> Result<Self, ModelError> {
+        let name = ModelConfig::linear_name(layer, LINEAR_MODULES[map]);
         let weight = parts.matrix(&format!("{name}.weight"))?;
         // The last map of a branch takes the branch's multiplier.
-        let last = ["o_proj", "down_proj"].contains(&LINEAR_MODULES[module]);
+        let last = ["o_proj", "down_proj"].contains(&LINEAR_MODULES[map]);
         let scale = if last { parts.config.layers[layer].residual_scale } else { 1.0 };
-        Ok(Self { weight, bias: parts.optional(&format!("{name}.bias")), layer, module, scale })
+        let module = parts.config.linear_modules().iter().find(|module| module.maps.contains(&map));
+        let first = module.map_or(map, |module| module.maps.start);
+        Ok(Self { weight, bias: parts.optional(&format!("{name}.bias")), layer, map, first, scale })
     }
 }
 
@@ -75,18 +80,18 @@ impl Scratch {
     }
 }
 
-/// `[N, r]` room for x·Aᵀ of a module, where it is adapted in any layer that saves here.
-pub(crate) fn plan_xa(plan: &Plan<'_>, layer: usize, module: usize) -> Result<Option<View>, DeviceError> {
+/// `[N, r]` room for x·Aᵀ of a map, where it is adapted in any layer that saves here.
+pub(crate) fn plan_xa(plan: &Plan<'_>, layer: usize, map: usize) -> Result<Option<View>, DeviceError> {
     let Some(layout) = plan.layout else { return Ok(None) };
     // A set that serves all blocks is as wide as the widest of them.
-    let slots = plan.sharing(layer).filter_map(|layer| layout.by_module[layer][module]);
+    let slots = plan.sharing(layer).filter_map(|layer| layout.by_map[layer][map]);
     slots.map(|slot| layout.slots[slot].padded).max().map(|rank| plan.rows("x·A", rank)).transpose()
 }
 
 impl Pass<'_> {
     fn key(&self, map: &Linear) -> [u32; 4] {
         let dropout = self.dropout.unwrap_or(Dropout { p: 0.0, seed: 0, pass: 0 });
-        let module = (map.layer * LINEAR_MODULES.len() + map.module) as u32;
+        let module = (map.layer * LINEAR_MODULES.len() + map.first) as u32;
         [dropout.seed as u32, (dropout.seed >> 32) as u32, module, dropout.pass]
     }
 
@@ -109,7 +114,7 @@ impl Pass<'_> {
             add::add_bias(rec, bias, y);
         }
         let Some(lora) = self.lora else { return };
-        if let (Some(slot), Some(xa)) = (lora.slot(map.layer, map.module), xa) {
+        if let (Some(slot), Some(xa)) = (lora.slot(map.layer, map.map), xa) {
             let xa = xa.first(self.tokens() * slot.padded);
             let x = self.dropped(rec, map, x);
             linear::forward(rec, &x, &slot.a_matrix(&lora.parameters), &xa, 1.0, false);
@@ -137,7 +142,7 @@ impl Pass<'_> {
         else {
             return;
         };
-        let (Some(slot), Some(xa)) = (lora.slot(map.layer, map.module), xa) else { return };
+        let (Some(slot), Some(xa)) = (lora.slot(map.layer, map.map), xa) else { return };
         let scaling = map.scale * slot.scaling;
         // y += s·xa·Bᵀ: dB += s·dyᵀ·xa, dxa = s·dy·B
         let xa = xa.first(self.tokens() * slot.padded);

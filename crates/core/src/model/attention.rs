@@ -11,7 +11,8 @@ use super::weights::Parts;
 use super::workspace::Plan;
 use crate::device::{Device, DeviceError, Elem, Recording, View};
 use crate::ops::attention::{self, Gradients, Shape, Tensors};
-use crate::ops::{gather, rms_norm, rope};
+use crate::ops::rope::{self, Rotation};
+use crate::ops::{gather, rms_norm};
 use bft_formats::ModelConfig;
 
 #[derive(Debug)]
@@ -152,9 +153,15 @@ impl Pass<'_> {
         }
     }
 
-    /// The table by which a layer's q and k rotate.
-    fn rope(&self, layer: usize) -> Option<&View> {
-        self.config().layers[layer].rope.map(|table| &self.workspace.ropes[table])
+    /// What a layer's q and k rotate by.
+    fn rope(&self, layer: usize) -> Option<Rotation<'_>> {
+        let config = self.config();
+        config.layers[layer].rope.map(|table| Rotation {
+            rows: &self.ids.rope_rows,
+            cos_sin: &self.workspace.ropes[table],
+            dim: config.ropes[table].dim,
+            head_dim: config.head_dim,
+        })
     }
 
     fn tensors<'b>(&'b self, saved: &'b Saved) -> Tensors<'b> {
@@ -193,9 +200,9 @@ impl Pass<'_> {
             rms_norm::forward(rec, q, q_norm, &saved.q, q_norm.len(), eps);
             rms_norm::forward(rec, k, k_norm, &saved.k, k_norm.len(), eps);
         }
-        if let Some(table) = self.rope(layer) {
-            rope::forward(rec, &self.ids.positions, table, &saved.q, d);
-            rope::forward(rec, &self.ids.positions, table, &saved.k, d);
+        if let Some(by) = self.rope(layer) {
+            rope::forward(rec, by, &saved.q);
+            rope::forward(rec, by, &saved.k);
         }
         match self.keys {
             Keys::Samples => attention::forward(rec, self.tensors(&saved), shape),
@@ -217,7 +224,7 @@ impl Pass<'_> {
         let Some(scratch) = &self.workspace.scratch.backward else { return };
         let s = &scratch.attention;
         let (w, saved, shape) = (&self.weights.blocks[layer].attention, self.attention_saved(layer), self.shape(layer));
-        let (head, eps) = (shape.head_dim, self.config().rms_norm_eps);
+        let eps = self.config().rms_norm_eps;
         // branch = norm(o_proj(o))
         let d_o = self.rows(&s.d_o);
         let d_out = self.leave_backward(rec, &w.norms, saved.out.as_ref(), d);
@@ -227,9 +234,9 @@ impl Pass<'_> {
         let gradients = Gradients { d_o: &d_o, stats: &stats, dq: &dq, dk: &dk, dv: &dv };
         attention::backward(rec, self.tensors(&saved), gradients, shape);
         // q, k = rope(norm(q_raw), norm(k_raw))
-        if let Some(table) = self.rope(layer) {
-            rope::backward(rec, &self.ids.positions, table, &dq, head);
-            rope::backward(rec, &self.ids.positions, table, &dk, head);
+        if let Some(by) = self.rope(layer) {
+            rope::backward(rec, by, &dq);
+            rope::backward(rec, by, &dk);
         }
         if let (Some((q_norm, k_norm)), Some((q, k)), Some((dq_raw, dk_raw))) = (&w.qk_norms, &saved.raw, &s.d_raw) {
             let (dq_raw, dk_raw) = (self.rows(dq_raw), self.rows(dk_raw));

@@ -1,6 +1,7 @@
 //! One micro-batch of packed samples, on the host and on the device.
 
 use super::ModelError;
+use super::workspace::LongTexts;
 use crate::device::{Device, DeviceError, Elem, View};
 
 /// One micro-batch: samples one after another, no padding.
@@ -164,6 +165,8 @@ impl Batch {
 pub(crate) struct BatchBuffers {
     tokens: View,
     positions: View,
+    /// Where they differ from the positions.
+    rope_rows: Option<(LongTexts, View)>,
     spans: View,
     segments: View,
     trained: View,
@@ -178,6 +181,8 @@ pub(crate) struct BatchViews {
     pub tokens: View,
     /// `[N]` place of each token in its sample.
     pub positions: View,
+    /// `[N]` the row of the ropes' tables for each token.
+    pub rope_rows: View,
     /// `[N, 2]` first token of its sample, one past its last.
     pub spans: View,
     /// `[S + 1]`
@@ -191,11 +196,15 @@ pub(crate) struct BatchViews {
 }
 
 impl BatchBuffers {
-    pub fn new(device: &Device, capacity: Capacity) -> Result<Self, DeviceError> {
+    pub fn new(device: &Device, capacity: Capacity, long: Option<LongTexts>) -> Result<Self, DeviceError> {
         let ids = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::U32, len)?.view());
         Ok(Self {
             tokens: ids("tokens", capacity.tokens)?,
             positions: ids("positions", capacity.tokens)?,
+            rope_rows: match long {
+                Some(long) => Some((long, ids("rope rows", capacity.tokens)?)),
+                None => None,
+            },
             spans: ids("spans", capacity.tokens * 2)?,
             segments: ids("segments", capacity.samples + 1)?,
             trained: ids("trained", capacity.trained)?,
@@ -211,14 +220,29 @@ impl BatchBuffers {
         Ok(view)
     }
 
+    /// Moves a batch of one sample to its place in a text: behind `past` tokens, of `total`.
+    pub fn place(&self, device: &Device, ids: &BatchViews, past: usize, total: usize) -> Result<(), DeviceError> {
+        let from = |first: u32| (first..).take(ids.tokens.len()).collect::<Vec<u32>>();
+        device.write_u32(&ids.positions, &from(past as u32))?;
+        if let Some((long, _)) = &self.rope_rows {
+            device.write_u32(&ids.rope_rows, &from(long.row(total) + past as u32))?;
+        }
+        Ok(())
+    }
+
     pub fn upload(&self, device: &Device, batch: &Batch) -> Result<BatchViews, DeviceError> {
         self.upload_at(device, batch, &batch.places())
     }
 
     /// As [`Self::upload`], with the positions `[N]` that tokens are to have.
     pub fn upload_at(&self, device: &Device, batch: &Batch, positions: &[u32]) -> Result<BatchViews, DeviceError> {
-        let mut spans = Vec::new();
+        let (mut rope_rows, mut spans) = (Vec::new(), Vec::new());
         for bounds in batch.segments.windows(2) {
+            if let Some((long, _)) = &self.rope_rows {
+                let tokens = bounds[1] - bounds[0];
+                let first = long.row(tokens as usize);
+                rope_rows.extend(first..first + tokens);
+            }
             spans.extend((bounds[0]..bounds[1]).flat_map(|_| [bounds[0], bounds[1]]));
         }
         let put = |view: &View, ids: &[u32]| {
@@ -226,9 +250,14 @@ impl BatchBuffers {
             device.write_u32(&view, ids)?;
             Ok::<_, DeviceError>(view)
         };
+        let positions = put(&self.positions, positions)?;
         Ok(BatchViews {
             tokens: put(&self.tokens, &batch.tokens)?,
-            positions: put(&self.positions, positions)?,
+            rope_rows: match &self.rope_rows {
+                Some((_, view)) => put(view, &rope_rows)?,
+                None => positions.clone(),
+            },
+            positions,
             spans: put(&self.spans, &spans)?,
             segments: put(&self.segments, &batch.segments)?,
             trained: put(&self.trained, &batch.trained)?,

@@ -14,7 +14,8 @@ use super::batch::{Batch, BatchBuffers, BatchViews, Capacity, every_class};
 use super::weights::absent;
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
 use crate::ops::embedding::rows_per_binding;
-use crate::ops::{activation, add, attention, embedding, layer_norm, linear, pool, rope, swiglu};
+use crate::ops::rope::{self, Rotation};
+use crate::ops::{activation, add, attention, embedding, layer_norm, linear, pool, swiglu};
 
 /// The norm behind a branch, with the bias of the branch's last layer.
 #[derive(Debug)]
@@ -278,7 +279,7 @@ impl<'a> EncoderRunner<'a> {
             device,
             weights: Weights::load(device, model, capacity.tokens)?,
             buffers: Buffers::new(device, &model.config, capacity)?,
-            ids: BatchBuffers::new(device, capacity)?,
+            ids: BatchBuffers::new(device, capacity, None)?,
             capacity,
         })
     }
@@ -406,9 +407,11 @@ impl<'a> EncoderRunner<'a> {
         }
         product(rec, read, &block.key, &b.k);
         product(rec, read, &block.value, &b.v);
-        if let Some(table) = layer.rope.map(|table| &self.weights.ropes[table]) {
-            rope::forward(rec, &ids.positions, table, &b.q, config.head_dim());
-            rope::forward(rec, &ids.positions, table, &b.k, config.head_dim());
+        if let Some(table) = layer.rope {
+            let (dim, head_dim) = (config.ropes[table].dim, config.head_dim());
+            let by = Rotation { rows: &ids.rope_rows, cos_sin: &self.weights.ropes[table], dim, head_dim };
+            rope::forward(rec, by, &b.q);
+            rope::forward(rec, by, &b.k);
         }
         let shape = attention::Shape {
             heads: config.num_attention_heads,

@@ -3,6 +3,9 @@
 //! All factors lie in one flat array, so that the norm, the clipping and the optimizer are a kernel
 //! each. Ranks are padded with zeros to a multiple of four, the width of a shader's loads: a zero
 //! row of A and column of B stay zero, for their gradients are products with each other.
+//!
+//! A pair may adapt several maps, where the model's files and PEFT have them as one module: A is
+//! then the same for all of them, and B's rows are theirs one after another.
 
 use std::ops::Range;
 
@@ -11,20 +14,24 @@ use bft_formats::{Adapter, LINEAR_MODULES, LoraPair, ModelConfig};
 use super::ModelError;
 use crate::device::{Device, DeviceError, Elem, Matrix, View};
 
-/// Where one module's factors lie in the flat array.
+/// Where the factors that adapt one map lie in the flat array.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
+    /// The module of the pair that these are of.
     pub module: String,
+    /// The map's place in [`LINEAR_MODULES`].
+    pub map: usize,
     /// Rank as configured.
     pub rank: usize,
     /// Rank as stored: a multiple of four.
     pub padded: usize,
     pub in_features: usize,
+    /// Of the map.
     pub out_features: usize,
     pub scaling: f32,
-    /// `[padded, in]`
+    /// `[padded, in]`, shared by the maps of a module.
     pub a: Range<usize>,
-    /// `[out, padded]`
+    /// `[out, padded]`, the map's own rows.
     pub b: Range<usize>,
 }
 
@@ -51,9 +58,10 @@ impl Slot {
 /// The layout of an adapter's factors and, per block and module, which slot adapts it.
 #[derive(Debug)]
 pub(crate) struct Layout {
+    /// In the order of the adapter's pairs, those of a pair next to each other.
     pub slots: Vec<Slot>,
     /// `[layers][7]`: index into `slots`.
-    pub by_module: Vec<[Option<usize>; 7]>,
+    pub by_map: Vec<[Option<usize>; 7]>,
     /// Length of the flat array.
     pub len: usize,
     /// Largest padded rank.
@@ -68,43 +76,55 @@ impl Layout {
             end = (start + len).next_multiple_of(View::ALIGN);
             start..start + len
         };
-        let slots: Vec<Slot> = adapter
-            .pairs
-            .iter()
-            .map(|pair| {
-                let padded = pair.rank.next_multiple_of(4);
-                Slot {
+        let mut slots = Vec::new();
+        for pair in &adapter.pairs {
+            let padded = pair.rank.next_multiple_of(4);
+            let a = take(padded * pair.in_features);
+            let short = pair.module.rsplit('.').next().unwrap_or_default();
+            let maps = config.linear_modules().iter().find(|module| module.name == short);
+            for map in maps.map_or(0..0, |module| module.maps.clone()) {
+                let out_features = config.linear_shape(LINEAR_MODULES[map]).unwrap_or_default()[0];
+                slots.push(Slot {
                     module: pair.module.clone(),
+                    map,
                     rank: pair.rank,
                     padded,
                     in_features: pair.in_features,
-                    out_features: pair.out_features,
+                    out_features,
                     scaling: pair.scaling,
-                    a: take(padded * pair.in_features),
-                    b: take(pair.out_features * padded),
-                }
-            })
-            .collect();
-        let place = |layer: usize, index: usize| {
-            let name = ModelConfig::linear_name(layer, LINEAR_MODULES[index]);
-            slots.iter().position(|slot| slot.module == name)
+                    a: a.clone(),
+                    b: take(out_features * padded),
+                });
+            }
+        }
+        let place = |layer: usize, map: usize| {
+            let module = config.linear_modules().iter().find(|module| module.maps.contains(&map))?;
+            let name = ModelConfig::linear_name(layer, module.name);
+            slots.iter().position(|slot: &Slot| slot.map == map && slot.module == name)
         };
         Self {
-            by_module: (0..config.layers.len()).map(|layer| std::array::from_fn(|index| place(layer, index))).collect(),
+            by_map: (0..config.layers.len()).map(|layer| std::array::from_fn(|map| place(layer, map))).collect(),
             max_rank: slots.iter().map(|slot| slot.padded).max().unwrap_or(0),
             len: end,
             slots,
         }
     }
 
+    /// The slots of each pair, in the adapter's order.
+    fn by_pair(&self) -> impl Iterator<Item = &[Slot]> {
+        self.slots.chunk_by(|one, next| one.module == next.module)
+    }
+
     /// The flat array of an adapter's factors.
     pub fn flatten(&self, adapter: &Adapter) -> Vec<f32> {
         let mut flat = vec![0.0; self.len];
-        for (slot, pair) in self.slots.iter().zip(&adapter.pairs) {
-            flat[slot.a.clone()][..pair.a.len()].copy_from_slice(&pair.a);
-            let rows = flat[slot.b.clone()].chunks_exact_mut(slot.padded);
-            for (row, values) in rows.zip(pair.b.chunks_exact(slot.rank)) {
-                row[..slot.rank].copy_from_slice(values);
+        for (slots, pair) in self.by_pair().zip(&adapter.pairs) {
+            flat[slots[0].a.clone()][..pair.a.len()].copy_from_slice(&pair.a);
+            let mut rows = pair.b.chunks_exact(pair.rank);
+            for slot in slots {
+                for (row, values) in flat[slot.b.clone()].chunks_exact_mut(slot.padded).zip(&mut rows) {
+                    row[..slot.rank].copy_from_slice(values);
+                }
             }
         }
         flat
@@ -112,16 +132,20 @@ impl Layout {
 
     /// The factors of a flat array.
     pub fn pairs(&self, flat: &[f32]) -> Vec<LoraPair> {
-        let pair = |slot: &Slot| LoraPair {
-            module: slot.module.clone(),
-            rank: slot.rank,
-            scaling: slot.scaling,
-            in_features: slot.in_features,
-            out_features: slot.out_features,
-            a: flat[slot.a.clone()][..slot.rank * slot.in_features].to_vec(),
-            b: flat[slot.b.clone()].chunks_exact(slot.padded).flat_map(|row| &row[..slot.rank]).copied().collect(),
+        let rows = |slot: &Slot| {
+            let rows = flat[slot.b.clone()].chunks_exact(slot.padded);
+            rows.flat_map(|row| &row[..slot.rank]).copied().collect::<Vec<_>>()
         };
-        self.slots.iter().map(pair).collect()
+        let pair = |slots: &[Slot]| LoraPair {
+            module: slots[0].module.clone(),
+            rank: slots[0].rank,
+            scaling: slots[0].scaling,
+            in_features: slots[0].in_features,
+            out_features: slots.iter().map(|slot| slot.out_features).sum(),
+            a: flat[slots[0].a.clone()][..slots[0].rank * slots[0].in_features].to_vec(),
+            b: slots.iter().flat_map(rows).collect(),
+        };
+        self.by_pair().map(pair).collect()
     }
 
     /// The tensor that holds element `at` of the flat array, by PEFT's short name.
@@ -154,15 +178,22 @@ impl Lora {
             if sizes != (pair.rank * pair.in_features, pair.out_features * pair.rank) {
                 return Err(ModelError::State(format!("{} has factors of {sizes:?} elements", pair.module)));
             }
+            let short = pair.module.rsplit('.').next().unwrap_or_default();
+            let linear = config.linear_modules().iter().find(|module| module.name == short);
+            let shape = linear.and_then(|module| config.linear_shape(module.name));
+            if shape != Some([pair.out_features, pair.in_features]) {
+                let found = [pair.out_features, pair.in_features];
+                return Err(ModelError::State(format!("{} is {found:?}, the model's is {shape:?}", pair.module)));
+            }
         }
         let layout = Layout::new(adapter, config);
         let parameters = device.upload_f32("adapter", &layout.flatten(adapter))?.view();
         Ok(Self { layout, parameters })
     }
 
-    /// The slot that adapts a module of a block.
-    pub fn slot(&self, layer: usize, module: usize) -> Option<&Slot> {
-        self.layout.by_module[layer][module].map(|index| &self.layout.slots[index])
+    /// The slot that adapts a map of a block.
+    pub fn slot(&self, layer: usize, map: usize) -> Option<&Slot> {
+        self.layout.by_map[layer][map].map(|index| &self.layout.slots[index])
     }
 }
 

@@ -11,7 +11,7 @@ use super::block::Pass;
 use super::head::{self, HeadBuffers};
 use super::lora::Lora;
 use super::weights::{Base, Weights};
-use super::workspace::{Keep, Plan, Workspace};
+use super::workspace::{Keep, LongTexts, Plan, Workspace};
 use crate::device::{Device, Elem, Recording, View};
 use crate::ops::{pool, rms_norm};
 
@@ -34,6 +34,7 @@ pub struct Runner<'a> {
     head: HeadBuffers,
     ids: BatchBuffers,
     options: RunnerOptions,
+    long: Option<LongTexts>,
     /// `[tokens, H]`
     normed: View,
     /// `[samples, H]`
@@ -80,9 +81,11 @@ impl<'a> Runner<'a> {
             dropout: false,
         })?;
         let h = config.hidden_size;
+        let long = LongTexts::of(config, options.max_length);
         Ok(Self {
+            long,
             head: HeadBuffers::new(device, &weights, options.capacity, false)?,
-            ids: BatchBuffers::new(device, options.capacity)?,
+            ids: BatchBuffers::new(device, options.capacity, long)?,
             normed: device.alloc("final norm", Elem::F32, options.capacity.tokens * h)?.view(),
             pooled: device.alloc("vectors", Elem::F32, options.capacity.samples * h)?.view(),
             device,
@@ -210,7 +213,7 @@ impl<'a> Runner<'a> {
         let cache = |_| Cache::new(self.device, config, self.options.max_length);
         let caches = (0..config.layers.len()).map(cache).collect::<Result<_, _>>()?;
         let logits = self.device.alloc("next logits", Elem::F32, self.weights.head.rows())?.view();
-        Ok(Generation { runner: self, caches, logits, past: 0 })
+        Ok(Generation { runner: self, caches, logits, past: 0, text: Vec::new() })
     }
 }
 
@@ -221,6 +224,8 @@ pub struct Generation<'r, 'a> {
     caches: Vec<Cache>,
     logits: View,
     past: usize,
+    /// The tokens so far, where they may have to be taken again.
+    text: Vec<u32>,
 }
 
 impl Generation<'_, '_> {
@@ -254,8 +259,20 @@ impl Generation<'_, '_> {
         if tokens.is_empty() {
             return Err(ModelError::Batch("it holds no tokens".into()));
         }
-        for piece in tokens.chunks(runner.options.capacity.tokens) {
-            self.extend(piece)?;
+        let total = self.past + tokens.len();
+        match runner.long {
+            // The keys of a text that has just become long rotate otherwise, all of them.
+            Some(long) if long.long(total) && !long.long(self.past) => {
+                self.past = 0;
+                self.text.extend(tokens);
+                let text = std::mem::take(&mut self.text);
+                self.extend(&text, total)?;
+            }
+            Some(long) if !long.long(total) => {
+                self.text.extend(tokens);
+                self.extend(tokens, total)?;
+            }
+            _ => self.extend(tokens, total)?,
         }
         let vocab = runner.weights.config.vocab_size;
         Ok(runner.device.read_f32(&self.logits.first(vocab)).await?)
@@ -271,22 +288,25 @@ impl Generation<'_, '_> {
         let (device, options) = (self.runner.device, self.runner.options);
         if device.measures() {
             for tokens in every_class(1, options.capacity.tokens.min(options.max_length)) {
-                let rec = self.record(&vec![0; tokens])?;
+                let rec = self.record(&vec![0; tokens], tokens)?;
                 device.measure_choices(&rec).await?;
             }
         }
         Ok(())
     }
 
-    fn extend(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
-        let rec = self.record(tokens)?;
-        self.runner.device.run(&rec)?;
-        self.past += tokens.len();
+    /// Takes tokens of a text of `total` in pieces as long as the plan has room for.
+    fn extend(&mut self, tokens: &[u32], total: usize) -> Result<(), ModelError> {
+        for piece in tokens.chunks(self.runner.options.capacity.tokens) {
+            let rec = self.record(piece, total)?;
+            self.runner.device.run(&rec)?;
+            self.past += piece.len();
+        }
         Ok(())
     }
 
     /// Uploads the next tokens and records the pass from them to the logits.
-    fn record(&self, tokens: &[u32]) -> Result<Recording, ModelError> {
+    fn record(&self, tokens: &[u32], total: usize) -> Result<Recording, ModelError> {
         let runner = self.runner;
         let (device, weights, config) = (runner.device, &runner.weights, &runner.weights.config);
         let last = tokens.len() as u32 - 1;
@@ -300,8 +320,7 @@ impl Generation<'_, '_> {
         };
         batch.check(runner.options.capacity, config.vocab_size)?;
         let mut ids = runner.ids.upload(device, &batch)?;
-        let positions: Vec<u32> = (0..=last).map(|i| self.past as u32 + i).collect();
-        device.write_u32(&ids.positions, &positions)?;
+        runner.ids.place(device, &ids, self.past, total)?;
         ids.trained = runner.ids.trained_row(device, last)?;
 
         let mut rec = Recording::new();

@@ -13,7 +13,7 @@ use super::block::Pass;
 use super::head::{self, HeadBuffers};
 use super::lora::{Lora, Moments};
 use super::weights::{Base, Weights};
-use super::workspace::{Keep, Plan, Workspace};
+use super::workspace::{Keep, LongTexts, Plan, Workspace};
 use crate::device::{Device, DeviceError, Elem, Recording, View};
 use crate::loss::{LossConfig, StepTotals};
 use crate::ops::adamw::{self, AdamW, BLOCK, STATE};
@@ -164,7 +164,7 @@ impl<'a> Tuner<'a> {
         };
         Ok(Self {
             head: HeadBuffers::new(device, &weights, options.capacity, true)?,
-            ids: BatchBuffers::new(device, options.capacity)?,
+            ids: BatchBuffers::new(device, options.capacity, LongTexts::of(config, options.max_length))?,
             config: adapter.config.clone(),
             metrics: Vec::new(),
             pending: 0,

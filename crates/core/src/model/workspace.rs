@@ -65,6 +65,34 @@ impl Plan<'_> {
     }
 }
 
+/// Where texts rotate otherwise once they are long, as LongRoPE has it: the rows of the ropes'
+/// tables for long texts lie behind those for short ones.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LongTexts {
+    /// Tokens beyond which a text is long.
+    beyond: usize,
+    /// The first row for long texts.
+    first_row: usize,
+}
+
+impl LongTexts {
+    /// `None` where texts of up to `positions` tokens all rotate alike.
+    pub fn of(config: &ModelConfig, positions: usize) -> Option<Self> {
+        let beyond = config.ropes.iter().find_map(|rope| rope.beyond()).map(|(tokens, _)| tokens);
+        beyond.filter(|beyond| positions > *beyond).map(|beyond| Self { beyond, first_row: positions })
+    }
+
+    /// The row of position 0 of a text of so many tokens.
+    pub fn row(&self, tokens: usize) -> u32 {
+        if self.long(tokens) { self.first_row as u32 } else { 0 }
+    }
+
+    /// Whether a text of so many tokens is long.
+    pub fn long(&self, tokens: usize) -> bool {
+        tokens > self.beyond
+    }
+}
+
 /// What a block's backward pass needs of its forward pass.
 #[derive(Debug)]
 pub(crate) struct Saved {
@@ -106,7 +134,7 @@ pub(crate) struct Workspace {
     /// One for each block, or one for all.
     saved: Vec<Saved>,
     pub scratch: Scratch,
-    /// `[positions, D]` each, of [`rope::table`].
+    /// `[positions, R]` each, of [`rope::table`]; with [`LongTexts`], twice as many rows.
     pub ropes: Vec<View>,
 }
 
@@ -131,8 +159,14 @@ impl Workspace {
                 attention: attention::Backward::new(plan)?,
             })
         };
+        let long = LongTexts::of(plan.config, plan.positions);
         let table = |rope: &bft_formats::Rope| {
-            let table = rope::table(&rope.inv_freq(), rope.attention_factor(), plan.positions);
+            let table = |inv_freq: &[f32]| rope::table(inv_freq, rope.attention_factor(), plan.positions);
+            let mut rows = table(&rope.inv_freq());
+            if long.is_some() {
+                rows.extend(table(&rope.beyond().map_or_else(|| rope.inv_freq(), |(_, inv_freq)| inv_freq)));
+            }
+            let table = rows;
             Ok::<_, DeviceError>(plan.device.upload_f32("rope table", &table)?.view())
         };
         Ok(Self {

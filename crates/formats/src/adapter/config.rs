@@ -15,10 +15,9 @@ const PEFT_VERSION: &str = "0.21.2";
 ///
 /// `layers_to_transform`, `layers_pattern` and `exclude_modules` choose modules, and the tensors in
 /// the file are those modules.
-const IGNORED: [&str; 16] = [
+const IGNORED: [&str; 15] = [
     "auto_mapping",
     "peft_version",
-    "revision",
     "inference_mode",
     "task_type",
     "megatron_core",
@@ -35,9 +34,10 @@ const IGNORED: [&str; 16] = [
 ];
 
 /// Keys read into [`AdapterConfig`] or checked one by one.
-const READ: [&str; 11] = [
+const READ: [&str; 12] = [
     "peft_type",
     "base_model_name_or_path",
+    "revision",
     "r",
     "lora_alpha",
     "lora_dropout",
@@ -110,6 +110,8 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
         })?,
         alpha_pattern: pattern(&o, "alpha_pattern", |v| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite()))?,
         base_model: o.str("base_model_name_or_path")?.map(str::to_string),
+        base_revision: o.str("revision")?.map(str::to_string),
+        sees: false,
         end_token_ids: Vec::new(),
     };
     Ok((config, targets(&o)?))
@@ -208,8 +210,8 @@ pub(super) fn write(config: &AdapterConfig) -> String {
         "qalora_group_size": 16,
         "r": config.rank,
         "rank_pattern": rank_pattern,
-        "revision": null,
-        "target_modules": config.target_modules,
+        "revision": config.base_revision,
+        "target_modules": target_modules(config),
         "target_parameters": null,
         "task_type": "CAUSAL_LM",
         "trainable_token_indices": null,
@@ -221,6 +223,18 @@ pub(super) fn write(config: &AdapterConfig) -> String {
     });
     // Pretty-printing a value that is built here cannot fail; the fallback is the same data.
     serde_json::to_string_pretty(&file).unwrap_or_else(|_| file.to_string())
+}
+
+/// The names; a pattern where these also name modules of what sees, which are not adapted.
+fn target_modules(config: &AdapterConfig) -> Value {
+    if !config.sees {
+        return json!(config.target_modules);
+    }
+    let name = |module: &String| match module.strip_prefix("model.") {
+        Some(_) => regex::escape(&config.peft_name(module)),
+        None => format!(r"model\.language_model\.layers\.\d+\.\w+\.{module}"),
+    };
+    json!(config.target_modules.iter().map(name).collect::<Vec<_>>().join("|"))
 }
 
 /// A whole number where it is one, as PEFT's own α usually is.

@@ -7,8 +7,6 @@ mod write;
 
 use std::collections::BTreeMap;
 
-use crate::LINEAR_MODULES;
-
 /// File names of PEFT's layout.
 pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
 pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -37,6 +35,10 @@ pub struct AdapterConfig {
     pub alpha_pattern: BTreeMap<String, f32>,
     /// The base model's name or path, as recorded.
     pub base_model: Option<String>,
+    /// Which revision of it on the hub, where it is recorded by its name there.
+    pub base_revision: Option<String>,
+    /// The base is the language part of a model that also sees: see [`Self::peft_name`].
+    pub sees: bool,
     /// Every token that ends a text of the tuned model, where these are more than the base model
     /// names; kept in `generation_config.json` beside the adapter.
     pub end_token_ids: Vec<u32>,
@@ -54,7 +56,18 @@ impl AdapterConfig {
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             base_model: None,
+            base_revision: None,
+            sees: false,
             end_token_ids: Vec::new(),
+        }
+    }
+
+    /// A module's name in the model that transformers loads the base as: that of a language model,
+    /// or, inside of one that also sees, with `language_model` before `layers`.
+    pub fn peft_name(&self, module: &str) -> String {
+        match module.strip_prefix("model.") {
+            Some(inner) if self.sees => format!("model.language_model.{inner}"),
+            _ => module.to_string(),
         }
     }
 
@@ -83,8 +96,8 @@ pub struct LoraPair {
     pub b: Vec<f32>,
 }
 
-/// A LoRA adapter: its configuration and its pairs, in layer order and then in the order of
-/// [`LINEAR_MODULES`](crate::LINEAR_MODULES).
+/// A LoRA adapter: its configuration and its pairs, in layer order and then in the order of the
+/// model's [`linear_modules`](crate::ModelConfig::linear_modules).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// The configuration.
@@ -96,8 +109,13 @@ pub struct Adapter {
 impl Adapter {
     /// Short names of the modules that are adapted in any layer, in the order of a block.
     pub fn modules(&self) -> Vec<String> {
-        let adapted = |short: &str| self.pairs.iter().any(|pair| pair.module.ends_with(&format!(".{short}")));
-        LINEAR_MODULES.map(str::to_owned).into_iter().filter(|short| adapted(short)).collect()
+        let mut names: Vec<String> = Vec::new();
+        for short in self.pairs.iter().filter_map(|pair| pair.module.rsplit('.').next()) {
+            if names.iter().all(|name| name != short) {
+                names.push(short.to_owned());
+            }
+        }
+        names
     }
 
     /// What makes the adapter useless, in words: the first value that is NaN or infinite, or the

@@ -9,7 +9,7 @@ use regex::Regex;
 use super::config::Targets;
 use super::{Adapter, AdapterConfig, CONFIG_FILE, GENERATION_FILE, LoraPair, PREFIX, WEIGHTS_FILE, config};
 use crate::folder::Folder;
-use crate::{FormatError, LINEAR_MODULES, ModelConfig, Result, Source, Tensor, safetensors};
+use crate::{FormatError, ModelConfig, Result, Source, Tensor, module_names, safetensors};
 
 impl Adapter {
     /// Reads an adapter folder and checks it against the model it is meant for.
@@ -43,6 +43,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     let json = folder.require(CONFIG_FILE, "give the folder that PEFT or `bft train` wrote")?;
     let config_file = folder.file(CONFIG_FILE);
     let (mut config, targets) = config::read(&config_file, &json)?;
+    config.sees = model.sees;
     if let Some(json) = folder.get(GENERATION_FILE)? {
         config.end_token_ids = crate::config::end_tokens(&folder.file(GENERATION_FILE), &json)?;
     }
@@ -60,7 +61,8 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     // A name that this model has no place for is told before what is missing instead of it.
     let has = |module: &String| {
         let short = module.rsplit('.').next().unwrap_or_default();
-        (0..model.layers.len()).any(|layer| ModelConfig::linear_name(layer, short) == *module)
+        model.linear_modules().iter().any(|linear| linear.name == short)
+            && (0..model.layers.len()).any(|layer| ModelConfig::linear_name(layer, short) == *module)
     };
     if let Some(module) = halves.keys().find(|module| !has(module)) {
         return Err(not_in_model(&file, module, model));
@@ -73,16 +75,17 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     let (mut rank_pattern, mut alpha_pattern, mut renamed) = (BTreeMap::new(), BTreeMap::new(), false);
     let mut pairs = Vec::new();
     for layer in 0..model.layers.len() {
-        for short in LINEAR_MODULES {
-            let module = ModelConfig::linear_name(layer, short);
+        for linear in model.linear_modules() {
+            let (short, module) = (linear.name, ModelConfig::linear_name(layer, linear.name));
             let half = halves.remove(&module);
             let name = half.as_ref().map_or_else(|| their_name(&module), |half| half.name.clone());
             match (half, matches_targets(&targets, &name)) {
                 (Some(half), Some(true) | None) => {
                     let (rank, alpha) = (ranks.get(&name), alphas.get(&name));
-                    rank_pattern.extend(rank.map(|rank| (module.clone(), rank)));
-                    alpha_pattern.extend(alpha.map(|alpha| (module.clone(), alpha)));
-                    renamed |= name != module;
+                    let ours = config.peft_name(&module);
+                    renamed |= name != ours;
+                    rank_pattern.extend(rank.map(|rank| (ours.clone(), rank)));
+                    alpha_pattern.extend(alpha.map(|alpha| (ours, alpha)));
                     let rank = rank.unwrap_or(config.rank);
                     let scaling = config.scaling(rank, alpha.unwrap_or(config.alpha));
                     pairs.push(half.into_pair(&file, model, module, short, rank, scaling)?);
@@ -110,7 +113,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
     if pairs.is_empty() {
         return Err(FormatError::missing(&file, "any LoRA tensor", "the adapter is empty"));
     }
-    config.target_modules = target_modules(&pairs, model.layers.len());
+    config.target_modules = target_modules(&pairs, model);
     if renamed {
         // Saved again, the adapter has this model's names, and the patterns' keys must find them.
         (config.rank_pattern, config.alpha_pattern) = (rank_pattern, alpha_pattern);
@@ -255,13 +258,10 @@ fn must_be_everywhere(targets: &Targets) -> bool {
 }
 
 fn not_in_model(file: &str, module: &str, model: &ModelConfig) -> FormatError {
-    let known = module.rsplit('.').next().is_some_and(|short| LINEAR_MODULES.contains(&short));
-    if !known {
-        return FormatError::unsupported(
-            file,
-            format!("an adapter on {module}"),
-            format!("only {} are", LINEAR_MODULES.join(", ")),
-        );
+    let short = module.rsplit('.').next().unwrap_or_default();
+    if module_names().all(|name| name != short) {
+        let advice = format!("only {} are", model.module_list());
+        return FormatError::unsupported(file, format!("an adapter on {module}"), advice);
     }
     FormatError::Mismatch {
         file: file.to_string(),
@@ -271,20 +271,20 @@ fn not_in_model(file: &str, module: &str, model: &ModelConfig) -> FormatError {
             "modules of a {} model with {} layers, such as {}",
             model.architecture,
             model.layers.len(),
-            ModelConfig::linear_name(0, module.rsplit('.').next().unwrap_or_default()),
+            ModelConfig::linear_name(0, model.module_like(short)),
         ),
         advice: "the adapter was trained for another model".to_string(),
     }
 }
 
 /// Short names of the modules adapted in every layer, full names of the others.
-fn target_modules(pairs: &[LoraPair], layers: usize) -> Vec<String> {
+fn target_modules(pairs: &[LoraPair], model: &ModelConfig) -> Vec<String> {
     let mut names = Vec::new();
-    for short in LINEAR_MODULES {
-        let suffix = format!(".{short}");
+    for linear in model.linear_modules() {
+        let suffix = format!(".{}", linear.name);
         let of_kind: Vec<&LoraPair> = pairs.iter().filter(|p| p.module.ends_with(&suffix)).collect();
-        if of_kind.len() == layers {
-            names.push(short.to_string());
+        if of_kind.len() == model.layers.len() {
+            names.push(linear.name.to_string());
         } else {
             names.extend(of_kind.iter().map(|p| p.module.clone()));
         }
@@ -320,8 +320,9 @@ impl<T: Copy> Patterns<T> {
 impl AdapterConfig {
     /// Rank and scaling of a module by its full name, with the patterns applied.
     pub fn rank_and_scaling(&self, module: &str) -> Result<(usize, f32)> {
-        let rank = Patterns::new(CONFIG_FILE, "rank_pattern", &self.rank_pattern)?.get(module);
-        let alpha = Patterns::new(CONFIG_FILE, "alpha_pattern", &self.alpha_pattern)?.get(module);
+        let module = self.peft_name(module);
+        let rank = Patterns::new(CONFIG_FILE, "rank_pattern", &self.rank_pattern)?.get(&module);
+        let alpha = Patterns::new(CONFIG_FILE, "alpha_pattern", &self.alpha_pattern)?.get(&module);
         let rank = rank.unwrap_or(self.rank);
         Ok((rank, self.scaling(rank, alpha.unwrap_or(self.alpha))))
     }

@@ -25,7 +25,7 @@ impl Adapter {
         let mut tensors = Vec::new();
         for pair in &self.pairs {
             check(pair)?;
-            let name = |half: &str| format!("{PREFIX}{}.{half}.weight", pair.module);
+            let name = |half: &str| format!("{PREFIX}{}.{half}.weight", self.config.peft_name(&pair.module));
             tensors.push((name("lora_A"), [pair.rank, pair.in_features], to_bytes(&pair.a)));
             tensors.push((name("lora_B"), [pair.out_features, pair.rank], to_bytes(&pair.b)));
         }

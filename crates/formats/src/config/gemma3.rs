@@ -1,4 +1,5 @@
-//! Gemma 3, the language model alone (`gemma3_text`).
+//! Gemma 3: the language model (`gemma3_text`), be it inside of one that sees, too (`gemma3`), as
+//! Gemma 3 from 4B on and MedGemma are.
 
 use super::json::interval;
 use super::{Family, Gate, ModelConfig, QkNorm, Rope, RopeScaling, gemma2};
@@ -8,10 +9,21 @@ use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "gemma3_text",
+    inside: Some("gemma3"),
     gguf: Some("gemma3"),
+    // Google's own files leave most of them out.
+    default_sizes: &[
+        ("vocab_size", 262_208),
+        ("hidden_size", 2304),
+        ("intermediate_size", 9216),
+        ("num_hidden_layers", 26),
+        ("num_attention_heads", 8),
+        ("num_key_value_heads", 4),
+    ],
     default_context: 131_072,
     default_head_dim: Some(256),
     gate: ("hidden_activation", Gate::GeluTanh),
+    obeys: &["attention.sliding_window_pattern", "rope.freq_base_swa"],
     json,
     metadata,
     ..Family::COMMON

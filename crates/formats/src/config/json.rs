@@ -27,7 +27,15 @@ impl ModelConfig {
     /// make the model compute something else than what is implemented is refused by name.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
         let map = parse_object(file, json)?;
-        let config = read(&Object::new(file, &map))?;
+        let outer = Object::new(file, &map);
+        let architecture = architecture(&outer)?;
+        // Whoever reads the weights reads it, too.
+        Fp8::read(&outer)?;
+        let config = if outer.str("model_type")? == architecture.family().inside {
+            inside(&outer, architecture)?
+        } else {
+            read(&outer, architecture)?
+        };
         config.validate(file)?;
         Ok(config)
     }
@@ -60,7 +68,7 @@ pub(crate) fn end_tokens(file: &str, json: &[u8]) -> Result<Vec<u32>> {
 
 fn architecture(o: &Object) -> Result<Architecture> {
     let model_type = o.required("model_type", o.str("model_type")?)?;
-    let supported = Architecture::supported();
+    let supported = Architecture::supported(model_type);
     Architecture::of_model_type(model_type).ok_or_else(|| match model_type {
         encoder if EncoderFamily::of_model_type(encoder).is_some() => FormatError::unsupported(
             o.file,
@@ -71,12 +79,31 @@ fn architecture(o: &Object) -> Result<Architecture> {
     })
 }
 
-fn read(o: &Object) -> Result<ModelConfig> {
-    let architecture = architecture(o)?;
-    let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
+/// The language part of a model that also sees; `o` is the configuration of the whole.
+fn inside(o: &Object, architecture: Architecture) -> Result<ModelConfig> {
+    let text = o.required("text_config", o.object("text_config")?)?;
+    let name = architecture.name();
+    if let Some(other) = text.str("model_type")?.filter(|other| *other != name) {
+        let what = format!("text_config of model type {other:?}");
+        return Err(FormatError::unsupported(o.file, what, format!("one of {name:?} is expected there")));
+    }
+    if text.get("quantization_config").is_some() {
+        let advice = "it is expected beside text_config, for the whole model";
+        return Err(FormatError::unsupported(o.file, "quantization_config in text_config", advice));
+    }
+    let mut config = read(&text, architecture)?;
+    config.sees = true;
+    config.tie_word_embeddings = o.bool("tie_word_embeddings")?.unwrap_or(true);
+    config.bos_token_id = token_ids(o, "bos_token_id")?.first().copied().or(config.bos_token_id);
+    let ends = token_ids(o, "eos_token_id")?;
+    if !ends.is_empty() {
+        config.eos_token_ids = ends;
+    }
+    Ok(config)
+}
 
-    // Whoever reads the weights reads it, too.
-    Fp8::read(o)?;
+fn read(o: &Object, architecture: Architecture) -> Result<ModelConfig> {
+    let unsupported = |what: String, advice: &str| Err(FormatError::unsupported(o.file, what, advice));
     let family = architecture.family();
     let (key, default) = family.gate;
     let gate = match o.str(key)? {
@@ -102,7 +129,8 @@ fn read(o: &Object) -> Result<ModelConfig> {
         }
     }
 
-    let count = |key: &str| o.usize(key).and_then(|v| o.required(key, v));
+    let default = |key: &str| family.default_sizes.iter().find(|(name, _)| *name == key).map(|(_, size)| *size);
+    let count = |key: &str| o.usize(key).and_then(|v| o.required(key, v.or(default(key))));
     let hidden_size = count("hidden_size")?;
     let layers = count("num_hidden_layers")?;
     check_layers(o.file, layers)?;
@@ -128,6 +156,7 @@ fn read(o: &Object) -> Result<ModelConfig> {
     };
     let mut config = ModelConfig {
         architecture,
+        sees: false,
         hidden_size,
         intermediate_size: count("intermediate_size")?,
         num_attention_heads,
@@ -145,6 +174,7 @@ fn read(o: &Object) -> Result<ModelConfig> {
         tie_word_embeddings: o.bool("tie_word_embeddings")?.unwrap_or(false),
         attention_bias: false,
         attention_output_bias: false,
+        fused_projections: false,
         bos_token_id: token_ids(o, "bos_token_id")?.first().copied(),
         eos_token_ids: token_ids(o, "eos_token_id")?,
     };

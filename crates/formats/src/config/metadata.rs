@@ -6,7 +6,7 @@ use crate::{FormatError, Result};
 
 /// Keys below the architecture's prefix that change what a decoder computes, with the value at
 /// which they do not. Anything else there is refused.
-const NEUTRAL: [(&str, f64); 11] = [
+const NEUTRAL: [(&str, f64); 10] = [
     ("expert_count", 0.0),
     ("logit_scale", 1.0),
     ("embedding_scale", 1.0),
@@ -17,7 +17,6 @@ const NEUTRAL: [(&str, f64); 11] = [
     ("attn_logit_softcapping", 0.0),
     ("final_logit_softcapping", 0.0),
     ("attention.temperature_length", 0.0),
-    ("rope.scaling.attn_factor", 1.0),
 ];
 
 /// End-of-turn tokens that llama.cpp also knows by name, for files that do not list them.
@@ -35,7 +34,7 @@ pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
     })?;
     let Some(architecture) = Architecture::of_gguf(name) else {
         let what = format!("architecture {name:?}");
-        return Err(FormatError::unsupported(file, what, Architecture::supported_in_gguf()));
+        return Err(FormatError::unsupported(file, what, Architecture::supported_in_gguf(name)));
     };
     let keys = Keys { file, header, prefix: name };
     refuse_unimplemented(&keys, architecture.family())?;
@@ -44,37 +43,9 @@ pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
     let num_attention_heads = keys.required("attention.head_count")?;
     let num_key_value_heads = keys.usize("attention.head_count_kv")?.unwrap_or(num_attention_heads);
     let max_position_embeddings = keys.required("context_length")?;
-    let head_dim = match keys.usize("attention.key_length")? {
-        Some(n) => n,
-        None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
-    };
-    for key in ["attention.value_length", "rope.dimension_count"] {
-        if let Some(other) = keys.usize(key)?.filter(|&n| n != head_dim && head_dim > 0) {
-            return Err(FormatError::unsupported(
-                file,
-                format!("{name}.{key} {other} with heads of {head_dim}"),
-                "keys, values and rotary embedding must span the same head",
-            ));
-        }
-    }
+    let head_dim = head_dim(&keys, architecture, hidden_size, num_attention_heads)?;
     let has = |tensor: &str| gguf.find(tensor).is_some();
-    let Some((_, embedding)) = gguf.find("token_embd.weight") else {
-        return Err(FormatError::missing(
-            file,
-            "tensor token_embd.weight",
-            "the file holds no whole model (a vocabulary?)",
-        ));
-    };
-    let vocab_size = embedding.shape.first().copied().unwrap_or(0);
-    if let Some(stated) = keys.usize("vocab_size")?.filter(|&n| n != vocab_size) {
-        return Err(FormatError::Mismatch {
-            file: file.to_string(),
-            what: "rows of token_embd.weight".to_string(),
-            found: vocab_size.to_string(),
-            expected: format!("{stated} ({name}.vocab_size)"),
-            advice: "convert the model again".to_string(),
-        });
-    }
+    let vocab_size = vocabulary(gguf, &keys)?;
     let rms_norm_eps = keys.f64("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
         FormatError::missing(
             file,
@@ -87,6 +58,7 @@ pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
     let divisors = crate::gguf::rope_divisors(gguf)?;
     let mut config = ModelConfig {
         architecture,
+        sees: false,
         hidden_size,
         intermediate_size: keys.required("feed_forward_length")?,
         num_attention_heads,
@@ -95,7 +67,7 @@ pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
         vocab_size,
         max_position_embeddings,
         rms_norm_eps: rms_norm_eps as f32,
-        ropes: vec![Rope::from_gguf(&keys, head_dim, divisors)?],
+        ropes: vec![Rope::from_gguf(&keys, keys.usize("rope.dimension_count")?.unwrap_or(head_dim), divisors)?],
         layers: vec![LayerSpec { gate: architecture.family().gate.1, ..LayerSpec::default() }; layers],
         embedding_scale: 1.0,
         logits_scale: 1.0,
@@ -104,6 +76,7 @@ pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
         tie_word_embeddings: !has("output.weight"),
         attention_bias: has("blk.0.attn_q.bias"),
         attention_output_bias: has("blk.0.attn_output.bias"),
+        fused_projections: false,
         bos_token_id: token_id(&keys, "tokenizer.ggml.bos_token_id")?,
         eos_token_ids: end_tokens(&keys)?,
     };
@@ -120,13 +93,63 @@ pub(crate) fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
     Ok(config)
 }
 
-fn refuse_unimplemented(keys: &Keys, family: &Family) -> Result<()> {
-    for (key, neutral) in NEUTRAL.into_iter().filter(|(key, _)| !family.obeys.contains(key)) {
-        if let Some(value) = keys.f64(key)?.filter(|&v| v != neutral) {
+/// Elements of a head of queries, keys and values alike.
+fn head_dim(keys: &Keys, architecture: Architecture, hidden_size: usize, heads: usize) -> Result<usize> {
+    let head_dim = match keys.usize("attention.key_length")? {
+        Some(n) => n,
+        None => hidden_size.checked_div(heads).unwrap_or(0),
+    };
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        let whole = !architecture.family().obeys.contains(&key);
+        if let Some(other) = keys.usize(key)?.filter(|&n| n != head_dim && head_dim > 0 && whole) {
             return Err(FormatError::unsupported(
                 keys.file,
-                format!("{}.{key} {value}", keys.prefix),
-                "a model without it is needed",
+                format!("{}.{key} {other} with heads of {head_dim}", keys.prefix),
+                "keys, values and rotary embedding must span the same head",
+            ));
+        }
+    }
+    Ok(head_dim)
+}
+
+/// Rows of the embedding.
+fn vocabulary(gguf: &Gguf, keys: &Keys) -> Result<usize> {
+    let Some((_, embedding)) = gguf.find("token_embd.weight") else {
+        return Err(FormatError::missing(
+            keys.file,
+            "tensor token_embd.weight",
+            "the file holds no whole model (a vocabulary?)",
+        ));
+    };
+    let vocab_size = embedding.shape.first().copied().unwrap_or(0);
+    if let Some(stated) = keys.usize("vocab_size")?.filter(|&n| n != vocab_size) {
+        return Err(FormatError::Mismatch {
+            file: keys.file.to_string(),
+            what: "rows of token_embd.weight".to_string(),
+            found: vocab_size.to_string(),
+            expected: format!("{stated} ({}.vocab_size)", keys.prefix),
+            advice: "convert the model again".to_string(),
+        });
+    }
+    Ok(vocab_size)
+}
+
+fn refuse_unimplemented(keys: &Keys, family: &Family) -> Result<()> {
+    for (key, neutral) in NEUTRAL.into_iter().filter(|(key, _)| !family.obeys.contains(key)) {
+        keys.neutral(key, neutral)?;
+    }
+    // Keys of layers with a window, which newer converters have more of.
+    let prefix = format!("{}.", keys.prefix);
+    for (key, value) in &keys.header.metadata {
+        let Some(key) = key.strip_prefix(&prefix).filter(|key| key.contains("swa") || key.contains("sliding_window"))
+        else {
+            continue;
+        };
+        if key != "attention.sliding_window" && !family.obeys.contains(&key) {
+            return Err(FormatError::unsupported(
+                keys.file,
+                format!("{prefix}{key} {value}"),
+                "it changes layers with a window in a way that is not implemented for this architecture",
             ));
         }
     }

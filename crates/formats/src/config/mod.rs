@@ -12,6 +12,7 @@ mod llama;
 mod metadata;
 mod mistral;
 mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope;
@@ -21,7 +22,10 @@ pub use family::Architecture;
 use family::Family;
 pub(crate) use json::end_tokens;
 pub(crate) use metadata::model_config;
+pub(crate) use rope::Divisors;
 pub use rope::{Rope, RopeScaling};
+
+use std::ops::Range;
 
 use crate::{FormatError, Result};
 
@@ -107,6 +111,8 @@ impl Default for LayerSpec {
 pub struct ModelConfig {
     /// The family.
     pub architecture: Architecture,
+    /// The model is the language part of one that also sees, whose folder it came in.
+    pub sees: bool,
     /// H: width of the residual stream.
     pub hidden_size: usize,
     /// F: width of the gated feed-forward layer.
@@ -141,17 +147,73 @@ pub struct ModelConfig {
     pub attention_bias: bool,
     /// o has a bias.
     pub attention_output_bias: bool,
+    /// Files and adapters have q, k and v as one module, `qkv_proj`, and gate and up as another,
+    /// `gate_up_proj`: see [`Self::linear_modules`].
+    pub fused_projections: bool,
     /// Token that begins a text, where the model has one.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text or turn; the first is the one to train on.
     pub eos_token_ids: Vec<u32>,
 }
 
-/// The seven linear modules of a block, in the order in which a block uses them.
+/// The seven linear maps of a block, in the order in which a block uses them.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
+/// A linear module as a model's files and adapters have it: one of [`LINEAR_MODULES`], or several
+/// with their rows one after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinearModule {
+    /// The module's short name.
+    pub name: &'static str,
+    /// The places of its maps in [`LINEAR_MODULES`].
+    pub maps: Range<usize>,
+}
+
+const fn module(name: &'static str, maps: Range<usize>) -> LinearModule {
+    LinearModule { name, maps }
+}
+
+/// Where each map is a module of its own.
+const SEPARATE: [LinearModule; 7] = [
+    module(LINEAR_MODULES[0], 0..1),
+    module(LINEAR_MODULES[1], 1..2),
+    module(LINEAR_MODULES[2], 2..3),
+    module(LINEAR_MODULES[3], 3..4),
+    module(LINEAR_MODULES[4], 4..5),
+    module(LINEAR_MODULES[5], 5..6),
+    module(LINEAR_MODULES[6], 6..7),
+];
+
+/// Where the maps that read the same input are one module.
+const FUSED: [LinearModule; 4] =
+    [module("qkv_proj", 0..3), module("o_proj", 3..4), module("gate_up_proj", 4..6), module("down_proj", 6..7)];
+
+/// The short name of every linear module that some family has.
+pub fn module_names() -> impl Iterator<Item = &'static str> {
+    let fused = FUSED.iter().filter(|module| module.maps.len() > 1);
+    SEPARATE.iter().chain(fused).map(|module| module.name)
+}
+
 impl ModelConfig {
-    /// `[out, in]` of a linear module of every block, by its short name (`q_proj` … `down_proj`).
+    /// The linear modules of a block, in the order in which a block uses them.
+    pub fn linear_modules(&self) -> &'static [LinearModule] {
+        if self.fused_projections { &FUSED } else { &SEPARATE }
+    }
+
+    /// The short name of one of them: this one, or the first where they have none of it.
+    pub(crate) fn module_like(&self, short: &str) -> &'static str {
+        let modules = self.linear_modules();
+        modules.iter().find(|module| module.name == short).unwrap_or(&modules[0]).name
+    }
+
+    /// Their short names, for messages.
+    pub fn module_list(&self) -> String {
+        let names: Vec<&str> = self.linear_modules().iter().map(|module| module.name).collect();
+        names.join(", ")
+    }
+
+    /// `[out, in]` of a linear module of every block, by its short name: one of
+    /// [`module_names`].
     pub fn linear_shape(&self, module: &str) -> Option<[usize; 2]> {
         let (h, f) = (self.hidden_size, self.intermediate_size);
         let q = self.num_attention_heads * self.head_dim;
@@ -162,6 +224,8 @@ impl ModelConfig {
             "o_proj" => [h, q],
             "gate_proj" | "up_proj" => [f, h],
             "down_proj" => [h, f],
+            "qkv_proj" => [q + 2 * kv, h],
+            "gate_up_proj" => [2 * f, h],
             _ => return None,
         })
     }
@@ -170,7 +234,7 @@ impl ModelConfig {
     /// `model.layers.0.self_attn.q_proj`.
     pub fn linear_name(layer: usize, module: &str) -> String {
         let part = match module {
-            "q_proj" | "k_proj" | "v_proj" | "o_proj" => "self_attn",
+            "q_proj" | "k_proj" | "v_proj" | "o_proj" | "qkv_proj" => "self_attn",
             _ => "mlp",
         };
         format!("model.layers.{layer}.{part}.{module}")
@@ -254,6 +318,12 @@ impl ModelConfig {
             ("intermediate_size", self.intermediate_size),
             ("num_attention_heads × head_dim", q.saturating_mul(d)),
             ("num_key_value_heads × head_dim", k.saturating_mul(d)),
+            // What is fused is counted as one.
+            (
+                "(num_attention_heads + 2 num_key_value_heads) × head_dim",
+                k.saturating_mul(2).saturating_add(q).saturating_mul(d),
+            ),
+            ("twice intermediate_size", self.intermediate_size.saturating_mul(2)),
         ];
         for (name, width) in widths {
             if width > MAX_SIZE {
@@ -277,17 +347,7 @@ impl ModelConfig {
         if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps < 1.0) {
             return fail(format!("rms_norm_eps is {}, expected 0 to 1", self.rms_norm_eps));
         }
-        self.ropes.iter().try_for_each(|rope| rope.validate(file))?;
-        let tables = self.ropes.len();
-        if let Some(table) = self.layers.iter().filter_map(|layer| layer.rope).find(|&table| table >= tables) {
-            return fail(format!("a layer names rope table {table} of {tables}"));
-        }
-        if self.layers.iter().any(|layer| layer.window == Some(0)) {
-            return fail("a layer has a window of 0, expected a number of tokens".to_string());
-        }
-        if let Some(rope) = self.ropes.iter().find(|rope| rope.dim != d) {
-            return fail(format!("rope spans {} numbers of a head of {d}", rope.dim));
-        }
+        self.validate_layers(file)?;
         for &id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
             if id as usize >= self.vocab_size {
                 return fail(format!(
@@ -295,6 +355,27 @@ impl ModelConfig {
                     self.vocab_size
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// Checks what layers say, and the ropes that they name.
+    fn validate_layers(&self, file: &str) -> Result<()> {
+        let fail = |problem: String| Err(FormatError::malformed(file, problem));
+        self.ropes.iter().try_for_each(|rope| rope.validate(file))?;
+        let (tables, d) = (self.ropes.len(), self.head_dim);
+        if let Some(table) = self.layers.iter().filter_map(|layer| layer.rope).find(|&table| table >= tables) {
+            return fail(format!("a layer names rope table {table} of {tables}"));
+        }
+        if self.layers.iter().any(|layer| layer.window == Some(0)) {
+            return fail("a layer has a window of 0, expected a number of tokens".to_string());
+        }
+        if let Some(rope) = self.ropes.iter().find(|rope| rope.dim > d || rope.dim == 0 || rope.dim % 2 != 0) {
+            return fail(format!("rope spans {} numbers of a head of {d}, expected an even number of them", rope.dim));
+        }
+        let beyond: Vec<usize> = self.ropes.iter().filter_map(|rope| rope.beyond()).map(|(tokens, _)| tokens).collect();
+        if let Some(pair) = beyond.windows(2).find(|pair| pair[0] != pair[1]) {
+            return fail(format!("ropes change beyond {} tokens and beyond {}, expected one number", pair[0], pair[1]));
         }
         Ok(())
     }

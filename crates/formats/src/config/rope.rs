@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::ModelConfig;
 use crate::gguf::Keys;
-use crate::json::Object;
+use crate::json::{Object, kind};
 use crate::{FormatError, Result};
 
 /// A table of rotary frequencies, shared by the layers that name it.
@@ -60,6 +60,24 @@ pub enum RopeScaling {
         /// Context length before stretching, in tokens.
         original_max_position_embeddings: usize,
     },
+    /// LongRoPE (arXiv 2402.13753): a divisor for each frequency, others for texts that are longer
+    /// than the original context; cosines and sines scaled.
+    LongRope {
+        /// `[dim / 2]` divisors for texts within the original context, all positive.
+        short: Vec<f32>,
+        /// `[dim / 2]` divisors for longer ones, all positive.
+        long: Vec<f32>,
+        /// What cosines and sines are multiplied by, whatever the text's length.
+        attention_factor: f64,
+        /// Context length before stretching, in tokens.
+        original_max_position_embeddings: usize,
+    },
+    /// Dynamic NTK: the base would grow with texts that are longer than the context. No text here
+    /// is, so that this is plain rotary embedding.
+    Dynamic {
+        /// How fast the base would grow.
+        factor: f32,
+    },
     /// A divisor for each frequency, as GGUF's `rope_freqs.weight` stores Llama 3's scaling.
     Divisors(
         /// `[dim / 2]`, all positive.
@@ -67,8 +85,17 @@ pub enum RopeScaling {
     ),
 }
 
-const JSON_TYPES: &str = "supported rope types are default, linear, llama3 and yarn";
-const GGUF_TYPES: &str = "supported rope types are none, linear, yarn and Llama 3's rope_freqs.weight";
+const JSON_TYPES: &str = "supported rope types are default, linear, dynamic, llama3, yarn and longrope";
+const GGUF_TYPES: &str = "supported rope types are none, linear, yarn, longrope and Llama 3's rope_freqs.weight";
+
+/// What a GGUF file's tensors divide rotary frequencies by.
+#[derive(Default)]
+pub(crate) struct Divisors {
+    /// `rope_freqs.weight`
+    pub plain: Option<Vec<f32>>,
+    /// `rope_factors_short.weight` and `rope_factors_long.weight`
+    pub short_and_long: Option<(Vec<f32>, Vec<f32>)>,
+}
 
 /// How the scaling is named to people, after the base: nothing, or a part of a sentence.
 impl std::fmt::Display for RopeScaling {
@@ -78,23 +105,34 @@ impl std::fmt::Display for RopeScaling {
             Self::Linear { factor } => write!(f, ", linear scaling by {factor}"),
             Self::Llama3 { factor, .. } => write!(f, ", llama3 scaling by {factor}"),
             Self::Yarn { factor, .. } => write!(f, ", yarn scaling by {factor}"),
+            Self::LongRope { original_max_position_embeddings: original, .. } => {
+                write!(f, ", longrope scaling with other divisors beyond {original} tokens")
+            }
+            Self::Dynamic { factor } => write!(f, ", dynamic scaling by {factor} beyond the context"),
             Self::Divisors(_) => f.write_str(", a divisor for each frequency"),
         }
     }
 }
 
 impl Rope {
-    /// Inverse frequencies `[dim / 2]`, radians per position, with the scaling applied.
+    /// Positions per radian `[dim / 2]` before any scaling: theta^(2i / dim).
+    fn wavelengths(&self) -> impl Iterator<Item = f32> {
+        (0..self.dim / 2).map(|i| {
+            let exponent = (2 * i) as f32 / self.dim as f32;
+            self.theta.powf(f64::from(exponent)) as f32
+        })
+    }
+
+    /// Inverse frequencies `[dim / 2]`, radians per position, with the scaling applied; where
+    /// [`Self::beyond`] has others for longer texts, those of texts within the original context.
     ///
     /// `inv_freq[i] = theta^(-2i / dim)`, rounded where transformers rounds.
     pub fn inv_freq(&self) -> Vec<f32> {
-        let wavelengths = (0..self.dim / 2).map(|i| {
-            let exponent = (2 * i) as f32 / self.dim as f32;
-            self.theta.powf(f64::from(exponent)) as f32
-        });
-        let plain = wavelengths.clone().map(|w| 1.0 / w);
+        let wavelengths = self.wavelengths();
+        let plain = self.wavelengths().map(|w| 1.0 / w);
         match &self.scaling {
-            RopeScaling::None => plain.collect(),
+            RopeScaling::None | RopeScaling::Dynamic { .. } => plain.collect(),
+            RopeScaling::LongRope { short, .. } => self.divided(short),
             RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
             RopeScaling::Divisors(divisors) => plain.zip(divisors).map(|(f, d)| f / d).collect(),
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
@@ -134,6 +172,21 @@ impl Rope {
         }
     }
 
+    /// The tokens up to which a text rotates by [`Self::inv_freq`], and the inverse frequencies
+    /// `[dim / 2]` of longer ones, where these are others.
+    pub fn beyond(&self) -> Option<(usize, Vec<f32>)> {
+        match &self.scaling {
+            RopeScaling::LongRope { long, original_max_position_embeddings: original, .. } => {
+                Some((*original, self.divided(long)))
+            }
+            _ => None,
+        }
+    }
+
+    fn divided(&self, divisors: &[f32]) -> Vec<f32> {
+        self.wavelengths().zip(divisors).map(|(w, d)| 1.0 / (d * w)).collect()
+    }
+
     /// The indices of frequencies between which YaRN goes from keeping to dividing.
     fn yarn_ramp(&self, original: f64, beta_fast: f64, beta_slow: f64, truncate: bool) -> (f64, f64) {
         let dim = self.dim as f64;
@@ -149,7 +202,9 @@ impl Rope {
     /// What cosines and sines are multiplied by.
     pub fn attention_factor(&self) -> f64 {
         match self.scaling {
-            RopeScaling::Yarn { attention_factor, .. } => attention_factor,
+            RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. } => {
+                attention_factor
+            }
             _ => 1.0,
         }
     }
@@ -160,14 +215,28 @@ impl Rope {
         if theta <= 1.0 || !theta.is_finite() {
             return Err(FormatError::malformed(file, format!("rope_theta is {theta}, expected a number above 1")));
         }
-        match &self.scaling {
-            RopeScaling::Yarn { original_max_position_embeddings: 0, .. } => {
-                Err(FormatError::malformed(file, "rope scaling stretches a context of 0 tokens, expected some"))
+        if let RopeScaling::Yarn { original_max_position_embeddings: 0, .. }
+        | RopeScaling::LongRope { original_max_position_embeddings: 0, .. } = &self.scaling
+        {
+            return Err(FormatError::malformed(file, "rope scaling stretches a context of 0 tokens, expected some"));
+        }
+        let factor = self.attention_factor();
+        if !(factor > 0.0 && factor.is_finite()) {
+            let problem = format!("the attention factor of rope scaling is {factor}, expected a positive number");
+            return Err(FormatError::malformed(file, problem));
+        }
+        let divisors = match &self.scaling {
+            RopeScaling::LongRope { short, long, .. } => vec![short, long],
+            RopeScaling::Divisors(divisors) => vec![divisors],
+            _ => Vec::new(),
+        };
+        let bad = |d: &&Vec<f32>| d.len() != half || d.iter().any(|&x| !(x > 0.0 && x.is_finite()));
+        match divisors.into_iter().find(bad) {
+            Some(d) => {
+                let problem = format!("{} rope divisors, expected {half} positive numbers", d.len());
+                Err(FormatError::malformed(file, problem))
             }
-            RopeScaling::Divisors(d) if d.len() != half || d.iter().any(|&x| !(x > 0.0 && x.is_finite())) => Err(
-                FormatError::malformed(file, format!("{} rope divisors, expected {half} positive numbers", d.len())),
-            ),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -210,22 +279,36 @@ impl Rope {
         partial: Option<f64>,
         config: &ModelConfig,
     ) -> Result<Self> {
-        if let Some(factor) = partial.filter(|&f| f != 1.0) {
-            return Err(FormatError::unsupported(
-                o.file,
-                format!("partial_rotary_factor {factor}"),
-                "only heads that rotate in full are implemented",
-            ));
-        }
-        let rope = Self { theta, dim: config.head_dim, scaling: RopeScaling::None };
+        let dim = match partial.filter(|&part| part != 1.0) {
+            None => config.head_dim,
+            Some(part) if !config.architecture.family().obeys.contains(&"partial_rotary_factor") => {
+                return Err(FormatError::unsupported(
+                    o.file,
+                    format!("partial_rotary_factor {part}"),
+                    format!("the heads of a {} model rotate in full", config.architecture),
+                ));
+            }
+            // As transformers cuts it.
+            Some(part) => match (config.head_dim as f64 * part) as usize {
+                dim if dim > 0 && dim < config.head_dim && dim.is_multiple_of(2) => dim,
+                _ => {
+                    let problem = format!(
+                        "partial_rotary_factor is {part}, expected an even number of a head's {} numbers to rotate",
+                        config.head_dim
+                    );
+                    return Err(FormatError::malformed(o.file, problem));
+                }
+            },
+        };
+        let rope = Self { theta, dim, scaling: RopeScaling::None };
         rope.validate(o.file)?;
-        let context = config.max_position_embeddings;
-        let scaling = scaling.map_or(Ok(RopeScaling::None), |s| RopeScaling::from_json(o, s, context))?;
+        let parameters = scaling.map(|inner| Parameters { outer: o, inner, config });
+        let scaling = parameters.map_or(Ok(RopeScaling::None), |parameters| RopeScaling::from_json(&parameters))?;
         Ok(Self { scaling, ..rope })
     }
 
-    /// From a GGUF file's metadata and, where it has them, its `divisors`.
-    pub(super) fn from_gguf(keys: &Keys, dim: usize, divisors: Option<Vec<f32>>) -> Result<Self> {
+    /// From a GGUF file's metadata and its `divisors`.
+    pub(super) fn from_gguf(keys: &Keys, dim: usize, divisors: Divisors) -> Result<Self> {
         let theta = keys.f64("rope.freq_base")?.unwrap_or(10_000.0);
         if theta <= 1.0 {
             let problem = format!("{}.rope.freq_base is {theta}, expected a number above 1", keys.prefix);
@@ -235,119 +318,181 @@ impl Rope {
     }
 }
 
-impl RopeScaling {
-    /// From `s`, the parameters in the configuration `o`.
-    fn from_json(o: &Object, s: &Object, context: usize) -> Result<Self> {
-        if s.map.values().any(Value::is_object) {
-            return Err(FormatError::unsupported(
-                o.file,
-                "rope_parameters that differ from layer to layer",
-                "one set of rope parameters for all layers is expected",
-            ));
+/// One object of rope parameters in the configuration `outer` of a model of this `config`.
+struct Parameters<'a> {
+    outer: &'a Object<'a>,
+    inner: &'a Object<'a>,
+    config: &'a ModelConfig,
+}
+
+impl Parameters<'_> {
+    fn positive(&self, key: &str) -> Result<f32> {
+        let value = self.inner.required(&format!("rope scaling's {key}"), self.inner.f64(key)?)?;
+        if value > 0.0 {
+            return Ok(value as f32);
         }
-        if s.get("mrope_section").is_some() {
-            return Err(FormatError::unsupported(o.file, "rope type \"mrope\"", JSON_TYPES));
+        let problem = format!("rope scaling's {key} is {value}, expected a positive number");
+        Err(FormatError::malformed(self.outer.file, problem))
+    }
+
+    fn optional(&self, key: &str) -> Result<Option<f32>> {
+        if self.inner.get(key).is_some() { self.positive(key).map(Some) } else { Ok(None) }
+    }
+
+    /// The context length before stretching.
+    fn original(&self) -> Result<usize> {
+        let key = "original_max_position_embeddings";
+        let outer = self.outer.usize(key)?.or(self.config.architecture.family().default_original_context);
+        match (self.inner.usize(key)?, outer) {
+            // transformers takes the outer one, other programs the inner.
+            (Some(inner), Some(outer)) if inner != outer => {
+                let what = format!("{key} {outer} beside {inner} in the scaling of rope");
+                Err(FormatError::unsupported(self.outer.file, what, "keep one of them"))
+            }
+            (inner, outer) => Ok(inner.or(outer).unwrap_or(self.config.max_position_embeddings)),
         }
-        let factor = |key: &str| -> Result<f32> {
-            let value = s.required(&format!("rope scaling's {key}"), s.f64(key)?)?;
-            if value > 0.0 {
-                return Ok(value as f32);
-            }
-            let problem = format!("rope scaling's {key} is {value}, expected a positive number");
-            Err(FormatError::malformed(o.file, problem))
-        };
-        let original = || -> Result<usize> {
-            let key = "original_max_position_embeddings";
-            match (s.usize(key)?, o.usize(key)?) {
-                // transformers takes the outer one, other programs the inner.
-                (Some(inner), Some(outer)) if inner != outer => {
-                    let what = format!("{key} {outer} beside {inner} in the scaling of rope");
-                    Err(FormatError::unsupported(o.file, what, "keep one of them"))
-                }
-                (inner, outer) => Ok(inner.or(outer).unwrap_or(context)),
-            }
-        };
-        Ok(match s.str("rope_type")?.or(s.str("type")?).unwrap_or("default") {
-            "default" => Self::None,
-            "linear" => Self::Linear { factor: factor("factor")? },
-            "llama3" => {
-                let original = original()?;
-                let (low, high) = (factor("low_freq_factor")?, factor("high_freq_factor")?);
-                if low >= high || original == 0 {
-                    return Err(FormatError::malformed(
-                        o.file,
-                        format!(
-                            "rope scaling has low_freq_factor {low}, high_freq_factor {high} and \
-                             original_max_position_embeddings {original}, expected low < high and a positive length"
-                        ),
-                    ));
-                }
-                Self::Llama3 {
-                    factor: factor("factor")?,
-                    low_freq_factor: low,
-                    high_freq_factor: high,
-                    original_max_position_embeddings: original,
-                }
-            }
-            "yarn" => {
-                let stretch = factor("factor")?;
-                let optional = |key: &str| if s.get(key).is_some() { factor(key).map(Some) } else { Ok(None) };
-                let attention_factor = match (optional("mscale")?, optional("mscale_all_dim")?) {
-                    (Some(mscale), Some(all)) => mscale_of(stretch, mscale) / mscale_of(stretch, all),
-                    _ => mscale_of(stretch, 1.0),
-                };
-                Self::Yarn {
-                    factor: stretch,
-                    attention_factor: optional("attention_factor")?.map_or(attention_factor, f64::from),
-                    beta_fast: optional("beta_fast")?.map_or(32.0, f64::from),
-                    beta_slow: optional("beta_slow")?.map_or(1.0, f64::from),
-                    truncate: s.bool("truncate")?.unwrap_or(true),
-                    original_max_position_embeddings: original()?,
-                }
-            }
-            other => return Err(FormatError::unsupported(o.file, format!("rope type {other:?}"), JSON_TYPES)),
+    }
+
+    fn divisors(&self, key: &str) -> Result<Vec<f32>> {
+        let value = self.inner.required(&format!("rope scaling's {key}"), self.inner.get(key))?;
+        let numbers = value.as_array().map(|list| list.iter().map(|n| n.as_f64().map(|n| n as f32)).collect());
+        numbers.flatten().ok_or_else(|| {
+            let problem = format!("rope scaling's {key} is {}, expected a list of numbers", kind(value));
+            FormatError::malformed(self.outer.file, problem)
         })
     }
 
-    fn from_gguf(keys: &Keys, divisors: Option<Vec<f32>>) -> Result<Self> {
+    fn llama3(&self) -> Result<RopeScaling> {
+        let original = self.original()?;
+        let (low, high) = (self.positive("low_freq_factor")?, self.positive("high_freq_factor")?);
+        if low >= high || original == 0 {
+            return Err(FormatError::malformed(
+                self.outer.file,
+                format!(
+                    "rope scaling has low_freq_factor {low}, high_freq_factor {high} and \
+                     original_max_position_embeddings {original}, expected low < high and a positive length"
+                ),
+            ));
+        }
+        Ok(RopeScaling::Llama3 {
+            factor: self.positive("factor")?,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position_embeddings: original,
+        })
+    }
+
+    fn yarn(&self) -> Result<RopeScaling> {
+        let stretch = self.positive("factor")?;
+        let attention_factor = match (self.optional("mscale")?, self.optional("mscale_all_dim")?) {
+            (Some(mscale), Some(all)) => mscale_of(stretch, mscale) / mscale_of(stretch, all),
+            _ => mscale_of(stretch, 1.0),
+        };
+        Ok(RopeScaling::Yarn {
+            factor: stretch,
+            attention_factor: self.optional("attention_factor")?.map_or(attention_factor, f64::from),
+            beta_fast: self.optional("beta_fast")?.map_or(32.0, f64::from),
+            beta_slow: self.optional("beta_slow")?.map_or(1.0, f64::from),
+            truncate: self.inner.bool("truncate")?.unwrap_or(true),
+            original_max_position_embeddings: self.original()?,
+        })
+    }
+
+    fn longrope(&self) -> Result<RopeScaling> {
+        let original = self.original()?;
+        let context = self.config.max_position_embeddings as f64;
+        let stretch = self.optional("factor")?.map_or(context / original.max(1) as f64, f64::from);
+        let attention_factor = if stretch <= 1.0 { 1.0 } else { (1.0 + stretch.ln() / (original as f64).ln()).sqrt() };
+        Ok(RopeScaling::LongRope {
+            short: self.divisors("short_factor")?,
+            long: self.divisors("long_factor")?,
+            attention_factor: self.optional("attention_factor")?.map_or(attention_factor, f64::from),
+            original_max_position_embeddings: original,
+        })
+    }
+}
+
+impl RopeScaling {
+    fn from_json(p: &Parameters) -> Result<Self> {
+        let unsupported = |what: &str, advice: String| Err(FormatError::unsupported(p.outer.file, what, advice));
+        let family = p.config.architecture.family();
+        if p.inner.map.values().any(Value::is_object) {
+            let advice = format!("the layers of a {} model have one set of them", family.name);
+            return unsupported("rope_parameters that differ from layer to layer", advice);
+        }
+        if p.inner.get("mrope_section").is_some() {
+            return unsupported("rope type \"mrope\"", JSON_TYPES.to_string());
+        }
+        let kind = p.inner.str("rope_type")?.or(p.inner.str("type")?).unwrap_or("default");
+        match family.rope_aliases.iter().find(|(alias, _)| *alias == kind).map_or(kind, |(_, name)| name) {
+            "default" => Ok(Self::None),
+            "linear" => Ok(Self::Linear { factor: p.positive("factor")? }),
+            "dynamic" => Ok(Self::Dynamic { factor: p.positive("factor")? }),
+            "llama3" => p.llama3(),
+            "yarn" => p.yarn(),
+            "longrope" => p.longrope(),
+            other => unsupported(&format!("rope type {other:?}"), JSON_TYPES.to_string()),
+        }
+    }
+
+    fn from_gguf(keys: &Keys, divisors: Divisors) -> Result<Self> {
         let unsupported = |what: String| Err(FormatError::unsupported(keys.file, what, GGUF_TYPES));
         if keys.get("rope.dimension_sections").is_some() {
             return unsupported("rope type \"mrope\"".to_string());
         }
         let factor = keys.f64("rope.scaling.factor")?.or(keys.f64("rope.scale_linear")?);
-        let linear = match keys.get("rope.scaling.type").map(|v| (v, v.as_str())) {
+        let kind = match keys.get("rope.scaling.type").map(|v| (v, v.as_str())) {
             // Before types had names, the factor alone meant linear.
-            None => factor,
-            Some((_, Some("none"))) => None,
-            Some((_, Some("linear"))) => Some(factor.unwrap_or(1.0)),
-            Some((_, Some("yarn"))) if divisors.is_none() => return Self::yarn_from_gguf(keys, factor),
-            Some((_, Some(other))) => return unsupported(format!("rope type {other:?}")),
+            None => "linear",
+            Some((_, Some(name))) => name,
             Some((value, None)) => return Err(keys.wrong("rope.scaling.type", value, "a string")),
         };
-        let linear = linear.filter(|&f| f != 1.0 && f != 0.0);
+        let linear = factor.filter(|&f| ["linear", "longrope"].contains(&kind) && f != 1.0 && f != 0.0);
         if let Some(factor) = linear.filter(|&f| f < 0.0) {
             let problem = format!("{}.rope.scaling.factor is {factor}, expected a positive number", keys.prefix);
             return Err(FormatError::malformed(keys.file, problem));
         }
-        match (linear, divisors) {
-            (None, None) => Ok(Self::None),
-            (Some(factor), None) => Ok(Self::Linear { factor: factor as f32 }),
-            (None, Some(divisors)) if divisors.iter().all(|&d| d == 1.0) => Ok(Self::None),
-            (None, Some(divisors)) => Ok(Self::Divisors(divisors)),
-            (Some(factor), Some(_)) => {
+        let Divisors { plain, short_and_long } = divisors;
+        if short_and_long.is_none() {
+            keys.neutral("rope.scaling.attn_factor", 1.0)?;
+        }
+        match (kind, linear, plain, short_and_long) {
+            ("linear" | "longrope", None, None, Some(both)) => Self::longrope_from_gguf(keys, both),
+            ("yarn", _, None, None) => Self::yarn_from_gguf(keys, factor),
+            ("none" | "linear", None, None, None) => Ok(Self::None),
+            ("linear", Some(factor), None, None) => Ok(Self::Linear { factor: factor as f32 }),
+            ("none" | "linear", None, Some(divisors), None) if divisors.iter().all(|&d| d == 1.0) => Ok(Self::None),
+            ("none" | "linear", None, Some(divisors), None) => Ok(Self::Divisors(divisors)),
+            ("linear", Some(factor), Some(_), None) => {
                 unsupported(format!("linear rope scaling by {factor} together with rope_freqs.weight"))
             }
+            (_, Some(factor), _, Some(_)) => {
+                unsupported(format!("rope scaling by {factor} together with rope_factors_long.weight"))
+            }
+            (_, _, _, Some(_)) => unsupported(format!("rope type {kind:?} together with rope_factors_long.weight")),
+            ("longrope", ..) => Err(FormatError::missing(
+                keys.file,
+                "tensor rope_factors_long.weight",
+                "convert the model again with a current llama.cpp",
+            )),
+            _ => unsupported(format!("rope type {kind:?}")),
         }
+    }
+
+    /// As llama.cpp takes it: the file says the attention factor.
+    fn longrope_from_gguf(keys: &Keys, (short, long): (Vec<f32>, Vec<f32>)) -> Result<Self> {
+        Ok(Self::LongRope {
+            short,
+            long,
+            attention_factor: keys.f64("rope.scaling.attn_factor")?.unwrap_or(1.0),
+            original_max_position_embeddings: original_context(keys)?,
+        })
     }
 
     /// As llama.cpp takes it: the attention factor follows from the stretch.
     fn yarn_from_gguf(keys: &Keys, factor: Option<f64>) -> Result<Self> {
         for (key, neutral) in [("ext_factor", 1.0), ("attn_factor", 1.0), ("log_multiplier", 0.0)] {
-            let key = format!("rope.scaling.yarn_{key}");
-            if let Some(value) = keys.f64(&key)?.filter(|&value| value != neutral) {
-                let what = format!("{}.{key} {value}", keys.prefix);
-                return Err(FormatError::unsupported(keys.file, what, "a model without it is needed"));
-            }
+            keys.neutral(&format!("rope.scaling.yarn_{key}"), neutral)?;
         }
         let positive = |key: &str, value: Option<f64>, default: f64| match value.unwrap_or(default) {
             value if value > 0.0 => Ok(value),
@@ -358,18 +503,22 @@ impl RopeScaling {
         };
         let optional = |key: &str, default: f64| positive(key, keys.f64(key)?, default);
         let factor = positive("rope.scaling.factor", factor, 1.0)? as f32;
-        let original = match keys.usize("rope.scaling.original_context_length")? {
-            Some(n) => n,
-            None => keys.required("context_length")?,
-        };
         Ok(Self::Yarn {
             factor,
             attention_factor: mscale_of(factor, 1.0),
             beta_fast: optional("rope.scaling.yarn_beta_fast", 32.0)?,
             beta_slow: optional("rope.scaling.yarn_beta_slow", 1.0)?,
             truncate: true,
-            original_max_position_embeddings: original,
+            original_max_position_embeddings: original_context(keys)?,
         })
+    }
+}
+
+/// The context length before stretching in a GGUF file.
+fn original_context(keys: &Keys) -> Result<usize> {
+    match keys.usize("rope.scaling.original_context_length")? {
+        Some(n) => Ok(n),
+        None => keys.required("context_length"),
     }
 }
 

@@ -61,6 +61,17 @@ impl Keys<'_> {
         })
     }
 
+    /// Refuses a number at which something else would be computed than at its `neutral` value.
+    pub fn neutral(&self, key: &str, neutral: f64) -> Result<()> {
+        match self.f64(key)?.filter(|&value| value != neutral) {
+            None => Ok(()),
+            Some(value) => {
+                let what = format!("{}.{key} {value}", self.prefix);
+                Err(FormatError::unsupported(self.file, what, "a model without it is needed"))
+            }
+        }
+    }
+
     /// Tokens of a sliding attention window, where there is one.
     pub fn window(&self) -> Result<Option<usize>> {
         Ok(self.usize("attention.sliding_window")?.filter(|&window| window > 0))

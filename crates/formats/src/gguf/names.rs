@@ -1,6 +1,6 @@
 //! llama.cpp's tensor names and their Hugging Face counterparts.
 
-use crate::{LayerSpec, ModelConfig};
+use crate::ModelConfig;
 
 /// What to do with a tensor of a GGUF file.
 pub(super) enum Role {
@@ -13,6 +13,7 @@ pub(super) enum Role {
 }
 
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
+pub(super) const SHORT_AND_LONG_DIVISORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// The role of a tensor in a model of this configuration.
 pub(super) fn role(name: &str, config: &ModelConfig) -> Role {
@@ -22,6 +23,7 @@ pub(super) fn role(name: &str, config: &ModelConfig) -> Role {
         "output_norm.weight" => return weight("model.norm.weight"),
         "output.weight" => return weight("lm_head.weight"),
         ROPE_DIVISORS => return Role::Ignored,
+        name if SHORT_AND_LONG_DIVISORS.contains(&name) => return Role::Ignored,
         _ => {}
     }
     let Some((layer, rest)) = name.strip_prefix("blk.").and_then(|r| r.split_once('.')) else {
@@ -36,7 +38,7 @@ pub(super) fn role(name: &str, config: &ModelConfig) -> Role {
             return Role::Ignored;
         }
         if let Some((module, kind)) = rest.rsplit_once('.')
-            && let Some(part) = block_part(module, config.layers.get(index))
+            && let Some(part) = block_part(module, config, index)
             && (kind == "weight" || kind == "bias" && part.starts_with("self_attn."))
         {
             return Role::Weight(format!("model.layers.{layer}.{part}.{kind}"));
@@ -45,14 +47,17 @@ pub(super) fn role(name: &str, config: &ModelConfig) -> Role {
     Role::Unknown
 }
 
-fn block_part(module: &str, layer: Option<&LayerSpec>) -> Option<&'static str> {
+fn block_part(module: &str, config: &ModelConfig, layer: usize) -> Option<&'static str> {
     // A layer too many is told by what it lacks.
-    let layer = layer.copied().unwrap_or_default();
+    let layer = config.layers.get(layer).copied().unwrap_or_default();
+    let fused = config.fused_projections;
     Some(match module {
         "attn_norm" => layer.attention_norms.before?,
         "post_attention_norm" => layer.attention_norms.after?,
         "ffn_norm" => layer.mlp_norms.before?,
         "post_ffw_norm" => layer.mlp_norms.after?,
+        "attn_qkv" if fused => "self_attn.qkv_proj",
+        "ffn_up" if fused => "mlp.gate_up_proj",
         "attn_q" => "self_attn.q_proj",
         "attn_k" => "self_attn.k_proj",
         "attn_v" => "self_attn.v_proj",

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::TensorInfo;
 use super::file::{Gguf, Part};
-use super::names::{ROPE_DIVISORS, Role, role};
+use super::names::{ROPE_DIVISORS, Role, SHORT_AND_LONG_DIVISORS, role};
+use crate::config::Divisors;
 use crate::error::listed;
+use crate::model::{check_tensors, split_modules};
 use crate::tensor::Interleaved;
 use crate::{DType, FormatError, ModelConfig, Result, Tensor};
 
@@ -49,9 +51,20 @@ fn tensor(part: &Part, info: &TensorInfo, name: &str) -> Result<Tensor> {
     }
 }
 
-/// Divisors of the rotary frequencies, where the file has them.
-pub(crate) fn rope_divisors(gguf: &Gguf) -> Result<Option<Vec<f32>>> {
-    gguf.find(ROPE_DIVISORS).map(|(part, info)| tensor(part, info, ROPE_DIVISORS)?.to_f32()).transpose()
+/// What rotary frequencies are divided by, where the file says so.
+pub(crate) fn rope_divisors(gguf: &Gguf) -> Result<Divisors> {
+    let read = |name: &str| gguf.find(name).map(|(part, info)| tensor(part, info, name)?.to_f32()).transpose();
+    let [short, long] = SHORT_AND_LONG_DIVISORS;
+    let short_and_long = match (read(short)?, read(long)?) {
+        (None, None) => None,
+        (Some(short), Some(long)) => Some((short, long)),
+        (found, _) => {
+            let missing = if found.is_some() { long } else { short };
+            let advice = "convert the model again with a current llama.cpp";
+            return Err(FormatError::missing(gguf.file(), format!("tensor {missing}"), advice));
+        }
+    };
+    Ok(Divisors { plain: read(ROPE_DIVISORS)?, short_and_long })
 }
 
 /// All weights of a GGUF file by Hugging Face name, q and k rows in Hugging Face order.
@@ -78,7 +91,8 @@ pub(crate) fn load_tensors(gguf: &Gguf, config: &ModelConfig) -> Result<BTreeMap
         }
         check_apart(&part.file, ranges)?;
     }
-    crate::model::check_tensors(file, config, &tensors)?;
+    split_modules(file, config, &mut tensors)?;
+    check_tensors(file, config, &tensors)?;
     if config.architecture.family().interleaved {
         for (name, tensor) in &mut tensors {
             if name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.") {

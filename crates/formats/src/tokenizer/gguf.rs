@@ -41,11 +41,21 @@ const SPECIAL_TOKENS: [(&str, &str, Option<u32>); 7] = [
     ("mask_token", "mask_token_id", None),
 ];
 
+/// Phi-3's special tokens swallow the white space behind them, all but these. Its GGUF files do not
+/// say so; llama.cpp, too, knows it by the model.
+const PHI3_KEEP_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
+
 /// Longest vocabulary entry that merges are made for, in bytes; real ones are far shorter.
 const MAX_PIECE: usize = 256;
 
 /// Llama 3's splitting of text into words, as in its `tokenizer.json`.
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// GPT-4o's, which Phi-4-mini has: words begin anew where capitals follow small letters.
+const GPT4O_SPLIT: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 /// Qwen2's, which takes digits one by one.
 const QWEN2_SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -82,7 +92,12 @@ impl Tokenizer {
                 ));
             }
         };
-        inner.add_tokens(&source.added_tokens());
+        let phi3 = model == "llama" && header.get("general.architecture").and_then(Value::as_str) == Some("phi3");
+        let mut added = source.added_tokens();
+        for token in added.iter_mut().filter(|token| phi3 && !PHI3_KEEP_SPACE.contains(&token.content.as_str())) {
+            token.rstrip = true;
+        }
+        inner.add_tokens(&added);
 
         let mut named = BTreeMap::new();
         for (name, key, llama) in SPECIAL_TOKENS {
@@ -210,11 +225,12 @@ impl<'a> Source<'a> {
             "smollm" => (vec![Digits::new(true).into(), gpt2()], false),
             "llama-bpe" | "llama3" | "llama-v3" => (self.split_by(LLAMA3_SPLIT)?, true),
             "qwen2" | "deepseek-r1-qwen" => (self.split_by(QWEN2_SPLIT)?, false),
+            "gpt-4o" => (self.split_by(GPT4O_SPLIT)?, false),
             other => {
                 return Err(FormatError::unsupported(
                     self.file,
                     format!("pre-tokenizer {other:?}"),
-                    "supported ones are smollm, qwen2, llama-bpe and gpt-2; \
+                    "supported ones are smollm, qwen2, llama-bpe, gpt-4o and gpt-2; \
                      use the model's safetensors folder with its tokenizer.json",
                 ));
             }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use bft_formats::{Architecture, Bytes, DType, LayerSpec, ModelConfig, QkNorm, Rope, RopeScaling, Tensor};
+use bft_formats::{
+    Architecture, Bytes, DType, LINEAR_MODULES, LayerSpec, ModelConfig, QkNorm, Rope, RopeScaling, Tensor,
+};
 
 pub use bft_formats::Random;
 
@@ -11,6 +13,7 @@ pub use bft_formats::Random;
 pub fn tiny_config(architecture: Architecture) -> ModelConfig {
     ModelConfig {
         architecture,
+        sees: false,
         hidden_size: 32,
         intermediate_size: 64,
         num_attention_heads: 4,
@@ -34,6 +37,7 @@ pub fn tiny_config(architecture: Architecture) -> ModelConfig {
         tie_word_embeddings: true,
         attention_bias: architecture == Architecture::Qwen2,
         attention_output_bias: false,
+        fused_projections: architecture == Architecture::Phi3,
         bos_token_id: None,
         eos_token_ids: vec![257],
     }
@@ -266,6 +270,7 @@ pub fn tiny_gguf(name: &str) -> Gguf {
         "smollm3" => Architecture::SmolLM3,
         "olmo2" => Architecture::Olmo2,
         "granite" => Architecture::Granite,
+        "phi3" => Architecture::Phi3,
         other => panic!("{other}"),
     };
     let c = config_of(architecture, serde_json::json!({}));
@@ -282,10 +287,24 @@ pub fn tiny_gguf(name: &str) -> Gguf {
     g.strings("tokenizer.ggml.merges", &merges);
     g.u32("tokenizer.ggml.bos_token_id", 256).u32("tokenizer.ggml.eos_token_id", 257);
     g.str("tokenizer.chat_template", "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}");
-    for (hf_name, tensor) in tiny_tensors(&c) {
+    for (hf_name, tensor) in joined(&c, tiny_tensors(&c)) {
         g.tensor(&gguf_name_of(&c, &hf_name), &tensor.shape, 0, tensor.bytes().unwrap().to_vec());
     }
     g
+}
+
+/// The tensors as a model's files have them: maps of one module as one tensor.
+pub fn joined(config: &ModelConfig, mut tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let fused = config.linear_modules().iter().filter(|module| module.maps.len() > 1);
+    for (module, layer) in fused.flat_map(|module| (0..config.layers.len()).map(move |layer| (module, layer))) {
+        let name = |short: &str| format!("{}.weight", ModelConfig::linear_name(layer, short));
+        let parts = LINEAR_MODULES[module.maps.clone()].iter().map(|map| tensors.remove(&name(map)).unwrap());
+        let values: Vec<f32> = parts.flat_map(|part| part.to_f32().unwrap()).collect();
+        let shape = config.linear_shape(module.name).unwrap().to_vec();
+        let whole = Tensor::from_f32(name(module.name), shape, &values).unwrap();
+        tensors.insert(whole.name.clone(), whole);
+    }
+    tensors
 }
 
 /// A configuration as `config.json` gives it.
@@ -314,6 +333,7 @@ pub fn gguf_name(name: &str) -> String {
         .replace("post_attention_layernorm", "ffn_norm")
         .replace("input_layernorm", "attn_norm")
         .replace("self_attn.o_proj", "attn_output")
+        .replace("mlp.gate_up_proj", "ffn_up")
         .replace("_proj", "")
         .replace("self_attn.", "attn_")
         .replace("mlp.", "ffn_")
