@@ -337,7 +337,7 @@ impl TrainConfig {
     }
 
     /// The settings with paths that mean the same from every folder.
-    pub(crate) fn from_anywhere(&self) -> Self {
+    pub(crate) fn with_absolute_paths(&self) -> Self {
         // A tab has no folders.
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let files = |files: &Files| Files(files.iter().map(absolute).collect());

@@ -140,7 +140,7 @@ pub(crate) fn describe(
         parameters: facts.parameters,
         steps: plan.steps,
         resumed_from,
-        settings: &plan.config.from_anywhere(),
+        settings: &plan.config.with_absolute_paths(),
         finished,
     };
     // Numbers, words and paths, which always serialise.

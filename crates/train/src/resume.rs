@@ -46,7 +46,7 @@ fn spelled_out(config: &TrainConfig, model: &Model) -> Result<TrainConfig, Train
         target_modules: config.modules(&model.config)?.into_iter().map(str::to_owned).collect(),
         warmup_steps: config.warmup_ratio.is_none().then(|| config.warmup_steps.unwrap_or(0)),
         min_lr: Some(config.min_lr.unwrap_or(0.0)),
-        ..config.from_anywhere()
+        ..config.with_absolute_paths()
     })
 }
 

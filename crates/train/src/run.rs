@@ -325,7 +325,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             data_sha256: self.plan.data_sha256.clone(),
             evaluated: self.evaluated,
             best: self.best,
-            settings: self.plan.config.from_anywhere(),
+            settings: self.plan.config.with_absolute_paths(),
         };
         let path = self.store.save(&state, &adapter, self.best_adapter.as_ref(), &optimizer).await?;
         self.saved = Some((self.step, path.clone()));

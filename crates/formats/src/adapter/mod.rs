@@ -7,8 +7,6 @@ mod write;
 
 use std::collections::BTreeMap;
 
-use crate::LINEAR_MODULES;
-
 /// File names of PEFT's layout.
 pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
 pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -111,8 +109,13 @@ pub struct Adapter {
 impl Adapter {
     /// Short names of the modules that are adapted in any layer, in the order of a block.
     pub fn modules(&self) -> Vec<String> {
-        let adapted = |short: &str| self.pairs.iter().any(|pair| pair.module.ends_with(&format!(".{short}")));
-        LINEAR_MODULES.map(str::to_owned).into_iter().filter(|short| adapted(short)).collect()
+        let mut names: Vec<String> = Vec::new();
+        for short in self.pairs.iter().filter_map(|pair| pair.module.rsplit('.').next()) {
+            if names.iter().all(|name| name != short) {
+                names.push(short.to_owned());
+            }
+        }
+        names
     }
 
     /// What makes the adapter useless, in words: the first value that is NaN or infinite, or the

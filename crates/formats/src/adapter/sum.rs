@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::{Adapter, AdapterConfig, LoraPair};
-use crate::LINEAR_MODULES;
 
 impl Adapter {
     /// The adapter that does what all of these do together, each times its weight: for every module
@@ -18,7 +17,7 @@ impl Adapter {
         }
         let mut config = adapters.first()?.0.config.clone();
         let alike = adapters.iter().all(|(adapter, _)| adapter.config.target_modules == config.target_modules);
-        let mut by_module: BTreeMap<(usize, usize), Vec<LoraPair>> = BTreeMap::new();
+        let mut by_module: BTreeMap<(usize, usize, String), Vec<LoraPair>> = BTreeMap::new();
         for (adapter, weight) in adapters {
             let more = adapter.config.end_token_ids.into_iter().filter(|id| !config.end_token_ids.contains(id));
             config.end_token_ids.extend(more.collect::<Vec<_>>());
@@ -36,10 +35,12 @@ impl Adapter {
 }
 
 /// Layer and module, in which order an adapter has its pairs.
-fn place(module: &str) -> (usize, usize) {
+fn place(module: &str) -> (usize, usize, String) {
+    const ORDER: [&str; 9] =
+        ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
     let layer = module.split('.').find_map(|part| part.parse().ok()).unwrap_or(usize::MAX);
     let short = module.rsplit('.').next().unwrap_or_default();
-    (layer, LINEAR_MODULES.iter().position(|name| *name == short).unwrap_or(usize::MAX))
+    (layer, ORDER.iter().position(|name| *name == short).unwrap_or(ORDER.len()), short.to_owned())
 }
 
 /// The pairs of one module as one. Where all have one scaling it stays, and the factors keep their
@@ -70,6 +71,8 @@ fn described(config: AdapterConfig, pairs: &[LoraPair]) -> AdapterConfig {
         rank_pattern: other_rank.map(|pair| (pair.module.clone(), pair.rank)).collect(),
         alpha_pattern: other_alpha.filter(|(_, own)| *own != alpha).map(|(name, own)| (name.clone(), own)).collect(),
         base_model: config.base_model,
+        base_revision: config.base_revision,
+        sees: config.sees,
         end_token_ids: config.end_token_ids,
         ..AdapterConfig::new(rank, alpha, config.target_modules, config.dropout)
     }
