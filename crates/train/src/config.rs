@@ -48,6 +48,7 @@ settings! {
         pub sample_seed: u64 = 0,
         /// Keys of bft's formats with the columns, or keys, of yours that stand for them, such as
         /// prompt=question,completion=answer
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         #[setting(heading: "Data", value_name: "KEY=COLUMN", check: check_pair, on_page: false)]
         pub columns: Vec<String> = Vec::new(),
         /// Longest sample in tokens [default: 2048, or the model's context if that is shorter]
