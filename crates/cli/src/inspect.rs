@@ -60,8 +60,10 @@ pub struct InspectFlags {
 
 /// Runs `bft inspect`.
 pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
-    open::files("--data", &flags.data)?;
-    open::adapters_exist(flags.adapter.as_slice())?;
+    if flags.model.is_some() {
+        open::files("--data", &flags.data)?;
+        open::adapters_exist(flags.adapter.as_slice())?;
+    }
     let model = open::model_if_given(flags.model.as_deref(), flags.load.quantize)?;
     match (&model, &flags.data[..], &flags.adapter) {
         (Some(model), [_, ..], _) => {

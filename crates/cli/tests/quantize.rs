@@ -44,7 +44,8 @@ fn what_became_of_the_weights_is_said_and_counted() {
     assert!(bytes(&["--quantize", "q8_0"]) * 3 < bytes(&[]));
 
     let encoder = fixture("encoders/minilm");
-    let refused = run(["embed", "--model", &encoder, "--input", "a", "--output", "b.npy", "--quantize", "q8_0"]);
+    let input = format!("{encoder}/config.json");
+    let refused = run(["embed", "--model", &encoder, "--input", &input, "--output", "b.npy", "--quantize", "q8_0"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.error().contains("quantising a sentence encoder is not supported"), "{}", refused.error());
 }
