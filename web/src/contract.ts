@@ -68,7 +68,7 @@ export interface TrainSettings {
   seed: number;
   /** Steps between evaluations on the rows held out [default: before the first and after the last step] */
   eval_every: number | null;
-  /** Leave the adapter whose loss on the rows held out was the lowest, not that of the last step */
+  /** Leave the adapter whose NLL on the rows held out was the lowest, not that of the last step */
   save_best: boolean;
   /** End the run after so many evaluations in a row that are no better than the best before them */
   patience: number | null;
@@ -105,7 +105,7 @@ export const FIELDS: Record<keyof TrainSettings, Field> = {
   no_shuffle: {"help":"Take rows in file order","default":false,"optional":false},
   seed: {"help":"Seed of LoRA's start, of dropout and of the order of rows","default":0,"optional":false,"least":0.0,"most":null,"whole":true},
   eval_every: {"help":"Steps between evaluations on the rows held out [default: before the first and after the last step]","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
-  save_best: {"help":"Leave the adapter whose loss on the rows held out was the lowest, not that of the last step","default":false,"optional":false},
+  save_best: {"help":"Leave the adapter whose NLL on the rows held out was the lowest, not that of the last step","default":false,"optional":false},
   patience: {"help":"End the run after so many evaluations in a row that are no better than the best before them","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
   save_every: {"help":"Steps between checkpoints; one is always made at the end","default":100,"optional":false,"least":1.0,"most":null,"whole":true},
   checkpoint_activations: {"help":"Keep few activations and compute the rest again: less memory, more time","default":"auto","optional":false,"words":["auto","on","off"]},

@@ -7,6 +7,7 @@ use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parse
 
 use crate::config_file;
 use crate::error::CliError;
+use crate::flags::without_needs;
 use crate::hub;
 use crate::ranks;
 use crate::suggest::{did_you_mean, long_flags, nearest};
@@ -116,7 +117,8 @@ fn named<'c>(command: &'c Command, argv: &[OsString]) -> (&'c Command, String) {
 /// The definition with nothing required of verbs, nor of the verbs below them.
 fn relaxed(command: &Command) -> Command {
     let optional = |arg: clap::Arg| arg.required(false);
-    command.clone().mut_subcommands(|verb| verb.mut_args(optional).mut_subcommands(|verb| verb.mut_args(optional)))
+    let relaxed = |verb: Command| without_needs(verb.mut_args(optional));
+    command.clone().mut_subcommands(|verb| relaxed(verb).mut_subcommands(relaxed))
 }
 
 /// Reads the command line and the file its `--config` names.

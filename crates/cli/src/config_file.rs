@@ -55,6 +55,8 @@ pub fn flags(verb: &Command, given: &ArgMatches) -> Result<FromFiles, CliError> 
         let file = output.join("run.json");
         match read_run(&file)? {
             Some(settings) => added.add(verb, &settings, &file.display().to_string(), Unknown::Ignored)?,
+            // A job that is started again says everything each time, whether it came to begin or not.
+            None if ["model", "data"].iter().all(|flag| added.taken.contains(*flag)) => {}
             // Without it the flags must be there, which would be the first thing to be asked for.
             None if !output.join("checkpoints").is_dir() => return Err(nothing_to_resume(&output)),
             None => {}

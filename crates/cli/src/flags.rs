@@ -116,6 +116,15 @@ fn needs(setting: &Setting) -> String {
     format!("what {} needs", setting.name())
 }
 
+/// A verb whose settings do without the flags that they need, for files may still give these.
+pub fn without_needs(verb: Command) -> Command {
+    let of = |group: &ArgGroup| Some(group.get_id().as_str().strip_prefix("what ")?.strip_suffix(" needs")?.to_owned());
+    let settings: Vec<String> = verb.get_groups().filter_map(of).collect();
+    settings.into_iter().fold(verb, |verb, setting| {
+        verb.mut_group(format!("what {setting} needs"), |group| group.arg(setting.replace('-', "_")))
+    })
+}
+
 /// A setting as a flag. `instead` says what holds where it is left out, if that is not the default.
 fn flag(setting: &'static Setting, default: &Value, instead: Option<&str>) -> Arg {
     let help = setting.help.trim_start();

@@ -259,18 +259,35 @@ fn a_closed_pipe_is_no_error() {
 fn resuming_where_nothing_was_saved_is_said() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::create_dir(folder.path().join("tuned")).expect("a folder");
-    let mut flags = tiny_training(&folder.path().join("tuned"), 2);
-    flags.push("--resume".into());
-    let done = run(flags);
+    let done = run(["train", "--resume", "--output", &folder.path().join("tuned").display().to_string()]);
     assert_eq!(done.code, Some(2));
     assert!(
         done.error().contains("tuned: holds no run, so there is nothing to resume; run without --resume"),
         "{done:?}"
     );
+    // A job that is started again says everything each time, whether it came to begin or not.
+    for output in ["tuned", "new"] {
+        let mut flags = tiny_training(&folder.path().join(output), 2);
+        flags.push("--resume".into());
+        assert!(run(flags).ok().stderr.contains("no complete checkpoint yet: it begins at step 0"), "{output}");
+    }
     // A typo is the first thing to be told, not the flags that run.json would have had.
     let done = run(["train", "--resume", "--output", &folder.path().join("tunde").display().to_string()]);
     assert_eq!(done.code, Some(2));
     assert!(done.error().contains("tunde: no such folder, so there is nothing to resume; did you mean "), "{done:?}");
+}
+
+#[test]
+fn one_changed_flag_needs_no_other_to_be_said_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let mut flags = tiny_training(&output, 2);
+    flags.extend(["--val-size", "1", "--eval-every", "1", "--patience", "9"].map(Into::into));
+    run(flags).ok();
+    // run.json has the --eval-every that --patience needs, and the rows that this one needs.
+    let output = output.display().to_string();
+    let again = run(["train", "--resume", "--output", &output, "--patience", "10"]);
+    assert!(again.ok().stderr.contains("all 2 steps are done"), "{again:?}");
 }
 
 #[test]

@@ -149,7 +149,7 @@ settings! {
             heading: "Run", value_name: "STEPS", range: Range::From(1), requires: &["eval_data", "val_size"], may_change: true
         )]
         pub eval_every: Option<u64> = None,
-        /// Leave the adapter whose loss on the rows held out was the lowest, not that of the last step
+        /// Leave the adapter whose NLL on the rows held out was the lowest, not that of the last step
         #[setting(heading: "Run", requires: &["eval_data", "val_size"])]
         pub save_best: bool = false,
         /// End the run after so many evaluations in a row that are no better than the best before

@@ -57,9 +57,6 @@ pub enum TrainError {
     /// Another process writes to the output folder.
     #[error("another run is writing to {output}: wait for it, or choose another --output")]
     Busy { output: PathBuf },
-    /// `--resume` where no run was.
-    #[error("{output} holds no run to resume: run without --resume")]
-    NothingToResume { output: PathBuf },
     /// `--resume` where an adapter is left of a run, and no checkpoint.
     #[error("{output} holds an adapter, but no checkpoint to resume from: choose another --output")]
     CheckpointsGone { output: PathBuf },

@@ -139,7 +139,7 @@ pub struct EvalRow {
     pub eval_nll: f64,
     /// The loss that is optimised, over the held-out rows as one batch.
     pub eval_loss: f64,
-    /// Whether no evaluation of the run before it had so low a loss.
+    /// Whether no evaluation of the run before it had so low an NLL.
     pub best: bool,
 }
 

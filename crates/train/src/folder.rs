@@ -88,14 +88,11 @@ pub(crate) fn check_free(output: &Path) -> Result<(), TrainError> {
     if output.join(ADAPTER_FILE).exists() { occupied("an adapter".into()) } else { Ok(()) }
 }
 
-/// The checkpoint to go on from, found and checked before anything is read or made; `None` where a
-/// run ended before its first one.
+/// The checkpoint to go on from, found and checked before anything is read or made; `None` where no
+/// run came as far as its first one.
 pub(crate) fn find_checkpoint(output: &Path) -> Result<Option<CheckpointFiles>, TrainError> {
     let newest = Checkpoints::of(output).newest()?;
     match newest {
-        None if ![RUN_FILE, METRICS_FILE].iter().any(|name| output.join(name).exists()) => {
-            Err(TrainError::NothingToResume { output: output.to_owned() })
-        }
         None if output.join(ADAPTER_FILE).exists() => Err(TrainError::CheckpointsGone { output: output.to_owned() }),
         newest => Ok(newest),
     }

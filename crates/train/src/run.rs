@@ -286,7 +286,9 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
         if tally.samples() > 0 {
             let report = tally.report();
             let eval_loss = report.loss.of(loss.kind);
-            let best = self.best.is_none_or(|best| eval_loss < best.eval_loss);
+            // By the NLL, whatever the loss: balanced losses weigh a token by the model's own
+            // probability of it, so they also fall where it grows less sure of everything.
+            let best = self.best.is_none_or(|best| report.nll < best.eval_nll);
             let row = EvalRow { step: self.step, eval_nll: report.nll, eval_loss, best };
             self.totals.eval = Some(row);
             self.evaluated = Some(self.step);

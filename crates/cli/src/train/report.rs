@@ -44,7 +44,7 @@ impl TrainReport {
                 row.eval_nll,
                 row.eval_nll.exp(),
                 row.eval_loss,
-                if row.best && row.step > 0 { ", the lowest so far" } else { "" }
+                if row.best && row.step > 0 { ", the lowest nll so far" } else { "" }
             )),
             Event::Checkpoint { step, path } => {
                 self.say(&format!("{DIM}step {step:>5}  saved {}{DIM:#}", path.display()));
@@ -91,21 +91,21 @@ impl TrainReport {
         }
         if let (true, Some(best)) = (finished.out_of_patience, finished.best) {
             ui::note(&format!(
-                "ended at step {}: no evaluation since step {} was better than its loss of {:.4}",
-                finished.steps, best.step, best.eval_loss
+                "ended at step {}: no evaluation since step {} was better than its nll of {:.4}",
+                finished.steps, best.step, best.eval_nll
             ));
         }
         let of = match finished.adapter_step {
             step if step == finished.steps => String::new(),
-            0 => ", as it was before the first step: no evaluation was better".to_owned(),
-            step => format!(", of step {step}, whose held-out loss is the lowest"),
+            0 => "; it is as it was before the first step, for no evaluation was better".to_owned(),
+            step => format!("; it is of step {step}, whose held-out nll is the lowest"),
         };
         let folder = finished.adapter.display();
         if !finished.stopped {
             let (steps, seconds) = (finished.steps, finished.seconds);
-            ui::note(&format!("{GREEN}done{GREEN:#}  {steps} steps in {seconds:.0} s; the adapter{of} is in {folder}"));
+            ui::note(&format!("{GREEN}done{GREEN:#}  {steps} steps in {seconds:.0} s; the adapter is in {folder}{of}"));
         } else if !of.is_empty() {
-            ui::note(&format!("the adapter{of} is in {folder}"));
+            ui::note(&format!("the adapter is in {folder}{of}"));
         }
     }
 

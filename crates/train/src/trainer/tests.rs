@@ -631,7 +631,7 @@ fn the_best_adapter_is_left_whenever_the_run_is_stopped_and_gone_on_with() {
     assert_eq!((whole.steps, whole.adapter_step, whole.stopped), (12, row.step, false));
     let metrics = place.metrics("whole");
     let evals: Vec<&Value> = metrics.iter().filter(|row| row.get("eval_loss").is_some()).collect();
-    let lowest = evals.iter().min_by(|a, b| a["eval_loss"].as_f64().partial_cmp(&b["eval_loss"].as_f64()).unwrap());
+    let lowest = evals.iter().min_by(|a, b| a["eval_nll"].as_f64().partial_cmp(&b["eval_nll"].as_f64()).unwrap());
     assert_eq!(lowest.unwrap()["step"], row.step);
     for eval in &evals {
         assert_eq!(eval["best"], eval["step"].as_u64().unwrap() <= row.step, "{eval}");
