@@ -292,7 +292,7 @@ eval_nll: number,
  */
 eval_loss: number, 
 /**
- * Whether no evaluation of the run before it had so low a loss.
+ * Whether no evaluation of the run before it had so low an NLL.
  */
 best: boolean, };
 
