@@ -70,16 +70,24 @@ impl Bytes {
     pub fn release(&self) {
         #[cfg(unix)]
         if let Owner::Map(map) = &*self.owner {
+            // Pages at the ends may hold bytes of neighbours that are in use.
+            let start = self.range.start.next_multiple_of(PAGE);
+            let Some(length) = (self.range.end / PAGE * PAGE).checked_sub(start) else { return };
             // SAFETY: the map is of a file, shared and never written to: pages that are dropped come
             // back from the file with the same bytes.
-            let advised = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.range.start, self.range.len())
-            };
+            let dropped = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
+            // A system that reads a neighbour's page maps others around it, as far as advice is the
+            // same: advice that differs keeps these out.
+            let apart = map.advise_range(memmap2::Advice::Random, start, length);
             // Where the system does not listen, it drops pages by itself when memory is short.
-            drop(advised);
+            drop((dropped, apart));
         }
     }
 }
+
+/// Bytes that are whole pages on nearly every system: 4 KiB are usual, Apple has 16.
+#[cfg(unix)]
+const PAGE: usize = 16 << 10;
 
 impl Deref for Bytes {
     type Target = [u8];
