@@ -33,6 +33,13 @@ fn largest_of(a: vec4<f32>) -> f32 {
     return max(max(a.x, a.y), max(a.z, a.w));
 }
 
+// Where keys from `round` on, a multiple of the span, start: those of one workgroup go over the
+// last row once at most.
+fn cached_at(keys: vec4<u32>, round: u32, head: u32) -> vec4<u32> {
+    let rows = keys - round;
+    return kv_at(min(rows, rows - params.span), head);
+}
+
 fn store(head: u32, query: u32, chunk: u32, value: vec4<f32>) {
     if query < params.tokens {
         o[(query * params.heads + head) * params.width + chunk] = value;
@@ -45,6 +52,7 @@ fn store(head: u32, query: u32, chunk: u32, value: vec4<f32>) {
 fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, begin: u32, end: u32) -> f32 {
     let kv_head = head / (params.heads / params.kv_heads);
     let width = params.width;
+    let round = begin / params.span * params.span;
 
     // Scores: four queries x eight keys.
     let across = params.cols / 8u;
@@ -67,8 +75,8 @@ fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, 
     var high = mat4x4<f32>();
 
     for (var block = begin; block < end; block += params.cols) {
-        let near = kv_at(up_to(block + s_col, end - 1u), kv_head);
-        let far = kv_at(up_to(block + s_col + 4u, end - 1u), kv_head);
+        let near = cached_at(up_to(block + s_col, end - 1u), round, kv_head);
+        let far = cached_at(up_to(block + s_col + 4u, end - 1u), round, kv_head);
         var s_near = mat4x4<f32>();
         var s_far = mat4x4<f32>();
         for (var d = 0u; d < width; d++) {
@@ -112,7 +120,7 @@ fn attend(head: u32, row0: u32, lane: u32, firsts: vec4<u32>, lasts: vec4<u32>, 
             high = scale_rows(high, o_row + 4u);
             let chunks = (min(params.cols, end - block) + 3u) / 4u;
             for (var c = 0u; c < chunks; c++) {
-                let at = kv_at(up_to(block + 4u * c, end - 1u), kv_head) + chunk;
+                let at = cached_at(up_to(block + 4u * c, end - 1u), round, kv_head) + chunk;
                 let value = mat4x4<f32>(v[at.x], v[at.y], v[at.z], v[at.w]);
                 low += value * fetch(o_row, c);
                 high += value * fetch(o_row + 4u, c);
@@ -177,7 +185,8 @@ fn forward(
     }
 }
 
-// One text: query i sees keys 0..=past + i, the last of them where there is a window.
+// One text: query i sees keys 0..=past + i, the last of them where there is a window. Key j lies in
+// row j mod span.
 @compute @workgroup_size(LANES)
 fn prefill(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -20,6 +20,7 @@ struct Params {
     window: u32,   // keys that a query sees at most to each side, its own among them
     scaled: u32,   // 1: the scale is given, 0: it is 1/√D
     cap: f32,      // scores s become cap·tanh(s / cap); 0: there is no cap
+    span: u32,     // key j lies in row j mod span
 }
 
 //!include shared/soft_cap.wgsl

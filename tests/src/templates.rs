@@ -229,7 +229,10 @@ fn model() -> Result<Model, String> {
 }
 
 /// A tokenizer of one token for each byte, its id, and special tokens from 256 on.
-fn bytes_tokenizer(specials: &[String]) -> Result<Tokenizer, String> {
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn bytes_tokenizer(specials: &[String]) -> Result<Tokenizer, String> {
     // The letters that stand for bytes in byte-level vocabularies: printable ones for themselves,
     // others from 256 on.
     let plain = |byte: u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);

@@ -35,74 +35,103 @@ impl Kernel for Dequantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (row, out) in self.rows.zip(self.out.chunks_mut(self.stride)) {
-            for_each_vector(s, self.w, row, self.cols.clone(), &mut Store(&mut out[..self.cols.len()]));
-        }
+        let mut sink = Store { out: self.out, stride: self.stride };
+        for_each_vector(s, self.w, self.rows, self.cols, &mut sink);
     }
 }
 
-struct Store<'a>(&'a mut [f32]);
+/// Writes row behind row.
+struct Store<'a> {
+    out: &'a mut [f32],
+    stride: usize,
+}
 
-impl<S: Simd> Sink<S> for Store<'_> {
+impl<'a, S: Simd> Sink<S> for Store<'a> {
+    type Row = &'a mut [f32];
+
     #[inline(always)]
-    fn take(&mut self, s: S, i: usize, n: usize, x: S::V) {
-        // SAFETY: this is as long as the columns, of which i..i + n are some.
+    fn begin(&mut self, _: S) -> Self::Row {
+        let out = std::mem::take(&mut self.out);
+        let (row, rest) = out.split_at_mut(self.stride.min(out.len()));
+        self.out = rest;
+        row
+    }
+
+    #[inline(always)]
+    fn take(s: S, row: &mut Self::Row, i: usize, n: usize, x: S::V) {
+        let to = &mut row[i..][..n];
+        // SAFETY: n elements, of which there are LANES at most.
         unsafe {
-            let to = self.0.as_mut_ptr().add(i);
             if n == S::LANES {
-                s.store(to, x);
+                s.store(to.as_mut_ptr(), x);
             } else {
-                s.store_first(to, x, n);
+                s.store_first(to.as_mut_ptr(), x, n);
             }
         }
     }
+
+    #[inline(always)]
+    fn end(&mut self, _: S, _: usize, _: Self::Row) {}
 }
 
-/// What elements are decoded for: a trait, not a closure, so that it is compiled for the kernel's
+/// What elements are decoded for: a trait, not closures, so that it is compiled for the kernel's
 /// instruction set however often it is called.
 pub(super) trait Sink<S: Simd> {
+    /// What a row's elements add up to: a value of the loop's own, so that it stays in registers.
+    type Row;
+
+    /// What a row begins with.
+    fn begin(&mut self, s: S) -> Self::Row;
+
     /// Takes the elements `i..i + n` of those asked for, in the first n lanes of x; the other lanes
     /// are 0.
-    fn take(&mut self, s: S, i: usize, n: usize, x: S::V);
+    fn take(s: S, of: &mut Self::Row, i: usize, n: usize, x: S::V);
+
+    /// Takes what a row of W has come to.
+    fn end(&mut self, s: S, row: usize, of: Self::Row);
 }
 
-/// Gives the columns `cols` of a row, whole units, to `sink`. Only the last of a format without
-/// blocks are fewer than LANES. A unit's elements need not come in ascending order.
+/// Gives the columns `cols` of each of `rows`, whole units, to `sink`. Only the last of a format
+/// without blocks are fewer than LANES. A unit's elements need not come in ascending order.
 #[inline(always)]
-pub(super) fn for_each_vector<S: Simd>(
+pub(super) fn for_each_vector<S: Simd, K: Sink<S>>(
     s: S,
     w: WeightRef<'_>,
-    row: usize,
+    rows: Range<usize>,
     cols: Range<usize>,
-    sink: &mut impl Sink<S>,
+    sink: &mut K,
 ) {
-    let elements = row * w.cols + cols.start..row * w.cols + cols.end;
     match w.dtype {
-        DType::F32 => plain(s, DType::F32, w.data, elements, sink),
-        DType::F16 => plain(s, DType::F16, w.data, elements, sink),
-        DType::BF16 => plain(s, DType::BF16, w.data, elements, sink),
+        DType::F32 | DType::F16 | DType::BF16 => {
+            for row in rows {
+                let mut of = sink.begin(s);
+                plain::<S, K>(s, w, row * w.cols + cols.start..row * w.cols + cols.end, &mut of);
+                sink.end(s, row, of);
+            }
+        }
+        // The format is asked for once, not for each row, of which a small model's is soon done.
         dtype => {
-            dtype.visit(EachVector { s, data: w.data, elements, sink });
+            dtype.visit(EachVector { s, w, rows, cols, sink });
         }
     }
 }
 
 /// Elements of a format without blocks.
 #[inline(always)]
-fn plain<S: Simd>(s: S, dtype: DType, data: &[u8], elements: Range<usize>, sink: &mut impl Sink<S>) {
-    let (size, len) = (dtype.block_bytes(), elements.len());
-    let bytes = &data[elements.start * size..elements.end * size];
+fn plain<S: Simd, K: Sink<S>>(s: S, w: WeightRef<'_>, elements: Range<usize>, of: &mut K::Row) {
+    let (dtype, size, len) = (w.dtype, w.dtype.block_bytes(), elements.len());
+    let bytes = &w.data[elements.start * size..elements.end * size];
     let whole = len / S::LANES * S::LANES;
     for i in (0..whole).step_by(S::LANES) {
         // SAFETY: LANES elements from i on are inside.
-        sink.take(s, i, S::LANES, unsafe { load(s, dtype, bytes[size * i..].as_ptr()) });
+        K::take(s, of, i, S::LANES, unsafe { load(s, dtype, bytes[size * i..].as_ptr()) });
     }
     if whole < len {
         let rest = &bytes[size * whole..];
         let mut padded = [0u8; 4 * 16];
         padded[..rest.len()].copy_from_slice(rest);
         // SAFETY: sixteen elements of four bytes are the most that LANES are.
-        sink.take(s, whole, len - whole, unsafe { load(s, dtype, padded.as_ptr()) });
+        K::take(s, of, whole, len - whole, unsafe { load(s, dtype, padded.as_ptr()) });
     }
 }
 
@@ -122,9 +151,9 @@ unsafe fn load<S: Simd>(s: S, dtype: DType, p: *const u8) -> S::V {
 
 struct EachVector<'a, 'k, S, K> {
     s: S,
-    data: &'a [u8],
-    /// Which of the matrix's elements, in row-major order.
-    elements: Range<usize>,
+    w: WeightRef<'a>,
+    rows: Range<usize>,
+    cols: Range<usize>,
     sink: &'k mut K,
 }
 
@@ -132,21 +161,32 @@ impl<S: Simd, K: Sink<S>> Visitor for EachVector<'_, '_, S, K> {
     type Output = ();
 
     #[inline(always)]
-    fn visit<F: Blocks>(mut self) {
+    fn visit<F: Blocks>(self) {
         // The format is known when this is compiled, so no division is left.
         let (len, bytes) = (F::SPEC.block_len, F::SPEC.block_bytes);
-        let Range { start, end } = self.elements;
+        let Range { start, end } = self.cols;
         debug_assert!(start.is_multiple_of(UNIT) && end.is_multiple_of(UNIT), "borders of units");
-        let blocks = &self.data[start / len * bytes..end.div_ceil(len) * bytes];
-        // `done` counts units, so that a sink that takes vectors by turns knows when compiling
-        // whose turn it is.
-        let (count, mut done, mut index) = ((end - start) / UNIT, 0, start % len / UNIT);
-        for block in blocks.chunks_exact(bytes) {
-            while index < len / UNIT && done < count {
-                self.unit::<F>(block, index, done * UNIT);
-                (done, index) = (done + 1, index + 1);
+        for row in self.rows.clone() {
+            let mut of = self.sink.begin(self.s);
+            let (start, end) = (row * self.w.cols + start, row * self.w.cols + end);
+            let blocks = &self.w.data[start / len * bytes..end.div_ceil(len) * bytes];
+            if len == UNIT {
+                for (done, block) in blocks.chunks_exact(bytes).enumerate() {
+                    self.unit::<F>(&mut of, block, 0, done * UNIT);
+                }
+            } else {
+                // `done` counts units, so that a sink that takes vectors by turns knows when
+                // compiling whose turn it is.
+                let (count, mut done, mut index) = ((end - start) / UNIT, 0, start % len / UNIT);
+                for block in blocks.chunks_exact(bytes) {
+                    while index < len / UNIT && done < count {
+                        self.unit::<F>(&mut of, block, index, done * UNIT);
+                        (done, index) = (done + 1, index + 1);
+                    }
+                    index = 0;
+                }
             }
-            index = 0;
+            self.sink.end(self.s, row, of);
         }
     }
 }
@@ -164,7 +204,7 @@ impl<S: Simd> Halves for Hardware<S> {
 
 impl<S: Simd, K: Sink<S>> EachVector<'_, '_, S, K> {
     #[inline(always)]
-    fn unit<F: Blocks>(&mut self, block: &[u8], index: usize, at: usize) {
+    fn unit<F: Blocks>(&self, of: &mut K::Row, block: &[u8], index: usize, at: usize) {
         let s = self.s;
         let unit = F::unit(block, index, Hardware(s));
         let scale = [s.splat(unit.scale[0]), s.splat(unit.scale[1])];
@@ -175,8 +215,8 @@ impl<S: Simd, K: Sink<S>> EachVector<'_, '_, S, K> {
             None => None,
         };
         match &unit.codes {
-            Codes::Bytes(codes) => self.bytes(codes, scale, min, at),
-            Codes::Unpacked(codes) => self.bytes(codes, scale, min, at),
+            Codes::Bytes(codes) => self.bytes(of, codes, scale, min, at),
+            Codes::Unpacked(codes) => self.bytes(of, codes, scale, min, at),
             Codes::Nibbles(codes) => {
                 // Formats of nibbles have one scale and a minimum for the whole unit.
                 let m = match min {
@@ -186,23 +226,23 @@ impl<S: Simd, K: Sink<S>> EachVector<'_, '_, S, K> {
                 for i in (0..UNIT / 2).step_by(S::LANES) {
                     // SAFETY: LANES of the sixteen bytes.
                     let (low, high) = unsafe { s.load_nibbles(codes.as_ptr().add(i), scale[0], m) };
-                    self.sink.take(s, at + i, S::LANES, low);
-                    self.sink.take(s, at + UNIT / 2 + i, S::LANES, high);
+                    K::take(s, of, at + i, S::LANES, low);
+                    K::take(s, of, at + UNIT / 2 + i, S::LANES, high);
                 }
             }
             Codes::Table(codes, values) => {
                 for i in (0..UNIT / 2).step_by(S::LANES) {
                     // SAFETY: LANES of the sixteen bytes.
                     let (low, high) = unsafe { s.load_table(codes.as_ptr().add(i), values) };
-                    self.sink.take(s, at + i, S::LANES, s.mul(scale[0], low));
-                    self.sink.take(s, at + UNIT / 2 + i, S::LANES, s.mul(scale[1], high));
+                    K::take(s, of, at + i, S::LANES, s.mul(scale[0], low));
+                    K::take(s, of, at + UNIT / 2 + i, S::LANES, s.mul(scale[1], high));
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn bytes(&mut self, codes: &[u8; UNIT], scale: [S::V; 2], min: Option<[S::V; 2]>, at: usize) {
+    fn bytes(&self, of: &mut K::Row, codes: &[u8; UNIT], scale: [S::V; 2], min: Option<[S::V; 2]>, at: usize) {
         let s = self.s;
         for i in (0..UNIT).step_by(S::LANES) {
             // SAFETY: LANES of the 32 bytes.
@@ -212,7 +252,7 @@ impl<S: Simd, K: Sink<S>> EachVector<'_, '_, S, K> {
                 Some(min) => s.add(product, min[i / 16]),
                 None => product,
             };
-            self.sink.take(s, at + i, S::LANES, x);
+            K::take(s, of, at + i, S::LANES, x);
         }
     }
 }

@@ -31,7 +31,8 @@ mod tile;
 mod weight;
 
 pub use attention::{
-    AttentionInputs, AttentionOutputs, AttentionShape, attention_backward, attention_cached, attention_forward,
+    AttentionInputs, AttentionOutputs, AttentionShape, attention_backward, attention_cached, attention_decode,
+    attention_forward,
 };
 pub use encoder::{LayerNorm, activate, activate_backward};
 pub use gemm::{gemm_nn, gemm_nt, gemm_tn};
@@ -39,6 +40,7 @@ pub use linear::{linear_nn, linear_nt};
 pub use math::{dot, exp_sub_sum, gate_mul, gate_mul_backward, max, soft_cap, sum_exp_sub};
 pub use peak::peak_flops;
 pub use simd::instructions;
+pub use small::MAX_ROWS as FEW_ROWS;
 pub use weight::WeightRef;
 
 #[cfg(test)]

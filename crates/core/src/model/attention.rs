@@ -7,12 +7,13 @@
 use super::ModelError;
 use super::adapted::{Linear, plan_xa};
 use super::block::{Norms, Pass};
+use super::cache::{Cache, NewTokens};
 use super::weights::Parts;
 use super::workspace::Plan;
-use crate::device::{Device, DeviceError, Elem, Recording, View};
+use crate::device::{DeviceError, Recording, View};
 use crate::ops::attention::{self, Gradients, Shape, Tensors};
+use crate::ops::rms_norm;
 use crate::ops::rope::{self, Rotation};
-use crate::ops::{gather, rms_norm};
 use bft_formats::ModelConfig;
 
 #[derive(Debug)]
@@ -115,28 +116,13 @@ impl Backward {
     }
 }
 
-/// Keys and values of every token so far, of one block: `[capacity, K·D]` each.
-#[derive(Debug)]
-pub(crate) struct Cache {
-    keys: View,
-    values: View,
-}
-
-impl Cache {
-    pub fn new(device: &Device, config: &ModelConfig, capacity: usize) -> Result<Self, DeviceError> {
-        let len = capacity * config.num_key_value_heads * config.head_dim;
-        let zeros = |label: &str| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
-        Ok(Self { keys: zeros("key cache")?, values: zeros("value cache")? })
-    }
-}
-
 /// Where a pass finds the keys and values that its queries see.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Keys<'a> {
     /// The pass's own tokens, sample by sample.
     Samples,
-    /// One text: `past` tokens in each block's cache, to which the pass adds its own.
-    Cached { caches: &'a [Cache], past: usize },
+    /// Those in a cache, to which the pass adds its own.
+    Cached { cache: &'a Cache, new: &'a NewTokens },
 }
 
 impl Pass<'_> {
@@ -187,7 +173,7 @@ impl Pass<'_> {
     /// Writes the branch's output `[N, H]` to `branch`.
     pub(super) fn attention(&self, rec: &mut Recording, layer: usize, x: &View, branch: &View) {
         let (w, saved, shape) = (&self.weights.blocks[layer].attention, self.attention_saved(layer), self.shape(layer));
-        let (d, eps) = (shape.head_dim, self.config().rms_norm_eps);
+        let eps = self.config().rms_norm_eps;
         let norm = self.enter(rec, &w.norms, x);
         let (q, k) = match (&w.qk_norms, &saved.raw) {
             (Some(_), Some((q, k))) => (q, k),
@@ -206,11 +192,8 @@ impl Pass<'_> {
         }
         match self.keys {
             Keys::Samples => attention::forward(rec, self.tensors(&saved), shape),
-            Keys::Cached { caches, past } => {
-                let Cache { keys, values } = &caches[layer];
-                gather::backward(rec, &self.ids.positions, &saved.k, keys, shape.kv_heads * d);
-                gather::backward(rec, &self.ids.positions, &saved.v, values, shape.kv_heads * d);
-                attention::cached(rec, &saved.q, keys, values, &saved.o, past, shape);
+            Keys::Cached { cache, new } => {
+                cache.attend(rec, layer, new, [&saved.q, &saved.k, &saved.v, &saved.o], shape);
             }
         }
         let out = w.norms.out(saved.out.as_ref(), branch);

@@ -31,7 +31,7 @@ pub struct Capacity {
 }
 
 /// Tokens beyond which no device holds a pass: sizes of buffers stay far from overflowing.
-const MOST_TOKENS: usize = 1 << 28;
+pub(crate) const MOST_TOKENS: usize = 1 << 28;
 
 impl Capacity {
     /// Checks that sizes of buffers can be counted, whatever was asked for.
@@ -213,19 +213,21 @@ impl BatchBuffers {
         })
     }
 
-    /// The id of one row, for a head that sees it alone.
-    pub fn trained_row(&self, device: &Device, row: u32) -> Result<View, DeviceError> {
-        let view = self.trained.first(1);
-        device.write_u32(&view, &[row])?;
+    /// The ids of some rows, for a head that sees them alone.
+    pub fn trained_rows(&self, device: &Device, rows: &[u32]) -> Result<View, DeviceError> {
+        let view = self.trained.first(rows.len());
+        device.write_u32(&view, rows)?;
         Ok(view)
     }
 
-    /// Moves a batch of one sample to its place in a text: behind `past` tokens, of `total`.
-    pub fn place(&self, device: &Device, ids: &BatchViews, past: usize, total: usize) -> Result<(), DeviceError> {
-        let from = |first: u32| (first..).take(ids.tokens.len()).collect::<Vec<u32>>();
-        device.write_u32(&ids.positions, &from(past as u32))?;
+    /// Gives each token its place in a text in progress: the position, and how many tokens the text
+    /// has with the pass's own.
+    pub fn place(&self, device: &Device, ids: &BatchViews, places: &[(u32, usize)]) -> Result<(), DeviceError> {
+        let positions: Vec<u32> = places.iter().map(|(position, _)| *position).collect();
+        device.write_u32(&ids.positions, &positions)?;
         if let Some((long, _)) = &self.rope_rows {
-            device.write_u32(&ids.rope_rows, &from(long.row(total) + past as u32))?;
+            let rows: Vec<u32> = places.iter().map(|(position, total)| long.row(*total) + position).collect();
+            device.write_u32(&ids.rope_rows, &rows)?;
         }
         Ok(())
     }

@@ -6,6 +6,8 @@
 //! the weight of a token is a factor of its whole row: Σ_v p_v·W_v is gathered beside the sum of
 //! exponentials, as attention gathers its values, and scaled when the weights are known.
 
+use std::ops::Range;
+
 use super::batch::{BatchViews, Capacity};
 use super::weights::Weights;
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
@@ -91,7 +93,8 @@ fn hidden(rec: &mut Recording, weights: &Weights, buffers: &HeadBuffers, ids: &B
     hidden
 }
 
-/// Records the logits `[V]` of the one trained row of the last block's output x `[N, H]`.
+/// Records the logits of the R trained rows of the last block's output x `[N, H]`: one chunk of the
+/// vocabulary after the other, `[R, rows]` each.
 pub(crate) fn logits(
     rec: &mut Recording,
     weights: &Weights,
@@ -100,15 +103,39 @@ pub(crate) fn logits(
     x: &View,
     logits: &View,
 ) {
-    let hidden = hidden(rec, weights, buffers, ids, x);
-    for first in (0..weights.head.rows()).step_by(weights.head_rows) {
-        let rows = weights.head_rows.min(weights.head.rows() - first);
-        let matrix = Matrix::rows_of(&weights.head, first, rows);
-        linear::forward(rec, &hidden, &matrix, &logits.slice(first..first + rows), 1.0, false);
+    let (hidden, r) = (hidden(rec, weights, buffers, ids, x), ids.trained.len());
+    for rows in vocabulary_chunks(weights) {
+        let matrix = Matrix::rows_of(&weights.head, rows.start, rows.len());
+        linear::forward(rec, &hidden, &matrix, &logits.slice(rows.start * r..rows.end * r), 1.0, false);
     }
     if let Some(cap) = weights.config.logits_cap {
-        soft_cap::forward(rec, logits, None, cap);
+        soft_cap::forward(rec, &logits.first(r * weights.head.rows()), None, cap);
     }
+}
+
+/// Rows of the head that a device can bind at once.
+fn vocabulary_chunks(weights: &Weights) -> impl Iterator<Item = Range<usize>> {
+    let (all, at_once) = (weights.head.rows(), weights.head_rows);
+    (0..all).step_by(at_once).map(move |first| first..all.min(first + at_once))
+}
+
+/// `[R, V]` of what [`logits`] wrote.
+pub(crate) fn rows_of_logits(weights: &Weights, mut written: Vec<f32>, r: usize) -> Vec<f32> {
+    let vocab = weights.config.vocab_size;
+    if r == 1 || (weights.head.rows() == vocab && weights.head_rows >= vocab) {
+        written.truncate(r * vocab);
+        return written;
+    }
+    let mut rows = Vec::with_capacity(r * vocab);
+    for row in 0..r {
+        for chunk in vocabulary_chunks(weights) {
+            let first = chunk.start * r + row * chunk.len();
+            // The last chunk may hold rows that only fill the matrix up.
+            let len = chunk.end.min(vocab).saturating_sub(chunk.start);
+            rows.extend_from_slice(&written[first..first + len]);
+        }
+    }
+    rows
 }
 
 /// Vocabulary rows of a chunk for which there is room for `rows`: all, or as many as views may

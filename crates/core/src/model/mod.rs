@@ -3,7 +3,7 @@
 //!
 //! Files, in the order in which data flows: [`weights`] and [`lora`] put parameters on a device,
 //! [`workspace`] plans every activation before the first step, [`block`] walks the blocks forward
-//! and backward, [`tuner`] trains, [`runner`] embeds, scores and generates. A block is `attention`
+//! and backward, [`tuner`] trains, [`runner`] embeds and scores, and generates in [`slots`]. A block is `attention`
 //! and `mlp` on `adapted` linear maps: each of these files, and [`head`], has its weights, what it
 //! saves, its scratch, its forward and its backward.
 
@@ -11,11 +11,13 @@ mod adapted;
 mod attention;
 pub mod batch;
 pub mod block;
+mod cache;
 pub mod encoder;
 pub mod head;
 pub mod lora;
 mod mlp;
 pub mod runner;
+pub mod slots;
 pub mod tuner;
 pub mod weights;
 pub mod workspace;

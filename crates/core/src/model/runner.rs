@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bft_formats::{Adapter, Model, Pooling};
 
 use super::ModelError;
-use super::attention::{Cache, Keys};
+use super::attention::Keys;
 use super::batch::{Batch, BatchBuffers, BatchViews, Capacity, every_class};
 use super::block::Pass;
+use super::cache::{Cache, NewTokens};
 use super::head::{self, HeadBuffers};
 use super::lora::Lora;
+use super::slots::{Generation, Slots};
 use super::weights::{Base, Weights};
 use super::workspace::{Keep, LongTexts, Plan, Workspace};
 use crate::device::{Device, Elem, Recording, View};
@@ -18,7 +20,8 @@ use crate::ops::{pool, rms_norm};
 /// What a runner is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunnerOptions {
-    /// The largest batch; for generation, `tokens` is the longest piece of a prompt taken at once.
+    /// The largest batch; for generation, `tokens` is the longest piece of a prompt taken at once,
+    /// and `trained` the number of texts that are written together.
     pub capacity: Capacity,
     /// The longest text, prompt and answer together.
     pub max_length: usize,
@@ -27,14 +30,14 @@ pub struct RunnerOptions {
 /// A model, with an adapter or without, ready to run.
 #[derive(Debug)]
 pub struct Runner<'a> {
-    device: &'a Device,
-    weights: Arc<Weights>,
+    pub(super) device: &'a Device,
+    pub(super) weights: Arc<Weights>,
     lora: Option<Lora>,
     workspace: Workspace,
-    head: HeadBuffers,
-    ids: BatchBuffers,
-    options: RunnerOptions,
-    long: Option<LongTexts>,
+    pub(super) head: HeadBuffers,
+    pub(super) ids: BatchBuffers,
+    pub(super) options: RunnerOptions,
+    pub(super) long: Option<LongTexts>,
     /// `[tokens, H]`
     normed: View,
     /// `[samples, H]`
@@ -209,124 +212,19 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// Where the device has no room for the cache.
     pub fn generation(&self) -> Result<Generation<'_, 'a>, ModelError> {
-        let config = &self.weights.config;
-        let cache = |_| Cache::new(self.device, config, self.options.max_length);
-        let caches = (0..config.layers.len()).map(cache).collect::<Result<_, _>>()?;
-        let logits = self.device.alloc("next logits", Elem::F32, self.weights.head.rows())?.view();
-        Ok(Generation { runner: self, caches, logits, past: 0, text: Vec::new() })
-    }
-}
-
-/// One text being written: its tokens so far live in a KV cache.
-#[derive(Debug)]
-pub struct Generation<'r, 'a> {
-    runner: &'r Runner<'a>,
-    caches: Vec<Cache>,
-    logits: View,
-    past: usize,
-    /// The tokens so far, where they may have to be taken again.
-    text: Vec<u32>,
-}
-
-impl Generation<'_, '_> {
-    /// Tokens so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.past
+        Ok(Generation(self.slots(1)?))
     }
 
-    /// Whether no token was taken yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.past == 0
-    }
-
-    /// Takes the next tokens, a prompt or one drawn token, and gives the logits `[V]` of the token
-    /// after them.
+    /// Room for so many texts at once: no more than tokens and trained tokens are planned for.
     ///
     /// # Errors
-    /// Where the text would outgrow the plan, an id is not in the vocabulary, or the device fails.
-    pub async fn next(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let runner = self.runner;
-        let max_length = runner.options.max_length;
-        if self.past + tokens.len() > max_length {
-            return Err(ModelError::Batch(format!(
-                "{} tokens after {}, the text was planned for {max_length}",
-                tokens.len(),
-                self.past
-            )));
-        }
-        if tokens.is_empty() {
-            return Err(ModelError::Batch("it holds no tokens".into()));
-        }
-        let total = self.past + tokens.len();
-        match runner.long {
-            // The keys of a text that has just become long rotate otherwise, all of them.
-            Some(long) if long.long(total) && !long.long(self.past) => {
-                self.past = 0;
-                self.text.extend(tokens);
-                let text = std::mem::take(&mut self.text);
-                self.extend(&text, total)?;
-            }
-            Some(long) if !long.long(total) => {
-                self.text.extend(tokens);
-                self.extend(tokens, total)?;
-            }
-            _ => self.extend(tokens, total)?,
-        }
-        let vocab = runner.weights.config.vocab_size;
-        Ok(runner.device.read_f32(&self.logits.first(vocab)).await?)
+    /// Where more are asked for, or the device has no room for the cache.
+    pub fn slots(&self, count: usize) -> Result<Slots<'_, 'a>, ModelError> {
+        Slots::new(self, count)
     }
 
-    /// Before the first tokens: where the device is to measure (see
-    /// [`Device::measure_when_preparing`]), finds the fastest kernels for pieces of a prompt of
-    /// every size up to the planned one.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub async fn prepare(&self) -> Result<(), ModelError> {
-        let (device, options) = (self.runner.device, self.runner.options);
-        if device.measures() {
-            for tokens in every_class(1, options.capacity.tokens.min(options.max_length)) {
-                let rec = self.record(&vec![0; tokens], tokens)?;
-                device.measure_choices(&rec).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes tokens of a text of `total` in pieces as long as the plan has room for.
-    fn extend(&mut self, tokens: &[u32], total: usize) -> Result<(), ModelError> {
-        for piece in tokens.chunks(self.runner.options.capacity.tokens) {
-            let rec = self.record(piece, total)?;
-            self.runner.device.run(&rec)?;
-            self.past += piece.len();
-        }
-        Ok(())
-    }
-
-    /// Uploads the next tokens and records the pass from them to the logits.
-    fn record(&self, tokens: &[u32], total: usize) -> Result<Recording, ModelError> {
-        let runner = self.runner;
-        let (device, weights, config) = (runner.device, &runner.weights, &runner.weights.config);
-        let last = tokens.len() as u32 - 1;
-        // The head sees the piece's last token alone.
-        let batch = Batch {
-            tokens: tokens.to_vec(),
-            segments: vec![0, tokens.len() as u32],
-            trained: Vec::new(),
-            labels: Vec::new(),
-            trained_segments: vec![0, 0],
-        };
-        batch.check(runner.options.capacity, config.vocab_size)?;
-        let mut ids = runner.ids.upload(device, &batch)?;
-        runner.ids.place(device, &ids, self.past, total)?;
-        ids.trained = runner.ids.trained_row(device, last)?;
-
-        let mut rec = Recording::new();
-        let keys = Keys::Cached { caches: &self.caches, past: self.past };
-        let out = runner.pass(&ids, keys).forward(&mut rec);
-        head::logits(&mut rec, weights, &runner.head, &ids, &out, &self.logits);
-        Ok(rec)
+    /// A pass whose tokens go to a cache.
+    pub(super) fn cached_pass<'b>(&'b self, ids: &'b BatchViews, cache: &'b Cache, new: &'b NewTokens) -> Pass<'b> {
+        self.pass(ids, Keys::Cached { cache, new })
     }
 }

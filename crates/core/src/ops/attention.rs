@@ -15,12 +15,14 @@
 use super::case::{Case, Fill, Tensors as Views};
 use super::{Op, groups};
 pub use crate::cpu::AttentionShape as Shape;
-use crate::cpu::{AttentionInputs, AttentionOutputs, attention_backward, attention_cached, attention_forward};
+use crate::cpu::{
+    AttentionInputs, AttentionOutputs, attention_backward, attention_cached, attention_decode, attention_forward,
+};
 use crate::device::{Call, Recording, View, grid_1d, kernels, params};
 use crate::real::Real;
 
 impl Shape {
-    fn params(self, tokens: usize, past: usize) -> Params {
+    fn params(self, tokens: usize) -> Params {
         // 64 invocations take 8 rows x 4 numbers of the head each, and rows · cols scores in all.
         let rows = match self.head_dim {
             0..=64 => 32,
@@ -34,12 +36,13 @@ impl Shape {
             width: (self.head_dim / 4) as u32,
             rows,
             cols: 2048 / rows,
-            past: past as u32,
+            past: 0,
             scale: self.scale.unwrap_or_else(|| 1.0 / (self.head_dim as f32).sqrt()),
             causal: self.causal.into(),
             window: self.window.map_or(u32::MAX, |window| window as u32),
             scaled: self.scale.is_some().into(),
             cap: self.cap.unwrap_or(0.0),
+            span: u32::MAX,
         }
     }
 }
@@ -60,6 +63,18 @@ pub struct Tensors<'a> {
     pub o: &'a View,
     /// `[N, Q]` log-sum-exp of each query's scores.
     pub lse: &'a View,
+}
+
+/// Keys and values of earlier tokens and of the new ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Cached<'a> {
+    /// `[rows, K·D]`
+    pub keys: &'a View,
+    /// `[rows, K·D]`
+    pub values: &'a View,
+    /// Rows of one text: its position p lies in row p mod span. As many as all queries of a call
+    /// see together, at least.
+    pub span: usize,
 }
 
 /// The gradient of o, and where those of q, k and v go.
@@ -91,6 +106,7 @@ params! {
         window: u32,
         scaled: u32,
         cap: f32,
+        span: u32,
     }
 }
 
@@ -131,27 +147,27 @@ kernels! { KERNELS of Params:
         d_o: Read, stats_read: Read, q: Read, k: Read, v: Read, spans: Ids, dk: Write, dv: Write, o: CpuRead,
         lse: CpuRead, dq: CpuWrite
     ) => backward_cpu;
-    /// Many new tokens over a cache.
-    PREFILL = "attention"::prefill(q: Read, k: Read, v: Read, o: Write) => cached_cpu;
-    /// Few new tokens over a cache.
-    DECODE = "attention_decode"::decode(q: Read, k: Read, v: Read, o: Write) => cached_cpu;
+    /// Many new tokens of one text over a cache.
+    PREFILL = "attention"::prefill(q: Read, k: Read, v: Read, o: Write) => prefill_cpu;
+    /// Few new tokens of one text, or of several.
+    DECODE = "attention_decode"::decode(q: Read, k: Read, v: Read, o: Write, places: Ids) => decode_cpu;
 }
 
-/// New tokens from which on a block of queries is taken together.
-const PREFILL_FROM: usize = 6;
+/// New tokens of one text from which on [`prefill`] is faster than [`decode`].
+pub const PREFILL_FROM: usize = 6;
 
 /// The registry's entry.
 pub static OP: Op = Op { name: "attention", kernels: KERNELS, variants: &[&[]], cases };
 
 /// Writes o and lse of packed samples.
 pub fn forward(rec: &mut Recording, t: Tensors<'_>, shape: Shape) {
-    let params = shape.params(t.spans.len() / 2, 0);
+    let params = shape.params(t.spans.len() / 2);
     rec.dispatch(&FORWARD, &params, [t.q, t.k, t.v, t.o, t.spans, t.lse], params.grid(params.heads));
 }
 
 /// Writes dq, dk and dv from what [`forward`] read and wrote and the gradient of o.
 pub fn backward(rec: &mut Recording, t: Tensors<'_>, g: Gradients<'_>, shape: Shape) {
-    let params = shape.params(t.spans.len() / 2, 0);
+    let params = shape.params(t.spans.len() / 2);
     let all = groups((params.tokens * params.heads) as usize);
     rec.dispatch(&GATHER_STATS, &params, [g.d_o, g.stats, t.o, t.lse], all);
     let args = [g.d_o, g.stats, t.q, t.k, t.v, t.spans, g.dq];
@@ -160,18 +176,21 @@ pub fn backward(rec: &mut Recording, t: Tensors<'_>, g: Gradients<'_>, shape: Sh
     rec.dispatch(&BACKWARD_KV, &params, args, params.grid(params.kv_heads));
 }
 
-/// Writes o `[n, Q·D]` of n new tokens of one text: query i sees keys `0..=past + i` of `keys` and
-/// `values` `[capacity, K·D]`, or as many of the last of them as the window holds; they hold the
-/// new tokens' own too. Rows beyond those are not read. Always causal.
-pub fn cached(rec: &mut Recording, q: &View, keys: &View, values: &View, o: &View, past: usize, shape: Shape) {
+/// Writes o `[n, Q·D]` of n new tokens of one text: query i sees positions `0..=past + i`, or as
+/// many of the last of them as the window holds. The cache is that text's alone and holds the new
+/// tokens' own keys and values too. Rows beyond those are not read. Always causal.
+pub fn prefill(rec: &mut Recording, q: &View, cached: Cached<'_>, o: &View, past: usize, shape: Shape) {
     let tokens = q.len() / (shape.heads * shape.head_dim);
-    let params = shape.params(tokens, past);
-    let (kernel, grid) = if tokens < PREFILL_FROM {
-        (&DECODE, grid_1d(tokens * shape.heads))
-    } else {
-        (&PREFILL, params.grid(params.heads))
-    };
-    rec.dispatch(kernel, &params, [q, keys, values, o], grid);
+    let params = Params { past: past as u32, span: cached.span as u32, ..shape.params(tokens) };
+    rec.dispatch(&PREFILL, &params, [q, cached.keys, cached.values, o], params.grid(params.heads));
+}
+
+/// As [`prefill`], of n new tokens of whichever texts: position p of the text in slot s lies in row
+/// s·span + p mod span. `places` `[n, 2]` are each token's slot and position.
+pub fn decode(rec: &mut Recording, q: &View, cached: Cached<'_>, places: &View, o: &View, shape: Shape) {
+    let tokens = places.len() / 2;
+    let params = Params { span: cached.span as u32, ..shape.params(tokens) };
+    rec.dispatch(&DECODE, &params, [q, cached.keys, cached.values, o, places], grid_1d(tokens * shape.heads));
 }
 
 /// Starts of the samples and, last, N.
@@ -203,10 +222,19 @@ fn backward_cpu<T: Real>(call: Call<'_, T>) {
     );
 }
 
-fn cached_cpu<T: Real>(call: Call<'_, T>) {
+fn prefill_cpu<T: Real>(call: Call<'_, T>) {
     let params: Params = call.params();
     let [q, keys, values, o] = call.args();
-    attention_cached(params.inputs(q.read(), keys.read(), values.read()), params.past as usize, o.write());
+    let inputs = params.inputs(q.read(), keys.read(), values.read());
+    attention_cached(inputs, params.past as usize, params.span as usize, o.write());
+}
+
+fn decode_cpu<T: Real>(call: Call<'_, T>) {
+    let params: Params = call.params();
+    let [q, keys, values, o, places] = call.args();
+    let inputs = params.inputs(q.read(), keys.read(), values.read());
+    let (places, _) = places.ids().as_chunks();
+    attention_decode(inputs, places, params.span as usize, o.write());
 }
 
 fn cases() -> Vec<Case> {
@@ -249,12 +277,21 @@ fn cases() -> Vec<Case> {
     ] {
         let cap = (head_dim == 12 || head_dim == 128).then_some(2.0);
         for window in [None, Some(1), Some(50)] {
-            cases.push(over_cache(
-                tokens,
-                past,
-                Shape { heads, kv_heads, head_dim, causal: true, window, scale: None, cap },
-            ));
+            let shape = Shape { heads, kv_heads, head_dim, causal: true, window, scale: None, cap };
+            let all = past + tokens + 3;
+            cases.push(over_cache(tokens, past, all, shape));
+            // Just the rows that are seen, so that positions go over the region's end; and some more.
+            let seen = window.unwrap_or(all) - 1 + tokens;
+            for span in [seen, seen + 2].into_iter().filter(|span| *span < past + tokens) {
+                cases.push(over_cache(tokens, past, span, shape));
+            }
         }
+    }
+    for window in [None, Some(7), Some(300)] {
+        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 64, causal: true, window, scale: None, cap: None };
+        cases.push(in_slots(&[[0, 0]], 1, shape));
+        cases.push(in_slots(&[[2, 5], [0, 299], [1, 0]], 320, shape));
+        cases.push(in_slots(&[[4, 650], [3, 90], [0, 301], [5, 5], [1, 411], [7, 7]], window.unwrap_or(651), shape));
     }
     cases
 }
@@ -313,23 +350,58 @@ fn packed(lengths: &[usize], shape: Shape) -> Case {
     })
 }
 
-fn over_cache(tokens: usize, past: usize, shape: Shape) -> Case {
+/// What a cache `[rows, K·D]` holds: numbers in the rows that are seen, for no other may be read.
+fn held(rows: usize, kv: usize, seen: &[usize], frequency: f32) -> Fill {
+    let mut values = vec![f32::NAN; rows * kv];
+    for row in seen {
+        let at = row * kv..(row + 1) * kv;
+        values[at.clone()].iter_mut().zip(at).for_each(|(value, i)| *value = (i as f32 * frequency).sin());
+    }
+    Fill::Values(values)
+}
+
+/// The first position that the query at a position sees.
+fn first_seen(position: usize, shape: Shape) -> usize {
+    shape.window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
+fn over_cache(tokens: usize, past: usize, span: usize, shape: Shape) -> Case {
     let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-    let (used, capacity) = (past + tokens, past + tokens + 3);
-    // What lies beyond the tokens so far must not be read, nor what lies before the first query's
-    // window.
-    let first = shape.window.map_or(0, |window| (past + 1).saturating_sub(window));
-    let seen = first * kv..used * kv;
-    let fill = |frequency: f32| {
-        let values =
-            (0..capacity * kv).map(|i| if seen.contains(&i) { (i as f32 * frequency).sin() } else { f32::NAN });
-        Fill::Values(values.collect())
+    let seen: Vec<usize> = (first_seen(past, shape)..past + tokens).map(|position| position % span).collect();
+    let places: Vec<u32> = (past..past + tokens).flat_map(|position| [0, position as u32]).collect();
+    let label = format!("{tokens} tokens after {past} in {span} rows, {shape:?}");
+    let case = Case::new(label, move |rec, t| {
+        let cached = Cached { keys: t.view("keys"), values: t.view("values"), span };
+        if tokens < PREFILL_FROM {
+            decode(rec, t.view("q"), cached, t.view("places"), t.view("o"), shape);
+        } else {
+            prefill(rec, t.view("q"), cached, t.view("o"), past, shape);
+        }
+    });
+    case.input("q", &[tokens, q], Fill::Random(2.0))
+        .input("keys", &[span, kv], held(span, kv, &seen, 0.7))
+        .input("values", &[span, kv], held(span, kv, &seen, 1.3))
+        .input("places", &[tokens, 2], Fill::ExactIds(places))
+        .output("o", &[tokens, q])
+}
+
+/// One new token in each of some slots.
+fn in_slots(places: &[[u32; 2]], span: usize, shape: Shape) -> Case {
+    let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let slots = places.iter().map(|[slot, _]| *slot as usize + 1).max().unwrap_or(1);
+    let seen = |[slot, position]: &[u32; 2]| {
+        let (slot, position) = (*slot as usize, *position as usize);
+        (first_seen(position, shape)..=position).map(move |position| slot * span + position % span)
     };
-    Case::new(format!("{tokens} tokens after {past}, {shape:?}"), move |rec, t| {
-        cached(rec, t.view("q"), t.view("keys"), t.view("values"), t.view("o"), past, shape);
+    let seen: Vec<usize> = places.iter().flat_map(seen).collect();
+    let tokens = places.len();
+    Case::new(format!("slots and positions {places:?} in {span} rows each, {shape:?}"), move |rec, t| {
+        let cached = Cached { keys: t.view("keys"), values: t.view("values"), span };
+        decode(rec, t.view("q"), cached, t.view("places"), t.view("o"), shape);
     })
     .input("q", &[tokens, q], Fill::Random(2.0))
-    .input("keys", &[capacity, kv], fill(0.7))
-    .input("values", &[capacity, kv], fill(1.3))
+    .input("keys", &[slots * span, kv], held(slots * span, kv, &seen, 0.7))
+    .input("values", &[slots * span, kv], held(slots * span, kv, &seen, 1.3))
+    .input("places", &[tokens, 2], Fill::ExactIds(places.concat()))
     .output("o", &[tokens, q])
 }

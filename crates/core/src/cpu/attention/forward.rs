@@ -24,6 +24,8 @@ const KEYS: usize = 384;
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a> {
     pub x: AttentionInputs<'a, f32>,
+    /// Key j lies in row j mod this.
+    pub span: usize,
     pub o: Output,
     pub lse: Output,
 }
@@ -82,8 +84,9 @@ impl Forward<'_> {
         let per_group = shape.group();
         let (q_cols, kv_cols) = (shape.q_cols(), shape.kv_cols());
         let last_key = span.last_key;
-        let keys = WeightRef::dense(&k[..last_key * kv_cols], last_key, kv_cols);
-        let values = WeightRef::dense(&v[..last_key * kv_cols], last_key, kv_cols);
+        let rows = last_key.min(self.span);
+        let keys = WeightRef::dense(&k[..rows * kv_cols], rows, kv_cols);
+        let values = WeightRef::dense(&v[..rows * kv_cols], rows, kv_cols);
         let columns = group * d..(group + 1) * d;
 
         let states = per_group * span.queries.len();
@@ -96,11 +99,15 @@ impl Forward<'_> {
         max.fill(f32::NEG_INFINITY);
         sum.fill(0.0);
 
-        for first in (span.first_key..last_key).step_by(KEYS) {
-            let block = first..last_key.min(first + KEYS);
-            let (b, n) = (Right::Columns(keys), block.clone());
+        let mut first = span.first_key;
+        while first < last_key {
+            // A block also ends where the rows begin again.
+            let row = first % self.span;
+            let block = first..last_key.min(first + KEYS.min(self.span - row));
+            let rows = row..row + block.len();
+            let (b, n) = (Right::Columns(keys), rows.clone());
             let keys_t = dispatch(Pack { b, k: columns.clone(), n, out: packed_keys });
-            let (b, k) = (Right::Rows(values), block.clone());
+            let (b, k) = (Right::Rows(values), rows);
             let values = dispatch(Pack { b, k, n: columns.clone(), out: packed_values });
             for (h, start) in strips(per_group, &span.queries) {
                 let rows = STRIP.min(span.queries.end - start);
@@ -140,6 +147,7 @@ impl Forward<'_> {
                     multiply((rows, d, seen), Left::Rows(scores, KEYS), values, o, q_cols, 1.0, beta);
                 }
             }
+            first = block.end;
         }
         for (h, start) in strips(per_group, &span.queries) {
             for row in start..span.queries.end.min(start + STRIP) {

@@ -2,7 +2,7 @@
 //! cache.
 
 mod backward;
-mod cached;
+mod decode;
 mod forward;
 mod reference;
 
@@ -142,7 +142,7 @@ pub fn attention_forward<T: Real>(x: AttentionInputs<'_, T>, segments: &[u32], o
     assert_eq!((o.len(), lse.len()), (x.q.len(), n * x.shape.heads), "attention output lengths");
     if let (Some(x), Some(o), Some(lse)) = (x.f32s(), T::f32s_mut(o), T::f32s_mut(lse)) {
         let (o, lse) = (Output(o.as_mut_ptr()), Output(lse.as_mut_ptr()));
-        return forward::forward(forward::Forward { x, o, lse }, segments);
+        return forward::forward(forward::Forward { x, span: usize::MAX, o, lse }, segments);
     }
     reference::forward(x, segments, o, lse);
 }
@@ -182,18 +182,66 @@ pub fn attention_backward<T: Real>(
     reference::backward(x, y, segments, [dq, dk, dv]);
 }
 
-/// o`[n_new, Q·D]` of new tokens at positions `past..past + n_new` against a cache that already
-/// holds their keys and values: k and v`[max_len, K·D]`, of which rows `0..past + n_new` are read.
-pub fn attention_cached<T: Real>(x: AttentionInputs<'_, T>, past: usize, o: &mut [T]) {
+/// The rows of a cache that hold one text: position p lies in row `first + p mod span`.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    first: usize,
+    span: usize,
+}
+
+impl Region {
+    /// The rows of these positions in order, at most `span` of them: one run, and a second one
+    /// where they go on at the region's beginning.
+    fn rows(self, positions: Range<usize>) -> [Range<usize>; 2] {
+        let start = positions.start % self.span;
+        let before_end = positions.len().min(self.span - start);
+        let first = self.first + start;
+        [first..first + before_end, self.first..self.first + positions.len() - before_end]
+    }
+}
+
+/// o`[n, Q·D]` of new tokens at positions `past..past + n` of one text, against a cache that
+/// already holds their keys and values: k and v`[rows, K·D]`, where position p lies in row p mod
+/// `span`. Rows of positions that no query sees are not read.
+pub fn attention_cached<T: Real>(x: AttentionInputs<'_, T>, past: usize, span: usize, o: &mut [T]) {
     let shape = x.shape;
     shape.check();
-    let n_new = x.q.len() / shape.q_cols();
-    assert_eq!((x.q.len(), o.len()), (n_new * shape.q_cols(), x.q.len()), "attention lengths for {n_new} new tokens");
-    let used = (past + n_new) * shape.kv_cols();
-    assert!(x.k.len() >= used && x.v.len() >= used, "a cache for {} tokens", past + n_new);
-    let x = AttentionInputs { k: &x.k[..used], v: &x.v[..used], ..x };
+    let n = x.q.len() / shape.q_cols();
+    assert_eq!((x.q.len(), o.len()), (n * shape.q_cols(), x.q.len()), "attention lengths for {n} new tokens");
+    let seen = past + n - shape.first_key(0, past + 1);
+    assert!(span >= seen, "{seen} positions are seen in a region of {span} rows");
+    let rows = span.min(past + n) * shape.kv_cols();
+    assert!(x.k.len() >= rows && x.v.len() >= rows, "a cache for {} tokens", past + n);
     if let (Some(x), Some(o)) = (x.f32s(), T::f32s_mut(o)) {
-        return cached::cached(x, past, o);
+        let mut lse = vec![0.0; n * shape.heads];
+        let (o, lse) = (Output(o.as_mut_ptr()), Output(lse.as_mut_ptr()));
+        return forward::continued(forward::Forward { x, span, o, lse }, n, past);
     }
-    reference::cached(x, past, o);
+    let place = |i: usize| (Region { first: 0, span }, past + i);
+    reference::cached(x, place, o);
+}
+
+/// o`[n, Q·D]` of a new token each of n texts, or of few tokens of one, whose places are (slot,
+/// position): each sees the positions of its slot up to its own. k and v`[slots · span, K·D]`, where
+/// position p of slot s lies in row s·`span` + p mod `span`. Each row of o depends on its own query
+/// and slot alone, to the bit.
+pub fn attention_decode<T: Real>(x: AttentionInputs<'_, T>, places: &[[u32; 2]], span: usize, o: &mut [T]) {
+    let shape = x.shape;
+    shape.check();
+    let q_len = places.len() * shape.q_cols();
+    assert_eq!((x.q.len(), o.len()), (q_len, q_len), "attention lengths for {} tokens", places.len());
+    for [slot, position] in places {
+        let end = *position as usize + 1;
+        assert!(span >= end - shape.first_key(0, end), "position {position} in a region of {span} rows");
+        let rows = (*slot as usize * span + span.min(end)) * shape.kv_cols();
+        assert!(x.k.len() >= rows && x.v.len() >= rows, "position {position} of slot {slot}");
+    }
+    let place = |i: usize| {
+        let [slot, position] = places[i].map(|number| number as usize);
+        (Region { first: slot * span, span }, position)
+    };
+    if let (Some(x), Some(o)) = (x.f32s(), T::f32s_mut(o)) {
+        return decode::decode(x, place, o);
+    }
+    reference::cached(x, place, o);
 }

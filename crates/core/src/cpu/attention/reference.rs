@@ -1,11 +1,9 @@
 //! Attention as the formulas say it, a row of scores at a time: what the fast version and the
 //! shaders are compared with.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
-use super::{AttentionInputs, AttentionOutputs};
+use super::{AttentionInputs, AttentionOutputs, Region};
 use crate::real::Real;
 
 fn dot<T: Real>(a: &[T], b: &[T]) -> T {
@@ -29,8 +27,14 @@ fn head<T>(x: &[T], t: usize, heads: usize, h: usize, dim: usize) -> &[T] {
     &x[(t * heads + h) * dim..][..dim]
 }
 
-/// One token's output over these keys, and its log-sum-exp per head.
-fn row<T: Real>(x: AttentionInputs<'_, T>, q: &[T], keys: Range<usize>, o: &mut [T], lse: &mut [T]) {
+/// One token's output over the keys in these rows, and its log-sum-exp per head.
+fn row<T: Real>(
+    x: AttentionInputs<'_, T>,
+    q: &[T],
+    keys: impl Iterator<Item = usize> + Clone,
+    o: &mut [T],
+    lse: &mut [T],
+) {
     let (s, d, scale) = (x.shape, x.shape.head_dim, x.shape.scale::<T>());
     for ((h, o), lse) in o.chunks_exact_mut(d).enumerate().zip(lse) {
         let (q, g) = (&q[h * d..(h + 1) * d], h / s.group());
@@ -55,12 +59,15 @@ pub(super) fn forward<T: Real>(x: AttentionInputs<'_, T>, segments: &[u32], o: &
     );
 }
 
-pub(super) fn cached<T: Real>(x: AttentionInputs<'_, T>, past: usize, o: &mut [T]) {
+/// `place` gives each token's region of the cache and its position there.
+pub(super) fn cached<T: Real>(x: AttentionInputs<'_, T>, place: impl Fn(usize) -> (Region, usize) + Sync, o: &mut [T]) {
     let s = x.shape;
     let rows = x.q.par_chunks_exact(s.q_cols()).zip(o.par_chunks_exact_mut(s.q_cols()));
     rows.enumerate().for_each(|(i, (q, o))| {
         let mut lse = vec![T::ZERO; s.heads];
-        row(x, q, s.keys(past + i, 0, past + i + 1), o, &mut lse);
+        let (region, position) = place(i);
+        let keys = region.rows(s.first_key(0, position + 1)..position + 1);
+        row(x, q, keys.into_iter().flatten(), o, &mut lse);
     });
 }
 

@@ -1,6 +1,7 @@
 use super::{Random, assert_close, wide};
 use crate::cpu::{
-    AttentionInputs, AttentionOutputs, AttentionShape, attention_backward, attention_cached, attention_forward,
+    AttentionInputs, AttentionOutputs, AttentionShape, attention_backward, attention_cached, attention_decode,
+    attention_forward,
 };
 use crate::real::Real;
 
@@ -286,7 +287,53 @@ fn compare_cache(case: &Case, n: usize) {
         let rows = past * q..(past + new) * q;
         let mut o = vec![f32::NAN; new * q];
         let x = AttentionInputs { q: &case.q[rows.clone()], k: &k, v: &v, shape: case.shape };
-        attention_cached(x, past, &mut o);
-        assert_close(&format!("{past} + {new}"), &o, &whole.o[rows], 4e-6);
+        attention_cached(x, past, n + 9, &mut o);
+        assert_close(&format!("{past} + {new}"), &o, &whole.o[rows.clone()], 4e-6);
+        // The same keys and values in as few rows as are seen.
+        let span = past + new - before;
+        let ring = |rows: &[f32]| {
+            let mut ring = vec![f32::NAN; span * kv];
+            for position in before..past + new {
+                ring[position % span * kv..][..kv].copy_from_slice(&rows[position * kv..][..kv]);
+            }
+            ring
+        };
+        let (k, v) = (ring(&k), ring(&v));
+        let x = AttentionInputs { q: &case.q[rows.clone()], k: &k, v: &v, shape: case.shape };
+        let mut of_ring = vec![f32::NAN; new * q];
+        attention_cached(x, past, span, &mut of_ring);
+        assert_close(&format!("{past} + {new} in {span} rows"), &of_ring, &whole.o[rows.clone()], 4e-6);
+        let places: Vec<[u32; 2]> = (past..past + new).map(|position| [0, position as u32]).collect();
+        let mut one_by_one = vec![f32::NAN; new * q];
+        attention_decode(x, &places, span, &mut one_by_one);
+        assert_close(&format!("{past} + {new} one by one"), &one_by_one, &whole.o[rows], 4e-6);
+    }
+}
+
+#[test]
+fn a_token_s_attention_is_the_same_bits_beside_others_and_in_a_ring() {
+    let case = Case::new(6, 2, 64, &[90]).windowed(40);
+    let (q, kv, span) = (6 * 64, 2 * 64, 48);
+    // Three slots, whose texts are those of the case up to some position.
+    let places = [[2, 83], [0, 21], [1, 47]];
+    let mut held = [vec![f32::NAN; 3 * span * kv], vec![f32::NAN; 3 * span * kv]];
+    for [slot, last] in places {
+        for position in (last + 1usize).saturating_sub(span)..=last {
+            let to = (slot * span + position % span) * kv;
+            held[0][to..to + kv].copy_from_slice(&case.k[position * kv..][..kv]);
+            held[1][to..to + kv].copy_from_slice(&case.v[position * kv..][..kv]);
+        }
+    }
+    let queries: Vec<f32> = places.iter().flat_map(|[_, position]| &case.q[position * q..][..q]).copied().collect();
+    let ids = places.map(|place| place.map(|number| number as u32));
+    let mut together = vec![f32::NAN; 3 * q];
+    let x = AttentionInputs { q: &queries, k: &held[0], v: &held[1], shape: case.shape };
+    attention_decode(x, &ids, span, &mut together);
+    for ([_, position], found) in places.iter().zip(together.chunks(q)) {
+        let mut alone = vec![f32::NAN; q];
+        let query = &case.q[position * q..][..q];
+        let x = AttentionInputs { q: query, k: &case.k, v: &case.v, shape: case.shape };
+        attention_decode(x, &[[0, *position as u32]], 90, &mut alone);
+        assert!(alone == found, "position {position}");
     }
 }

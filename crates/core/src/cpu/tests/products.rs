@@ -1,7 +1,7 @@
 use bft_formats::{DType, dequantize_row};
 
 use super::{Random, assert_close, wide};
-use crate::cpu::{WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
+use crate::cpu::{FEW_ROWS, WeightRef, gemm_nn, gemm_nt, gemm_tn, linear_nn, linear_nt};
 use crate::real::Real;
 
 const DTYPES: &[DType] = DType::ALL;
@@ -257,6 +257,28 @@ fn a_chunk_of_rows_is_that_part_of_the_product() {
     for (whole, part) in whole.chunks(rows).zip(part.chunks(12)) {
         assert_close("chunk", part, &wide(&whole[7..19]), 1e-6);
     }
+}
+
+/// What a text in progress says must not depend on how many are written with it.
+#[test]
+fn a_row_among_few_is_the_same_bits_however_many_they_are() {
+    for (&dtype, cols) in DTYPES.iter().zip([256usize, 96, 544].into_iter().cycle()) {
+        let (rows, cols) = (37, cols.next_multiple_of(dtype.block_len()));
+        let mut random = Random::new(cols as u64);
+        let bytes = dtype.random(rows * cols, &mut || random.bits());
+        let w = WeightRef { dtype, rows, cols, data: &bytes };
+        let x = random.floats(FEW_ROWS * cols, -1.0, 1.0);
+        let alone: Vec<Vec<f32>> = x.chunks(cols).map(|x| product(x, w, 1)).collect();
+        for m in 2..=FEW_ROWS {
+            assert!(product(&x[..m * cols], w, m) == alone[..m].concat(), "{m} rows of {dtype}");
+        }
+    }
+}
+
+fn product(x: &[f32], w: WeightRef<'_>, m: usize) -> Vec<f32> {
+    let mut y = vec![f32::NAN; m * w.rows];
+    linear_nt(x, w, &mut y, m, 1.0, 0.0);
+    y
 }
 
 /// One row of the product, whatever stands beside it and however many threads there are, is the

@@ -1,35 +1,30 @@
-//! New tokens against a cache of keys and values.
+//! A few new tokens, each against its own text's keys and values in a cache.
 
 use std::ops::Range;
 
-use super::AttentionInputs;
-use super::forward::{Forward, continued};
+use super::{AttentionInputs, Region};
 use crate::cpu::math::{Cap, ExpSub, Max, get, put};
 use crate::cpu::scratch::{Output, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::team;
 
-/// New tokens from which on they are worth a tile.
-const MIN_TILE: usize = 4;
 /// Multiplications below which a second thread costs more than it gives.
 const MIN_WORK: usize = 200_000;
 
-pub(super) fn cached(x: AttentionInputs<'_, f32>, past: usize, o: &mut [f32]) {
+/// `place` gives each token's region of the cache and its position there.
+pub(super) fn decode(x: AttentionInputs<'_, f32>, place: impl Fn(usize) -> (Region, usize) + Sync, o: &mut [f32]) {
     let shape = x.shape;
     let n = x.q.len() / shape.q_cols();
     let o = Output(o.as_mut_ptr());
-    if n >= MIN_TILE {
-        let mut lse = vec![0.0; n * shape.heads];
-        let lse = Output(lse.as_mut_ptr());
-        return continued(Forward { x, o, lse }, n, past);
-    }
+    let seen = |position: usize| shape.first_key(0, position + 1)..position + 1;
     let task = |task: usize| {
         let (token, group) = (task / shape.kv_heads, task % shape.kv_heads);
-        let end = past + token + 1;
-        dispatch(Row { x, o, token, group, keys: shape.first_key(0, end)..end });
+        let (region, position) = place(token);
+        dispatch(Row { x, o, token, group, keys: region.rows(seen(position)) });
     };
+    let keys: usize = (0..n).map(|token| seen(place(token).1).len()).sum();
     let tasks = 0..n * shape.kv_heads;
-    if n * shape.q_cols() * (past + n - shape.first_key(0, past + n)) < MIN_WORK {
+    if shape.q_cols() * keys < MIN_WORK {
         tasks.for_each(task);
     } else {
         team::for_each(tasks.len(), task);
@@ -42,7 +37,8 @@ struct Row<'a> {
     o: Output,
     token: usize,
     group: usize,
-    keys: Range<usize>,
+    /// Rows of the keys that the token sees, in order.
+    keys: [Range<usize>; 2],
 }
 
 impl Kernel for Row<'_> {
@@ -52,19 +48,23 @@ impl Kernel for Row<'_> {
         let AttentionInputs { q, k, v, shape } = self.x;
         let scale: f32 = shape.scale();
         let (d, kv_cols) = (shape.head_dim, shape.kv_cols());
-        let first = self.keys.start * kv_cols + self.group * d;
-        let mut scratch = Scratch::take(self.keys.len());
-        let scores = &mut scratch.floats()[..self.keys.len()];
+        let [keys, more] = self.keys.clone();
+        let runs = [keys.start, more.start].map(|row| row * kv_cols + self.group * d);
+        let mut scratch = Scratch::take(keys.len() + more.len());
+        let scores = &mut scratch.floats()[..keys.len() + more.len()];
         for head in self.group * shape.group()..(self.group + 1) * shape.group() {
             let at = self.token * shape.q_cols() + head * d;
             let q = &q[at..at + d];
-            for (score, k) in scores.iter_mut().zip(k[first..].chunks(kv_cols)) {
-                let mut sum = s.splat(0.0);
-                for i in (0..d).step_by(S::LANES) {
-                    let n = S::LANES.min(d - i);
-                    sum = s.mul_add(get(s, q, i, n), get(s, k, i, n), sum);
+            let (near, far) = scores.split_at_mut(keys.len());
+            for (scores, first) in [near, far].into_iter().zip(runs) {
+                for (score, k) in scores.iter_mut().zip(k[first..].chunks(kv_cols)) {
+                    let mut sum = s.splat(0.0);
+                    for i in (0..d).step_by(S::LANES) {
+                        let n = S::LANES.min(d - i);
+                        sum = s.mul_add(get(s, q, i, n), get(s, k, i, n), sum);
+                    }
+                    *score = scale * s.sum(sum);
                 }
-                *score = scale * s.sum(sum);
             }
             if let Some(cap) = shape.cap {
                 Cap { x: scores, cap }.run(s);
@@ -77,12 +77,15 @@ impl Kernel for Row<'_> {
             // Four vectors of values at a time, so that one addition need not wait for the last.
             for i in (0..d).step_by(4 * S::LANES) {
                 let mut sums = [s.splat(0.0); 4];
-                for (&p, v) in scores.iter().zip(v[first..].chunks(kv_cols)) {
-                    let p = s.splat(p);
-                    for (j, sum) in sums.iter_mut().enumerate() {
-                        let at = i + j * S::LANES;
-                        if at < d {
-                            *sum = s.mul_add(p, get(s, v, at, S::LANES.min(d - at)), *sum);
+                let (near, far) = scores.split_at(keys.len());
+                for (scores, first) in [near, far].into_iter().zip(runs) {
+                    for (&p, v) in scores.iter().zip(v[first..].chunks(kv_cols)) {
+                        let p = s.splat(p);
+                        for (j, sum) in sums.iter_mut().enumerate() {
+                            let at = i + j * S::LANES;
+                            if at < d {
+                                *sum = s.mul_add(p, get(s, v, at, S::LANES.min(d - at)), *sum);
+                            }
                         }
                     }
                 }
