@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use bft_core::Runner;
 use bft_formats::{Conversation, Message};
 use bft_train::{SampleOptions, TextEncoder};
 use clap::Args;
@@ -66,7 +67,8 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
     chat_tokens(&model, &text, &messages(flags.system.as_deref(), "Hello".to_owned()))?;
     let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
-    let runner = open::runner(&device, &model, adapter.as_ref(), PROMPT_PIECE.min(max_length), max_length)?;
+    let options = open::generation(max_length, max_length, 1);
+    let runner = Runner::new(&device, &model, adapter.as_ref(), options).map_err(CliError::failed)?;
     let mut answers = writer::begin(&runner, &model, adapter.as_ref(), tokenizer, &flags.sampling, max_length)?;
 
     let interactive = io::stdin().is_terminal();
@@ -118,6 +120,3 @@ pub fn run(flags: &ChatFlags) -> Result<(), CliError> {
     }
     Ok(())
 }
-
-/// Prompts are read in pieces of this many tokens, which bounds memory.
-const PROMPT_PIECE: usize = 512;

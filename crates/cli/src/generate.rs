@@ -1,27 +1,37 @@
-//! `bft generate`: text from a prompt.
+//! `bft generate`: text from a prompt, or from every row of a file.
+
+mod answers;
+mod rows;
 
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+use bft_core::Runner;
 use bft_formats::{Conversation, Message, Model};
 use bft_train::{SamplingConfig, Setting, TextEncoder, Written};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
-use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, Takes, Template};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, Takes, Template, at_least};
 use crate::open;
 use crate::ui::{self, DIM};
 use crate::writer;
 
-/// Generate text from a prompt
+/// Generate text from a prompt, or from many
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
   bft generate --model SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'What does TP53 do?'
   bft generate --model ./Qwen3-0.6B --adapter tuned --prompt 'What is p53?' --temperature 0.7
   bft generate --model m.gguf --no-chat-template --prompt 'The gene TP53 encodes' --json
-  cat question.txt | bft generate --model m.gguf --prompt -")]
+  cat question.txt | bft generate --model m.gguf --prompt -
+  bft generate --model ./Qwen3-0.6B --adapter tuned --data prompts.jsonl --output answers.jsonl
+
+Rows of --data: `prompt` (a text, taken as --prompt is, or turns), `messages`, `conversations`, or `instruction` with
+`input`. Answers that are there already are left out of what is asked. A line of --output is the row with `generated`
+added, in the order of the rows. Started again, a run that was stopped goes on after the last line; answers.run.json
+says which run it is.")]
 pub struct GenerateFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
     /// the hub
@@ -31,9 +41,23 @@ pub struct GenerateFlags {
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub adapter: Vec<PathBuf>,
     /// The prompt; `-` reads it from standard input
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text")]
-    pub prompt: String,
-    /// System message put before the prompt, where the chat template has a place for one
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        required_unless_present = "data",
+        conflicts_with = "data",
+        help_heading = "Text"
+    )]
+    pub prompt: Option<String>,
+    /// JSONL rows or a JSON array, a prompt each
+    #[arg(long, value_name = "FILE", requires = "output", help_heading = "Text")]
+    pub data: Option<PathBuf>,
+    /// Where the answers to --data go, as JSONL
+    #[arg(long, value_name = "FILE", requires = "data", help_heading = "Text")]
+    pub output: Option<PathBuf>,
+    /// System message put before the prompt, where the chat template has a place for one; rows of
+    /// --data with a system turn keep theirs
     #[arg(
         long,
         value_name = "TEXT",
@@ -49,6 +73,9 @@ pub struct GenerateFlags {
     pub template: Flags<Template>,
     #[command(flatten)]
     pub sampling: Flags<Sampling>,
+    /// Answers to --data that are written at once [default: 16, or what memory takes]
+    #[arg(long, value_name = "TEXTS", requires = "data", value_parser = at_least(1), help_heading = "Run")]
+    pub batch_size: Option<usize>,
     /// Print one JSON object when all is done, instead of text as it comes
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -74,7 +101,18 @@ impl Takes for Sampling {
 
 /// Runs `bft generate`.
 pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
-    let prompt = match flags.prompt.as_str() {
+    match (&flags.prompt, &flags.data, &flags.output) {
+        (Some(prompt), None, None) => one(flags, prompt),
+        (None, Some(data), Some(output)) => rows::run(flags, data, output),
+        _ => {
+            Err(CliError::usage("give --prompt <TEXT>, or --data <FILE> with --output <FILE>; see bft generate --help"))
+        }
+    }
+}
+
+/// Answers one prompt.
+fn one(flags: &GenerateFlags, prompt: &str) -> Result<(), CliError> {
+    let prompt = match prompt {
         "-" => read_prompt()?,
         text => text.to_owned(),
     };
@@ -83,11 +121,7 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
     open::note_generation(&model.path);
     let adapter = open::adapter(&flags.adapter, &model)?;
     let text = TextEncoder::new(&model).with_template_vars(&flags.template.template_vars).map_err(CliError::failed)?;
-    let tokens = if flags.no_chat_template {
-        text.prompt(&prompt).map_err(CliError::failed)?
-    } else {
-        chat_tokens(&model, &text, &messages(flags.system.as_deref(), prompt))?
-    };
+    let tokens = text_tokens(flags, &model, &text, prompt)?;
     let tokenizer = text.tokenizer().map_err(CliError::failed)?;
     let context = model.config.max_position_embeddings;
     if tokens.len() >= context {
@@ -99,7 +133,8 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
     let max_length = context.min(tokens.len().saturating_add(flags.sampling.max_new_tokens));
     let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);
-    let runner = open::runner(&device, &model, adapter.as_ref(), tokens.len(), max_length)?;
+    let options = open::generation(tokens.len(), max_length, 1);
+    let runner = Runner::new(&device, &model, adapter.as_ref(), options).map_err(CliError::failed)?;
     let mut text = writer::begin(&runner, &model, adapter.as_ref(), tokenizer, &flags.sampling, max_length)?;
     let written = writer::go_on(&mut text, &tokens, !flags.json)?;
     if flags.json {
@@ -108,6 +143,20 @@ pub fn run(flags: &GenerateFlags) -> Result<(), CliError> {
         ui::result("")?;
         ui::note(&format!("{DIM}{}{DIM:#}", writer::summary(&written)));
         Ok(())
+    }
+}
+
+/// Tokens of a prompt that is a text.
+fn text_tokens(
+    flags: &GenerateFlags,
+    model: &Model,
+    text: &TextEncoder<'_>,
+    prompt: String,
+) -> Result<Vec<u32>, CliError> {
+    if flags.no_chat_template {
+        text.prompt(&prompt).map_err(CliError::failed)
+    } else {
+        chat_tokens(model, text, &messages(flags.system.as_deref(), prompt))
     }
 }
 

@@ -384,19 +384,13 @@ pub fn scorer<'d>(
     Ok(runner)
 }
 
-/// A model that generates: prompts of up to `prompt` tokens at once, texts of up to `max_length`.
-pub fn runner<'d>(
-    device: &'d Device,
-    model: &Model,
-    adapter: Option<&Adapter>,
-    prompt: usize,
-    max_length: usize,
-) -> Result<Runner<'d>, CliError> {
+/// What a model that generates is planned for: so many texts at once, of up to `max_length` tokens
+/// each, with prompts of up to `prompt`, which are read in pieces.
+pub fn generation(prompt: usize, max_length: usize, texts: usize) -> RunnerOptions {
     /// More tokens at once cost memory and win no speed.
     const MOST: usize = 512;
-    let capacity = Capacity { tokens: prompt.clamp(1, MOST), trained: 1, samples: 1 };
-    let options = RunnerOptions { capacity, max_length };
-    Runner::new(device, model, adapter, options).map_err(CliError::failed)
+    let capacity = Capacity { tokens: prompt.clamp(1, MOST).max(texts), trained: texts, samples: 1 };
+    RunnerOptions { capacity, max_length }
 }
 
 /// A device with the compiled shaders and measured kernels of earlier runs, which keeps its own for

@@ -19,6 +19,15 @@ pub fn begin<'r, 'd>(
     flags: &SamplingConfig,
     max_length: usize,
 ) -> Result<TextWriter<'r, 'd>, CliError> {
+    note_unused(flags);
+    let writer = TextWriter::new(runner, model, tokenizer, flags, max_length).map_err(CliError::failed)?;
+    let writer = writer.with_end_tokens(adapter.map_or(&[], |adapter| &adapter.config.end_token_ids));
+    pollster::block_on(writer.prepare()).map_err(CliError::failed)?;
+    Ok(writer)
+}
+
+/// Says which flags of how tokens are chosen mean nothing.
+pub fn note_unused(flags: &SamplingConfig) {
     let unused = [
         ("--top-p", flags.top_p != 1.0),
         ("--top-k", flags.top_k != 0),
@@ -29,10 +38,6 @@ pub fn begin<'r, 'd>(
     if flags.temperature == 0.0 && !unused.is_empty() {
         ui::note(&format!("{}: of no effect at --temperature 0, which takes the likeliest token", unused.join(", ")));
     }
-    let writer = TextWriter::new(runner, model, tokenizer, flags, max_length).map_err(CliError::failed)?;
-    let writer = writer.with_end_tokens(adapter.map_or(&[], |adapter| &adapter.config.end_token_ids));
-    pollster::block_on(writer.prepare()).map_err(CliError::failed)?;
-    Ok(writer)
 }
 
 /// Goes on from `prompt`, and shows the text as it comes unless it is wanted whole.

@@ -15,13 +15,14 @@
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
 //! | which vectors are alike | `similar`, `pca` |
-//! | a prompt to more text | `writer` |
+//! | a prompt to more text, many prompts to a text each | `writer`, `answers` |
 //! | who may end or hold up any of it | `control` |
 //!
 //! Nothing here names a device or a terminal. What touches files is left out on wasm32, where a
 //! page hands over bytes.
 
 mod adapter;
+mod answers;
 mod batches;
 #[cfg(not(target_arch = "wasm32"))]
 mod checkpoint;
@@ -63,6 +64,7 @@ mod trainer;
 mod writer;
 
 pub use adapter::new_adapter;
+pub use answers::{BatchWriter, write_answers};
 pub use batches::{BatchBounds, BatchOptions, Cursor, Loader, StepBatches, groups, pack};
 #[cfg(not(target_arch = "wasm32"))]
 pub use checkpoint::Checkpoints;
@@ -86,8 +88,8 @@ pub use ranks::{Ranks, share_out};
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;
 pub use rows::{
-    Chat, Columns, DataError, DataFile, KeyList, MASKED, Origin, Place, Row, RowContent, RowError, RowFormat,
-    RowOptions, RowProblem, Rows, parse_rows,
+    Chat, Columns, DataError, DataFile, KeyList, MASKED, Origin, Place, Prompt, PromptError, PromptRow, Row,
+    RowContent, RowError, RowFormat, RowOptions, RowProblem, Rows, parse_prompts, parse_rows,
 };
 pub use run::MAX_SKIPPED;
 pub use samples::{

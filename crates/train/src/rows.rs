@@ -25,6 +25,7 @@ mod choose;
 mod columns;
 mod fields;
 mod parquet;
+mod prompts;
 mod read;
 mod split;
 mod table;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use bft_formats::{Conversation, Message};
 
 pub(crate) use fields::{kind, nearest_optional, token_ids};
+pub use prompts::{Prompt, PromptError, PromptRow, parse_prompts};
 pub(crate) use read::Records;
 pub(crate) use split::{Content, content as content_of, packed};
 pub(crate) use table::read_cells;

@@ -229,6 +229,12 @@ impl<'m> TextEncoder<'m> {
         self.encode(&text, false)
     }
 
+    /// As [`Self::chat_prompt`], of a row's chat, the parts of whose texts are joined where the
+    /// template would not.
+    pub fn row_prompt(&self, chat: &Chat) -> Result<Vec<u32>, TextError> {
+        self.chat_prompt(&self.plain(chat).conversation)
+    }
+
     /// A text, all of it trained, with the end-of-text token.
     pub fn text_sample(&self, text: &str) -> Result<LabelledTokens, TextError> {
         let mut sample = LabelledTokens::default();

@@ -2,7 +2,7 @@
 
 use bft_core::sample::{SampleError, Sampler, Sampling};
 use bft_core::{Generation, ModelError, Runner};
-use bft_formats::{FormatError, Model, Tokenizer};
+use bft_formats::{FormatError, Model, StreamDecoder, Tokenizer};
 use web_time::Instant;
 
 use crate::control::Control;
@@ -94,20 +94,131 @@ pub enum WriteError {
     /// Tokens that are no text.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// One of several texts.
+    #[error("text {id}: {problem}")]
+    Of {
+        /// What it was called.
+        id: u64,
+        /// What is wrong with it.
+        problem: Box<WriteError>,
+    },
+}
+
+/// How texts end.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    stops: Vec<u32>,
+    max_new_tokens: usize,
+    /// Prompt and answer together may not be longer.
+    max_length: usize,
+}
+
+impl Ends {
+    pub fn new(model: &Model, tokenizer: &Tokenizer, max_new_tokens: usize, max_length: usize) -> Self {
+        let mut stops = model.config.eos_token_ids.clone();
+        // Chat models end a turn with the tokenizer's token, which the model's configuration need
+        // not name.
+        stops.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
+        Self { stops, max_new_tokens, max_length }
+    }
+
+    /// Ends texts at these tokens, too.
+    pub fn add(&mut self, ids: &[u32]) {
+        self.stops.extend(ids);
+    }
+
+    /// Checks that a prompt has tokens, and leaves room for more.
+    pub fn check(&self, prompt: &[u32]) -> Result<(), WriteError> {
+        if prompt.is_empty() {
+            return Err(WriteError::Empty);
+        }
+        if prompt.len() >= self.max_length {
+            return Err(WriteError::TooLong { found: prompt.len(), limit: self.max_length });
+        }
+        Ok(())
+    }
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    decoder: StreamDecoder,
+    text: String,
+    tokens: Vec<u32>,
+    /// Tokens of the whole text before it, and of these those that had to be read.
+    before: usize,
+    read: usize,
+    prompt_seconds: f64,
+    /// When its first token was there to be drawn.
+    started: Instant,
+}
+
+impl Answer {
+    /// An answer to a prompt of `before` tokens, of which `read` were read since `begun`.
+    pub fn new(tokenizer: &Tokenizer, before: usize, read: usize, begun: Instant) -> Self {
+        Self {
+            decoder: tokenizer.stream(),
+            text: String::new(),
+            tokens: Vec::new(),
+            before,
+            read,
+            prompt_seconds: begun.elapsed().as_secs_f64(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Draws the next token from its logits; says why the answer ends where it does. `piece` gets
+    /// text as soon as it is whole.
+    pub fn draw(
+        &mut self,
+        sampler: &mut Sampler,
+        logits: &[f32],
+        ends: &Ends,
+        mut piece: impl FnMut(&str),
+    ) -> Result<Option<Finish>, WriteError> {
+        let token = sampler.pick(logits)?;
+        if ends.stops.contains(&token) {
+            return Ok(Some(Finish::Stop));
+        }
+        self.tokens.push(token);
+        if let Some(new) = self.decoder.push(token)? {
+            piece(&new);
+            self.text.push_str(&new);
+        }
+        let full = self.tokens.len() == ends.max_new_tokens || self.before + self.tokens.len() >= ends.max_length;
+        Ok(full.then_some(Finish::Length))
+    }
+
+    /// The token drawn last.
+    pub fn last(&self) -> Option<u32> {
+        self.tokens.last().copied()
+    }
+
+    /// The answer as it is now.
+    pub fn finish(mut self, finish: Finish, mut piece: impl FnMut(&str)) -> Result<Written, WriteError> {
+        if let Some(rest) = self.decoder.finish()? {
+            piece(&rest);
+            self.text.push_str(&rest);
+        }
+        Ok(Written {
+            text: self.text,
+            tokens: self.tokens,
+            finish,
+            prompt_tokens: self.read,
+            prompt_seconds: self.prompt_seconds,
+            seconds: self.started.elapsed().as_secs_f64(),
+        })
+    }
 }
 
 /// A conversation or text in progress on a device.
 #[derive(Debug)]
 pub struct TextWriter<'r, 'd> {
-    runner: &'r Runner<'d>,
     generation: Generation<'r, 'd>,
     /// Tokens in the KV cache.
     cached: Vec<u32>,
-    /// Prompt and answer together may not be longer.
-    max_length: usize,
-    max_new_tokens: usize,
     tokenizer: &'r Tokenizer,
-    stops: Vec<u32>,
+    ends: Ends,
     sampler: Sampler,
 }
 
@@ -123,25 +234,18 @@ impl<'r, 'd> TextWriter<'r, 'd> {
         sampling: &SamplingConfig,
         max_length: usize,
     ) -> Result<Self, WriteError> {
-        let mut stops = model.config.eos_token_ids.clone();
-        // Chat models end a turn with the tokenizer's token, which the model's configuration need
-        // not name.
-        stops.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
         Ok(TextWriter {
             generation: runner.generation()?,
-            runner,
             cached: Vec::new(),
-            max_length,
-            max_new_tokens: sampling.max_new_tokens,
             tokenizer,
-            stops,
+            ends: Ends::new(model, tokenizer, sampling.max_new_tokens, max_length),
             sampler: Sampler::new(sampling.sampling()),
         })
     }
 
     /// Ends texts at these tokens, too: those that an adapter was trained to end with.
     pub fn with_end_tokens(mut self, ids: &[u32]) -> Self {
-        self.stops.extend(ids);
+        self.ends.add(ids);
         self
     }
 
@@ -165,50 +269,28 @@ impl<'r, 'd> TextWriter<'r, 'd> {
         control: &impl Control,
         mut piece: impl FnMut(&str),
     ) -> Result<Written, WriteError> {
-        if prompt.is_empty() {
-            return Err(WriteError::Empty);
-        }
-        if prompt.len() >= self.max_length {
-            return Err(WriteError::TooLong { found: prompt.len(), limit: self.max_length });
-        }
+        self.ends.check(prompt)?;
         // A conversation goes on where it was; only a text that differs is read again.
         if !(prompt.len() > self.cached.len() && prompt.starts_with(&self.cached)) {
-            self.generation = self.runner.generation()?;
+            self.generation.clear();
             self.cached.clear();
         }
-        let started = Instant::now();
+        let begun = Instant::now();
         let unread = &prompt[self.cached.len()..];
-        let prompt_tokens = unread.len();
         let mut logits = self.read(unread).await?;
-        let prompt_seconds = started.elapsed().as_secs_f64();
-        let mut decoder = self.tokenizer.stream();
-        let mut text = String::new();
-        let mut tokens = Vec::new();
-        let started = Instant::now();
+        let mut answer = Answer::new(self.tokenizer, prompt.len(), unread.len(), begun);
         let finish = loop {
-            let token = self.sampler.pick(&logits)?;
-            if self.stops.contains(&token) {
-                break Finish::Stop;
-            }
-            tokens.push(token);
-            if let Some(new) = decoder.push(token)? {
-                piece(&new);
-                text.push_str(&new);
-            }
-            if tokens.len() == self.max_new_tokens || self.cached.len() + 1 >= self.max_length {
-                break Finish::Length;
+            if let Some(finish) = answer.draw(&mut self.sampler, &logits, &self.ends, &mut piece)? {
+                break finish;
             }
             control.turn().await;
             if control.stopping() {
                 break Finish::Cancelled;
             }
-            logits = self.read(&[token]).await?;
+            let last = answer.last();
+            logits = self.read(last.as_slice()).await?;
         };
-        if let Some(rest) = decoder.finish()? {
-            piece(&rest);
-            text.push_str(&rest);
-        }
-        Ok(Written { text, tokens, finish, prompt_tokens, prompt_seconds, seconds: started.elapsed().as_secs_f64() })
+        answer.finish(finish, piece)
     }
 
     /// Reads tokens into the cache; gives the logits after them.

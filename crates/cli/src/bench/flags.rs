@@ -19,6 +19,7 @@ Examples:
   bft bench --model m.gguf --task train --lengths 256,64,32,16             # ragged samples
   bft bench --model m.gguf --task embed --batch-size 16 --length 128 --json
   bft bench --model all-MiniLM-L6-v2 --task embed --batch-size 64 --length 16
+  bft bench --model m.gguf --task generate --batch-size 16 --length 128    # texts written together
   bft bench --task kernels --device gpu
   bft bench --model m.gguf --task products --device gpu  # a step's, as often as it calls them
 
@@ -80,7 +81,7 @@ pub enum Task {
     Train,
     /// embeddings
     Embed,
-    /// greedy generation with the KV cache
+    /// greedy generation with the KV cache, of one text or of --batch-size together
     Generate,
     /// single kernels at a model's sizes
     Kernels,
@@ -120,8 +121,13 @@ impl BenchFlags {
         )))
     }
 
-    /// Tokens of each sample of a step.
+    /// Tokens of each sample of a step; for generation, new ones of each text, one text unless more
+    /// are asked for.
     pub fn lengths(&self) -> Vec<usize> {
-        if self.lengths.is_empty() { vec![self.length; self.settings.batch_size] } else { self.lengths.clone() }
+        if !self.lengths.is_empty() {
+            return self.lengths.clone();
+        }
+        let one = self.task == Task::Generate && !self.settings.given("batch_size");
+        vec![self.length; if one { 1 } else { self.settings.batch_size }]
     }
 }

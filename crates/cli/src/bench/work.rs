@@ -1,7 +1,8 @@
 //! The steps that `bft bench` times: training, embedding, generation.
 
 use bft_core::device::Device;
-use bft_core::{AdamW, Batch, Capacity, LossConfig, Pooling, Runner, RunnerOptions, StepTotals, Tuner, TunerOptions};
+use bft_core::sample::{Sampler, Sampling};
+use bft_core::{AdamW, Batch, Capacity, LossConfig, Pooling, Runner, StepTotals, Tuner, TunerOptions};
 use bft_formats::{EmbeddingModel, Model};
 use bft_train::{BatchBounds, EmbedEngine, EmbedOptions, Embedder, Sample, new_adapter};
 
@@ -9,6 +10,7 @@ use super::flags::{BenchFlags, Task};
 use super::flops::Flops;
 use super::text;
 use crate::error::CliError;
+use crate::open;
 
 /// What one step did.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +31,8 @@ pub enum Work<'d> {
     Train(Box<Training<'d>>),
     /// One packed batch to vectors.
     Embed { engine: Box<EmbedEngine<'d>>, batch: Batch, flops: f64 },
-    /// One text, greedily.
-    Generate { runner: Box<Runner<'d>>, prompt: Vec<u32>, new_tokens: usize, flops: f64 },
+    /// Texts, greedily and together, each of so many new tokens.
+    Generate { runner: Box<Runner<'d>>, prompt: Vec<u32>, lengths: Vec<usize>, flops: f64 },
 }
 
 /// Optimizer steps over groups of samples, taken in turn.
@@ -69,27 +71,31 @@ impl<'d> Work<'d> {
                 };
                 Ok(Work::Train(Box::new(Training::prepare(device, decoder, samples, flags)?)))
             }
-            (_, EmbeddingModel::Decoder(decoder)) => {
-                let prompt = text::samples(model, &[PROMPT_TOKENS], 1.0)?.remove(0).tokens;
-                let capacity = Capacity { tokens: prompt.len(), trained: 1, samples: 1 };
-                let options = RunnerOptions { capacity, max_length: prompt.len() + flags.length };
-                let runner = Runner::new(device, decoder, None, options).map_err(CliError::failed)?;
-                if device.is_gpu() {
-                    let text = runner.generation().map_err(CliError::failed)?;
-                    pollster::block_on(text.prepare()).map_err(CliError::failed)?;
-                }
-                Ok(Work::Generate {
-                    runner: Box::new(runner),
-                    flops: Flops::new(decoder, None).generation(prompt.len(), flags.length),
-                    prompt,
-                    new_tokens: flags.length,
-                })
-            }
+            (_, EmbeddingModel::Decoder(decoder)) => Self::generate(device, model, decoder, flags.lengths()),
             (_, EmbeddingModel::Encoder(encoder)) => Err(CliError::failed(format!(
                 "--model: {} is a sentence encoder, which can only embed; use --task embed",
                 encoder.name
             ))),
         }
+    }
+
+    fn generate(
+        device: &'d Device,
+        model: &EmbeddingModel,
+        decoder: &Model,
+        lengths: Vec<usize>,
+    ) -> Result<Self, CliError> {
+        let prompt = text::samples(model, &[PROMPT_TOKENS], 1.0)?.remove(0).tokens;
+        let longest = prompt.len() + lengths.iter().copied().max().unwrap_or(1);
+        let options = open::generation(prompt.len(), longest, lengths.len());
+        let runner = Runner::new(device, decoder, None, options).map_err(CliError::failed)?;
+        if device.is_gpu() {
+            let texts = runner.slots(lengths.len()).map_err(CliError::failed)?;
+            pollster::block_on(texts.prepare()).map_err(CliError::failed)?;
+        }
+        let flops = Flops::new(decoder, None);
+        let flops = lengths.iter().map(|new| flops.generation(prompt.len(), *new)).sum();
+        Ok(Work::Generate { runner: Box::new(runner), prompt, lengths, flops })
     }
 
     fn embed(device: &'d Device, model: &EmbeddingModel, lengths: &[usize]) -> Result<Self, CliError> {
@@ -112,9 +118,9 @@ impl<'d> Work<'d> {
     /// Bytes that it takes from a device: the same preparation, on a device that only counts.
     pub fn planned_bytes(model: &EmbeddingModel, rows: Option<&[Sample]>, flags: &BenchFlags) -> Result<u64, CliError> {
         let counting = Device::planning();
-        if let Work::Generate { runner, .. } = Work::prepare(&counting, model, rows, flags)? {
-            // The cache of keys and values comes with the text.
-            runner.generation().map_err(CliError::failed)?;
+        if let Work::Generate { runner, lengths, .. } = Work::prepare(&counting, model, rows, flags)? {
+            // The cache of keys and values comes with the texts.
+            runner.slots(lengths.len()).map_err(CliError::failed)?;
         }
         Ok(counting.allocated_bytes())
     }
@@ -127,20 +133,35 @@ impl<'d> Work<'d> {
                 pollster::block_on(engine.embed(batch, Pooling::Mean)).map_err(CliError::failed)?;
                 Ok(Done { tokens: batch.tokens.len(), trained_tokens: None, loss: None, flops: *flops })
             }
-            Work::Generate { runner, prompt, new_tokens, flops } => {
-                let mut generation = runner.generation().map_err(CliError::failed)?;
-                let mut logits = pollster::block_on(generation.next(prompt)).map_err(CliError::failed)?;
-                let mut greedy = bft_core::sample::Sampler::new(bft_core::sample::Sampling::default());
-                for made in 1..=*new_tokens {
-                    let token = greedy.pick(&logits).map_err(CliError::failed)?;
-                    if made < *new_tokens {
-                        logits = pollster::block_on(generation.next(&[token])).map_err(CliError::failed)?;
-                    }
-                }
-                Ok(Done { tokens: *new_tokens, trained_tokens: None, loss: None, flops: *flops })
+            Work::Generate { runner, prompt, lengths, flops } => {
+                generate(runner, prompt, lengths)?;
+                Ok(Done { tokens: lengths.iter().sum(), trained_tokens: None, loss: None, flops: *flops })
             }
         }
     }
+}
+
+/// Writes texts after one prompt, so many new tokens each.
+fn generate(runner: &Runner<'_>, prompt: &[u32], lengths: &[usize]) -> Result<(), CliError> {
+    let mut greedy = Sampler::new(Sampling::default());
+    let mut texts = runner.slots(lengths.len()).map_err(CliError::failed)?;
+    let mut next = Vec::new();
+    for slot in 0..lengths.len() {
+        let logits = pollster::block_on(texts.read(slot, prompt)).map_err(CliError::failed)?;
+        next.push((slot, greedy.pick(&logits).map_err(CliError::failed)?));
+    }
+    for made in 1.. {
+        next.retain(|(slot, _)| made < lengths[*slot]);
+        if next.is_empty() {
+            break;
+        }
+        let logits = pollster::block_on(texts.step(&next)).map_err(CliError::failed)?;
+        let each = logits.chunks_exact(logits.len() / next.len());
+        for ((_, token), logits) in next.iter_mut().zip(each) {
+            *token = greedy.pick(logits).map_err(CliError::failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// As short as "The gene TP53 encodes": new tokens are what is measured.

@@ -9,12 +9,9 @@ use super::{Chat, MASKED, RowContent, RowFormat, RowProblem};
 
 /// Keys of a row that other trainers act on and that nothing is done with here, with what they mean
 /// and what to do.
-const REFUSED: [(&[&str], &str); 5] = [
-    (
-        &["chosen", "rejected", "rejected_response", "rejected_messages"],
-        "belongs to a preference pair (DPO and its like), which bft does not train: keep the good answer alone, as a turn of \
-         \"messages\" or as \"completion\", and remove the key",
-    ),
+type Refused = (&'static [&'static str], &'static str);
+/// Those of what a model is asked.
+static REFUSED_IN_PROMPTS: [Refused; 3] = [
     (MEDIA, NO_MEDIA),
     (
         &["functions", "function_call"],
@@ -23,6 +20,14 @@ const REFUSED: [(&[&str], &str); 5] = [
     (
         &["parallel_tool_calls"],
         "means nothing to a chat template unless it is in \"chat_template_kwargs\": move it there, or remove it",
+    ),
+];
+/// And those of what is trained.
+static REFUSED_IN_ANSWERS: [Refused; 2] = [
+    (
+        &["chosen", "rejected", "rejected_response", "rejected_messages"],
+        "belongs to a preference pair (DPO and its like), which bft does not train: keep the good answer alone, as a turn of \
+         \"messages\" or as \"completion\", and remove the key",
     ),
     (
         &["completion_mask", "assistant_masks", "seq_lengths", "position_ids"],
@@ -37,22 +42,28 @@ pub(super) const VERDICTS: [&str; 2] = ["label", "kto_tag"];
 
 /// The row's format and content. A format with keys that a column stands for goes before others.
 pub(super) fn content(row: &Map<String, Value>, columns: &Columns) -> Result<(RowFormat, RowContent), RowProblem> {
-    refuse(row)?;
+    refuse(row, refused())?;
     let format = format(row, columns)?;
     if !matches!(format, RowFormat::Tokens | RowFormat::Text) {
         refuse_verdict(row)?;
     }
     let content = match format {
         RowFormat::Tokens => tokens(row)?,
-        RowFormat::Messages => chat(row, format, Turns::read(&row["messages"], "messages", Speech::Role)?)?,
-        RowFormat::Conversations => {
-            chat(row, format, Turns::read(&row["conversations"], "conversations", Speech::From)?)?
+        RowFormat::Messages => {
+            RowContent::Chat(chat(row, format, Turns::read(&row["messages"], "messages", Speech::Role)?)?)
         }
-        RowFormat::Instruction => chat(row, format, instruction(row)?)?,
+        RowFormat::Conversations => {
+            RowContent::Chat(chat(row, format, Turns::read(&row["conversations"], "conversations", Speech::From)?)?)
+        }
+        RowFormat::Instruction => {
+            let mut messages = question(row)?;
+            messages.push(Message::new("assistant", filled(row, "output")?));
+            RowContent::Chat(chat(row, format, messages.into())?)
+        }
         RowFormat::PromptCompletionTurns => {
             let prompt = Turns::read(&row["prompt"], "prompt", Speech::Role)?;
             let completion = Turns::read(&row["completion"], "completion", Speech::Role)?;
-            chat(row, format, prompt.untrained("prompt")?.followed_by(completion))?
+            RowContent::Chat(chat(row, format, prompt.untrained("prompt")?.followed_by(completion))?)
         }
         RowFormat::PromptCompletion => {
             let no_template = |key: &&&str| row.get(**key).is_some_and(says_something);
@@ -100,16 +111,25 @@ pub(super) fn check_names(names: &[String], columns: &Columns) -> Result<(), Row
         return Err(problem);
     }
     columns.rename(&mut row, &mut Default::default());
-    format(&row, columns).map(|_| ()).map_err(|problem| refuse(&row).err().unwrap_or(problem))
+    format(&row, columns).map(|_| ()).map_err(|problem| refuse(&row, refused()).err().unwrap_or(problem))
 }
 
 /// Whether rows with this key say what is not done here.
 pub(super) fn is_refused(key: &str) -> bool {
-    REFUSED.iter().any(|(keys, _)| keys.contains(&key)) || VERDICTS.contains(&key)
+    refused().any(|(keys, _)| keys.contains(&key)) || VERDICTS.contains(&key)
 }
 
-fn refuse(row: &Map<String, Value>) -> Result<(), RowProblem> {
-    for (keys, why) in REFUSED {
+/// Refuses rows that say what a model is asked in a way that nothing is done with here.
+pub(super) fn check_prompt(row: &Map<String, Value>) -> Result<(), RowProblem> {
+    refuse(row, REFUSED_IN_PROMPTS.iter())
+}
+
+fn refused() -> impl Iterator<Item = &'static Refused> {
+    REFUSED_IN_PROMPTS.iter().chain(&REFUSED_IN_ANSWERS)
+}
+
+fn refuse(row: &Map<String, Value>, refused: impl Iterator<Item = &'static Refused>) -> Result<(), RowProblem> {
+    for (keys, why) in refused {
         if let Some(key) = keys.iter().find(|key| row.get(**key).is_some_and(says_something)) {
             return Err(RowProblem::Refused { path: (*key).into(), why });
         }
@@ -130,7 +150,7 @@ fn refuse_verdict(row: &Map<String, Value>) -> Result<(), RowProblem> {
 }
 
 /// Turns with all else that their row gives the chat template.
-fn chat(row: &Map<String, Value>, format: RowFormat, mut turns: Turns) -> Result<RowContent, RowProblem> {
+pub(super) fn chat(row: &Map<String, Value>, format: RowFormat, mut turns: Turns) -> Result<Chat, RowProblem> {
     for key in ["system", "system_prompt"] {
         if row.get(key).is_some_and(says_something) {
             turns.begin_with_system(string(row, key)?, key)?;
@@ -156,7 +176,7 @@ fn chat(row: &Map<String, Value>, format: RowFormat, mut turns: Turns) -> Result
     };
     let Turns { messages, masked, .. } = turns;
     let documents = objects(row, "documents")?;
-    Ok(RowContent::Chat(Chat { conversation: Conversation { messages, tools, documents, variables }, masked }))
+    Ok(Chat { conversation: Conversation { messages, tools, documents, variables }, masked })
 }
 
 /// A list of objects, or the JSON of one in a string, as tables with typed columns keep it; `None`
@@ -244,7 +264,7 @@ pub(super) fn distance(a: &str, b: &str) -> usize {
 }
 
 /// The key of `row` nearest to one of `known`, if it is near enough to be a slip.
-fn nearest<'r>(row: &'r Map<String, Value>, known: &[&'static str]) -> Option<(&'r str, &'static str)> {
+pub(super) fn nearest<'r>(row: &'r Map<String, Value>, known: &[&'static str]) -> Option<(&'r str, &'static str)> {
     row.keys()
         .filter(|key| !is_known(key))
         .flat_map(|key| known.iter().map(move |expected| (distance(key, expected), key.as_str(), *expected)))
@@ -295,14 +315,14 @@ fn string(row: &Map<String, Value>, key: &str) -> Result<String, RowProblem> {
 }
 
 /// A string that must hold something.
-fn filled(row: &Map<String, Value>, key: &str) -> Result<String, RowProblem> {
+pub(super) fn filled(row: &Map<String, Value>, key: &str) -> Result<String, RowProblem> {
     let text = string(row, key)?;
     if text.is_empty() { Err(RowProblem::Empty { path: key.into() }) } else { Ok(text) }
 }
 
-fn instruction(row: &Map<String, Value>) -> Result<Turns, RowProblem> {
+/// The turns before the answer of a row of an instruction.
+pub(super) fn question(row: &Map<String, Value>) -> Result<Vec<Message>, RowProblem> {
     let instruction = filled(row, "instruction")?;
-    let output = filled(row, "output")?;
     // Published sets write "" or null where there is no input.
     let input = match row.get("input") {
         None | Some(Value::Null) => String::new(),
@@ -333,8 +353,8 @@ fn instruction(row: &Map<String, Value>) -> Result<Turns, RowProblem> {
             return Err(RowProblem::Type { path: "history".into(), found: kind(other).into(), expected });
         }
     }
-    messages.extend([Message::new("user", question), Message::new("assistant", output)]);
-    Ok(messages.into())
+    messages.push(Message::new("user", question));
+    Ok(messages)
 }
 
 /// Token ids: whole numbers that fit a token id.

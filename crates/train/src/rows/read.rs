@@ -145,12 +145,8 @@ impl<'o> Reading<'o> {
     fn json(&mut self, bytes: &[u8]) -> Result<(), DataError> {
         for record in split::records(bytes) {
             let record = record.map_err(|e| array_error(self.file, &e))?;
-            let place = match record.element {
-                None => Place::Line(record.line),
-                Some(index) => Place::Element { line: record.line, index },
-            };
             let row = parse_object(record.bytes).and_then(|row| self.renamed(row));
-            self.add(place, row)?;
+            self.add(record.place(), row)?;
         }
         match (&self.first_keys, self.rows.is_empty()) {
             (Some(keys), false) => match self.unseen.missing(keys) {
@@ -277,7 +273,7 @@ pub(crate) fn sha256_of(files: &[DataFile]) -> String {
     }
 }
 
-fn array_error(file: &str, error: &split::SplitError) -> DataError {
+pub(super) fn array_error(file: &str, error: &split::SplitError) -> DataError {
     use split::SplitError;
     let (line, problem) = match error {
         SplitError::Truncated { line, element } => {

@@ -4,6 +4,7 @@
 //! Cutting first keeps a line number with every record, so that a record that does not parse is
 //! named exactly and the next one can still be read.
 
+use super::Place;
 use super::parquet::MAGIC;
 use super::table::delimiter;
 
@@ -16,6 +17,16 @@ pub(crate) struct Record<'a> {
     pub element: Option<usize>,
     /// The record, without the white space around it.
     pub bytes: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Where in its file it is.
+    pub fn place(&self) -> Place {
+        match self.element {
+            None => Place::Line(self.line),
+            Some(index) => Place::Element { line: self.line, index },
+        }
+    }
 }
 
 /// Why a file cannot be cut further.
