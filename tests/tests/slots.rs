@@ -236,7 +236,7 @@ fn answers(sampling: &SamplingConfig, count: usize, prompts: &[Vec<u32>]) -> Vec
     let mut found = Vec::new();
     let keep = |id, written: Written| {
         found.push((id, written.tokens, written.text, written.finish));
-        Ok::<_, WriteError>(())
+        Ok::<_, Box<WriteError>>(())
     };
     let prompts = (0..).zip(prompts.iter().cloned());
     let all = block_on(write_answers(&mut writer, prompts, 7, &AtomicBool::new(false), keep)).unwrap();
@@ -305,6 +305,6 @@ fn texts_may_be_taken_out_and_a_stopped_run_says_so() {
     let empty = block_on(writer.add(13, &[], 0, |_, _| {})).unwrap_err();
     assert!(empty.to_string().contains("the prompt has no tokens"), "{empty}");
     let stop = AtomicBool::new(true);
-    let nothing = |_, _| Err(WriteError::Empty);
+    let nothing = |_, _| Err(Box::new(WriteError::Empty));
     assert!(!block_on(write_answers(&mut writer, [(0, vec![3])], 0, &stop, nothing)).unwrap());
 }
