@@ -28,6 +28,8 @@ pub const MODELS: &[&str] = &[
     "gemma3_sees",
     "mistral_window",
     "qwen3_window",
+    "llama_dora",
+    "phi3_dora",
 ];
 
 /// The folder of the fixtures.
@@ -108,11 +110,11 @@ impl Fixture {
     #[must_use]
     pub fn compare_factors<'a>(&'a self, prefix: &str, found: &'a Adapter) -> Vec<(String, &'a [f32], &'a [f32])> {
         let factors = found.pairs.iter().flat_map(|pair| {
-            [("lora_A", &pair.a), ("lora_B", &pair.b)].map(|(factor, values)| {
+            pair.tensors().map(|(name, _, values)| {
                 let module = found.config.peft_name(&pair.module);
-                let name = format!("{prefix}base_model.model.{module}.{factor}.weight");
+                let name = format!("{prefix}base_model.model.{module}.{name}");
                 let expected = self.tensor(&name);
-                (name, values.as_slice(), expected)
+                (name, values, expected)
             })
         });
         factors.collect()

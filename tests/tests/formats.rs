@@ -61,22 +61,23 @@ fn models(dtype: DType) -> [Model; 2] {
     tensors.map(|tensors| Model::from_parts(dtype.name(), config(), tensors, None, None).unwrap())
 }
 
-fn adapter(config: &ModelConfig) -> Adapter {
+fn adapter(config: &ModelConfig, use_dora: bool) -> Adapter {
     let mut random = Random::new(5);
     let modules = LINEAR_MODULES.map(str::to_owned).to_vec();
     let pair = |module: &String| {
         let [rows, cols] = config.linear_shape(module).unwrap();
         let (a, b) = (random.floats(4 * cols, -0.05, 0.05), random.floats(rows * 4, -0.05, 0.05));
         let module = ModelConfig::linear_name(0, module);
-        LoraPair { module, rank: 4, scaling: 2.0, in_features: cols, out_features: rows, a, b }
+        let magnitude = use_dora.then(|| random.floats(rows, 0.5, 1.5));
+        LoraPair { module, rank: 4, scaling: 2.0, in_features: cols, out_features: rows, a, b, magnitude }
     };
     let pairs = modules.iter().map(pair).collect();
-    Adapter { config: AdapterConfig::new(4, 8.0, modules, 0.0), pairs }
+    Adapter { config: AdapterConfig { use_dora, ..AdapterConfig::new(4, 8.0, modules, 0.0) }, pairs }
 }
 
 /// NLL, gradients of all factors, and logits of a text taken in two pieces and then token by token.
-fn results(device: &Device, model: &Model) -> [Vec<f32>; 3] {
-    let adapter = adapter(&model.config);
+fn results(device: &Device, model: &Model, use_dora: bool) -> [Vec<f32>; 3] {
+    let adapter = adapter(&model.config, use_dora);
     let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| i * 37 % VOCAB as u32).collect();
     let mut batch = Batch::untrained(tokens.clone(), vec![0, 19, TOKENS as u32]);
     batch.trained = (0..18).chain(19..TOKENS as u32 - 1).collect();
@@ -89,7 +90,8 @@ fn results(device: &Device, model: &Model) -> [Vec<f32>; 3] {
     tuner.accumulate(&batch, totals, &LossConfig::default()).unwrap();
     let sums = block_on(tuner.totals()).unwrap();
     let gradients = block_on(tuner.gradients()).unwrap();
-    let gradients = gradients.pairs.iter().flat_map(|pair| pair.a.iter().chain(&pair.b).copied()).collect();
+    let gradients = gradients.pairs.iter().flat_map(|pair| pair.tensors().flat_map(|(_, _, values)| values.to_vec()));
+    let gradients = gradients.collect();
 
     let runner = Runner::new(device, model, Some(&adapter), RunnerOptions { capacity, max_length: 64 }).unwrap();
     let mut text = runner.generation().unwrap();
@@ -103,12 +105,13 @@ fn results(device: &Device, model: &Model) -> [Vec<f32>; 3] {
 #[test]
 fn every_format_trains_and_generates_as_its_numbers_do() {
     let devices: Vec<Device> = [Some(Device::cpu()), bft_tests::gpu()].into_iter().flatten().collect();
-    for &dtype in DType::ALL {
+    let with_dora = [(DType::Q4_K, true), (DType::BF16, true)];
+    for (dtype, use_dora) in DType::ALL.iter().map(|dtype| (*dtype, false)).chain(with_dora) {
         let [model, plain] = models(dtype);
-        let expected = results(&Device::cpu(), &plain);
+        let expected = results(&Device::cpu(), &plain, use_dora);
         assert!(expected.iter().all(|values| values.iter().any(|x| *x != 0.0 && x.is_finite())), "{dtype}");
         for device in &devices {
-            let found = results(device, &model);
+            let found = results(device, &model, use_dora);
             for ((what, found), expected) in ["NLL", "gradients", "logits"].iter().zip(&found).zip(&expected) {
                 let error = relative_norm(found, expected);
                 let on = &device.info().name;
@@ -133,7 +136,11 @@ fn a_base_that_is_quantised_as_it_loads_trains_as_a_file_of_its_blocks_does() {
         assert_eq!(tensors["model.layers.0.mlp.up_proj.weight"].dtype, dtype);
         let file = Model::from_parts("file", config(), tensors, None, None).unwrap();
         for device in &devices {
-            assert!(results(device, &model) == results(device, &file), "{dtype} on {}", device.info().name);
+            assert!(
+                results(device, &model, false) == results(device, &file, false),
+                "{dtype} on {}",
+                device.info().name
+            );
         }
     }
 }

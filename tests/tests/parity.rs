@@ -81,7 +81,7 @@ fn several_adapters_at_a_time() {
     let second = Adapter::load(&folder.join("second"), &fixture.model.config).unwrap();
     for (name, scales) in [("together", [1.0, 1.0]), ("weighed", [0.5, 2.0])] {
         let both = [first.clone(), second.clone()].into_iter().zip(scales).collect();
-        fixture.adapter = Adapter::sum(both).unwrap();
+        fixture.adapter = Adapter::sum(both).unwrap().unwrap();
         let row = &fixture.rows[3];
         for device in [Some(Device::cpu()), bft_tests::gpu()].iter().flatten() {
             let runner = runner(device, &fixture, &pack(std::slice::from_ref(row)), true);
@@ -271,6 +271,31 @@ fn dropout_draws_the_same_everywhere() {
         let doubled: Vec<f64> = found.iter().map(|value| value * 2.0).collect();
         assert_ne!(twice, doubled, "{what}: every pass draws anew");
     });
+}
+
+/// PEFT with these masks: with DoRA what is dropped passes the frozen map, too.
+#[test]
+fn dropout_is_where_peft_has_it() {
+    for name in ["llama", "llama_dora", "phi3_dora"] {
+        let mut fixture = Fixture::load(name);
+        fixture.adapter.config.dropout = 0.3;
+        let file = bft_tests::fixture::folder().join("dropout").join(format!("{name}.safetensors"));
+        fixture.tensors = read_tensors(&file);
+        let batch = pack(&fixture.rows);
+        let sft = LossConfig { kind: LossKind::Sft, group_size: 4, gamma: 1.0 };
+        for device in [Some(Device::cpu()), bft_tests::gpu()].iter().flatten() {
+            let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+            tuner.accumulate(&batch, totals(&batch), &sft).unwrap();
+            let what = format!("{name} on {}", device.info().name);
+            let log_p = block_on(tuner.last_log_probs()).unwrap().concat();
+            let log_p: Vec<f32> = log_p.into_iter().map(|p| p as f32).collect();
+            assert_close(&format!("{what}, log p"), &log_p, fixture.tensor("log_prob"), 1e-5);
+            let gradients = block_on(tuner.gradients()).unwrap();
+            for (name, found, expected) in fixture.compare_factors("gradient.", &gradients) {
+                assert_close(&format!("{what} {name}"), found, expected, 1e-4);
+            }
+        }
+    }
 }
 
 #[test]

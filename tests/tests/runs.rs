@@ -81,8 +81,8 @@ fn relative_error(adapter: &Adapter, expected: &[u8], prefix: &str) -> f64 {
     let tensors = safetensors::SafeTensors::deserialize(expected).unwrap();
     let (mut difference, mut norm) = (0.0, 0.0);
     for pair in &adapter.pairs {
-        for (letter, values) in [("A", &pair.a), ("B", &pair.b)] {
-            let name = format!("{prefix}base_model.model.{}.lora_{letter}.weight", pair.module);
+        for (name, _, values) in pair.tensors() {
+            let name = format!("{prefix}base_model.model.{}.{name}", pair.module);
             let (words, _) = tensors.tensor(&name).unwrap().data().as_chunks::<4>();
             assert_eq!(words.len(), values.len(), "{name}");
             for (word, value) in words.iter().zip(values) {
@@ -123,6 +123,44 @@ fn five_steps_are_those_of_pytorch_and_peft() {
             assert!(error < 1e-4, "{schedule}: the adapter is off by {error}");
         }
     });
+}
+
+/// A new adapter with DoRA has the lengths of the model's own rows, in every kind of file.
+#[test]
+fn a_new_adapter_with_dora_changes_nothing_yet() {
+    for name in ["qwen2", "phi3"] {
+        let model = Model::open(&fixture(name)).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let data = fixture(name).join("rows.jsonl");
+        let config = TrainConfig {
+            use_dora: true,
+            data: data.into(),
+            eval_data: None,
+            eval_every: None,
+            ..long_run(&place.path().join("out"), false)
+        };
+        let trainer = Trainer::open(config, &model).unwrap();
+        let adapter = trainer.adapter();
+        assert!(adapter.pairs.iter().all(|pair| pair.magnitude.is_some()));
+        let options =
+            RunnerOptions { capacity: bft_core::Capacity { tokens: 5, trained: 4, samples: 1 }, max_length: 5 };
+        let batch = bft_core::Batch {
+            tokens: vec![4, 5, 6, 7, 8],
+            segments: vec![0, 5],
+            trained: vec![0, 1, 2, 3],
+            labels: vec![5, 6, 7, 8],
+            trained_segments: vec![0, 4],
+        };
+        everywhere(|device| {
+            let log_p = |adapter| {
+                let mut runner = Runner::new(device, &model, adapter, options).unwrap();
+                pollster::block_on(runner.log_probs(&batch)).unwrap()
+            };
+            for (with, without) in log_p(Some(adapter)).into_iter().zip(log_p(None)) {
+                assert!((with - without).abs() < 1e-5, "{name} on {}: {with}, {without}", device.info().name);
+            }
+        });
+    }
 }
 
 /// Shuffled, ragged, accumulated, with dropout and evaluations: everything a cursor and a counter
@@ -169,10 +207,10 @@ fn traces(output: &Path) -> (Vec<String>, Vec<Value>) {
 fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
     let model = Model::open(&fixture("llama")).unwrap();
     everywhere(|device| {
-        let run = |lora_dropout| {
+        let run = |lora_dropout, use_dora| {
             let place = tempfile::tempdir().unwrap();
             let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
-            let config = |output: &Path, resume| TrainConfig { lora_dropout, ..long_run(output, resume) };
+            let config = |output: &Path, resume| TrainConfig { lora_dropout, use_dora, ..long_run(output, resume) };
             train(device, config(&whole, false), &model, None).unwrap();
             let stopped = train(device, config(&parts, false), &model, Some(4)).unwrap();
             assert_eq!((stopped.steps, stopped.stopped), (4, true));
@@ -182,7 +220,9 @@ fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
             assert_eq!(whole, traces(&parts), "{}", device.info().name);
             whole
         };
-        assert_ne!(run(0.1), run(0.0), "dropout is on");
+        let plain = run(0.1, false);
+        assert_ne!(plain, run(0.0, false), "dropout is on");
+        assert_ne!(plain, run(0.1, true), "DoRA is on");
     });
 }
 

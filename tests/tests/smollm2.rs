@@ -127,9 +127,9 @@ fn gradient_through_the_quantised_model() {
         let found = block_on(tuner.gradients()).unwrap();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for pair in &found.pairs {
-            for (factor, values) in [("lora_A", &pair.a), ("lora_B", &pair.b)] {
+            for (name, _, values) in pair.tensors() {
                 ours.extend(values);
-                theirs.extend(&tensors[&format!("base_model.model.{}.{factor}.weight", pair.module)]);
+                theirs.extend(&tensors[&format!("base_model.model.{}.{name}", pair.module)]);
             }
         }
         let error = relative_norm(&ours, &theirs);

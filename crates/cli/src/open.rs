@@ -312,6 +312,7 @@ pub fn adapter(named: &[PathBuf], model: &Model) -> Result<Option<Adapter>, CliE
         Ok((adapter, scale))
     };
     let sum = Adapter::sum(named.iter().map(open).collect::<Result<_, CliError>>()?);
+    let sum = sum.map_err(|error| CliError::failed(format!("--adapter: {error}")))?;
     match sum.as_ref().and_then(Adapter::not_finite) {
         Some(what) => Err(CliError::failed(format!("--adapter: together with their scales, {what}"))),
         None => Ok(sum),

@@ -147,6 +147,7 @@ fn check_shape(asked: &Flags<EverySetting>, used: &TrainConfig, model: &ModelCon
         ("alpha", asked.alpha().to_string(), used.alpha().to_string()),
         ("target_modules", modules(asked), modules(used)),
         ("use_rslora", asked.use_rslora.to_string(), used.use_rslora.to_string()),
+        ("use_dora", asked.use_dora.to_string(), used.use_dora.to_string()),
     ] {
         if asked.given(field) && asked_for != has {
             let name = field.replace('_', "-");

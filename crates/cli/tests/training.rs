@@ -420,6 +420,49 @@ fn an_adapter_to_start_from_keeps_its_shape_and_other_flags_are_refused() {
     run(&flags).ok();
 }
 
+#[test]
+fn dora_trains_and_is_used_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [dora, plain, more] = ["dora", "plain", "more"].map(|name| folder.path().join(name));
+    run(tiny_training(&plain, 1)).ok();
+    let with_dora = |output: &Path, from: Option<&Path>| {
+        let mut flags = tiny_training(output, 3);
+        flags.push("--use-dora".to_owned());
+        flags.extend(from.into_iter().flat_map(|from| ["--init-adapter".to_owned(), from.display().to_string()]));
+        run(&flags)
+    };
+    with_dora(&dora, None).ok();
+    let (dora, plain, model) = (dora.display().to_string(), plain.display().to_string(), fixture("llama"));
+    let shown = run(["inspect", "--adapter", &dora, "--model", &model]).ok().stdout.clone();
+    assert!(shown.contains("DoRA") && shown.contains("lora_magnitude_vector"), "{shown}");
+    let data = format!("{model}/rows.jsonl");
+    let eval = |adapters: &[&str]| {
+        let flags = ["eval", "--device", "cpu", "--model", &model, "--data", &data, "--json"];
+        run(flags.into_iter().chain(adapters.iter().flat_map(|adapter| ["--adapter", adapter])))
+    };
+    let nll = |done: Done| done.json()["nll"].as_f64().expect("a number");
+    assert!(nll(eval(&[&dora])) < nll(eval(&[])), "training lowers the NLL of its own rows");
+    for (adapters, at) in [(vec![plain.clone(), dora.clone()], "2 of 2"), (vec![format!("{dora}@0.5")], "1 of 1")] {
+        let done = eval(&adapters.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(done.code, Some(1), "{done:?}");
+        let said = format!("--adapter: adapter {at}: use_dora true, beside another adapter or with a scale, is not");
+        assert!(done.error().contains(&said), "{done:?}");
+    }
+    let done = with_dora(&more, Some(plain.as_ref()));
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.error().contains("--use-dora true: the adapter of --init-adapter has false"), "{done:?}");
+    with_dora(&more, Some(dora.as_ref())).ok();
+    let estimate = |more: &[&str]| {
+        let flags = ["estimate", "--json", "--model", &model, "--max-length", "40"];
+        let answer = run(flags.iter().chain(more)).json();
+        ["trained_values", "total_bytes"].map(|key| answer[key].as_u64().expect("a number"))
+    };
+    let ([values, bytes], [dora_values, dora_bytes]) = (estimate(&[]), estimate(&["--use-dora"]));
+    // 2 layers with 64 + 2·32 + 64 + 2·96 + 64 rows.
+    assert_eq!(dora_values - values, 2 * 448);
+    assert!(dora_bytes > bytes);
+}
+
 /// A model folder, data and an output folder whose names are no UTF-8, as Unix allows.
 #[test]
 fn paths_need_not_be_utf_8() {

@@ -29,6 +29,7 @@ pub use bft_formats::Pooling;
 pub use loss::{LossConfig, LossKind, StepTotals};
 pub use model::ModelError;
 pub use model::batch::{Batch, Capacity};
+pub use model::dora::row_norms;
 pub use model::encoder::EncoderRunner;
 pub use model::head::head_rows_at_once;
 pub use model::runner::{Runner, RunnerOptions};

@@ -37,6 +37,7 @@ fn pairs(modules: &[&str]) -> Vec<LoraPair> {
                 out_features,
                 a: values(4 * in_features),
                 b: values(4 * out_features),
+                magnitude: None,
             });
         }
     }
@@ -212,7 +213,6 @@ fn an_adapter_for_another_model_says_where_they_differ() {
 #[test]
 fn what_is_not_plain_lora_is_refused_by_name() {
     assert_says(&refusal(json!({"peft_type": "LOHA"})), &["peft_type \"LOHA\"", "only LORA"]);
-    assert_says(&refusal(json!({"use_dora": true})), &["use_dora true", "DoRA"]);
     assert_says(&refusal(json!({"modules_to_save": ["lm_head"]})), &["modules_to_save [\"lm_head\"]"]);
     assert_says(&refusal(json!({"bias": "all"})), &["bias \"all\""]);
     assert_says(&refusal(json!({"init_lora_weights": "pissa"})), &["init_lora_weights \"pissa\"", "base weights"]);
@@ -224,7 +224,7 @@ fn what_is_not_plain_lora_is_refused_by_name() {
         assert_says(&refusal(json!({key: [1]})), &[&format!("{key} [1]")]);
     }
     // The same keys, and unknown ones, at values that mean "off" are fine.
-    let off = json!({"use_dora": false, "modules_to_save": [], "new": null, "newer": {}, "newest": false,
+    let off = json!({"use_qalora": false, "modules_to_save": [], "new": null, "newer": {}, "newest": false,
                      "init_lora_weights": "gaussian", "exclude_modules": ["lm_head"]});
     assert!(load(&files(off)).is_ok());
 }
@@ -239,9 +239,9 @@ fn tensors_of_other_kinds_are_refused_by_name() {
         message(load(&files))
     };
     let embedding = with("base_model.model.model.embed_tokens.lora_embedding_A");
-    assert_says(&embedding, &["lora_embedding_A", "lora_A.weight and lora_B.weight"]);
-    let dora = with("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector");
-    assert_says(&dora, &["lora_magnitude_vector"]);
+    assert_says(&embedding, &["lora_embedding_A", "lora_A.weight, lora_B.weight and lora_magnitude_vector"]);
+    let lone = with("base_model.model.model.layers.0.self_attn.q_proj.lora_A");
+    assert_says(&lone, &["tensor base_model.model.model.layers.0.self_attn.q_proj.lora_A is not supported"]);
     let head = with("base_model.model.lm_head.lora_A.weight");
     assert_says(&head, &["an adapter on lm_head", "q_proj", "down_proj"]);
 }
@@ -386,7 +386,7 @@ fn a_failed_save_leaves_nothing_new() {
     let mut wrong = adapter(&["q_proj"]);
     wrong.pairs[0].b.pop();
     let text = message(wrong.save(&dir.path().join("out")));
-    assert_says(&text, &["elements of A and B of model.layers.0.self_attn.q_proj", "127", "128"]);
+    assert_says(&text, &["lora_B.weight of model.layers.0.self_attn.q_proj", "[32, 4]", "127"]);
     assert!(!dir.path().join("out").exists());
 }
 
@@ -492,6 +492,7 @@ fn modules_that_are_fused_are_adapted_as_one() {
         out_features,
         a: vec![0.5; 4 * in_features],
         b: vec![0.25; 4 * out_features],
+        magnitude: None,
     };
     let saved = |pairs: Vec<LoraPair>| {
         let names = pairs.iter().map(|pair| pair.module.clone()).collect();
@@ -560,7 +561,7 @@ fn several_adapters_are_one_that_can_be_saved_like_any_other() {
     second.pairs.iter_mut().for_each(|pair| pair.scaling = 0.5);
     (second.config.end_token_ids, second.config.alpha) = (vec![7], 2.0);
     let weights = [(first.clone(), 1.0), (second.clone(), -2.0)];
-    let sum = Adapter::sum(weights.to_vec()).unwrap();
+    let sum = Adapter::sum(weights.to_vec()).unwrap().unwrap();
     let shapes: Vec<_> = sum.pairs.iter().map(|pair| (pair.module.rsplit('.').next().unwrap(), pair.rank)).collect();
     assert_eq!(shapes, [("q_proj", 8), ("v_proj", 4), ("up_proj", 4)].repeat(2));
     assert_eq!(sum.config.end_token_ids, [7]);
@@ -590,8 +591,81 @@ fn several_adapters_are_one_that_can_be_saved_like_any_other() {
     }
     assert_eq!(load(&files).unwrap().pairs, sum.pairs);
 
-    assert_eq!(Adapter::sum(vec![(first.clone(), 1.0)]), Some(first.clone()), "one alone stays as it is");
-    assert_eq!(Adapter::sum(Vec::new()), None);
-    let half = Adapter::sum(vec![(first.clone(), 0.5)]).unwrap();
+    assert_eq!(Adapter::sum(vec![(first.clone(), 1.0)]).unwrap().as_ref(), Some(&first), "one alone stays as it is");
+    assert_eq!(Adapter::sum(Vec::new()).unwrap(), None);
+    let half = Adapter::sum(vec![(first.clone(), 0.5)]).unwrap().unwrap();
     assert!(half.pairs.iter().zip(&first.pairs).all(|(half, one)| half.scaling == 1.0 && half.b == one.b));
+}
+
+/// An adapter with DoRA, as PEFT's state dictionaries name its magnitudes.
+fn dora_files(ends: &str, change: impl Fn(&mut Vec<Tensor>)) -> Files {
+    let of_all = pairs(&["q_proj", "v_proj"]);
+    let mut all = tensors(&of_all);
+    all.extend(of_all.iter().enumerate().map(|(i, pair)| {
+        let name = format!("base_model.model.{}.{ends}", pair.module);
+        let values: Vec<f32> = (0..pair.out_features).map(|row| 1.0 + i as f32 + row as f32 / 64.0).collect();
+        Tensor::from_f32(name, vec![pair.out_features], &values).unwrap()
+    }));
+    change(&mut all);
+    let mut files = files(json!({"use_dora": true}));
+    put(&mut files, WEIGHTS, safetensors_file(&all));
+    files
+}
+
+#[test]
+fn magnitudes_of_dora_are_read_and_written() {
+    const NAME: &str = "lora_magnitude_vector";
+    let adapter = load(&dora_files(NAME, |_| {})).unwrap();
+    assert!(adapter.config.use_dora);
+    for (i, pair) in adapter.pairs.iter().enumerate() {
+        let magnitude = pair.magnitude.as_ref().unwrap();
+        assert_eq!((magnitude.len(), magnitude[2]), (pair.out_features, 1.0 + i as f32 + 2.0 / 64.0));
+        assert_eq!(pair.parameters(), pair.a.len() + pair.b.len() + pair.out_features);
+    }
+    for ends in ["lora_magnitude_vector.weight", "lora_magnitude_vector.default.weight"] {
+        assert_eq!(load(&dora_files(ends, |_| {})).unwrap(), adapter, "{ends}");
+    }
+    let mut again = Files::new();
+    adapter.files().unwrap().into_iter().for_each(|(name, contents)| put(&mut again, name, contents));
+    assert_eq!(load(&again).unwrap(), adapter);
+    let names = safetensors::SafeTensors::deserialize(&again[WEIGHTS]).unwrap().names().join(" ");
+    assert!(names.contains("layers.1.self_attn.v_proj.lora_magnitude_vector"), "{names}");
+    assert!(!names.contains("vector.weight"), "{names}");
+}
+
+#[test]
+fn magnitudes_that_do_not_fit_are_refused() {
+    const NAME: &str = "lora_magnitude_vector";
+    let refused = |change: &dyn Fn(&mut Vec<Tensor>)| message(load(&dora_files(NAME, change)));
+    let missing = refused(&|all| drop(all.pop()));
+    assert_says(&missing, &["lora_magnitude_vector of model.layers.1.self_attn.v_proj is missing", "use_dora true"]);
+    let short = refused(&|all| {
+        let last = all.last_mut().unwrap();
+        *last = Tensor::from_f32(last.name.clone(), vec![2], &[1.0; 2]).unwrap();
+    });
+    assert_says(&short, &["shape of lora_magnitude_vector", "found [2]", "expected [16]"]);
+    let infinite = refused(&|all| {
+        let last = all.last_mut().unwrap();
+        *last = Tensor::from_f32(last.name.clone(), vec![16], &[f32::INFINITY; 16]).unwrap();
+    });
+    assert_says(&infinite, &["lora_magnitude_vector of model.layers.1.self_attn.v_proj holds inf at element 0"]);
+    let twice = refused(&|all| {
+        let mut last = all.last().unwrap().clone();
+        last.name.push_str(".weight");
+        all.push(last);
+    });
+    assert_says(&twice, &["two tensors for lora_magnitude_vector of model.layers.1.self_attn.v_proj"]);
+    let mut plain = dora_files(NAME, |_| {});
+    put(&mut plain, CONFIG, peft_config(json!({})));
+    assert_says(&message(load(&plain)), &["lora_magnitude_vector", "use_dora false", "different adapters"]);
+}
+
+#[test]
+fn lengths_of_rows_do_not_add_up() {
+    let (plain, dora) = (adapter(&["q_proj", "v_proj"]), load(&dora_files("lora_magnitude_vector", |_| {})).unwrap());
+    let alone = Adapter::sum(vec![(dora.clone(), 1.0)]).unwrap().unwrap();
+    assert_eq!(alone, dora);
+    let refused = |adapters| message(Adapter::sum(adapters));
+    assert_says(&refused(vec![(plain, 1.0), (dora.clone(), 1.0)]), &["adapter 2 of 2: use_dora true", "alone"]);
+    assert_says(&refused(vec![(dora, 0.5)]), &["adapter 1 of 1", "without a scale"]);
 }

@@ -1,12 +1,13 @@
 //! A new adapter's first values.
 
-use bft_formats::{Adapter, AdapterConfig, HubPlace, LoraPair, Model, ModelConfig};
+use bft_core::{ModelError, row_norms};
+use bft_formats::{Adapter, AdapterConfig, HubPlace, LINEAR_MODULES, LoraPair, Model, ModelConfig};
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::random::{Stream, numbered};
 
 /// A new adapter: A uniform in ±1/√in, B zero, so that it changes nothing yet. The values depend on
-/// the seed alone.
+/// the seed alone. With DoRA every magnitude is 1, until [`adopt_norms`] has read the weights.
 ///
 /// # Errors
 /// [`ConfigError::TargetModule`] where a module's name is unknown, [`ConfigError::Rank`] where the
@@ -24,6 +25,7 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
     config.base_model = Some(base_model.to_owned());
     config.sees = model.sees;
     config.use_rslora = settings.use_rslora;
+    config.use_dora = settings.use_dora;
     let scaling = config.scaling(rank, alpha);
     let mut pairs = Vec::with_capacity(model.layers.len() * modules.len());
     for layer in 0..model.layers.len() {
@@ -35,11 +37,30 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
                 .map(|i| numbered(settings.seed, stream, i).symmetric() * bound)
                 .collect();
             let b = vec![0.0; out_features * rank];
+            let magnitude = settings.use_dora.then(|| vec![1.0; out_features]);
             let module = ModelConfig::linear_name(layer, module);
-            pairs.push(LoraPair { module, rank, scaling, in_features, out_features, a, b });
+            pairs.push(LoraPair { module, rank, scaling, in_features, out_features, a, b, magnitude });
         }
     }
     Ok(Adapter { config, pairs })
+}
+
+/// Gives a new adapter with DoRA the lengths that the rows of `model`'s weights have, so that it
+/// changes nothing yet; one without is left as it is.
+///
+/// # Errors
+/// Where the model's files can no longer be read.
+pub fn adopt_norms(adapter: &mut Adapter, model: &Model) -> Result<(), ModelError> {
+    for pair in adapter.pairs.iter_mut().filter(|pair| pair.magnitude.is_some()) {
+        let (block, short) = pair.module.rsplit_once('.').unwrap_or_default();
+        let maps = model.config.linear_modules().iter().find(|module| module.name == short);
+        let mut norms = Vec::with_capacity(pair.out_features);
+        for map in maps.map_or(0..0, |module| module.maps.clone()) {
+            norms.extend(row_norms(model, &format!("{block}.{}.weight", LINEAR_MODULES[map]))?);
+        }
+        pair.magnitude = Some(norms);
+    }
+    Ok(())
 }
 
 /// Records what an adapter on `model` has for its base, for PEFT to load: the id on the hub and the

@@ -89,6 +89,9 @@ settings! {
         /// Scale the adapter by alpha / sqrt(rank) (rsLoRA)
         #[setting(heading: "Adapter", on_page: false)]
         pub use_rslora: bool = false,
+        /// Train the length of each row of an adapted weight apart from its direction (DoRA)
+        #[setting(heading: "Adapter", on_page: false)]
+        pub use_dora: bool = false,
         /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
         /// down_proj; with a Phi-3, of qkv_proj, o_proj, gate_up_proj, down_proj
         #[setting(heading: "Adapter", value_name: "MODULES", check: known_module, on_page: false)]

@@ -93,7 +93,6 @@ impl From<DataError> for TrainError {
 
 impl TrainError {
     /// An error of core before the first step.
-    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn model(error: bft_core::ModelError) -> Self {
         Self::Engine(error.into())
     }

@@ -2,7 +2,7 @@
 
 use bft_core::device::Device;
 use bft_core::{Capacity, ModelError, Tuner, TunerOptions};
-use bft_formats::{Adapter, Model};
+use bft_formats::{Adapter, LoraPair, Model};
 
 use crate::plan::Plan;
 
@@ -31,7 +31,7 @@ pub fn estimate_memory(model: &Model, adapter: &Adapter, options: TunerOptions) 
     let tuner = Tuner::new(&counting, model, adapter, options)?;
     let checkpoints_activations = tuner.checkpoints_activations();
     let total_bytes = counting.allocated_bytes();
-    let values: usize = adapter.pairs.iter().map(|p| p.a.len() + p.b.len()).sum();
+    let values: usize = adapter.pairs.iter().map(LoraPair::parameters).sum();
     let adapter_bytes = values as u64 * 4 * 4;
     let model_bytes = model.tensors.values().map(|t| t.byte_len() as u64).sum();
     let activation_bytes = total_bytes.saturating_sub(adapter_bytes + model_bytes);

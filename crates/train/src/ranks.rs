@@ -129,8 +129,9 @@ impl<'r, E: Shareable, R: Ranks> Together<'r, E, R> {
 pub(crate) fn check_adapter(ranks: &impl Ranks, adapter: &Adapter) -> Result<(), EngineError> {
     let mut hash = Sha256::new();
     for pair in &adapter.pairs {
-        hash.update(bytemuck::cast_slice::<f32, u8>(&pair.a));
-        hash.update(bytemuck::cast_slice::<f32, u8>(&pair.b));
+        for (_, _, values) in pair.tensors() {
+            hash.update(bytemuck::cast_slice::<f32, u8>(values));
+        }
     }
     check_same(ranks, "the adapter", hash.finalize().as_slice())
 }

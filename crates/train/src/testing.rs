@@ -176,7 +176,7 @@ pub(crate) struct Toy {
 
 impl Toy {
     pub(crate) fn new(adapter: Adapter, faults: Faults) -> Self {
-        let len = adapter.pairs.iter().map(|p| p.a.len() + p.b.len()).sum();
+        let len = adapter.pairs.iter().map(|pair| pair.parameters()).sum();
         let zeros = vec![0.0; len];
         let state = OptimizerState {
             step: 0,

@@ -1,9 +1,9 @@
 //! Preparing a training run: a fresh start or a checkpoint to go on from, a device, and where to
 //! keep what is made.
 
-use bft_formats::{Adapter, Model};
+use bft_formats::{Adapter, LoraPair, Model};
 
-use crate::adapter::{new_adapter, record_base};
+use crate::adapter::{adopt_norms, new_adapter, record_base};
 use crate::control::Control;
 use crate::description::{DeviceSummary, Facts};
 use crate::engine::{Engine, EngineError, Tuning};
@@ -29,7 +29,11 @@ impl<'m> Trainer<'m> {
     pub fn fresh(model: &'m Model, mut plan: Plan, init: Option<Adapter>) -> Result<Self, TrainError> {
         let mut notes = plan.notes();
         let mut adapter = match init {
-            None => new_adapter(&model.config, &model.name, &plan.config)?,
+            None => {
+                let mut adapter = new_adapter(&model.config, &model.name, &plan.config)?;
+                adopt_norms(&mut adapter, model).map_err(TrainError::model)?;
+                adapter
+            }
             Some(mut adapter) => {
                 adapter.config.dropout = plan.config.lora_dropout;
                 // What the run says of itself is what it does.
@@ -37,6 +41,7 @@ impl<'m> Trainer<'m> {
                 plan.config.alpha = Some(adapter.config.alpha);
                 plan.config.target_modules = adapter.modules();
                 plan.config.use_rslora = adapter.config.use_rslora;
+                plan.config.use_dora = adapter.config.use_dora;
                 notes.push(Note::InitAdapter {
                     rank: adapter.config.rank,
                     alpha: adapter.config.alpha,
@@ -111,7 +116,7 @@ impl<'m> Trainer<'m> {
         control: &impl Control,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Finished, TrainError> {
-        let parameters = self.adapter.pairs.iter().map(|p| p.a.len() + p.b.len()).sum();
+        let parameters = self.adapter.pairs.iter().map(LoraPair::parameters).sum();
         let mut engine = engine(self.adapter, &self.plan).map_err(TrainError::Engine)?;
         engine.prepare().await.map_err(TrainError::Engine)?;
         let mut notes = self.notes;

@@ -359,7 +359,7 @@ impl Session {
 
 /// Values that are trained.
 fn parameters(adapter: &Adapter) -> usize {
-    adapter.pairs.iter().map(|pair| pair.a.len() + pair.b.len()).sum()
+    adapter.pairs.iter().map(|pair| pair.parameters()).sum()
 }
 
 /// Variables of the chat template, several parted by semicolons.

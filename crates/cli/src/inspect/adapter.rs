@@ -54,6 +54,7 @@ pub fn show(folder: &Path, model: Option<&Model>, all: bool, as_json: bool) -> R
         ("alpha", "lora_alpha"),
         ("dropout", "lora_dropout"),
         ("rsLoRA", "use_rslora"),
+        ("DoRA", "use_dora"),
         ("modules", "target_modules"),
     ] {
         if let Some(value) = config.get(key).filter(|value| !value.is_null()) {

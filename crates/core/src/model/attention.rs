@@ -5,7 +5,7 @@
 //! Keys and values are those of the packed samples themselves, or of a cache that the pass adds to.
 
 use super::ModelError;
-use super::adapted::{Linear, plan_xa};
+use super::adapted::{self, Linear};
 use super::block::{Norms, Pass};
 use super::cache::{Cache, NewTokens};
 use super::weights::Parts;
@@ -41,6 +41,11 @@ impl Weights {
             qk_norms: config.layers[layer].qk_norm.map(|_| qk_norms()).transpose()?,
         })
     }
+
+    /// q, k, v or o.
+    pub fn linear(&self, map: usize) -> &Linear {
+        [&self.q, &self.k, &self.v, &self.o][map]
+    }
 }
 
 /// What the backward needs of the forward. The norm is made again: it costs a pass over memory, and
@@ -61,8 +66,8 @@ pub(crate) struct Saved {
     lse: View,
     /// `[N, H]` output of o_proj, where it is normalised.
     out: Option<View>,
-    /// `[N, r]` x·Aᵀ of q, k, v and o.
-    xa: [Option<View>; 4],
+    /// Of q, k, v and o.
+    xa: [Option<adapted::Saved>; 4],
 }
 
 impl Saved {
@@ -70,7 +75,7 @@ impl Saved {
         let (q, kv) = (plan.q_dim(), plan.kv_dim());
         let normed = plan.sharing(layer).any(|layer| plan.config.layers[layer].qk_norm.is_some());
         let raw = || Ok::<_, DeviceError>((plan.rows("queries before norm", q)?, plan.rows("keys before norm", kv)?));
-        let xa = |module| plan_xa(plan, layer, module);
+        let xa = |module| adapted::Saved::plan(plan, layer, module);
         Ok(Self {
             q: plan.rows("queries", q)?,
             k: plan.rows("keys", kv)?,

@@ -6,7 +6,7 @@
 use bft_formats::{BranchNorms, LayerSpec, ModelConfig};
 
 use super::ModelError;
-use super::adapted::Dropout;
+use super::adapted::{Dropout, Linear};
 use super::attention::{self, Keys};
 use super::batch::BatchViews;
 use super::lora::Lora;
@@ -29,6 +29,14 @@ impl BlockWeights {
             attention: attention::Weights::take(parts, config, layer)?,
             mlp: mlp::Weights::take(parts, config, layer)?,
         })
+    }
+
+    /// A frozen map by its place in [`LINEAR_MODULES`](bft_formats::LINEAR_MODULES).
+    pub fn linear(&self, map: usize) -> &Linear {
+        match map {
+            0..4 => self.attention.linear(map),
+            _ => self.mlp.linear(map - 4),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! LoRA factors on a device (arXiv 2106.09685): y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ with s = α/r.
 //!
 //! All factors lie in one flat array, so that the norm, the clipping and the optimizer are a kernel
-//! each. Ranks are padded with zeros to a multiple of four, the width of a shader's loads: a zero
+//! each; DoRA's magnitudes, a row's each, lie behind the factors of their map. Ranks are padded with zeros to a multiple of four, the width of a shader's loads: a zero
 //! row of A and column of B stay zero, for their gradients are products with each other.
 //!
 //! A pair may adapt several maps, where the model's files and PEFT have them as one module: A is
@@ -12,7 +12,10 @@ use std::ops::Range;
 use bft_formats::{Adapter, LINEAR_MODULES, LoraPair, ModelConfig};
 
 use super::ModelError;
-use crate::device::{Device, DeviceError, Elem, Matrix, View};
+use super::dora::Norms;
+use super::weights::Weights;
+use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View};
+use crate::ops::dora::Lengths;
 
 /// Where the factors that adapt one map lie in the flat array.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub(crate) struct Slot {
     pub a: Range<usize>,
     /// `[out, padded]`, the map's own rows.
     pub b: Range<usize>,
+    /// `[out]` DoRA's magnitudes of the map's rows.
+    pub magnitude: Option<Range<usize>>,
 }
 
 impl Slot {
@@ -94,6 +99,7 @@ impl Layout {
                     scaling: pair.scaling,
                     a: a.clone(),
                     b: take(out_features * padded),
+                    magnitude: pair.magnitude.as_ref().map(|_| take(out_features)),
                 });
             }
         }
@@ -121,7 +127,12 @@ impl Layout {
         for (slots, pair) in self.by_pair().zip(&adapter.pairs) {
             flat[slots[0].a.clone()][..pair.a.len()].copy_from_slice(&pair.a);
             let mut rows = pair.b.chunks_exact(pair.rank);
+            let mut magnitudes = pair.magnitude.iter().flatten();
             for slot in slots {
+                flat[slot.magnitude.clone().unwrap_or_default()]
+                    .iter_mut()
+                    .zip(&mut magnitudes)
+                    .for_each(|(m, of)| *m = *of);
                 for (row, values) in flat[slot.b.clone()].chunks_exact_mut(slot.padded).zip(&mut rows) {
                     row[..slot.rank].copy_from_slice(values);
                 }
@@ -144,6 +155,11 @@ impl Layout {
             out_features: slots.iter().map(|slot| slot.out_features).sum(),
             a: flat[slots[0].a.clone()][..slots[0].rank * slots[0].in_features].to_vec(),
             b: slots.iter().flat_map(rows).collect(),
+            magnitude: slots
+                .iter()
+                .map(|slot| Some(&flat[slot.magnitude.clone()?]))
+                .collect::<Option<Vec<_>>>()
+                .map(|rows| rows.concat()),
         };
         self.by_pair().map(pair).collect()
     }
@@ -155,6 +171,8 @@ impl Layout {
                 "lora_A"
             } else if slot.b.contains(&at) {
                 "lora_B"
+            } else if slot.magnitude.as_ref().is_some_and(|magnitude| magnitude.contains(&at)) {
+                "lora_magnitude_vector"
             } else {
                 return None;
             };
@@ -169,14 +187,16 @@ pub(crate) struct Lora {
     pub layout: Layout,
     /// `[len]`
     pub parameters: View,
+    /// Of DoRA.
+    norms: Option<Norms>,
 }
 
 impl Lora {
-    pub fn load(device: &Device, adapter: &Adapter, config: &ModelConfig) -> Result<Self, ModelError> {
+    pub fn load(device: &Device, adapter: &Adapter, weights: &Weights) -> Result<Self, ModelError> {
+        let config = &weights.config;
         for pair in &adapter.pairs {
-            let sizes = (pair.a.len(), pair.b.len());
-            if sizes != (pair.rank * pair.in_features, pair.out_features * pair.rank) {
-                return Err(ModelError::State(format!("{} has factors of {sizes:?} elements", pair.module)));
+            if let Some(misfit) = pair.misfit() {
+                return Err(ModelError::State(misfit));
             }
             let short = pair.module.rsplit('.').next().unwrap_or_default();
             let linear = config.linear_modules().iter().find(|module| module.name == short);
@@ -188,12 +208,29 @@ impl Lora {
         }
         let layout = Layout::new(adapter, config);
         let parameters = device.upload_f32("adapter", &layout.flatten(adapter))?.view();
-        Ok(Self { layout, parameters })
+        let lora = Self { norms: Norms::load(device, &layout, weights)?, layout, parameters };
+        let mut rec = Recording::new();
+        lora.record_norms(&mut rec, weights);
+        device.run(&rec)?;
+        Ok(lora)
+    }
+
+    /// Records what follows from the parameters: the norms of DoRA. Passes take them as they are.
+    pub fn record_norms(&self, rec: &mut Recording, weights: &Weights) {
+        if let Some(norms) = &self.norms {
+            norms.record(rec, &self.layout, &self.parameters, weights);
+        }
     }
 
     /// The slot that adapts a map of a block.
     pub fn slot(&self, layer: usize, map: usize) -> Option<&Slot> {
         self.layout.by_map[layer][map].map(|index| &self.layout.slots[index])
+    }
+
+    /// DoRA's lengths of the rows of a map.
+    pub fn lengths(&self, layer: usize, map: usize) -> Option<Lengths> {
+        let at = self.layout.by_map[layer][map]?;
+        self.norms.as_ref()?.lengths(at, &self.layout.slots[at], &self.parameters)
     }
 }
 

@@ -2,7 +2,7 @@
 //! projections of norm(x).
 
 use super::ModelError;
-use super::adapted::{Linear, plan_xa};
+use super::adapted::{self, Linear};
 use super::block::{Norms, Pass};
 use super::weights::Parts;
 use super::workspace::Plan;
@@ -27,6 +27,11 @@ impl Weights {
             down: Linear::take(parts, layer, 6)?,
         })
     }
+
+    /// gate, up or down.
+    pub fn linear(&self, map: usize) -> &Linear {
+        [&self.gate, &self.up, &self.down][map]
+    }
 }
 
 /// What the backward needs of the forward. The norm and the gated activation are made again.
@@ -37,14 +42,14 @@ pub(crate) struct Saved {
     up: View,
     /// `[N, H]` output of down, where it is normalised.
     out: Option<View>,
-    /// `[N, r]` x·Aᵀ of gate, up and down.
-    xa: [Option<View>; 3],
+    /// Of gate, up and down.
+    xa: [Option<adapted::Saved>; 3],
 }
 
 impl Saved {
     pub fn new(plan: &Plan<'_>, layer: usize) -> Result<Self, DeviceError> {
         let f = plan.config.intermediate_size;
-        let xa = |module| plan_xa(plan, layer, module);
+        let xa = |module| adapted::Saved::plan(plan, layer, module);
         let out = Norms::plan_out(plan, layer, |spec| spec.mlp_norms)?;
         Ok(Self { gate: plan.rows("gate", f)?, up: plan.rows("up", f)?, out, xa: [xa(4)?, xa(5)?, xa(6)?] })
     }

@@ -12,6 +12,7 @@ mod attention;
 pub mod batch;
 pub mod block;
 mod cache;
+pub mod dora;
 pub mod encoder;
 pub mod head;
 pub mod lora;

@@ -72,7 +72,7 @@ impl<'a> Runner<'a> {
         options.capacity.check(options.max_length)?;
         let weights = Arc::clone(&base.0);
         let config = &weights.config;
-        let lora = adapter.map(|adapter| Lora::load(device, adapter, config)).transpose()?;
+        let lora = adapter.map(|adapter| Lora::load(device, adapter, &weights)).transpose()?;
         let layout = lora.as_ref().map(|lora| &lora.layout);
         let workspace = Workspace::new(&Plan {
             device,

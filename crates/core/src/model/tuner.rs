@@ -128,7 +128,7 @@ impl<'a> Tuner<'a> {
         options.capacity.check(options.max_length)?;
         let weights = Arc::clone(&base.0);
         let config = &weights.config;
-        let lora = Lora::load(device, adapter, config)?;
+        let lora = Lora::load(device, adapter, &weights)?;
         let dropout = adapter.config.dropout > 0.0;
         let plan = |device: &Device, keep: Keep| {
             Workspace::new(&Plan {
@@ -267,7 +267,10 @@ impl<'a> Tuner<'a> {
             let rec = self.record(&batch, totals, &LossConfig::default())?;
             self.device.measure_choices(&rec).await?;
         }
-        Ok(())
+        // By the kernels that every later step takes.
+        let mut rec = Recording::new();
+        self.lora.record_norms(&mut rec, &self.weights);
+        Ok(self.device.run(&rec)?)
     }
 
     /// One optimizer step with learning rate `lr`; the gradient is zero after it. A step whose loss
@@ -283,6 +286,7 @@ impl<'a> Tuner<'a> {
         let metrics = self.metrics[self.pending / ROWS].slice(row..row + STATE);
         let mut rec = Recording::new();
         adamw::step(&mut rec, &self.optimizer, &metrics, lr, optimizer);
+        self.lora.record_norms(&mut rec, &self.weights);
         self.device.run(&rec)?;
         self.pending += 1;
         Ok(())
@@ -394,7 +398,8 @@ impl<'a> Tuner<'a> {
         Ok(self.device.read_f64(&self.lora.parameters).await?)
     }
 
-    /// Overwrites the parameters, flat as the gradients are.
+    /// Overwrites the parameters, flat as the gradients are. DoRA's norms stay what they were, as
+    /// they do in the gradient.
     #[doc(hidden)]
     pub fn set_flat_parameters(&mut self, values: &[f64]) -> Result<(), ModelError> {
         Ok(self.device.write_f64(&self.lora.parameters, values)?)

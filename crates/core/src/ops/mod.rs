@@ -9,6 +9,7 @@ pub mod adamw;
 pub mod add;
 pub mod attention;
 pub mod case;
+pub mod dora;
 pub mod dropout;
 pub mod embedding;
 pub mod gather;
@@ -87,6 +88,7 @@ pub static OPS: &[&Op] = &[
     &adamw::OP,
     &add::OP,
     &attention::OP,
+    &dora::OP,
     &dropout::OP,
     &embedding::OP,
     &gather::OP,

@@ -34,7 +34,7 @@ const IGNORED: [&str; 15] = [
 ];
 
 /// Keys read into [`AdapterConfig`] or checked one by one.
-const READ: [&str; 12] = [
+const READ: [&str; 13] = [
     "peft_type",
     "base_model_name_or_path",
     "revision",
@@ -43,6 +43,7 @@ const READ: [&str; 12] = [
     "lora_dropout",
     "target_modules",
     "use_rslora",
+    "use_dora",
     "rank_pattern",
     "alpha_pattern",
     "bias",
@@ -105,6 +106,7 @@ pub(super) fn read(file: &str, json: &[u8]) -> Result<(AdapterConfig, Targets)> 
         target_modules: Vec::new(),
         dropout,
         use_rslora: o.bool("use_rslora")?.unwrap_or(false),
+        use_dora: o.bool("use_dora")?.unwrap_or(false),
         rank_pattern: pattern(&o, "rank_pattern", |v| {
             v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0)
         })?,
@@ -132,9 +134,8 @@ fn refuse_other_keys(o: &Object) -> Result<()> {
         };
         if !off {
             let advice = match key.as_str() {
-                "use_dora" => "DoRA is not implemented; train the adapter without it",
                 "modules_to_save" => "train the adapter without whole modules",
-                _ => "only plain LoRA and rsLoRA are; train the adapter without it",
+                _ => "only LoRA, rsLoRA and DoRA are; train the adapter without it",
             };
             return Err(FormatError::unsupported(o.file, format!("{key} {}", kind(value)), advice));
         }
@@ -216,7 +217,7 @@ pub(super) fn write(config: &AdapterConfig) -> String {
         "task_type": "CAUSAL_LM",
         "trainable_token_indices": null,
         "use_bdlora": null,
-        "use_dora": false,
+        "use_dora": config.use_dora,
         "use_qalora": false,
         "use_rslora": config.use_rslora,
         "velora_config": null,

@@ -16,6 +16,9 @@ pub(crate) const GENERATION_FILE: &str = "generation_config.json";
 /// What stands before the module's own name in PEFT's tensor names.
 const PREFIX: &str = "base_model.model.";
 
+/// PEFT's name of DoRA's magnitudes.
+const MAGNITUDE: &str = "lora_magnitude_vector";
+
 /// What PEFT's `adapter_config.json` says, as far as it is supported.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
@@ -29,6 +32,8 @@ pub struct AdapterConfig {
     pub dropout: f32,
     /// Scale by α/√r instead of α/r.
     pub use_rslora: bool,
+    /// Every pair has a magnitude (DoRA).
+    pub use_dora: bool,
     /// Rank of the modules whose names end with the key (a regular expression).
     pub rank_pattern: BTreeMap<String, usize>,
     /// α of the modules whose names end with the key (a regular expression).
@@ -53,6 +58,7 @@ impl AdapterConfig {
             target_modules,
             dropout,
             use_rslora: false,
+            use_dora: false,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             base_model: None,
@@ -77,7 +83,8 @@ impl AdapterConfig {
     }
 }
 
-/// The two factors that adapt one linear module: `ΔW = scaling · B·A`.
+/// The two factors that adapt one linear module, `W + scaling · B·A`, and with DoRA (arXiv
+/// 2402.09353) the length that each of its rows is brought to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraPair {
     /// Full module name, such as `model.layers.0.self_attn.q_proj`.
@@ -94,6 +101,31 @@ pub struct LoraPair {
     pub a: Vec<f32>,
     /// B, row-major `[out_features, rank]`.
     pub b: Vec<f32>,
+    /// Length of each row of the adapted weight, `[out_features]`, where [`AdapterConfig::use_dora`].
+    pub magnitude: Option<Vec<f32>>,
+}
+
+impl LoraPair {
+    /// Name, as PEFT has it behind the module's, shape and values of each trained tensor.
+    pub fn tensors(&self) -> impl Iterator<Item = (&'static str, Vec<usize>, &[f32])> {
+        let factors = [
+            ("lora_A.weight", vec![self.rank, self.in_features], self.a.as_slice()),
+            ("lora_B.weight", vec![self.out_features, self.rank], self.b.as_slice()),
+        ];
+        let magnitude = self.magnitude.iter().map(|m| (MAGNITUDE, vec![self.out_features], m.as_slice()));
+        factors.into_iter().chain(magnitude)
+    }
+
+    /// How many values are trained.
+    pub fn parameters(&self) -> usize {
+        self.tensors().map(|(_, _, values)| values.len()).sum()
+    }
+
+    /// The first tensor that is not as long as its shape says, in words; `None` where all fit.
+    pub fn misfit(&self) -> Option<String> {
+        let misfit = self.tensors().find(|(_, shape, values)| values.len() != shape.iter().product::<usize>());
+        misfit.map(|(name, shape, values)| format!("{name} of {} is {shape:?} in {} values", self.module, values.len()))
+    }
 }
 
 /// A LoRA adapter: its configuration and its pairs, in layer order and then in the order of the
@@ -123,9 +155,10 @@ impl Adapter {
     pub fn not_finite(&self) -> Option<String> {
         let largest = |values: &[f32]| values.iter().fold(0f32, |most, value| most.max(value.abs()));
         self.pairs.iter().find_map(|pair| {
-            for (half, values) in [("lora_A", &pair.a), ("lora_B", &pair.b)] {
+            for (name, _, values) in pair.tensors() {
                 if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                    return Some(format!("{half} of {} holds {} at element {at}", pair.module, values[at]));
+                    let name = name.trim_end_matches(".weight");
+                    return Some(format!("{name} of {} holds {} at element {at}", pair.module, values[at]));
                 }
             }
             let (a, b) = (largest(&pair.a), largest(&pair.b));

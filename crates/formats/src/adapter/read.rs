@@ -7,7 +7,7 @@ use std::path::Path;
 use regex::Regex;
 
 use super::config::Targets;
-use super::{Adapter, AdapterConfig, CONFIG_FILE, GENERATION_FILE, LoraPair, PREFIX, WEIGHTS_FILE, config};
+use super::{Adapter, AdapterConfig, CONFIG_FILE, GENERATION_FILE, LoraPair, MAGNITUDE, PREFIX, WEIGHTS_FILE, config};
 use crate::folder::Folder;
 use crate::{FormatError, ModelConfig, Result, Source, Tensor, module_names, safetensors};
 
@@ -81,7 +81,7 @@ fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
                     alpha_pattern.extend(alpha.map(|alpha| (ours, alpha)));
                     let rank = rank.unwrap_or(config.rank);
                     let scaling = config.scaling(rank, alpha.unwrap_or(config.alpha));
-                    pairs.push(half.into_pair(&file, model, module, short, rank, scaling)?);
+                    pairs.push(half.into_pair(&file, model, &config, module, short, (rank, scaling))?);
                 }
                 (Some(_), Some(false)) => {
                     return Err(FormatError::malformed(
@@ -133,13 +133,14 @@ fn weights(folder: &Folder) -> Result<Source> {
     Err(FormatError::missing(folder.shown(), WEIGHTS_FILE, advice))
 }
 
-/// A and B of one module, as far as they have been found.
+/// The tensors of one module, as far as they have been found.
 #[derive(Default)]
 struct Halves {
     /// The module's name in the model that the adapter was made for.
     name: String,
     a: Option<Tensor>,
     b: Option<Tensor>,
+    magnitude: Option<Tensor>,
 }
 
 impl Halves {
@@ -147,10 +148,10 @@ impl Halves {
         self,
         file: &str,
         model: &ModelConfig,
+        config: &AdapterConfig,
         module: String,
         short: &str,
-        rank: usize,
-        scaling: f32,
+        (rank, scaling): (usize, f32),
     ) -> Result<LoraPair> {
         let (Some(a), Some(b)) = (self.a, self.b) else {
             return Err(FormatError::missing(
@@ -172,7 +173,25 @@ impl Halves {
                 advice: format!("r or rank_pattern in {CONFIG_FILE} belongs to another adapter"),
             });
         }
-        for (name, tensor, shape) in [("lora_A", &a, [rank, in_features]), ("lora_B", &b, [out_features, rank])] {
+        match (&self.magnitude, config.use_dora) {
+            (None, true) => {
+                let advice = format!("{CONFIG_FILE} has use_dora true: the file is incomplete, or of another adapter");
+                return Err(FormatError::missing(file, format!("{MAGNITUDE} of {module}"), advice));
+            }
+            (Some(_), false) => {
+                return Err(FormatError::Mismatch {
+                    file: file.to_string(),
+                    what: format!("{MAGNITUDE} of {module}"),
+                    found: format!("use_dora false in {CONFIG_FILE}"),
+                    expected: "use_dora true".to_string(),
+                    advice: "the two files belong to different adapters".to_string(),
+                });
+            }
+            _ => {}
+        }
+        let factors = [("lora_A", &a, vec![rank, in_features]), ("lora_B", &b, vec![out_features, rank])];
+        let magnitude = self.magnitude.iter().map(|tensor| (MAGNITUDE, tensor, vec![out_features]));
+        for (name, tensor, shape) in factors.into_iter().chain(magnitude) {
             if tensor.shape != shape {
                 return Err(FormatError::Mismatch {
                     file: file.to_string(),
@@ -183,35 +202,41 @@ impl Halves {
                 });
             }
         }
-        let (a, b) = (a.to_f32()?, b.to_f32()?);
-        Ok(LoraPair { module, rank, scaling, in_features, out_features, a, b })
+        let magnitude = self.magnitude.as_ref().map(Tensor::to_f32).transpose()?;
+        Ok(LoraPair { module, rank, scaling, in_features, out_features, a: a.to_f32()?, b: b.to_f32()?, magnitude })
     }
 }
 
-/// Sorts tensors by module; every name must be one of a LoRA pair's.
+/// Sorts tensors by module; every name must be that of a pair's tensor.
 fn collect_halves(file: &str, tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Halves>> {
     let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
     for (name, tensor) in tensors {
         let plain = without_prefix(name);
-        let strip = |half: &str| {
+        let strip = |part: &'static str| {
             // PEFT leaves the adapter's name out; a training loop's own state dictionary has it.
-            let ends = [format!(".{half}.weight"), format!(".{half}.default.weight")];
-            ends.iter().find_map(|end| plain.strip_suffix(end.as_str()))
+            // Magnitudes have had `weight` in their name and have it not.
+            let bare = plain.strip_suffix(".weight");
+            let own = bare.or((part == MAGNITUDE).then_some(plain))?;
+            let own = own.strip_suffix(".default").unwrap_or(own);
+            Some((part, own.strip_suffix(part)?.strip_suffix('.')?))
         };
-        let Some((is_a, theirs)) = strip("lora_A").map(|n| (true, n)).or_else(|| strip("lora_B").map(|n| (false, n)))
-        else {
+        let Some((part, theirs)) = ["lora_A", "lora_B", MAGNITUDE].into_iter().find_map(strip) else {
             return Err(FormatError::unsupported(
                 file,
                 format!("tensor {name}"),
-                "only lora_A.weight and lora_B.weight of linear modules are",
+                "only lora_A.weight, lora_B.weight and lora_magnitude_vector of linear modules are",
             ));
         };
         let module = module_name(theirs);
         let entry = halves.entry(module.clone()).or_default();
         entry.name = theirs.to_owned();
-        let slot = if is_a { &mut entry.a } else { &mut entry.b };
+        let slot = match part {
+            "lora_A" => &mut entry.a,
+            "lora_B" => &mut entry.b,
+            _ => &mut entry.magnitude,
+        };
         if slot.replace(tensor.clone()).is_some() {
-            let problem = format!("holds two tensors for one half of the pair of {module}");
+            let problem = format!("holds two tensors for {part} of {module}");
             return Err(FormatError::malformed(file, problem));
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Adapter, AdapterConfig, LoraPair};
+use crate::{FormatError, Result};
 
 impl Adapter {
     /// The adapter that does what all of these do together, each times its weight: for every module
@@ -10,12 +11,23 @@ impl Adapter {
     /// of none.
     ///
     /// PEFT calls it `add_weighted_adapter(…, combination_type="cat")`.
-    #[must_use]
-    pub fn sum(mut adapters: Vec<(Self, f32)>) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Where one of several, or one with a weight, has DoRA's magnitudes: the length of a row is not
+    /// the sum of what adapters do to it.
+    pub fn sum(mut adapters: Vec<(Self, f32)>) -> Result<Option<Self>> {
         if let [(_, 1.0)] = *adapters {
-            return adapters.pop().map(|(adapter, _)| adapter);
+            return Ok(adapters.pop().map(|(adapter, _)| adapter));
         }
-        let mut config = adapters.first()?.0.config.clone();
+        if let Some(at) = adapters.iter().position(|(adapter, _)| adapter.config.use_dora) {
+            return Err(FormatError::unsupported(
+                format!("adapter {} of {}", at + 1, adapters.len()),
+                "use_dora true, beside another adapter or with a scale,",
+                "give an adapter with DoRA alone and without a scale",
+            ));
+        }
+        let Some((first, _)) = adapters.first() else { return Ok(None) };
+        let mut config = first.config.clone();
         let alike = adapters.iter().all(|(adapter, _)| adapter.config.target_modules == config.target_modules);
         let mut by_module: BTreeMap<(usize, usize, String), Vec<LoraPair>> = BTreeMap::new();
         for (adapter, weight) in adapters {
@@ -30,7 +42,7 @@ impl Adapter {
         if !alike {
             config.target_modules = pairs.iter().map(|pair| pair.module.clone()).collect();
         }
-        Some(Self { config: described(config, &pairs), pairs })
+        Ok(Some(Self { config: described(config, &pairs), pairs }))
     }
 }
 
@@ -57,7 +69,7 @@ fn side_by_side(pairs: Vec<LoraPair>) -> Option<LoraPair> {
         pair.b[row * pair.rank..][..pair.rank].iter().map(|b| b * factor).collect::<Vec<f32>>()
     };
     let b = (0..out_features).flat_map(|at| pairs.iter().flat_map(move |pair| row(pair, at))).collect();
-    Some(LoraPair { module, rank, scaling, in_features, out_features, a, b })
+    Some(LoraPair { module, rank, scaling, in_features, out_features, a, b, magnitude: None })
 }
 
 /// The configuration that makes these pairs what they are, whatever ranks and scalings they have.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ::safetensors::tensor::{Dtype, TensorView};
 
-use super::{Adapter, CONFIG_FILE, GENERATION_FILE, LoraPair, PREFIX, WEIGHTS_FILE, config};
+use super::{Adapter, CONFIG_FILE, GENERATION_FILE, PREFIX, WEIGHTS_FILE, config};
 use crate::{FormatError, Result};
 
 impl Adapter {
@@ -14,7 +14,7 @@ impl Adapter {
         config::write(&self.config)
     }
 
-    /// Contents of `adapter_model.safetensors`: every A and B in f32.
+    /// Contents of `adapter_model.safetensors`: every tensor in f32.
     ///
     /// # Errors
     /// Where a value is not finite, or the factors do not fit their ranks.
@@ -24,14 +24,20 @@ impl Adapter {
         }
         let mut tensors = Vec::new();
         for pair in &self.pairs {
-            check(pair)?;
-            let name = |half: &str| format!("{PREFIX}{}.{half}.weight", self.config.peft_name(&pair.module));
-            tensors.push((name("lora_A"), [pair.rank, pair.in_features], to_bytes(&pair.a)));
-            tensors.push((name("lora_B"), [pair.out_features, pair.rank], to_bytes(&pair.b)));
+            if let Some(misfit) = pair.misfit() {
+                return Err(FormatError::malformed(
+                    "adapter",
+                    format!("is not written: {misfit}; report this mistake"),
+                ));
+            }
+            let module = self.config.peft_name(&pair.module);
+            for (name, shape, values) in pair.tensors() {
+                tensors.push((format!("{PREFIX}{module}.{name}"), shape, to_bytes(values)));
+            }
         }
         let views = tensors
             .iter()
-            .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.to_vec(), data)?)))
+            .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
             .collect::<std::result::Result<Vec<_>, ::safetensors::SafeTensorError>>();
         // PyTorch's readers look for this entry.
         let metadata = [("format".to_string(), "pt".to_string())].into_iter().collect();
@@ -80,21 +86,6 @@ impl Adapter {
         let _ = temporary.keep();
         crate::files::sync_folder(parent).map_err(fail)
     }
-}
-
-/// Lengths that disagree with the stated shape would make a file that PEFT refuses.
-fn check(pair: &LoraPair) -> Result<()> {
-    let expected = (pair.rank * pair.in_features, pair.out_features * pair.rank);
-    if (pair.a.len(), pair.b.len()) == expected {
-        return Ok(());
-    }
-    Err(FormatError::Mismatch {
-        file: "adapter".to_string(),
-        what: format!("elements of A and B of {}", pair.module),
-        found: format!("{} and {}", pair.a.len(), pair.b.len()),
-        expected: format!("{} and {}", expected.0, expected.1),
-        advice: "this is a mistake in the program; report it".to_string(),
-    })
 }
 
 fn to_bytes(values: &[f32]) -> Vec<u8> {
