@@ -9,8 +9,8 @@ use bft_formats::{LINEAR_MODULES, ModelConfig};
 
 use super::ModelError;
 use super::block::Pass;
-use super::weights::Parts;
-use super::workspace::Plan;
+use super::parts::Parts;
+use super::plan::Plan;
 use crate::device::{DeviceError, Matrix, Recording, View, Weight};
 use crate::ops::dora::{magnitude_gradient, scale_rows};
 use crate::ops::{add, dropout, linear};

@@ -1,7 +1,7 @@
 //! One micro-batch of packed samples, on the host and on the device.
 
 use super::ModelError;
-use super::workspace::LongTexts;
+use super::plan::LongTexts;
 use crate::device::{Device, DeviceError, Elem, View};
 
 /// One micro-batch: samples one after another, no padding.

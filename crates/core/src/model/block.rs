@@ -6,39 +6,16 @@
 use bft_formats::{BranchNorms, LayerSpec, ModelConfig};
 
 use super::ModelError;
-use super::adapted::{Dropout, Linear};
-use super::attention::{self, Keys};
+use super::adapted::Dropout;
+use super::attention::Keys;
 use super::batch::BatchViews;
 use super::lora::Lora;
-use super::mlp;
-use super::weights::{Parts, Weights};
-use super::workspace::{Plan, Workspace};
+use super::parts::Parts;
+use super::plan::Plan;
+use super::weights::Weights;
+use super::workspace::Workspace;
 use crate::device::{DeviceError, Recording, View};
 use crate::ops::{add, embedding, rms_norm, scale};
-
-/// One block's frozen parameters.
-#[derive(Debug)]
-pub(crate) struct BlockWeights {
-    pub attention: attention::Weights,
-    pub mlp: mlp::Weights,
-}
-
-impl BlockWeights {
-    pub fn take(parts: &Parts, config: &ModelConfig, layer: usize) -> Result<Self, ModelError> {
-        Ok(Self {
-            attention: attention::Weights::take(parts, config, layer)?,
-            mlp: mlp::Weights::take(parts, config, layer)?,
-        })
-    }
-
-    /// A frozen map by its place in [`LINEAR_MODULES`](bft_formats::LINEAR_MODULES).
-    pub fn linear(&self, map: usize) -> &Linear {
-        match map {
-            0..4 => self.attention.linear(map),
-            _ => self.mlp.linear(map - 4),
-        }
-    }
-}
 
 /// The norms around a branch, `[H]` each.
 #[derive(Debug)]

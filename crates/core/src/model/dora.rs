@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::ModelError;
 use super::lora::{Layout, Slot};
-use super::weights::{Weights, absent};
+use super::parts::absent;
+use super::weights::Weights;
 use crate::device::{Device, Elem, Matrix, Recording, View, Weight};
 use crate::ops::dora::{self, Lengths, Parts};
 use crate::ops::{embedding, linear};

@@ -11,7 +11,7 @@ use bft_formats::{
 
 use super::ModelError;
 use super::batch::{Batch, BatchBuffers, BatchViews, Capacity, every_class};
-use super::weights::absent;
+use super::parts::absent;
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
 use crate::ops::embedding::rows_per_binding;
 use crate::ops::rope::{self, Rotation};

@@ -4,8 +4,8 @@
 use super::ModelError;
 use super::adapted::{self, Linear};
 use super::block::{Norms, Pass};
-use super::weights::Parts;
-use super::workspace::Plan;
+use super::parts::Parts;
+use super::plan::Plan;
 use crate::device::{DeviceError, Recording, View};
 use crate::ops::swiglu;
 use bft_formats::ModelConfig;

@@ -2,10 +2,10 @@
 //! BERT's [`encoder`].
 //!
 //! Files, in the order in which data flows: [`weights`] and [`lora`] put parameters on a device,
-//! [`workspace`] plans every activation before the first step, [`block`] walks the blocks forward
-//! and backward, [`tuner`] trains, [`runner`] embeds and scores, and generates in [`slots`]. A block is `attention`
-//! and `mlp` on `adapted` linear maps: each of these files, and [`head`], has its weights, what it
-//! saves, its scratch, its forward and its backward.
+//! [`workspace`] holds every activation, planned before the first step, [`block`] walks the blocks
+//! forward and backward, [`tuner`] trains, [`runner`] embeds and scores, and generates in
+//! [`slots`]. A block is `attention` and `mlp` on `adapted` linear maps: each of these files, and
+//! [`head`], has its weights, what it saves, its scratch, its forward and its backward.
 
 mod adapted;
 mod attention;
@@ -17,6 +17,8 @@ pub mod encoder;
 pub mod head;
 pub mod lora;
 mod mlp;
+mod parts;
+mod plan;
 pub mod runner;
 pub mod slots;
 pub mod tuner;

@@ -11,9 +11,10 @@ use super::block::Pass;
 use super::cache::{Cache, NewTokens};
 use super::head::{self, HeadBuffers};
 use super::lora::Lora;
+use super::plan::{Keep, LongTexts, Plan};
 use super::slots::{Generation, Slots};
 use super::weights::{Base, Weights};
-use super::workspace::{Keep, LongTexts, Plan, Workspace};
+use super::workspace::Workspace;
 use crate::device::{Device, Elem, Recording, View};
 use crate::ops::{pool, rms_norm};
 

@@ -1,12 +1,13 @@
 //! The frozen base on a device, in its file's formats.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bft_formats::{FormatError, Model, ModelConfig, Tensor};
+use bft_formats::{Model, ModelConfig};
 
 use super::ModelError;
-use super::block::BlockWeights;
+use super::adapted::Linear;
+use super::parts::{NORM, Parts};
+use super::{attention, mlp};
 use crate::device::{Device, View, Weight};
 use crate::ops::embedding::rows_per_binding;
 
@@ -29,12 +30,34 @@ pub(crate) struct Weights {
     pub head_rows: usize,
 }
 
+/// One block's frozen parameters.
+#[derive(Debug)]
+pub(crate) struct BlockWeights {
+    pub attention: attention::Weights,
+    pub mlp: mlp::Weights,
+}
+
+impl BlockWeights {
+    pub fn take(parts: &Parts, config: &ModelConfig, layer: usize) -> Result<Self, ModelError> {
+        Ok(Self {
+            attention: attention::Weights::take(parts, config, layer)?,
+            mlp: mlp::Weights::take(parts, config, layer)?,
+        })
+    }
+
+    /// A frozen map by its place in [`LINEAR_MODULES`](bft_formats::LINEAR_MODULES).
+    pub fn linear(&self, map: usize) -> &Linear {
+        match map {
+            0..4 => self.attention.linear(map),
+            _ => self.mlp.linear(map - 4),
+        }
+    }
+}
+
 /// The frozen base on a device, shared by whatever runs on it: tuners, runners, with adapters or
 /// without.
 #[derive(Debug, Clone)]
 pub struct Base(pub(crate) Arc<Weights>);
-
-const NORM: &str = "model.norm.weight";
 
 /// Bytes that may be on their way to a device at once.
 const IN_FLIGHT: u64 = 32 << 20;
@@ -49,7 +72,7 @@ impl Base {
         for tensor in model.tensors.values() {
             parts.add(device, tensor)?;
         }
-        parts.assemble(device)
+        Weights::assemble(device, &parts)
     }
 
     /// As [`Self::load`], but lets the device catch up on the way, so that what waits to be copied
@@ -70,108 +93,29 @@ impl Base {
             on_progress(done);
         }
         device.wait().await?;
-        parts.assemble(device)
+        Weights::assemble(device, &parts)
     }
 }
 
-/// Parameters by name, as they come to the device.
-pub(crate) struct Parts {
-    model: String,
-    pub config: ModelConfig,
-    /// `[H]` of the head alone, where logits have a multiplier.
-    head_norm: Option<View>,
-    matrices: BTreeMap<String, Weight>,
-    vectors: BTreeMap<String, View>,
-}
-
-impl Parts {
-    fn of(model: &Model) -> Self {
-        Self {
-            model: model.name.clone(),
-            config: model.config.clone(),
-            head_norm: None,
-            matrices: BTreeMap::new(),
-            vectors: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, device: &Device, tensor: &Tensor) -> Result<(), ModelError> {
-        let name = tensor.name.clone();
-        if tensor.shape.len() < 2 {
-            let mut values = tensor.to_f32()?;
-            let ModelConfig { norm_offset, logits_scale, .. } = self.config;
-            if norm_offset != 0.0 && name.ends_with("norm.weight") {
-                values.iter_mut().for_each(|value| *value += norm_offset);
-            }
-            if logits_scale != 1.0 && name == NORM {
-                let scaled: Vec<f32> = values.iter().map(|value| value * logits_scale).collect();
-                self.head_norm = Some(device.upload_f32("final norm of the head", &scaled)?.view());
-            }
-            let vector = device.upload_f32(&name, &values)?;
-            self.vectors.insert(name, vector.view());
-        } else {
-            self.matrices.insert(name, upload(device, tensor)?);
-        }
-        Ok(())
-    }
-
-    pub fn matrix(&self, name: &str) -> Result<Weight, ModelError> {
-        self.matrices.get(name).cloned().ok_or_else(|| absent(&self.model, name))
-    }
-
-    pub fn vector(&self, name: &str) -> Result<View, ModelError> {
-        self.optional(name).ok_or_else(|| absent(&self.model, name))
-    }
-
-    /// A vector that the configuration need not ask for.
-    pub fn optional(&self, name: &str) -> Option<View> {
-        self.vectors.get(name).cloned()
-    }
-
-    fn assemble(self, device: &Device) -> Result<Base, ModelError> {
-        let config = self.config.clone();
-        let blocks = (0..config.layers.len()).map(|layer| BlockWeights::take(&self, &config, layer));
+impl Weights {
+    fn assemble(device: &Device, parts: &Parts) -> Result<Base, ModelError> {
+        let config = parts.config.clone();
+        let blocks = (0..config.layers.len()).map(|layer| BlockWeights::take(parts, &config, layer));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-        let embedding = self.matrix("model.embed_tokens.weight")?;
-        let head = if config.tie_word_embeddings { embedding.clone() } else { self.matrix("lm_head.weight")? };
-        Ok(Base(Arc::new(Weights {
+        let embedding = parts.matrix("model.embed_tokens.weight")?;
+        let head = if config.tie_word_embeddings { embedding.clone() } else { parts.matrix("lm_head.weight")? };
+        Ok(Base(Arc::new(Self {
             embedding_rows: rows_per_binding(device, &embedding),
             head_rows: rows_per_binding(device, &head),
-            head_norm: match &self.head_norm {
+            head_norm: match &parts.head_norm {
                 Some(norm) => norm.clone(),
-                None => self.vector(NORM)?,
+                None => parts.vector(NORM)?,
             },
-            norm: self.vector(NORM)?,
+            norm: parts.vector(NORM)?,
             embedding,
             blocks,
             head,
             config,
         })))
     }
-}
-
-/// A tensor that is not there although a model's tensors are checked against its configuration when
-/// it is opened.
-pub(crate) fn absent(model: &str, name: &str) -> ModelError {
-    ModelError::Format(FormatError::Missing {
-        file: model.to_string(),
-        what: format!("tensor {name}"),
-        advice: "the model is incomplete; open it again".to_string(),
-    })
-}
-
-/// Takes a matrix to the device. Products make four outputs at a time: a vocabulary that is no
-/// multiple of four gets rows of zeros, which the softmax leaves out.
-fn upload(device: &Device, tensor: &Tensor) -> Result<Weight, ModelError> {
-    let rows = tensor.rows().next_multiple_of(4);
-    if rows == tensor.rows() {
-        return Ok(device.upload_weight(tensor)?);
-    }
-    let bytes = tensor.bytes()?;
-    let mut padded = Vec::with_capacity(rows * tensor.dtype.row_bytes(tensor.cols()));
-    padded.extend_from_slice(&bytes);
-    bytes.release();
-    padded.resize(padded.capacity(), 0);
-    let padded = Tensor::new(tensor.name.clone(), tensor.dtype, vec![rows, tensor.cols()], padded)?;
-    Ok(device.upload_weight(&padded)?)
 }
