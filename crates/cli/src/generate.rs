@@ -50,7 +50,8 @@ pub struct GenerateFlags {
         help_heading = "Text"
     )]
     pub prompt: Option<String>,
-    /// JSONL rows or a JSON array, a prompt each
+    /// Rows with a prompt each: JSONL, a JSON array, CSV, TSV or Parquet, as they are or packed with
+    /// gzip or zstd
     #[arg(long, value_name = "FILE", requires = "output", help_heading = "Text")]
     pub data: Option<PathBuf>,
     /// Where the answers to --data go, as JSONL

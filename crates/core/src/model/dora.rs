@@ -29,12 +29,12 @@ pub fn row_norms(model: &Model, name: &str) -> Result<Vec<f32>, ModelError> {
     let at_once = (DECODED / cols.max(1)).max(1);
     for first in (0..rows).step_by(at_once) {
         let bytes = tensor.read_rows(first..(first + at_once).min(rows))?;
-        let norm = |row: &[u8]| {
-            let mut values = vec![0.0; cols];
-            dequantize_row(tensor.dtype, row, &mut values);
+        let norm = |values: &mut Vec<f32>, row: &[u8]| {
+            dequantize_row(tensor.dtype, row, values);
             values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt() as f32
         };
-        norms.par_extend(bytes.par_chunks_exact(tensor.dtype.row_bytes(cols)).map(norm));
+        let rows = bytes.par_chunks_exact(tensor.dtype.row_bytes(cols));
+        norms.par_extend(rows.map_init(|| vec![0.0; cols], norm));
     }
     Ok(norms)
 }

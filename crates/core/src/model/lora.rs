@@ -1,8 +1,9 @@
 //! LoRA factors on a device (arXiv 2106.09685): y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ with s = α/r.
 //!
 //! All factors lie in one flat array, so that the norm, the clipping and the optimizer are a kernel
-//! each; DoRA's magnitudes, a row's each, lie behind the factors of their map. Ranks are padded with zeros to a multiple of four, the width of a shader's loads: a zero
-//! row of A and column of B stay zero, for their gradients are products with each other.
+//! each; DoRA's magnitudes, one a row, lie behind the factors of their map. Ranks are padded with
+//! zeros to a multiple of four, the width of a shader's loads: a zero row of A and column of B stay
+//! zero, for their gradients are products with each other.
 //!
 //! A pair may adapt several maps, where the model's files and PEFT have them as one module: A is
 //! then the same for all of them, and B's rows are theirs one after another.

@@ -15,7 +15,7 @@ pub(crate) enum Keep {
     /// Each block's input alone; the rest is made again in the backward pass (activation
     /// checkpointing).
     Inputs,
-    /// All of [`Saved`] of each block.
+    /// All of [`super::workspace::Saved`] of each block.
     Everything,
 }
 

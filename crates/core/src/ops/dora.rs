@@ -1,5 +1,5 @@
-//! DoRA's lengths of rows (arXiv 2402.09353): an adapted weight's row i, W + s·B·A, is brought to the
-//! length m[i] that is trained, from the length n[i] that it has.
+//! DoRA's lengths of rows (arXiv 2402.09353): an adapted weight's row i, W + s·B·A, is brought
+//! to the length m[i] that is trained, from the length n[i] that it has.
 //!
 //! With W `[out, in]`, A `[r, in]`, B `[out, r]`, v, y, dv, dy `[N, out]`, m, n `[out]`:
 //! - squares: ‖W[i]‖²

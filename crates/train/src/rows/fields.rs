@@ -10,7 +10,7 @@ use super::{Chat, MASKED, RowContent, RowFormat, RowProblem};
 /// Keys of a row that other trainers act on and that nothing is done with here, with what they mean
 /// and what to do.
 type Refused = (&'static [&'static str], &'static str);
-/// Those of what a model is asked.
+/// Such keys of what a model is asked.
 static REFUSED_IN_PROMPTS: [Refused; 3] = [
     (MEDIA, NO_MEDIA),
     (
@@ -22,7 +22,7 @@ static REFUSED_IN_PROMPTS: [Refused; 3] = [
         "means nothing to a chat template unless it is in \"chat_template_kwargs\": move it there, or remove it",
     ),
 ];
-/// And those of what is trained.
+/// Such keys of what is trained.
 static REFUSED_IN_ANSWERS: [Refused; 2] = [
     (
         &["chosen", "rejected", "rejected_response", "rejected_messages"],
