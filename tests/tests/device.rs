@@ -17,7 +17,7 @@ fn a_lost_gpu_is_an_error_everywhere() {
     let batch = pack(&fixture.rows);
     let totals = StepTotals { samples: fixture.rows.len(), tokens: batch.trained.len() };
     let capacity = Capacity { tokens: batch.tokens.len(), trained: batch.trained.len(), samples: fixture.rows.len() };
-    let options = TunerOptions { capacity, max_length: 64, checkpoint: Checkpoint::Off, seed: 0 };
+    let options = TunerOptions { capacity, max_length: 64, checkpoint: Checkpoint::Off, seed: 0, frozen_half: false };
     let loss = LossConfig { kind: LossKind::Bft, group_size: 4, gamma: 1.0 };
     let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
     tuner.accumulate(&batch, totals, &loss).unwrap();
@@ -45,6 +45,7 @@ fn nothing_is_read_back_between_two_looks_at_the_metrics() {
         max_length: 64,
         checkpoint: Checkpoint::Off,
         seed: 0,
+        frozen_half: false,
     };
     let loss = LossConfig { kind: LossKind::Bft, group_size: 4, gamma: 1.0 };
     let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();

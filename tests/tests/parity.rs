@@ -31,7 +31,13 @@ fn totals(batch: &Batch) -> StepTotals {
 }
 
 fn options(batch: &Batch) -> TunerOptions {
-    TunerOptions { capacity: capacity(batch), max_length: 128, checkpoint: Checkpoint::Off, seed: 0 }
+    TunerOptions {
+        capacity: capacity(batch),
+        max_length: 128,
+        checkpoint: Checkpoint::Off,
+        seed: 0,
+        frozen_half: false,
+    }
 }
 
 fn loss(name: &str, fixture: &Fixture) -> LossConfig {
@@ -273,20 +279,24 @@ fn dropout_draws_the_same_everywhere() {
     });
 }
 
-/// PEFT with these masks: with DoRA what is dropped passes the frozen map, too.
+/// PEFT with these masks: with DoRA what is dropped passes the frozen map, too, and with PiSSA what
+/// is taken from the frozen map does not.
 #[test]
 fn dropout_is_where_peft_has_it() {
-    for name in ["llama", "llama_dora", "phi3_dora"] {
-        let mut fixture = Fixture::load(name);
+    let folder = |name: &str| bft_tests::fixture::folder().join("dropout").join(format!("{name}.safetensors"));
+    let plain = ["llama", "llama_dora", "phi3_dora"].map(|name| {
+        let fixture = Fixture::load(name);
+        (Fixture { tensors: read_tensors(&folder(name)), ..fixture }, false)
+    });
+    for (mut fixture, frozen_half) in plain.into_iter().chain(PISSA.map(|name| (after_pissa(name), true))) {
         fixture.adapter.config.dropout = 0.3;
-        let file = bft_tests::fixture::folder().join("dropout").join(format!("{name}.safetensors"));
-        fixture.tensors = read_tensors(&file);
         let batch = pack(&fixture.rows);
+        let options = TunerOptions { frozen_half, ..options(&batch) };
         let sft = LossConfig { kind: LossKind::Sft, group_size: 4, gamma: 1.0 };
         for device in [Some(Device::cpu()), bft_tests::gpu()].iter().flatten() {
-            let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+            let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options).unwrap();
             tuner.accumulate(&batch, totals(&batch), &sft).unwrap();
-            let what = format!("{name} on {}", device.info().name);
+            let what = format!("{}, PiSSA {frozen_half}, on {}", fixture.name, device.info().name);
             let log_p = block_on(tuner.last_log_probs()).unwrap().concat();
             let log_p: Vec<f32> = log_p.into_iter().map(|p| p as f32).collect();
             assert_close(&format!("{what}, log p"), &log_p, fixture.tensor("log_prob"), 1e-5);
@@ -296,6 +306,66 @@ fn dropout_is_where_peft_has_it() {
             }
         }
     }
+}
+
+/// Models with what PEFT converts an adapter to that began as PiSSA has it.
+const PISSA: [&str; 2] = ["llama", "phi3"];
+
+fn after_pissa(name: &str) -> Fixture {
+    let fixture = Fixture::load(name);
+    let folder = bft_tests::fixture::folder().join("pissa").join(name);
+    let adapter = Adapter::load(&folder, &fixture.model.config).unwrap();
+    Fixture { adapter, tensors: read_tensors(&folder.join("expected.safetensors")), ..fixture }
+}
+
+/// Of an adapter with a frozen half the other half has the gradient that it has where both are
+/// trained, and a step moves that half alone.
+#[test]
+fn a_frozen_half_stays_as_it_is_and_the_other_is_trained_as_ever() {
+    let devices = [(Some(Device::cpu_f64()), 1e-12), (Some(Device::cpu()), 2e-5), (bft_tests::gpu(), 2e-5)];
+    for (device, tolerance) in devices.iter().filter_map(|(device, tolerance)| Some((device.as_ref()?, *tolerance))) {
+        for fixture in PISSA.map(after_pissa) {
+            let batch = pack(&fixture.rows);
+            let tuner = |frozen_half, checkpoint| {
+                let options = TunerOptions { frozen_half, checkpoint, ..options(&batch) };
+                let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options).unwrap();
+                tuner.accumulate(&batch, totals(&batch), &loss("bft", &fixture)).unwrap();
+                tuner
+            };
+            let (both, mut half) = (tuner(false, Checkpoint::Off), tuner(true, Checkpoint::Off));
+            let [both, found] = [&both, &half].map(|tuner| block_on(tuner.gradients()).unwrap());
+            for (both, found) in both.pairs.iter().zip(&found.pairs) {
+                let what = format!("{} {} on {}", fixture.name, found.module, device.info().name);
+                let [expected, _] = both.halves().unwrap();
+                assert_close(&what, &found.a, &expected.a, tolerance);
+                assert_close(&what, &found.b, &expected.b, tolerance);
+            }
+            let again = block_on(tuner(true, Checkpoint::On).flat_gradients()).unwrap();
+            assert_eq!(again, block_on(half.flat_gradients()).unwrap(), "checkpointing computes the same numbers");
+
+            half.apply(1e-3, &AdamW::default()).unwrap();
+            let after = block_on(half.adapter()).unwrap();
+            assert_eq!(after.config, fixture.adapter.config);
+            for (before, after) in fixture.adapter.pairs.iter().zip(&after.pairs) {
+                let ([before, start], [after, same]) = (before.halves().unwrap(), after.halves().unwrap());
+                assert_eq!(start, same);
+                let moved =
+                    |before: &[f32], after: &[f32]| before.iter().zip(after).all(|(before, after)| before != after);
+                assert!(moved(&before.a, &after.a) && moved(&before.b, &after.b), "{}", before.module);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rank_without_two_halves_is_refused() {
+    let mut fixture = Fixture::load("llama");
+    let pair = &mut fixture.adapter.pairs[3];
+    (pair.rank, pair.a, pair.b) = (3, vec![0.0; 3 * pair.in_features], vec![0.0; 3 * pair.out_features]);
+    let batch = pack(&fixture.rows);
+    let options = TunerOptions { frozen_half: true, ..options(&batch) };
+    let message = Tuner::new(&Device::cpu(), &fixture.model, &fixture.adapter, options).unwrap_err().to_string();
+    assert!(message.contains("model.layers.0.self_attn.o_proj has no two halves: rank 3"), "{message}");
 }
 
 #[test]

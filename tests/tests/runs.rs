@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::device::Device;
 use bft_core::{LossConfig, Runner, RunnerOptions};
-use bft_formats::{Adapter, Model, sha256_file};
+use bft_formats::{Adapter, LoraPair, Model, sha256_file};
+use bft_tests::fixture::relative_norm;
 use bft_train::{
-    BatchBounds, Checkpoints, Event, Files, Finished, Plan, Schedule, TrainConfig, TrainError, Trainer, evaluate,
+    BatchBounds, Checkpoints, Event, Files, Finished, LoraInit, Plan, Schedule, TrainConfig, TrainError, Trainer,
+    evaluate,
 };
 use serde_json::Value;
 
@@ -163,6 +165,66 @@ fn a_new_adapter_with_dora_changes_nothing_yet() {
     }
 }
 
+/// The settings of PEFT's run from PiSSA's start.
+fn from_pissa(name: &str, expected: &Value, output: PathBuf) -> TrainConfig {
+    let lora = &expected["lora"];
+    TrainConfig {
+        init_adapter: None,
+        lora_init: LoraInit::Pissa,
+        rank: lora["r"].as_u64().unwrap() as usize,
+        alpha: Some(lora["lora_alpha"].as_f64().unwrap() as f32),
+        use_rslora: lora["use_rslora"].as_bool().unwrap_or(false),
+        ..recorded(&fixture(name), &expected["training"], output)
+    }
+}
+
+/// s·B·A of a pair, `[out, in]`.
+fn product(pair: &LoraPair) -> Vec<f32> {
+    let value = |b: &[f32], at: usize| {
+        let of_rank = b.iter().zip(pair.a.iter().skip(at).step_by(pair.in_features));
+        pair.scaling * of_rank.map(|(b, a)| b * a).sum::<f32>()
+    };
+    let row = |b| (0..pair.in_features).map(move |at| value(b, at));
+    pair.b.chunks_exact(pair.rank).flat_map(row).collect()
+}
+
+/// The start is that of the exact decomposition, and the adapter what PEFT converts its own to.
+#[test]
+fn five_steps_from_pissa_are_those_of_peft() {
+    for name in ["llama", "phi3"] {
+        let model = Model::open(&fixture(name)).unwrap();
+        let folder = fixture("pissa").join(name);
+        let expected = json(&folder.join("expected.json"));
+        let converted = Adapter::load(&folder, &model.config).unwrap();
+        everywhere(|device| {
+            let on = format!("{name} on {}", device.info().name);
+            let place = tempfile::tempdir().unwrap();
+            let output = place.path().join("out");
+            train(device, from_pissa(name, &expected, output.clone()), &model, None).unwrap();
+            let (found, steps) = (rows(&output), expected["training"]["steps_done"].as_array().unwrap());
+            assert_eq!(found.len(), steps.len());
+            for (found, expected) in found.iter().zip(steps) {
+                for (key, tolerance) in [("loss", 1e-4), ("nll", 1e-5), ("grad_norm", 1e-4)] {
+                    close(&format!("{on}, step {}, {key}", found["step"]), &found[key], &expected[key], tolerance);
+                }
+            }
+            let adapter = Adapter::load(&output, &model.config).unwrap();
+            let shape = |adapter: &Adapter| (adapter.config.rank, adapter.config.alpha, adapter.config.use_rslora);
+            assert_eq!(shape(&adapter), shape(&converted));
+            for (found, expected) in adapter.pairs.iter().zip(&converted.pairs) {
+                assert_eq!((&found.module, found.rank), (&expected.module, expected.rank));
+                let [(_, found_start), (_, start)] = [found, expected].map(|pair| pair.halves().unwrap().into());
+                for (what, found, expected) in
+                    [("the start", &found_start, &start), ("what is added to the weight", found, expected)]
+                {
+                    let error = relative_norm(&product(found), &product(expected));
+                    assert!(error < 1e-4, "{on}, {}: {what} is off by {error:.1e}", expected.module);
+                }
+            }
+        });
+    }
+}
+
 /// Shuffled, ragged, accumulated, with dropout and evaluations: everything a cursor and a counter
 /// must carry on.
 fn long_run(output: &Path, resume: bool) -> TrainConfig {
@@ -207,10 +269,13 @@ fn traces(output: &Path) -> (Vec<String>, Vec<Value>) {
 fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
     let model = Model::open(&fixture("llama")).unwrap();
     everywhere(|device| {
-        let run = |lora_dropout, use_dora| {
+        let run = |lora_dropout, use_dora, lora_init| {
             let place = tempfile::tempdir().unwrap();
             let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
-            let config = |output: &Path, resume| TrainConfig { lora_dropout, use_dora, ..long_run(output, resume) };
+            let config = |output: &Path, resume| {
+                let rank = if lora_init == LoraInit::Pissa { 3 } else { 4 };
+                TrainConfig { lora_dropout, use_dora, lora_init, rank, ..long_run(output, resume) }
+            };
             train(device, config(&whole, false), &model, None).unwrap();
             let stopped = train(device, config(&parts, false), &model, Some(4)).unwrap();
             assert_eq!((stopped.steps, stopped.stopped), (4, true));
@@ -220,9 +285,10 @@ fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
             assert_eq!(whole, traces(&parts), "{}", device.info().name);
             whole
         };
-        let plain = run(0.1, false);
-        assert_ne!(plain, run(0.0, false), "dropout is on");
-        assert_ne!(plain, run(0.1, true), "DoRA is on");
+        let plain = run(0.1, false, LoraInit::Default);
+        assert_ne!(plain, run(0.0, false, LoraInit::Default), "dropout is on");
+        assert_ne!(plain, run(0.1, true, LoraInit::Default), "DoRA is on");
+        assert_ne!(plain, run(0.1, false, LoraInit::Pissa), "PiSSA is on");
     });
 }
 

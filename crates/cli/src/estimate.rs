@@ -40,7 +40,7 @@ pub struct EstimateFlags {
 
 takes!(
     /// What memory depends on.
-    Sizes: TrainConfig = max_length, rank, alpha, use_dora, target_modules, lora_dropout, batch_size, checkpoint_activations
+    Sizes: TrainConfig = max_length, rank, alpha, use_dora, lora_init, target_modules, lora_dropout, batch_size, checkpoint_activations
 );
 
 /// Runs `bft estimate`.
@@ -57,8 +57,9 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
         max_length,
         checkpoint,
         seed: 0,
+        frozen_half: settings.starts_as_pissa(),
     };
-    let values: u64 = adapter.pairs.iter().map(|pair| pair.parameters() as u64).sum();
+    let values = settings.trained_values(&adapter) as u64;
     let estimate = |checkpoint| estimate_memory(&model, &adapter, options(checkpoint)).map_err(CliError::failed);
     let (off, on) = (estimate(Checkpoint::Off)?, estimate(Checkpoint::On)?);
     let chosen = estimate(settings.checkpoint_activations)?;

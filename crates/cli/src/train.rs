@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_formats::{Model, ModelConfig};
-use bft_train::{Event, Finished, Plan, Setting, TrainConfig, Trainer};
+use bft_train::{Event, Finished, Plan, Setting, TrainConfig, Trainer, word_of};
 use clap::Args;
 
 use crate::cache;
@@ -148,6 +148,7 @@ fn check_shape(asked: &Flags<EverySetting>, used: &TrainConfig, model: &ModelCon
         ("target_modules", modules(asked), modules(used)),
         ("use_rslora", asked.use_rslora.to_string(), used.use_rslora.to_string()),
         ("use_dora", asked.use_dora.to_string(), used.use_dora.to_string()),
+        ("lora_init", word_of(&asked.lora_init), word_of(&used.lora_init)),
     ] {
         if asked.given(field) && asked_for != has {
             let name = field.replace('_', "-");

@@ -463,6 +463,69 @@ fn dora_trains_and_is_used_alone() {
     assert!(dora_bytes > bytes);
 }
 
+#[test]
+fn pissa_trains_is_resumed_and_is_read_as_any_adapter() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [output, more, other] = ["pissa", "more", "other"].map(|name| folder.path().join(name));
+    let with = |output: &Path, steps, rank: &str, flags: &[&str]| {
+        let mut given = tiny_training(output, steps);
+        let at = given.iter().position(|flag| flag == "--rank").expect("a rank");
+        given[at + 1] = rank.to_owned();
+        given.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        run(given)
+    };
+    let json_file = |path: &Path| serde_json::from_slice::<Value>(&std::fs::read(path).expect("a file")).expect("JSON");
+    with(&output, 3, "4", &["--lora-init", "pissa"]).ok();
+    let (shown, model) = (output.display().to_string(), fixture("llama"));
+    let settings = &json_file(&output.join("run.json"))["settings"];
+    assert_eq!((&settings["lora-init"], &settings["rank"]), (&"pissa".into(), &4.into()));
+    let config = json_file(&output.join("adapter_config.json"));
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"], &config["init_lora_weights"]),
+        (&8.into(), &16.into(), &true.into())
+    );
+    let nll = |adapters: &[&str]| {
+        let flags = ["eval", "--device", "cpu", "--model", &model, "--data", &format!("{model}/rows.jsonl"), "--json"];
+        let done = run(flags.into_iter().chain(adapters.iter().flat_map(|adapter| ["--adapter", adapter])));
+        done.json()["nll"].as_f64().expect("a number")
+    };
+    assert!(nll(&[&shown]) < nll(&[]), "training lowers the NLL of its own rows");
+
+    for (rank, flags, said) in [
+        (
+            "4",
+            vec!["--lora-init", "pissa", "--use-dora"],
+            "both lora-init pissa and use-dora are given: give one of them",
+        ),
+        ("33", vec!["--lora-init", "pissa"], "rank is 33, expected 1 to 32 with lora-init pissa: k_proj of "),
+        (
+            "8",
+            vec!["--lora-init", "pissa", "--init-adapter", &shown],
+            "--lora-init pissa: the adapter of --init-adapter has default",
+        ),
+        ("4", vec!["--lora-init", "pisa"], "pissa"),
+    ] {
+        let done = with(&more, 3, rank, &flags);
+        assert!(done.code != Some(0) && done.error().contains(said), "{flags:?}: {done:?}");
+        assert!(!more.exists());
+    }
+    let done = with(&output, 4, "4", &["--resume", "--lora-init", "default"]);
+    assert!(done.error().contains("lora-init is default, was pissa"), "{done:?}");
+    with(&output, 4, "4", &["--resume"]).ok();
+    // What it has learnt is gone on with as with any adapter.
+    with(&other, 3, "8", &["--init-adapter", &shown]).ok();
+    let settings = &json_file(&other.join("run.json"))["settings"];
+    assert_eq!((&settings["lora-init"], &settings["rank"]), (&"default".into(), &8.into()));
+
+    let estimate = |more: &[&str]| {
+        let flags = ["estimate", "--json", "--model", &model, "--max-length", "40"];
+        let answer = run(flags.iter().chain(more)).json();
+        ["trained_values", "adapter_bytes"].map(|key| answer[key].as_u64().expect("a number"))
+    };
+    let ([values, bytes], [pissa_values, pissa_bytes]) = (estimate(&[]), estimate(&["--lora-init", "pissa"]));
+    assert_eq!((pissa_values, pissa_bytes), (values, bytes + 4 * values));
+}
+
 /// A model folder, data and an output folder whose names are no UTF-8, as Unix allows.
 #[test]
 fn paths_need_not_be_utf_8() {

@@ -32,6 +32,7 @@ pub use model::batch::{Batch, Capacity};
 pub use model::dora::row_norms;
 pub use model::encoder::EncoderRunner;
 pub use model::head::head_rows_at_once;
+pub use model::parts::tensor;
 pub use model::runner::{Runner, RunnerOptions};
 pub use model::slots::{Generation, Slots};
 pub use model::tuner::{Checkpoint, OptimizerState, StepMetrics, Tuner, TunerOptions};

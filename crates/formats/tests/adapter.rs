@@ -661,6 +661,21 @@ fn magnitudes_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn what_was_put_side_by_side_comes_apart_again() {
+    let [first, second] = [1.0, 2.0].map(|factor| {
+        let mut pair = adapter(&["q_proj"]).pairs.remove(0);
+        pair.a.iter_mut().enumerate().for_each(|(at, a)| *a = factor * at as f32);
+        pair.b.iter_mut().enumerate().for_each(|(at, b)| *b = -factor * at as f32);
+        pair
+    });
+    let both = LoraPair::side_by_side(vec![first.clone(), second.clone()]).unwrap();
+    assert_eq!(both.halves(), Some([first.clone(), second]));
+    assert_eq!(LoraPair { rank: both.rank + 1, ..both.clone() }.halves(), None, "an odd rank");
+    assert_eq!(LoraPair { rank: both.rank + 2, ..both.clone() }.halves(), None, "factors of another rank");
+    assert_eq!(LoraPair { magnitude: Some(vec![1.0; both.out_features]), ..both }.halves(), None, "DoRA");
+}
+
+#[test]
 fn lengths_of_rows_do_not_add_up() {
     let (plain, dora) = (adapter(&["q_proj", "v_proj"]), load(&dora_files("lora_magnitude_vector", |_| {})).unwrap());
     let alone = Adapter::sum(vec![(dora.clone(), 1.0)]).unwrap().unwrap();

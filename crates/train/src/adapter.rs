@@ -1,17 +1,21 @@
 //! A new adapter's first values.
 
-use bft_core::{ModelError, row_norms};
-use bft_formats::{Adapter, AdapterConfig, HubPlace, LINEAR_MODULES, LoraPair, Model, ModelConfig};
+use bft_core::{row_norms, tensor};
+use bft_formats::{Adapter, AdapterConfig, HubPlace, LINEAR_MODULES, LoraPair, Model, ModelConfig, Tensor};
 
 use crate::config::{ConfigError, TrainConfig};
+use crate::error::TrainError;
+use crate::pissa::principal;
 use crate::random::{Stream, numbered};
 
 /// A new adapter: A uniform in ±1/√in, B zero, so that it changes nothing yet. The values depend on
-/// the seed alone. With DoRA every magnitude is 1, until [`adopt_norms`] has read the weights.
+/// the seed alone. With DoRA every magnitude is 1, until [`adopt_weights`] has read the weights;
+/// with PiSSA every rank is twice the one asked for, and A and B are zero until then.
 ///
 /// # Errors
 /// [`ConfigError::TargetModule`] where a module's name is unknown, [`ConfigError::Rank`] where the
-/// rank is higher than any of the modules can use.
+/// rank is higher than any of the modules can use, [`ConfigError::PissaRank`] where PiSSA finds less
+/// in one of them.
 pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig) -> Result<Adapter, ConfigError> {
     let modules = settings.modules(model)?;
     let usable = |module: &&str| model.linear_shape(module).map(|[out, input]| out.min(input));
@@ -19,7 +23,17 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
     if settings.rank > most {
         return Err(ConfigError::Rank { found: settings.rank, most, model: base_model.to_owned() });
     }
-    let (rank, alpha) = (settings.rank, settings.alpha());
+    let (mut rank, mut alpha) = (settings.rank, settings.alpha());
+    if settings.starts_as_pissa() {
+        let (module, most) = least(model, &modules);
+        if rank > most {
+            let (module, model) = (module.to_owned(), base_model.to_owned());
+            return Err(ConfigError::PissaRank { found: rank, most, module, model });
+        }
+        // As PEFT has it, whatever PiSSA adapter is saved as a plain one: the scaling stays.
+        rank *= 2;
+        alpha *= if settings.use_rslora { std::f32::consts::SQRT_2 } else { 2.0 };
+    }
     let mut config =
         AdapterConfig::new(rank, alpha, modules.iter().map(|m| (*m).to_owned()).collect(), settings.lora_dropout);
     config.base_model = Some(base_model.to_owned());
@@ -33,9 +47,12 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
             let [out_features, in_features] = model.linear_shape(module).unwrap_or_default();
             let stream = Stream::LoraInit { pair: pairs.len() as u64 };
             let bound = 1.0 / (in_features as f32).sqrt();
-            let a = (0..(rank * in_features) as u64)
-                .map(|i| numbered(settings.seed, stream, i).symmetric() * bound)
-                .collect();
+            let a = match settings.starts_as_pissa() {
+                true => vec![0.0; rank * in_features],
+                false => (0..(rank * in_features) as u64)
+                    .map(|i| numbered(settings.seed, stream, i).symmetric() * bound)
+                    .collect(),
+            };
             let b = vec![0.0; out_features * rank];
             let magnitude = settings.use_dora.then(|| vec![1.0; out_features]);
             let module = ModelConfig::linear_name(layer, module);
@@ -45,22 +62,56 @@ pub fn new_adapter(model: &ModelConfig, base_model: &str, settings: &TrainConfig
     Ok(Adapter { config, pairs })
 }
 
-/// Gives a new adapter with DoRA the lengths that the rows of `model`'s weights have, so that it
-/// changes nothing yet; one without is left as it is.
+/// Gives a new adapter what it begins with of `model`'s weights, so that it changes nothing yet: with
+/// DoRA the lengths of their rows, with PiSSA their principal parts; any other is left as it is.
 ///
 /// # Errors
-/// Where the model's files can no longer be read.
-pub fn adopt_norms(adapter: &mut Adapter, model: &Model) -> Result<(), ModelError> {
-    for pair in adapter.pairs.iter_mut().filter(|pair| pair.magnitude.is_some()) {
+/// Where the model's files can no longer be read, or a weight holds what is no number.
+pub fn adopt_weights(adapter: &mut Adapter, model: &Model, settings: &TrainConfig) -> Result<(), TrainError> {
+    if !settings.use_dora && !settings.starts_as_pissa() {
+        return Ok(());
+    }
+    for (index, pair) in adapter.pairs.iter_mut().enumerate() {
         let (block, short) = pair.module.rsplit_once('.').unwrap_or_default();
-        let maps = model.config.linear_modules().iter().find(|module| module.name == short);
-        let mut norms = Vec::with_capacity(pair.out_features);
-        for map in maps.map_or(0..0, |module| module.maps.clone()) {
-            norms.extend(row_norms(model, &format!("{block}.{}.weight", LINEAR_MODULES[map]))?);
+        let module = model.config.linear_modules().iter().find(|module| module.name == short);
+        let maps = module.map_or(0..0, |module| module.maps.clone());
+        let weights = maps.map(|map| tensor(model, &format!("{block}.{}.weight", LINEAR_MODULES[map])));
+        let weights = weights.collect::<Result<Vec<&Tensor>, _>>().map_err(TrainError::model)?;
+        if pair.magnitude.is_some() {
+            let norms = weights.iter().map(|weight| row_norms(weight)).collect::<Result<Vec<_>, _>>();
+            pair.magnitude = Some(norms.map_err(TrainError::model)?.concat());
         }
-        pair.magnitude = Some(norms);
+        if settings.starts_as_pissa() {
+            let stream = Stream::LoraInit { pair: index as u64 };
+            let mut numbers = (0..).map(|at| numbered(settings.seed, stream, at).symmetric());
+            begin_as_principal(pair, &weights, || numbers.next().unwrap_or_default())?;
+        }
     }
     Ok(())
+}
+
+/// Writes A₀ = √(σ/s)·vᵀ and B₀ = u·√(σ/s) to the first half of a pair's rank, and A₀ and −B₀ to the
+/// second.
+fn begin_as_principal(pair: &mut LoraPair, weights: &[&Tensor], random: impl FnMut() -> f32) -> Result<(), TrainError> {
+    let (rank, scaling) = (pair.rank / 2, f64::from(pair.scaling));
+    let found = principal(weights, rank, random)?;
+    let roots: Vec<f64> = found.values.iter().map(|value| (value / scaling).sqrt()).collect();
+    let columns = found.right.column_iter().zip(&roots);
+    let a: Vec<f32> = columns.flat_map(|(v, root)| (v * *root).iter().map(|x| *x as f32).collect::<Vec<_>>()).collect();
+    pair.a = [a.as_slice(), a.as_slice()].concat();
+    for (row, u) in pair.b.chunks_exact_mut(2 * rank).zip(found.left.row_iter()) {
+        for (at, (x, root)) in u.iter().zip(&roots).enumerate() {
+            let value = (x * root) as f32;
+            (row[at], row[rank + at]) = (value, -value);
+        }
+    }
+    Ok(())
+}
+
+/// The module of which PiSSA can find the least, and the highest rank of it.
+fn least<'m>(model: &ModelConfig, modules: &[&'m str]) -> (&'m str, usize) {
+    let most = |module: &&'m str| model.linear_shape(module).map(|[out, input]| (*module, out.min(input)));
+    modules.iter().filter_map(most).min_by_key(|(_, most)| *most).unwrap_or_default()
 }
 
 /// Records what an adapter on `model` has for its base, for PEFT to load: the id on the hub and the

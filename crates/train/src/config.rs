@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bft_core::device::{DeviceRequest, Precision};
 use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
-use bft_formats::{ModelConfig, Quantization, module_names};
+use bft_formats::{Adapter, LoraPair, ModelConfig, Quantization, module_names};
 use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
@@ -92,6 +92,10 @@ settings! {
         /// Train the length of each row of an adapted weight apart from its direction (DoRA)
         #[setting(heading: "Adapter", on_page: false)]
         pub use_dora: bool = false,
+        /// What the adapter begins as: nothing yet (default), or each adapted weight's largest
+        /// singular values and vectors (pissa)
+        #[setting(heading: "Adapter", value_name: "START", on_page: false)]
+        pub lora_init: LoraInit = LoraInit::Default,
         /// all-linear, or a comma list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
         /// down_proj; with a Phi-3, of qkv_proj, o_proj, gate_up_proj, down_proj
         #[setting(heading: "Adapter", value_name: "MODULES", check: known_module, on_page: false)]
@@ -197,7 +201,17 @@ pub enum Logs {
     Tensorboard,
 }
 
-crate::setting::typed!(Logs: words);
+/// What an adapter begins as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraInit {
+    /// A random, B zero.
+    Default,
+    /// The principal part of the adapted weight (PiSSA, arXiv 2404.02948).
+    Pissa,
+}
+
+crate::setting::typed!(Logs: words, LoraInit: words);
 
 /// Every linear module of a block.
 const ALL_LINEAR: &str = "all-linear";
@@ -232,7 +246,12 @@ pub enum ConfigError {
     /// A rank that no adapted layer can use up.
     #[error("rank is {found}, expected 1 to {most}: no adapted layer of {model} can use a higher one")]
     Rank { found: usize, most: usize, model: String },
-    /// Two settings that say the same thing differently.
+    /// A rank that an adapted layer has no singular values for.
+    #[error(
+        "rank is {found}, expected 1 to {most} with lora-init pissa: {module} of {model} has no more singular values"
+    )]
+    PissaRank { found: usize, most: usize, module: String, model: String },
+    /// Two settings that cannot go together.
     #[error("both {one} and {other} are given: give one of them")]
     Both { one: String, other: String },
     /// Evaluations are needed, and there are no rows for them.
@@ -276,8 +295,23 @@ impl TrainConfig {
             (_, Some(_)) if self.schedule != Schedule::Wsd => return no_effect("decay-steps", "wsd"),
             _ => {}
         }
+        if self.starts_as_pissa() && self.use_dora {
+            return Err(ConfigError::Both { one: "lora-init pissa".into(), other: "use-dora".into() });
+        }
         check_pairs(&self.columns).map_err(ConfigError::Columns)?;
         self.check_modules()
+    }
+
+    /// Whether the adapter begins as PiSSA has it: the second half of each pair's rank is then what
+    /// the first began as, with its sign turned, and is not trained.
+    pub fn starts_as_pissa(&self) -> bool {
+        self.lora_init == LoraInit::Pissa
+    }
+
+    /// How many values of an adapter a run with these settings trains.
+    pub fn trained_values(&self, adapter: &Adapter) -> usize {
+        let all: usize = adapter.pairs.iter().map(LoraPair::parameters).sum();
+        if self.starts_as_pissa() { all / 2 } else { all }
     }
 
     /// The learning rates of a run of `steps`.

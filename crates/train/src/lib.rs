@@ -42,6 +42,7 @@ mod inspect;
 mod memory;
 mod paths;
 mod pca;
+mod pissa;
 mod plan;
 mod random;
 #[cfg(not(target_arch = "wasm32"))]
@@ -69,7 +70,7 @@ pub use batches::{BatchBounds, BatchOptions, Cursor, Loader, StepBatches, groups
 #[cfg(not(target_arch = "wasm32"))]
 pub use checkpoint::Checkpoints;
 pub use checkpoint_files::{NamedFile, adapter_files, checkpoint_files};
-pub use config::{ConfigError, Logs, TrainConfig};
+pub use config::{ConfigError, Logs, LoraInit, TrainConfig};
 pub use control::Control;
 pub use description::DeviceSummary;
 pub use embed::{EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows};
@@ -96,7 +97,7 @@ pub use samples::{
     DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens, make_samples,
 };
 pub use schedule::{Rates, Schedule};
-pub use setting::{Kind, Range, Setting, Settings, word, words};
+pub use setting::{Kind, Range, Setting, Settings, word, word_of, words};
 pub use state::{Best, Checkpoint, Clock, RunState, Store};
 pub use text::{ChatSamples, LabelledTokens, TextEncoder, TextError};
 pub use trainer::Trainer;

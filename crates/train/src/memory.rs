@@ -12,7 +12,7 @@ pub struct MemoryEstimate {
     /// The frozen model, in its file's format or quantised. On the CPU these are pages of the file
     /// itself, but for what is made of them as it loads.
     pub model_bytes: u64,
-    /// The adapter, its gradient and AdamW's two moments.
+    /// The adapter, and of what is trained of it the gradient and AdamW's two moments.
     pub adapter_bytes: u64,
     /// Activations, logits in chunks, and everything else.
     pub activation_bytes: u64,
@@ -32,7 +32,8 @@ pub fn estimate_memory(model: &Model, adapter: &Adapter, options: TunerOptions) 
     let checkpoints_activations = tuner.checkpoints_activations();
     let total_bytes = counting.allocated_bytes();
     let values: usize = adapter.pairs.iter().map(LoraPair::parameters).sum();
-    let adapter_bytes = values as u64 * 4 * 4;
+    let trained = if options.frozen_half { values / 2 } else { values };
+    let adapter_bytes = (values + 3 * trained) as u64 * 4;
     let model_bytes = model.tensors.values().map(|t| t.byte_len() as u64).sum();
     let activation_bytes = total_bytes.saturating_sub(adapter_bytes + model_bytes);
     Ok(MemoryEstimate { model_bytes, adapter_bytes, activation_bytes, total_bytes, checkpoints_activations })
@@ -47,6 +48,7 @@ impl Plan {
             max_length: longest,
             checkpoint: self.config.checkpoint_activations,
             seed: self.config.seed,
+            frozen_half: self.config.starts_as_pissa(),
         }
     }
 

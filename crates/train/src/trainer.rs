@@ -1,9 +1,10 @@
 //! Preparing a training run: a fresh start or a checkpoint to go on from, a device, and where to
 //! keep what is made.
 
-use bft_formats::{Adapter, LoraPair, Model};
+use bft_formats::{Adapter, Model};
 
-use crate::adapter::{adopt_norms, new_adapter, record_base};
+use crate::adapter::{adopt_weights, new_adapter, record_base};
+use crate::config::LoraInit;
 use crate::control::Control;
 use crate::description::{DeviceSummary, Facts};
 use crate::engine::{Engine, EngineError, Tuning};
@@ -31,7 +32,7 @@ impl<'m> Trainer<'m> {
         let mut adapter = match init {
             None => {
                 let mut adapter = new_adapter(&model.config, &model.name, &plan.config)?;
-                adopt_norms(&mut adapter, model).map_err(TrainError::model)?;
+                adopt_weights(&mut adapter, model, &plan.config)?;
                 adapter
             }
             Some(mut adapter) => {
@@ -42,6 +43,7 @@ impl<'m> Trainer<'m> {
                 plan.config.target_modules = adapter.modules();
                 plan.config.use_rslora = adapter.config.use_rslora;
                 plan.config.use_dora = adapter.config.use_dora;
+                plan.config.lora_init = LoraInit::Default;
                 notes.push(Note::InitAdapter {
                     rank: adapter.config.rank,
                     alpha: adapter.config.alpha,
@@ -116,7 +118,7 @@ impl<'m> Trainer<'m> {
         control: &impl Control,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Finished, TrainError> {
-        let parameters = self.adapter.pairs.iter().map(LoraPair::parameters).sum();
+        let parameters = self.plan.config.trained_values(&self.adapter);
         let mut engine = engine(self.adapter, &self.plan).map_err(TrainError::Engine)?;
         engine.prepare().await.map_err(TrainError::Engine)?;
         let mut notes = self.notes;

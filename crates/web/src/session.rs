@@ -242,7 +242,7 @@ impl Session {
             bytes: memory.total_bytes,
             steps: plan.steps,
             steps_per_epoch: plan.batches().steps_per_epoch(plan.train.samples.len()),
-            trainable_parameters: parameters(&adapter),
+            trainable_parameters: plan.config.trained_values(&adapter),
         }))
     }
 

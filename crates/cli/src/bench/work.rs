@@ -191,6 +191,7 @@ impl<'d> Training<'d> {
             max_length: samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(1),
             checkpoint: settings.checkpoint_activations,
             seed: 0,
+            frozen_half: false,
         };
         let mut tuner = Tuner::new(device, model, &adapter, options).map_err(CliError::failed)?;
         pollster::block_on(tuner.prepare()).map_err(CliError::failed)?;

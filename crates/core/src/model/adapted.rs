@@ -4,6 +4,10 @@
 //! With DoRA, row i of W + s·B·A is brought from the length n[i] that it has to m[i]. As PEFT has
 //! it, dropout leaves the map itself alone: with d = dropout(x) and v = d·Wᵀ + s·(d·Aᵀ)·Bᵀ, y is
 //! m·(x·Wᵀ − d·Wᵀ + (m[i]/n[i])·v) + bias, and (m[i]/n[i])·v where nothing is dropped.
+//!
+//! With PiSSA the frozen map is W − s·B₀·A₀, where B₀ and A₀ are what the pair began as: a second,
+//! frozen pair holds −B₀ and A₀, for W itself is never changed. As a part of the frozen map it takes
+//! x as it is, without dropout.
 
 use bft_formats::{LINEAR_MODULES, ModelConfig};
 
@@ -152,15 +156,21 @@ impl Pass<'_> {
         let adapted = self.lora.and_then(|lora| Some((lora, lora.slot(map.layer, map.map)?, saved.as_ref()?)));
         let Some((lora, slot, saved)) = adapted else { return self.frozen(rec, map, x, y) };
         let xa = saved.xa.first(self.tokens() * slot.padded);
-        let factors = |rec: &mut Recording, x: &View, y: &View| {
-            linear::forward(rec, x, &slot.a_matrix(&lora.parameters), &xa, 1.0, false);
-            linear::forward(rec, &xa, &slot.b_matrix(&lora.parameters), y, map.scale * slot.scaling, true);
+        let pair = |rec: &mut Recording, flat: &View, xa: &View, x: &View, y: &View| {
+            linear::forward(rec, x, &slot.a_matrix(flat), xa, 1.0, false);
+            linear::forward(rec, xa, &slot.b_matrix(flat), y, map.scale * slot.scaling, true);
         };
+        let factors = |rec: &mut Recording, x: &View, y: &View| pair(rec, &lora.parameters, &xa, x, y);
         let scratch = &self.workspace.scratch.adapted;
         let (Some(lengths), Some(unscaled)) =
             (lora.lengths(map.layer, map.map), saved.unscaled.as_ref().or(scratch.unscaled.as_ref()))
         else {
             self.frozen(rec, map, x, y);
+            if let (Some(frozen), Some(scratch)) = (&lora.frozen, &scratch.backward) {
+                // No gradient needs x·A₀ᵀ later, so that it takes the room of one that is not yet
+                // there.
+                pair(rec, frozen, &scratch.dxa.first(xa.len()), x, y);
+            }
             let x = self.dropped(rec, map, x);
             return factors(rec, &x, y);
         };
@@ -231,9 +241,13 @@ impl Pass<'_> {
             linear::backward(rec, through, &weight, dx, map.scale, accumulate);
         }
         let scaling = map.scale * slot.scaling;
-        // v += s·xa·Bᵀ: dB += s·dvᵀ·xa, dxa = s·dv·B
         let xa = saved.xa.first(self.tokens() * slot.padded);
         let dxa = scratch.dxa.first(self.tokens() * slot.padded);
+        if let (Some(frozen), Some((dx, _))) = (&lora.frozen, dx) {
+            linear::backward(rec, &dv, &slot.b_matrix(frozen), &dxa, scaling, false);
+            linear::backward(rec, &dxa, &slot.a_matrix(frozen), dx, 1.0, true);
+        }
+        // v += s·xa·Bᵀ: dB += s·dvᵀ·xa, dxa = s·dv·B
         linear::backward(rec, &dv, &slot.b_matrix(&lora.parameters), &dxa, scaling, false);
         linear::gradient(rec, &dv, &xa, &slot.b(gradients), slot.out_features, slot.padded, scaling, true);
         // xa = dropout(x)·Aᵀ: dA += dxaᵀ·dropout(x), dx += dropout'(dxa·A)

@@ -4,12 +4,11 @@
 //! pass, from the weight's own norms, which never change, and a product of the frozen weight with
 //! A's few rows: no adapted weight is ever made.
 
-use bft_formats::{LINEAR_MODULES, Model, dequantize_row};
+use bft_formats::{LINEAR_MODULES, Tensor, dequantize_row};
 use rayon::prelude::*;
 
 use super::ModelError;
 use super::lora::{Layout, Slot};
-use super::parts::absent;
 use super::weights::Weights;
 use crate::device::{Device, Elem, Matrix, Recording, View, Weight};
 use crate::ops::dora::{self, Lengths, Parts};
@@ -18,12 +17,11 @@ use crate::ops::{embedding, linear};
 /// Values of a weight that are decoded at once, to find its norms.
 const DECODED: usize = 1 << 20;
 
-/// ‖W‖ of each row of one of a model's matrices, by its full name.
+/// ‖W‖ of each row of a matrix, `[out]`.
 ///
 /// # Errors
-/// Where there is none of that name, or its file can no longer be read.
-pub fn row_norms(model: &Model, name: &str) -> Result<Vec<f32>, ModelError> {
-    let tensor = model.tensors.get(name).ok_or_else(|| absent(&model.name, name))?;
+/// Where its file can no longer be read.
+pub fn row_norms(tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
     let (rows, cols) = (tensor.rows(), tensor.cols());
     let mut norms = Vec::with_capacity(rows);
     let at_once = (DECODED / cols.max(1)).max(1);

@@ -188,6 +188,9 @@ pub(crate) struct Lora {
     pub layout: Layout,
     /// `[len]`
     pub parameters: View,
+    /// `[len]` factors beside the parameters, laid out as they are, that nothing trains: with PiSSA
+    /// what the parameters began as, with its sign turned.
+    pub frozen: Option<View>,
     /// Of DoRA.
     norms: Option<Norms>,
 }
@@ -209,11 +212,33 @@ impl Lora {
         }
         let layout = Layout::new(adapter, config);
         let parameters = device.upload_f32("adapter", &layout.flatten(adapter))?.view();
-        let lora = Self { norms: Norms::load(device, &layout, weights)?, layout, parameters };
+        let lora = Self { norms: Norms::load(device, &layout, weights)?, layout, parameters, frozen: None };
         let mut rec = Recording::new();
         lora.record_norms(&mut rec, weights);
         device.run(&rec)?;
         Ok(lora)
+    }
+
+    /// As [`Self::load`], of an adapter of which only the first half of every rank is trained.
+    pub fn load_halves(device: &Device, adapter: &Adapter, weights: &Weights) -> Result<Self, ModelError> {
+        let halves = adapter.pairs.iter().map(|pair| {
+            let refused = || ModelError::State(format!("{} has no two halves: rank {}", pair.module, pair.rank));
+            pair.halves().map(|[trained, frozen]| (trained, frozen)).ok_or_else(refused)
+        });
+        let (trained, frozen) = halves.collect::<Result<(Vec<_>, Vec<_>), _>>()?;
+        let [trained, frozen] = [trained, frozen].map(|pairs| Adapter { config: adapter.config.clone(), pairs });
+        let mut lora = Self::load(device, &trained, weights)?;
+        lora.frozen = Some(device.upload_f32("frozen half of the adapter", &lora.layout.flatten(&frozen))?.view());
+        Ok(lora)
+    }
+
+    /// The pairs as they are now, the frozen half beside the trained one.
+    pub async fn read(&self, device: &Device) -> Result<Vec<LoraPair>, ModelError> {
+        let trained = self.layout.pairs(&device.read_f32(&self.parameters).await?);
+        let Some(frozen) = &self.frozen else { return Ok(trained) };
+        let frozen = self.layout.pairs(&device.read_f32(frozen).await?);
+        let both = trained.into_iter().zip(frozen);
+        Ok(both.filter_map(|(trained, frozen)| LoraPair::side_by_side(vec![trained, frozen])).collect())
     }
 
     /// Records what follows from the parameters: the norms of DoRA. Passes take them as they are.

@@ -17,7 +17,7 @@ pub mod encoder;
 pub mod head;
 pub mod lora;
 mod mlp;
-mod parts;
+pub mod parts;
 mod plan;
 pub mod runner;
 pub mod slots;

@@ -66,6 +66,14 @@ impl Parts {
     }
 }
 
+/// One of a model's tensors, by its full name.
+///
+/// # Errors
+/// Where there is none of that name.
+pub fn tensor<'m>(model: &'m Model, name: &str) -> Result<&'m Tensor, ModelError> {
+    model.tensors.get(name).ok_or_else(|| absent(&model.name, name))
+}
+
 /// A tensor that is not there although a model's tensors are checked against its configuration when
 /// it is opened.
 pub(crate) fn absent(model: &str, name: &str) -> ModelError {

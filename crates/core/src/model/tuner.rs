@@ -46,6 +46,9 @@ pub struct TunerOptions {
     pub checkpoint: Checkpoint,
     /// Seed of LoRA dropout.
     pub seed: u64,
+    /// Whether the second half of every pair's rank stays as it is (PiSSA): it is what the first
+    /// half began as, with its sign turned.
+    pub frozen_half: bool,
 }
 
 /// One optimizer step as the device saw it.
@@ -129,7 +132,8 @@ impl<'a> Tuner<'a> {
         options.capacity.check(options.max_length)?;
         let weights = Arc::clone(&base.0);
         let config = &weights.config;
-        let lora = Lora::load(device, adapter, &weights)?;
+        let load = if options.frozen_half { Lora::load_halves } else { Lora::load };
+        let lora = load(device, adapter, &weights)?;
         let dropout = adapter.config.dropout > 0.0;
         let plan = |device: &Device, keep: Keep| {
             Workspace::new(&Plan {
@@ -374,11 +378,10 @@ impl<'a> Tuner<'a> {
     /// # Errors
     /// Where the device failed.
     pub async fn adapter(&self) -> Result<Adapter, ModelError> {
-        let flat = self.device.read_f32(&self.lora.parameters).await?;
-        Ok(Adapter { config: self.config.clone(), pairs: self.lora.layout.pairs(&flat) })
+        Ok(Adapter { config: self.config.clone(), pairs: self.lora.read(self.device).await? })
     }
 
-    /// The gradient gathered so far, by the adapter's tensors.
+    /// The gradient gathered so far, by the adapter's tensors; those of a frozen half have none.
     ///
     /// # Errors
     /// Where the device failed.

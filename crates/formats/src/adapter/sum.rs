@@ -38,7 +38,7 @@ impl Adapter {
                 by_module.entry(place(&pair.module)).or_default().push(pair);
             }
         }
-        let pairs: Vec<LoraPair> = by_module.into_values().filter_map(side_by_side).collect();
+        let pairs: Vec<LoraPair> = by_module.into_values().filter_map(LoraPair::side_by_side).collect();
         if !alike {
             config.target_modules = pairs.iter().map(|pair| pair.module.clone()).collect();
         }
@@ -55,21 +55,41 @@ fn place(module: &str) -> (usize, usize, String) {
     (layer, ORDER.iter().position(|name| *name == short).unwrap_or(ORDER.len()), short.to_owned())
 }
 
-/// The pairs of one module as one. Where all have one scaling it stays, and the factors keep their
-/// bits; else every B takes its own in.
-fn side_by_side(pairs: Vec<LoraPair>) -> Option<LoraPair> {
-    let rank = pairs.iter().map(|pair| pair.rank).sum();
-    let first = pairs.first()?;
-    let alike = pairs.iter().all(|pair| pair.scaling == first.scaling);
-    let scaling = if alike { first.scaling } else { 1.0 };
-    let (module, in_features, out_features) = (first.module.clone(), first.in_features, first.out_features);
-    let a = pairs.iter().flat_map(|pair| &pair.a).copied().collect();
-    let row = |pair: &LoraPair, row: usize| {
-        let factor = if alike { 1.0 } else { pair.scaling };
-        pair.b[row * pair.rank..][..pair.rank].iter().map(|b| b * factor).collect::<Vec<f32>>()
-    };
-    let b = (0..out_features).flat_map(|at| pairs.iter().flat_map(move |pair| row(pair, at))).collect();
-    Some(LoraPair { module, rank, scaling, in_features, out_features, a, b, magnitude: None })
+impl LoraPair {
+    /// The pairs of one module as one, without magnitudes: None of none. Where all have one scaling
+    /// it stays, and the factors keep their bits; else every B takes its own in.
+    pub fn side_by_side(pairs: Vec<Self>) -> Option<Self> {
+        let rank = pairs.iter().map(|pair| pair.rank).sum();
+        let first = pairs.first()?;
+        let alike = pairs.iter().all(|pair| pair.scaling == first.scaling);
+        let scaling = if alike { first.scaling } else { 1.0 };
+        let (module, in_features, out_features) = (first.module.clone(), first.in_features, first.out_features);
+        let a = pairs.iter().flat_map(|pair| &pair.a).copied().collect();
+        let row = |pair: &Self, row: usize| {
+            let factor = if alike { 1.0 } else { pair.scaling };
+            pair.b[row * pair.rank..][..pair.rank].iter().map(|b| b * factor).collect::<Vec<f32>>()
+        };
+        let b = (0..out_features).flat_map(|at| pairs.iter().flat_map(move |pair| row(pair, at))).collect();
+        Some(Self { module, rank, scaling, in_features, out_features, a, b, magnitude: None })
+    }
+
+    /// The two pairs of half the rank that [`Self::side_by_side`] makes this one of. `None` where the
+    /// rank is odd, where there are magnitudes, or where the factors do not fit their rank.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let half = self.rank / 2;
+        if half == 0 || self.rank % 2 == 1 || self.magnitude.is_some() || self.misfit().is_some() {
+            return None;
+        }
+        let part = |at: usize| Self {
+            rank: half,
+            a: self.a[at * half * self.in_features..][..half * self.in_features].to_vec(),
+            b: self.b.chunks_exact(self.rank).flat_map(|row| &row[at * half..][..half]).copied().collect(),
+            module: self.module.clone(),
+            magnitude: None,
+            ..*self
+        };
+        Some([part(0), part(1)])
+    }
 }
 
 /// The configuration that makes these pairs what they are, whatever ranks and scalings they have.
