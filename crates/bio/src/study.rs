@@ -129,7 +129,7 @@ impl Study<'_> {
         }))
         .map_err(BioError::model)?;
         if finished.stopped {
-            return Err(BioError::data("stopped; give the same command again to go on"));
+            return Err(BioError::Stopped);
         }
         Ok(Adapter::load(&finished.adapter, &self.model.config)?)
     }

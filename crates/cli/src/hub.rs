@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction};
 
 use crate::error::CliError;
 use crate::open::{existing, hub_name};
-use crate::train::is_stopping;
+use crate::stop::is_stopping;
 use crate::ui::{self, DIM, Progress};
 
 /// Set by `--offline`.
@@ -49,6 +49,7 @@ pub fn model_path(flag: &str, path: &Path) -> Result<PathBuf, CliError> {
         Err(no_path) if !told && !matches!(error, HubError::Stopped) => {
             CliError::failed(format!("{no_path}; as a model on the hub: {error}"))
         }
+        _ if matches!(error, HubError::Stopped) => CliError::stopped(format!("{flag} {text}: {error}")),
         _ => CliError::failed(format!("{flag} {text}: {error}")),
     })
 }
