@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io;
 
+use bft_train::{ConfigError, TrainError};
+
 /// Why the program stops. Shown as one line on standard error.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -29,6 +31,22 @@ impl CliError {
     /// A command line that cannot be understood; `error` is put on one line.
     pub fn usage(error: impl Display) -> Self {
         CliError::Usage(one_line(&error.to_string()))
+    }
+
+    /// A setting that cannot be used: the command line's fault, unless only the model shows it.
+    pub fn setting(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Rank { .. } | ConfigError::NotThere { .. } => CliError::failed(error),
+            _ => CliError::usage(error),
+        }
+    }
+
+    /// What stops a run, which may be one of its settings.
+    pub fn run(error: TrainError) -> Self {
+        match error {
+            TrainError::Config(error) => CliError::setting(error),
+            _ => CliError::failed(error),
+        }
     }
 
     /// The process's exit code: 2 for a bad command line, 1 for any other failure.
