@@ -3,11 +3,11 @@
 use std::ffi::{OsStr, OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, ArgGroup, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config_file;
 use crate::error::CliError;
-use crate::flags::without_needs;
+use crate::flags::{needed_by, without_needs};
 use crate::hub;
 use crate::ranks;
 use crate::suggest::{did_you_mean, long_flags, nearest};
@@ -209,7 +209,7 @@ fn explain(
             format!("{origin}{name}: found '{value}': {reason}; see {help}")
         }
         ErrorKind::MissingRequiredArgument => {
-            format!("{flag} is missing; see {help}")
+            format!("{flag} is missing{}; see {help}", asker(verb, argv, &flag))
         }
         ErrorKind::ArgumentConflict => {
             let other = text(ContextKind::PriorArg);
@@ -227,6 +227,20 @@ fn explain(
         }
     };
     Err(CliError::usage(message))
+}
+
+/// The flag on the command line that asks for one of the missing, in words.
+fn asker(verb: &Command, argv: &[OsString], missing: &str) -> String {
+    let given = |flag: &str| {
+        let said = |word: &OsString| word.to_str().and_then(|word| word.split('=').next()) == Some(flag);
+        argv.iter().any(said)
+    };
+    let asks = |group: &ArgGroup| {
+        let flag = format!("--{}", needed_by(group)?);
+        let names: Vec<String> = group.get_args().map(|id| format!("--{}", id.as_str().replace('_', "-"))).collect();
+        (given(&flag) && missing.contains(&names.join("|"))).then_some(flag)
+    };
+    verb.get_groups().find_map(asks).map_or_else(String::new, |flag| format!(", which {flag} needs"))
 }
 
 fn unknown_verb(command: &Command, words: &str, word: &str) -> String {

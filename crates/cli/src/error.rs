@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io;
 
+use bft_train::{ConfigError, TrainError};
+
 use crate::stop;
 
 /// Why the program stops. Shown as one line on standard error.
@@ -39,6 +41,22 @@ impl CliError {
     /// A run that was asked to stop and did; `message` says how it goes on.
     pub fn stopped(message: impl Display) -> Self {
         CliError::Stopped(one_line(&message.to_string()))
+    }
+
+    /// A setting that cannot be used: the command line's fault, unless only the model shows it.
+    pub fn setting(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Rank { .. } | ConfigError::NotThere { .. } => CliError::failed(error),
+            _ => CliError::usage(error),
+        }
+    }
+
+    /// What stops a run, which may be one of its settings.
+    pub fn run(error: TrainError) -> Self {
+        match error {
+            TrainError::Config(error) => CliError::setting(error),
+            _ => CliError::failed(error),
+        }
     }
 
     /// The process's exit code: 2 for a bad command line, 128 and its number for a signal that

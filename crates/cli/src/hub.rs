@@ -42,7 +42,7 @@ pub fn model_path(flag: &str, path: &Path) -> Result<PathBuf, CliError> {
     }
     let reference = match Reference::parse(text) {
         Ok(reference) => reference,
-        Err(error) if told => return Err(CliError::failed(format!("{flag}: {error}"))),
+        Err(error) if told => return Err(CliError::usage(format!("{flag}: {error}"))),
         Err(_) => return found.map(Path::to_path_buf),
     };
     fetch(&reference).map_err(|error| match found {

@@ -109,7 +109,7 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
         open::existing("--init-adapter", path)?;
     }
     let model = open::model(&config.model, config.quantize)?;
-    let trainer = Trainer::open(config, &model).map_err(CliError::failed)?;
+    let trainer = Trainer::open(config, &model).map_err(CliError::run)?;
     check_shape(&flags.settings, &trainer.plan().config, &model.config)?;
     let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
     let device = open::device(&request)?;

@@ -370,7 +370,7 @@ fn the_best_step_is_named_and_left_and_a_run_ends_without_patience_for_more() {
     assert!(eval(&last) > eval(&output));
 
     let done = line("train --model m --data d --output o --save-best");
-    assert!(done.error().contains("--eval-data"), "{done:?}");
+    assert!(done.error().contains("<--eval-data|--val-size> is missing, which --save-best needs"), "{done:?}");
 }
 
 #[test]
