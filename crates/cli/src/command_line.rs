@@ -209,7 +209,7 @@ fn explain(
             format!("{origin}{name}: found '{value}': {reason}; see {help}")
         }
         ErrorKind::MissingRequiredArgument => {
-            format!("{flag} is missing{}; see {help}", asker(verb, argv, &flag))
+            format!("{}; see {help}", missing(verb, argv, &flag))
         }
         ErrorKind::ArgumentConflict => {
             let other = text(ContextKind::PriorArg);
@@ -229,8 +229,8 @@ fn explain(
     Err(CliError::usage(message))
 }
 
-/// The flag on the command line that asks for one of the missing, in words.
-fn asker(verb: &Command, argv: &[OsString], missing: &str) -> String {
+/// What is missing, and which flag on the command line needs it. `shown` is how clap writes it.
+fn missing(verb: &Command, argv: &[OsString], shown: &str) -> String {
     let given = |flag: &str| {
         let said = |word: &OsString| word.to_str().and_then(|word| word.split('=').next()) == Some(flag);
         argv.iter().any(said)
@@ -238,9 +238,10 @@ fn asker(verb: &Command, argv: &[OsString], missing: &str) -> String {
     let asks = |group: &ArgGroup| {
         let flag = format!("--{}", needed_by(group)?);
         let names: Vec<String> = group.get_args().map(|id| format!("--{}", id.as_str().replace('_', "-"))).collect();
-        (given(&flag) && missing.contains(&names.join("|"))).then_some(flag)
+        let all = given(&flag) && names.iter().all(|name| shown.contains(name));
+        all.then(|| format!("{} is missing, which {flag} needs", names.join(" or ")))
     };
-    verb.get_groups().find_map(asks).map_or_else(String::new, |flag| format!(", which {flag} needs"))
+    verb.get_groups().find_map(asks).unwrap_or_else(|| format!("{shown} is missing"))
 }
 
 fn unknown_verb(command: &Command, words: &str, word: &str) -> String {
