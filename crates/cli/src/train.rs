@@ -16,7 +16,7 @@ use crate::memory;
 use crate::open;
 use crate::ranks::{self, Job};
 use crate::stop;
-use crate::ui::{self, bytes};
+use crate::ui::{self, DIM, bytes};
 use report::TrainReport;
 
 /// Fine-tune a LoRA adapter with BFT, DFT or plain cross-entropy
@@ -109,6 +109,10 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
         open::existing("--init-adapter", path)?;
     }
     let model = open::model(&config.model, config.quantize)?;
+    if config.starts_as_pissa() && !config.resume {
+        // Minutes, where the model is large.
+        ui::note(&format!("{DIM}adapter: finding the principal part of each adapted weight{DIM:#}"));
+    }
     let trainer = Trainer::open(config, &model).map_err(CliError::run)?;
     check_shape(&flags.settings, &trainer.plan().config, &model.config)?;
     let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
