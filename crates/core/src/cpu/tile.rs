@@ -228,7 +228,8 @@ impl Tile {
                 (8, 3) => self.run::<S, 8, 3, DENSE>(s),
                 (8, 2) => self.run::<S, 8, 2, DENSE>(s),
                 (8, _) => self.run::<S, 8, 1, DENSE>(s),
-                (_, 3) => self.run::<S, 4, 3, DENSE>(s),
+                (6, 2) => self.run::<S, 6, 2, DENSE>(s),
+                (6, _) => self.run::<S, 6, 1, DENSE>(s),
                 (_, 2) => self.run::<S, 4, 2, DENSE>(s),
                 (_, _) => self.run::<S, 4, 1, DENSE>(s),
             }
