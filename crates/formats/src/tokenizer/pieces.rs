@@ -354,7 +354,7 @@ mod tests {
             AddedToken::from("word", true).single_word(true),
             AddedToken::from("word", true).rstrip(true),
         ] {
-            let mut inner = (*trained(Value::Null, bytes(false, true)).parts).inner.clone();
+            let mut inner = trained(Value::Null, bytes(false, true)).parts.inner.clone();
             inner.add_special_tokens(&[added]);
             assert_eq!(Borders::of(&inner), None);
         }
