@@ -9,14 +9,17 @@ mod keys;
 mod names;
 mod tensors;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
 
 pub(crate) use file::Gguf;
 pub(crate) use keys::{Keys, sentence};
+pub(crate) use names::gguf_name;
 pub(crate) use tensors::{load_tensors, rope_divisors};
 use value::Reader;
 pub use value::{Array, Scalars, Value};
+pub(crate) use write::{Listed, Metadata};
 
 use crate::DType;
 use crate::tensor::byte_len;

@@ -5,6 +5,7 @@ mod folder;
 mod gguf;
 mod stream;
 mod wordpiece;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
