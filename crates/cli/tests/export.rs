@@ -97,3 +97,35 @@ fn flags_that_do_not_go_together_are_told() {
     let typo = export(&["--adapter", "a", "--merge", "m", "--dtype", "fp16"]);
     assert!(typo.error().contains("did you mean f16?"), "{typo:?}");
 }
+
+#[test]
+fn a_gguf_file_is_written_from_a_gguf_file_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let model = fixture("llama");
+    let adapter = format!("{model}/adapter");
+    let refused = export(&["--model", &model, "--adapter", &adapter, "--gguf", &path("t.gguf"), "--type", "q8_0"]);
+    assert!(refused.error().contains("a GGUF file of a base that is none is not supported"), "{refused:?}");
+    let untyped = export(&["--model", &model, "--adapter", &adapter, "--gguf", &path("t.gguf")]);
+    assert_eq!(untyped.code, Some(2));
+    assert!(untyped.error().contains("--type <TYPE>"), "{untyped:?}");
+}
+
+#[test]
+fn a_modelfile_names_the_files_that_lie_beside_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let model = fixture("llama");
+    let adapter = format!("{model}/adapter");
+    let flags =
+        ["--model", &model, "--adapter", &adapter, "--gguf-adapter", &path("a.gguf"), "--modelfile", &path("M")];
+    let done = export(&flags);
+    assert!(
+        done.ok().stderr.contains("the Modelfile leaves out TEMPLATE, for the model has no chat template"),
+        "{done:?}"
+    );
+    let text = std::fs::read_to_string(path("M")).expect("the Modelfile");
+    assert_eq!(text, format!("FROM {model}\nADAPTER ./a.gguf\n"));
+    export(&["--model", &model, "--adapter", &adapter, "--merge", &path("m"), "--modelfile", &path("M")]).ok();
+    assert_eq!(std::fs::read_to_string(path("M")).expect("the Modelfile"), "FROM ./m\n");
+}

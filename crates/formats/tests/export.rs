@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use bft_formats::export::{Beside, File, gguf_adapter, merged_files};
+use bft_formats::export::{Beside, File, Modelfile, gguf_adapter, gguf_model, merged_files, modelfile};
 use bft_formats::gguf::Header;
 use bft_formats::{Adapter, AdapterConfig, Bytes, DType, LoraPair, Model, ModelConfig, Random, dequantize_row};
 use common::{Gguf, assert_says, gguf_name_of, message, tiny_gguf};
@@ -225,4 +225,123 @@ fn an_adapter_of_another_model_is_refused() {
     other.pairs[0].b.truncate(16 * 4);
     let refused = message(merged_files(&model, Some(&other), None, &Beside::new()));
     assert_says(&refused, &["model.layers.0.self_attn.q_proj is [16, 32]", "no module of m.gguf"]);
+}
+
+#[test]
+fn a_gguf_base_with_its_adapter_keeps_every_byte_that_the_adapter_leaves_alone() {
+    for name in GGUF {
+        let mut g = tiny_gguf(name);
+        g.str("general.name", "tiny").u32("general.file_type", 0).u32("tokenizer.ggml.padding_token_id", 263);
+        if name == "llama" {
+            g.f32_tensor("rope_freqs.weight", &[4], &[1.0; 4]);
+        }
+        let model = open_gguf(&mut g, name);
+        let mut adapter = adapter(&model.config, false);
+        adapter.pairs.retain(|pair| !pair.module.contains("down_proj"));
+        adapter.config.end_token_ids = vec![257, 256];
+        let bytes = contents(&gguf_model(&model, &adapter, DType::F32, "t.gguf").unwrap());
+        let tuned = Model::from_gguf("t.gguf", bytes.clone()).unwrap();
+        let mut config = tuned.config.clone();
+        assert_eq!(config.eos_token_ids, [257, 256], "{name}");
+        config.eos_token_ids.pop();
+        assert_eq!(config, model.config, "{name}");
+
+        let (before, after) = (Header::parse(&g.bytes()).unwrap(), Header::parse(&bytes).unwrap());
+        let names = |header: &Header| header.tensors.iter().map(|tensor| tensor.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&after), names(&before), "{name}");
+        for (key, value) in &before.metadata {
+            assert!(key == "general.file_type" || after.get(key) == Some(value), "{name}: {key}");
+        }
+        let merged = merged_files(&model, Some(&adapter), Some(DType::F32), &Beside::new()).unwrap();
+        let files = merged.iter().map(|file| (file.name.clone(), Bytes::from(contents(file)))).collect();
+        let folder = Model::from_folder("m", files).unwrap();
+        for (tensor_name, tensor) in &tuned.tensors {
+            let is_norm = tensor_name.ends_with("norm.weight");
+            let other = if is_norm { &model.tensors[tensor_name] } else { &folder.tensors[tensor_name] };
+            assert_eq!(tensor.to_f32().unwrap(), other.to_f32().unwrap(), "{name}: {tensor_name}");
+        }
+        let down = "model.layers.0.mlp.down_proj.weight";
+        assert_eq!(*tuned.tensors[down].bytes().unwrap(), *model.tensors[down].bytes().unwrap());
+    }
+}
+
+#[test]
+fn adapted_matrices_are_quantised_and_others_are_not() {
+    let model = open("qwen3");
+    let mut adapter = adapter(&model.config, false);
+    adapter.pairs.retain(|pair| pair.module.contains(".0.self_attn."));
+    let bytes = contents(&gguf_model(&model, &adapter, DType::Q4_K, "t.gguf").unwrap());
+    let tuned = Model::from_gguf("t.gguf", bytes).unwrap();
+    for (name, tensor) in &tuned.tensors {
+        let is_adapted = name.contains(".0.self_attn.") && name.contains("_proj");
+        // Rows of 32 are no whole blocks of 256.
+        assert_eq!(tensor.dtype, if is_adapted { DType::Q5_0 } else { DType::F32 }, "{name}");
+    }
+    adapter.config.end_token_ids = vec![1, 2, 3];
+    let refused = message(gguf_model(&model, &adapter, DType::F16, "t.gguf"));
+    assert_says(&refused, &["token 3, which ends texts of the adapter", "three end tokens"]);
+    let folder = Model::from_folder("m", common::tiny_folder(bft_formats::Architecture::Llama)).unwrap();
+    let refused = message(gguf_model(&folder, &adapter, DType::F16, "t.gguf"));
+    assert_says(&refused, &["a GGUF file of a base that is none", "convert_hf_to_gguf.py"]);
+}
+
+/// The Modelfile of a tiny model with this chat template. Jinja drops the last line end of a
+/// template, so that those that end in one have an empty text behind it.
+fn modelfile_of(template: &str, add_bos: bool) -> Modelfile {
+    let mut g = tiny_gguf("llama");
+    g.str("tokenizer.chat_template", template).bool("tokenizer.ggml.add_bos_token", add_bos);
+    let model = open_gguf(&mut g, "llama");
+    let mut adapter = adapter(&model.config, false);
+    adapter.config.end_token_ids = vec![257, 256];
+    modelfile(&model, &adapter, "./base.gguf", Some("./tuned.gguf"))
+}
+
+const STOPS: &str = "PARAMETER stop \"<|end|>\"\nPARAMETER stop \"<|start|>\"\n";
+
+#[test]
+fn a_modelfile_says_the_chat_format_where_ollama_can_say_the_same() {
+    let chat_ml = "{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n\
+        {% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let made = modelfile_of(chat_ml, false);
+    let go =
+        "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n";
+    let expected = format!(
+        "FROM ./base.gguf\nADAPTER ./tuned.gguf\nTEMPLATE \"\"\"{go}\"\"\"\nSYSTEM \"\"\"You help.\"\"\"\n{STOPS}"
+    );
+    assert_eq!((made.text.as_str(), made.left_out.len()), (&*expected, 0));
+
+    let llama_3 = "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n\
+        {{ m.content }}<|eot_id|>{% endfor %}<|start_header_id|>assistant<|end_header_id|>\n\n{{ '' }}";
+    let begins = |made: &Modelfile, start: &str| made.text.contains(&format!("TEMPLATE \"\"\"{start}"));
+    // The tokenizer puts the beginning token there, or else the template has to.
+    assert!(begins(&modelfile_of(llama_3, true), "{{- range .Messages }}<|start_header_id|>"));
+    assert!(begins(&modelfile_of(llama_3, false), "<|start|>{{- range .Messages }}<|start_header_id|>"));
+
+    let gemma = "{{ bos_token }}{% if messages[0].role == 'system' %}{% set s = messages[0].content + '\n\n' %}\
+        {% set messages = messages[1:] %}{% else %}{% set s = '' %}{% endif %}{% for m in messages %}<start_of_turn>\
+        {{ 'model' if m.role == 'assistant' else m.role }}\n{{ s if loop.first else '' }}{{ m.content }}<end_of_turn>\n\
+        {% endfor %}<start_of_turn>model\n{{ '' }}";
+    assert!(begins(
+        &modelfile_of(gemma, true),
+        "{{- range $i, $m := .Messages }}{{ if eq $m.Role \"user\" }}<start_of_turn>user"
+    ));
+    let mistral = "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]\
+        {% elif m.role == 'assistant' %} {{ m.content }}</s>{% else %}{{ raise_exception('no') }}{% endif %}{% endfor %}";
+    assert!(begins(
+        &modelfile_of(mistral, true),
+        "{{- range $i, $m := .Messages }}{{ if eq $m.Role \"user\" }}[INST] "
+    ));
+}
+
+#[test]
+fn a_modelfile_leaves_out_a_template_that_it_cannot_say_and_says_so() {
+    let near = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}<|im_start|>assistant\n{{ '' }}";
+    let made = modelfile_of(near, false);
+    assert_eq!(made.text, format!("FROM ./base.gguf\nADAPTER ./tuned.gguf\n{STOPS}"));
+    assert_says(&made.left_out[0], &["TEMPLATE", "ChatML, Llama 3, Gemma, Mistral"]);
+    // Ollama would put a beginning token where the template has none.
+    let chat_ml = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n{{ '' }}";
+    assert!(modelfile_of(chat_ml, false).text.contains("TEMPLATE"));
+    assert!(!modelfile_of(chat_ml, true).text.contains("TEMPLATE"));
 }

@@ -6,7 +6,9 @@
 
 mod folder;
 mod gguf_adapter;
+mod gguf_model;
 mod merge;
+mod modelfile;
 mod outgoing;
 
 use std::io::{self, Write};
@@ -15,6 +17,8 @@ pub use folder::{Beside, merged_files};
 #[cfg(not(target_arch = "wasm32"))]
 pub use folder::{check_free, files_beside, save_files};
 pub use gguf_adapter::gguf_adapter;
+pub use gguf_model::gguf_model;
+pub use modelfile::{Modelfile, modelfile};
 use outgoing::Outgoing;
 
 use crate::gguf::{Listed, Metadata};
