@@ -340,8 +340,16 @@ fn a_modelfile_leaves_out_a_template_that_it_cannot_say_and_says_so() {
     let made = modelfile_of(near, false);
     assert_eq!(made.text, format!("FROM ./base.gguf\nADAPTER ./tuned.gguf\n{STOPS}"));
     assert_says(&made.left_out[0], &["TEMPLATE", "ChatML, Llama 3, Gemma, Mistral"]);
-    // Ollama would put a beginning token where the template has none.
     let chat_ml = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n{{ '' }}";
+    // SmolLM2's beginning token is ChatML's own first one.
+    let (mut tokens, ..) = common::byte_level_tokens();
+    tokens[256] = "<|im_start|>".to_owned();
+    let mut g = tiny_gguf("llama");
+    g.str("tokenizer.chat_template", chat_ml).strings("tokenizer.ggml.tokens", &tokens);
+    let model = open_gguf(&mut g, "llama");
+    let made = modelfile(&model, &adapter(&model.config, false), "./base.gguf", None);
+    assert!(made.text.starts_with("FROM ./base.gguf\nTEMPLATE \"\"\"{{- range .Messages }}<|im_start|>{{ .Role }}"));
+    // Ollama would put a beginning token where the template has none.
     assert!(modelfile_of(chat_ml, false).text.contains("TEMPLATE"));
     assert!(!modelfile_of(chat_ml, true).text.contains("TEMPLATE"));
 }

@@ -96,14 +96,24 @@ struct Told {
 /// A template as one of the known formats; `None` where it writes other texts. A beginning token is
 /// left to the tokenizer where that puts one before every text.
 fn recognise(template: &ChatTemplate, bos: Option<&str>, adds_bos: bool) -> Option<Told> {
+    let bos = bos.unwrap_or_default();
+    if adds_bos {
+        return recognise_behind(template, bos).filter(|_| !bos.is_empty());
+    }
+    // A format's own first token may be the beginning token.
+    let behind = || {
+        let told = recognise_behind(template, bos)?;
+        Some(Told { go: format!("{bos}{}", told.go), ..told })
+    };
+    recognise_behind(template, "").or_else(behind)
+}
+
+/// As [`recognise`], of a template whose texts all begin with `bos`, which is not told.
+fn recognise_behind(template: &ChatTemplate, bos: &str) -> Option<Told> {
     let render = |system: Option<&str>, turns: &[&str]| {
         let messages = with_system(system, turns).map(|(role, text)| Message::new(role, text)).collect::<Vec<_>>();
         template.render(&Conversation::from(messages), true).ok()
     };
-    let bos = bos.filter(|bos| render(None, &["A"]).is_some_and(|text| text.starts_with(bos))).unwrap_or_default();
-    if adds_bos && bos.is_empty() {
-        return None;
-    }
     let text = |system: Option<&str>, turns: &[&str]| render(system, turns)?.strip_prefix(bos).map(str::to_owned);
     let turns: [&[&str]; 2] = [&["Is it A?"], &["Is it A?", "It is B.", "And C?"]];
     for format in FORMATS {
@@ -121,8 +131,7 @@ fn recognise(template: &ChatTemplate, bos: Option<&str>, adds_bos: bool) -> Opti
             plain && render(Some("Be brief."), turns).is_none_or(|text| text.strip_prefix(bos) == Some(&*brief))
         });
         if same {
-            let bos = if adds_bos { "" } else { bos };
-            return Some(Told { go: format!("{bos}{}", format.go), system });
+            return Some(Told { go: format.go.to_owned(), system });
         }
     }
     None
