@@ -22,7 +22,7 @@ export interface Field {
 export interface TrainSettings {
   /** Hold out this share of the rows of --data, or this many, and evaluate on them; which they are depends on what each row says alone */
   val_size: number | null;
-  /** Train on this many rows at most, drawn by --sample-seed */
+  /** Take this many rows at most, drawn by --sample-seed */
   max_samples: number | null;
   /** Seed of the rows that --max-samples draws */
   sample_seed: number;
@@ -82,7 +82,7 @@ export interface TrainSettings {
 
 export const FIELDS: Record<keyof TrainSettings, Field> = {
   val_size: {"help":"Hold out this share of the rows of --data, or this many, and evaluate on them; which they are depends on what each row says alone","default":null,"optional":true,"least":0.0,"most":null,"whole":false},
-  max_samples: {"help":"Train on this many rows at most, drawn by --sample-seed","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
+  max_samples: {"help":"Take this many rows at most, drawn by --sample-seed","default":null,"optional":true,"least":1.0,"most":null,"whole":true},
   sample_seed: {"help":"Seed of the rows that --max-samples draws","default":0,"optional":false,"least":0.0,"most":null,"whole":true},
   max_length: {"help":"Longest sample in tokens [default: 2048, or the model's context if that is shorter]","default":null,"optional":true,"least":2.0,"most":null,"whole":true},
   truncate: {"help":"Cut samples longer than --max-length instead of stopping","default":false,"optional":false},

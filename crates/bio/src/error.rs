@@ -20,6 +20,9 @@ pub enum BioError {
     /// The data cannot answer what was asked.
     #[error("{0}")]
     Data(String),
+    /// A signal stopped the work, and what was done is kept.
+    #[error("stopped; give the same command again to go on")]
+    Stopped,
     /// A model file or an output file.
     #[error(transparent)]
     Format(Box<FormatError>),

@@ -10,7 +10,7 @@ mod setup;
 mod summary;
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::LossKind;
 use bft_formats::Adapter;
@@ -38,13 +38,21 @@ pub enum Progress<'p> {
     Done(&'p Measured),
 }
 
+/// Ends the study where `stop` is set.
+fn go_on(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(BioError::Stopped) } else { Ok(()) }
+}
+
 /// Plain English that has nothing to do with genes: what tuning makes a model forget. Written for
 /// bft.
 const GENERAL: &str = include_str!("study/general.txt");
 
 impl Study<'_> {
-    /// Runs what is left, and gives every run's numbers in order. `stop` ends after the step at
-    /// hand.
+    /// Runs what is left, and gives every run's numbers in order. `stop` ends after the step, or the
+    /// question, at hand.
+    ///
+    /// # Errors
+    /// [`BioError::Stopped`] where `stop` was set; finished runs and the last checkpoint are kept.
     pub fn run(&self, stop: &AtomicBool, mut hear: impl FnMut(Progress<'_>)) -> Result<Vec<(Setting, Measured)>> {
         let data = self.folder.join("data");
         let facts = Facts {
@@ -78,7 +86,7 @@ impl Study<'_> {
                 None => None,
                 Some(loss) => Some(self.tune(setting, loss, &data, &folder.join("adapter"), stop, &mut hear)?),
             };
-            let measured = tests.measure(self, adapter.as_ref())?;
+            let measured = tests.measure(self, adapter.as_ref(), stop)?;
             measured.write(&result, &key)?;
             hear(Progress::Done(&measured));
             found.push((setting.clone(), measured));
@@ -129,7 +137,7 @@ impl Study<'_> {
         }))
         .map_err(BioError::model)?;
         if finished.stopped {
-            return Err(BioError::data("stopped; give the same command again to go on"));
+            return Err(BioError::Stopped);
         }
         Ok(Adapter::load(&finished.adapter, &self.model.config)?)
     }

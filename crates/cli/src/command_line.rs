@@ -3,11 +3,11 @@
 use std::ffi::{OsStr, OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, ArgGroup, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config_file;
 use crate::error::CliError;
-use crate::flags::without_needs;
+use crate::flags::{needed_by, without_needs};
 use crate::hub;
 use crate::ranks;
 use crate::suggest::{did_you_mean, long_flags, nearest};
@@ -211,7 +211,7 @@ fn explain(
             format!("{origin}{name}: found '{value}': {reason}; see {help}")
         }
         ErrorKind::MissingRequiredArgument => {
-            format!("{flag} is missing; see {help}")
+            format!("{}; see {help}", missing(verb, argv, &flag))
         }
         ErrorKind::ArgumentConflict => {
             let other = text(ContextKind::PriorArg);
@@ -229,6 +229,21 @@ fn explain(
         }
     };
     Err(CliError::usage(message))
+}
+
+/// What is missing, and which flag on the command line needs it. `shown` is how clap writes it.
+fn missing(verb: &Command, argv: &[OsString], shown: &str) -> String {
+    let given = |flag: &str| {
+        let said = |word: &OsString| word.to_str().and_then(|word| word.split('=').next()) == Some(flag);
+        argv.iter().any(said)
+    };
+    let asks = |group: &ArgGroup| {
+        let flag = format!("--{}", needed_by(group)?);
+        let names: Vec<String> = group.get_args().map(|id| format!("--{}", id.as_str().replace('_', "-"))).collect();
+        let all = given(&flag) && names.iter().all(|name| shown.contains(name));
+        all.then(|| format!("{} is missing, which {flag} needs", names.join(" or ")))
+    };
+    verb.get_groups().find_map(asks).unwrap_or_else(|| format!("{shown} is missing"))
 }
 
 fn unknown_verb(command: &Command, words: &str, word: &str) -> String {

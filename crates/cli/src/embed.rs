@@ -177,7 +177,7 @@ pub fn run(flags: &EmbedFlags) -> Result<(), CliError> {
 fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
-    flags.named.validate().map_err(CliError::failed)?;
+    flags.named.validate().map_err(CliError::setting)?;
     open::existing("--input", &flags.input)?;
     open::adapters_exist(&flags.adapter)?;
     let model = open::embedding_model(&flags.model, flags.load.quantize)?;

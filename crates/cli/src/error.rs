@@ -3,6 +3,10 @@
 use std::fmt::Display;
 use std::io;
 
+use bft_train::{ConfigError, TrainError};
+
+use crate::stop;
+
 /// Why the program stops. Shown as one line on standard error.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -12,6 +16,9 @@ pub enum CliError {
     /// The command was understood and could not be done: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// A signal stopped the run, which has saved what it did: exit code 128 and the signal's number.
+    #[error("{0}")]
+    Stopped(String),
     /// The reader of standard output went away (`bft … | head`): nothing is wrong, exit code 0.
     #[error("standard output was closed")]
     ClosedPipe,
@@ -31,11 +38,34 @@ impl CliError {
         CliError::Usage(one_line(&error.to_string()))
     }
 
-    /// The process's exit code: 2 for a bad command line, 1 for any other failure.
+    /// A run that was asked to stop and did; `message` says how it goes on.
+    pub fn stopped(message: impl Display) -> Self {
+        CliError::Stopped(one_line(&message.to_string()))
+    }
+
+    /// A setting that cannot be used: the command line's fault, unless only the model shows it.
+    pub fn setting(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Rank { .. } | ConfigError::NotThere { .. } => CliError::failed(error),
+            _ => CliError::usage(error),
+        }
+    }
+
+    /// What stops a run, which may be one of its settings.
+    pub fn run(error: TrainError) -> Self {
+        match error {
+            TrainError::Config(error) => CliError::setting(error),
+            _ => CliError::failed(error),
+        }
+    }
+
+    /// The process's exit code: 2 for a bad command line, 128 and its number for a signal that
+    /// stopped the run, 1 for any other failure.
     pub fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => 2,
             CliError::Failed(_) | CliError::Echo => 1,
+            CliError::Stopped(_) => stop::exit_code(),
             CliError::ClosedPipe => 0,
         }
     }

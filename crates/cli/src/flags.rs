@@ -116,10 +116,14 @@ fn needs(setting: &Setting) -> String {
     format!("what {} needs", setting.name())
 }
 
+/// The name of the setting that needs one of a group's flags.
+pub fn needed_by(group: &ArgGroup) -> Option<&str> {
+    group.get_id().as_str().strip_prefix("what ")?.strip_suffix(" needs")
+}
+
 /// A verb whose settings do without the flags that they need, for files may still give these.
 pub fn without_needs(verb: Command) -> Command {
-    let of = |group: &ArgGroup| Some(group.get_id().as_str().strip_prefix("what ")?.strip_suffix(" needs")?.to_owned());
-    let settings: Vec<String> = verb.get_groups().filter_map(of).collect();
+    let settings: Vec<String> = verb.get_groups().filter_map(needed_by).map(str::to_owned).collect();
     settings.into_iter().fold(verb, |verb, setting| {
         verb.mut_group(format!("what {setting} needs"), |group| group.arg(setting.replace('-', "_")))
     })

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction};
 
 use crate::error::CliError;
 use crate::open::{existing, hub_name};
-use crate::train::is_stopping;
+use crate::stop::is_stopping;
 use crate::ui::{self, DIM, Progress};
 
 /// Set by `--offline`.
@@ -42,13 +42,14 @@ pub fn model_path(flag: &str, path: &Path) -> Result<PathBuf, CliError> {
     }
     let reference = match Reference::parse(text) {
         Ok(reference) => reference,
-        Err(error) if told => return Err(CliError::failed(format!("{flag}: {error}"))),
+        Err(error) if told => return Err(CliError::usage(format!("{flag}: {error}"))),
         Err(_) => return found.map(Path::to_path_buf),
     };
     fetch(&reference).map_err(|error| match found {
         Err(no_path) if !told && !matches!(error, HubError::Stopped) => {
             CliError::failed(format!("{no_path}; as a model on the hub: {error}"))
         }
+        _ if matches!(error, HubError::Stopped) => CliError::stopped(format!("{flag} {text}: {error}")),
         _ => CliError::failed(format!("{flag} {text}: {error}")),
     })
 }

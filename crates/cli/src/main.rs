@@ -25,6 +25,7 @@ mod memory;
 mod open;
 mod ranks;
 mod runtime_dir;
+mod stop;
 mod suggest;
 mod train;
 mod ui;

@@ -149,7 +149,7 @@ pub fn files(flag: &str, given: &[PathBuf]) -> Result<Files, CliError> {
     let mut seen = std::collections::HashSet::new();
     let twice = all.iter().find(|path| path.is_file() && !seen.insert(path.canonicalize().ok()));
     match twice {
-        Some(path) => Err(CliError::failed(format!("{flag} names {} twice: name it once", path.display()))),
+        Some(path) => Err(CliError::usage(format!("{flag} names {} twice: name it once", path.display()))),
         None => Ok(Files(all)),
     }
 }
@@ -159,7 +159,8 @@ fn matched(flag: &str, pattern: &str) -> Result<Vec<PathBuf>, CliError> {
     let failed = |problem: &dyn std::fmt::Display| CliError::failed(format!("{flag} {pattern}: {problem}"));
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
     let found = glob::glob_with(pattern, options).map_err(|problem| {
-        failed(&format!("is no pattern of file names: {}, at character {}", problem.msg, problem.pos))
+        let (what, place) = (problem.msg, problem.pos);
+        CliError::usage(format!("{flag} {pattern}: is no pattern of file names: {what}, at character {place}"))
     })?;
     let mut paths = Vec::new();
     for path in found {
@@ -342,7 +343,7 @@ pub fn adapter_sha256(named: &[PathBuf]) -> Result<Option<String>, CliError> {
 pub fn rows(paths: &[PathBuf], settings: &TrainConfig) -> Result<Rows, CliError> {
     let paths = files("--data", paths)?;
     not_one_pipe(paths.iter().map(|path| ("--data", path.as_path())))?;
-    settings.validate().map_err(CliError::failed)?;
+    settings.validate().map_err(CliError::setting)?;
     read_rows(&paths, &settings.rows()).map_err(CliError::failed)
 }
 

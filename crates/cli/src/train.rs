@@ -3,7 +3,7 @@
 mod report;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use bft_formats::{Model, ModelConfig};
 use bft_train::{Event, Finished, Plan, Setting, TrainConfig, Trainer};
@@ -15,6 +15,7 @@ use crate::flags::{Flags, KernelFlags, RunFlags, Takes};
 use crate::memory;
 use crate::open;
 use crate::ranks::{self, Job};
+use crate::stop;
 use crate::ui::{self, bytes};
 use report::TrainReport;
 
@@ -35,7 +36,7 @@ Rows are JSONL, a JSON array, CSV, TSV or Parquet, as they are or as .gz or .zst
 messages, conversations, instruction/input/output, prompt/completion, text, or input_ids/labels.
 PEFT's AutoPeftModelForCausalLM loads the adapter over the folder of --model, whose path it records, or
 its name and commit on the hub; over a GGUF file, load the base with transformers' gguf_file and the adapter with PeftModel.
-Ctrl-C saves and stops; a second Ctrl-C stops at once.")]
+Ctrl-C, SIGTERM and SIGHUP save and stop; a second one stops at once.")]
 pub struct TrainFlags {
     #[command(flatten)]
     pub settings: Flags<EverySetting>,
@@ -70,8 +71,10 @@ impl TrainFlags {
 
 /// Runs `bft train`.
 pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
-    let stop = stop_on_ctrl_c()?;
-    let finished = match ranks::job()? {
+    let stop = stop::on_signal()?;
+    let job = ranks::job()?;
+    let alone = job.is_none();
+    let finished = match job {
         None => tune(flags, stop, None)?,
         Some(job) => job.run(|job| tune(flags, stop, Some(job)))?,
     };
@@ -79,11 +82,13 @@ pub fn run(flags: &TrainFlags) -> Result<(), CliError> {
         ui::json(&serde_json::to_value(&finished).map_err(CliError::failed)?)?;
     }
     if finished.stopped {
-        return Err(CliError::failed(format!(
+        let message = format!(
             "stopped after step {}; everything is saved, go on with: bft train --output {} --resume",
             finished.steps,
             shell_word(&flags.settings.output)
-        )));
+        );
+        // A signal to one rank stops all, which are to end alike.
+        return Err(if alone { CliError::stopped(message) } else { CliError::failed(message) });
     }
     Ok(())
 }
@@ -104,7 +109,7 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
         open::existing("--init-adapter", path)?;
     }
     let model = open::model(&config.model, config.quantize)?;
-    let trainer = Trainer::open(config, &model).map_err(CliError::failed)?;
+    let trainer = Trainer::open(config, &model).map_err(CliError::run)?;
     check_shape(&flags.settings, &trainer.plan().config, &model.config)?;
     let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
     let device = open::device(&request)?;
@@ -186,27 +191,6 @@ fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(
         ))),
         _ => Ok(()),
     }
-}
-
-/// Set by Ctrl-C: the run ends after the step at hand.
-static STOP: AtomicBool = AtomicBool::new(false);
-
-/// Whether Ctrl-C has asked this run to end.
-pub fn is_stopping() -> bool {
-    STOP.load(Ordering::SeqCst)
-}
-
-/// The first Ctrl-C asks the run to stop, the second ends the process at once.
-pub fn stop_on_ctrl_c() -> Result<&'static AtomicBool, CliError> {
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::SeqCst) {
-            // Checkpoints are renamed into place, so that ending here leaves the last one whole.
-            std::process::exit(1);
-        }
-        ui::note("\nstopping after this step and saving; press Ctrl-C again to quit at once");
-    })
-    .map_err(|error| CliError::failed(format!("Ctrl-C cannot be caught: {error}")))?;
-    Ok(&STOP)
 }
 
 /// A path as a shell would need it written.

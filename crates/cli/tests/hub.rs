@@ -87,6 +87,50 @@ fn a_run_on_a_hub_s_model_says_which_it_was() {
     assert_eq!(place.hub.asked(), [], "no connection");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_download_that_a_signal_stops_goes_on() {
+    let place = Place::new();
+    place.hub.change(ID, |repository| {
+        // Long enough to be stopped on its way; nothing reads it before it is there.
+        repository.files.insert("model.safetensors".into(), vec![7; 2_000_000]);
+    });
+    let blobs = place.home.path().join("hub/models--some-org--tiny-qwen2/blobs");
+    let have = || {
+        let files = std::fs::read_dir(&blobs).into_iter().flatten().flatten();
+        let part = files.filter(|file| file.path().extension().is_some_and(|end| end == "incomplete"));
+        part.filter_map(|file| file.metadata().ok()).map(|facts| facts.len()).max().unwrap_or(0)
+    };
+    // `train` catches the signal, and `inspect`, which has nothing to save, does not.
+    let output = place.home.path().join("tuned").display().to_string();
+    let rows = format!("{}/rows.jsonl", fixture("qwen2"));
+    let train = ["train", "--model", ID, "--data", &rows, "--output", &output];
+    for arguments in [&train[..], &["inspect", "--model", ID]] {
+        place.hub.set(Faults { slow: true, ..Faults::default() });
+        let before = have();
+        let child = place.command(arguments).stderr(std::process::Stdio::piped()).spawn().expect("bft starts");
+        common::wait_until("some of the file", || have() > before + 10_000);
+        common::signal(&child, libc::SIGTERM);
+        let done = common::finish(child);
+        if arguments[0] == "train" {
+            let said =
+                format!("--model {ID}: stopped; what was fetched is kept, and the same command goes on from there");
+            assert_eq!((done.code, done.error()), (Some(143), said.as_str()), "{done:?}");
+        }
+        assert_ne!(done.code, Some(0));
+        assert!(have() > before && have() < 2_000_000, "{}", have());
+    }
+    place.hub.set(Faults::default());
+    place.hub.asked();
+    let kept = have();
+    // These bytes are no model, which only shows once all of them are there.
+    let said = place.run(&["inspect", "--model", ID]).error().to_owned();
+    assert!(said.contains("model.safetensors"), "{said}");
+    let parts = place.hub.asked().into_iter().filter(|asked| asked.elsewhere);
+    let from: Vec<usize> = parts.filter_map(|asked| asked.from).collect();
+    assert_eq!(from, [kept as usize]);
+}
+
 #[test]
 fn every_verb_that_takes_a_model_takes_its_name() {
     let place = Place::new();

@@ -67,6 +67,9 @@ fn training_flags_beyond_reason_are_refused() {
         ("--seed", "18446744073709551616", "--seed: found"),
     ] {
         refused(&runs.train(&output, &[flag, value]), expected);
+        if ["--min-lr", "--decay-steps"].contains(&flag) {
+            assert_eq!(run(runs.train(&output, &[flag, value])).code, Some(2), "{flag}");
+        }
         assert!(!runs.folder.path().join("never").exists(), "{flag} {value}");
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Done, bft, fixture, run, wait_until};
+use common::{Done, bft, finish, fixture, run, signal, wait_until};
 use serde_json::{Value, json};
 
 const ROWS: &str = r#"{"id": 1, "prompt": "The gene TP53", "completion": "a reference"}
@@ -126,15 +126,16 @@ fn a_killed_run_and_a_stopped_one_go_on() {
     assert!(second.error().contains("another run writes to it"), "{second:?}");
     killed.kill().expect("killed");
     killed.wait().expect("ended");
-    let kept = lines();
-    let stopped = spawn();
-    wait_until("more answers", || lines() > kept + 3);
-    // SAFETY: it sends a signal to a child of this test.
-    unsafe { libc::kill(stopped.id() as i32, libc::SIGINT) };
-    let stopped = Done::of(stopped.wait_with_output().expect("ended"));
-    assert_eq!(stopped.code, Some(1), "{stopped:?}");
-    assert!(stopped.error().contains("of 400 answers, which are saved: the same command goes on"), "{stopped:?}");
-    assert!(lines() < 400, "it was to be stopped before its end");
+    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let kept = lines();
+        let stopped = spawn();
+        wait_until("more answers", || lines() > kept + 3);
+        signal(&stopped, number);
+        let stopped = finish(stopped);
+        assert_eq!(stopped.code, Some(128 + number), "{stopped:?}");
+        assert!(stopped.error().contains("of 400 answers, which are saved: the same command goes on"), "{stopped:?}");
+        assert!(lines() < 400, "it was to be stopped before its end");
+    }
     run(long(folder.path(), &more)).ok();
     run(long(whole.path(), &more)).ok();
     assert_eq!(text(folder.path(), "answers.jsonl"), text(whole.path(), "answers.jsonl"));

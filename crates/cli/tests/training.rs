@@ -6,7 +6,7 @@ mod common;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Done, bft, finish, fixture, last_checkpoint, line, run, signal, steps, tiny_training, wait_until, write};
@@ -88,14 +88,22 @@ fn a_config_file_runs_and_the_command_line_wins() {
 }
 
 #[test]
-fn ctrl_c_saves_and_stops_and_the_shown_command_goes_on_bit_for_bit() {
+fn a_signal_saves_and_stops_and_the_shown_command_goes_on_bit_for_bit() {
+    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        is_stopped_by(number);
+    }
+}
+
+fn is_stopped_by(number: i32) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = folder.path().join("tuned");
     let child = start(&tiny_training(&output, 1_000_000));
     wait_until("the first steps", || !steps(&output).is_empty());
-    signal(&child, libc::SIGINT);
+    signal(&child, number);
+    // As `timeout` and a closing terminal do; both are one request.
+    signal(&child, number);
     let done = finish(child);
-    assert_eq!(done.code, Some(1), "a stopped run is not a finished one: {done:?}");
+    assert_eq!(done.code, Some(128 + number), "a stopped run is not a finished one: {done:?}");
     assert!(done.stderr.contains("stopping after this step"), "{done:?}");
     let taken = *steps(&output).last().expect("steps");
     assert_eq!(last_checkpoint(&output), Some(taken));
@@ -114,7 +122,68 @@ fn ctrl_c_saves_and_stops_and_the_shown_command_goes_on_bit_for_bit() {
 }
 
 #[test]
-fn a_second_ctrl_c_quits_at_once() {
+fn a_run_that_was_started_without_sighup_outlives_its_terminal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    // As `nohup` starts a program.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_bft")]);
+    command.args(tiny_training(&output, 1_000_000)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("a shell");
+    wait_until("the first steps", || !steps(&output).is_empty());
+    signal(&child, libc::SIGHUP);
+    let taken = steps(&output).len();
+    wait_until("more steps", || steps(&output).len() > taken + 20);
+    signal(&child, libc::SIGTERM);
+    let done = finish(child);
+    assert_eq!(done.code, Some(143), "{done:?}");
+    assert_eq!(last_checkpoint(&output), steps(&output).last().copied());
+}
+
+#[test]
+fn a_study_that_is_stopped_keeps_what_is_done() {
+    if std::env::var_os("BFT_TEST_NO_GENES").is_some() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // The fixture, with a context that the study's rows fit into.
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).expect("a folder");
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(format!("{}/{name}", fixture("qwen2")), model.join(name)).expect("a file");
+    }
+    let config = std::fs::read_to_string(model.join("config.json")).expect("text");
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config["max_position_embeddings"] = 2048.into();
+    write(&model, "config.json", &config.to_string());
+    let model = model.display().to_string();
+    let study = || {
+        let output = folder.path().display().to_string();
+        start(
+            &["bio", "study", "--preset", "tiny", "--device", "cpu", "--model", &model, "-o", &output]
+                .map(str::to_owned),
+        )
+    };
+    let results = || {
+        let runs = std::fs::read_dir(folder.path().join("runs")).into_iter().flatten().flatten();
+        runs.filter(|run| run.path().join("result.json").exists()).count()
+    };
+    let child = study();
+    wait_until("the first run", || results() > 0);
+    signal(&child, libc::SIGTERM);
+    let done = finish(child);
+    assert_eq!(done.code, Some(143), "{done:?}");
+    assert_eq!(done.error(), "stopped; give the same command again to go on");
+    let kept = results();
+    let child = study();
+    wait_until("one more", || results() > kept);
+    signal(&child, libc::SIGTERM);
+    let done = finish(child);
+    assert_eq!((done.code, done.stderr.matches("done before").count()), (Some(143), kept), "{done:?}");
+}
+
+#[test]
+fn a_second_signal_quits_at_once() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     // One step of these takes long enough to press twice.
     let ids: Vec<String> = (0..128).map(|id| id.to_string()).collect();
@@ -128,11 +197,11 @@ fn a_second_ctrl_c_quits_at_once() {
     let child = start(&flags);
     wait_until("the first step", || !steps(&output).is_empty());
     signal(&child, libc::SIGINT);
-    std::thread::sleep(Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(200));
     let pressed = Instant::now();
-    signal(&child, libc::SIGINT);
+    signal(&child, libc::SIGTERM);
     let done = finish(child);
-    assert_eq!(done.code, Some(1), "{done:?}");
+    assert_eq!(done.code, Some(143), "{done:?}");
     assert!(!done.stderr.contains("stopped after step"), "nothing was saved: {done:?}");
     assert!(pressed.elapsed() < Duration::from_secs(2), "{:?}", pressed.elapsed());
 }
@@ -362,7 +431,7 @@ fn the_best_step_is_named_and_left_and_a_run_ends_without_patience_for_more() {
     assert!(eval(&last) > eval(&output));
 
     let done = line("train --model m --data d --output o --save-best");
-    assert!(done.error().contains("--eval-data"), "{done:?}");
+    assert!(done.error().contains("--eval-data or --val-size is missing, which --save-best needs"), "{done:?}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ settings! {
         /// are depends on what each row says alone
         #[setting(heading: "Data", value_name: "SHARE|ROWS", range: Range::Part, excludes: Some("eval_data"))]
         pub val_size: Option<f64> = None,
-        /// Train on this many rows at most, drawn by --sample-seed
+        /// Take this many rows at most, drawn by --sample-seed
         #[setting(heading: "Data", value_name: "ROWS", range: Range::From(1))]
         pub max_samples: Option<usize> = None,
         /// Seed of the rows that --max-samples draws

@@ -207,6 +207,10 @@ pub enum Note {
     GammaZero,
     /// The only step has a rate of 0.
     RateAlwaysZero,
+    /// The warm-up is no shorter than the run.
+    WarmupUnfinished { warmup: u64, steps: u64 },
+    /// `val-size` is 1, which may be meant as a share.
+    OneHeldOut,
     /// A resumed run has another number of steps, and its schedule depends on it.
     ScheduleStretched { from: u64, to: u64 },
     /// A resumed run is on another device, so it does not continue bit for bit.
@@ -268,6 +272,13 @@ impl fmt::Display for Note {
             Self::RateAlwaysZero => f.write_str(
                 "a warm-up begins at a rate of 0, and this run has no other step: do without it, or nothing is learnt",
             ),
+            Self::WarmupUnfinished { warmup, steps } => write!(
+                f,
+                "the warm-up takes {warmup} steps and the run has {steps}: the learning rate never gets to lr"
+            ),
+            Self::OneHeldOut => {
+                f.write_str("val-size 1 holds out one row: give a share below 1, such as 0.1, if a share is meant")
+            }
             Self::ScheduleStretched { from, to } => {
                 write!(f, "the schedule now runs to step {to} instead of {from}: the rate jumps here")
             }
@@ -279,10 +290,13 @@ impl fmt::Display for Note {
             }
             Self::FromTheStart => f.write_str("the run has no complete checkpoint yet: it begins at step 0"),
             Self::AlreadyDone { steps } => {
-                write!(f, "all {steps} steps are done: raise --steps or --epochs to go on")
+                let done = if *steps == 1 { "the 1 step is".into() } else { format!("all {steps} steps are") };
+                write!(f, "{done} done: raise --steps or --epochs to go on")
             }
             Self::PatienceOver { best, since } => {
-                write!(f, "{since} evaluations since step {best} were no better: raise --patience to go on")
+                let evaluations = if *since == 1 { "evaluation" } else { "evaluations" };
+                let verb = if *since == 1 { "was" } else { "were" };
+                write!(f, "{since} {evaluations} since step {best} {verb} no better: raise --patience to go on")
             }
         }
     }

@@ -127,6 +127,11 @@ impl Plan {
         }
         if self.steps == 1 && self.rate(1) == 0.0 {
             notes.push(Note::RateAlwaysZero);
+        } else if self.rates.warmup >= self.steps {
+            notes.push(Note::WarmupUnfinished { warmup: self.rates.warmup, steps: self.steps });
+        }
+        if config.val_size == Some(1.0) {
+            notes.push(Note::OneHeldOut);
         }
         notes
     }
@@ -164,6 +169,13 @@ mod tests {
         assert!(!odd.contains("warm-up") && !odd.contains("window"), "{odd}");
         let one = notes(TrainConfig { steps: Some(1), warmup_steps: Some(1), ..TrainConfig::default() });
         assert!(one.contains("a warm-up begins at a rate of 0, and this run has no other step"), "{one}");
+        let long = notes(TrainConfig { steps: Some(5), warmup_steps: Some(5), ..TrainConfig::default() });
+        assert!(long.contains("the warm-up takes 5 steps and the run has 5: the learning rate never"), "{long}");
+        assert!(
+            !notes(TrainConfig { steps: Some(5), warmup_steps: Some(4), ..TrainConfig::default() }).contains("warm")
+        );
+        let held = notes(TrainConfig { val_size: Some(1.0), ..TrainConfig::default() });
+        assert!(held.contains("val-size 1 holds out one row"), "{held}");
     }
 
     #[test]

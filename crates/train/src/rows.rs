@@ -400,8 +400,8 @@ pub enum DataError {
     Columns { at: String, problem: Box<RowProblem> },
     /// Nothing on one side of a split.
     #[error(
-        "val-size {size} holds out {held} of the {count} rows of {file}, and both sides need some: give another share, or \
-         how many rows"
+        "val-size {size} holds out {held} of the {count} rows of {file}, and both sides need some (equal rows stay on one \
+         side): give another share, or how many rows"
     )]
     OneSided { file: String, size: f64, held: usize, count: usize },
     /// A bad row, where bad rows are not skipped.

@@ -1,12 +1,14 @@
 //! What is measured of one run.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use bft_core::{LossConfig, LossKind, Runner, RunnerOptions};
 use bft_formats::Adapter;
 use bft_train::{BatchBounds, RowOptions, Sample, SampleOptions, evaluate, make_samples, read_rows};
 use serde_json::Value;
 
+use super::go_on;
 use super::setup::Study;
 use crate::data::pairs::Pairs;
 use crate::data::response::Response;
@@ -90,12 +92,14 @@ impl Tests {
         })
     }
 
-    pub(super) fn measure(&self, study: &Study<'_>, adapter: Option<&Adapter>) -> Result<Measured> {
-        let (exact, f1) = self.answers(study, adapter)?;
+    pub(super) fn measure(&self, study: &Study<'_>, adapter: Option<&Adapter>, stop: &AtomicBool) -> Result<Measured> {
+        let (exact, f1) = self.answers(study, adapter, stop)?;
         let mut values = vec![Some(exact), Some(f1)];
         for samples in &self.texts {
+            go_on(stop)?;
             values.push(nll(study, adapter, samples)?);
         }
+        go_on(stop)?;
         values.extend(self.tasks(study, adapter)?);
         Ok(Measured::new(values))
     }
@@ -120,10 +124,11 @@ impl Tests {
         Ok([fitness.value(&["model", "ridge"], "MSE / train mean"), pairs.value(&["model"], "AUROC")])
     }
 
-    fn answers(&self, study: &Study<'_>, adapter: Option<&Adapter>) -> Result<(f64, f64)> {
+    fn answers(&self, study: &Study<'_>, adapter: Option<&Adapter>, stop: &AtomicBool) -> Result<(f64, f64)> {
         let answerer = Answerer::new(study.device, study.model, adapter)?;
         let (mut exact, mut f1) = (0.0, 0.0);
         for (question, sentence) in &self.questions {
+            go_on(stop)?;
             let (truth, found) = (claim(sentence), answerer.answer(question, "", 48)?);
             let found = claim(found.lines().next().unwrap_or(""));
             exact += f64::from(words(truth) == words(found));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bft_bio::BioError;
 use bft_bio::genes::resolver::Resolver;
 use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
 use bft_fetch::sources::Dataset;
@@ -12,7 +13,7 @@ use super::knowledge::Knowledge;
 use crate::error::CliError;
 use crate::flags::{DeviceFlag, Flags, Takes};
 use crate::open;
-use crate::train::stop_on_ctrl_c;
+use crate::stop;
 use crate::ui::{self, Progress as Bar};
 
 /// Tune with every loss under the same settings, and report what differs beyond the seeds' spread
@@ -64,7 +65,7 @@ pub enum PresetFlag {
 
 /// Runs `bft bio study`.
 pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
-    let stop = stop_on_ctrl_c()?;
+    let stop = stop::on_signal()?;
     let knowledge = Knowledge::open()?;
     let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
     let model = open::model(&path, None)?;
@@ -114,7 +115,10 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
                 ui::note(&format!("  {}", shown.collect::<Vec<_>>().join("; ")));
             }
         })
-        .map_err(CliError::failed)?;
+        .map_err(|error| match error {
+            BioError::Stopped => CliError::stopped(error),
+            error => CliError::failed(error),
+        })?;
     let threads = std::thread::available_parallelism().map_or(0, usize::from);
     let machine = format!("{}, {threads} hardware threads", open::describe(&device));
     let summary = study.report(&found, &command, &machine).map_err(CliError::failed)?;

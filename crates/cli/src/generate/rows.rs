@@ -18,7 +18,7 @@ use super::{GenerateFlags, as_value, text_tokens};
 use crate::error::CliError;
 use crate::memory;
 use crate::open;
-use crate::train::stop_on_ctrl_c;
+use crate::stop;
 use crate::ui::{self, Progress, bytes, thousands};
 use crate::writer;
 
@@ -27,7 +27,7 @@ const BATCH_SIZE: usize = 16;
 
 /// Answers every row of `data`.
 pub fn run(flags: &GenerateFlags, data: &Path, output: &Path) -> Result<(), CliError> {
-    let stop = stop_on_ctrl_c()?;
+    let stop = stop::on_signal()?;
     open::existing("--data", data)?;
     open::writable("--output", output)?;
     open::not_over(output, "--data", data)?;
@@ -50,7 +50,7 @@ pub fn run(flags: &GenerateFlags, data: &Path, output: &Path) -> Result<(), CliE
     let kept = answers.kept;
     let done = if kept < rows.len() { work.answer(prompts, &mut answers, stop)? } else { Done::default() };
     if done.rows + kept < rows.len() {
-        return Err(CliError::failed(format!(
+        return Err(CliError::stopped(format!(
             "stopped after {} of {} answers, which are saved: the same command goes on",
             done.rows + kept,
             rows.len()

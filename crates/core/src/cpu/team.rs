@@ -79,15 +79,19 @@ pub(super) fn for_each(tasks: usize, work: impl Fn(usize) + Sync) {
         members.iter().for_each(Thread::unpark);
     }
     take_tasks(work);
+    job.close();
+    // Before the team is another caller's, who would find it, or clear it.
+    let failed = TEAM.failed.load(Relaxed);
     drop(job);
-    assert!(!TEAM.failed.load(Relaxed), "a kernel's task failed");
+    assert!(!failed, "a kernel's task failed");
 }
 
-/// An open job; closes it and waits for the members at work when dropped, also where a task panics.
+/// An open job; closed when dropped, also where a task panics.
 struct Job;
 
-impl Drop for Job {
-    fn drop(&mut self) {
+impl Job {
+    /// Waits for the members at work; no other can join.
+    fn close(&self) {
         TEAM.state.fetch_and(!OPEN, SeqCst);
         let mut looks = 0;
         while TEAM.state.load(Acquire) & (OPEN - 1) > 0 {
@@ -98,6 +102,12 @@ impl Drop for Job {
                 thread::yield_now();
             }
         }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.close();
         TEAM.taken.store(false, Release);
     }
 }

@@ -43,6 +43,8 @@ pub struct Faults {
     pub status: Option<u16>,
     /// The hub redirects from here to there: a renamed repository.
     pub renamed: Option<(String, String)>,
+    /// The second server takes ten seconds for a megabyte.
+    pub slow: bool,
     /// A name that the hub adds to each list of files.
     pub extra_name: Option<String>,
 }
@@ -127,12 +129,20 @@ impl Hub {
         let mut state = self.state();
         state.asked.push(asked.clone());
         let (head, body) = if elsewhere { large(&mut state, &asked) } else { self.hub(&state, &asked) };
+        let piece = if elsewhere && state.faults.slow { 1000 } else { usize::MAX };
         drop(state);
         let mut stream = stream;
         let written = stream.write_all(format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes());
         if asked.method != "HEAD" {
             // A client that has heard enough may be gone.
-            let _ = written.and_then(|()| stream.write_all(&body)).and_then(|()| stream.flush());
+            let _ = written.and_then(|()| {
+                body.chunks(piece).try_for_each(|bytes| {
+                    if body.len() > piece {
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                    stream.write_all(bytes)
+                })
+            });
         }
     }
 

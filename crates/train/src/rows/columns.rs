@@ -12,7 +12,7 @@ pub struct Columns(Vec<(String, String)>);
 impl Columns {
     /// Pairs as users write them, which [`check_pair`] has let pass.
     pub fn new(pairs: &[String]) -> Self {
-        let pair = |pair: &String| pair.split_once('=').map(|(key, column)| (key.to_owned(), column.to_owned()));
+        let pair = |pair: &String| pair.split_once('=').map(|(key, column)| (key.trim().to_owned(), column.to_owned()));
         Self(pairs.iter().filter_map(pair).collect())
     }
 
@@ -77,7 +77,7 @@ pub(crate) fn check_pair(pair: &str) -> Result<(), String> {
         // Of texts that are embedded.
         keys.chain(["id"])
     };
-    match pair.split_once('=') {
+    match pair.split_once('=').map(|(key, column)| (key.trim(), column)) {
         Some((key, column)) if !column.is_empty() && known().any(|known| known == key) => Ok(()),
         Some((key, column)) if !column.is_empty() => {
             let near = nearest_of(key, known()).map_or_else(String::new, |near| format!("; did you mean {near}?"));
@@ -100,4 +100,18 @@ pub(crate) fn check_pairs(pairs: &[String]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_before_and_behind_a_key_say_nothing() {
+        let pairs = [" prompt =a question".to_owned(), " completion=answer".to_owned()];
+        assert_eq!(check_pairs(&pairs), Ok(()));
+        assert_eq!(Columns::new(&pairs).keys().collect::<Vec<_>>(), ["prompt", "completion"]);
+        let twice = ["text=a".to_owned(), " text=b".to_owned()];
+        assert_eq!(check_pairs(&twice), Err("the key \"text\" is given twice".into()));
+    }
 }

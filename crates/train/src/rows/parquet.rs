@@ -17,6 +17,8 @@ pub(super) const MAGIC: &[u8] = b"PAR1";
 
 /// Bytes that a row costs where nothing is in it: a file says in few bytes that millions are empty.
 const ROW: u64 = 256;
+/// What to do with rows that are many times what the file holds.
+const ADVICE: &str = "save its rows as JSONL and give that";
 
 /// Rows of a Parquet file.
 pub(super) struct Table {
@@ -77,7 +79,7 @@ impl Table {
 
     fn row(&mut self, row: Row) -> Result<Map<String, Value>, String> {
         let mut values = Map::new();
-        self.left = self.left.checked_sub(ROW).ok_or_else(too_much)?;
+        self.left = self.left.checked_sub(ROW).ok_or_else(|| too_much(ADVICE))?;
         for (name, field) in row.into_columns() {
             // A column has a place for every row; where nothing is in it, a row of JSON has no key.
             match self.value(field)? {
@@ -93,7 +95,7 @@ impl Table {
     /// A value as JSON.
     fn value(&mut self, field: Field) -> Result<Value, String> {
         let bytes = 8 + if let Field::Str(text) = &field { text.len() as u64 } else { 0 };
-        self.left = self.left.checked_sub(bytes).ok_or_else(too_much)?;
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| too_much(ADVICE))?;
         Ok(match field {
             Field::Null => Value::Null,
             Field::Bool(truth) => truth.into(),

@@ -1,5 +1,7 @@
 //! Tables: delimiter-separated text (CSV, TSV), a row a record under a header; and what cells hold.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use bytes::buf::{Buf, Reader};
 use csv::{ByteRecord, ReaderBuilder};
@@ -85,11 +87,12 @@ impl Table {
         let Some((line, raw)) = table.read()? else { return Ok(None) };
         let fail = |problem: String| TableError { line, problem };
         utf8(&raw).and_then(|_| table.check(&raw)).map_err(|problem| fail(problem.to_string()))?;
+        let mut seen = HashSet::new();
         for (index, cell) in table.record.iter().enumerate() {
             let name = String::from_utf8_lossy(cell).trim().to_owned();
             // As pandas writes the numbers of its rows.
             let name = if name.is_empty() { format!("column {}", index + 1) } else { name };
-            if table.columns.contains(&name) {
+            if !seen.insert(name.clone()) {
                 return Err(fail(format!("the header names the column \"{name}\" twice")));
             }
             table.columns.push(name);
@@ -252,6 +255,17 @@ mod tests {
         // The name is a table's, but not what stands in it.
         assert_eq!(texts("d.csv", "{\"text\": \"a\"}\n"), ["a"]);
         assert_eq!(read("d.csv", ",text,\n0,a,\n").unwrap().ignored.names(), ["column 1"]);
+    }
+
+    #[test]
+    fn a_header_costs_time_in_proportion_to_its_columns() {
+        let names: Vec<String> = (0..200_000).map(|column| format!("a_column_of_many_{column:06}")).collect();
+        let started = std::time::Instant::now();
+        let row = format!("text,{}\na{}\n", names.join(","), ",".repeat(names.len()));
+        assert_eq!(texts("d.csv", &row), ["a"]);
+        let error = read("d.csv", &format!("{},a_column_of_many_199999\n", names.join(","))).unwrap_err();
+        assert!(error.ends_with("the header names the column \"a_column_of_many_199999\" twice"));
+        assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
     }
 
     #[test]

@@ -123,17 +123,17 @@ impl<R: Read> Read for Bounded<R> {
         })?;
         self.given += count as u64;
         if self.given > FREE + RATIO * self.taken.get() {
-            return Err(io::Error::other(too_much()));
+            return Err(io::Error::other(too_much("unpack it yourself and give that")));
         }
         Ok(count)
     }
 }
 
-/// What is said of a file that unpacks to more than rows do.
-pub(super) fn too_much() -> String {
+/// What is said of a file that unpacks to more than rows do, with what to do if they are right.
+pub(super) fn too_much(advice: &str) -> String {
     format!(
-        "it unpacks to more than {RATIO} times its size (and {} MiB), as no file of rows does: if it is right, unpack it \
-         yourself and give that",
+        "it unpacks to more than {RATIO} times its size (and {} MiB), as no file of rows does: if it is right, \
+         {advice}",
         FREE >> 20
     )
 }
