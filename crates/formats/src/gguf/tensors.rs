@@ -12,7 +12,7 @@ use crate::tensor::Interleaved;
 use crate::{DType, FormatError, ModelConfig, Result, Tensor};
 
 /// One tensor's data out of its whole file, as `name`.
-fn tensor(part: &Part, info: &TensorInfo, name: &str) -> Result<Tensor> {
+pub(crate) fn tensor(part: &Part, info: &TensorInfo, name: &str) -> Result<Tensor> {
     let Part { file, header, source, .. } = part;
     let Some(dtype) = info.dtype() else {
         return Err(FormatError::unsupported(

@@ -6,6 +6,7 @@ mod gguf;
 mod pieces;
 mod stream;
 mod wordpiece;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
