@@ -25,6 +25,7 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Files that are taken along as they are: the tokenizer's, templates, and what images become.
+#[cfg(not(target_arch = "wasm32"))]
 const TAKEN: [&str; 15] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -43,6 +44,7 @@ const TAKEN: [&str; 15] = [
     "image_processor_config.json",
 ];
 /// How the names of files begin that say under which terms the weights may be used.
+#[cfg(not(target_arch = "wasm32"))]
 const TERMS: [&str; 4] = ["LICENSE", "LICENCE", "NOTICE", "USE_POLICY"];
 
 /// What is taken from the folder of a base beside its weights; nothing where the base is a file.
