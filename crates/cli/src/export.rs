@@ -15,6 +15,7 @@ use crate::error::CliError;
 use crate::flags::RunFlags;
 use crate::open;
 use crate::ui;
+use change::Change;
 
 /// Take a tuned model to other programs
 #[derive(Debug, Clone, Args)]
@@ -88,10 +89,11 @@ pub fn run(flags: &ExportFlags) -> Result<(), CliError> {
         check_free(folder).map_err(|error| CliError::failed(format!("--merge {error}")))?;
     }
     let files = [("--gguf-adapter", &flags.gguf_adapter), ("--gguf", &flags.gguf), ("--modelfile", &flags.modelfile)];
-    let mut given = files.into_iter().filter_map(|(flag, file)| Some((flag, file.as_deref()?)));
-    given.try_for_each(|(flag, file)| open::writable(flag, file))?;
+    let given = files.into_iter().filter_map(|(flag, file)| Some((flag, file.as_deref()?)));
+    given.clone().try_for_each(|(flag, file)| open::writable(flag, file))?;
     let text = flags.text.as_deref().map(read_text).transpose()?;
     let model = open::model(&base(flags)?, None)?;
+    given.clone().try_for_each(|(flag, file)| not_the_base(flag, file, &model))?;
     let adapter = open::adapter(&flags.adapter, &model)?
         .ok_or_else(|| CliError::usage("--adapter <DIR> is missing: name what was tuned"))?;
     let mut answer = Map::new();
@@ -115,6 +117,16 @@ pub fn run(flags: &ExportFlags) -> Result<(), CliError> {
     if flags.json { ui::json(&Value::Object(answer)) } else { Ok(()) }
 }
 
+/// Checks that a file does not take the place of the model that it is made of.
+fn not_the_base(flag: &str, file: &Path, model: &Model) -> Result<(), CliError> {
+    let is_same = file.canonicalize().is_ok_and(|to| model.path.canonicalize().is_ok_and(|from| from == to));
+    if !is_same {
+        return Ok(());
+    }
+    let file = file.display();
+    Err(CliError::failed(format!("{flag} {file}: is the base, which is read as it is written; name another file")))
+}
+
 /// Base and adapter as one GGUF file, written and measured.
 fn whole_gguf(
     flags: &ExportFlags,
@@ -123,20 +135,24 @@ fn whole_gguf(
     text: Option<&str>,
     answer: &mut Map<String, Value>,
 ) -> Result<(), CliError> {
-    if file.canonicalize().is_ok_and(|to| model.path.canonicalize().is_ok_and(|from| from == to)) {
-        let file = file.display();
-        return Err(CliError::failed(format!(
-            "--gguf {file}: is the base, which is read as it is written; name another file"
-        )));
-    }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let made = gguf_model(model, adapter, dtype, &name).map_err(CliError::failed)?;
     write_atomic(file, |out| made.write(out)).map_err(CliError::failed)?;
     let exported = Model::open(file).map_err(CliError::failed)?;
     wrote(flags, file, &format!("the whole model, what is adapted in {dtype}"))?;
-    let change = change::measure(flags.run.device(), (model, adapter), &exported, text)?;
     answer.insert("gguf".to_owned(), path_to_json(file));
-    answer.insert("gguf_logits".to_owned(), change.as_ref().map_or(Value::Null, change::Change::json));
+    let change = change::measure(flags.run.device(), (model, adapter), &exported, text)?;
+    tell(flags, "gguf_logits", change, answer)
+}
+
+/// Says what has become of the logits.
+fn tell(
+    flags: &ExportFlags,
+    key: &str,
+    change: Option<Change>,
+    answer: &mut Map<String, Value>,
+) -> Result<(), CliError> {
+    answer.insert(key.to_owned(), change.as_ref().map_or(Value::Null, Change::json));
     match change {
         Some(change) if !flags.json => ui::result(&change.to_string()),
         _ => Ok(()),
@@ -200,12 +216,8 @@ fn merge(
     let merged = Model::open(folder).map_err(CliError::failed)?;
     let formats: Vec<&str> = merged.formats().keys().map(|dtype| dtype.name()).collect();
     wrote(flags, folder, &format!("the whole model, in {}", formats.join(" and ")))?;
-    let change = change::measure(flags.run.device(), (model, adapter), &merged, text)?;
     answer.insert("merge".to_owned(), path_to_json(folder));
     answer.insert("formats".to_owned(), json!(formats));
-    answer.insert("logits".to_owned(), change.as_ref().map_or(Value::Null, change::Change::json));
-    match change {
-        Some(change) if !flags.json => ui::result(&change.to_string()),
-        _ => Ok(()),
-    }
+    let change = change::measure(flags.run.device(), (model, adapter), &merged, text)?;
+    tell(flags, "logits", change, answer)
 }

@@ -2,7 +2,7 @@
 
 use super::outgoing::Outgoing;
 use super::{Content, File};
-use crate::gguf::{Metadata, gguf_name};
+use crate::gguf::{Metadata, gguf_name, interleaved_head};
 use crate::{Adapter, DType, FormatError, LoraPair, Model, Result, Tensor};
 
 /// The adapter as one GGUF file, every number in F32: `NAME.lora_a` `[rank, in]` and `NAME.lora_b`
@@ -25,7 +25,6 @@ pub fn gguf_adapter(model: &Model, adapter: &Adapter, name: &str) -> Result<File
     let alpha = |pair: &LoraPair| pair.scaling * pair.rank as f32;
     // An α of 0 means to llama.cpp that there is none.
     let common = adapter.pairs.iter().map(alpha).find(|alpha| *alpha != 0.0).unwrap_or(1.0);
-    let family = model.config.architecture.family();
     let mut tensors = Vec::new();
     for pair in &adapter.pairs {
         if let Some(misfit) = pair.misfit() {
@@ -40,9 +39,8 @@ pub fn gguf_adapter(model: &Model, adapter: &Adapter, name: &str) -> Result<File
         let b: Vec<f32> = pair.b.iter().map(|b| b * factor).collect();
         let a = Tensor::from_f32(format!("{base}.lora_a"), vec![pair.rank, pair.in_features], &pair.a)?;
         let b = Tensor::from_f32(format!("{base}.lora_b"), vec![pair.out_features, pair.rank], &b)?;
-        let is_rotated = family.interleaved && ["q_proj", "k_proj"].iter().any(|end| pair.module.ends_with(end));
         let mut outgoing = [a, b].map(|tensor| Outgoing::new(tensor.name.clone(), DType::F32, vec![(tensor, None)]));
-        outgoing[1].interleaved = is_rotated.then_some(model.config.head_dim);
+        outgoing[1].interleaved = interleaved_head(&full, &model.config);
         tensors.extend(outgoing);
     }
     let mut metadata = Metadata::default();

@@ -6,7 +6,7 @@ use super::folder::{is_gguf, whole};
 use super::merge::patches;
 use super::outgoing::Outgoing;
 use super::{Content, File};
-use crate::gguf::{Gguf, Header, Metadata, gguf_name, tensor};
+use crate::gguf::{Gguf, Header, Metadata, gguf_name, interleaved_head, tensor};
 use crate::{Adapter, DType, FormatError, Model, Result};
 
 /// Metadata that is of the base's file and not of the model: how it was split, laid out and
@@ -42,10 +42,8 @@ pub fn gguf_model<'a>(model: &Model, adapter: &'a Adapter, dtype: DType, name: &
                     let cols = parts.first().map_or(1, |(tensor, _)| tensor.cols());
                     let fits = |dtype: &DType| cols.is_multiple_of(dtype.block_len());
                     let dtype = [dtype, DType::Q5_0].into_iter().find(fits).unwrap_or(DType::F16);
-                    let is_rotated = full.contains(".q_proj.") || full.contains(".k_proj.");
                     let mut made = Outgoing::new(info.name.clone(), dtype, parts);
-                    made.interleaved =
-                        (is_rotated && model.config.architecture.family().interleaved).then_some(model.config.head_dim);
+                    made.interleaved = interleaved_head(&full, &model.config);
                     made
                 }
                 None => {

@@ -1,5 +1,5 @@
 //! Taking a tuned model to other programs: a base with its adapter worked in, as a folder that
-//! transformers loads.
+//! transformers loads or as a GGUF file; the adapter alone in GGUF; a Modelfile.
 //!
 //! What is written is described first ([`File`]) and made as it is written, some rows at a time, so
 //! that no more than a part of one tensor is in memory, and a page can write as a command line does.

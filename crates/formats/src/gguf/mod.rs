@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 pub(crate) use file::Gguf;
 pub(crate) use keys::{Keys, sentence};
-pub(crate) use names::gguf_name;
+pub(crate) use names::{gguf_name, interleaved_head};
 pub(crate) use tensors::{load_tensors, rope_divisors, tensor};
 use value::Reader;
 pub use value::{Array, Scalars, Value};

@@ -81,6 +81,13 @@ pub(crate) fn gguf_name(name: &str, config: &ModelConfig) -> Option<String> {
     Some(format!("blk.{layer}.{module}.{kind}"))
 }
 
+/// Rows of a head of a tensor of this Hugging Face name, where llama.cpp has its rows in an order of
+/// its own (see [`crate::tensor::Interleaved`]).
+pub(crate) fn interleaved_head(name: &str, config: &ModelConfig) -> Option<usize> {
+    let is_rotated = name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.");
+    (config.architecture.family().interleaved && is_rotated).then_some(config.head_dim)
+}
+
 fn block_part(module: &str, config: &ModelConfig, layer: usize) -> Option<&'static str> {
     // A layer too many is told by what it lacks.
     let layer = config.layers.get(layer).copied().unwrap_or_default();
