@@ -11,7 +11,7 @@ use crate::flags::{needed_by, without_needs};
 use crate::hub;
 use crate::ranks;
 use crate::suggest::{did_you_mean, long_flags, nearest};
-use crate::{bench, bio, chat, devices, embed, estimate, eval, generate, inspect, train};
+use crate::{bench, bio, chat, devices, embed, estimate, eval, export, generate, inspect, train};
 
 /// Balanced Fine-Tuning of language models, on any machine
 #[derive(Debug, Parser)]
@@ -40,6 +40,7 @@ pub enum Verb {
     Generate(generate::GenerateFlags),
     Chat(chat::ChatFlags),
     Embed(embed::EmbedFlags),
+    Export(export::ExportFlags),
     Inspect(inspect::InspectFlags),
     Estimate(estimate::EstimateFlags),
     Devices(devices::DevicesFlags),
@@ -59,6 +60,7 @@ impl Verb {
             Verb::Generate(flags) => generate::run(&flags),
             Verb::Chat(flags) => chat::run(&flags),
             Verb::Embed(flags) => embed::run(&flags),
+            Verb::Export(flags) => export::run(&flags),
             Verb::Inspect(flags) => inspect::run(&flags),
             Verb::Estimate(flags) => estimate::run(&flags),
             Verb::Devices(flags) => devices::run(&flags),

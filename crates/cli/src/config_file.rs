@@ -59,7 +59,12 @@ pub fn flags(verb: &Command, given: &ArgMatches) -> Result<FromFiles, CliError> 
             None if ["model", "data"].iter().all(|flag| added.taken.contains(*flag)) => {}
             // Without it the flags must be there, which would be the first thing to be asked for.
             None if !output.join("checkpoints").is_dir() => return Err(nothing_to_resume(&output)),
-            None => {}
+            None => {
+                return Err(CliError::usage(format!(
+                    "{}: is not there, and with it what the run was given: give --model, --data and its other flags again",
+                    file.display()
+                )));
+            }
         }
     }
     Ok(added)

@@ -243,12 +243,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     };
     progress.finish();
 
-    if report.truncated > 0 {
-        ui::warn(&format!("{} of {} texts were cut to {} tokens", report.truncated, report.rows, options.max_length));
-    }
-    if kind == OutputKind::Npy && with_ids {
-        ui::note("ids are not kept in .npy; its rows are in the order of the input");
-    }
+    say_what_is_lost(&report, &options, kind == OutputKind::Npy && with_ids);
     summary(flags, &report, width, started.elapsed().as_secs_f64(), files)
 }
 
@@ -276,6 +271,16 @@ fn adapter(flags: &EmbedFlags, model: &EmbeddingModel) -> Result<Option<Adapter>
             "--adapter: {} is a sentence encoder, and adapters are for language models; leave it out",
             model.name
         ))),
+    }
+}
+
+/// What of the input is not in the output.
+fn say_what_is_lost(report: &EmbedReport, options: &EmbedOptions, ids: bool) {
+    if report.truncated > 0 {
+        ui::warn(&format!("{} of {} texts were cut to {} tokens", report.truncated, report.rows, options.max_length));
+    }
+    if ids {
+        ui::note("ids are not kept in .npy; its rows are in the order of the input");
     }
 }
 

@@ -22,7 +22,8 @@ pub enum CliError {
     /// The reader of standard output went away (`bft … | head`): nothing is wrong, exit code 0.
     #[error("standard output was closed")]
     ClosedPipe,
-    /// What rank 0 of a job says on behalf of this one: exit code 1.
+    /// What rank 0 of a job says on behalf of this one: exit code 0, for a launcher ends all ranks as
+    /// soon as one of them fails, and rank 0 might not have spoken.
     #[error("rank 0 says what is wrong")]
     Echo,
 }
@@ -64,9 +65,9 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => 2,
-            CliError::Failed(_) | CliError::Echo => 1,
+            CliError::Failed(_) => 1,
             CliError::Stopped(_) => stop::exit_code(),
-            CliError::ClosedPipe => 0,
+            CliError::ClosedPipe | CliError::Echo => 0,
         }
     }
 

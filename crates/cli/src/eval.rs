@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bft_core::LossKind;
-use bft_train::{BatchBounds, Samples, TrainConfig, evaluate};
+use bft_train::{BatchBounds, Note, Samples, TrainConfig, evaluate};
 use clap::Args;
 
 use crate::error::CliError;
@@ -61,8 +61,11 @@ pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     open::adapters_exist(&flags.adapter)?;
     let model = open::model(&flags.model, flags.load.quantize)?;
     let adapter = open::adapter(&flags.adapter, &model)?;
-    let mut rows = open::rows(&flags.data, &flags.settings)?;
-    rows.sample(flags.sampled.max_samples.unwrap_or(usize::MAX), flags.sampled.sample_seed);
+    if flags.sampled.given("sample_seed") && flags.sampled.max_samples.is_none() {
+        ui::warn(&Note::SeedUnused.to_string());
+    }
+    let (max_samples, sample_seed) = (flags.sampled.max_samples, flags.sampled.sample_seed);
+    let rows = open::rows(&flags.data, &TrainConfig { max_samples, sample_seed, ..(*flags.settings).clone() })?;
     let samples = open::make_samples(&model, rows, &flags.settings.samples())?;
     let device = open::device(flags.run.device())?;
     flags.kernels.apply(&device, true);

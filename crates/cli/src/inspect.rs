@@ -72,7 +72,16 @@ pub fn run(flags: &InspectFlags) -> Result<(), CliError> {
             let device = open::device(flags.run.device())?;
             data::show(model, adapter.as_ref(), rows, &device, flags)
         }
-        (model, [], Some(folder)) => adapter::show(folder, model.as_ref(), flags.all_tensors, flags.json),
+        (model, [], Some(named)) => {
+            let (folder, _) = open::scaled(named)?;
+            if folder != *named {
+                let (named, folder) = (named.display(), folder.display());
+                return Err(CliError::usage(format!(
+                    "--adapter {named}: a scale changes nothing of what is shown of an adapter: give --adapter {folder}"
+                )));
+            }
+            adapter::show(&folder, model.as_ref(), flags.all_tensors, flags.json)
+        }
         (Some(model), [], None) => model::show(model, flags.all_tensors, flags.json),
         (None, _, _) => Err(CliError::usage("--model <PATH> is missing; see bft inspect --help")),
     }

@@ -15,6 +15,7 @@ mod embed_shards;
 mod error;
 mod estimate;
 mod eval;
+mod export;
 mod flags;
 mod generate;
 mod heat;

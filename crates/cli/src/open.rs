@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bft_core::device::{Device, DeviceRequest};
 use bft_core::{Capacity, Runner, RunnerOptions};
-use bft_formats::{Adapter, EmbeddingModel, Model, Quantization};
+use bft_formats::{Adapter, EmbeddingModel, FormatError, Model, Quantization};
 use bft_train::{BatchBounds, Files, Rows, SampleOptions, Samples, TrainConfig, read_rows};
 
 use crate::cache;
@@ -24,8 +24,23 @@ pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
             let hub = path.to_str().and_then(|text| download(flag, text)).unwrap_or_default();
             Err(CliError::failed(format!("{flag} {}: no such file or folder{near}{hub}", path.display())))
         }
-        Err(error) => Err(CliError::failed(format!("{flag} {}: cannot be looked at: {error}", path.display()))),
+        Err(error) => {
+            not_below_a_file(flag, path)?;
+            Err(CliError::failed(format!("{flag} {}: cannot be looked at: {error}", path.display())))
+        }
     }
+}
+
+/// Checks that no part of a path but its last is a file.
+pub fn not_below_a_file(flag: &str, path: &Path) -> Result<(), CliError> {
+    let file = path.ancestors().skip(1).find(|above| above.is_file());
+    file.map_or(Ok(()), |file| {
+        Err(CliError::failed(format!(
+            "{flag} {}: {} is a file, and nothing is below it",
+            path.display(),
+            file.display()
+        )))
+    })
 }
 
 /// A text that reads as the name of a repository on a hub.
@@ -47,7 +62,7 @@ pub fn hub_name(text: &str) -> Option<HubName<'_>> {
     let address = address.map(|rest| rest.trim_start_matches('/').trim_start_matches("datasets/"));
     let (owner, name) = address.unwrap_or(text).trim_end_matches('/').split_once('/')?;
     let (name, rest) = name.split_at(name.find(['/', '@', ':']).unwrap_or(name.len()));
-    let is_path = rest.starts_with('/') || owner.starts_with('.') || Path::new(owner).is_dir() || is_file_name(name);
+    let is_path = rest.starts_with('/') || owner.starts_with('.') || Path::new(owner).exists() || is_file_name(name);
     let is_bare = address.is_none();
     (word(owner) && word(name) && !(is_bare && is_path)).then_some(HubName { owner, name, rest, is_bare })
 }
@@ -60,6 +75,9 @@ fn download(flag: &str, text: &str) -> Option<String> {
         "--data" | "--eval-data" | "--input" => ("a dataset", " --repo-type dataset", "/FILE"),
         _ => return None,
     };
+    if let Some(named) = shadowed(text).filter(|_| is_model) {
+        return Some(format!("; its first folder is here, so that this is a path: {named} is the model on the hub"));
+    }
     let Some(HubName { owner, name, rest, is_bare }) = hub_name(text) else {
         // Some programs know models by one word, without their owner.
         let named = is_model && !text.contains('/') && !text.ends_with(".gguf");
@@ -77,6 +95,16 @@ fn download(flag: &str, text: &str) -> Option<String> {
         "; if this is the name of {what} on a hub, download it first: bft fetches models alone by name \
          (`hf download {owner}/{name}{repository}{some} --local-dir {name}`, then {flag} {name}{file})"
     ))
+}
+
+/// How the model of a hub is named that goes by this path, too, where its owner's name is a folder
+/// here.
+pub fn shadowed(text: &str) -> Option<String> {
+    let (owner, _) = text.split_once('/')?;
+    let told = format!("hf:{text}");
+    let HubName { name, rest, .. } = hub_name(&told)?;
+    let is_name = !owner.is_empty() && !owner.starts_with(['.', '~']) && !rest.starts_with('/') && !is_file_name(name);
+    (is_name && Path::new(owner).is_dir()).then_some(told)
 }
 
 /// Whether a name ends as files do: `.jsonl`, but not the `.5-7B` of a model's version and size.
@@ -181,7 +209,7 @@ fn matched(flag: &str, pattern: &str) -> Result<Vec<PathBuf>, CliError> {
 
 /// Opens the model of `--model`, quantised as `--quantize` says.
 pub fn model(path: &Path, to: Option<Quantization>) -> Result<Model, CliError> {
-    let mut model = Model::open(&hub::model_path("--model", path)?).map_err(CliError::failed)?;
+    let mut model = Model::open(&hub::model_path("--model", path)?).map_err(|error| unopened(path, &error))?;
     note_adapter(&model.path);
     note_left_out(&model);
     model.require_head().map_err(CliError::failed)?;
@@ -197,6 +225,13 @@ pub fn model_if_given(path: Option<&Path>, to: Option<Quantization>) -> Result<O
         (None, None) => Ok(None),
         (None, Some(_)) => Err(CliError::usage("--model <PATH> is missing: --quantize is for a model's weights")),
     }
+}
+
+/// What is wrong with a model's files, and which model was taken where two go by its name.
+fn unopened(named: &Path, error: &FormatError) -> CliError {
+    let other = named.to_str().and_then(shadowed);
+    let other = other.map(|other| format!("; this is the folder here, and {other} is the model on the hub"));
+    CliError::failed(format!("{error}{}", other.unwrap_or_default()))
 }
 
 fn note_left_out(model: &Model) {
@@ -277,8 +312,9 @@ fn note_adapter(path: &Path) {
 
 /// Opens the model of `--model` where an encoder will do as well as a language model.
 pub fn embedding_model(path: &Path, to: Option<Quantization>) -> Result<EmbeddingModel, CliError> {
-    let path = hub::model_path("--model", path)?;
-    let mut model = EmbeddingModel::open(&path).map_err(CliError::failed)?;
+    let named = path;
+    let path = hub::model_path("--model", named)?;
+    let mut model = EmbeddingModel::open(&path).map_err(|error| unopened(named, &error))?;
     note_adapter(&path);
     to.map_or(Ok(()), |to| model.quantize(to)).map_err(CliError::failed)?;
     if let EmbeddingModel::Decoder(model) = &model {
@@ -362,12 +398,20 @@ pub fn writable(flag: &str, path: &Path) -> Result<(), CliError> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    not_below_a_file(flag, path)?;
     let problem = if path.is_dir() {
         "it is a folder; name a file".to_owned()
     } else if !folder.is_dir() {
         format!("there is no folder {}; make it first", folder.display())
-    } else {
+    } else if path.exists() && !path.is_file() {
+        // A pipe or a device.
         return Ok(());
+    } else {
+        // It is written beside its place first, and this file has no name.
+        match tempfile::tempfile_in(folder) {
+            Ok(_) => return Ok(()),
+            Err(error) => format!("no file can be made in {}: {error}", folder.display()),
+        }
     };
     Err(CliError::failed(format!("{flag} {}: cannot be written: {problem}", path.display())))
 }

@@ -108,6 +108,7 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     if let (Some(path), false) = (&config.init_adapter, config.resume) {
         open::existing("--init-adapter", path)?;
     }
+    open::not_below_a_file("--output", &config.output)?;
     let model = open::model(&config.model, config.quantize)?;
     if config.starts_as_pissa() && !config.resume {
         // Minutes, where the model is large.

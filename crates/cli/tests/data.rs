@@ -108,7 +108,7 @@ fn a_run_holds_out_by_what_rows_say_and_goes_on_with_the_same_rows() {
         assert!(done.error().contains(expected), "{more:?}: {done:?}");
     }
     let missing = train(&folder.path().join("n"), &["--data", &a, "--eval-every", "2", NAMED[0], NAMED[1]]);
-    assert!(missing.error().contains("--eval-data <FILE>|--val-size"), "{missing:?}");
+    assert!(missing.error().contains("--eval-data or --val-size is missing, which --eval-every needs"), "{missing:?}");
     assert_eq!(missing.code, Some(2));
     let both = train(&folder.path().join("n"), &["--data", &a, "--eval-data", &b, "--val-size", "1"]);
     assert!(both.error().contains("--val-size") && both.error().contains("--eval-data"), "{both:?}");
@@ -133,7 +133,14 @@ fn what_cannot_be_read_is_said_in_one_line() {
         (0..80).for_each(|_| packed.write_all(&vec![b'\n'; 1 << 20]).expect("written"));
     }
     let whole = format!("{}/rows.jsonl", model());
+    let packed = std::fs::read(format!("{here}/bomb.jsonl.gz")).expect("bytes");
+    let cut = format!("{here}/cut.jsonl.gz");
+    std::fs::write(&cut, &packed[..packed.len() / 2]).expect("a file");
+    let empty = at("empty.csv", "sep=;\ntext;n\na;1\n;2\n");
     for (flags, expected) in [
+        (vec![format!("{table}/rows.jsonl")], "all.csv is a file, and nothing is below it"),
+        (vec![cut], "the gzip stream ends in the middle: check it with gunzip -t, or fetch it again"),
+        (vec![empty], "empty.csv:4: the cell under \"text\" is empty, and every row needs one"),
         (vec![pattern("*.jsnol")], "no file matches this pattern"),
         (vec![pattern("a[.csv")], "is no pattern of file names"),
         (vec![here.clone()], "is a folder: name its files, for example with --data '"),
@@ -157,6 +164,28 @@ fn what_cannot_be_read_is_said_in_one_line() {
     let done = eval(&["--data", &table, "--columns", "text=ids,text=answers"]);
     assert!(done.error().contains("columns: the key \"text\" is given twice"), "{done:?}");
     assert_eq!(done.code, Some(2), "{done:?}");
+    let done = eval(&["--data", &format!("{}/rows.jsonl", model()), "--sample-seed", "3"]);
+    assert!(done.ok().stderr.contains("sample-seed does nothing without max-samples"), "{done:?}");
+    let embed = |input: &str, output: &str, more: &[&str]| {
+        let model = fixture("qwen2");
+        let flags = ["embed", "--device", "cpu", "--model", &model, "--input", input, "--output", output];
+        run(flags.iter().chain(more))
+    };
+    let (id, output) = (at("id.jsonl", "{\"id\": 1}\n"), pattern("v.npy"));
+    let done = embed(&id, &output, &[]);
+    let expected = "found key \"id\"; expected \"text\" or \"input_ids\"; --columns text=NAME names another";
+    assert!(done.error().ends_with(expected), "{done:?}");
+    let done = embed(&id, &output, &["--columns", "prompt=id"]);
+    let expected = "--columns prompt=… names a key of rows to train on: embed reads \"text\", \"input_ids\" and \"id\"";
+    assert_eq!(done.error(), expected);
+    let done = embed(&id, &format!("{id}/v.npy"), &[]);
+    assert!(done.error().ends_with("id.jsonl is a file, and nothing is below it"), "{done:?}");
+    if cfg!(target_os = "linux") {
+        // Nobody can make a file there, and it is said before a device is opened.
+        let done = embed(&id, "/proc/v.npy", &[]);
+        let said = done.error().contains("--output /proc/v.npy: cannot be written: no file can be made in /proc: ");
+        assert!(said && !done.stderr.contains("device:"), "{done:?}");
+    }
 }
 
 #[test]

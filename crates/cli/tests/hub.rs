@@ -170,7 +170,9 @@ fn both_readings_of_a_name_are_said() {
     place.hub.asked();
     std::fs::create_dir_all(place.home.path().join(ID)).expect("a folder");
     assert!(error(ID).contains("config.json"));
-    assert!(error("some-org/tiny-qwen").ends_with("did you mean some-org/tiny-qwen2?"));
+    let said = error("some-org/tiny-qwen");
+    assert!(said.contains("did you mean some-org/tiny-qwen2?"), "{said}");
+    assert!(said.ends_with("so that this is a path: hf:some-org/tiny-qwen is the model on the hub"), "{said}");
     assert_eq!(place.hub.asked(), []);
     place.hub.set(Faults { status: Some(403), ..Faults::default() });
     let said = error("hf:some-org/other");

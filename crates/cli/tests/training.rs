@@ -340,6 +340,16 @@ fn resuming_where_nothing_was_saved_is_said() {
         flags.push("--resume".into());
         assert!(run(flags).ok().stderr.contains("no complete checkpoint yet: it begins at step 0"), "{output}");
     }
+    std::fs::remove_file(folder.path().join("new/run.json")).expect("a file");
+    let done = run(["train", "--resume", "--output", &folder.path().join("new").display().to_string()]);
+    let said = "new/run.json: is not there, and with it what the run was given: give --model, --data and its other flags again";
+    assert!(done.code == Some(2) && done.error().ends_with(said), "{done:?}");
+    let scaled = format!("{}@0.5", folder.path().join("new").display());
+    let done = run(["inspect", "--adapter", &scaled]);
+    assert!(
+        done.error().contains("a scale changes nothing of what is shown of an adapter: give --adapter "),
+        "{done:?}"
+    );
     // A typo is the first thing to be told, not the flags that run.json would have had.
     let done = run(["train", "--resume", "--output", &folder.path().join("tunde").display().to_string()]);
     assert_eq!(done.code, Some(2));

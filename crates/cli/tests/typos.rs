@@ -186,11 +186,17 @@ fn a_name_on_a_hub_is_told_from_a_folder() {
         "../up/Model-0.6B",
         "a/b/Model-0.6B",
         "/no-such/Model-0.6B",
-        "src/Model-0.6B",
         "here/model.gguf",
+        "src/model.gguf",
     ] {
         assert!(!generate(name).error().contains("on the hub"), "{:?}", generate(name));
     }
+    // Where its first folder is here, a name is a path, which may not be what was meant.
+    let here = |name: &str, said: &str| {
+        assert!(generate(name).error().ends_with(said), "{:?}", generate(name));
+    };
+    here("src/Model-0.6B", "so that this is a path: hf:src/Model-0.6B is the model on the hub");
+    here("src/generate", "; this is the folder here, and hf:src/generate is the model on the hub");
     let eval = |more: &[&str]| run(["eval", "--device", "cpu"].iter().chain(more));
     let done = eval(&["--model", &model, "--data", "some-lab/rows-52k"]);
     let said = "(`hf download some-lab/rows-52k --repo-type dataset --local-dir rows-52k`, then --data rows-52k/FILE)";

@@ -9,7 +9,8 @@ use crate::{FormatError, Result, Sha256};
 ///
 /// Readers see the old file or the whole new one, never a part, whatever happens meanwhile.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let fail = |e| FormatError::io("write", path, e);
+    // What was wrong with what was to be written comes out as it is.
+    let fail = |e: io::Error| e.downcast().unwrap_or_else(|e| FormatError::io("write", path, e));
     // A device or pipe (/dev/stdout) is written to: a rename would put a file in its place.
     if std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
         let mut device = std::fs::File::options().write(true).open(path).map_err(fail)?;
@@ -31,6 +32,26 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
     temporary.as_file().sync_all().map_err(fail)?;
     temporary.persist(path).map_err(|e| fail(e.error))?;
     sync_folder(folder).map_err(fail)
+}
+
+/// Makes a folder whose files `write` writes: it appears complete or not at all. An empty one may be
+/// in its place.
+pub(crate) fn new_folder(dir: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let fail = |e| FormatError::io("write", dir, e);
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(fail)?;
+    let mut builder = tempfile::Builder::new();
+    temporary_settings(&mut builder, 0o777);
+    let temporary = builder.tempdir_in(parent).map_err(fail)?;
+    let inside = temporary.path();
+    write(inside)?;
+    std::fs::rename(inside, dir).map_err(fail)?;
+    // Renamed away: there is nothing left to delete.
+    let _ = temporary.keep();
+    sync_folder(parent).map_err(fail)
 }
 
 /// Temporary files and folders are private by default; the finished ones are ordinary, with `mode`

@@ -32,6 +32,11 @@ pub(crate) fn kind(value: &Value) -> String {
     }
 }
 
+/// The shortest decimal that reads back as this `f32`: 0.1, not 0.10000000149.
+pub(crate) fn shortest(value: f32) -> Value {
+    value.to_string().parse::<f64>().map_or_else(|_| value.into(), Value::from)
+}
+
 impl<'a> Object<'a> {
     pub fn new(file: &'a str, map: &'a Map<String, Value>) -> Self {
         Self { file, map }

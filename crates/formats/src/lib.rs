@@ -27,6 +27,7 @@
 //! | encoder folder | model types, position embeddings, activations, pooling modes, modules and default prompts that are not implemented; a longest text beyond the positions; a `vocab.txt` without `[CLS]`, `[SEP]` or `[UNK]` |
 //! | chat template | does not compile, fails or refuses the roles (in its own words), never ends; none where one is needed |
 //! | adapter | a file missing, a pickle; kinds and options of PEFT that are not plain LoRA or rsLoRA; tensors that are no LoRA pair, pairs incomplete or beside `target_modules`; ranks, modules, shapes of another model (naming the module, found and expected) |
+//! | export | a folder that is not empty; numbers that the format has no place for; bases whose configuration cannot be written down |
 //! | writing | whatever the operating system says, with the path; the old file stays |
 
 mod adapter;
@@ -35,6 +36,7 @@ mod chat;
 mod config;
 mod encoder;
 mod error;
+pub mod export;
 #[cfg(not(target_arch = "wasm32"))]
 mod files;
 mod folder;

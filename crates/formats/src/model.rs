@@ -91,6 +91,11 @@ impl Model {
         self
     }
 
+    /// The files of its weights by their names; none for a model made from parts.
+    pub(crate) fn weight_files(&self) -> &[(String, Source)] {
+        &self.weight_files
+    }
+
     /// How the model's authors made vectors of its hidden states; `None` where nothing says that it
     /// was made for it.
     ///

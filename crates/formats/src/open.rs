@@ -122,12 +122,10 @@ fn load_folder(name: &str, folder: &Folder) -> Result<Model> {
 fn language_part(tensors: BTreeMap<String, Tensor>) -> (BTreeMap<String, Tensor>, BTreeMap<String, (usize, usize)>) {
     let (mut language, mut left_out) = (BTreeMap::new(), BTreeMap::<_, (usize, usize)>::new());
     for (name, mut tensor) in tensors {
-        // As transformers 5 names the parts, and as it did before.
-        let name = name.strip_prefix("model.").unwrap_or(&name);
-        match name.strip_prefix("language_model.").or(name.strip_prefix("lm_head.").map(|_| name)) {
-            Some(inner) if inner.starts_with("lm_head.") => tensor.name = inner.to_string(),
-            Some(inner) => tensor.name = format!("model.{}", inner.strip_prefix("model.").unwrap_or(inner)),
+        match language_name(&name) {
+            Some(inner) => tensor.name = inner,
             None => {
+                let name = name.strip_prefix("model.").unwrap_or(&name);
                 let part = name.split('.').next().unwrap_or_default().to_string();
                 let (count, bytes) = left_out.entry(part).or_default();
                 (*count, *bytes) = (*count + 1, *bytes + tensor.byte_len());
@@ -137,6 +135,16 @@ fn language_part(tensors: BTreeMap<String, Tensor>) -> (BTreeMap<String, Tensor>
         language.insert(tensor.name.clone(), tensor);
     }
     (language, left_out)
+}
+
+/// What a language model of its own calls a tensor of a model that also sees; `None` where it is of
+/// another part.
+pub(crate) fn language_name(name: &str) -> Option<String> {
+    // As transformers 5 names the parts, and as it did before.
+    let name = name.strip_prefix("model.").unwrap_or(name);
+    let inner = name.strip_prefix("language_model.").or(name.strip_prefix("lm_head.").map(|_| name))?;
+    let is_head = inner.starts_with("lm_head.");
+    Some(if is_head { inner.to_string() } else { format!("model.{}", inner.strip_prefix("model.").unwrap_or(inner)) })
 }
 
 /// Names as a language model's, where a backbone's stand without `model.`.

@@ -29,7 +29,7 @@ pub(crate) struct Scales {
 }
 
 /// Numbers that are turned at once: enough that threads are worth their start.
-const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
 
 impl Stored {
     fn row_bytes(&self, cols: usize) -> usize {
@@ -109,7 +109,7 @@ impl Stored {
 
 /// Runs `work(first row, their bytes)` over parts of `out`, which has `rows` of `row` bytes.
 #[cfg(not(target_arch = "wasm32"))]
-fn on_every_core(
+pub(crate) fn on_every_core(
     rows: usize,
     out: &mut [u8],
     row: usize,
@@ -130,7 +130,12 @@ fn on_every_core(
 
 /// As on a machine with threads, in one go.
 #[cfg(target_arch = "wasm32")]
-fn on_every_core(_: usize, out: &mut [u8], _: usize, work: impl Fn(usize, &mut [u8]) -> Result<()>) -> Result<()> {
+pub(crate) fn on_every_core(
+    _: usize,
+    out: &mut [u8],
+    _: usize,
+    work: impl Fn(usize, &mut [u8]) -> Result<()>,
+) -> Result<()> {
     work(0, out)
 }
 

@@ -35,6 +35,18 @@ pub(crate) struct Interleaved {
 }
 
 impl Interleaved {
+    /// Whole heads as llama.cpp has them, of rows in Hugging Face's order.
+    pub fn apply(self, heads: &[u8]) -> Vec<u8> {
+        let mut rows = Vec::with_capacity(heads.len());
+        for head in heads.chunks(self.head_dim * self.row_bytes) {
+            for i in 0..self.head_dim {
+                let from = (i % 2 * (self.head_dim / 2) + i / 2) * self.row_bytes;
+                rows.extend_from_slice(&head[from..from + self.row_bytes]);
+            }
+        }
+        rows
+    }
+
     fn undo(self, heads: &[u8]) -> Vec<u8> {
         let mut rows = Vec::with_capacity(heads.len());
         for head in heads.chunks(self.head_dim * self.row_bytes) {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
 use crate::paths::Files;
-use crate::rows::{Columns, RowOptions, check_pair, check_pairs};
+use crate::rows::{Cap, Columns, RowOptions, check_pair, check_pairs};
 use crate::samples::SampleOptions;
 use crate::schedule::{Rates, Schedule};
 use crate::setting::{Range, Settings, settings, word_of};
@@ -114,7 +114,7 @@ settings! {
         #[setting(heading: "Optimizer", value_name: "STEPS", range: Range::From(0), excludes: Some("warmup_ratio"))]
         pub warmup_steps: Option<u64> = None,
         /// The same as a share of all steps, rounded up
-        #[setting(heading: "Optimizer", value_name: "SHARE", range: Range::Share, on_page: false)]
+        #[setting(heading: "Optimizer", value_name: "SHARE", range: Range::Chance, on_page: false)]
         pub warmup_ratio: Option<f64> = None,
         /// Learning rate that cosine, linear and wsd fall towards [default: 0]
         #[setting(heading: "Optimizer", value_name: "NUMBER", range: Range::NotNegative)]
@@ -406,9 +406,10 @@ impl TrainConfig {
         BatchOptions { batch_size: self.batch_size, grad_accum: self.grad_accum, shuffle }
     }
 
-    /// How data files are read.
+    /// How data files to train on are read.
     pub fn rows(&self) -> RowOptions {
-        RowOptions { skip_bad_rows: self.skip_bad_rows, columns: Columns::new(&self.columns) }
+        let cap = self.max_samples.map(|most| Cap { most, seed: self.sample_seed, val_size: self.val_size });
+        RowOptions { skip_bad_rows: self.skip_bad_rows, columns: Columns::new(&self.columns), cap }
     }
 
     /// How rows become samples.

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::engine::{EngineError, check_finite};
 use crate::rows::{
-    Columns, Content, DataError, Origin, Records, RowError, RowProblem, content_of, kind, packed, parse_object,
-    read_cells, token_ids, unpacked, unpacked_name, utf8,
+    Columns, Content, DataError, Origin, Records, RowError, RowProblem, content_of, found_keys, kind, packed,
+    parse_object, read_cells, token_ids, unpacked, unpacked_name, utf8,
 };
 use crate::text::{TextEncoder, TextError};
 
@@ -72,6 +72,9 @@ pub enum EmbedError {
     /// Nothing in it.
     #[error("{file} is empty: expected lines of text, or JSON rows with \"text\" or \"input_ids\"")]
     Empty { file: Arc<str> },
+    /// A key for a column to stand for that embedding has no use for.
+    #[error("--columns {key}=… names a key of rows to train on: embed reads \"text\", \"input_ids\" and \"id\"")]
+    NoKey { key: String },
     /// Something else than text.
     #[error("{file} is {found}, neither lines of text nor JSON rows: {advice}")]
     NoText { file: Arc<str>, found: &'static str, advice: &'static str },
@@ -114,6 +117,9 @@ impl<'r> EmbedInput<'r> {
     /// Reads from `reader`; `file` is its name. Where `columns` stand for keys, texts that are no
     /// rows are refused.
     pub fn open(file: &str, reader: impl BufRead + 'r, columns: Columns) -> Result<Self, EmbedError> {
+        if let Some(key) = columns.keys().find(|key| !KEYS.contains(key)) {
+            return Err(EmbedError::NoKey { key: key.to_owned() });
+        }
         let failed = |source| EmbedError::Read { file: file.into(), source };
         let name = unpacked_name(file);
         let mut reader = unpacked(reader).map_err(failed)?;
@@ -283,9 +289,9 @@ fn row_content(mut row: Map<String, Value>) -> Result<(EmbedContent, Option<Valu
             return Err(RowProblem::Type { path, found, expected: "a string" });
         }
         (None, None) => {
-            let names: Vec<String> = row.keys().take(8).map(|k| format!("\"{k}\"")).collect();
-            let found = if names.is_empty() { "no keys".into() } else { format!("keys {}", names.join(", ")) };
-            return Err(RowProblem::Sample(format!("found {found}; expected \"text\" or \"input_ids\"")));
+            let found = found_keys(&row);
+            let advice = "expected \"text\" or \"input_ids\"; --columns text=NAME names another";
+            return Err(RowProblem::Sample(format!("found {found}; {advice}")));
         }
     };
     Ok((content, row.remove("id")))

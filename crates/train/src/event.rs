@@ -209,6 +209,8 @@ pub enum Note {
     RateAlwaysZero,
     /// The warm-up is no shorter than the run.
     WarmupUnfinished { warmup: u64, steps: u64 },
+    /// `sample-seed` is given, and nothing is sampled.
+    SeedUnused,
     /// `val-size` is 1, which may be meant as a share.
     OneHeldOut,
     /// A resumed run has another number of steps, and its schedule depends on it.
@@ -276,6 +278,7 @@ impl fmt::Display for Note {
                 f,
                 "the warm-up takes {warmup} steps and the run has {steps}: the learning rate never gets to lr"
             ),
+            Self::SeedUnused => f.write_str("sample-seed does nothing without max-samples"),
             Self::OneHeldOut => {
                 f.write_str("val-size 1 holds out one row: give a share below 1, such as 0.1, if a share is meant")
             }

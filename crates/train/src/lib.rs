@@ -89,7 +89,7 @@ pub use ranks::{Ranks, share_out};
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;
 pub use rows::{
-    Chat, Columns, DataError, DataFile, KeyList, MASKED, Origin, Place, Prompt, PromptError, PromptRow, Row,
+    Cap, Chat, Columns, DataError, DataFile, KeyList, MASKED, Origin, Place, Prompt, PromptError, PromptRow, Row,
     RowContent, RowError, RowFormat, RowOptions, RowProblem, Rows, parse_prompts, parse_rows,
 };
 pub use run::MAX_SKIPPED;

@@ -47,7 +47,7 @@ impl Plan {
             let setting = if config.save_best { "save-best" } else { "patience" }.to_owned();
             return Err(ConfigError::NothingToEvaluate { setting }.into());
         }
-        let before = train.rows.len();
+        let before = train.rows.len() + train.left_out;
         train.sample(config.max_samples.unwrap_or(before), config.sample_seed);
         let sampled_of = (train.rows.len() < before).then_some(before);
         let options = config.samples();
@@ -67,8 +67,9 @@ impl Plan {
     pub fn read(config: TrainConfig, model: &Model) -> Result<Self, TrainError> {
         use crate::rows::read_rows;
         config.validate()?;
-        let options = config.rows();
+        let mut options = config.rows();
         let train = read_rows(&config.data, &options)?;
+        options.cap = None;
         let eval = config.eval_data.as_deref().map(|paths| read_rows(paths, &options)).transpose()?;
         Self::new(config, model, train, eval)
     }
@@ -115,6 +116,9 @@ impl Plan {
             let rows = config.max_samples.unwrap_or(of);
             notes.push(Note::Sampled { rows, of, seed: config.sample_seed });
         }
+        if config.max_samples.is_none() && config.sample_seed != TrainConfig::default().sample_seed {
+            notes.push(Note::SeedUnused);
+        }
         if matches!(config.loss, LossKind::Bft | LossKind::BftV3) {
             let of = self.train.samples.len();
             let samples = self.train.samples.iter().filter(|s| s.trained() <= config.group_size).count();
@@ -151,8 +155,15 @@ mod tests {
                         {\"input_ids\": [4, 5, 6, 7], \"labels\": [4, 5, 6, 7]}\n\
                         {\"input_ids\": [4, 5], \"labels\": [4, -100]}\n";
 
+    /// Rows each of which can be trained on.
+    const GOOD: &str = "{\"input_ids\": [1, 2], \"labels\": [1, 2]}\n{\"input_ids\": [3, 4], \"labels\": [3, 4]}\n";
+
     fn notes(config: TrainConfig) -> String {
-        let plan = Plan::new(config, &model(None, None), rows(ROWS), None).unwrap();
+        notes_on(ROWS, config)
+    }
+
+    fn notes_on(text: &str, config: TrainConfig) -> String {
+        let plan = Plan::new(config, &model(None, None), rows(text), None).unwrap();
         plan.notes().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
@@ -174,8 +185,13 @@ mod tests {
         assert!(
             !notes(TrainConfig { steps: Some(5), warmup_steps: Some(4), ..TrainConfig::default() }).contains("warm")
         );
-        let held = notes(TrainConfig { val_size: Some(1.0), ..TrainConfig::default() });
+        let held = notes_on(GOOD, TrainConfig { val_size: Some(1.0), ..TrainConfig::default() });
         assert!(held.contains("val-size 1 holds out one row"), "{held}");
+        let seed = |max_samples| notes_on(GOOD, TrainConfig { max_samples, sample_seed: 3, ..TrainConfig::default() });
+        assert!(
+            seed(None).contains("sample-seed does nothing without max-samples") && !seed(Some(1)).contains("seed does")
+        );
+        assert!(!notes(TrainConfig { warmup_ratio: Some(0.0), ..TrainConfig::default() }).contains("warm"));
     }
 
     #[test]

@@ -38,13 +38,14 @@ use std::sync::Arc;
 
 use bft_formats::{Conversation, Message};
 
-pub(crate) use fields::{kind, nearest_optional, token_ids};
+pub(crate) use fields::{found_keys, kind, nearest_optional, token_ids};
 pub use prompts::{Prompt, PromptError, PromptRow, parse_prompts};
 pub(crate) use read::Records;
 pub(crate) use split::{Content, content as content_of, packed};
 pub(crate) use table::read_cells;
 pub(crate) use unpack::{reader as unpacked, unpacked_name};
 
+pub use choose::Cap;
 pub use columns::Columns;
 pub(crate) use columns::{check_pair, check_pairs};
 #[cfg(not(target_arch = "wasm32"))]
@@ -241,6 +242,8 @@ pub struct Rows {
     pub format: RowFormat,
     /// The rows, in the order of the files.
     pub rows: Vec<Row>,
+    /// Rows that were read and not drawn where [`RowOptions::cap`] says how many are kept.
+    pub left_out: usize,
     /// Rows left out because the caller asked to skip bad ones.
     pub skipped: Vec<RowError>,
     /// Keys of rows that were read past, in the order in which they first appear.
@@ -335,6 +338,9 @@ pub enum RowProblem {
          quotes"
     )]
     Ragged { cells: usize, columns: usize },
+    /// A cell that a row of a table cannot do without.
+    #[error("the cell under \"{column}\" is empty, and every row needs one")]
+    EmptyCell { column: String },
     /// Text behind the quote that ends a cell.
     #[error("text follows a closing quote at byte {column}: double the quotes inside a quoted cell")]
     Quote { column: usize },

@@ -20,12 +20,20 @@ use table::Table;
 /// What is measured: bft's flags, and who else does the same.
 struct Case {
     name: &'static str,
-    model: Dataset,
+    model: Subject,
     /// Flags of `bft bench`.
     bft: &'static [&'static str],
     rivals: &'static [Rival],
     rounds: usize,
     counts: Counts,
+}
+
+/// The model that a case measures.
+#[derive(Clone, Copy, PartialEq)]
+enum Subject {
+    Pinned(Dataset),
+    /// A file or folder that rivals/half_billion.py makes: a model of half a billion parameters.
+    Made(&'static str),
 }
 
 /// What a case's rates count.
@@ -65,12 +73,15 @@ enum Rival {
     Burn,
 }
 
+const SMOLLM2: Subject = Subject::Pinned(Dataset::SmolLm2);
+const HALF_BILLION_BF16: Subject = Subject::Made("bf16");
+const HALF_BILLION_Q4_K_M: Subject = Subject::Made("half-billion.Q4_K_M.gguf");
 const RAGGED_ROWS: &[&str] = &["train-ragged", "--steps", "8"];
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 13] = [
     Case {
         name: "train, 4 × 256 tokens, all trained",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "train", "--device", "cpu"],
         rivals: &[Rival::Torch(&["train"]), Rival::TorchBf16(&["train"])],
         rounds: 5,
@@ -78,7 +89,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "train, 4 ragged samples, two thirds masked",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "train", "--device", "cpu", "--data", RAGGED],
         rivals: &[Rival::Torch(RAGGED_ROWS)],
         rounds: 8,
@@ -86,7 +97,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "train, 4 × 256 tokens, a quarter trained",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "train", "--device", "cpu", "--trained-share", "0.25"],
         rivals: &[],
         rounds: 3,
@@ -94,7 +105,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "train, 256 + 128 + 64 + 32 tokens",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "train", "--device", "cpu", "--lengths", "256,128,64,32"],
         rivals: &[],
         rounds: 3,
@@ -102,7 +113,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "embed, 16 × 128 tokens",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "embed", "--device", "cpu", "--batch-size", "16", "--length", "128"],
         rivals: &[Rival::Torch(&["embed"])],
         rounds: 5,
@@ -110,7 +121,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "embed, 64 × 16 tokens, MiniLM",
-        model: Dataset::MiniLm,
+        model: Subject::Pinned(Dataset::MiniLm),
         bft: &["--task", "embed", "--device", "cpu", "--batch-size", "64", "--length", "16"],
         rivals: &[Rival::Torch(&["embed", "--batch-size", "64", "--length", "16"])],
         rounds: 5,
@@ -118,15 +129,40 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "generate, 64 tokens, greedy",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "generate", "--device", "cpu", "--length", "64"],
         rivals: &[Rival::Torch(&["generate"]), Rival::Llama],
         rounds: 5,
         counts: Counts::Tokens,
     },
     Case {
+        name: "train, 4 × 256 tokens, half a billion in Q4_K_M",
+        model: HALF_BILLION_Q4_K_M,
+        bft: &["--task", "train", "--device", "cpu"],
+        rivals: &[Rival::Torch(&["train"])],
+        rounds: 3,
+        counts: Counts::Tokens,
+    },
+    Case {
+        name: "train, 4 × 256 tokens, half a billion in bf16",
+        model: HALF_BILLION_BF16,
+        bft: &["--task", "train", "--device", "cpu"],
+        // Not PyTorch in bf16, which takes minutes a step where the processor has no bf16.
+        rivals: &[Rival::Torch(&["train"])],
+        rounds: 3,
+        counts: Counts::Tokens,
+    },
+    Case {
+        name: "generate, 64 tokens, greedy, half a billion in Q4_K_M",
+        model: HALF_BILLION_Q4_K_M,
+        bft: &["--task", "generate", "--device", "cpu", "--length", "64"],
+        rivals: &[Rival::Llama],
+        rounds: 5,
+        counts: Counts::Tokens,
+    },
+    Case {
         name: "train, 4 × 256 tokens, best GPU adapter",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "train", "--device", "gpu"],
         rivals: &[],
         rounds: 2,
@@ -134,7 +170,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "products of that step, f32 weights, best GPU adapter",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "products", "--device", "gpu", "--weights", "f32"],
         rivals: &[Rival::Burn],
         rounds: 5,
@@ -142,7 +178,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "products of that step, weights as in the file, best GPU adapter",
-        model: Dataset::SmolLm2,
+        model: SMOLLM2,
         bft: &["--task", "products", "--device", "gpu"],
         rivals: &[Rival::Burn],
         rounds: 5,
@@ -174,7 +210,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     }
     let cases = || CASES.iter().filter(|case| case.name.contains(wanted));
     for model in [Dataset::SmolLm2, Dataset::MiniLm] {
-        if cases().any(|case| case.model == model) {
+        if cases().any(|case| case.model == Subject::Pinned(model)) {
             model::get(model)?;
         }
     }
@@ -201,7 +237,10 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     let mut table = Table::new(["cargo xtask bench", wanted].join(" ").trim_end().to_owned());
     for case in cases() {
         heading(case.name);
-        sides.measure(case, &mut table)?;
+        match sides.model(case.model)? {
+            Some(model) => sides.measure(case, &model, &mut table)?,
+            None => println!("left out: its model is made with PyTorch and llama.cpp"),
+        }
     }
     println!("\n{}", table.markdown());
     table.write(&output)?;
@@ -287,11 +326,30 @@ impl Sides {
         command
     }
 
+    /// Where the model lies. One that is made is made once; `None` without the programs for it.
+    fn model(&self, subject: Subject) -> Result<Option<PathBuf>, String> {
+        let name = match subject {
+            Subject::Pinned(model) => {
+                return model.path(&model::cache()?).map(Some).map_err(|error| error.to_string());
+            }
+            Subject::Made(_) if !(self.torch && self.llama) => return Ok(None),
+            Subject::Made(name) => name,
+        };
+        let folder = shell::root().join("target/bench/half-billion");
+        if !folder.exists() {
+            let script = shell::root().join("crates/xtask/rivals/half_billion.py");
+            let partial = folder.with_extension("partial");
+            std::fs::create_dir_all(&partial).map_err(|error| format!("{}: {error}", partial.display()))?;
+            shell::run(Command::new(&self.python).arg(script).arg(&partial))?;
+            std::fs::rename(&partial, &folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        }
+        Ok(Some(folder.join(name)))
+    }
+
     /// Measures the case; adds a row of the table for each rival.
-    fn measure(&self, case: &Case, table: &mut Table) -> Result<(), String> {
-        let model = case.model.path(&model::cache()?).map_err(|error| error.to_string())?;
+    fn measure(&self, case: &Case, model: &Path, table: &mut Table) -> Result<(), String> {
         if case.bft.contains(&RAGGED) {
-            let Some(mut command) = self.theirs(Rival::Torch(RAGGED_ROWS), &model, &Value::Null) else {
+            let Some(mut command) = self.theirs(Rival::Torch(RAGGED_ROWS), model, &Value::Null) else {
                 println!("left out: its rows come from PyTorch's side");
                 return Ok(());
             };
@@ -300,12 +358,12 @@ impl Sides {
             }
             shell::run(command.arg("--write-rows").arg(&self.ragged))?;
         }
-        let bft = Server::start(&mut self.ours(case, &model))?;
+        let bft = Server::start(&mut self.ours(case, model))?;
         let about = bft.about.clone();
         table.note(&about);
         let mut sides = vec![("bft", bft, Side::default())];
         for rival in case.rivals {
-            let Some(mut command) = self.theirs(*rival, &model, &about) else {
+            let Some(mut command) = self.theirs(*rival, model, &about) else {
                 continue;
             };
             if matches!(rival, Rival::Torch(_) | Rival::TorchBf16(_)) {

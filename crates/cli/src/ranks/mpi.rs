@@ -1,6 +1,6 @@
 //! A job's ranks over MPI.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bft_train::Ranks;
 use mpi::Count;
@@ -12,9 +12,14 @@ use mpi::traits::{Communicator, CommunicatorCollectives};
 use crate::error::CliError;
 use crate::ui;
 
+/// How long a rank that fails waits for the others to fail too, before it ends them.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// This process as a rank of its job.
 pub struct Job {
     world: SimpleCommunicator,
+    /// For ranks that fail, wherever the others are in what `world` carries.
+    failures: SimpleCommunicator,
     here: (usize, usize),
     /// Ends MPI when dropped, which waits for all other ranks to do so too.
     _universe: Universe,
@@ -33,7 +38,12 @@ impl Job {
             )));
         }
         let here = world.split_shared(world.rank());
-        Ok(Self { here: (size(here.rank()), size(here.size())), world, _universe: universe })
+        Ok(Self {
+            here: (size(here.rank()), size(here.size())),
+            failures: world.duplicate(),
+            world,
+            _universe: universe,
+        })
     }
 
     /// This rank's place on its machine, and how many ranks share that.
@@ -41,19 +51,43 @@ impl Job {
         self.here
     }
 
-    /// Does this rank's part. Where it fails, says why and ends the job.
+    /// Does this rank's part. Where it fails on all ranks, rank 0 says why and all of them end;
+    /// where it fails on some, these say why and end the job.
     pub fn run<T>(self, work: impl FnOnce(&Job) -> Result<T, CliError>) -> Result<T, CliError> {
-        let result = work(&self);
-        if let Err(error) = &result {
-            // What fails on all ranks alike is said by rank 0, which ends the others before they
-            // speak.
-            if self.world.rank() > 0 {
-                std::thread::sleep(Duration::from_secs(1));
-            }
+        let error = match work(&self) {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        if !self.all_fail() {
             ui::error(&error.to_string());
             self.world.abort(error.exit_code().into());
         }
-        result
+        let errors = gather(&self.failures, error.to_string().as_bytes());
+        if self.rank() > 0 {
+            return Err(CliError::Echo);
+        }
+        for (rank, other) in errors.iter().enumerate().filter(|(_, other)| **other != errors[0]) {
+            ui::error(&format!("rank {rank}: {}", String::from_utf8_lossy(other)));
+        }
+        Err(error)
+    }
+
+    /// Whether all ranks come here, soon after each other.
+    fn all_fail(&self) -> bool {
+        let since = Instant::now();
+        let mut waiting = self.failures.immediate_barrier();
+        loop {
+            match waiting.test() {
+                Ok(_) => return true,
+                Err(again) => waiting = again,
+            }
+            if since.elapsed() > PATIENCE {
+                // It stays open for as long as this process lives, which is not long.
+                std::mem::forget(waiting);
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -76,14 +110,7 @@ impl Ranks for Job {
     }
 
     fn gather(&self, mine: &[u8]) -> Vec<Vec<u8>> {
-        let mut lengths: Vec<u64> = vec![0; self.count()];
-        self.world.all_gather_into(&(mine.len() as u64), &mut lengths[..]);
-        let lengths: Vec<usize> = lengths.into_iter().map(|len| len as usize).collect();
-        let mut bytes = vec![0u8; lengths.iter().sum()];
-        let (counts, starts) = layout(&lengths);
-        self.world.all_gather_varcount_into(mine, &mut PartitionMut::new(&mut bytes[..], counts, starts));
-        let mut rest = &bytes[..];
-        lengths.iter().map(|len| rest.split_off(..*len).unwrap_or_default().to_vec()).collect()
+        gather(&self.world, mine)
     }
 
     fn transpose(&self, values: &[f32], lengths: &[usize]) -> Vec<f32> {
@@ -102,6 +129,18 @@ impl Ranks for Job {
         let (counts, starts) = layout(lengths);
         self.world.all_gather_varcount_into(part, &mut PartitionMut::new(whole, counts, starts));
     }
+}
+
+/// Every rank's bytes, on every rank.
+fn gather(ranks: &SimpleCommunicator, mine: &[u8]) -> Vec<Vec<u8>> {
+    let mut lengths: Vec<u64> = vec![0; size(ranks.size())];
+    ranks.all_gather_into(&(mine.len() as u64), &mut lengths[..]);
+    let lengths: Vec<usize> = lengths.into_iter().map(|len| len as usize).collect();
+    let mut bytes = vec![0u8; lengths.iter().sum()];
+    let (counts, starts) = layout(&lengths);
+    ranks.all_gather_varcount_into(mine, &mut PartitionMut::new(&mut bytes[..], counts, starts));
+    let mut rest = &bytes[..];
+    lengths.iter().map(|len| rest.split_off(..*len).unwrap_or_default().to_vec()).collect()
 }
 
 /// Lengths and starts of consecutive parts, as MPI takes them. Sums come in pieces and everything

@@ -18,6 +18,18 @@ pub fn fixture(name: &str) -> String {
 pub fn bft<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(arguments: I) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bft"));
     command.args(arguments).stdin(Stdio::null()).env("HF_HUB_OFFLINE", "1");
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        // The tests themselves may run under `nohup`, whose way with SIGHUP a child takes over.
+        // SAFETY: `signal` may be called between fork and exec, and touches no memory.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
+    }
     command
 }
 

@@ -35,46 +35,43 @@ impl Kernel for Dequantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let last = self.rows.len().saturating_sub(1) * self.stride;
-        assert!(self.rows.is_empty() || self.out.len() >= last + self.cols.len(), "room for decoded rows");
-        let mut sink = Store { next: self.out.as_mut_ptr(), stride: self.stride };
+        let mut sink = Store { out: self.out, stride: self.stride };
         for_each_vector(s, self.w, self.rows, self.cols, &mut sink);
     }
 }
 
-/// Writes row behind row, where there is room for all of them.
-struct Store {
-    next: *mut f32,
+/// Writes row behind row.
+struct Store<'a> {
+    out: &'a mut [f32],
     stride: usize,
 }
 
-impl<S: Simd> Sink<S> for Store {
-    /// Where the row's elements go.
-    type Row = *mut f32;
+impl<'a, S: Simd> Sink<S> for Store<'a> {
+    type Row = &'a mut [f32];
 
     #[inline(always)]
-    fn begin(&mut self, _: S) -> *mut f32 {
-        let row = self.next;
-        self.next = row.wrapping_add(self.stride);
+    fn begin(&mut self, _: S) -> Self::Row {
+        let out = std::mem::take(&mut self.out);
+        let (row, rest) = out.split_at_mut(self.stride.min(out.len()));
+        self.out = rest;
         row
     }
 
     #[inline(always)]
-    fn take(s: S, row: &mut *mut f32, i: usize, n: usize, x: S::V) {
-        // SAFETY: whoever made the sink has checked that each row of W has room for its columns, of
-        // which these are some.
+    fn take(s: S, row: &mut Self::Row, i: usize, n: usize, x: S::V) {
+        let to = &mut row[i..][..n];
+        // SAFETY: n elements, of which there are LANES at most.
         unsafe {
-            let to = row.add(i);
             if n == S::LANES {
-                s.store(to, x);
+                s.store(to.as_mut_ptr(), x);
             } else {
-                s.store_first(to, x, n);
+                s.store_first(to.as_mut_ptr(), x, n);
             }
         }
     }
 
     #[inline(always)]
-    fn end(&mut self, _: S, _: usize, _: *mut f32) {}
+    fn end(&mut self, _: S, _: usize, _: Self::Row) {}
 }
 
 /// What elements are decoded for: a trait, not closures, so that it is compiled for the kernel's

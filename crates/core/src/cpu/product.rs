@@ -29,8 +29,6 @@ const _: () = assert!(STEP.is_multiple_of(UNIT) && DEPTH.is_multiple_of(STEP));
 const COLUMNS: usize = 192;
 /// Columns of which blocks are made: whole panels of every instruction set.
 const PANEL: usize = 48;
-/// Rows of which tasks are made: whole tiles of every instruction set.
-const TILES: usize = 24;
 /// Rows of C in a task, at least, unless there are fewer.
 const MIN_ROWS: usize = 64;
 /// Multiplications below which a second thread costs more than it gives.
@@ -66,7 +64,7 @@ pub(super) fn product(
     let columns = PANEL * panels.clamp(1, COLUMNS / PANEL);
     let blocks = n.div_ceil(columns);
     let row_tasks = (tasks / blocks).clamp(1, m.div_ceil(MIN_ROWS));
-    let rows = m.div_ceil(row_tasks).next_multiple_of(TILES);
+    let rows = m.div_ceil(row_tasks).next_multiple_of(8);
     let row_tasks = m.div_ceil(rows);
     let task = |index: usize| {
         let (column, row) = (index / row_tasks * columns, index % row_tasks * rows);

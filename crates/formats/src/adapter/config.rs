@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::AdapterConfig;
-use crate::json::{Object, kind, parse_object};
+use crate::json::{Object, kind, parse_object, shortest};
 use crate::{FormatError, Result};
 
 /// The release whose files this module reads and writes.
@@ -241,9 +241,4 @@ fn target_modules(config: &AdapterConfig) -> Value {
 /// A whole number where it is one, as PEFT's own α usually is.
 fn number(value: f32) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e9 { json!(value as i64) } else { shortest(value) }
-}
-
-/// The shortest decimal that reads back as this `f32`: 0.1, not 0.10000000149.
-fn shortest(value: f32) -> Value {
-    value.to_string().parse::<f64>().map_or_else(|_| json!(value), |v| json!(v))
 }

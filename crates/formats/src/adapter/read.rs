@@ -33,14 +33,30 @@ impl Adapter {
         Ok(crate::sha256_bytes(format!("{} {}", config?, weights?).as_bytes()))
     }
 
+    /// What a folder's adapter records as its base, for a person or a program to open: a path, or a
+    /// name on the hub with `@` and its commit; `None` where it records nothing.
+    ///
+    /// # Errors
+    /// Where the folder holds no adapter that can be read.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn recorded_base(dir: &Path) -> Result<Option<String>> {
+        let folder = Folder::on_disk(dir);
+        let json = folder.require(CONFIG_FILE, NO_CONFIG)?;
+        let (config, _) = config::read(&folder.file(CONFIG_FILE), &json)?;
+        let revision = config.base_revision.map_or_else(String::new, |revision| format!("@{revision}"));
+        Ok(config.base_model.map(|base| base + &revision))
+    }
+
     /// Reads an adapter from the contents of its files, by file name.
     pub fn from_folder<S: Into<Source>>(name: &str, files: BTreeMap<String, S>, model: &ModelConfig) -> Result<Self> {
         load(&Folder::in_memory(name, files), model)
     }
 }
 
+const NO_CONFIG: &str = "give the folder that PEFT or `bft train` wrote";
+
 fn load(folder: &Folder, model: &ModelConfig) -> Result<Adapter> {
-    let json = folder.require(CONFIG_FILE, "give the folder that PEFT or `bft train` wrote")?;
+    let json = folder.require(CONFIG_FILE, NO_CONFIG)?;
     let config_file = folder.file(CONFIG_FILE);
     let (mut config, targets) = config::read(&config_file, &json)?;
     config.sees = model.sees;

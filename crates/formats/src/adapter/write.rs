@@ -67,24 +67,7 @@ impl Adapter {
         let write = |folder: &Path| {
             files.iter().try_for_each(|(name, bytes)| crate::write_atomic(&folder.join(name), |w| w.write_all(bytes)))
         };
-        let fail = |e| FormatError::io("write", dir, e);
-        if dir.exists() {
-            return write(dir);
-        }
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        std::fs::create_dir_all(parent).map_err(fail)?;
-        let mut builder = tempfile::Builder::new();
-        crate::files::temporary_settings(&mut builder, 0o777);
-        let temporary = builder.tempdir_in(parent).map_err(fail)?;
-        let inside = temporary.path();
-        write(inside)?;
-        std::fs::rename(inside, dir).map_err(fail)?;
-        // Renamed away: there is nothing left to delete.
-        let _ = temporary.keep();
-        crate::files::sync_folder(parent).map_err(fail)
+        if dir.exists() { write(dir) } else { crate::files::new_folder(dir, write) }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The list of decoder families. A family is a file and a line here; dispatch and every message
 //! that names what is supported follow from the list.
 
+use serde_json::{Map, Value};
+
 use super::{Gate, ModelConfig};
 use crate::Result;
 use crate::error::listed;
@@ -13,6 +15,8 @@ pub(crate) struct Family {
     pub name: &'static str,
     /// `model_type` of a model that sees, too, and has one of the family inside.
     pub inside: Option<&'static str>,
+    /// transformers' class of its language models, as `config.json` names it.
+    pub class: &'static str,
     /// `general.architecture` in GGUF files, where llama.cpp has one for the family.
     pub gguf: Option<&'static str>,
     /// Whether llama.cpp's converter pairs the rows of q and k that rotate together.
@@ -42,12 +46,15 @@ pub(crate) struct Family {
     pub json: fn(&Object, &mut ModelConfig) -> Result<()>,
     /// Reads what is the family's own from GGUF metadata, after what all have.
     pub metadata: fn(&Keys, &mut ModelConfig) -> Result<()>,
+    /// Says what is the family's own in `config.json`, beside what all have.
+    pub write_json: fn(&ModelConfig, &mut Map<String, Value>),
 }
 
 impl Family {
     /// What most families have, for a family to say what differs.
     pub const COMMON: Self = Self {
         name: "",
+        class: "",
         inside: None,
         gguf: None,
         interleaved: false,
@@ -61,6 +68,7 @@ impl Family {
         obeys: &[],
         json: |_, _| Ok(()),
         metadata: |_, _| Ok(()),
+        write_json: |_, _| {},
     };
 }
 
@@ -103,6 +111,14 @@ impl Architecture {
     /// The `model_type` of `config.json`.
     pub const fn name(self) -> &'static str {
         self.family().name
+    }
+
+    /// The `general.architecture` of its GGUF files; Mistral's are of Llama's.
+    pub(crate) const fn gguf_name(self) -> &'static str {
+        match self.family().gguf {
+            Some(name) => name,
+            None => "llama",
+        }
     }
 
     /// Whose `model_type` this is, be it of a model that has one of the family inside.

@@ -1,12 +1,15 @@
 //! Gemma 2, and what Gemma 3 has of it.
 
+use serde_json::{Map, Value, json};
+
 use super::{BranchNorms, Family, Gate, ModelConfig, Rope};
 use crate::gguf::Keys;
-use crate::json::Object;
+use crate::json::{Object, shortest};
 use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "gemma2",
+    class: "Gemma2ForCausalLM",
     gguf: Some("gemma2"),
     default_context: 8192,
     default_head_dim: Some(256),
@@ -14,6 +17,7 @@ pub(super) const FAMILY: Family = Family {
     obeys: &["attn_logit_softcapping", "final_logit_softcapping"],
     json,
     metadata,
+    write_json,
     ..Family::COMMON
 };
 
@@ -88,5 +92,23 @@ pub(super) fn spell_out(config: &mut ModelConfig, scalar: f64) {
         layer.attention_norms.after = Some("post_attention_layernorm");
         layer.mlp_norms =
             BranchNorms { before: Some("pre_feedforward_layernorm"), after: Some("post_feedforward_layernorm") };
+    }
+}
+
+/// What Gemma 2 and 3 have in common; where a cap is null there is none.
+pub(super) fn write_json(config: &ModelConfig, map: &mut Map<String, Value>) {
+    let layer = &config.layers[0];
+    let scale = layer.score_scale.unwrap_or(1.0 / (config.head_dim as f32).sqrt());
+    for (key, value) in [
+        ("query_pre_attn_scalar", shortest(1.0 / (scale * scale)).as_f64().map(|scalar| json!(scalar.round()))),
+        ("attn_logit_softcapping", layer.score_cap.map(shortest)),
+        ("final_logit_softcapping", config.logits_cap.map(shortest)),
+    ] {
+        map.insert(key.to_owned(), value.unwrap_or_default());
+    }
+    super::write::windows(config, map);
+    // A window as wide as the context is none, but transformers wants one to be named.
+    if config.layers.iter().all(|layer| layer.window.is_none()) {
+        map.insert("sliding_window".to_owned(), config.max_position_embeddings.into());
     }
 }

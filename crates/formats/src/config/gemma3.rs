@@ -1,14 +1,17 @@
 //! Gemma 3: the language model (`gemma3_text`), be it inside of one that sees, too (`gemma3`), as
 //! Gemma 3 from 4B on and MedGemma are.
 
+use serde_json::{Map, Value};
+
 use super::json::interval;
-use super::{Family, Gate, ModelConfig, QkNorm, Rope, RopeScaling, gemma2};
+use super::{Family, Gate, LayerSpec, ModelConfig, QkNorm, Rope, RopeScaling, gemma2};
 use crate::gguf::Keys;
 use crate::json::Object;
 use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "gemma3_text",
+    class: "Gemma3ForCausalLM",
     inside: Some("gemma3"),
     gguf: Some("gemma3"),
     // Google's own files leave most of them out.
@@ -26,6 +29,7 @@ pub(super) const FAMILY: Family = Family {
     obeys: &["attention.sliding_window_pattern", "rope.freq_base_swa"],
     json,
     metadata,
+    write_json,
     ..Family::COMMON
 };
 
@@ -92,4 +96,11 @@ fn spell_out(config: &mut ModelConfig, scalar: f64, slides: impl Fn(usize) -> bo
         layer.rope = Some(if slides(index) { LOCAL } else { GLOBAL });
         layer.qk_norm = Some(QkNorm::Heads);
     }
+}
+
+fn write_json(config: &ModelConfig, map: &mut Map<String, Value>) {
+    gemma2::write_json(config, map);
+    let kind = |layer: &LayerSpec| if layer.rope == Some(LOCAL) { "sliding_attention" } else { "full_attention" };
+    map.insert("layer_types".to_owned(), config.layers.iter().map(kind).collect::<Vec<_>>().into());
+    map.insert("rope_local_base_freq".to_owned(), config.ropes[LOCAL].theta.into());
 }

@@ -1,13 +1,16 @@
 //! Granite 3, dense: Llama with multipliers of the embedding, the scores, the branches and the
 //! logits.
 
+use serde_json::{Map, Value};
+
 use super::{Family, ModelConfig, Rope, llama};
 use crate::gguf::Keys;
-use crate::json::Object;
+use crate::json::{Object, shortest};
 use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "granite",
+    class: "GraniteForCausalLM",
     gguf: Some("granite"),
     interleaved: true,
     default_context: 2048,
@@ -24,6 +27,7 @@ pub(super) const FAMILY: Family = Family {
     ],
     json,
     metadata,
+    write_json,
     ..Family::COMMON
 };
 
@@ -71,4 +75,17 @@ fn multiply(
         layer.residual_scale = branches as f32;
     }
     Ok(())
+}
+
+fn write_json(config: &ModelConfig, map: &mut Map<String, Value>) {
+    let layer = &config.layers[0];
+    let scores = layer.score_scale.unwrap_or(1.0 / (config.head_dim as f32).sqrt());
+    for (key, value) in [
+        ("embedding_multiplier", config.embedding_scale),
+        ("attention_multiplier", scores),
+        ("residual_multiplier", layer.residual_scale),
+        ("logits_scaling", 1.0 / config.logits_scale),
+    ] {
+        map.insert(key.to_owned(), shortest(value));
+    }
 }

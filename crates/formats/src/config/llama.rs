@@ -7,6 +7,7 @@ use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "llama",
+    class: "LlamaForCausalLM",
     gguf: Some("llama"),
     interleaved: true,
     default_context: 2048,

@@ -17,6 +17,7 @@ mod qwen2;
 mod qwen3;
 mod rope;
 mod smollm3;
+mod write;
 
 pub use family::Architecture;
 use family::Family;

@@ -6,6 +6,7 @@ use crate::json::Object;
 
 pub(super) const FAMILY: Family = Family {
     name: "olmo2",
+    class: "Olmo2ForCausalLM",
     gguf: Some("olmo2"),
     default_context: 2048,
     default_kv_heads: true,

@@ -1,6 +1,8 @@
 //! Phi-3, Phi-3.5 and Phi-4-mini: Llama with q, k and v in one module and gate and up in another,
 //! and with heads of which a part may rotate.
 
+use serde_json::{Map, Value};
+
 use super::{Family, ModelConfig, Rope, RopeScaling};
 use crate::gguf::Keys;
 use crate::json::Object;
@@ -8,6 +10,7 @@ use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "phi3",
+    class: "Phi3ForCausalLM",
     gguf: Some("phi3"),
     default_context: 4096,
     default_original_context: Some(4096),
@@ -17,6 +20,7 @@ pub(super) const FAMILY: Family = Family {
     obeys: &["partial_rotary_factor", "rope.dimension_count"],
     json,
     metadata,
+    write_json,
     ..Family::COMMON
 };
 
@@ -37,4 +41,11 @@ fn metadata(keys: &Keys, config: &mut ModelConfig) -> Result<()> {
     // llama.cpp does without the windows that the file states, the model's own code does not.
     config.fused_projections = true;
     config.set_window(keys.file, keys.window()?, |_| true)
+}
+
+fn write_json(config: &ModelConfig, map: &mut Map<String, Value>) {
+    map.insert("sliding_window".to_owned(), config.layers[0].window.into());
+    if let RopeScaling::LongRope { original_max_position_embeddings: original, .. } = config.ropes[0].scaling {
+        map.insert("original_max_position_embeddings".to_owned(), original.into());
+    }
 }

@@ -6,6 +6,7 @@ use crate::json::Object;
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen3",
+    class: "Qwen3ForCausalLM",
     gguf: Some("qwen3"),
     default_head_dim: Some(128),
     json,
@@ -13,6 +14,7 @@ pub(super) const FAMILY: Family = Family {
         norms(config);
         Ok(())
     },
+    write_json: qwen2::write_windows,
     ..Family::COMMON
 };
 

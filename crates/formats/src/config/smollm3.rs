@@ -3,18 +3,24 @@
 use serde_json::Value;
 
 use super::json::{interval, windows};
-use super::{Family, ModelConfig, Rope, llama};
+use super::{Family, ModelConfig, Rope, llama, qwen2};
 use crate::json::{Object, kind};
 use crate::{FormatError, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "smollm3",
+    class: "SmolLM3ForCausalLM",
     gguf: Some("smollm3"),
     interleaved: true,
     json,
     metadata: |_, config| {
         rotate(config, |layer| (layer + 1) % INTERVAL != 0);
         Ok(())
+    },
+    write_json: |config, map| {
+        let rotates = config.layers.iter().map(|layer| u8::from(layer.rope.is_some())).collect::<Vec<_>>();
+        map.insert("no_rope_layers".to_owned(), rotates.into());
+        qwen2::write_windows(config, map);
     },
     ..Family::COMMON
 };

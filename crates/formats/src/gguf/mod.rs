@@ -9,14 +9,17 @@ mod keys;
 mod names;
 mod tensors;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
 
 pub(crate) use file::Gguf;
 pub(crate) use keys::{Keys, sentence};
-pub(crate) use tensors::{load_tensors, rope_divisors};
+pub(crate) use names::{gguf_name, interleaved_head};
+pub(crate) use tensors::{load_tensors, rope_divisors, tensor};
 use value::Reader;
 pub use value::{Array, Scalars, Value};
+pub(crate) use write::{Listed, Metadata};
 
 use crate::DType;
 use crate::tensor::byte_len;
@@ -178,6 +181,23 @@ impl Header {
         }
         let data_start = reader.position().next_multiple_of(alignment);
         Ok(Self { version, metadata, tensors, alignment, data_start })
+    }
+
+    /// Every metadata entry of a header that was parsed, in the file's order: its key, and the type
+    /// number and value as they lie in the file.
+    pub(crate) fn raw_metadata(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, HeaderError> {
+        let mut reader = Reader::new(bytes);
+        // Magic, version and the number of tensors.
+        reader.take(4 + 4 + 8)?;
+        let count = reader.u64()?;
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            let key = reader.string("a metadata key")?;
+            let start = reader.position() as usize;
+            reader.value(&key)?;
+            entries.push((key, bytes[start..reader.position() as usize].to_vec()));
+        }
+        Ok(entries)
     }
 
     /// The metadata under `key`, where it is there.

@@ -47,6 +47,47 @@ pub(super) fn role(name: &str, config: &ModelConfig) -> Role {
     Role::Unknown
 }
 
+/// llama.cpp's modules of a block.
+const MODULES: [&str; 14] = [
+    "attn_norm",
+    "post_attention_norm",
+    "ffn_norm",
+    "post_ffw_norm",
+    "attn_qkv",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "attn_q_norm",
+    "attn_k_norm",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+];
+
+/// llama.cpp's name of a tensor that [`role`] gives this Hugging Face name; `None` where there is
+/// none.
+pub(crate) fn gguf_name(name: &str, config: &ModelConfig) -> Option<String> {
+    match name {
+        "model.embed_tokens.weight" => return Some("token_embd.weight".to_string()),
+        "model.norm.weight" => return Some("output_norm.weight".to_string()),
+        "lm_head.weight" => return Some("output.weight".to_string()),
+        _ => {}
+    }
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (part, kind) = rest.rsplit_once('.')?;
+    let index = layer.parse().ok()?;
+    let module = MODULES.into_iter().find(|module| block_part(module, config, index) == Some(part))?;
+    Some(format!("blk.{layer}.{module}.{kind}"))
+}
+
+/// Rows of a head of a tensor of this Hugging Face name, where llama.cpp has its rows in an order of
+/// its own (see [`crate::tensor::Interleaved`]).
+pub(crate) fn interleaved_head(name: &str, config: &ModelConfig) -> Option<usize> {
+    let is_rotated = name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.");
+    (config.architecture.family().interleaved && is_rotated).then_some(config.head_dim)
+}
+
 fn block_part(module: &str, config: &ModelConfig, layer: usize) -> Option<&'static str> {
     // A layer too many is told by what it lacks.
     let layer = config.layers.get(layer).copied().unwrap_or_default();

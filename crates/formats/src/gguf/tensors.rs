@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::TensorInfo;
 use super::file::{Gguf, Part};
-use super::names::{ROPE_DIVISORS, Role, SHORT_AND_LONG_DIVISORS, role};
+use super::names::{ROPE_DIVISORS, Role, SHORT_AND_LONG_DIVISORS, interleaved_head, role};
 use crate::config::Divisors;
 use crate::error::listed;
 use crate::model::{check_tensors, split_modules};
@@ -12,7 +12,7 @@ use crate::tensor::Interleaved;
 use crate::{DType, FormatError, ModelConfig, Result, Tensor};
 
 /// One tensor's data out of its whole file, as `name`.
-fn tensor(part: &Part, info: &TensorInfo, name: &str) -> Result<Tensor> {
+pub(crate) fn tensor(part: &Part, info: &TensorInfo, name: &str) -> Result<Tensor> {
     let Part { file, header, source, .. } = part;
     let Some(dtype) = info.dtype() else {
         return Err(FormatError::unsupported(
@@ -93,11 +93,9 @@ pub(crate) fn load_tensors(gguf: &Gguf, config: &ModelConfig) -> Result<BTreeMap
     }
     split_modules(file, config, &mut tensors)?;
     check_tensors(file, config, &tensors)?;
-    if config.architecture.family().interleaved {
-        for (name, tensor) in &mut tensors {
-            if name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.") {
-                tensor.interleaved = Some(rotary_halves(file, tensor, config.head_dim)?);
-            }
+    for (name, tensor) in &mut tensors {
+        if let Some(head_dim) = interleaved_head(name, config) {
+            tensor.interleaved = Some(rotary_halves(file, tensor, head_dim)?);
         }
     }
     Ok(tensors)

@@ -23,6 +23,13 @@ pub(super) enum Scalar {
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
+/// Type numbers of what is written.
+pub(super) mod ids {
+    pub const U32: u32 = 4;
+    pub const F32: u32 = 6;
+    pub const STRING: u32 = super::STRING;
+}
+
 impl Scalar {
     fn from_id(id: u32) -> Option<Self> {
         Some(match id {

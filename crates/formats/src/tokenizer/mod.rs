@@ -3,8 +3,10 @@
 mod bytes;
 mod folder;
 mod gguf;
+mod pieces;
 mod stream;
 mod wordpiece;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -14,6 +16,7 @@ pub use stream::StreamDecoder;
 use tokenizers::Tokenizer as Inner;
 
 use crate::{FormatError, Result};
+use pieces::{Borders, PIECE};
 
 /// Special tokens that a tokenizer's configuration may name, by the names that chat templates know
 /// them under.
@@ -47,10 +50,16 @@ struct Parts {
     bos: Option<(String, u32)>,
     eos: Option<(String, u32)>,
     ends: Ends,
+    /// Where a long text may be cut, if that is known.
+    borders: Option<Borders>,
     /// Tokens are written in GPT-2's alphabet of 256 characters, one for each byte.
     byte_level: bool,
     /// Bytes without a piece of their own are written as tokens such as `<0x0A>`.
     byte_fallback: bool,
+}
+
+fn unencodable(error: tokenizers::Error) -> FormatError {
+    FormatError::Tokenizer(format!("cannot encode the text: {error}"))
 }
 
 /// A model's own tokenizer; cheap to clone.
@@ -91,6 +100,7 @@ impl Tokenizer {
                 special: added.into_iter().filter(|(_, t)| t.special).map(|(id, _)| id).collect(),
                 byte_level: bytes::decoder_has(&inner, "ByteLevel"),
                 byte_fallback: bytes::decoder_has(&inner, "ByteFallback"),
+                borders: Borders::of(&inner),
                 inner,
                 named,
                 bos,
@@ -105,29 +115,38 @@ impl Tokenizer {
     /// `add_special` adds the beginning and end tokens that this tokenizer adds to a whole text.
     /// Text from a chat template has its own already.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .parts
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| FormatError::Tokenizer(format!("cannot encode the text: {e}")))?;
-        let ids = encoding.get_ids();
-        if !add_special {
-            return Ok(ids.to_vec());
+        let Parts { inner, ends: Ends { first, last }, .. } = &*self.parts;
+        let mut ids = if add_special { first.clone() } else { Vec::new() };
+        for (_, piece) in self.pieces(text, PIECE) {
+            ids.extend_from_slice(inner.encode_fast(piece, false).map_err(unencodable)?.get_ids());
         }
-        let Ends { first, last } = &self.parts.ends;
-        Ok([first, ids, last].concat())
+        if add_special {
+            ids.extend(last);
+        }
+        Ok(ids)
+    }
+
+    /// A text in pieces whose ids, one after another, are its own, and the byte that each begins
+    /// at: of `least` bytes at least, where it can be cut there.
+    fn pieces<'t>(&self, text: &'t str, least: usize) -> Box<dyn Iterator<Item = (usize, &'t str)> + 't> {
+        match self.parts.borders {
+            Some(borders) => Box::new(borders.pieces(text, least)),
+            None => Box::new(std::iter::once((0, text))),
+        }
     }
 
     /// Ids of `text` and, for each, the bytes of the text that it stands for; nothing is added at
     /// either end.
     pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
-        let encoding = self
-            .parts
-            .inner
-            .encode(text, false)
-            .map_err(|e| FormatError::Tokenizer(format!("cannot encode the text: {e}")))?;
-        let offsets = encoding.get_offsets().iter().map(|(start, end)| *start..*end).collect();
-        Ok((encoding.get_ids().to_vec(), offsets))
+        let (mut ids, mut offsets) = (Vec::new(), Vec::new());
+        // A mark that stands for a space which was left out says that it begins behind it.
+        let least = if self.parts.borders.is_some_and(|borders| borders.mark_for_space) { usize::MAX } else { PIECE };
+        for (begin, piece) in self.pieces(text, least) {
+            let encoding = self.parts.inner.encode(piece, false).map_err(unencodable)?;
+            ids.extend_from_slice(encoding.get_ids());
+            offsets.extend(encoding.get_offsets().iter().map(|(start, end)| begin + start..begin + end));
+        }
+        Ok((ids, offsets))
     }
 
     /// Ids that this tokenizer puts before a whole text.

@@ -1,7 +1,8 @@
 //! Which rows are held out and which are sampled: told by what a row says, so that neither the
 //! order of rows and files nor the format that they are written in matters.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use bft_formats::{Conversation, Sha256};
 use serde_json::{Map, Value, json};
@@ -18,8 +19,8 @@ impl Rows {
     pub fn hold_out(mut self, size: f64) -> Result<(Self, Self), DataError> {
         let hashes: Vec<u64> = self.rows.iter().map(hash).collect();
         // The largest hash that is held out.
-        let last = if size < 1.0 { Some((size * 2f64.powi(64)) as u64) } else { nth(&hashes, size as usize) };
-        let count = self.rows.len();
+        let last = if size < 1.0 { Some(last_held(size)) } else { nth(&hashes, size as usize) };
+        let count = self.rows.len() + self.left_out;
         let held = |hash: &u64| last.is_some_and(|last| *hash <= last);
         let (out, train): (Vec<_>, Vec<_>) = self.rows.into_iter().zip(&hashes).partition(|(_, hash)| held(hash));
         let [out, train] = [out, train].map(|side| side.into_iter().map(|(row, _)| row).collect::<Vec<Row>>());
@@ -38,28 +39,137 @@ impl Rows {
         if self.rows.len() <= most {
             return;
         }
-        // Equal rows draw lots each for itself.
-        let mut times: HashMap<u64, u64> = HashMap::new();
-        let mut lots: Vec<(u64, usize)> = Vec::with_capacity(self.rows.len());
-        for (index, row) in self.rows.iter().enumerate() {
-            let hash = hash(row);
-            let time = times.entry(hash).or_default();
-            lots.push((first_of(&format!("{seed} {hash} {time}")), index));
-            *time += 1;
-        }
-        lots.sort_unstable();
-        let mut kept = vec![false; lots.len()];
-        lots[..most].iter().for_each(|(_, index)| kept[*index] = true);
-        let mut kept = kept.into_iter();
-        self.rows.retain(|_| kept.next() == Some(true));
+        let mut choice = Choice::new(Some(Cap { most, seed, val_size: None }));
+        std::mem::take(&mut self.rows).into_iter().for_each(|row| choice.add(row));
+        (self.rows, _) = choice.finish();
     }
 
     /// The same file without its rows.
     fn clone_empty(&self) -> Self {
         let Self { file, files, format, .. } = self;
         let (file, files, format) = (file.clone(), files.clone(), *format);
-        Self { file, files, format, rows: Vec::new(), skipped: Vec::new(), ignored: Default::default() }
+        Self { file, files, format, rows: Vec::new(), left_out: 0, skipped: Vec::new(), ignored: Default::default() }
     }
+}
+
+/// How many of a run's rows are kept as they are read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cap {
+    /// As in [`Rows::sample`].
+    pub most: usize,
+    /// As in [`Rows::sample`].
+    pub seed: u64,
+    /// Beside these, what [`Rows::hold_out`] of this size holds out.
+    pub val_size: Option<f64>,
+}
+
+/// A row among others that are drawn from.
+struct Drawn {
+    lot: u64,
+    /// Where it stood among all rows.
+    index: usize,
+    row: Row,
+}
+
+impl Ord for Drawn {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.lot, self.index).cmp(&(other.lot, other.index))
+    }
+}
+
+impl PartialOrd for Drawn {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Drawn {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Drawn {}
+
+/// Rows while they are chosen one after another; holds no more than are kept. Without a cap these
+/// are all.
+pub(super) struct Choice {
+    cap: Option<Cap>,
+    all: Vec<Row>,
+    /// How many rows came.
+    count: usize,
+    /// How often a hash came: equal rows draw lots each for itself.
+    times: HashMap<u64, u32>,
+    /// Those with the smallest lots, the largest of these on top.
+    drawn: BinaryHeap<Drawn>,
+    /// Those that are held out, by their hashes, and how many they are.
+    held: BTreeMap<u64, Vec<Drawn>>,
+    held_count: usize,
+}
+
+impl Choice {
+    pub fn new(cap: Option<Cap>) -> Self {
+        let (all, times, drawn, held) = Default::default();
+        Self { cap, all, count: 0, times, drawn, held, held_count: 0 }
+    }
+
+    /// Looks at the next row.
+    pub fn add(&mut self, row: Row) {
+        self.count += 1;
+        let Some(Cap { most, seed, val_size }) = self.cap else {
+            self.all.push(row);
+            return;
+        };
+        let hash = hash(&row);
+        let time = self.times.entry(hash).or_default();
+        let drawn = Drawn { lot: first_of(&format!("{seed} {hash} {time}")), index: self.count, row };
+        *time += 1;
+        match val_size {
+            Some(share) if share < 1.0 && hash <= last_held(share) => self.hold(hash, drawn),
+            Some(size) if size >= 1.0 => {
+                self.hold(hash, drawn);
+                // The largest hash goes once the others are enough without it.
+                while let Some(last) = self.held.last_entry() {
+                    if self.held_count - last.get().len() < size as usize {
+                        break;
+                    }
+                    let rows = last.remove();
+                    self.held_count -= rows.len();
+                    rows.into_iter().for_each(|row| self.draw(row, most));
+                }
+            }
+            _ => self.draw(drawn, most),
+        }
+    }
+
+    fn hold(&mut self, hash: u64, row: Drawn) {
+        self.held.entry(hash).or_default().push(row);
+        self.held_count += 1;
+    }
+
+    fn draw(&mut self, row: Drawn, most: usize) {
+        self.drawn.push(row);
+        if self.drawn.len() > most {
+            self.drawn.pop();
+        }
+    }
+
+    /// The rows that are kept, in the order in which they came, and how many are not.
+    pub fn finish(self) -> (Vec<Row>, usize) {
+        if self.cap.is_none() {
+            return (self.all, 0);
+        }
+        let mut kept = self.drawn.into_vec();
+        kept.extend(self.held.into_values().flatten());
+        kept.sort_unstable_by_key(|drawn| drawn.index);
+        let left_out = self.count - kept.len();
+        (kept.into_iter().map(|drawn| drawn.row).collect(), left_out)
+    }
+}
+
+/// The largest hash that is held out where this share of the rows is.
+fn last_held(share: f64) -> u64 {
+    (share * 2f64.powi(64)) as u64
 }
 
 /// The largest hash among those of the `count` rows with the smallest.
@@ -167,6 +277,47 @@ mod tests {
         let hash = |text: &str| hash(&parse_rows("d", text.as_bytes(), &RowOptions::default()).unwrap().rows[0]);
         assert_eq!(hash(one), hash(other));
         assert_ne!(hash(one), hash(masked));
+    }
+
+    #[test]
+    fn what_is_chosen_while_reading_is_what_is_chosen_of_all() {
+        let several = |order: &[usize]| order.iter().flat_map(|i| [*i, i / 2, i / 3]).collect::<Vec<_>>();
+        let up: Vec<usize> = (0..60).collect();
+        let down: Vec<usize> = (0..60).rev().collect();
+        let text = |numbers: &[usize]| {
+            numbers.iter().map(|i| format!("{{\"text\": \"row {i}\"}}\n")).collect::<String>().into_bytes()
+        };
+        for val_size in [None, Some(0.2), Some(1.0), Some(9.0), Some(150.0)] {
+            for most in [1, 5, 40, 1000] {
+                let chosen = |order: &[usize], cap: Option<Cap>| {
+                    let options = RowOptions { cap, ..RowOptions::default() };
+                    let read = parse_rows("d", text(&several(order)), &options).unwrap();
+                    let all = read.rows.len() + read.left_out;
+                    let (mut train, held) = match val_size {
+                        None => (read, None),
+                        Some(size) => read.hold_out(size).map(|(train, held)| (train, Some(held))).unwrap(),
+                    };
+                    let before = train.rows.len() + train.left_out;
+                    train.sample(most, 7);
+                    (all, before, train.rows, held.map(|held| held.rows))
+                };
+                let cap = Some(Cap { most, seed: 7, val_size });
+                assert_eq!(chosen(&up, cap), chosen(&up, None), "{val_size:?} {most}");
+                let texts = |order: &[usize]| {
+                    let (_, _, train, held) = chosen(order, cap);
+                    let text = |row: Row| format!("{:?}", row.content);
+                    let mut texts =
+                        [train, held.unwrap_or_default()].map(|rows| rows.into_iter().map(text).collect::<Vec<_>>());
+                    texts.iter_mut().for_each(|texts| texts.sort());
+                    texts
+                };
+                assert_eq!(texts(&up), texts(&down), "{val_size:?} {most}");
+            }
+        }
+        // As SHA-256 of seed, hash and time draws them.
+        let mut drawn = rows((0..12).chain([3]));
+        drawn.sample(4, 7);
+        assert_eq!(texts(&drawn), ["row 3", "row 7", "row 9", "row 10"]);
     }
 
     #[test]

@@ -27,8 +27,13 @@ impl Columns {
     }
 
     /// Keys that a column stands for.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// The column that stands for a key: that of its own name, unless another does.
+    pub(super) fn column<'c>(&'c self, key: &'c str) -> &'c str {
+        self.0.iter().find(|(it, _)| it == key).map_or(key, |(_, column)| column)
     }
 
     /// Whether a column of this name is read, under its own name or another.

@@ -114,6 +114,16 @@ pub(super) fn check_names(names: &[String], columns: &Columns) -> Result<(), Row
     format(&row, columns).map(|_| ()).map_err(|problem| refuse(&row, refused()).err().unwrap_or(problem))
 }
 
+/// The cell that is missing in a row which is of no format, where the names of the table's columns
+/// are those of one.
+pub(super) fn empty_cell(row: &Map<String, Value>, names: &[String], columns: &Columns) -> Option<RowProblem> {
+    let mut promised: Map<String, Value> = names.iter().map(|name| (name.clone(), Value::Bool(true))).collect();
+    columns.rename(&mut promised, &mut Default::default());
+    let keys = format(&promised, columns).ok()?.required_keys();
+    let key = keys.iter().find(|key| !row.contains_key(**key))?;
+    Some(RowProblem::EmptyCell { column: columns.column(key).to_owned() })
+}
+
 /// Whether rows with this key say what is not done here.
 pub(super) fn is_refused(key: &str) -> bool {
     refused().any(|(keys, _)| keys.contains(&key)) || VERDICTS.contains(&key)
@@ -281,7 +291,7 @@ pub(super) fn nearest_of<'n>(name: &str, names: impl Iterator<Item = &'n str>) -
 }
 
 /// `keys "a", "b"`, cut where a row has very many or very long ones.
-pub(super) fn found_keys(row: &Map<String, Value>) -> String {
+pub(crate) fn found_keys(row: &Map<String, Value>) -> String {
     const SHOWN: usize = 8;
     if row.is_empty() {
         return "no keys".into();

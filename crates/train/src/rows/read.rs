@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bft_formats::sha256_bytes;
 use serde_json::{Map, Value};
 
+use super::choose::{Cap, Choice};
 use super::columns::Columns;
 use super::table::TableError;
 use super::{
@@ -14,13 +15,15 @@ use super::{
 };
 
 /// How data files are read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct RowOptions {
     /// List rows that cannot be read in [`Rows::skipped`] instead of failing. A file that is
     /// damaged or of a second format fails all the same, because what follows cannot be trusted.
     pub skip_bad_rows: bool,
     /// Columns that stand for keys.
     pub columns: Columns,
+    /// Keep no more rows than these, however many there are.
+    pub cap: Option<Cap>,
 }
 
 /// Reads a data file's bytes: JSON lines, a JSON array, CSV, TSV or Parquet, as they are or packed
@@ -28,11 +31,23 @@ pub struct RowOptions {
 ///
 /// `file` is a name for messages, whose ending also tells CSV and TSV; all else tells itself.
 pub fn parse_rows<'b>(file: &str, bytes: impl Into<Cow<'b, [u8]>>, options: &RowOptions) -> Result<Rows, DataError> {
-    let bytes = bytes.into();
+    let mut choice = Choice::new(options.cap);
+    let (mut rows, _) = parse_file(file, bytes.into(), options, &mut choice)?;
+    (rows.rows, rows.left_out) = choice.finish();
+    Ok(rows)
+}
+
+/// Reads a data file, whose rows go into `choice`; also where its first row is.
+fn parse_file(
+    file: &str,
+    bytes: Cow<'_, [u8]>,
+    options: &RowOptions,
+    choice: &mut Choice,
+) -> Result<(Rows, Origin), DataError> {
     let sha256 = sha256_bytes(&bytes);
     let bytes = unpack::unpack(bytes);
     let bytes = bytes.map_err(|problem| DataError::Unpack { file: file.into(), problem: problem.to_string() })?;
-    let mut reading = Reading::new(file, options);
+    let mut reading = Reading::new(file, options, choice);
     match split::content(unpack::unpacked_name(file), &bytes) {
         split::Content::Utf16 => return Err(DataError::Utf16 { file: file.into() }),
         split::Content::Other(found, advice) => return Err(DataError::NotRows { file: file.into(), found, advice }),
@@ -51,17 +66,24 @@ pub fn parse_rows<'b>(file: &str, bytes: impl Into<Cow<'b, [u8]>>, options: &Row
 /// What is wrong with one of them; [`DataError::Mixed`] where their formats differ.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn read_rows(paths: &[std::path::PathBuf], options: &RowOptions) -> Result<Rows, DataError> {
-    let mut all: Option<Rows> = None;
+    let mut all: Option<(Rows, Origin)> = None;
+    let mut choice = Choice::new(options.cap);
     for path in paths {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|source| DataError::Read { file: file.clone(), source })?;
-        let rows = parse_rows(&file, bytes, options)?;
+        let (rows, origin) = parse_file(&file, bytes.into(), options, &mut choice)?;
         match &mut all {
-            None => all = Some(rows),
-            Some(all) => all.append(rows)?,
+            None => all = Some((rows, origin)),
+            Some((all, first)) if all.format != rows.format => {
+                let (first, found, format) = (first.clone(), rows.format, all.format);
+                return Err(DataError::Mixed { origin, found, first, format });
+            }
+            Some((all, _)) => all.append(rows),
         }
     }
-    all.ok_or_else(|| DataError::Empty { file: "(none)".into() })
+    let (mut rows, _) = all.ok_or_else(|| DataError::Empty { file: "(none)".into() })?;
+    (rows.rows, rows.left_out) = choice.finish();
+    Ok(rows)
 }
 
 /// A row of a table: where it is, and its cells by their columns.
@@ -116,27 +138,33 @@ impl Records {
 /// Rows of a file while they are read.
 struct Reading<'o> {
     file: &'o str,
+    choice: &'o mut Choice,
+    /// How many went there.
+    good: usize,
     name: Arc<str>,
     options: &'o RowOptions,
     first: Option<(RowFormat, Origin)>,
     /// Keys of the first row, and the columns that stand for keys and that no row has had.
     first_keys: Option<Map<String, Value>>,
     unseen: Columns,
-    rows: Vec<Row>,
+    /// Names of the columns, of a table.
+    names: Vec<String>,
     skipped: Vec<RowError>,
     ignored: KeyList,
 }
 
 impl<'o> Reading<'o> {
-    fn new(file: &'o str, options: &'o RowOptions) -> Self {
+    fn new(file: &'o str, options: &'o RowOptions, choice: &'o mut Choice) -> Self {
         Self {
             file,
+            choice,
+            good: 0,
             name: file.into(),
             options,
             first: None,
             first_keys: None,
             unseen: options.columns.clone(),
-            rows: Vec::new(),
+            names: Vec::new(),
             skipped: Vec::new(),
             ignored: KeyList::default(),
         }
@@ -148,7 +176,7 @@ impl<'o> Reading<'o> {
             let row = parse_object(record.bytes).and_then(|row| self.renamed(row));
             self.add(record.place(), row)?;
         }
-        match (&self.first_keys, self.rows.is_empty()) {
+        match (&self.first_keys, self.good == 0) {
             (Some(keys), false) => match self.unseen.missing(keys) {
                 Some(problem) => Err(DataError::Columns { at: self.file.into(), problem: problem.into() }),
                 None => Ok(()),
@@ -180,6 +208,7 @@ impl<'o> Reading<'o> {
         let checked = fields::check_names(&table.columns, &self.options.columns);
         checked.map_err(|problem| DataError::Columns { at: table.at, problem: problem.into() })?;
         table.left_out.iter().for_each(|column| self.ignored.add(column));
+        self.names = table.columns;
         for record in table.rows {
             let (place, row) = record?;
             self.add_cells(place, row)?;
@@ -201,7 +230,14 @@ impl<'o> Reading<'o> {
     fn add(&mut self, place: Place, row: Result<Map<String, Value>, RowProblem>) -> Result<(), DataError> {
         let origin = Origin { file: self.name.clone(), place };
         let columns = &self.options.columns;
-        match row.and_then(|row| fields::content(&row, columns).map(|content| (row, content))) {
+        let content = |row: Map<String, Value>| match fields::content(&row, columns) {
+            Ok(content) => Ok((row, content)),
+            Err(problem @ (RowProblem::Keys { .. } | RowProblem::MissingKey { .. })) => {
+                Err(fields::empty_cell(&row, &self.names, columns).unwrap_or(problem))
+            }
+            Err(problem) => Err(problem),
+        };
+        match row.and_then(content) {
             Ok((row, (format, content))) => {
                 fields::ignored(&row, format).for_each(|key| self.ignored.add(key));
                 let (expected, first) = self.first.get_or_insert_with(|| (format, origin.clone()));
@@ -209,7 +245,8 @@ impl<'o> Reading<'o> {
                     let (first, expected) = (first.clone(), *expected);
                     return Err(DataError::Mixed { origin, found: format, first, format: expected });
                 }
-                self.rows.push(Row { content, origin });
+                self.choice.add(Row { content, origin });
+                self.good += 1;
                 Ok(())
             }
             Err(problem) => {
@@ -223,13 +260,13 @@ impl<'o> Reading<'o> {
         }
     }
 
-    fn finish(self, sha256: String) -> Result<Rows, DataError> {
-        let Self { file, name, first, rows, skipped, ignored, .. } = self;
+    /// What is known of the file, whose rows are in the choice, and where its first row is.
+    fn finish(self, sha256: String) -> Result<(Rows, Origin), DataError> {
+        let Self { file, name, first, good, skipped, ignored, .. } = self;
         match (first, skipped.first()) {
-            (Some((format, _)), _) => {
-                let count = rows.len() + skipped.len();
-                let files = vec![DataFile { file: file.into(), sha256, rows: count }];
-                Ok(Rows { file: name, files, format, rows, skipped, ignored })
+            (Some((format, first)), _) => {
+                let files = vec![DataFile { file: file.into(), sha256, rows: good + skipped.len() }];
+                Ok((Rows { file: name, files, format, rows: Vec::new(), left_out: 0, skipped, ignored }, first))
             }
             (None, Some(error)) => {
                 Err(DataError::AllSkipped { file: file.into(), count: skipped.len(), first: error.clone() })
@@ -240,20 +277,14 @@ impl<'o> Reading<'o> {
 }
 
 impl Rows {
-    /// Adds the rows of another file behind these.
+    /// Adds what is known of another file with rows of the same format.
     #[cfg(not(target_arch = "wasm32"))] // A tab hands over its files as one.
-    fn append(&mut self, other: Self) -> Result<(), DataError> {
-        if let (true, Some(first), Some(found)) = (self.format != other.format, self.rows.first(), other.rows.first()) {
-            let (first, origin) = (first.origin.clone(), found.origin.clone());
-            return Err(DataError::Mixed { origin, found: other.format, first, format: self.format });
-        }
-        self.rows.extend(other.rows);
+    fn append(&mut self, other: Self) {
         self.skipped.extend(other.skipped);
         self.ignored.merge(other.ignored);
         self.files.extend(other.files);
         let more = self.files.len() - 1;
         self.file = format!("{} and {more} more file{}", self.files[0].file, if more == 1 { "" } else { "s" }).into();
-        Ok(())
     }
 
     /// See [`sha256_of`].

@@ -72,18 +72,32 @@ pub(super) fn delimiter(name: &str, bytes: &[u8]) -> Option<u8> {
     let header = strip_bom(bytes).split(|b| *b == b'\n').find(|line| !line.trim_ascii().is_empty());
     let has = |delimiter: &u8| header.is_some_and(|header| header.contains(delimiter));
     // Where a comma parts whole and fraction, spreadsheets write semicolons.
-    ends(".csv").then(|| [b',', b';', b'\t'].into_iter().find(has).unwrap_or(b','))
+    let found = || [b',', b';', b'\t'].into_iter().find(has).unwrap_or(b',');
+    ends(".csv").then(|| declared(strip_bom(bytes)).unwrap_or_else(found))
+}
+
+/// The delimiter that a first line such as `sep=;` names, which is for spreadsheets and no header.
+fn declared(bytes: &[u8]) -> Option<u8> {
+    let line = bytes.split(|b| *b == b'\n').next()?;
+    match line.strip_suffix(b"\r").unwrap_or(line).strip_prefix(b"sep=")? {
+        [delimiter] if delimiter.is_ascii_punctuation() || *delimiter == b'\t' => Some(*delimiter),
+        _ => None,
+    }
 }
 
 impl Table {
     /// Reads the header; `None` where there is nothing in the file.
     pub fn open(bytes: Bytes, delimiter: u8) -> Result<Option<Self>, TableError> {
         let bytes = bytes.slice_ref(strip_bom(&bytes));
+        let is_declared = declared(&bytes) == Some(delimiter);
         let mut reader = ReaderBuilder::new();
         let reader = reader.has_headers(false).flexible(true).delimiter(delimiter).from_reader(bytes.clone().reader());
         let record = ByteRecord::new();
         let mut table =
             Self { reader, bytes, delimiter, record, counted: 0, lines: 0, header_line: 0, columns: Vec::new() };
+        if is_declared {
+            table.read()?;
+        }
         let Some((line, raw)) = table.read()? else { return Ok(None) };
         let fail = |problem: String| TableError { line, problem };
         utf8(&raw).and_then(|_| table.check(&raw)).map_err(|problem| fail(problem.to_string()))?;
@@ -252,6 +266,8 @@ mod tests {
         assert_eq!(texts("d.tsv", "text\tn\na, b\t1\n"), ["a, b"]);
         assert_eq!(texts("d.csv", "text;n\n\"a; b\";1\n"), ["a; b"]);
         assert_eq!(texts("d.CSV", "text\na; b\n"), ["a; b"]);
+        assert_eq!(texts("d.csv", "\u{feff}sep=;\r\ntext;n\r\na, b;1\r\n"), ["a, b"]);
+        assert_eq!(texts("d.csv", "sep=|\ntext|n\na, b; c|1\n"), ["a, b; c"]);
         // The name is a table's, but not what stands in it.
         assert_eq!(texts("d.csv", "{\"text\": \"a\"}\n"), ["a"]);
         assert_eq!(read("d.csv", ",text,\n0,a,\n").unwrap().ignored.names(), ["column 1"]);
@@ -294,6 +310,10 @@ mod tests {
             ("text\n", "data file d.csv is empty"),
             ("", "data file d.csv is empty"),
             ("messages\n\"[{'role': 'user', 'content': 'a'}]\"\n", "(is it Python's notation? json.dumps writes JSON)"),
+            ("text,n\na,1\n,2\n", "d.csv:3: the cell under \"text\" is empty, and every row needs one"),
+            ("prompt,completion\nq,a\n,a\n", "d.csv:3: the cell under \"prompt\" is empty"),
+            ("sep=;\ntext;n\na;1\n;2\n", "d.csv:4: the cell under \"text\" is empty"),
+            ("sep=;;\ntext;n\n", "d.csv:1: found keys \"sep=\", \"column 2\", \"column 3\""),
             ("messages\nhello\n", "d.csv:2: messages is a string, expected"),
         ];
         for (text, expected) in cases {

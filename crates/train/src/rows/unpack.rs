@@ -34,13 +34,29 @@ impl Packing {
     }
 
     /// A problem of the stream, with what to do.
-    fn problem(self, problem: &dyn std::fmt::Display) -> io::Error {
+    fn problem(self, problem: &io::Error) -> io::Error {
         let (name, tool) = match self {
             Self::Gzip => ("gzip", "gunzip -t"),
             Self::Zstd => ("zstd", "zstd -t"),
         };
-        io::Error::other(format!("the {name} stream is damaged ({problem}): check it with {tool}, or fetch it again"))
+        let found = match ends_early(problem) {
+            true => format!("the {name} stream ends in the middle"),
+            false => format!("the {name} stream is damaged ({problem})"),
+        };
+        io::Error::other(format!("{found}: check it with {tool}, or fetch it again"))
     }
+}
+
+/// Whether an error comes of bytes that are not there.
+fn ends_early(error: &io::Error) -> bool {
+    let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    let mut inner = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    let causes = std::iter::from_fn(|| {
+        let cause = inner?;
+        inner = cause.source();
+        Some(cause)
+    });
+    is_end(error) || causes.filter_map(|cause| cause.downcast_ref()).any(is_end)
 }
 
 /// The name that a file has once it is unpacked.
@@ -230,8 +246,15 @@ mod tests {
     #[test]
     fn a_damaged_stream_is_named() {
         let text = b"{\"text\": \"a\"}\n".repeat(40);
+        for (name, packed) in [("gzip", gzip(&text)), ("zstd", zstd(&text))] {
+            for end in 5..packed.len() {
+                let error = unpack(packed[..end].into()).unwrap_err().to_string();
+                let said = format!("the {name} stream ends in the middle: check it with ");
+                assert!(error.starts_with(&said), "{end} of {}: {error}", packed.len());
+            }
+        }
         let mut packed = gzip(&text);
-        packed.pop();
+        packed[12] ^= 0xff;
         let error = unpack(packed.into()).unwrap_err().to_string();
         assert!(error.starts_with("the gzip stream is damaged (") && error.contains("gunzip -t"), "{error}");
         let mut packed = zstd(&text);
