@@ -213,11 +213,11 @@ fn five_steps_from_pissa_are_those_of_peft() {
             assert_eq!(shape(&adapter), shape(&converted));
             for (found, expected) in adapter.pairs.iter().zip(&converted.pairs) {
                 assert_eq!((&found.module, found.rank), (&expected.module, expected.rank));
-                let [(_, found_start), (_, start)] = [found, expected].map(|pair| pair.halves().unwrap().into());
-                for (what, found, expected) in
-                    [("the start", &found_start, &start), ("what is added to the weight", found, expected)]
+                let [found, halves] = [found, expected].map(|pair| pair.halves().unwrap());
+                for (what, found, half) in
+                    [("what is trained", &found[0], &halves[0]), ("the start", &found[1], &halves[1])]
                 {
-                    let error = relative_norm(&product(found), &product(expected));
+                    let error = relative_norm(&product(found), &product(half));
                     assert!(error < 1e-4, "{on}, {}: {what} is off by {error:.1e}", expected.module);
                 }
             }

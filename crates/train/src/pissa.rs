@@ -14,7 +14,7 @@ use nalgebra::{DMatrix, DVector, SVD};
 use crate::error::TrainError;
 
 /// Relative error of the sum of the wanted terms at which the rounds end.
-const TOLERANCE: f64 = 1e-5;
+const TOLERANCE: f64 = 1e-6;
 /// Rounds at most: more are needed where more values than are followed are all but equal, and which
 /// of their vectors are taken then matters as little.
 const ROUNDS: usize = 20;
@@ -83,7 +83,8 @@ pub(crate) fn principal(
                 right: right.columns(0, rank).into_owned(),
             });
         }
-        start = filtered(&maps, &values, right, back);
+        // Where as many are followed as there are, Wᵀ·U holds nothing else.
+        start = if width < out.min(input) { filtered(&maps, &values, right, back) } else { back };
     }
     Err(refused())
 }
