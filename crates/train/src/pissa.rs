@@ -5,7 +5,7 @@
 //! round's filter (Zhou and Saad 2007), so that the weight is only ever multiplied: in its file's
 //! format, by the CPU's kernels. The polynomial is small on the squares of the singular values that
 //! are not followed, and grows fast behind them, so that a spectrum without a visible gap, as
-//! trained weights have it, takes 4 to 8 rounds.
+//! trained weights have it, takes 4 to 10 rounds.
 
 use bft_core::cpu::{WeightRef, linear_nn, linear_nt};
 use bft_formats::Tensor;
@@ -13,8 +13,11 @@ use nalgebra::{DMatrix, DVector, SVD};
 
 use crate::error::TrainError;
 
-/// Relative error of the sum of the wanted terms at which the rounds end.
+/// Relative error of the sum of the wanted terms at which the rounds end; they end earlier where a
+/// round no longer halves the error, for the products' f32 holds no more.
 const TOLERANCE: f64 = 1e-6;
+/// An error that may be all that f32 leaves: a larger one is that of a round that has only begun.
+const STALLED: f64 = 1e-4;
 /// Rounds at most: more are needed where more values than are followed are all but equal, and which
 /// of their vectors are taken then matters as little.
 const ROUNDS: usize = 20;
@@ -61,6 +64,7 @@ pub(crate) fn principal(
         TrainError::Engine(format!("{names} {problem}: use another file of the model, or --lora-init default").into())
     };
     let mut start = DMatrix::from_fn(input, width, |_, _| f64::from(random()));
+    let mut last = f64::INFINITY;
     for round in 1.. {
         let basis = start.qr().q();
         let product = times(&maps, &basis);
@@ -76,13 +80,15 @@ pub(crate) fn principal(
         let (left, right) = (left * u, basis * vt.transpose());
         let back = transposed_times(&maps, &left);
         let next = if width < out.min(input) { values[width - 1].powi(2) } else { 0.0 };
-        if round == ROUNDS || error(&values, &right, &back, rank, next) < TOLERANCE {
+        let error = error(&values, &right, &back, rank, next);
+        if round == ROUNDS || error < TOLERANCE || error > last / 2.0 && error < STALLED {
             return Ok(Principal {
                 values: values.iter().take(rank).copied().collect(),
                 left: left.columns(0, rank).into_owned(),
                 right: right.columns(0, rank).into_owned(),
             });
         }
+        last = error;
         // Where as many are followed as there are, Wᵀ·U holds nothing else.
         start = if width < out.min(input) { filtered(&maps, &values, right, back) } else { back };
     }
