@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::error::CliError;
 use crate::flags::RunFlags;
 use crate::open;
-use crate::ui;
+use crate::ui::{self, DIM};
 use change::Change;
 
 /// Take a tuned model to other programs
@@ -193,7 +193,7 @@ fn base(flags: &ExportFlags) -> Result<PathBuf, CliError> {
     let missing = || CliError::usage("--model <PATH> is missing: the adapter records no base");
     let (folder, _) = open::scaled(flags.adapter.first().ok_or_else(missing)?)?;
     let recorded = Adapter::recorded_base(&folder).map_err(CliError::failed)?.ok_or_else(missing)?;
-    ui::note(&format!("{}base, as the adapter records it: {recorded}{}", ui::DIM, ui::DIM.render_reset()));
+    ui::note(&format!("{DIM}base, as the adapter records it: {recorded}{DIM:#}"));
     Ok(recorded.into())
 }
 

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     runtime_dir::provide();
     let done = command_line::parse(command_line::arguments()).and_then(|request| match request {
         Request::Run(verb) => verb.run(),
-        Request::Show(text) => ui::result(text.ansi().to_string().trim_end()),
+        Request::Show(text) => ui::help(&text),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

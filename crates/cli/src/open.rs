@@ -12,7 +12,7 @@ use crate::cache;
 use crate::error::CliError;
 use crate::hub;
 use crate::suggest::nearest_path;
-use crate::ui;
+use crate::ui::{self, DIM};
 
 /// Checks that a flag's file or folder is there; if not, names the nearest that is.
 pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
@@ -253,7 +253,7 @@ pub fn left_out(model: &Model) -> Option<String> {
 /// Says what of the model's files is read otherwise than it stands.
 fn note_weights(model: &Model) {
     for note in &model.notes {
-        ui::note(&format!("{}weights: {note}{}", ui::DIM, ui::DIM.render_reset()));
+        ui::note(&format!("{DIM}weights: {note}{DIM:#}"));
     }
 }
 
@@ -461,7 +461,7 @@ impl Drop for OpenDevice {
 pub fn device(request: &DeviceRequest) -> Result<OpenDevice, CliError> {
     let device = pollster::block_on(Device::open_warm(request, &cache::compiled)).map_err(CliError::failed)?;
     cache::remember_kernels(&device);
-    ui::note(&format!("{}device: {}{}", ui::DIM, describe(&device), ui::DIM.render_reset()));
+    ui::note(&format!("{DIM}device: {}{DIM:#}", describe(&device)));
     Ok(OpenDevice(device))
 }
 

@@ -196,7 +196,7 @@ fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(
 
 /// A path as a shell would need it written.
 fn shell_word(path: &Path) -> String {
-    let Some(text) = path.to_str() else {
+    let Some(text) = path.to_str().filter(|text| !text.contains(char::is_control)) else {
         let escaped = path.as_os_str().as_encoded_bytes().escape_ascii();
         return format!("$'{escaped}'");
     };
@@ -222,6 +222,7 @@ mod tests {
             use std::os::unix::ffi::OsStrExt;
             let path = Path::new(std::ffi::OsStr::from_bytes(b"it's \xff"));
             assert_eq!(shell_word(path), r"$'it\'s \xff'");
+            assert_eq!(shell_word(Path::new("a\u{1b}[1m")), r"$'a\x1b[1m'");
         }
     }
 
