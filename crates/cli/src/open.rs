@@ -176,10 +176,22 @@ pub fn files(flag: &str, given: &[PathBuf]) -> Result<Files, CliError> {
     }
     let mut seen = std::collections::HashSet::new();
     let twice = all.iter().find(|path| path.is_file() && !seen.insert(path.canonicalize().ok()));
-    match twice {
-        Some(path) => Err(CliError::usage(format!("{flag} names {} twice: name it once", path.display()))),
-        None => Ok(Files(all)),
+    if let Some(path) = twice {
+        return Err(CliError::usage(format!("{flag} names {} twice: name it once", path.display())));
     }
+    all.iter().try_for_each(|path| readable(flag, path))?;
+    Ok(Files(all))
+}
+
+/// Opens a flag's file before any work that needs it. A pipe is left alone: who opens it takes it.
+pub fn readable(flag: &str, path: &Path) -> Result<(), CliError> {
+    if !existing(flag, path)?.is_file() {
+        return Ok(());
+    }
+    let opened = std::fs::File::open(path);
+    opened
+        .map(|_| ())
+        .map_err(|error| CliError::failed(format!("{flag} {}: cannot be opened: {error}", path.display())))
 }
 
 /// The files that a pattern matches.
@@ -414,6 +426,21 @@ pub fn writable(flag: &str, path: &Path) -> Result<(), CliError> {
         }
     };
     Err(CliError::failed(format!("{flag} {}: cannot be written: {problem}", path.display())))
+}
+
+/// Checks that a folder of a flag is there with room for files, or can be made, before hours of
+/// work.
+pub fn writable_folder(flag: &str, path: &Path) -> Result<(), CliError> {
+    not_below_a_file(flag, path)?;
+    let problem = |what: String| CliError::failed(format!("{flag} {}: cannot be written: {what}", path.display()));
+    if path.is_file() {
+        return Err(problem("it is a file; name a folder".to_owned()));
+    }
+    let nearest = path.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("."));
+    match tempfile::tempfile_in(nearest) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(problem(format!("no file can be made in {}: {error}", nearest.display()))),
+    }
 }
 
 /// A model that scores packed batches within `bounds`, with kernels measured where the device is

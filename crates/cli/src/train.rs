@@ -108,7 +108,7 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     if let (Some(path), false) = (&config.init_adapter, config.resume) {
         open::existing("--init-adapter", path)?;
     }
-    open::not_below_a_file("--output", &config.output)?;
+    open::writable_folder("--output", &config.output)?;
     let model = open::model(&config.model, config.quantize)?;
     let trainer = Trainer::open(config, &model).map_err(CliError::run)?;
     check_shape(&flags.settings, &trainer.plan().config, &model.config)?;

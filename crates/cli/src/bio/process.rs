@@ -101,6 +101,8 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
         options: Options { seed: flags.seed, redraws: flags.redraws, ..Options::default() },
         leave_out_relatives: !flags.keep_relatives,
     };
+    // Before the answers, whose writing may take hours.
+    let (by, encoder) = encoder(flags, &knowledge)?;
     let (named, model) = if flags.no_model {
         let judged = sets.into_iter().map(|set| judge.judge(set, ""));
         (judged.collect(), String::new())
@@ -109,7 +111,6 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
     };
     let mut rows = judge.sets(&named);
     about.into_iter().for_each(|(what, value)| rows.say(what, value));
-    let (by, encoder) = encoder(flags, &knowledge)?;
     let vectors = |texts: &[String]| match &encoder {
         None => Ok(tfidf(texts)),
         Some((model, device)) => {
