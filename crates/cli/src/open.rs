@@ -421,7 +421,10 @@ pub fn writable(flag: &str, path: &Path) -> Result<(), CliError> {
     } else {
         // It is written beside its place first, and this file has no name.
         match tempfile::tempfile_in(folder) {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                sweep(folder);
+                return Ok(());
+            }
             Err(error) => format!("no file can be made in {}: {error}", folder.display()),
         }
     };
@@ -437,9 +440,27 @@ pub fn writable_folder(flag: &str, path: &Path) -> Result<(), CliError> {
         return Err(problem("it is a file; name a folder".to_owned()));
     }
     let nearest = path.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("."));
-    match tempfile::tempfile_in(nearest) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(problem(format!("no file can be made in {}: {error}", nearest.display()))),
+    if let Err(error) = tempfile::tempfile_in(nearest) {
+        return Err(problem(format!("no file can be made in {}: {error}", nearest.display())));
+    }
+    // A folder that is to appear whole is made beside its place.
+    path.parent().into_iter().chain([path]).for_each(sweep);
+    Ok(())
+}
+
+/// Removes what runs that were killed have left half written in a folder, and says so. What cannot
+/// be removed is no reason not to work.
+pub fn sweep(folder: &Path) {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match bft_formats::remove_leftovers(folder) {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => {
+            let names: Vec<_> =
+                removed.iter().filter_map(|path| path.file_name()).map(|it| it.to_string_lossy()).collect();
+            let (folder, names) = (folder.display(), names.join(", "));
+            ui::note(&format!("removed what a killed run had left half written in {folder}: {names}"));
+        }
+        Err(error) => ui::warn(&error.to_string()),
     }
 }
 

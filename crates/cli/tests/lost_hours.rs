@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{fixture, run, write};
+use common::{fixture, run, tiny_training, write};
 
 /// Where no file can be made, whoever asks.
 const NO_PLACE: &str = "/proc/bft";
@@ -48,6 +48,27 @@ fn a_row_at_the_end_that_cannot_be_embedded_is_said_first() {
     assert!(done.error().contains("rows.jsonl:2001"), "{done:?}");
     // The device is opened after the input is known to be good.
     assert!(!done.stderr.contains("device:"), "{done:?}");
+}
+
+#[test]
+fn what_killed_runs_left_is_removed_and_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rows = write(folder.path(), "rows.jsonl", "{\"input_ids\": [1, 2, 3]}\n").display().to_string();
+    let output = folder.path().join("v.npy").display().to_string();
+    let left = write(folder.path(), ".bft-Ab12cD", "half");
+    let held = write(folder.path(), ".bft-Ef34gH", "half");
+    let lock = std::fs::File::open(&held).expect("a file");
+    lock.try_lock().expect("a lock");
+    let done = run(["embed", "--device", "cpu", "--model", &fixture("llama"), "--input", &rows, "--output", &output]);
+    let said = format!("removed what a killed run had left half written in {}: .bft-Ab12cD\n", folder.path().display());
+    assert!(done.ok().stderr.contains(&said), "{done:?}");
+    assert!(!left.exists() && held.exists());
+    // A run's own folder, too.
+    let tuned = folder.path().join("tuned");
+    std::fs::create_dir(&tuned).expect("a folder");
+    let left = write(&tuned, ".bft-Ij56kL", "half");
+    assert!(run(tiny_training(&tuned, 1)).ok().stderr.contains("tuned: .bft-Ij56kL\n"));
+    assert!(!left.exists());
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub use encoder::{
 };
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
-pub use files::{sha256_file, write_atomic};
+pub use files::{TemporaryFolder, remove_leftovers, sha256_file, write_atomic};
 pub use hash::{Sha256, sha256_bytes};
 pub use hub::HubPlace;
 pub use model::Model;

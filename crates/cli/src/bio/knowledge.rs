@@ -16,6 +16,7 @@ use bft_bio::report::Report;
 use bft_bio::stats::features::Features;
 use bft_bio::tasks::{Options, Task};
 use bft_core::device::Device;
+use bft_fetch::FetchError;
 use bft_fetch::sources::Dataset;
 use clap::Args;
 
@@ -60,6 +61,15 @@ impl Knowledge {
     /// The fetched protein complexes.
     pub fn complexes(&self, resolver: &Resolver<'_>) -> Result<GeneSets, CliError> {
         GeneSets::read_complexes(&self.path(Dataset::Complexes)?, resolver).map_err(CliError::failed)
+    }
+
+    /// Folder of the fetched sentence encoder, where it was fetched.
+    pub fn encoder(&self) -> Result<Option<PathBuf>, CliError> {
+        match Dataset::MiniLm.path(&self.cache) {
+            Ok(path) => Ok(Some(path)),
+            Err(FetchError::NotFetched { .. }) => Ok(None),
+            Err(error) => Err(CliError::failed(error)),
+        }
     }
 
     /// Path of fetched data.
@@ -158,12 +168,12 @@ impl VectorFlags {
             Ok::<_, CliError>(Labelled { model, label, baseline })
         };
         let mut models = Vec::new();
-        match Dataset::MiniLm.path(&knowledge.cache) {
-            Ok(path) => models.push(open(&path, None, "MiniLM of the name".to_owned(), true)?),
-            Err(_) if path.is_some() => {
+        match knowledge.encoder()? {
+            Some(path) => models.push(open(&path, None, "MiniLM of the name".to_owned(), true)?),
+            None if path.is_some() => {
                 ui::note("the table has no MiniLM row: run `bft bio fetch --only encoder` for it");
             }
-            Err(_) => {}
+            None => {}
         }
         if let (Some(path), Some(given)) = (path, &self.model) {
             let name = given.file_stem().unwrap_or_default().to_string_lossy();

@@ -170,7 +170,7 @@ type Encoder = Option<(TextModel, open::OpenDevice)>;
 fn encoder(flags: &ProcessFlags, knowledge: &Knowledge) -> Result<(String, Encoder), CliError> {
     let path = match &flags.encoder {
         Some(path) => Some(hub::model_path("--encoder", path)?),
-        None => knowledge.path(Dataset::MiniLm).ok(),
+        None => knowledge.encoder()?,
     };
     let Some(path) = path else {
         return Ok(("TF-IDF".to_owned(), None));
