@@ -38,6 +38,8 @@ use error::CliError;
 
 fn main() -> ExitCode {
     runtime_dir::provide();
+    #[cfg(unix)]
+    bft_formats::explain_bus_errors();
     let done = command_line::parse(command_line::arguments()).and_then(|request| match request {
         Request::Run(verb) => verb.run(),
         Request::Show(text) => ui::help(&text),

@@ -1,9 +1,85 @@
-//! What would cost hours is said before the work.
+//! What would cost hours is said before the work, and what happens to files under a run is said by
+//! name.
 #![cfg(unix)]
 
 mod common;
 
-use common::{fixture, run, tiny_training, write};
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{Done, bft, finish, fixture, last_checkpoint, run, tiny_training, wait_until, write};
+
+/// A training run whose model is a copy that can be harmed.
+fn training(folder: &Path, steps: usize) -> (std::path::PathBuf, Vec<String>) {
+    let model = folder.join("model");
+    std::fs::create_dir(&model).expect("a folder");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(format!("{}/{name}", fixture("llama")), model.join(name)).expect("a copy");
+    }
+    let mut flags = tiny_training(&folder.join("tuned"), steps);
+    let at = flags.iter().position(|flag| flag == "--model").expect("a flag");
+    flags[at + 1] = model.display().to_string();
+    (model.join("model.safetensors"), flags)
+}
+
+/// Starts it, harms its model's file after the first checkpoint, and waits for the end.
+fn harmed(folder: &Path, harm: impl FnOnce(&Path)) -> Done {
+    let (file, mut flags) = training(folder, 1_000_000);
+    flags.extend(["--save-every", "2"].map(str::to_owned));
+    let child = bft(&flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bft starts");
+    let output = folder.join("tuned");
+    wait_until("a checkpoint", || last_checkpoint(&output).is_some());
+    harm(&file);
+    finish(child)
+}
+
+#[test]
+fn a_model_that_is_cut_or_changed_under_a_run_is_named() {
+    for (what, harm) in [
+        ("cut to nothing", (|file| std::fs::File::create(file).map(drop).expect("cut")) as fn(&Path)),
+        ("cut by a byte", |file| {
+            let file = std::fs::File::options().write(true).open(file).expect("a file");
+            let length = file.metadata().expect("a length").len();
+            file.set_len(length - 1).expect("cut");
+        }),
+        ("written anew", |file| {
+            let bytes = std::fs::read(file).expect("a file");
+            use std::io::Write;
+            let mut file = std::fs::File::options().write(true).open(file).expect("a file");
+            file.write_all(&bytes).expect("written");
+        }),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let done = harmed(folder.path(), harm);
+        assert!([Some(1), Some(74)].contains(&done.code), "{what}: {done:?}");
+        assert!(done.error().contains("model.safetensors: "), "{what}: {done:?}");
+        assert!(done.error().contains("while it was in use"), "{what}: {done:?}");
+        // What was saved before is whole.
+        let mut flags = tiny_training(&folder.path().join("tuned"), 1);
+        let at = flags.iter().position(|flag| flag == "--model").expect("a flag");
+        flags[at + 1] = folder.path().join("model").display().to_string();
+        std::fs::copy(format!("{}/model.safetensors", fixture("llama")), folder.path().join("model/model.safetensors"))
+            .expect("whole again");
+        let step = last_checkpoint(&folder.path().join("tuned")).expect("a checkpoint");
+        let again = ["train", "--output", &folder.path().join("tuned").display().to_string(), "--resume"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(["--steps".to_owned(), (step + 1).to_string()]);
+        run(again).ok();
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_by_another_is_no_harm() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (file, mut flags) = training(folder.path(), 400);
+    flags.extend(["--save-every", "2"].map(str::to_owned));
+    let child = bft(&flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bft starts");
+    wait_until("a checkpoint", || last_checkpoint(&folder.path().join("tuned")).is_some());
+    std::fs::write(folder.path().join("new"), b"another").expect("written");
+    std::fs::rename(folder.path().join("new"), file).expect("replaced");
+    finish(child).ok();
+}
 
 /// Where no file can be made, whoever asks.
 const NO_PLACE: &str = "/proc/bft";
