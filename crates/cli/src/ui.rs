@@ -68,15 +68,24 @@ fn shown(text: &str) -> String {
 /// Writes out, as `\u{1b}`, characters that steer a terminal or turn the direction of text, but for
 /// those in `kept`.
 fn escaped<'t>(text: &'t str, kept: &str) -> Cow<'t, str> {
-    let is_bad = |c: char| (c.is_control() || turns_direction(c)) && !kept.contains(c);
-    if !text.contains(is_bad) {
+    replaced(text, |c| steers(c) && !kept.contains(c), |c| c.escape_unicode().to_string())
+}
+
+/// The same for JSON, in its own escapes: it may hold these characters in texts alone, and most of
+/// them as they are.
+fn escaped_json(text: &str) -> Cow<'_, str> {
+    replaced(text, steers, |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn replaced(text: &str, is_bad: impl Fn(char) -> bool, by: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(&is_bad) {
         return text.into();
     }
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if is_bad(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
-    }
-    out.into()
+    text.chars().map(|c| if is_bad(c) { by(c) } else { c.to_string() }).collect::<String>().into()
+}
+
+fn steers(c: char) -> bool {
+    c.is_control() || turns_direction(c)
 }
 
 /// Marks, embeddings, overrides and isolates of bidirectional text: with them a name shows other
@@ -164,7 +173,7 @@ pub fn json(value: &serde_json::Value) -> Result<(), CliError> {
         return Ok(());
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{value}").and_then(|()| out.flush()).map_err(CliError::from_stdout)
+    writeln!(out, "{}", escaped_json(&value.to_string())).and_then(|()| out.flush()).map_err(CliError::from_stdout)
 }
 
 /// Progress of a job of known length: a bar on a terminal, a line now and then elsewhere.
@@ -323,6 +332,9 @@ mod tests {
         assert!(shown(&Style::white_on(52).to_string()).contains("\u{1b}[48;5;52m"));
         assert_eq!(written(name, true), safe);
         assert_eq!(written(name, false), name);
+        let json = serde_json::Value::from(name).to_string();
+        assert!(!escaped_json(&json).contains(steers));
+        assert_eq!(serde_json::from_str::<String>(&escaped_json(&json)).expect("JSON"), name);
     }
 
     #[test]

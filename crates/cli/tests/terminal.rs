@@ -11,11 +11,14 @@ const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}";
 /// The same, written out.
 const SHOWN: &str = "\\u{1b}]0;owned\\u{7}\\u{1b}[2J\\u{9b}31m\\u{202e}";
 
+fn steers(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t') || c == '\u{202e}'
+}
+
 #[track_caller]
 fn is_shown(done: &Done) {
     let text = format!("{}{}", done.stdout, done.stderr);
     assert!(text.contains(SHOWN), "{done:?}");
-    let steers = |c: char| (c.is_control() && c != '\n' && c != '\t') || c == '\u{202e}';
     assert!(!text.contains(steers), "{text:?}");
     assert!(!text.contains("panicked"), "{text}");
 }
@@ -73,7 +76,8 @@ fn values_of_an_adapter_as_results() {
     done.ok();
     is_shown(&done);
     let done = run(["inspect", "--json", "--adapter", &folder.path().display().to_string()]);
-    assert_eq!(done.json()["config"]["base_model_name_or_path"], EVIL, "JSON has its own escapes: {done:?}");
+    assert_eq!(done.json()["config"]["base_model_name_or_path"], EVIL, "{done:?}");
+    assert!(!done.stdout.trim_end().contains(steers), "JSON has its own escapes: {done:?}");
 }
 
 #[test]
