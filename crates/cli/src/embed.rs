@@ -11,7 +11,7 @@ use std::time::Instant;
 use bft_core::Pooling;
 use bft_formats::{Adapter, EmbeddingModel, Sha256};
 use bft_train::{
-    Columns, EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, TrainConfig, check_rows,
+    Columns, EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Ranks, TrainConfig, check_rows,
     embed_rows, path_to_json,
 };
 use clap::Args;
@@ -185,7 +185,10 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     let options = options(flags, &model)?;
     let shard_rows = flags.shard_rows.or(job.map(|_| SHARD_ROWS));
     let (mut file, sha256) = if shard_rows.is_some() { hashed(file, flags)? } else { (file, String::new()) };
-    check_rows_of(&mut file, flags, &model, &options)?;
+    // Ranks share the rows as they share the shards.
+    let (rank, count) = job.map_or((0, 1), |job| (job.rank(), job.count()));
+    let mine = |row| row / shard_rows.unwrap_or(SHARD_ROWS) % count == rank;
+    check_rows_of(&mut file, flags, &model, &options, mine)?;
     let open_shards = |shard_rows| {
         let run = Run {
             output: &flags.output,
@@ -271,11 +274,13 @@ fn check_rows_of(
     flags: &EmbedFlags,
     model: &EmbeddingModel,
     options: &EmbedOptions,
+    mine: impl Fn(usize) -> bool,
 ) -> Result<(), CliError> {
     if !file.metadata().is_ok_and(|it| it.is_file()) {
         return Ok(());
     }
-    let rows = rows(flags, BufReader::new(&*file))?;
+    let rows = rows(flags, BufReader::new(&*file))?.enumerate().filter(|(row, read)| read.is_err() || mine(*row));
+    let rows = rows.map(|(_, row)| row);
     check_rows(model, rows, options).map_err(CliError::failed)?;
     file.rewind().map_err(|error| unreadable(flags, &error))
 }
