@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn a_cell_stays_in_its_line() {
         let rows = [["x", "n"], ["a\nb\u{1b}c", "1"]].map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(table(&rows), "x              n\na\\u{a}b\\u{1b}c  1");
+        assert_eq!(table(&rows), "x               n\na\\u{a}b\\u{1b}c  1");
     }
 
     #[test]
