@@ -19,6 +19,12 @@ export class EngineError extends Error {
   }
 }
 
+/** An address that a person typed, and whether the page may follow where its host forwards to. */
+export interface Typed {
+  address: string;
+  follow: boolean;
+}
+
 interface Waiting {
   resolve(answer: unknown): void;
   reject(error: EngineError): void;
@@ -60,10 +66,10 @@ export class Client {
   }
 
   /** Opens the model at an address that a person typed; nothing else leaves the page's origin. */
-  async openUrl(url: string): Promise<Methods["open_model"][1]> {
+  async openUrl({ address: url, follow }: Typed): Promise<Methods["open_model"][1]> {
     const { port1, port2 } = new MessageChannel();
     const download = new Worker(downloadUrl, { type: "module", name: "download" });
-    download.postMessage({ url, port: port1 }, [port1]);
+    download.postMessage({ url, follow, port: port1 }, [port1]);
     const source: ModelSource = { kind: "url", url, port: port2 };
     try {
       return await this.call("open_model", source, [port2]);

@@ -39,6 +39,7 @@ pub fn run(flags: &BenchFlags) -> Result<(), CliError> {
     if flags.task == Task::Products {
         return products(&open::model(path, flags.load.quantize)?, flags);
     }
+    flags.data.as_deref().map_or(Ok(()), |path| open::readable("--data", path))?;
     let model = match flags.task {
         Task::Embed => open::embedding_model(path, flags.load.quantize)?,
         _ => EmbeddingModel::Decoder(open::model(path, flags.load.quantize)?.into()),

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use bft_core::device::{Device, MeasuredChoice};
 use serde::{Deserialize, Serialize};
 
+use crate::open;
+
 /// `$BFT_CACHE`, else the `bft` folder where this system keeps caches; `None` where there is no
 /// such place.
 pub fn folder() -> Option<PathBuf> {
@@ -40,6 +42,7 @@ fn write(path: Option<PathBuf>, bytes: &[u8]) {
     if let Some(folder) = path.parent()
         && std::fs::create_dir_all(folder).is_ok()
     {
+        open::sweep(folder);
         // Renamed into its place, so that two runs at once leave a whole file of one of them.
         let _ = bft_formats::write_atomic(&path, |out| out.write_all(bytes));
     }

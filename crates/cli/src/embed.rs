@@ -11,8 +11,8 @@ use std::time::Instant;
 use bft_core::Pooling;
 use bft_formats::{Adapter, EmbeddingModel, Sha256};
 use bft_train::{
-    Columns, EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, TrainConfig, embed_rows,
-    path_to_json,
+    Columns, EmbedEngine, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Ranks, TrainConfig, check_rows,
+    embed_rows, path_to_json,
 };
 use clap::Args;
 use serde_json::json;
@@ -178,13 +178,32 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     // Whatever can be wrong with the flags is said before anything is computed.
     let kind = OutputKind::of(&flags.output)?;
     flags.named.validate().map_err(CliError::setting)?;
-    open::existing("--input", &flags.input)?;
+    let file = input(flags, job)?;
     open::adapters_exist(&flags.adapter)?;
     let model = open::embedding_model(&flags.model, flags.load.quantize)?;
     let adapter = adapter(flags, &model)?;
     let options = options(flags, &model)?;
     let shard_rows = flags.shard_rows.or(job.map(|_| SHARD_ROWS));
-    let (file, sha256) = input(flags, shard_rows.is_some(), job)?;
+    let (mut file, sha256) = if shard_rows.is_some() { hashed(file, flags)? } else { (file, String::new()) };
+    // Ranks share the rows as they share the shards.
+    let (rank, count) = job.map_or((0, 1), |job| (job.rank(), job.count()));
+    let mine = |row| row / shard_rows.unwrap_or(SHARD_ROWS) % count == rank;
+    check_rows_of(&mut file, flags, &model, &options, mine)?;
+    let open_shards = |shard_rows| {
+        let run = Run {
+            output: &flags.output,
+            kind,
+            shard_rows,
+            options: &options,
+            input_sha256: &sha256,
+            columns: &flags.named.columns,
+            model: &model,
+            adapter_sha256: open::adapter_sha256(&flags.adapter)?,
+            precision: flags.kernels.precision(),
+        };
+        Shards::open(run, job)
+    };
+    let shards = shard_rows.map(open_shards).transpose()?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     let request = job.map_or(*flags.run.device(), |job| job.device(flags.run.device()));
     let device = open::device(&request)?;
@@ -196,8 +215,7 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     let mut progress = Progress::new("embedding", "bytes", size, 0);
     let (read, seen) = (Cell::new(0), RefCell::new(Sha256::default()));
     let reader = BufReader::new(Counted { file, read: &read, seen: &seen });
-    let columns = Columns::new(&flags.named.columns);
-    let rows = EmbedInput::open(&flags.input.display().to_string(), reader, columns).map_err(CliError::failed)?;
+    let rows = rows(flags, reader)?;
     let mut with_ids = false;
     let mut texts = 0;
     let mut heard = |row: &EmbedRow| {
@@ -218,25 +236,13 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
         let report = pollster::block_on(report).map_err(CliError::failed)?;
         Ok((embeddings, report))
     };
-    let (report, files) = match shard_rows {
+    let (report, files) = match shards {
         None => {
             let (embeddings, report) = vectors(&mut { rows })?;
             embeddings.write(&flags.output, kind)?;
             (report, None)
         }
-        Some(shard_rows) => {
-            let run = Run {
-                output: &flags.output,
-                kind,
-                shard_rows,
-                options: &options,
-                input_sha256: &sha256,
-                columns: &flags.named.columns,
-                model: &model,
-                adapter_sha256: open::adapter_sha256(&flags.adapter)?,
-                precision: flags.kernels.precision(),
-            };
-            let shards = Shards::open(run, job)?;
+        Some(shards) => {
             let (report, files) = shards.write(rows, || seen.borrow().clone().finish(), &mut vectors)?;
             (report, Some(files))
         }
@@ -247,9 +253,8 @@ fn embed(flags: &EmbedFlags, job: Option<&Job>) -> Result<(), CliError> {
     summary(flags, &report, width, started.elapsed().as_secs_f64(), files)
 }
 
-/// The input, opened once the output is known to be writable; with its SHA-256 where it is asked
-/// for.
-fn input(flags: &EmbedFlags, sha256: bool, job: Option<&Job>) -> Result<(File, String), CliError> {
+/// The input, opened once the output is known to be writable.
+fn input(flags: &EmbedFlags, job: Option<&Job>) -> Result<File, CliError> {
     let input = open::existing("--input", &flags.input)?;
     let file = File::open(input)
         .map_err(|error| CliError::failed(format!("--input {}: cannot be opened: {error}", input.display())))?;
@@ -259,7 +264,34 @@ fn input(flags: &EmbedFlags, sha256: bool, job: Option<&Job>) -> Result<(File, S
     if job.is_some() {
         open::for_every_rank("--input", input)?;
     }
-    if sha256 { hashed(file, flags) } else { Ok((file, String::new())) }
+    Ok(file)
+}
+
+/// Reads an input that can be read twice to its end, so that a row that cannot be embedded is found
+/// before those ahead of it are.
+fn check_rows_of(
+    file: &mut File,
+    flags: &EmbedFlags,
+    model: &EmbeddingModel,
+    options: &EmbedOptions,
+    mine: impl Fn(usize) -> bool,
+) -> Result<(), CliError> {
+    if !file.metadata().is_ok_and(|it| it.is_file()) {
+        return Ok(());
+    }
+    let rows = rows(flags, BufReader::new(&*file))?.enumerate().filter(|(row, read)| read.is_err() || mine(*row));
+    let rows = rows.map(|(_, row)| row);
+    check_rows(model, rows, options).map_err(CliError::failed)?;
+    file.rewind().map_err(|error| unreadable(flags, &error))
+}
+
+fn rows<'r>(flags: &EmbedFlags, reader: impl io::BufRead + 'r) -> Result<EmbedInput<'r>, CliError> {
+    let columns = Columns::new(&flags.named.columns);
+    EmbedInput::open(&flags.input.display().to_string(), reader, columns).map_err(CliError::failed)
+}
+
+fn unreadable(flags: &EmbedFlags, error: &io::Error) -> CliError {
+    CliError::failed(format!("--input {}: cannot be read: {error}", flags.input.display()))
 }
 
 /// The adapter of `--adapter`, which an encoder cannot have.
@@ -321,8 +353,7 @@ const SHARD_ROWS: usize = 4096;
 /// An input at its start, with the SHA-256 of what will be read. A pipe, which can be read but
 /// once, is kept in a file without a name beside the output.
 fn hashed(mut input: File, flags: &EmbedFlags) -> Result<(File, String), CliError> {
-    let failed =
-        |error: io::Error| CliError::failed(format!("--input {}: cannot be read: {error}", flags.input.display()));
+    let failed = |error: io::Error| unreadable(flags, &error);
     let mut kept = None;
     if !input.metadata().map_err(failed)?.is_file() {
         let folder = flags.output.parent().filter(|folder| !folder.as_os_str().is_empty());

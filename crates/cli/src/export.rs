@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use crate::error::CliError;
 use crate::flags::RunFlags;
 use crate::open;
-use crate::ui;
-use change::Change;
+use crate::ui::{self, DIM};
+use change::{Change, Ruler};
 
 /// Take a tuned model to other programs
 #[derive(Debug, Clone, Args)]
@@ -87,6 +87,7 @@ pub fn run(flags: &ExportFlags) -> Result<(), CliError> {
     open::adapters_exist(&flags.adapter)?;
     if let Some(folder) = &flags.merge {
         check_free(folder).map_err(|error| CliError::failed(format!("--merge {error}")))?;
+        open::writable_folder("--merge", folder)?;
     }
     let files = [("--gguf-adapter", &flags.gguf_adapter), ("--gguf", &flags.gguf), ("--modelfile", &flags.modelfile)];
     let given = files.into_iter().filter_map(|(flag, file)| Some((flag, file.as_deref()?)));
@@ -96,6 +97,8 @@ pub fn run(flags: &ExportFlags) -> Result<(), CliError> {
     given.clone().try_for_each(|(flag, file)| not_the_base(flag, file, &model))?;
     let adapter = open::adapter(&flags.adapter, &model)?
         .ok_or_else(|| CliError::usage("--adapter <DIR> is missing: name what was tuned"))?;
+    let measures = flags.merge.is_some() || flags.gguf.is_some();
+    let ruler = measures.then(|| Ruler::open(flags.run.device(), &model, text.as_deref())).transpose()?.flatten();
     let mut answer = Map::new();
     if let Some(file) = &flags.gguf_adapter {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -105,10 +108,10 @@ pub fn run(flags: &ExportFlags) -> Result<(), CliError> {
         wrote(flags, file, "an adapter for llama.cpp")?;
     }
     if let (Some(file), Some(dtype)) = (&flags.gguf, flags.dtype_of_gguf) {
-        whole_gguf(flags, (file, dtype), (&model, &adapter), text.as_deref(), &mut answer)?;
+        whole_gguf(flags, (file, dtype), (&model, &adapter), ruler.as_ref(), &mut answer)?;
     }
     if let Some(folder) = &flags.merge {
-        merge(flags, folder, (&model, &adapter), text.as_deref(), &mut answer)?;
+        merge(flags, folder, (&model, &adapter), ruler.as_ref(), &mut answer)?;
     }
     if let Some(file) = &flags.modelfile {
         ollama(flags, file, (&model, &adapter))?;
@@ -132,7 +135,7 @@ fn whole_gguf(
     flags: &ExportFlags,
     (file, dtype): (&Path, DType),
     (model, adapter): (&Model, &Adapter),
-    text: Option<&str>,
+    ruler: Option<&Ruler>,
     answer: &mut Map<String, Value>,
 ) -> Result<(), CliError> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -141,8 +144,7 @@ fn whole_gguf(
     let exported = Model::open(file).map_err(CliError::failed)?;
     wrote(flags, file, &format!("the whole model, what is adapted in {dtype}"))?;
     answer.insert("gguf".to_owned(), path_to_json(file));
-    let change = change::measure(flags.run.device(), (model, adapter), &exported, text)?;
-    tell(flags, "gguf_logits", change, answer)
+    tell(flags, "gguf_logits", ruler.map(|ruler| ruler.measure((model, adapter), &exported)).transpose()?, answer)
 }
 
 /// Says what has become of the logits.
@@ -193,7 +195,7 @@ fn base(flags: &ExportFlags) -> Result<PathBuf, CliError> {
     let missing = || CliError::usage("--model <PATH> is missing: the adapter records no base");
     let (folder, _) = open::scaled(flags.adapter.first().ok_or_else(missing)?)?;
     let recorded = Adapter::recorded_base(&folder).map_err(CliError::failed)?.ok_or_else(missing)?;
-    ui::note(&format!("{}base, as the adapter records it: {recorded}{}", ui::DIM, ui::DIM.render_reset()));
+    ui::note(&format!("{DIM}base, as the adapter records it: {recorded}{DIM:#}"));
     Ok(recorded.into())
 }
 
@@ -207,7 +209,7 @@ fn merge(
     flags: &ExportFlags,
     folder: &Path,
     (model, adapter): (&Model, &Adapter),
-    text: Option<&str>,
+    ruler: Option<&Ruler>,
     answer: &mut Map<String, Value>,
 ) -> Result<(), CliError> {
     let beside = files_beside(model).map_err(CliError::failed)?;
@@ -218,6 +220,5 @@ fn merge(
     wrote(flags, folder, &format!("the whole model, in {}", formats.join(" and ")))?;
     answer.insert("merge".to_owned(), path_to_json(folder));
     answer.insert("formats".to_owned(), json!(formats));
-    let change = change::measure(flags.run.device(), (model, adapter), &merged, text)?;
-    tell(flags, "logits", change, answer)
+    tell(flags, "logits", ruler.map(|ruler| ruler.measure((model, adapter), &merged)).transpose()?, answer)
 }

@@ -1,8 +1,6 @@
 //! Tokens of a sample with their weights: as heat on a terminal, as a table elsewhere.
 
-use clap::builder::styling::{Ansi256Color, Style};
-
-use crate::ui::{BOLD, DIM, table};
+use crate::ui::{BOLD, DIM, Style, table};
 
 /// One token, ready to be shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +65,7 @@ pub fn legend() -> String {
 fn glow(weight: f64) -> Style {
     let top = (RAMP.len() - 1) as f64;
     let step = (weight.clamp(0.0, 1.0) * top).round() as usize;
-    Style::new().bg_color(Some(Ansi256Color(RAMP[step]).into())).fg_color(Some(Ansi256Color(231).into()))
+    Style::white_on(RAMP[step])
 }
 
 /// One line a token: position, id, text, probability and the four weights; `-` where it is masked.

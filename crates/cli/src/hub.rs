@@ -79,6 +79,10 @@ fn fetch(reference: &Reference) -> Result<PathBuf, HubError> {
                     bar.get_or_insert_with(new).at(have / MEGABYTE, file);
                 }
             }
+            HubEvent::Checking(file, size) if size > LARGE => {
+                ui::note(&format!("{DIM}{file}: reading all of it to check it, this once{DIM:#}"));
+            }
+            HubEvent::Checking(..) => {}
             HubEvent::Placed(file) => {
                 if let Some(bar) = bar.take() {
                     bar.finish();

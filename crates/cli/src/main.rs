@@ -38,9 +38,11 @@ use error::CliError;
 
 fn main() -> ExitCode {
     runtime_dir::provide();
+    #[cfg(unix)]
+    bft_formats::explain_bus_errors();
     let done = command_line::parse(command_line::arguments()).and_then(|request| match request {
         Request::Run(verb) => verb.run(),
-        Request::Show(text) => ui::result(text.ansi().to_string().trim_end()),
+        Request::Show(text) => ui::help(&text),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

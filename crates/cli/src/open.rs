@@ -12,7 +12,7 @@ use crate::cache;
 use crate::error::CliError;
 use crate::hub;
 use crate::suggest::nearest_path;
-use crate::ui;
+use crate::ui::{self, DIM};
 
 /// Checks that a flag's file or folder is there; if not, names the nearest that is.
 pub fn existing<'p>(flag: &str, path: &'p Path) -> Result<&'p Path, CliError> {
@@ -176,10 +176,22 @@ pub fn files(flag: &str, given: &[PathBuf]) -> Result<Files, CliError> {
     }
     let mut seen = std::collections::HashSet::new();
     let twice = all.iter().find(|path| path.is_file() && !seen.insert(path.canonicalize().ok()));
-    match twice {
-        Some(path) => Err(CliError::usage(format!("{flag} names {} twice: name it once", path.display()))),
-        None => Ok(Files(all)),
+    if let Some(path) = twice {
+        return Err(CliError::usage(format!("{flag} names {} twice: name it once", path.display())));
     }
+    all.iter().try_for_each(|path| readable(flag, path))?;
+    Ok(Files(all))
+}
+
+/// Opens a flag's file before any work that needs it. A pipe is left alone: who opens it takes it.
+pub fn readable(flag: &str, path: &Path) -> Result<(), CliError> {
+    if !existing(flag, path)?.is_file() {
+        return Ok(());
+    }
+    let opened = std::fs::File::open(path);
+    opened
+        .map(|_| ())
+        .map_err(|error| CliError::failed(format!("{flag} {}: cannot be opened: {error}", path.display())))
 }
 
 /// The files that a pattern matches.
@@ -253,7 +265,7 @@ pub fn left_out(model: &Model) -> Option<String> {
 /// Says what of the model's files is read otherwise than it stands.
 fn note_weights(model: &Model) {
     for note in &model.notes {
-        ui::note(&format!("{}weights: {note}{}", ui::DIM, ui::DIM.render_reset()));
+        ui::note(&format!("{DIM}weights: {note}{DIM:#}"));
     }
 }
 
@@ -409,11 +421,47 @@ pub fn writable(flag: &str, path: &Path) -> Result<(), CliError> {
     } else {
         // It is written beside its place first, and this file has no name.
         match tempfile::tempfile_in(folder) {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                sweep(folder);
+                return Ok(());
+            }
             Err(error) => format!("no file can be made in {}: {error}", folder.display()),
         }
     };
     Err(CliError::failed(format!("{flag} {}: cannot be written: {problem}", path.display())))
+}
+
+/// Checks that a folder of a flag is there with room for files, or can be made, before hours of
+/// work.
+pub fn writable_folder(flag: &str, path: &Path) -> Result<(), CliError> {
+    not_below_a_file(flag, path)?;
+    let problem = |what: String| CliError::failed(format!("{flag} {}: cannot be written: {what}", path.display()));
+    if path.is_file() {
+        return Err(problem("it is a file; name a folder".to_owned()));
+    }
+    let nearest = path.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("."));
+    if let Err(error) = tempfile::tempfile_in(nearest) {
+        return Err(problem(format!("no file can be made in {}: {error}", nearest.display())));
+    }
+    // A folder that is to appear whole is made beside its place.
+    path.parent().into_iter().chain([path]).for_each(sweep);
+    Ok(())
+}
+
+/// Removes what runs that were killed have left half written in a folder, and says so. What cannot
+/// be removed is no reason not to work.
+pub fn sweep(folder: &Path) {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match bft_formats::remove_leftovers(folder) {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => {
+            let names: Vec<_> =
+                removed.iter().filter_map(|path| path.file_name()).map(|it| it.to_string_lossy()).collect();
+            let (folder, names) = (folder.display(), names.join(", "));
+            ui::note(&format!("removed what a killed run had left half written in {folder}: {names}"));
+        }
+        Err(error) => ui::warn(&error.to_string()),
+    }
 }
 
 /// A model that scores packed batches within `bounds`, with kernels measured where the device is
@@ -461,7 +509,7 @@ impl Drop for OpenDevice {
 pub fn device(request: &DeviceRequest) -> Result<OpenDevice, CliError> {
     let device = pollster::block_on(Device::open_warm(request, &cache::compiled)).map_err(CliError::failed)?;
     cache::remember_kernels(&device);
-    ui::note(&format!("{}device: {}{}", ui::DIM, describe(&device), ui::DIM.render_reset()));
+    ui::note(&format!("{DIM}device: {}{DIM:#}", describe(&device)));
     Ok(OpenDevice(device))
 }
 

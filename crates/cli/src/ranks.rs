@@ -14,7 +14,7 @@ use bft_core::device::{DeviceRequest, list_adapters, set_cpu_threads};
 use bft_train::Ranks;
 
 use crate::error::CliError;
-use crate::ui;
+use crate::ui::{self, DIM};
 pub use job::Job;
 
 /// Rank and number of processes, as launchers tell them: Open MPI, MPICH and Slurm's PMI, Slurm's
@@ -39,7 +39,7 @@ pub fn job() -> Result<Option<Job>, CliError> {
     ui::speak_as(rank);
     let job = Job::join(count).map_err(said_once)?;
     job.share_processors();
-    ui::note(&format!("{}ranks: {count}, {} of them on this machine{}", ui::DIM, job.here().1, ui::DIM.render_reset()));
+    ui::note(&format!("{DIM}ranks: {count}, {} of them on this machine{DIM:#}", job.here().1));
     Ok(Some(job))
 }
 

@@ -108,7 +108,7 @@ fn tune(flags: &TrainFlags, stop: &'static AtomicBool, job: Option<&Job>) -> Res
     if let (Some(path), false) = (&config.init_adapter, config.resume) {
         open::existing("--init-adapter", path)?;
     }
-    open::not_below_a_file("--output", &config.output)?;
+    open::writable_folder("--output", &config.output)?;
     let model = open::model(&config.model, config.quantize)?;
     if config.starts_as_pissa() && !config.resume {
         // Minutes, where the model is large.
@@ -201,7 +201,7 @@ fn check_memory(trainer: &Trainer, model: &Model, most: Option<u64>) -> Result<(
 
 /// A path as a shell would need it written.
 fn shell_word(path: &Path) -> String {
-    let Some(text) = path.to_str() else {
+    let Some(text) = path.to_str().filter(|text| !text.contains(char::is_control)) else {
         let escaped = path.as_os_str().as_encoded_bytes().escape_ascii();
         return format!("$'{escaped}'");
     };
@@ -227,6 +227,7 @@ mod tests {
             use std::os::unix::ffi::OsStrExt;
             let path = Path::new(std::ffi::OsStr::from_bytes(b"it's \xff"));
             assert_eq!(shell_word(path), r"$'it\'s \xff'");
+            assert_eq!(shell_word(Path::new("a\u{1b}[1m")), r"$'a\x1b[1m'");
         }
     }
 

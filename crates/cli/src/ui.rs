@@ -3,26 +3,96 @@
 //! Colours go only to terminals and never where `NO_COLOR` is set (anstream strips them). A
 //! standard error that is closed or full never stops a run: messages are best effort, results are
 //! not.
+//!
+//! Names of tensors, paths, keys of rows and words of a model come from files that nobody vouches
+//! for, and reach messages and tables as they stand. What leaves this module as text for people
+//! therefore has its control characters and those that turn the direction of text written out as
+//! `\u{1b}`; only the colours of [`Style`] come through.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IsTerminal, Write};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::builder::styling::{AnsiColor, Style};
+use clap::builder::StyledStr;
+use clap::builder::styling::{self, Ansi256Color, AnsiColor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::CliError;
 
+/// A style of the program's own. It stands in texts as a mark that no file can hold, and becomes a
+/// terminal's sequence where the text is shown.
+#[derive(Clone, Copy)]
+pub struct Style(styling::Style);
+
+/// Stands for the escape character in a [`Style`]'s sequences: a character that is none, and a
+/// number that is another in every process.
+static MARK: LazyLock<String> = LazyLock::new(|| format!("\u{fdd0}{:016x}", RandomState::new().hash_one(0)));
+
+impl Style {
+    /// White on a colour of the terminal's 256.
+    pub fn white_on(colour: u8) -> Self {
+        let [ink, paper] = [231, colour].map(|colour| Some(Ansi256Color(colour).into()));
+        Style(styling::Style::new().fg_color(ink).bg_color(paper))
+    }
+}
+
+/// `{STYLE}` begins it, `{STYLE:#}` ends it.
+impl fmt::Display for Style {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sequence = if f.alternate() { format!("{:#}", self.0) } else { self.0.to_string() };
+        f.write_str(&sequence.replace('\u{1b}', &MARK))
+    }
+}
+
 /// Bold, for headings.
-pub const BOLD: Style = Style::new().bold();
+pub const BOLD: Style = Style(styling::Style::new().bold());
 /// Dim, for what is said in passing.
-pub const DIM: Style = Style::new().dimmed();
+pub const DIM: Style = Style(styling::Style::new().dimmed());
 /// Red and bold, for `error:`.
-pub const RED: Style = AnsiColor::Red.on_default().bold();
+pub const RED: Style = Style(AnsiColor::Red.on_default().bold());
 /// Yellow and bold, for `warning:`.
-pub const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+pub const YELLOW: Style = Style(AnsiColor::Yellow.on_default().bold());
 /// Green and bold, for work that is done.
-pub const GREEN: Style = AnsiColor::Green.on_default().bold();
+pub const GREEN: Style = Style(AnsiColor::Green.on_default().bold());
+
+/// A text as a terminal may have it: everything escaped but the marks of [`Style`].
+fn shown(text: &str) -> String {
+    let parts: Vec<Cow<'_, str>> = text.split(&**MARK).map(|part| escaped(part, "\n\t")).collect();
+    parts.join("\u{1b}")
+}
+
+/// Writes out, as `\u{1b}`, characters that steer a terminal or turn the direction of text, but for
+/// those in `kept`.
+fn escaped<'t>(text: &'t str, kept: &str) -> Cow<'t, str> {
+    replaced(text, |c| steers(c) && !kept.contains(c), |c| c.escape_unicode().to_string())
+}
+
+/// The same for JSON, in its own escapes: it may hold these characters in texts alone, and most of
+/// them as they are.
+fn escaped_json(text: &str) -> Cow<'_, str> {
+    replaced(text, steers, |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn replaced(text: &str, is_bad: impl Fn(char) -> bool, by: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(&is_bad) {
+        return text.into();
+    }
+    text.chars().map(|c| if is_bad(c) { by(c) } else { c.to_string() }).collect::<String>().into()
+}
+
+fn steers(c: char) -> bool {
+    c.is_control() || turns_direction(c)
+}
+
+/// Marks, embeddings, overrides and isolates of bidirectional text: with them a name shows other
+/// than it is.
+fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
 
 /// Which process of a job this is.
 static RANK: AtomicUsize = AtomicUsize::new(0);
@@ -44,13 +114,13 @@ pub fn note(text: &str) {
 }
 
 fn say(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let _ = writeln!(anstream::stderr(), "{}", shown(text));
 }
 
 /// A prompt for a line of input, on standard error, without a line end.
 pub fn ask(text: &str) {
     let mut err = anstream::stderr();
-    let _ = write!(err, "{text}").and_then(|()| err.flush());
+    let _ = write!(err, "{}", shown(text)).and_then(|()| err.flush());
 }
 
 /// Something the user should know but that does not stop the run.
@@ -69,6 +139,15 @@ pub fn error(text: &str) {
 
 /// One line of the result.
 pub fn result(text: &str) -> Result<(), CliError> {
+    line(&shown(text))
+}
+
+/// The program's own help, whose colours are clap's.
+pub fn help(text: &StyledStr) -> Result<(), CliError> {
+    line(text.ansi().to_string().trim_end())
+}
+
+fn line(text: &str) -> Result<(), CliError> {
     if silent() {
         return Ok(());
     }
@@ -76,10 +155,16 @@ pub fn result(text: &str) -> Result<(), CliError> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::from_stdout)
 }
 
-/// A piece of the result without a line end, seen at once (streaming text).
+/// A piece of what a model writes, without a line end, seen at once. A terminal gets it as other
+/// text; a file or a program gets what the model wrote.
 pub fn result_piece(text: &str) -> Result<(), CliError> {
-    let mut out = anstream::stdout().lock();
+    let mut out = io::stdout().lock();
+    let text = written(text, out.is_terminal());
     write!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::from_stdout)
+}
+
+fn written(text: &str, to_terminal: bool) -> Cow<'_, str> {
+    if to_terminal { escaped(text, "\n\t") } else { text.into() }
 }
 
 /// One JSON value on a line of its own.
@@ -88,7 +173,7 @@ pub fn json(value: &serde_json::Value) -> Result<(), CliError> {
         return Ok(());
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{value}").and_then(|()| out.flush()).map_err(CliError::from_stdout)
+    writeln!(out, "{}", escaped_json(&value.to_string())).and_then(|()| out.flush()).map_err(CliError::from_stdout)
 }
 
 /// Progress of a job of known length: a bar on a terminal, a line now and then elsewhere.
@@ -142,7 +227,7 @@ impl Progress {
         match &mut self.plain {
             None => {
                 self.bar.set_position(position);
-                self.bar.set_message(message.to_owned());
+                self.bar.set_message(escaped(message, "").into_owned());
             }
             Some(plain) => {
                 let now = Instant::now();
@@ -200,6 +285,9 @@ pub fn bytes(count: u64) -> String {
 
 /// Rows of cells as aligned columns, the first row their names; columns of numbers are set right.
 pub fn table(rows: &[Vec<String>]) -> String {
+    // A cell stays in its line, and is as wide as it will be shown.
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| escaped(cell, "")).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut widths = vec![0; columns];
     let mut numbers = vec![true; columns];
@@ -233,6 +321,27 @@ fn is_number(cell: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_a_file_steers_the_terminal() {
+        let name = "a\u{1b}[31mb\u{9b}2J\u{7}\r\u{8}\u{7f}\u{202e}c\n\td\u{e9}\u{fdd0}[1m";
+        let safe = "a\\u{1b}[31mb\\u{9b}2J\\u{7}\\u{d}\\u{8}\\u{7f}\\u{202e}c\n\td\u{e9}\u{fdd0}[1m";
+        assert_eq!(shown(name), safe);
+        assert_eq!(shown(safe), safe);
+        assert_eq!(shown(&format!("{RED}x:{RED:#} {name}")), format!("\u{1b}[1m\u{1b}[31mx:\u{1b}[0m {safe}"));
+        assert!(shown(&Style::white_on(52).to_string()).contains("\u{1b}[48;5;52m"));
+        assert_eq!(written(name, true), safe);
+        assert_eq!(written(name, false), name);
+        let json = serde_json::Value::from(name).to_string();
+        assert!(!escaped_json(&json).contains(steers));
+        assert_eq!(serde_json::from_str::<String>(&escaped_json(&json)).expect("JSON"), name);
+    }
+
+    #[test]
+    fn a_cell_stays_in_its_line() {
+        let rows = [["x", "n"], ["a\nb\u{1b}c", "1"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "x               n\na\\u{a}b\\u{1b}c  1");
+    }
 
     #[test]
     fn numbers_read_well() {

@@ -730,6 +730,10 @@ fn inputs_may_be_pipes_and_are_read_once() {
     run(embed(&file, "d.npy", " --shard-rows 2")).ok();
     assert_eq!(vectors("c-00001.npy"), vectors("d-00001.npy"));
     assert_eq!(piped(&sharded, &rows).json()["shards"]["kept"], first["shards"]["all"]);
-    let other = piped(&sharded, &rows[..rows.len() / 2]);
+    let first_row = rows.iter().position(|byte| *byte == b'\n').expect("a row") + 1;
+    let other = piped(&sharded, &rows[..first_row]);
     assert!(other.error().contains("another model, input"), "{other:?}");
+    // A row that is cut off is said before anything is looked at.
+    let other = piped(&sharded, &rows[..rows.len() / 2]);
+    assert!(other.error().contains("the JSON stops in the middle"), "{other:?}");
 }

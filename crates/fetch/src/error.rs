@@ -25,6 +25,19 @@ pub enum FetchError {
         /// Where it would be.
         path: PathBuf,
     },
+    /// Fetched data is not what it was.
+    #[error(
+        "{} is damaged: it has sha256 {found}, expected {expected}; run `bft bio fetch`, which fetches it again",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What is pinned.
+        expected: &'static str,
+    },
     /// No such data.
     #[error("there is no data set '{key}'; known: {known}")]
     Unknown {

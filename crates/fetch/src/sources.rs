@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::verified::Verified;
 use crate::{Event, FetchError, Item, Origin, Package, Registry};
 
 /// Files of one package, with what to know about them.
@@ -75,18 +76,32 @@ impl Dataset {
         }
     }
 
-    /// Its path below `cache`.
+    /// Its path below `cache`. Each of its files is read whole and checked where it is not as it
+    /// was when that was last done.
     ///
     /// # Errors
-    /// [`FetchError::NotFetched`] where it is not there.
+    /// [`FetchError::NotFetched`] where it or a file of it is not there, [`FetchError::Damaged`] where
+    /// one is not the pinned one.
     pub fn path(self, cache: &Path) -> Result<PathBuf, FetchError> {
         let path = cache.join(self.file());
-        if path.exists() {
-            Ok(path)
-        } else {
-            let what = self.what();
-            Err(FetchError::NotFetched { what, path })
+        let is_of_it = |item: &&Item| Path::new(item.file).starts_with(self.file());
+        let mut verified = Verified::of(Some(cache));
+        for item in SOURCES.iter().flat_map(|source| source.items).filter(is_of_it) {
+            let file = cache.join(item.file);
+            if !file.exists() {
+                return Err(FetchError::NotFetched { what: self.what(), path: file });
+            }
+            if verified.knows(&file, item.sha256) {
+                continue;
+            }
+            let found = crate::sha256(&file)?;
+            if found != item.sha256 {
+                return Err(FetchError::Damaged { path: file, found, expected: item.sha256 });
+            }
+            verified.add(&file, item.sha256);
         }
+        verified.save();
+        Ok(path)
     }
 }
 

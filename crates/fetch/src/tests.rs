@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io::{self, Write};
 
 use super::*;
@@ -69,6 +70,43 @@ fn another_build_a_cut_archive_and_a_missing_one_are_named_and_leave_nothing() {
     fs::write(from.path().join(WHEEL.file), b"PK no zip").expect("a file");
     assert!(fail().contains("damaged or cut short"));
     assert_eq!(names(cache.path()), [""; 0]);
+}
+
+#[test]
+fn a_cached_file_is_checked_when_it_is_used() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let path = sources::Dataset::Ligands.path(cache.path());
+    assert!(path.expect_err("nothing").to_string().contains("run `bft bio fetch` first"));
+    let file = cache.path().join("bio/ligand_receptor.csv");
+    fs::create_dir(cache.path().join("bio")).expect("a folder");
+    fs::write(&file, b"abc").expect("a file");
+    let damaged = sources::Dataset::Ligands.path(cache.path()).expect_err("damaged").to_string();
+    assert!(damaged.contains(ABC) && damaged.contains("run `bft bio fetch`, which fetches it again"), "{damaged}");
+    // What is known by size and time is not read again, and nothing else is known.
+    let mut known = verified::Verified::of(Some(cache.path()));
+    assert!(!known.knows(&file, ABC));
+    known.add(&file, ABC);
+    known.save();
+    let known = || verified::Verified::of(Some(cache.path()));
+    assert!(known().knows(&file, ABC) && !known().knows(&file, "another"));
+    let open = fs::File::options().write(true).open(&file).expect("a file");
+    open.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60)).expect("a time");
+    assert!(!known().knows(&file, ABC));
+    fs::write(cache.path().join("verified.json"), b"{]").expect("damaged");
+    assert!(!known().knows(&file, ABC));
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed() {
+    let (from, cache) = (tempfile::tempdir(), tempfile::tempdir());
+    let (from, cache) = (from.expect("a folder"), cache.expect("a folder"));
+    wheel(from.path(), "inside/abc", b"abc");
+    fs::create_dir(cache.path().join(".bft-Ab12cD")).expect("a folder");
+    fs::write(cache.path().join(".bft-Ab12cD/a-1.whl"), b"half").expect("a file");
+    get(cache.path(), &WHEEL, &[item(ABC)], Origin::Folder(from.path()), |_| ()).expect("fetched");
+    if cfg!(unix) {
+        assert_eq!(names(cache.path()), ["b"]);
+    }
 }
 
 /// A Debian package with one file, as `dpkg-deb` lays it out.

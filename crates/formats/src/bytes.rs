@@ -7,7 +7,7 @@ use std::sync::Arc;
 enum Owner {
     Buffer(Vec<u8>),
     #[cfg(not(target_arch = "wasm32"))]
-    Map(memmap2::Mmap),
+    Map(Arc<crate::mapped::Mapped>),
 }
 
 impl Owner {
@@ -15,7 +15,7 @@ impl Owner {
         match self {
             Self::Buffer(buffer) => buffer,
             #[cfg(not(target_arch = "wasm32"))]
-            Self::Map(map) => map,
+            Self::Map(mapped) => &mapped.map,
         }
     }
 }
@@ -30,9 +30,10 @@ pub struct Bytes {
 impl Bytes {
     /// Maps a file into memory; an empty file gives empty bytes.
     ///
-    /// The file must not be shortened while the map lives: the operating system then ends the
-    /// process when the missing part is read. Files are replaced by rename, never in place, by
-    /// everything that writes through [`crate::write_atomic`].
+    /// The file must not be changed while the map lives; [`crate::check_maps`] tells whether it was.
+    /// Where it is shortened, the operating system ends the process when the missing part is read,
+    /// and [`crate::explain_bus_errors`] has it say so. Files are replaced by rename, never in place,
+    /// by everything that writes through [`crate::write_atomic`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn map(path: &std::path::Path) -> crate::Result<Self> {
         use crate::FormatError;
@@ -45,15 +46,9 @@ impl Bytes {
                 format!("is {what} where a file was expected"),
             ));
         }
-        let file = std::fs::File::open(path).map_err(|e| FormatError::io("open", path, e))?;
-        if metadata.len() == 0 {
-            return Ok(Self::from(Vec::new()));
-        }
-        // SAFETY: the map is read-only and private; the documentation above states the one
-        // requirement that cannot be checked, that nobody shortens the file meanwhile.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| FormatError::io("map", path, e))?;
-        let range = 0..map.len();
-        Ok(Self { owner: Arc::new(Owner::Map(map)), range })
+        let Some(mapped) = crate::mapped::Mapped::open(path)? else { return Ok(Self::from(Vec::new())) };
+        let range = 0..mapped.map.len();
+        Ok(Self { owner: Arc::new(Owner::Map(mapped)), range })
     }
 
     /// The bytes `range` of this view, sharing the owner; `None` when out of range.
@@ -69,7 +64,8 @@ impl Bytes {
     /// in use no longer. Read again, they come from the file again.
     pub fn release(&self) {
         #[cfg(unix)]
-        if let Owner::Map(map) = &*self.owner {
+        if let Owner::Map(mapped) = &*self.owner {
+            let map = &mapped.map;
             // Pages at the ends may hold bytes of neighbours that are in use.
             let start = self.range.start.next_multiple_of(PAGE);
             let Some(length) = (self.range.end / PAGE * PAGE).checked_sub(start) else { return };

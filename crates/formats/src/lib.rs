@@ -45,6 +45,8 @@ pub mod gguf;
 mod hash;
 mod hub;
 mod json;
+#[cfg(not(target_arch = "wasm32"))]
+mod mapped;
 mod model;
 pub mod npy;
 mod open;
@@ -70,9 +72,13 @@ pub use encoder::{
 };
 pub use error::{FormatError, Result};
 #[cfg(not(target_arch = "wasm32"))]
-pub use files::{sha256_file, write_atomic};
+pub use files::{TemporaryFolder, remove_leftovers, sha256_file, write_atomic};
 pub use hash::{Sha256, sha256_bytes};
 pub use hub::HubPlace;
+#[cfg(unix)]
+pub use mapped::explain_bus_errors;
+#[cfg(not(target_arch = "wasm32"))]
+pub use mapped::{BUS_ERROR_EXIT, check_maps};
 pub use model::Model;
 pub use quantize::Quantization;
 pub use random::Random;

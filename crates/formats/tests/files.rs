@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::io;
 
-use bft_formats::{Bytes, sha256_bytes, sha256_file, write_atomic};
+use bft_formats::{Bytes, TemporaryFolder, remove_leftovers, sha256_bytes, sha256_file, write_atomic};
 use common::{assert_says, message};
 
 #[test]
@@ -44,6 +44,38 @@ fn a_finished_file_is_an_ordinary_one() {
     fs::write(dir.path().join("plain"), "").unwrap();
     write_atomic(&dir.path().join("atomic"), |_| Ok(())).unwrap();
     assert_eq!(mode("atomic"), mode("plain"));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_killed_process_left_is_removed_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    for file in [".bft-Ab12cD", ".bft-notes", ".bft-longer1", ".bft-a_b-c_", "bft-Ab12cD", "a.txt"] {
+        fs::write(place(file), "half").unwrap();
+    }
+    fs::create_dir(place(".bft-Ef34gH")).unwrap();
+    fs::write(place(".bft-Ef34gH/model.safetensors"), "half").unwrap();
+    std::os::unix::fs::symlink(place("a.txt"), place(".bft-linked")).unwrap();
+    // A file and a folder that somebody still writes to.
+    let folder = TemporaryFolder::new(dir.path()).unwrap();
+    fs::write(folder.path().join("part"), "half").unwrap();
+    write_atomic(&place("whole"), |out| {
+        out.write_all(b"half")?;
+        let removed = remove_leftovers(dir.path()).unwrap();
+        assert_eq!(removed, [place(".bft-Ab12cD"), place(".bft-Ef34gH")]);
+        out.write_all(b" and half")
+    })
+    .unwrap();
+    assert_eq!(fs::read_to_string(place("whole")).unwrap(), "half and half");
+    assert!(folder.path().join("part").exists());
+    assert_eq!(remove_leftovers(dir.path()).unwrap(), [""; 0].map(std::path::PathBuf::from));
+    drop(folder);
+    let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".bft-a_b-c_", ".bft-linked", ".bft-longer1", ".bft-notes", "a.txt", "bft-Ab12cD", "whole"]);
+    assert!(remove_leftovers(&place("none")).unwrap().is_empty());
+    assert_says(&message(remove_leftovers(&place("a.txt"))), &["cannot clean", "a.txt"]);
 }
 
 #[test]

@@ -342,15 +342,6 @@ pub async fn embed_rows<'m>(
     for row in rows {
         let row = row?;
         let (ids, cut) = row_ids(&text, &row, options)?;
-        let problem = |problem| RowError { origin: row.origin.clone(), problem: Box::new(problem) };
-        if ids.is_empty() {
-            return Err(problem(RowProblem::Empty { path: "the text".into() }).into());
-        }
-        if ids.len() > options.max_length {
-            let (found, most) = (ids.len(), options.max_length);
-            let words = format!("the text has {found} tokens, at most {most} are allowed: cut it with --truncate");
-            return Err(problem(RowProblem::Sample(words)).into());
-        }
         report.truncated += usize::from(cut);
         let full = batch.tokens.len() + ids.len() > options.batch_tokens || batch.rows.len() >= options.batch_rows;
         if full && !batch.rows.is_empty() {
@@ -364,8 +355,33 @@ pub async fn embed_rows<'m>(
     Ok(report)
 }
 
-/// A row's ids, and whether they were cut.
+/// Reads rows to their end and embeds none: whoever will embed them all learns first whether one
+/// cannot be.
+pub fn check_rows<'m>(
+    model: impl Into<TextEncoder<'m>>,
+    mut rows: impl Iterator<Item = Result<EmbedRow, EmbedError>>,
+    options: &EmbedOptions,
+) -> Result<(), EmbedError> {
+    let text = model.into();
+    rows.try_for_each(|row| row_ids(&text, &row?, options).map(|_| ()))
+}
+
+/// A row's ids, as many as may be embedded, and whether they were cut.
 fn row_ids(text: &TextEncoder<'_>, row: &EmbedRow, options: &EmbedOptions) -> Result<(Vec<u32>, bool), EmbedError> {
+    let (ids, cut) = ids_of(text, row, options)?;
+    let problem = |problem| Err(RowError { origin: row.origin.clone(), problem: Box::new(problem) }.into());
+    let (found, most) = (ids.len(), options.max_length);
+    if found == 0 {
+        return problem(RowProblem::Empty { path: "the text".into() });
+    }
+    if found > most {
+        let words = format!("the text has {found} tokens, at most {most} are allowed: cut it with --truncate");
+        return problem(RowProblem::Sample(words));
+    }
+    Ok((ids, cut))
+}
+
+fn ids_of(text: &TextEncoder<'_>, row: &EmbedRow, options: &EmbedOptions) -> Result<(Vec<u32>, bool), EmbedError> {
     let longest = if options.truncate { options.max_length } else { usize::MAX };
     let ids = match &row.content {
         EmbedContent::Text(words) if options.prompt.is_empty() => text.whole_text_within(words, longest),

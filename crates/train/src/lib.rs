@@ -73,7 +73,9 @@ pub use checkpoint_files::{NamedFile, adapter_files, checkpoint_files};
 pub use config::{ConfigError, Logs, LoraInit, TrainConfig};
 pub use control::Control;
 pub use description::DeviceSummary;
-pub use embed::{EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, embed_rows};
+pub use embed::{
+    EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, check_rows, embed_rows,
+};
 pub use embedder::{EmbedEngine, embed_texts};
 pub use engine::{Engine, EngineError, LogProbs, Shareable, Tuning};
 pub use error::TrainError;

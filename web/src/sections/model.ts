@@ -1,5 +1,6 @@
 /** Step 1: a model from this site, from files, from an address, or from the browser's storage. */
 import type { App } from "../app.ts";
+import type { Typed } from "../client.ts";
 import type { ModelInfo, ModelSource, WorkerEvent } from "../protocol.ts";
 import { $, fill, h, hide, input, stale, term } from "../dom.ts";
 import { bytes, count, many } from "../format.ts";
@@ -20,7 +21,7 @@ export function modelSection(app: App): void {
   onDrop($("#model-drop"), files);
   $("#model-url-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    void openModel(app, input("#model-url").value.trim());
+    void openModel(app, { address: input("#model-url").value.trim(), follow: input("#model-url-follow").checked });
   });
   $("#model-cancel").addEventListener("click", () => app.stop());
   app.listen((event) => {
@@ -29,8 +30,8 @@ export function modelSection(app: App): void {
   app.watch(() => show(app));
 }
 
-/** Opens a model; a string is an address. Whether it is open. */
-export async function openModel(app: App, source: Exclude<ModelSource, { kind: "url" }> | string): Promise<boolean> {
+/** Opens a model. Whether it is open. */
+export async function openModel(app: App, source: Exclude<ModelSource, { kind: "url" }> | Typed): Promise<boolean> {
   const opened = await app.work(
     $("#model-notice"),
     "model",
@@ -41,7 +42,7 @@ export async function openModel(app: App, source: Exclude<ModelSource, { kind: "
       app.heldOut = null;
       showProgress(null);
       app.changed();
-      app.model = typeof source === "string" ? await app.client.openUrl(source) : await app.client.call("open_model", source);
+      app.model = "address" in source ? await app.client.openUrl(source) : await app.client.call("open_model", source);
       await app.refreshStorage().catch(() => {});
       return app.model;
     },

@@ -4,12 +4,12 @@
  */
 import type { FromDownload, ToDownload } from "./foreign.ts";
 
-self.onmessage = ({ data }: MessageEvent<{ url: string; port: MessagePort }>) => {
+self.onmessage = ({ data }: MessageEvent<{ url: string; follow: boolean; port: MessagePort }>) => {
   self.onmessage = null;
-  serve(new URL(data.url), data.port);
+  serve(new URL(data.url), data.follow, data.port);
 };
 
-function serve(typed: URL, port: MessagePort): void {
+function serve(typed: URL, follow: boolean, port: MessagePort): void {
   const folder = new URL(".", typed).href;
   const readers = new Map<number, ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>>();
   const aborts = new Map<number, AbortController>();
@@ -27,7 +27,13 @@ function serve(typed: URL, port: MessagePort): void {
       signal: abort.signal,
       credentials: "omit",
       referrerPolicy: "no-referrer",
+      // Where a host forwards to may be any other, this machine's own network among them.
+      redirect: follow ? "follow" : "manual",
     });
+    if (response.type === "opaqueredirect") {
+      tell({ id, forwards: true });
+      return;
+    }
     if (response.body) readers.set(id, response.body.getReader());
     tell({ id, status: response.status, headers: [...response.headers] });
   };

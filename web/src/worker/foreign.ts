@@ -5,6 +5,8 @@
  * address that was typed, and reads the answer chunk by chunk, each only when it is wanted.
  */
 
+import { Failed } from "./failure.ts";
+
 export type ToDownload =
   | { id: number; fetch: string; headers: Record<string, string> }
   | { id: number; pull: true }
@@ -14,6 +16,8 @@ export type FromDownload =
   | { id: number; status: number; headers: [string, string][] }
   /** null at the end. */
   | { id: number; chunk: Uint8Array<ArrayBuffer> | null }
+  /** The host forwards to another address, which was not asked. */
+  | { id: number; forwards: true }
   | { id: number; error: string };
 
 export type Fetch = (url: string, init?: { headers?: Record<string, string>; signal?: AbortSignal }) => Promise<Response>;
@@ -50,6 +54,9 @@ export function foreignFetch(port: MessagePort): Fetch {
       expecting.delete(id);
     });
     const head = await ask(id, { id, fetch: url, headers });
+    if ("forwards" in head) {
+      throw new Failed("network", `${url} forwards to another address, which was not asked: type that one, or allow the page to follow`);
+    }
     if (!("status" in head)) throw new TypeError("the download answered out of turn");
     const body = new ReadableStream<Uint8Array<ArrayBuffer>>(
       {

@@ -168,6 +168,8 @@ test.describe("from an address", () => {
   let asked: { url: string | undefined; range: string | undefined; headers: NodeJS.Dict<string | string[]> }[];
   /** What lies at an address: the file, and what the server says of its version. */
   let files: Record<string, { file: Buffer; etag?: string }>;
+  /** Addresses that the server forwards to others. */
+  let forwards: Record<string, string>;
   /** Bytes after which the server waits for ever, once. */
   let stallsAt: number | null;
   let damaged: boolean;
@@ -176,11 +178,17 @@ test.describe("from an address", () => {
     asked = [];
     stallsAt = null;
     damaged = false;
+    forwards = {};
     files = { "/models/tiny.gguf": { file: gguf().buffer, etag: '"one"' } };
     server = createServer((request, response) => {
       const range = request.headers.range;
       asked.push({ url: request.url, range, headers: request.headers });
       const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+      const to = forwards[request.url ?? ""];
+      if (to) {
+        response.writeHead(302, { "Access-Control-Allow-Origin": "*", Location: to }).end();
+        return;
+      }
       const found = files[request.url ?? ""];
       if (!found) {
         response.writeHead(404, { "Access-Control-Allow-Origin": "*" }).end();
@@ -224,6 +232,20 @@ test.describe("from an address", () => {
       expect(headers.cookie).toBeUndefined();
       expect(headers.referer).toBeUndefined();
     }
+  });
+
+  test("where a host forwards to is asked only when that is allowed", async ({ page, watch }) => {
+    watch.allowed.add(origin);
+    forwards = { "/forwards/tiny.gguf": `${origin}/models/tiny.gguf` };
+    await open(page);
+    await page.getByLabel("From an address").fill(`${origin}/forwards/tiny.gguf`);
+    await page.getByRole("button", { name: "Fetch" }).click();
+    await expect(page.locator("#model-notice").getByRole("alert")).toContainText("forwards to another address, which was not asked");
+    expect(new Set(asked.map(({ url }) => url))).toEqual(new Set(["/forwards/tiny.gguf"]));
+    await page.getByLabel("Follow where the host forwards to").check();
+    await page.getByRole("button", { name: "Fetch" }).click();
+    await expect(page.locator("#model-card")).toContainText("tiny.gguf");
+    expect(asked.at(-1)?.url).toBe("/models/tiny.gguf");
   });
 
   test("a download that was cancelled goes on where it stopped", async ({ page, watch }) => {

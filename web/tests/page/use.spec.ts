@@ -1,6 +1,7 @@
 /** Flows 4, 5 and 6: answers side by side, the map of genes, the adapter out and in. */
 import { readFileSync } from "node:fs";
 import type { Download, Page } from "@playwright/test";
+import { zipSync } from "fflate";
 import { folder } from "../tiny.ts";
 import { expect, openTinyOnCpu, paste, rows, test } from "./watched.ts";
 
@@ -98,6 +99,28 @@ test("the adapter goes out as a zip and comes in again", async ({ page }) => {
   await expect(page.locator("#adapter")).toContainText("No adapter yet");
   await page.locator("#adapter-files").setInputFiles({ name: "notes.zip", mimeType: "application/zip", buffer: Buffer.from("no zip") });
   await expect(page.locator("#take-notice").getByRole("alert")).toContainText("notes.zip");
+});
+
+test("a zip that would fill the memory is refused, and what is not wanted of one is not unpacked", async ({ page }) => {
+  await openTinyOnCpu(page);
+  const give = (name: string, files: Record<string, Uint8Array>) =>
+    page.locator("#adapter-files").setInputFiles({ name, mimeType: "application/zip", buffer: Buffer.from(zipSync(files, { level: 9 })) });
+  const zeros = new Uint8Array(200 << 20);
+  const config = new TextEncoder().encode("{}");
+  const notice = page.locator("#take-notice").getByRole("alert");
+  await give("bomb.zip", { "adapter_config.json": config, "adapter_model.safetensors": zeros });
+  await expect(notice).toContainText("adapter_model.safetensors in bomb.zip says it is 209715200 bytes, too many for a zip of");
+  // In many small files, and where one of them lies about its size.
+  const parts = Object.fromEntries(Array.from({ length: 25 }, (_, part) => [`${part}/adapter_model.safetensors`, zeros.subarray(0, 8 << 20)]));
+  await give("parts.zip", parts);
+  await expect(notice).toContainText("in parts.zip says it is 8388608 bytes");
+  const lies = Buffer.from(zipSync({ "adapter_config.json": config, "adapter_model.safetensors": zeros }, { level: 9 }));
+  for (let at = lies.indexOf("PK\x01\x02"); at >= 0; at = lies.indexOf("PK\x01\x02", at + 4)) lies.writeUInt32LE(64, at + 24);
+  await page.locator("#adapter-files").setInputFiles({ name: "lies.zip", mimeType: "application/zip", buffer: lies });
+  await expect(notice).toContainText("lies");
+  // A large file beside the adapter's is no harm.
+  await give("beside.zip", { "adapter_config.json": config, "adapter_model.safetensors": new Uint8Array(9), "big.bin": zeros });
+  await expect(notice).toContainText("beside/adapter_config.json: peft_type is missing");
 });
 
 test("a tuned model stops at the end of turn it was trained on, out of a zip, too", async ({ page }) => {

@@ -103,13 +103,13 @@ pub fn run(flags: &EmbedGenesFlags) -> Result<(), CliError> {
     let mapping = genes(flags, &knowledge, &resolver)?;
     let genes: Vec<GeneId> = mapping.genes.iter().map(|(gene, _)| *gene).collect();
     let device = open::device(flags.run.device())?;
-    let texts = texts(flags, &knowledge, &genes, &device)?;
-
+    // Before profiles, whose writing may take hours.
     let (path, adapter) = encoder(flags, &knowledge)?;
     let model = TextModel::open(&path, adapter).map_err(CliError::failed)?;
     let partial = beside(&flags.output, "partial.jsonl");
     let key = key(&[model.fingerprint(), &format!("{:?}", flags.profile)]);
     let mut partial = Partial::open(&partial, &key).map_err(CliError::failed)?;
+    let texts = texts(flags, &knowledge, &genes, &device)?;
     let name = |gene: GeneId| knowledge.genome.genes[gene].entrez.as_str();
     let left: Vec<usize> =
         (0..genes.len()).filter(|row| partial.get(name(genes[*row]), &texts[*row]).is_none()).collect();

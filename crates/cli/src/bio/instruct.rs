@@ -90,11 +90,13 @@ fn facts(text: &str) -> Result<usize, String> {
 
 /// Runs `bft bio instruct`.
 pub fn run(flags: &InstructFlags) -> Result<(), CliError> {
+    open::writable_folder("--output", &flags.output)?;
+    flags.genes.as_deref().map_or(Ok(()), |path| open::readable("--genes", path))?;
     let knowledge = Knowledge::open()?;
     let mut genes = Vec::new();
     if let Some(path) = &flags.genes {
         let resolver = Resolver::new(&knowledge.genome).keeping_na(flags.names.keep_na);
-        let list = GeneList::read(open::existing("--genes", path)?, &resolver).map_err(CliError::failed)?;
+        let list = GeneList::read(path, &resolver).map_err(CliError::failed)?;
         list.notes.iter().for_each(|note| ui::note(note));
         let mapping = Mapping::new(&resolver, list.words.iter().map(String::as_str));
         ui::note(&mapping.summary());

@@ -16,6 +16,7 @@ use bft_bio::report::Report;
 use bft_bio::stats::features::Features;
 use bft_bio::tasks::{Options, Task};
 use bft_core::device::Device;
+use bft_fetch::FetchError;
 use bft_fetch::sources::Dataset;
 use clap::Args;
 
@@ -60,6 +61,15 @@ impl Knowledge {
     /// The fetched protein complexes.
     pub fn complexes(&self, resolver: &Resolver<'_>) -> Result<GeneSets, CliError> {
         GeneSets::read_complexes(&self.path(Dataset::Complexes)?, resolver).map_err(CliError::failed)
+    }
+
+    /// Folder of the fetched sentence encoder, where it was fetched.
+    pub fn encoder(&self) -> Result<Option<PathBuf>, CliError> {
+        match Dataset::MiniLm.path(&self.cache) {
+            Ok(path) => Ok(Some(path)),
+            Err(FetchError::NotFetched { .. }) => Ok(None),
+            Err(error) => Err(CliError::failed(error)),
+        }
     }
 
     /// Path of fetched data.
@@ -119,14 +129,15 @@ impl VectorFlags {
     /// Checks what can be checked before any work; gives the model's path.
     fn check(&self) -> Result<Option<PathBuf>, CliError> {
         for file in &self.vectors {
-            open::existing("--vectors", file)?;
+            open::readable("--vectors", file)?;
         }
         open::adapters_exist(self.adapter.as_slice())?;
         self.output.as_deref().map_or(Ok(()), |path| open::writable("--output", path))?;
         self.model.as_deref().map(|path| hub::model_path("--model", path)).transpose()
     }
 
-    /// Baselines first, then what is judged.
+    /// Baselines first, then what is judged. All that the user named is read before the first model
+    /// computes.
     fn sets(
         &self,
         knowledge: &Knowledge,
@@ -135,32 +146,44 @@ impl VectorFlags {
         model: Option<&Path>,
     ) -> Result<Vec<GeneVectors>, CliError> {
         let Knowledge { genome, ontology, .. } = knowledge;
+        let given = self.vectors.iter().map(|file| of_file(file, resolver, genes)).collect::<Result<Vec<_>, _>>()?;
+        let models = self.models(knowledge, model)?;
         let mut sets = baselines(genome, ontology, genes, self.seed).map_err(CliError::failed)?;
-        let encoder = Dataset::MiniLm.path(&knowledge.cache).ok();
         let names: Vec<String> = genes.iter().map(|gene| profile::name(genome, *gene)).collect();
-        if encoder.is_some() || model.is_some() {
+        if !models.is_empty() {
             let device = open::device(self.run.device())?;
-            match encoder {
-                Some(path) => {
-                    let label = "MiniLM of the name";
-                    sets.push(embedded(&device, &path, None, label, true, genes, &names)?);
-                }
-                None => ui::note("the table has no MiniLM row: run `bft bio fetch --only encoder` for it"),
-            }
-            if let (Some(path), Some(given)) = (model, &self.model) {
-                let name = given.file_stem().unwrap_or_default().to_string_lossy();
-                let label = format!("{name} hidden states of the name");
-                sets.push(embedded(&device, path, None, &label, self.adapter.is_some(), genes, &names)?);
-                if let Some(adapter) = &self.adapter {
-                    let label = format!("{name} + {} hidden states of the name", adapter.display());
-                    sets.push(embedded(&device, path, Some(adapter), &label, false, genes, &names)?);
-                }
+            for Labelled { model, label, baseline } in models {
+                let features = embedded(&device, &model, &names)?;
+                sets.push(GeneVectors::new(&label, baseline, genes, features));
             }
         }
-        for file in &self.vectors {
-            sets.push(of_file(file, resolver, genes)?);
-        }
+        sets.extend(given);
         Ok(sets)
+    }
+
+    /// The models whose vectors are compared.
+    fn models(&self, knowledge: &Knowledge, path: Option<&Path>) -> Result<Vec<Labelled>, CliError> {
+        let open = |path: &Path, adapter: Option<&Path>, label: String, baseline: bool| {
+            let model = TextModel::open(path, adapter).map_err(CliError::failed)?;
+            Ok::<_, CliError>(Labelled { model, label, baseline })
+        };
+        let mut models = Vec::new();
+        match knowledge.encoder()? {
+            Some(path) => models.push(open(&path, None, "MiniLM of the name".to_owned(), true)?),
+            None if path.is_some() => {
+                ui::note("the table has no MiniLM row: run `bft bio fetch --only encoder` for it");
+            }
+            None => {}
+        }
+        if let (Some(path), Some(given)) = (path, &self.model) {
+            let name = given.file_stem().unwrap_or_default().to_string_lossy();
+            models.push(open(path, None, format!("{name} hidden states of the name"), self.adapter.is_some())?);
+            if let Some(adapter) = &self.adapter {
+                let label = format!("{name} + {} hidden states of the name", adapter.display());
+                models.push(open(path, Some(adapter), label, false)?);
+            }
+        }
+        Ok(models)
     }
 
     /// Opens what was fetched, reads the data of a task, and shows its table.
@@ -194,17 +217,15 @@ impl VectorFlags {
     }
 }
 
-/// Vectors of genes' texts by a model, with progress.
-fn embedded(
-    device: &Device,
-    model: &Path,
-    adapter: Option<&Path>,
-    label: &str,
+/// A model whose vectors are a row of the table.
+struct Labelled {
+    model: TextModel,
+    label: String,
     baseline: bool,
-    genes: &[GeneId],
-    texts: &[String],
-) -> Result<GeneVectors, CliError> {
-    let model = TextModel::open(model, adapter).map_err(CliError::failed)?;
+}
+
+/// Vectors of genes' texts by a model, with progress.
+fn embedded(device: &Device, model: &TextModel, texts: &[String]) -> Result<Features, CliError> {
     let mut progress = Progress::new("embedding", "genes", texts.len() as u64, 0);
     let mut values = Vec::with_capacity(texts.len() * model.width());
     model
@@ -214,8 +235,7 @@ fn embedded(
         })
         .map_err(CliError::failed)?;
     progress.finish();
-    let features = Features::Dense { width: model.width(), values };
-    Ok(GeneVectors::new(label, baseline, genes, features))
+    Ok(Features::Dense { width: model.width(), values })
 }
 
 /// Vectors of a file for those of the genes that it has.

@@ -101,6 +101,8 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
         options: Options { seed: flags.seed, redraws: flags.redraws, ..Options::default() },
         leave_out_relatives: !flags.keep_relatives,
     };
+    // Before the answers, whose writing may take hours.
+    let (by, encoder) = encoder(flags, &knowledge)?;
     let (named, model) = if flags.no_model {
         let judged = sets.into_iter().map(|set| judge.judge(set, ""));
         (judged.collect(), String::new())
@@ -109,7 +111,6 @@ pub fn run(flags: &ProcessFlags) -> Result<(), CliError> {
     };
     let mut rows = judge.sets(&named);
     about.into_iter().for_each(|(what, value)| rows.say(what, value));
-    let (by, encoder) = encoder(flags, &knowledge)?;
     let vectors = |texts: &[String]| match &encoder {
         None => Ok(tfidf(texts)),
         Some((model, device)) => {
@@ -169,7 +170,7 @@ type Encoder = Option<(TextModel, open::OpenDevice)>;
 fn encoder(flags: &ProcessFlags, knowledge: &Knowledge) -> Result<(String, Encoder), CliError> {
     let path = match &flags.encoder {
         Some(path) => Some(hub::model_path("--encoder", path)?),
-        None => knowledge.path(Dataset::MiniLm).ok(),
+        None => knowledge.encoder()?,
     };
     let Some(path) = path else {
         return Ok(("TF-IDF".to_owned(), None));

@@ -66,6 +66,7 @@ pub enum PresetFlag {
 /// Runs `bft bio study`.
 pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
     let stop = stop::on_signal()?;
+    open::writable_folder("--output", &flags.output)?;
     let knowledge = Knowledge::open()?;
     let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
     let model = open::model(&path, None)?;

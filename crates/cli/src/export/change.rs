@@ -51,34 +51,43 @@ impl fmt::Display for Change {
     }
 }
 
-/// Compares what was exported with the model and adapter that it was made of, one model in memory
-/// at a time. Nothing where there is no tokenizer.
-pub fn measure(
-    device: &DeviceRequest,
-    (model, adapter): (&Model, &Adapter),
-    exported: &Model,
-    text: Option<&str>,
-) -> Result<Option<Change>, CliError> {
-    let Some(tokenizer) = &model.tokenizer else {
-        ui::note("the base has no tokenizer: what becomes of its logits is not measured");
-        return Ok(None);
-    };
-    let mut ids = tokenizer.encode(text.unwrap_or(TEXT), true).map_err(CliError::failed)?;
-    ids.truncate(MOST_TOKENS.min(model.config.max_position_embeddings));
-    if ids.is_empty() {
-        return Err(CliError::failed("--text: holds no token; give a text of a few sentences"));
+/// What changes are measured with: opened before anything is written, for what is wrong with it is
+/// to be said before the work.
+pub struct Ruler {
+    device: open::OpenDevice,
+    ids: Vec<u32>,
+}
+
+impl Ruler {
+    /// Nothing where the base has no tokenizer.
+    pub fn open(device: &DeviceRequest, base: &Model, text: Option<&str>) -> Result<Option<Self>, CliError> {
+        let Some(tokenizer) = &base.tokenizer else {
+            ui::note("the base has no tokenizer: what becomes of its logits is not measured");
+            return Ok(None);
+        };
+        let mut ids = tokenizer.encode(text.unwrap_or(TEXT), true).map_err(CliError::failed)?;
+        ids.truncate(MOST_TOKENS.min(base.config.max_position_embeddings));
+        if ids.is_empty() {
+            return Err(CliError::failed("--text: holds no token; give a text of a few sentences"));
+        }
+        Ok(Some(Self { device: open::device(device)?, ids }))
     }
-    let device = open::device(device)?;
-    let before = logits(&device, model, Some(adapter), &ids)?;
-    let after = logits(&device, exported, None, &ids)?;
-    let mut change = Change { tokens: ids.len(), ..Change::default() };
-    for (before, after) in before.iter().zip(&after) {
-        let apart = before.iter().zip(after).map(|(a, b)| (a - b).abs());
-        change.largest = apart.clone().fold(change.largest, f32::max);
-        change.mean += apart.map(f64::from).sum::<f64>() / (before.len() * ids.len()) as f64;
-        change.same += usize::from(likeliest(before) == likeliest(after));
+
+    /// Compares what was exported with the model and adapter that it was made of, one model in
+    /// memory at a time.
+    pub fn measure(&self, (model, adapter): (&Model, &Adapter), exported: &Model) -> Result<Change, CliError> {
+        let Self { device, ids } = self;
+        let before = logits(device, model, Some(adapter), ids)?;
+        let after = logits(device, exported, None, ids)?;
+        let mut change = Change { tokens: ids.len(), ..Change::default() };
+        for (before, after) in before.iter().zip(&after) {
+            let apart = before.iter().zip(after).map(|(a, b)| (a - b).abs());
+            change.largest = apart.clone().fold(change.largest, f32::max);
+            change.mean += apart.map(f64::from).sum::<f64>() / (before.len() * ids.len()) as f64;
+            change.same += usize::from(likeliest(before) == likeliest(after));
+        }
+        Ok(change)
     }
-    Ok(Some(change))
 }
 
 /// The logits behind every token.

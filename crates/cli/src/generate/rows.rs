@@ -28,7 +28,7 @@ const BATCH_SIZE: usize = 16;
 /// Answers every row of `data`.
 pub fn run(flags: &GenerateFlags, data: &Path, output: &Path) -> Result<(), CliError> {
     let stop = stop::on_signal()?;
-    open::existing("--data", data)?;
+    open::readable("--data", data)?;
     open::writable("--output", output)?;
     open::not_over(output, "--data", data)?;
     open::not_over(output, "--model", &flags.model)?;

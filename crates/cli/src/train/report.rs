@@ -3,7 +3,7 @@
 
 use bft_train::{DataReport, Event, Finished, Started};
 
-use crate::ui::{self, BOLD, DIM, GREEN, Progress, bytes, thousands};
+use crate::ui::{self, BOLD, DIM, GREEN, Progress, YELLOW, bytes, thousands};
 
 /// Turns events into lines and a progress bar.
 #[derive(Default)]
@@ -24,7 +24,7 @@ impl TrainReport {
     pub fn event(&mut self, event: Event) {
         match event {
             Event::Started(started) => self.started(&started),
-            Event::Note(note) => self.say(&format!("{}note:{} {note}", ui::YELLOW, ui::YELLOW.render_reset())),
+            Event::Note(note) => self.say(&format!("{YELLOW}note:{YELLOW:#} {note}")),
             Event::Step(row) => {
                 self.message =
                     format!("loss {:.4}  nll {:.4}  {:.0} tokens/s", row.loss, row.nll, row.tokens_per_second);

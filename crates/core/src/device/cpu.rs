@@ -66,6 +66,9 @@ pub(super) struct Cpu<T> {
 
 impl<T: Number> Cpu<T> {
     fn run_here(&self, recording: &Recording) -> Result<(), DeviceError> {
+        // Weights are computed with as they lie in their files.
+        #[cfg(not(target_arch = "wasm32"))]
+        bft_formats::check_maps()?;
         for command in &recording.commands {
             match command {
                 Command::Dispatch(dispatch) => {

@@ -107,7 +107,9 @@ impl ModelCache {
             let folder = place.parent().unwrap_or(&place);
             fs::create_dir_all(folder)?;
             // Renamed into its place, so that it is there whole or not at all.
-            let new = tempfile::Builder::new().prefix(".point-").tempdir_in(folder)?;
+            // What processes that were killed have left there is no reason not to go on.
+            let _ = bft_formats::remove_leftovers(folder);
+            let new = bft_formats::TemporaryFolder::new(folder)?;
             let pointer = new.path().join("file");
             link(&PathBuf::from(format!("{up}blobs/{etag}")), &self.blob(etag), &pointer)?;
             fs::rename(&pointer, &place)
@@ -126,6 +128,11 @@ fn link(relative: &Path, _blob: &Path, pointer: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn link(_relative: &Path, blob: &Path, pointer: &Path) -> io::Result<()> {
     fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(|_| ()))
+}
+
+/// The checksum of a snapshot's file: the name of the blob that it points at.
+pub(super) fn checksum(file: &Path) -> Option<String> {
+    fs::read_link(file).ok()?.file_name()?.to_str().map(str::to_owned)
 }
 
 /// Whether a text is a commit: 40 hexadecimal digits.

@@ -11,15 +11,17 @@ use sha2::{Digest, Sha256};
 use super::client::FileFacts;
 use super::error::HubError;
 use super::{Fetch, Hear, HubEvent};
+use crate::verified::Verified;
 
 /// How often a broken connection is tried again before anything more has come through it.
 const TRIES: u32 = 3;
 
 impl Fetch<'_> {
     /// Puts a file into the snapshot unless it is there.
-    pub(super) fn file(&self, file: &str, hear: Hear<'_>) -> Result<(), HubError> {
+    pub(super) fn file(&self, file: &str, verified: &mut Verified, hear: Hear<'_>) -> Result<(), HubError> {
         let commit = &self.listing.commit;
-        if self.cache.snapshot(commit).join(file).is_file() {
+        let place = self.cache.snapshot(commit).join(file);
+        if place.is_file() {
             return Ok(());
         }
         let facts = self.client.facts(self.wanted, commit, file)?;
@@ -27,10 +29,14 @@ impl Fetch<'_> {
             let _ = hear(HubEvent::Waiting(file));
         })?;
         let blob = self.cache.blob(&facts.etag);
-        if !blob.is_file() {
+        let is_new = !blob.is_file();
+        if is_new {
             self.download(file, &facts, &blob, hear)?;
         }
         self.cache.point(commit, file, &facts.etag)?;
+        if is_new {
+            verified.add(&place, &facts.etag);
+        }
         let _ = hear(HubEvent::Placed(file));
         Ok(())
     }
@@ -149,6 +155,19 @@ impl Part {
         }
         let _ = hear(self.have);
         Ok(())
+    }
+}
+
+/// The checksum of a file where it is another than `etag`.
+pub(super) fn other_sum(path: &Path, etag: &str) -> io::Result<Option<String>> {
+    let mut file = File::open(path)?;
+    let mut sum = Sum::new(&FileFacts { etag: etag.to_owned(), size: file.metadata()?.len() });
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(sum.differs(etag)),
+            count => sum.update(&buffer[..count]),
+        }
     }
 }
 

@@ -34,6 +34,19 @@ pub enum HubError {
         /// Why.
         source: io::Error,
     },
+    /// A file of the cache is not what it was.
+    #[error(
+        "{} is damaged: its checksum is {found}, expected {expected}; remove it and run again, which fetches it anew",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Its checksum.
+        found: String,
+        /// That of the hub.
+        expected: String,
+    },
     /// Nothing may be fetched and not all is there.
     #[error("{missing} is not in the cache {}, and {why} keeps bft off the network; run once without it", cache.display())]
     NotCached {

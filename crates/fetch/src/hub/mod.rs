@@ -24,6 +24,7 @@ pub use environment::offline;
 pub use error::HubError;
 pub use reference::{Reference, Which};
 
+use crate::verified::Verified;
 use cache::ModelCache;
 
 /// What [`Hub::model`] has to say while it works.
@@ -35,6 +36,8 @@ pub enum HubEvent<'e> {
     Waiting(&'e str),
     /// A file is being fetched: its name, bytes that are there, bytes in all.
     Fetching(&'e str, u64, u64),
+    /// A file that was there is read whole, which takes a while: its name and size in bytes.
+    Checking(&'e str, u64),
     /// A file is there.
     Placed(&'e str),
 }
@@ -44,6 +47,8 @@ pub struct Hub {
     environment: Environment,
     /// What forbids the network.
     offline: Option<&'static str>,
+    /// Where it is remembered which files were found whole.
+    record: Option<PathBuf>,
 }
 
 /// What hears of events; it may end the work.
@@ -55,30 +60,47 @@ impl Hub {
     /// # Errors
     /// Where no place for a cache is known.
     pub fn new(offline: Option<&'static str>) -> Result<Self, HubError> {
-        Ok(Self { environment: Environment::read()?, offline })
+        Ok(Self { environment: Environment::read()?, offline, record: crate::cache().ok() })
     }
 
-    /// Path of a model's folder or GGUF file in the cache; what is missing of it is fetched.
+    /// Path of a model's folder or GGUF file in the cache; what is missing of it is fetched. What
+    /// was there is read whole and checked where it is not as it was when that was last done.
     ///
     /// # Errors
     /// Each case has its sentence in [`HubError`].
     pub fn model(&self, wanted: &Reference, hear: Hear<'_>) -> Result<PathBuf, HubError> {
         let cache = ModelCache::new(&self.environment.cache, wanted);
+        let mut verified = Verified::of(self.record.as_deref());
+        let (commit, choice) = self.find(&cache, wanted, &mut verified, hear)?;
+        let checked = check(&cache, &commit, &choice, &mut verified, hear);
+        // What was read until a damaged file came need not be read again.
+        verified.save();
+        checked.map(|()| place(&cache, &commit, &choice))
+    }
+
+    /// Finds a model, in the cache or on the hub.
+    fn find(
+        &self,
+        cache: &ModelCache,
+        wanted: &Reference,
+        verified: &mut Verified,
+        hear: Hear<'_>,
+    ) -> Result<Found, HubError> {
         if let Some(why) = self.offline {
-            return self.cached(&cache, wanted, why);
+            return self.cached(cache, wanted, why);
         }
         let Environment { cache: folder, endpoint, token, .. } = &self.environment;
         let client = Client::new(folder, endpoint.as_deref(), token.clone())?;
         match client.list(wanted) {
             Ok(listing) => {
                 let choice = choose(wanted, &listing.files)?;
-                let fetch = Fetch { client: &client, cache: &cache, wanted, listing: &listing };
-                fetch.all(&choice, hear)
+                Fetch { client: &client, cache, wanted, listing: &listing }.all(&choice, verified, hear)?;
+                Ok((listing.commit, choice))
             }
-            Err(error @ HubError::Unreachable { .. }) => match self.cached(&cache, wanted, "this") {
-                Ok(path) => {
+            Err(error @ HubError::Unreachable { .. }) => match self.cached(cache, wanted, "this") {
+                Ok(found) => {
                     let _ = hear(HubEvent::Unreachable(&error));
-                    Ok(path)
+                    Ok(found)
                 }
                 Err(_) => Err(error),
             },
@@ -87,7 +109,7 @@ impl Hub {
     }
 
     /// What the cache holds of a model, if it is enough.
-    fn cached(&self, cache: &ModelCache, wanted: &Reference, why: &'static str) -> Result<PathBuf, HubError> {
+    fn cached(&self, cache: &ModelCache, wanted: &Reference, why: &'static str) -> Result<Found, HubError> {
         let missing = |what: String| HubError::NotCached { missing: what, cache: self.environment.cache.clone(), why };
         let commit = cache.commit(wanted.revision()).ok_or_else(|| missing(wanted.to_string()))?;
         let files = cache.files(&commit);
@@ -95,15 +117,48 @@ impl Hub {
             HubError::Several { .. } => error,
             _ => missing(format!("enough of {wanted}")),
         })?;
-        let needed = match &choice {
-            Choice::Folder { weights: None, .. } => shards(cache, &commit)?,
-            _ => Vec::new(),
-        };
-        match needed.iter().find(|file| !files.contains(file)) {
+        match needed(cache, &commit, &choice)?.iter().find(|file| !files.contains(file)) {
             Some(file) => Err(missing(format!("{file} of {wanted}"))),
-            None => Ok(place(cache, &commit, &choice)),
+            None => Ok((commit, choice)),
         }
     }
+}
+
+/// A commit of a model, and what is opened of it.
+type Found = (String, Choice);
+
+/// The files that a model is opened from.
+fn needed(cache: &ModelCache, commit: &str, choice: &Choice) -> Result<Vec<String>, HubError> {
+    match choice {
+        Choice::Gguf(parts) => Ok(parts.clone()),
+        Choice::Folder { beside, weights: Some(file) } => Ok(beside.iter().chain([file]).cloned().collect()),
+        Choice::Folder { beside, weights: None } => Ok([beside.clone(), shards(cache, commit)?].concat()),
+    }
+}
+
+/// Compares a model's files with the checksums that the cache names them by.
+fn check(
+    cache: &ModelCache,
+    commit: &str,
+    choice: &Choice,
+    verified: &mut Verified,
+    hear: Hear<'_>,
+) -> Result<(), HubError> {
+    for file in needed(cache, commit, choice)? {
+        let path = cache.snapshot(commit).join(&file);
+        // Without links, as on Windows, nothing says which checksum a file has.
+        let Some(sum) = cache::checksum(&path).filter(|sum| !verified.knows(&path, sum)) else { continue };
+        let size = fs::metadata(&path).map_or(0, |it| it.len());
+        if hear(HubEvent::Checking(&file, size)).is_break() {
+            return Err(HubError::Stopped);
+        }
+        if let Some(found) = download::other_sum(&path, &sum).map_err(|error| HubError::io(&path, error))? {
+            let path = path.canonicalize().unwrap_or(path);
+            return Err(HubError::Damaged { path, found, expected: sum });
+        }
+        verified.add(&path, &sum);
+    }
+    Ok(())
 }
 
 /// What is opened: the folder, or the GGUF file's first part.
@@ -145,20 +200,14 @@ struct Fetch<'f> {
 impl Fetch<'_> {
     /// Fetches what was chosen; what is small comes first, so that a model that lacks something is
     /// told before its weights come.
-    fn all(&self, choice: &Choice, hear: Hear<'_>) -> Result<PathBuf, HubError> {
-        match choice {
-            Choice::Folder { beside, weights } => {
-                beside.iter().try_for_each(|file| self.file(file, hear))?;
-                let weights = match weights {
-                    Some(file) => vec![file.clone()],
-                    None => shards(self.cache, &self.listing.commit)?,
-                };
-                weights.iter().try_for_each(|file| self.file(file, hear))?;
-            }
-            Choice::Gguf(parts) => parts.iter().try_for_each(|file| self.file(file, hear))?,
+    fn all(&self, choice: &Choice, verified: &mut Verified, hear: Hear<'_>) -> Result<(), HubError> {
+        // The index, which names the weights, is beside them.
+        if let Choice::Folder { beside, .. } = choice {
+            beside.iter().try_for_each(|file| self.file(file, verified, hear))?;
         }
-        self.cache.remember(self.wanted.revision(), &self.listing.commit)?;
-        Ok(place(self.cache, &self.listing.commit, choice))
+        let files = needed(self.cache, &self.listing.commit, choice)?;
+        files.iter().try_for_each(|file| self.file(file, verified, hear))?;
+        self.cache.remember(self.wanted.revision(), &self.listing.commit)
     }
 }
 

@@ -45,7 +45,8 @@ impl Place {
     fn hub(&self, token: Option<&str>, offline: Option<&'static str>) -> Hub {
         let token = token.map(|text| Token { text: text.to_owned(), place: "HF_TOKEN".to_owned() });
         let endpoint = Some(self.server.endpoint());
-        Hub { environment: Environment { cache: self.cache.path().to_path_buf(), endpoint, token }, offline }
+        let cache = self.cache.path().to_path_buf();
+        Hub { record: Some(cache.clone()), environment: Environment { cache, endpoint, token }, offline }
     }
 
     /// Fetches, and says what was heard.
@@ -56,6 +57,7 @@ impl Place {
             match event {
                 HubEvent::Placed(file) => heard.push(file.to_owned()),
                 HubEvent::Unreachable(_) => heard.push("unreachable".to_owned()),
+                HubEvent::Checking(file, _) => heard.push(format!("checking {file}")),
                 HubEvent::Waiting(_) | HubEvent::Fetching(..) => {}
             }
             ControlFlow::Continue(())
@@ -197,6 +199,43 @@ fn a_dropped_connection_is_taken_up_where_it_broke() {
     let place = Place::new(folder());
     place.server.set(Faults { drops: vec![2000, 70_000], no_ranges: true, ..Faults::default() });
     assert_eq!(read(&place.fetch(ID).expect("fetched").join("model.safetensors")), large(300_000));
+}
+
+/// Changes a file without its size, and has it look as of a minute ago.
+#[cfg(unix)]
+fn damage(path: &Path) {
+    let mut bytes = read(path);
+    bytes[0] ^= 1;
+    fs::write(path, bytes).expect("damaged");
+    let file = fs::File::options().write(true).open(path).expect("a file");
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60)).expect("a time");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_the_cache_holds_is_checked_when_it_is_used() {
+    let place = Place::new(folder());
+    let path = place.fetch(ID).expect("fetched");
+    let offline = place.hub(None, Some("--offline"));
+    let heard = |hub: &Hub| place.fetch_as(hub, ID).1;
+    assert_eq!(heard(&offline), [""; 0], "what was fetched is not read again");
+    // Another program has fetched it.
+    fs::remove_file(place.cache.path().join("verified.json")).expect("a record");
+    assert_eq!(heard(&offline), ["checking config.json", "checking tokenizer.json", "checking model.safetensors"]);
+    assert_eq!(heard(&offline), [""; 0]);
+    let weights = path.join("model.safetensors");
+    damage(&weights);
+    for hub in [&offline, &place.hub(None, None)] {
+        let error = place.fetch_as(hub, ID).0.expect_err("damaged").to_string();
+        let blob = weights.canonicalize().expect("a blob");
+        assert!(error.starts_with(&format!("{} is damaged: its checksum is ", blob.display())), "{error}");
+        assert!(error.ends_with("remove it and run again, which fetches it anew"), "{error}");
+    }
+    // A small file, which git's hash names, and the way out.
+    fs::remove_file(weights.canonicalize().expect("a blob")).expect("removed");
+    assert_eq!(place.fetch_as(&place.hub(None, None), ID).1, ["model.safetensors"]);
+    damage(&path.join("config.json"));
+    assert!(place.fetch_as(&offline, ID).0.expect_err("damaged").to_string().contains(" is damaged: "));
 }
 
 #[test]
