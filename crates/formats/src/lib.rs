@@ -42,6 +42,7 @@ mod files;
 mod folder;
 mod fp8;
 pub mod gguf;
+pub mod guard;
 mod hash;
 mod hub;
 mod json;

@@ -1,5 +1,6 @@
 //! `tokenizer.json` and the settings beside it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
@@ -7,6 +8,7 @@ use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer as Inner};
 
 use super::{EndRule, Ends, SPECIAL_TOKENS, Tokenizer};
 use crate::folder::Folder;
+use crate::guard::guarded;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
 
@@ -22,15 +24,17 @@ pub(super) fn parse(
     // same tokens.
     let dropout = map.get_mut("model").and_then(|model| model.get_mut("dropout")).filter(|value| !value.is_null());
     let changed = dropout.map(Value::take).is_some() | rebuilt(&mut map)?;
+    if let Some(normalizer) = map.get("normalizer") {
+        check_charsmap(file, normalizer)?;
+    }
     let ends = post_processor(file, map.get("post_processor").unwrap_or(&Value::Null))?;
     let unreadable =
         |e: &dyn std::fmt::Display| FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}"));
-    let mut inner = if changed {
-        let json = serde_json::to_vec(&map).map_err(|e| unreadable(&e))?;
-        Inner::from_bytes(json).map_err(|e| unreadable(&e))?
-    } else {
-        Inner::from_bytes(json).map_err(|e| unreadable(&e))?
-    };
+    let json = if changed { Cow::Owned(serde_json::to_vec(&map).map_err(|e| unreadable(&e))?) } else { json.into() };
+    let read = guarded(|| Inner::from_bytes(json));
+    let mut inner = read
+        .map_err(|panic| unreadable(&format!("its parts contradict one another ({panic})")))?
+        .map_err(|e| unreadable(&e))?;
     check_added(file, &inner, map.get("added_tokens"))?;
     // Left over from whoever saved the file; lengths are the caller's business.
     inner.with_padding(None);
@@ -40,6 +44,30 @@ pub(super) fn parse(
     // Done here: the library's own trusts that its tokens are there.
     inner.with_post_processor(None::<PostProcessorWrapper>);
     Ok((inner, ends))
+}
+
+/// Checks that SentencePiece's table of characters is as long as it says: the library makes room for
+/// what it says.
+fn check_charsmap(file: &str, normalizer: &Value) -> Result<()> {
+    for step in normalizer["normalizers"].as_array().into_iter().flatten() {
+        check_charsmap(file, step)?;
+    }
+    let Some(table) = normalizer["precompiled_charsmap"].as_str() else { return Ok(()) };
+    let digit = |letter: u8| match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    // Four bytes, the lowest first, in letters of six bits each.
+    let bits = table.bytes().take(6).fold(0_u64, |bits, letter| bits << 6 | u64::from(digit(letter)));
+    let size = ((bits >> 4) as u32).swap_bytes();
+    if table.len() < 6 || u64::from(size) > table.len() as u64 {
+        let problem = format!("has a precompiled_charsmap of {} letters that says to hold {size} bytes", table.len());
+        return Err(FormatError::malformed(file, problem));
+    }
+    Ok(())
 }
 
 /// What transformers' LlamaTokenizer makes of a file: whatever it says, a mark in place of each
