@@ -60,7 +60,7 @@ pub mod weights;
 
 pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
-pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
+pub use chat::{ChatTemplate, Conversation, Message, REASONING, Turns, parse_variables};
 pub use config::{
     Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, LinearModule, MAX_HEAD_DIM, ModelConfig, QkNorm, Rope,
     RopeScaling, module_names,
