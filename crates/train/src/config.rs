@@ -110,7 +110,7 @@ settings! {
         #[setting(heading: "Optimizer", value_name: "STEPS", range: Range::From(0), excludes: Some("warmup_ratio"))]
         pub warmup_steps: Option<u64> = None,
         /// The same as a share of all steps, rounded up
-        #[setting(heading: "Optimizer", value_name: "SHARE", range: Range::Chance, on_page: false)]
+        #[setting(heading: "Optimizer", value_name: "SHARE", range: Range::Unit, on_page: false)]
         pub warmup_ratio: Option<f64> = None,
         /// Learning rate that cosine, linear and wsd fall towards [default: 0]
         #[setting(heading: "Optimizer", value_name: "NUMBER", range: Range::NotNegative)]

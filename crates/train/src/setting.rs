@@ -79,6 +79,8 @@ pub enum Range {
     Chance,
     /// Above 0 and at most 1.
     Share,
+    /// From 0 to 1.
+    Unit,
     /// A share above 0 and below 1, or a whole number.
     Part,
 }
@@ -97,6 +99,7 @@ impl Range {
             Self::Chance if number < 1.0 && number as f32 >= 1.0 => (false, "0 to at most 0.99999994".to_owned()),
             Self::Chance => ((0.0..1.0).contains(&number), "0 to below 1".to_owned()),
             Self::Share => (number > 0.0 && number <= 1.0, "a number above 0 and at most 1".to_owned()),
+            Self::Unit => ((0.0..=1.0).contains(&number), "0 to 1".to_owned()),
             Self::Part => {
                 let expected = "a share below 1, such as 0.1, or a whole number";
                 (number > 0.0 && (number < 1.0 || number.fract() == 0.0), expected.to_owned())
@@ -355,6 +358,8 @@ mod tests {
         assert_eq!(Range::Chance.check(0.999_999_94), Ok(()));
         assert!(Range::Share.check(0.0).is_err());
         assert_eq!(Range::Share.check(1.0), Ok(()));
+        assert!([0.0, 0.5, 1.0].iter().all(|number| Range::Unit.check(*number).is_ok()));
+        assert!([-0.1, 1.1, f64::NAN].iter().all(|number| Range::Unit.check(*number).is_err()));
         assert!([0.0, -1.0, 1.5, f64::NAN].iter().all(|number| Range::Part.check(*number).is_err()));
         assert!([0.1, 1.0, 250.0].iter().all(|number| Range::Part.check(*number).is_ok()));
         assert_eq!(Range::From(1).check(0.0).unwrap_err(), "a whole number from 1");

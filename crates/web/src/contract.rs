@@ -322,6 +322,7 @@ mod tests {
             Range::Any | Range::Positive | Range::NotNegative | Range::Part => (0.0, None),
             Range::Chance => (0.0, Some(0.999)),
             Range::Share => (0.01, Some(1.0)),
+            Range::Unit => (0.0, Some(1.0)),
         }
     }
 
