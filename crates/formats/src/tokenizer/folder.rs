@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer as Inner};
 
-use super::{EndRule, Ends, SPECIAL_TOKENS, Tokenizer};
+use super::{EndRule, Ends, SPECIAL_TOKENS, Tokenizer, run};
 use crate::folder::Folder;
 use crate::guard::guarded;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
+
+/// What the library is asked to do with tokens, which it normalises as it does texts.
+const ADD: &str = "add its tokens";
 
 /// The tokenizer itself, and what its post-processor puts around a text. `rebuilt` changes the file
 /// first, where the class that loads it would.
@@ -390,7 +393,8 @@ impl Tokenizer {
         let special = special.filter(|token| inner.token_to_id(token).is_some());
         let special: Vec<AddedToken> = special.map(|token| AddedToken::from(token, true).normalized(false)).collect();
         let known: Vec<String> = inner.get_added_tokens_decoder().into_values().map(|t| t.content).collect();
-        inner.add_special_tokens(&special.into_iter().filter(|t| !known.contains(&t.content)).collect::<Vec<_>>());
+        let special: Vec<AddedToken> = special.into_iter().filter(|t| !known.contains(&t.content)).collect();
+        run(ADD, || Ok(inner.add_special_tokens(&special)))?;
         Ok(Some(Self::new(inner, named, EndRule::Ids(ends))))
     }
 }
@@ -441,7 +445,7 @@ fn add(inner: &mut Inner, file: &str, tokens: BTreeMap<u32, AddedToken>) -> Resu
     for (id, token) in tokens.into_iter().filter(|(_, token)| !token.content.is_empty()) {
         let content = token.content.clone();
         if !known.contains(&content) {
-            inner.add_tokens(&[token]);
+            run(ADD, || Ok(inner.add_tokens(&[token])))?;
         }
         check_id(file, inner, &content, Some(id.into()))?;
     }
