@@ -112,6 +112,14 @@ fn bad_pairs_and_sets_are_named() {
             .contains("line 1: label 'maybe', expected 1 or 0")
     );
 
+    // A fetched table that was cut short.
+    let path = folder.path().join("ligands.csv");
+    let header = "resource,source_genesymbol,target_genesymbol\n";
+    std::fs::write(&path, format!("{header}consensus,TP53,EGFR\nconsensus\nconsensus,TP53")).expect("a file");
+    let pairs = Pairs::read_ligands(&path, &resolver).expect("ligands");
+    assert_eq!(pairs.positives.len(), 1);
+    assert!(pairs.notes[0].contains("3 consensus rows; 0 with a complex on a side and 2 with an unknown gene"));
+
     let path = folder.path().join("sets.gmt");
     std::fs::write(&path, "GOOD\tabout\tTP53\tEGFR\tNOSUCH\nEMPTY\tabout\n").expect("a file");
     let sets = GeneSets::read_gmt(&path, &resolver).expect("sets");

@@ -42,6 +42,7 @@ mod files;
 mod folder;
 mod fp8;
 pub mod gguf;
+pub mod guard;
 mod hash;
 mod hub;
 mod json;
@@ -61,7 +62,7 @@ pub mod weights;
 
 pub use adapter::{Adapter, AdapterConfig, LoraPair};
 pub use bytes::Bytes;
-pub use chat::{ChatTemplate, Conversation, Message, REASONING, parse_variables};
+pub use chat::{ChatTemplate, Conversation, Message, REASONING, Turns, parse_variables};
 pub use config::{
     Architecture, BranchNorms, Gate, LINEAR_MODULES, LayerSpec, LinearModule, MAX_HEAD_DIM, ModelConfig, QkNorm, Rope,
     RopeScaling, module_names,

@@ -48,6 +48,9 @@ pub fn read(bytes: &[u8]) -> Result<([usize; 2], Vec<f32>), String> {
         let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
         return Err(format!("has shape ({}), expected (rows, width)", shape.join(", ")));
     };
+    if width == 0 && rows > 0 {
+        return Err(format!("has shape ({rows}, 0): rows without numbers"));
+    }
     let values: Vec<f32> = if header.contains("'<f4'") {
         data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     } else if header.contains("'<f8'") {
@@ -97,6 +100,7 @@ mod tests {
             ("<i8", "False", "(1, 1)", "expected float32 or float64"),
             ("<f8", "False", "(1, 2)", "cut short"),
             ("<f8", "False", "(4294967296, 4294967296)", "cut short"),
+            ("<f8", "False", "(18446744073709551615, 0)", "rows without numbers"),
         ] {
             let problem = read(&file(1, &header(descr, fortran, shape), &one)).unwrap_err();
             assert!(problem.contains(says), "{problem}");

@@ -418,6 +418,10 @@ fn broken_tokenizer_files_are_refused() {
     let mut far = tokenizer_json(&[]);
     far["post_processor"]["special_tokens"]["<|start|>"]["ids"] = json!([70_000]);
     assert_says(&refuse(&far, None), &["largest token id", "70000", "264 rows"]);
+    let mut table = tokenizer_json(&[]);
+    table["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "BAAAAP////8="});
+    let described = json!({"added_tokens_decoder": {"258": {"content": "new"}}});
+    assert_says(&refuse(&table, Some(described)), &["cannot add its tokens", "contradict one another"]);
     let bos = refuse(&tokenizer_json(&[]), Some(json!({"bos_token": 5})));
     assert_says(&bos, &["tokenizer_config.json", "bos_token is 5"]);
 

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bft_formats::{
-    ChatTemplate, Conversation, EmbeddingModel, EncoderModel, FormatError, Message, Model, REASONING, Tokenizer,
+    ChatTemplate, Conversation, EmbeddingModel, EncoderModel, FormatError, Message, Model, REASONING, Tokenizer, Turns,
 };
 use serde_json::{Map, Value};
 
@@ -309,13 +309,14 @@ impl<'m> TextEncoder<'m> {
             return Ok(samples);
         }
         let conversation = &chat.conversation;
-        let whole = self.template()?.render(conversation, false)?;
+        let turns = self.template()?.turns(conversation)?;
+        let whole = turns.render(conversation.messages.len(), None, false)?;
         let mut samples = ChatSamples::default();
         let mut joint = LabelledTokens::default();
         let mut alone = Vec::new();
-        let mut done = Prefix { end: 0, ids: Vec::new() };
+        let mut done = Prefix::default();
         for turn in chat.trained_turns() {
-            let answer = self.find_answer(conversation, turn, &whole)?;
+            let answer = self.find_answer(&turns, &conversation.messages[turn], turn, &whole)?;
             samples.headers += usize::from(answer.header_is_trained);
             if whole.starts_with(&answer.text)
                 && answer.prompt == answer.text[..answer.start]
@@ -326,7 +327,7 @@ impl<'m> TextEncoder<'m> {
             } else {
                 let text = format!("{}{}", answer.prompt, &answer.text[answer.start..]);
                 let mut sample = LabelledTokens::default();
-                let start = Prefix { end: 0, ids: Vec::new() };
+                let start = Prefix::default();
                 let begun = self.extend(&mut sample, &text, start, answer.prompt.len(), None)?;
                 self.extend(&mut sample, &text, begun, text.len(), Some(&mut samples))?;
                 alone.push(sample);
@@ -415,16 +416,14 @@ impl<'m> TextEncoder<'m> {
     }
 
     /// Where the answer of a turn begins in the chat rendered up to it.
-    fn find_answer(&self, conversation: &Conversation, turn: usize, whole: &str) -> Result<Answer, TextError> {
-        let template = self.template()?;
-        let messages = &conversation.messages;
-        let render = |to: usize, prompt: bool| template.render_turns(conversation, &messages[..to], prompt);
+    fn find_answer(&self, turns: &Turns, message: &Message, turn: usize, whole: &str) -> Result<Answer, TextError> {
+        let render = |to: usize, prompt: bool| turns.render(to, None, prompt);
         let text = render(turn + 1, false)?;
         let before = match render(turn, true) {
             Ok(before) => before,
             // A template that looks at the first message cannot be asked what comes before it.
             Err(problem) if turn == 0 => {
-                let start = self.content_start(conversation, 0)?.filter(|start| text.starts_with(start));
+                let start = content_start(turns, message, 0)?.filter(|start| text.starts_with(start));
                 return match start {
                     Some(prompt) => Ok(Answer { start: prompt.len(), prompt, text, header_is_trained: false }),
                     None => Err(problem.into()),
@@ -434,7 +433,7 @@ impl<'m> TextEncoder<'m> {
         };
         if text.starts_with(&before) {
             let start = before.len();
-            let header_is_trained = match messages[turn].get("content").and_then(Value::as_str).map(str::trim) {
+            let header_is_trained = match message.get("content").and_then(Value::as_str).map(str::trim) {
                 Some(content) if !content.is_empty() && render(turn, false).is_ok_and(|bare| bare == before) => {
                     text[start..].find(content).is_some_and(|at| !text[start..start + at].trim().is_empty())
                 }
@@ -451,7 +450,7 @@ impl<'m> TextEncoder<'m> {
         }
         // With the answer, the messages before it are rendered otherwise than without, so that only
         // its content shows where it is. What stands right before both is the same.
-        if let Some(until) = self.content_start(conversation, turn)?.filter(|until| text.starts_with(until)) {
+        if let Some(until) = content_start(turns, message, turn)?.filter(|until| text.starts_with(until)) {
             let shared = |end: &usize| shared_end(&before, &until[..*end]);
             let ends = until.char_indices().rev().take(MOST_HEADER).map(|(at, _)| at).chain([until.len()]);
             let (length, start) = ends.map(|end| (shared(&end), end)).max().unwrap_or_default();
@@ -460,19 +459,6 @@ impl<'m> TextEncoder<'m> {
             }
         }
         Err(self.unstable(&before, whole, turn))
-    }
-
-    /// The chat rendered up to the content of a turn, where that is a text and is shown.
-    fn content_start(&self, conversation: &Conversation, turn: usize) -> Result<Option<String>, TextError> {
-        /// Not a character, and so in no text.
-        const PROBE: &str = "\u{fdd0}";
-        let mut messages = conversation.messages[..=turn].to_vec();
-        if !messages[turn].get("content").is_some_and(Value::is_string) {
-            return Ok(None);
-        }
-        messages[turn] = messages[turn].with_content(PROBE);
-        let probed = self.template()?.render_turns(conversation, &messages, false)?;
-        Ok(probed.split_once(PROBE).map(|(before, _)| before.to_owned()))
     }
 
     /// Appends the ids of `whole[done.end..end]`; `answer` counts how they end where they are
@@ -485,8 +471,8 @@ impl<'m> TextEncoder<'m> {
         end: usize,
         answer: Option<&mut ChatSamples>,
     ) -> Result<Prefix, TextError> {
-        let ids = self.encode(&whole[..end], false)?;
-        let added = self.continuation(&done.ids, &ids, &whole[done.end..end])?;
+        let ids = self.prefix_ids(&whole[..end], &done)?;
+        let added = self.continuation(&done.ids, &ids.ids, &whole[done.end..end])?;
         let mut length = 0;
         if let Some(samples) = answer {
             let ending = self.turn_end(&added)?;
@@ -495,7 +481,21 @@ impl<'m> TextEncoder<'m> {
         }
         sample.push(&added[..length], true);
         sample.push(&added[length..], false);
-        Ok(Prefix { end, ids })
+        Ok(ids)
+    }
+
+    /// The ids of a text that `done` is a beginning of: what stands before the last place where
+    /// `done` may be cut is not encoded again.
+    fn prefix_ids(&self, text: &str, done: &Prefix) -> Result<Prefix, TextError> {
+        let mut ids = done.ids[..done.known].to_vec();
+        let mut begin = done.cut;
+        if let Some([end, next]) = self.tokenizer()?.last_cut(text, begin) {
+            ids.extend(self.encode(&text[begin..end], false)?);
+            begin = next;
+        }
+        let known = ids.len();
+        ids.extend(self.encode(&text[begin..], false)?);
+        Ok(Prefix { end: text.len(), ids, cut: begin, known })
     }
 
     /// Where the end-of-turn token of a rendered answer is: it is trained, and the line break that
@@ -523,9 +523,13 @@ impl<'m> TextEncoder<'m> {
 }
 
 /// A beginning of a rendered chat and its ids.
+#[derive(Default)]
 struct Prefix {
     end: usize,
     ids: Vec<u32>,
+    /// Where the text behind its last cut begins, and how many ids stand before that.
+    cut: usize,
+    known: usize,
 }
 
 /// An answer in the chat rendered up to it.
@@ -545,6 +549,17 @@ struct Answer {
 const MOST_HEADER: usize = 64;
 /// Bytes that two renderings of the same messages must share at their end to be taken for the same.
 const LEAST_SHARED: usize = 4;
+
+/// The chat rendered up to the content of a turn, where that is a text and is shown.
+fn content_start(turns: &Turns, message: &Message, turn: usize) -> Result<Option<String>, TextError> {
+    /// Not a character, and so in no text.
+    const PROBE: &str = "\u{fdd0}";
+    if !message.get("content").is_some_and(Value::is_string) {
+        return Ok(None);
+    }
+    let probed = turns.render(turn + 1, Some(&message.with_content(PROBE)), false)?;
+    Ok(probed.split_once(PROBE).map(|(before, _)| before.to_owned()))
+}
 
 /// Bytes of the longest beginning that two texts share, in whole characters.
 fn shared_beginning(a: &str, b: &str) -> usize {

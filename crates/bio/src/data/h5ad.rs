@@ -5,6 +5,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
+use bft_formats::guard::guarded;
 use half::f16;
 use hdf5_pure::{AttrValue, DType, Dataset, Datatype, DatatypeByteOrder, File, Group};
 
@@ -48,6 +49,15 @@ type Visit<'v> = &'v mut dyn FnMut(usize, &[(u32, f32)]) -> Result<()>;
 /// Numbers read at a time.
 const BLOCK: usize = 1 << 22;
 
+/// Bytes that any file may hold, and for each of its own beyond that: what is compressed says in a
+/// few bytes that a billion numbers are all 0, and what was never written takes none.
+const FREE: u64 = 64 << 20;
+const RATIO: u64 = 100;
+/// The same for what is read a block at a time: gzip makes at most 1,032 bytes of one.
+const DENSE_RATIO: u64 = 1100;
+/// Bytes that a text, or an empty row, takes in memory.
+const TEXT: u64 = 24;
+
 impl H5ad {
     /// Opens a file.
     ///
@@ -58,7 +68,7 @@ impl H5ad {
         if !known {
             return Err(BioError::file(path, "is no HDF5 file; expected an AnnData file (.h5ad)"));
         }
-        let file = File::open_streaming(path).map_err(|error| damaged(path, error))?;
+        let file = read(path, || File::open_streaming(path))?;
         let (said, there) = (file.superblock().eof_address, file.file_size());
         if there < said {
             return Err(BioError::file(
@@ -68,7 +78,7 @@ impl H5ad {
         }
         let found = Self { file, path: path.to_path_buf() };
         for frame in ["obs", "var"] {
-            if found.file.group(frame).is_err() {
+            if found.group(frame).is_err() {
                 return Err(found.problem(format!(
                     "has no table `{frame}`; expected an AnnData file (written by anndata 0.7 or newer)"
                 )));
@@ -82,29 +92,64 @@ impl H5ad {
         BioError::file(&self.path, problem)
     }
 
-    fn group(&self, place: &str) -> Result<Group> {
-        self.file.group(place).map_err(|error| damaged(&self.path, error))
+    /// Has the library read something of this file.
+    fn read<T>(&self, parse: impl FnOnce() -> std::result::Result<T, hdf5_pure::Error>) -> Result<T> {
+        read(&self.path, parse)
     }
 
-    /// A data set, if its compression is one that can be undone.
+    fn group(&self, place: &str) -> Result<Group> {
+        self.read(|| self.file.group(place))
+    }
+
+    /// The data set at a place, whatever is in it.
+    fn found(&self, place: &str) -> Result<Dataset> {
+        self.read(|| self.file.dataset(place))
+    }
+
+    /// A data set to read from: its compression can be undone, and it says to hold no more than a
+    /// file of this size can.
     fn dataset(&self, place: &str) -> Result<Dataset> {
-        let data = self.file.dataset(place).map_err(|error| damaged(&self.path, error))?;
-        let foreign = data.filter_pipeline().into_iter().find_map(|filter| Some((filter.id, filter_name(filter.id)?)));
+        self.dataset_within(place, RATIO)
+    }
+
+    fn dataset_within(&self, place: &str, ratio: u64) -> Result<Dataset> {
+        let data = self.found(place)?;
+        let filters = self.read(|| Ok(data.filter_pipeline()))?;
+        let foreign = filters.into_iter().find_map(|filter| Some((filter.id, filter_name(filter.id)?)));
         if let Some((id, name)) = foreign {
             return Err(self.problem(format!(
                 "{place} is compressed with {name} (HDF5 filter {id}), expected gzip, lzf or none: write the file again, in Python: import anndata, hdf5plugin; anndata.read_h5ad(\"in.h5ad\").write_h5ad(\"out.h5ad\", compression=\"gzip\")"
             )));
         }
+        // Whole numbers are read as 8 bytes.
+        let size = self.read(|| data.element_size())?.max(8);
+        let (shape, chunk) = (self.read(|| data.shape())?, self.read(|| data.chunk_shape())?);
+        self.check_size(place, &shape, size, ratio)?;
+        self.check_size(&format!("a chunk of {place}"), &chunk.unwrap_or_default(), size, RATIO)?;
         Ok(data)
+    }
+
+    /// Refuses what is many times larger than the file.
+    fn check_size(&self, what: &str, shape: &[u64], size: u64, ratio: u64) -> Result<()> {
+        let most = FREE + ratio * self.file.file_size();
+        let bytes = shape.iter().try_fold(size, |bytes, length| bytes.checked_mul(*length));
+        if bytes.is_none_or(|bytes| bytes > most) {
+            let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
+            return Err(self.problem(format!(
+                "{what} says to hold {} values of {size} bytes, more than a file of {} bytes can; the file is damaged, write it again",
+                shape.join(" × "),
+                self.file.file_size()
+            )));
+        }
+        Ok(())
     }
 
     /// So many rows of a data set of numbers.
     fn numbers(&self, data: &Dataset, from: u64, count: u64) -> Result<Vec<f32>> {
-        let problem = |error| damaged(&self.path, error);
-        let Datatype::FloatingPoint { size: 2, byte_order, .. } = data.datatype().map_err(problem)? else {
-            return data.read_f32_rows(from, count).map_err(problem);
+        let Datatype::FloatingPoint { size: 2, byte_order, .. } = self.read(|| data.datatype())? else {
+            return self.read(|| data.read_f32_rows(from, count));
         };
-        let raw = data.read_raw_rows(from, count).map_err(problem)?;
+        let raw = self.read(|| data.read_raw_rows(from, count))?;
         let number = |pair: &[u8]| match byte_order {
             DatatypeByteOrder::BigEndian => f16::from_be_bytes([pair[0], pair[1]]),
             _ => f16::from_le_bytes([pair[0], pair[1]]),
@@ -114,22 +159,22 @@ impl H5ad {
 
     /// Whether there is such a group or data set.
     pub fn has(&self, place: &str) -> bool {
-        self.file.dataset(place).is_ok() || self.file.group(place).is_ok()
+        self.found(place).is_ok() || self.group(place).is_ok()
     }
 
     /// Names of a table's columns, sorted.
     pub fn columns(&self, frame: &str) -> Result<Vec<String>> {
         let group = self.group(frame)?;
-        let problem = |error| damaged(&self.path, error);
-        let mut names = group.datasets().map_err(problem)?;
-        names.extend(group.groups().map_err(problem)?);
+        let mut names = self.read(|| group.datasets())?;
+        names.extend(self.read(|| group.groups())?);
         names.sort();
         Ok(names)
     }
 
     /// Names of a table's rows.
     pub fn index(&self, frame: &str) -> Result<Vec<String>> {
-        let attributes = self.group(frame)?.attrs().map_err(|error| damaged(&self.path, error))?;
+        let group = self.group(frame)?;
+        let attributes = self.read(|| group.attrs())?;
         let name = match attributes.get("_index") {
             Some(AttrValue::VarLenString(name) | AttrValue::String(name) | AttrValue::AsciiString(name)) => {
                 name.clone()
@@ -145,43 +190,41 @@ impl H5ad {
     /// No such column; the message names those that there are.
     pub fn column(&self, frame: &str, name: &str) -> Result<Vec<String>> {
         let place = format!("{frame}/{name}");
-        if let Ok(group) = self.file.group(&place) {
-            return self.categories(&group, &place);
+        if self.group(&place).is_ok() {
+            return self.categories(&place);
         }
-        if self.file.dataset(&place).is_err() {
+        if self.found(&place).is_err() {
             let known = self.columns(frame)?;
             return Err(self.problem(format!("{frame} has no column `{name}`; it has {}", known.join(", "))));
         }
         let codes = self.text(&place)?;
         // Before anndata 0.7.? categories lay in a group beside their codes.
         let legacy = format!("{frame}/__categories/{name}");
-        if self.file.dataset(&legacy).is_ok() {
+        if self.found(&legacy).is_ok() {
             let codes: Vec<i64> = codes.iter().map(|code| code.parse().unwrap_or(i64::MAX)).collect();
             return self.named(&place, &self.text(&legacy)?, &codes);
         }
         Ok(codes)
     }
 
-    fn categories(&self, group: &Group, place: &str) -> Result<Vec<String>> {
-        if group.dataset("codes").is_err() {
-            return self.masked(group, place);
+    fn categories(&self, place: &str) -> Result<Vec<String>> {
+        let codes = format!("{place}/codes");
+        if self.found(&codes).is_err() {
+            return self.masked(place);
         }
         let names = format!("{place}/categories");
-        let categories = match self.file.group(&names) {
-            Ok(group) => self.masked(&group, &names)?,
-            Err(_) => self.text(&names)?,
-        };
-        let codes = self.dataset(&format!("{place}/codes"))?;
-        let codes = codes.read_i64().map_err(|error| damaged(&self.path, error))?;
+        let categories = if self.group(&names).is_ok() { self.masked(&names)? } else { self.text(&names)? };
+        let codes = self.dataset(&codes)?;
+        let codes = self.read(|| codes.read_i64())?;
         self.named(place, &categories, &codes)
     }
 
     /// Text and whole numbers as anndata 0.12 may write them: values beside a mask of those that
     /// are missing.
-    fn masked(&self, group: &Group, place: &str) -> Result<Vec<String>> {
+    fn masked(&self, place: &str) -> Result<Vec<String>> {
         let mut values = self.text(&format!("{place}/values"))?;
-        let mask = group.dataset("mask").and_then(|mask| mask.read_u8());
-        let mask = mask.map_err(|error| damaged(&self.path, error))?;
+        let mask = self.dataset(&format!("{place}/mask"))?;
+        let mask = self.read(|| mask.read_u8())?;
         values.iter_mut().zip(mask).filter(|(_, missing)| *missing != 0).for_each(|(value, _)| value.clear());
         Ok(values)
     }
@@ -201,14 +244,15 @@ impl H5ad {
     }
 
     fn text(&self, place: &str) -> Result<Vec<String>> {
-        let problem = |error| damaged(&self.path, error);
         let data = self.dataset(place)?;
-        match data.dtype().map_err(problem)? {
-            DType::F32 | DType::F64 => Ok(data.read_f64().map_err(problem)?.iter().map(ToString::to_string).collect()),
+        let shape = self.read(|| data.shape())?;
+        self.check_size(place, &shape, TEXT, RATIO)?;
+        match self.read(|| data.dtype())? {
+            DType::F32 | DType::F64 => Ok(self.read(|| data.read_f64())?.iter().map(ToString::to_string).collect()),
             DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => {
-                Ok(data.read_i64().map_err(problem)?.iter().map(ToString::to_string).collect())
+                Ok(self.read(|| data.read_i64())?.iter().map(ToString::to_string).collect())
             }
-            _ => data.read_string().map_err(|error| {
+            _ => self.read(|| Ok(data.read_string()))?.map_err(|error| {
                 self.problem(format!("{place} cannot be read as text ({error}); expected text, categories or numbers"))
             }),
         }
@@ -216,21 +260,15 @@ impl H5ad {
 
     /// The matrix at a place.
     pub fn matrix(&self, place: &str) -> Result<Matrix> {
-        let problem = |error| damaged(&self.path, error);
-        if let Ok(data) = self.file.dataset(place) {
-            let shape = data.shape().map_err(problem)?;
+        if let Ok(data) = self.found(place) {
+            let shape = self.read(|| data.shape())?;
             let [rows, columns] = shape.as_slice() else {
                 return Err(self.problem(format!("{place} has {} dimensions, expected cells × genes", shape.len())));
             };
-            return Ok(Matrix {
-                place: place.to_owned(),
-                rows: *rows as usize,
-                columns: *columns as usize,
-                layout: Layout::Dense,
-            });
+            return self.sized(place, *rows, *columns, Layout::Dense);
         }
-        let group = self.file.group(place).map_err(|_| self.problem(format!("has no matrix {place}")))?;
-        let attributes = group.attrs().map_err(problem)?;
+        let group = self.group(place).map_err(|_| self.problem(format!("has no matrix {place}")))?;
+        let attributes = self.read(|| group.attrs())?;
         let word = |key: &str| match attributes.get(key) {
             Some(AttrValue::VarLenString(text) | AttrValue::String(text) | AttrValue::AsciiString(text)) => {
                 Some(text.clone())
@@ -248,15 +286,23 @@ impl H5ad {
             }
         };
         let shape = match attributes.get("shape").or_else(|| attributes.get("h5sparse_shape")) {
-            Some(AttrValue::I64Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
-            Some(AttrValue::I32Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
-            Some(AttrValue::U64Array(shape)) => shape.iter().map(|n| *n as usize).collect(),
+            // A negative number becomes one that is too large.
+            Some(AttrValue::I64Array(shape)) => shape.iter().map(|n| *n as u64).collect(),
+            Some(AttrValue::I32Array(shape)) => shape.iter().map(|n| *n as u64).collect(),
+            Some(AttrValue::U64Array(shape)) => shape.clone(),
             _ => Vec::new(),
         };
         let [rows, columns] = shape.as_slice() else {
             return Err(self.problem(format!("{place} does not say its shape")));
         };
-        Ok(Matrix { place: place.to_owned(), rows: *rows, columns: *columns, layout })
+        self.sized(place, *rows, *columns, layout)
+    }
+
+    /// A matrix of a shape that there can be: each cell and gene has a name, at the least.
+    fn sized(&self, place: &str, rows: u64, columns: u64, layout: Layout) -> Result<Matrix> {
+        self.check_size(&format!("a column of {place}"), &[rows], TEXT, RATIO)?;
+        self.check_size(&format!("a row of {place}"), &[columns], TEXT, RATIO)?;
+        Ok(Matrix { place: place.to_owned(), rows: rows as usize, columns: columns as usize, layout })
     }
 
     /// Visits every row's numbers that are not 0, by column; a block of rows is in memory at a time
@@ -292,11 +338,14 @@ impl H5ad {
     }
 
     fn dense_rows(&self, matrix: &Matrix, visit: Visit<'_>) -> Result<()> {
-        let data = self.dataset(&matrix.place)?;
+        let data = self.dataset_within(&matrix.place, DENSE_RATIO)?;
         let block = (BLOCK / matrix.columns.max(1)).max(1);
         for start in (0..matrix.rows).step_by(block) {
             let count = block.min(matrix.rows - start);
             let values = self.numbers(&data, start as u64, count as u64)?;
+            if values.len() != count * matrix.columns {
+                return Err(self.problem(format!("{} is cut short; the file is damaged, write it again", matrix.place)));
+            }
             for (offset, row) in values.chunks(matrix.columns.max(1)).enumerate() {
                 let cells: Vec<(u32, f32)> = row
                     .iter()
@@ -312,11 +361,17 @@ impl H5ad {
 
     /// Rows of a CSR matrix, columns of a CSC one.
     fn compressed(&self, matrix: &Matrix, majors: usize, minors: usize, visit: Visit<'_>) -> Result<()> {
-        let problem = |error| damaged(&self.path, error);
         let part = |name: &str| self.dataset(&format!("{}/{name}", matrix.place));
-        let (data, indices) = (part("data")?, part("indices")?);
-        let bounds = part("indptr")?.read_i64().map_err(problem)?;
-        let stored = data.shape().map_err(problem)?.first().map_or(0, |n| *n as i64);
+        let (data, indices, bounds) = (part("data")?, part("indices")?, part("indptr")?);
+        let bounds = self.read(|| bounds.read_i64())?;
+        let length = |data: &Dataset| self.read(|| data.shape()).map(|shape| shape.first().map_or(0, |n| *n as i64));
+        let (stored, indexed) = (length(&data)?, length(&indices)?);
+        if stored != indexed {
+            return Err(self.problem(format!(
+                "{}: {stored} values with {indexed} indices, expected as many; the file is damaged, write it again",
+                matrix.place
+            )));
+        }
         let broken = bounds.len() != majors + 1
             || bounds.first() != Some(&0)
             || bounds.last() != Some(&stored)
@@ -337,8 +392,11 @@ impl H5ad {
             let (values, minor) = if count == 0 {
                 (Vec::new(), Vec::new())
             } else {
-                (self.numbers(&data, from, count)?, indices.read_i64_rows(from, count).map_err(problem)?)
+                (self.numbers(&data, from, count)?, self.read(|| indices.read_i64_rows(from, count))?)
             };
+            if values.len() as u64 != count || minor.len() as u64 != count {
+                return Err(self.problem(format!("{} is cut short; the file is damaged, write it again", matrix.place)));
+            }
             for major in first..end {
                 let range = (bounds[major] - bounds[first]) as usize..(bounds[major + 1] - bounds[first]) as usize;
                 let mut cells = Vec::with_capacity(range.len());
@@ -421,6 +479,14 @@ fn filter_name(id: u16) -> Option<&'static str> {
     }
 }
 
-fn damaged(path: &Path, error: hdf5_pure::Error) -> BioError {
-    BioError::file(path, format!("cannot be read ({error}); it may be damaged or cut short, write or copy it again"))
+/// Has the library read something of a file; whatever it fails with is said of the file.
+fn read<T>(path: &Path, parse: impl FnOnce() -> std::result::Result<T, hdf5_pure::Error>) -> Result<T> {
+    let damaged = |error: &dyn std::fmt::Display| {
+        let problem = format!("cannot be read ({error}); it may be damaged or cut short, write or copy it again");
+        BioError::file(path, problem)
+    };
+    match guarded(parse) {
+        Ok(result) => result.map_err(|error| damaged(&error)),
+        Err(panic) => Err(damaged(&panic)),
+    }
 }

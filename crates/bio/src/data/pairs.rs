@@ -148,7 +148,8 @@ impl Pairs {
             table.rows.iter().skip(1).filter(|(_, row)| row.get(resource).is_some_and(|it| it == "consensus"))
         {
             rows += 1;
-            let (a, b) = (&row[from], &row[to]);
+            let cell = |column: usize| row.get(column).map_or("", String::as_str);
+            let (a, b) = (cell(from), cell(to));
             // An underscore joins the parts of a complex.
             if a.contains('_') || b.contains('_') {
                 complexes += 1;

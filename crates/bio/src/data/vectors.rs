@@ -3,12 +3,19 @@
 use std::fs::File;
 use std::path::Path;
 
+use bft_formats::guard::guarded;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::Value;
 
 use super::table::{Table, delimiter};
 use crate::error::{BioError, Result, cannot_read, read_text};
+
+/// Bytes that the rows of any Parquet file may come to, for each of its own beyond that, and for a
+/// row where nothing is in it: a file says in a few bytes that a value is repeated often.
+const FREE: u64 = 64 << 20;
+const RATIO: u64 = 100;
+const ROW: u64 = 64;
 
 /// Names and their vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,13 +75,13 @@ impl NamedVectors {
 }
 
 fn parquet_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
-    let damaged =
-        |error: parquet::errors::ParquetError| BioError::file(path, format!("is no readable Parquet file: {error}"));
     let file = File::open(path).map_err(|error| cannot_read(path, &error))?;
-    let reader = SerializedFileReader::new(file).map_err(damaged)?;
+    let size = file.metadata().map_err(|error| cannot_read(path, &error))?.len();
+    let mut left = FREE + RATIO * size;
+    let reader = parsed(path, || SerializedFileReader::new(file))?;
+    let mut iter = parsed(path, || reader.get_row_iter(None))?;
     let mut rows = Vec::new();
-    for row in reader.get_row_iter(None).map_err(damaged)? {
-        let row = row.map_err(damaged)?;
+    while let Some(row) = parsed(path, || iter.next().transpose())? {
         let (mut name, mut vector) = (None, None);
         for (_, field) in row.get_column_iter() {
             match field {
@@ -86,7 +93,14 @@ fn parquet_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
             }
         }
         match (name, vector) {
-            (Some(name), Some(vector)) => rows.push((name, vector)),
+            (Some(name), Some(vector)) => {
+                let vector: Vec<f32> = vector;
+                let bytes = ROW + name.len() as u64 + 4 * vector.len() as u64;
+                left = left.checked_sub(bytes).ok_or_else(|| {
+                    BioError::file(path, format!("holds more than {RATIO} times its own {size} bytes; save it anew"))
+                })?;
+                rows.push((name, vector));
+            }
             _ => {
                 return Err(BioError::file(
                     path,
@@ -96,6 +110,15 @@ fn parquet_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
         }
     }
     Ok(rows)
+}
+
+/// Has the library read something of a Parquet file; whatever it fails with is said of the file.
+fn parsed<T>(path: &Path, parse: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
+    let damaged = |error: &dyn std::fmt::Display| BioError::file(path, format!("is no readable Parquet file: {error}"));
+    match guarded(parse) {
+        Ok(result) => result.map_err(|error| damaged(&error)),
+        Err(panic) => Err(damaged(&panic)),
+    }
 }
 
 fn number(field: &Field) -> Option<f32> {
@@ -118,7 +141,7 @@ fn npy_rows(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
     }
     let mut names: Vec<String> =
         Table::read(&index)?.rows.into_iter().filter_map(|(_, row)| row.into_iter().next()).collect();
-    if names.len() == shape[0] + 1 {
+    if names.len().checked_sub(1) == Some(shape[0]) {
         names.remove(0);
     }
     if names.len() != shape[0] {

@@ -1,7 +1,11 @@
 //! Methods of Python's strings, lists and dicts that the engine lacks or does otherwise.
 
+use minijinja::formatting::FormatStyle;
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, State};
+
+use super::limits::{Meter, SLOT, failed};
+use super::python::text_of;
 
 /// The widest that a template may pad a text to.
 const WIDEST: usize = 4096;
@@ -10,14 +14,16 @@ const WIDEST: usize = 4096;
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     match (value.kind(), value.as_str(), method) {
         (ValueKind::String, Some(text), _) => {
-            if let Some(result) = of_string(text, method, args) {
+            // To look through a text is quicker than to make one.
+            Meter::new(state).pay(text.len() / 8)?;
+            if let Some(result) = of_string(state, text, method, args) {
                 return result;
             }
         }
         (ValueKind::Seq, _, "index") => {
             let (wanted,): (&Value,) = from_args(args)?;
             let position = value.try_iter()?.position(|item| item == *wanted);
-            return position.map(Value::from).ok_or_else(|| failed(format!("{wanted} is not in the list")));
+            return position.map(Value::from).ok_or_else(|| failed(format!("a {} is not in the list", wanted.kind())));
         }
         (ValueKind::Seq | ValueKind::Map, _, "copy") => {
             let () = from_args(args)?;
@@ -28,22 +34,20 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
     minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
 }
 
-fn failed(problem: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, problem.into())
-}
-
-fn of_string(text: &str, method: &str, args: &[Value]) -> Option<Result<Value, Error>> {
+fn of_string(state: &State, text: &str, method: &str, args: &[Value]) -> Option<Result<Value, Error>> {
     Some(match method {
         "strip" | "lstrip" | "rstrip" => strip(text, method, args),
-        "split" => split(text, args, false),
-        "rsplit" => split(text, args, true),
-        "splitlines" => split_lines(text, args),
+        "split" => split(state, text, args, false),
+        "rsplit" => split(state, text, args, true),
+        "splitlines" => split_lines(state, text, args),
         "partition" | "rpartition" => partition(text, args, method == "rpartition"),
         "startswith" | "endswith" => affix(text, args, method == "startswith"),
         "find" | "index" => find(text, args, method == "index", |text, wanted| text.find(wanted)),
         "rfind" | "rindex" => find(text, args, method == "rindex", |text, wanted| text.rfind(wanted)),
         "count" => count(text, args),
-        "join" => join(text, args),
+        "join" => join(state, text, args),
+        "replace" => replace(state, text, args),
+        "format" => format(state, text, args),
         "removeprefix" => {
             from_args(args).map(|(prefix,): (&str,)| Value::from(text.strip_prefix(prefix).unwrap_or(text)))
         }
@@ -73,7 +77,7 @@ fn strip(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
     }))
 }
 
-fn split(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
+fn split(state: &State, text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
     let (separator, most, named): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
     let separator = match separator {
         None if named.has("sep") => named.get::<Option<&str>>("sep")?,
@@ -85,17 +89,27 @@ fn split(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
     };
     named.assert_all_used()?;
     let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut meter = Meter::new(state);
     let mut parts: Vec<&str> = Vec::new();
     match separator {
         Some("") => return Err(failed("empty separator")),
         Some(separator) if from_right => {
-            parts.extend(text.rsplitn(most.saturating_add(1), separator));
+            for part in text.rsplitn(most.saturating_add(1), separator) {
+                meter.pay(SLOT)?;
+                parts.push(part);
+            }
             parts.reverse();
         }
-        Some(separator) => parts.extend(text.splitn(most.saturating_add(1), separator)),
+        Some(separator) => {
+            for part in text.splitn(most.saturating_add(1), separator) {
+                meter.pay(SLOT)?;
+                parts.push(part);
+            }
+        }
         None if from_right => {
             let mut rest = text.trim_end_matches(is_space);
             while !rest.is_empty() {
+                meter.pay(SLOT)?;
                 let start = rest.rfind(is_space).filter(|_| parts.len() < most);
                 let after = start.map_or(0, |at| at + rest[at..].chars().next().map_or(0, char::len_utf8));
                 parts.push(&rest[after..]);
@@ -106,6 +120,7 @@ fn split(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
         None => {
             let mut rest = text.trim_start_matches(is_space);
             while !rest.is_empty() {
+                meter.pay(SLOT)?;
                 let end = rest.find(is_space).filter(|_| parts.len() < most);
                 parts.push(&rest[..end.unwrap_or(rest.len())]);
                 rest = end.map_or("", |at| rest[at..].trim_start_matches(is_space));
@@ -116,14 +131,16 @@ fn split(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
 }
 
 /// Lines end where Python says; the engine knows `\n` and `\r\n` only.
-fn split_lines(text: &str, args: &[Value]) -> Result<Value, Error> {
+fn split_lines(state: &State, text: &str, args: &[Value]) -> Result<Value, Error> {
     let (keep, named): (Option<bool>, Kwargs) = from_args(args)?;
     let keep = keep.or(named.get("keepends")?).unwrap_or(false);
     named.assert_all_used()?;
     let ends = |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let mut meter = Meter::new(state);
     let mut lines: Vec<&str> = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
+        meter.pay(SLOT)?;
         let at = rest.find(ends).unwrap_or(rest.len());
         let end = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(0, char::len_utf8) };
         lines.push(if keep { &rest[..at + end] } else { &rest[..at] });
@@ -192,19 +209,47 @@ fn count(text: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(Value::from(part(text, start, end).map_or(0, |(_, text)| text.matches(wanted).count())))
 }
 
-fn join(text: &str, args: &[Value]) -> Result<Value, Error> {
+fn join(state: &State, text: &str, args: &[Value]) -> Result<Value, Error> {
     let (items,): (&Value,) = from_args(args)?;
     if items.is_none() {
         return Err(failed("cannot join none"));
     }
+    let mut meter = Meter::new(state);
     let mut out = String::new();
     for (i, item) in items.try_iter()?.enumerate() {
         let item =
             item.as_str().ok_or_else(|| failed(format!("item {i} to join is a {}, not a string", item.kind())))?;
+        meter.pay(SLOT + text.len() + item.len())?;
         out.push_str(if i > 0 { text } else { "" });
         out.push_str(item);
     }
     Ok(Value::from(out))
+}
+
+fn replace(state: &State, text: &str, args: &[Value]) -> Result<Value, Error> {
+    let (old, new, most): (&str, &str, Option<i64>) = from_args(args)?;
+    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    let grown = text.matches(old).count().min(most).saturating_mul(new.len().saturating_sub(old.len()));
+    Meter::new(state).pay(grown)?;
+    Ok(Value::from(text.replacen(old, new, most)))
+}
+
+/// The engine's own, where no width in it is larger than a text may be padded to; a text may name
+/// each value any number of times.
+fn format(state: &State, text: &str, args: &[Value]) -> Result<Value, Error> {
+    let mut meter = Meter::new(state);
+    let numbers = text.split(|c: char| !c.is_ascii_digit());
+    let digits = numbers.map(|digits| digits.trim_start_matches('0').len()).max().unwrap_or(0);
+    if digits > 4 {
+        return Err(failed(format!("a width of more than {WIDEST}")));
+    }
+    let fields = text.matches('{').count();
+    meter.pay(fields.saturating_mul(10_usize.pow(digits as u32)))?;
+    for value in args {
+        let bytes = text_of(state, value)?.len();
+        meter.pay(bytes.saturating_mul(fields))?;
+    }
+    minijinja::formatting::format(FormatStyle::StrFormat, text, args).map(Value::from)
 }
 
 /// A capital after everything that is no letter, an apostrophe, too; the filter of this name splits

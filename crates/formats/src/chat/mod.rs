@@ -8,6 +8,7 @@
 //! differs.
 
 mod conversation;
+mod limits;
 mod methods;
 mod python;
 mod source;
@@ -15,10 +16,11 @@ mod source;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Map;
 
 pub use conversation::{Conversation, Message, REASONING, RESERVED_VARIABLES, parse_variables};
@@ -31,13 +33,6 @@ const NAME: &str = "chat_template";
 /// A template of its own for conversations with tools, where a model has one.
 const TOOL_USE: &str = "tool_use";
 
-/// Instructions a template may run; a conversation takes some hundred for each turn.
-const FUEL: u64 = 1_000_000;
-
-/// Enough to drop a list nested in itself as often as the fuel allows.
-#[cfg(not(target_arch = "wasm32"))]
-const STACK: usize = 64 << 20;
-
 /// A model's own Jinja chat template; cheap to clone.
 #[derive(Clone)]
 pub struct ChatTemplate {
@@ -47,6 +42,8 @@ pub struct ChatTemplate {
     tool_use: Option<Arc<str>>,
     /// Whether there are `{% generation %}` blocks.
     marked: bool,
+    /// Whether it has once taken longer than it may: it is not run again.
+    endless: Arc<AtomicBool>,
     /// Special tokens, and then what a user sets.
     variables: Map<String, serde_json::Value>,
 }
@@ -60,41 +57,25 @@ impl ChatTemplate {
 
     /// As [`Self::new`], with another template for conversations that have tools.
     fn with_tool_use(source: &str, tool_use: Option<&str>, special_tokens: &BTreeMap<String, String>) -> Result<Self> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| FormatError::ChatTemplate(format!("Jinja's syntax: {e}")))?);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(methods::call);
-        environment.set_formatter(python::print);
-        environment.add_filter("tojson", python::to_json);
-        python::add_filters_of_items(&mut environment);
-        environment.add_filter("string", python::string);
-        environment.add_filter("escape", python::escape);
-        environment.add_filter("e", python::escape);
-        environment.add_filter("trim", python::trim);
-        environment.add_test("iterable", python::is_iterable);
-        environment.add_test("sequence", python::is_sequence);
-        environment.add_function(source::EACH, python::each);
-        environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, _> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", python::strftime_now);
+        let cannot = |problem: String| FormatError::ChatTemplate(format!("cannot be compiled: {problem}"));
+        let syntax = syntax()?;
         let mut marked = false;
+        let mut sources = Vec::new();
         for (name, source) in [(NAME, Some(source)), (TOOL_USE, tool_use)] {
             let Some(source) = source else { continue };
-            let (rewritten, has_marks) = source::prepare(source);
+            let (rewritten, has_marks) = source::prepare(source, &syntax).map_err(cannot)?;
             marked |= has_marks;
-            environment
-                .add_template_owned(name, rewritten)
-                .map_err(|e| FormatError::ChatTemplate(format!("cannot be compiled: {}", one_line(&e))))?;
+            sources.push((name, rewritten));
         }
+        let endless = Arc::new(AtomicBool::new(false));
+        let environment = limits::bounded(&endless, move || compile(syntax, sources)).and_then(|compiled| compiled);
         let variables = special_tokens.iter().map(|(name, token)| (name.clone(), token.clone().into())).collect();
         Ok(Self {
-            environment: Arc::new(environment),
+            environment: Arc::new(environment.map_err(cannot)?),
             source: source.into(),
             tool_use: tool_use.map(Into::into),
             marked,
+            endless,
             variables,
         })
     }
@@ -127,17 +108,15 @@ impl ChatTemplate {
     /// A template may refuse a conversation (roles that do not alternate, a system turn it does not
     /// know); the error then carries its own words.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
-        self.render_turns(conversation, &conversation.messages, add_generation_prompt)
+        self.turns(conversation)?.render(conversation.messages.len(), None, add_generation_prompt)
     }
 
-    /// As [`Self::render`], with other turns in place of the conversation's own.
-    pub fn render_turns(
-        &self,
-        conversation: &Conversation,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<String> {
-        self.render_with(conversation, messages, add_generation_prompt, ["", ""])
+    /// A conversation made ready to be rendered up to any of its turns.
+    ///
+    /// # Errors
+    /// [`FormatError::ChatTemplate`] for a variable of [`RESERVED_VARIABLES`].
+    pub fn turns(&self, conversation: &Conversation) -> Result<Turns<'_>> {
+        self.turns_with(conversation, ["", ""])
     }
 
     /// Text of a whole conversation and the byte ranges that lie in the template's `{% generation
@@ -147,6 +126,7 @@ impl ChatTemplate {
         if !self.marked {
             return Ok(None);
         }
+        let count = conversation.messages.len();
         let text = self.render(conversation, false)?;
         // Code points that are no characters: a text that holds these very two is not worth more
         // care.
@@ -155,7 +135,7 @@ impl ChatTemplate {
             return Ok(None);
         }
         let [start, end] = marks.map(String::from);
-        let marked = self.render_with(conversation, &conversation.messages, false, [&start, &end])?;
+        let marked = self.turns_with(conversation, [&start, &end])?.render(count, None, false)?;
         let mut plain = String::with_capacity(text.len());
         let mut spans = Vec::new();
         let mut open = None;
@@ -174,79 +154,34 @@ impl ChatTemplate {
         Ok((plain == text && open.is_none()).then_some((text, spans)))
     }
 
-    fn render_with(
-        &self,
-        conversation: &Conversation,
-        messages: &[Message],
-        add_generation_prompt: bool,
-        marks: [&str; 2],
-    ) -> Result<String> {
+    fn turns_with(&self, conversation: &Conversation, marks: [&str; 2]) -> Result<Turns<'_>> {
         let own = &conversation.variables;
         if let Some(name) = own.keys().find(|name| RESERVED_VARIABLES.contains(&name.as_str())) {
             let problem = format!("cannot be given the variable {name}, which it has from the conversation");
             return Err(FormatError::ChatTemplate(problem));
         }
-        let variables =
-            self.variables.iter().chain(own).map(|(name, value)| (name.as_str(), Value::from(Serde(value))));
+        let variables = self.variables.iter().chain(own).map(|(name, value)| (name.clone(), Value::from(Serde(value))));
         let list = |values: &Option<Vec<serde_json::Value>>| match values {
             Some(values) => Value::from(Serde(values)),
             None => Value::from(()),
         };
-        let context = Value::from_pairs(variables.chain([
-            ("messages", Value::from(Serde(messages))),
+        let given = [
             ("tools", list(&conversation.tools)),
             ("documents", list(&conversation.documents)),
-            ("add_generation_prompt", Value::from(add_generation_prompt)),
             (source::MARKS[0], Value::from(marks[0])),
             (source::MARKS[1], Value::from(marks[1])),
-        ]));
+        ];
         let name = match &conversation.tools {
             Some(_) if self.environment.get_template(TOOL_USE).is_ok() => TOOL_USE,
             _ => NAME,
         };
-        let render = || self.environment.get_template(name)?.render(context);
-        self.with_stack(render).map_err(|e| {
-            let roles: Vec<&str> = messages.iter().map(Message::role).take(8).collect();
-            let more = if messages.len() > roles.len() { ", …" } else { "" };
-            FormatError::ChatTemplate(format!(
-                "cannot render {} messages (roles {}{more}): {}",
-                messages.len(),
-                roles.join(", "),
-                one_line(&e)
-            ))
+        Ok(Turns {
+            template: self,
+            name,
+            variables: variables.chain(given.map(|(name, value)| (name.to_owned(), value))).collect(),
+            messages: conversation.messages.iter().map(|message| Value::from(Serde(message))).collect(),
+            roles: conversation.messages.iter().take(ROLES).map(|message| message.role().to_owned()).collect(),
         })
-    }
-
-    /// Runs `render` where a hostile template cannot overflow the stack.
-    ///
-    /// Only a namespace carries a value from one round of a loop to the next, and so only there can
-    /// a template nest lists deeper than a stack is; most templates need no thread of their own.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn with_stack(
-        &self,
-        render: impl FnOnce() -> std::result::Result<String, minijinja::Error> + Send,
-    ) -> std::result::Result<String, minijinja::Error> {
-        let failed = |what: &str| minijinja::Error::new(ErrorKind::InvalidOperation, what.to_string());
-        if !self.source.contains("namespace") {
-            return render();
-        }
-        std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .stack_size(STACK)
-                .spawn_scoped(scope, render)
-                .map_err(|e| failed(&format!("no thread to render in: {e}")))?
-                .join()
-                .unwrap_or_else(|_| Err(failed("the template engine failed")))
-        })
-    }
-
-    /// There are no threads on this target; a hostile template ends the page's worker.
-    #[cfg(target_arch = "wasm32")]
-    fn with_stack(
-        &self,
-        render: impl FnOnce() -> std::result::Result<String, minijinja::Error>,
-    ) -> std::result::Result<String, minijinja::Error> {
-        render()
     }
 
     /// Lower-case hexadecimal SHA-256 of the sources and the variables.
@@ -284,6 +219,50 @@ impl ChatTemplate {
             Some((source, tool_use)) => Self::with_tool_use(&source, tool_use.as_deref(), special).map(Some),
             None => Ok(None),
         }
+    }
+}
+
+/// Roles that a message about a conversation names.
+const ROLES: usize = 8;
+
+/// A conversation made ready to be rendered up to any of its turns.
+pub struct Turns<'t> {
+    template: &'t ChatTemplate,
+    /// The template to render with.
+    name: &'static str,
+    /// All that does not depend on how far it is rendered.
+    variables: Vec<(String, Value)>,
+    messages: Vec<Value>,
+    /// The first roles.
+    roles: Vec<String>,
+}
+
+impl Turns<'_> {
+    /// Text of the first `count` turns (all where there are fewer), with another in place of the last of them where one is
+    /// given; `add_generation_prompt` ends it with the opening of an assistant's turn.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render(&self, count: usize, last: Option<&Message>, add_generation_prompt: bool) -> Result<String> {
+        let count = count.min(self.messages.len());
+        let mut messages = self.messages[..count].to_vec();
+        if let (Some(given), Some(last)) = (last, messages.last_mut()) {
+            *last = Value::from(Serde(given));
+        }
+        let given = [("messages", messages.into()), ("add_generation_prompt", Value::from(add_generation_prompt))];
+        let given = given.map(|(name, value)| (name.to_owned(), value));
+        let context = Value::from_pairs(self.variables.iter().cloned().chain(given));
+        let (environment, name) = (Arc::clone(&self.template.environment), self.name);
+        let render = move || {
+            let template = environment.get_template(name).map_err(|e| one_line(&e))?;
+            template.render(context).map_err(|e| one_line(&e))
+        };
+        let text = limits::bounded(&self.template.endless, render);
+        text.unwrap_or_else(|problem| Err(format!("the template {problem}"))).map_err(|problem| {
+            let more = if count > ROLES { ", …" } else { "" };
+            let roles = self.roles[..count.min(ROLES)].join(", ");
+            FormatError::ChatTemplate(format!("cannot render {count} messages (roles {roles}{more}): {problem}"))
+        })
     }
 }
 
@@ -331,9 +310,54 @@ fn template_source(config: &Object) -> Result<Option<(String, Option<String>)>> 
     }
 }
 
+/// Jinja's tags, with white space cut as transformers cuts it.
+fn syntax() -> Result<SyntaxConfig> {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    syntax.map_err(|e| FormatError::ChatTemplate(format!("Jinja's syntax: {e}")))
+}
+
+/// The engine with all that it knows besides its own, and the templates of these names and sources.
+fn compile(
+    syntax: SyntaxConfig,
+    sources: Vec<(&'static str, String)>,
+) -> std::result::Result<Environment<'static>, String> {
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax);
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_fuel(Some(limits::FUEL));
+    environment.set_recursion_limit(limits::RECURSION);
+    environment.set_unknown_method_callback(methods::call);
+    environment.set_formatter(python::print);
+    environment.add_filter("tojson", python::to_json);
+    python::add_filters_of_items(&mut environment);
+    environment.add_filter("string", python::string);
+    environment.add_filter("escape", python::escape);
+    environment.add_filter("e", python::escape);
+    environment.add_filter("trim", python::trim);
+    environment.add_test("iterable", python::is_iterable);
+    environment.add_test("sequence", python::is_sequence);
+    environment.add_function(source::EACH, python::each);
+    environment.add_function(source::KEEP, limits::kept);
+    environment.add_function(source::KEEP_IN, limits::kept_in_namespace);
+    environment.add_function("namespace", python::namespace);
+    environment.add_function("raise_exception", python::raise);
+    environment.add_function("strftime_now", python::strftime_now);
+    for (name, source) in sources {
+        environment.add_template_owned(name, source).map_err(|e| one_line(&e))?;
+    }
+    Ok(environment)
+}
+
 /// An error and where it is, without the source listing.
 fn one_line(error: &minijinja::Error) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
+    /// Characters of a message; a template can make one as long as it likes.
+    const LONGEST: usize = 1000;
+    let mut error = error;
+    // What failed in a template that another includes.
+    while let Some(source) = std::error::Error::source(error).and_then(|source| source.downcast_ref()) {
+        error = source;
+    }
+    let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| detail.chars().take(LONGEST).collect());
     match error.line() {
         Some(line) => format!("{what} (line {line} of the template)"),
         None => what,

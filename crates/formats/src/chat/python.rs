@@ -1,16 +1,13 @@
 //! The pieces of Python that chat templates call: `json.dumps` and `strftime`.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs, from_args};
-use minijinja::{Environment, Error, ErrorKind, Output, State, filters};
+use minijinja::{Environment, Error, Output, State, filters};
 
+use super::limits::{DEEPEST_VALUE, LONGEST_TEXT, Meter, failed, kept, kept_in_namespace};
 use super::methods::is_space;
-
-/// How deep a value may nest, and how many bytes the text before its last part may take: a template
-/// can make a list that holds another twice, that one another twice, and so on.
-const DEEPEST: usize = 256;
-const LONGEST: usize = 16 << 20;
 
 /// How `json.dumps` writes.
 struct Json {
@@ -39,7 +36,7 @@ pub(super) fn to_json(value: &Value, options: Rest<ValueOrKwargs>) -> Result<Val
         Some(value) => match (value.as_str(), value.as_i64()) {
             (Some(text), _) if text.len() <= 16 => Some(text.to_owned()),
             (_, Some(width)) if width <= 16 => Some(" ".repeat(usize::try_from(width).unwrap_or(0))),
-            _ => return Err(failed(format!("tojson cannot indent by {value}"))),
+            _ => return Err(failed("tojson indents by at most 16 spaces or characters")),
         },
     };
     let [comma, colon] = match option(separators, "separators")? {
@@ -48,7 +45,7 @@ pub(super) fn to_json(value: &Value, options: Rest<ValueOrKwargs>) -> Result<Val
             let both: Vec<Value> = value.try_iter()?.collect();
             match both.iter().map(Value::as_str).collect::<Vec<_>>()[..] {
                 [Some(comma), Some(colon)] => [comma, colon].map(str::to_owned),
-                _ => return Err(failed(format!("tojson's separators are {value}, expected two strings"))),
+                _ => return Err(failed("tojson's separators are not two strings")),
             }
         }
     };
@@ -124,14 +121,12 @@ impl Json {
 }
 
 fn check_size(depth: usize, out: &str) -> Result<(), Error> {
-    if depth > DEEPEST || out.len() > LONGEST {
-        return Err(failed(format!("a value deeper than {DEEPEST} levels or longer than {LONGEST} bytes as text")));
+    if depth > DEEPEST_VALUE || out.len() > LONGEST_TEXT {
+        return Err(failed(format!(
+            "a value deeper than {DEEPEST_VALUE} levels or longer than {LONGEST_TEXT} bytes as text"
+        )));
     }
     Ok(())
-}
-
-fn failed(problem: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, problem.into())
 }
 
 /// The digits that Python prints of a number.
@@ -270,20 +265,37 @@ fn is_printable(c: char) -> bool {
 }
 
 /// The filters `escape` and `e`, which spell the five characters as Jinja does.
-pub(super) fn escape(value: &Value) -> Value {
+pub(super) fn escape(state: &State, value: &Value) -> Result<Value, Error> {
     if value.is_safe() {
-        return value.clone();
+        return Ok(value.clone());
     }
-    let text = value.to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    Value::from_safe_string(text.replace('\'', "&#39;").replace('"', "&#34;"))
+    let text = text_of(state, value)?.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    Ok(Value::from_safe_string(text.replace('\'', "&#39;").replace('"', "&#34;")))
+}
+
+/// A value as the engine prints it, which is paid for as it is written.
+pub(super) fn text_of(state: &State, value: &Value) -> Result<String, Error> {
+    struct Paid<'m, 's, 'a, 'b>(String, &'m mut Meter<'s, 'a, 'b>);
+    impl Write for Paid<'_, '_, '_, '_> {
+        fn write_str(&mut self, part: &str) -> std::fmt::Result {
+            self.1.pay(part.len()).map_err(|_| std::fmt::Error)?;
+            self.0.push_str(part);
+            if self.0.len() > LONGEST_TEXT { Err(std::fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut paid = Paid(String::new(), &mut Meter::new(state));
+    match write!(paid, "{value}") {
+        Ok(()) => Ok(paid.0),
+        Err(_) => Err(failed(format!("a text longer than {LONGEST_TEXT} bytes, or than the fuel that is left"))),
+    }
 }
 
 /// The filter `trim`.
-pub(super) fn trim(value: &Value, chars: Option<&str>) -> Value {
+pub(super) fn trim(state: &State, value: &Value, chars: Option<&str>) -> Result<Value, Error> {
     let cut = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
-    let text = value.to_string();
+    let text = value.as_str().map_or_else(|| text_of(state, value).map(Cow::Owned), |text| Ok(Cow::Borrowed(text)))?;
     let trimmed = text.trim_matches(cut);
-    if value.is_safe() { Value::from_safe_string(trimmed.to_owned()) } else { Value::from(trimmed) }
+    Ok(if value.is_safe() { Value::from_safe_string(trimmed.to_owned()) } else { Value::from(trimmed) })
 }
 
 /// The test `iterable`: not none, which the engine goes over as if it were empty.
@@ -297,8 +309,27 @@ pub(super) fn is_sequence(value: &Value) -> bool {
 }
 
 /// A value to go over, unless it is none.
-pub(super) fn each(value: Value) -> Result<Value, Error> {
-    if value.is_none() { Err(failed("none has no items to go over")) } else { Ok(value) }
+pub(super) fn each(state: &State, value: Value) -> Result<Value, Error> {
+    if value.is_none() { Err(failed("none has no items to go over")) } else { kept(state, value) }
+}
+
+/// The function `raise_exception`.
+pub(super) fn raise(state: &State, message: &Value) -> Result<Value, Error> {
+    Err(failed(text_of(state, message)?))
+}
+
+/// The function `namespace`, which keeps what it is given as `set` does.
+pub(super) fn namespace(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let mut args = args.into_values();
+    if let [defaults] = &mut args[..]
+        && defaults.kind() == ValueKind::Map
+    {
+        let keys: Vec<Value> = defaults.try_iter()?.collect();
+        let kept = |key: Value| Ok((key.clone(), kept_in_namespace(state, defaults.get_item(&key)?)?));
+        let pairs: Vec<(Value, Value)> = keys.into_iter().map(kept).collect::<Result<_, Error>>()?;
+        *defaults = Value::from_pairs(pairs);
+    }
+    Value::from_function(minijinja::functions::namespace).call(state, &args)
 }
 
 /// Filters that go over a value, as they are in the engine but for none.
@@ -318,8 +349,8 @@ pub(super) fn add_filters_of_items(environment: &mut Environment) {
     for (name, filter) in filters {
         environment.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
             let args = args.into_values();
-            if let Some(value) = args.first() {
-                each(value.clone())?;
+            if args.first().is_some_and(Value::is_none) {
+                return Err(failed("none has no items to go over"));
             }
             filter.call(state, &args)
         });

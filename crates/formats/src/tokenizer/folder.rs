@@ -1,14 +1,19 @@
 //! `tokenizer.json` and the settings beside it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer as Inner};
 
-use super::{EndRule, Ends, SPECIAL_TOKENS, Tokenizer};
+use super::{EndRule, Ends, SPECIAL_TOKENS, Tokenizer, run};
 use crate::folder::Folder;
+use crate::guard::guarded;
 use crate::json::{Object, kind, parse_object};
 use crate::{FormatError, Result};
+
+/// What the library is asked to do with tokens, which it normalises as it does texts.
+const ADD: &str = "add its tokens";
 
 /// The tokenizer itself, and what its post-processor puts around a text. `rebuilt` changes the file
 /// first, where the class that loads it would.
@@ -22,15 +27,17 @@ pub(super) fn parse(
     // same tokens.
     let dropout = map.get_mut("model").and_then(|model| model.get_mut("dropout")).filter(|value| !value.is_null());
     let changed = dropout.map(Value::take).is_some() | rebuilt(&mut map)?;
+    if let Some(normalizer) = map.get("normalizer") {
+        check_charsmap(file, normalizer)?;
+    }
     let ends = post_processor(file, map.get("post_processor").unwrap_or(&Value::Null))?;
     let unreadable =
         |e: &dyn std::fmt::Display| FormatError::malformed(file, format!("is no tokenizer.json that can be read: {e}"));
-    let mut inner = if changed {
-        let json = serde_json::to_vec(&map).map_err(|e| unreadable(&e))?;
-        Inner::from_bytes(json).map_err(|e| unreadable(&e))?
-    } else {
-        Inner::from_bytes(json).map_err(|e| unreadable(&e))?
-    };
+    let json = if changed { Cow::Owned(serde_json::to_vec(&map).map_err(|e| unreadable(&e))?) } else { json.into() };
+    let read = guarded(|| Inner::from_bytes(json));
+    let mut inner = read
+        .map_err(|panic| unreadable(&format!("its parts contradict one another ({panic})")))?
+        .map_err(|e| unreadable(&e))?;
     check_added(file, &inner, map.get("added_tokens"))?;
     // Left over from whoever saved the file; lengths are the caller's business.
     inner.with_padding(None);
@@ -40,6 +47,30 @@ pub(super) fn parse(
     // Done here: the library's own trusts that its tokens are there.
     inner.with_post_processor(None::<PostProcessorWrapper>);
     Ok((inner, ends))
+}
+
+/// Checks that SentencePiece's table of characters is as long as it says: the library makes room for
+/// what it says.
+fn check_charsmap(file: &str, normalizer: &Value) -> Result<()> {
+    for step in normalizer["normalizers"].as_array().into_iter().flatten() {
+        check_charsmap(file, step)?;
+    }
+    let Some(table) = normalizer["precompiled_charsmap"].as_str() else { return Ok(()) };
+    let digit = |letter: u8| match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    // Four bytes, the lowest first, in letters of six bits each.
+    let bits = table.bytes().take(6).fold(0_u64, |bits, letter| bits << 6 | u64::from(digit(letter)));
+    let size = ((bits >> 4) as u32).swap_bytes();
+    if table.len() < 6 || u64::from(size) > table.len() as u64 {
+        let problem = format!("has a precompiled_charsmap of {} letters that says to hold {size} bytes", table.len());
+        return Err(FormatError::malformed(file, problem));
+    }
+    Ok(())
 }
 
 /// What transformers' LlamaTokenizer makes of a file: whatever it says, a mark in place of each
@@ -362,7 +393,8 @@ impl Tokenizer {
         let special = special.filter(|token| inner.token_to_id(token).is_some());
         let special: Vec<AddedToken> = special.map(|token| AddedToken::from(token, true).normalized(false)).collect();
         let known: Vec<String> = inner.get_added_tokens_decoder().into_values().map(|t| t.content).collect();
-        inner.add_special_tokens(&special.into_iter().filter(|t| !known.contains(&t.content)).collect::<Vec<_>>());
+        let special: Vec<AddedToken> = special.into_iter().filter(|t| !known.contains(&t.content)).collect();
+        run(ADD, || Ok(inner.add_special_tokens(&special)))?;
         Ok(Some(Self::new(inner, named, EndRule::Ids(ends))))
     }
 }
@@ -413,7 +445,7 @@ fn add(inner: &mut Inner, file: &str, tokens: BTreeMap<u32, AddedToken>) -> Resu
     for (id, token) in tokens.into_iter().filter(|(_, token)| !token.content.is_empty()) {
         let content = token.content.clone();
         if !known.contains(&content) {
-            inner.add_tokens(&[token]);
+            run(ADD, || Ok(inner.add_tokens(&[token])))?;
         }
         check_id(file, inner, &content, Some(id.into()))?;
     }

@@ -48,6 +48,12 @@ const PHI3_KEEP_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 /// Longest vocabulary entry that merges are made for, in bytes; real ones are far shorter.
 const MAX_PIECE: usize = 256;
 
+/// Merges that the tokens of a vocabulary are made by, for each token and beside that, and the
+/// bytes of their text for each byte of the tokens': those of Llama 2, Gemma and Phi-3 come to 2
+/// merges a token.
+const MERGES_A_TOKEN: usize = 8;
+const FREE_MERGES: usize = 10_000;
+
 /// Llama 3's splitting of text into words, as in its `tokenizer.json`.
 pub(super) const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// GPT-4o's, which Phi-4-mini has: words begin anew where capitals follow small letters.
@@ -311,12 +317,22 @@ impl<'a> Source<'a> {
             .filter(|((token, kind), _)| **kind == kinds::NORMAL && vocab.contains_key(*token))
             .map(|((token, _), &score)| (token.as_str(), score))
             .collect();
-        let mut merges: Vec<(f64, usize, &str, &str)> = Vec::new();
+        let (mut merges, mut bytes): (Vec<(f64, usize, &str, &str)>, usize) = (Vec::new(), 0);
+        let most = MERGES_A_TOKEN * normal.len() + FREE_MERGES;
+        let most_bytes = MERGES_A_TOKEN * normal.keys().map(|piece| piece.len()).sum::<usize>() + (FREE_MERGES << 4);
         for (&piece, &score) in normal.iter().filter(|(piece, _)| piece.len() <= MAX_PIECE) {
             for (at, _) in piece.char_indices().skip(1) {
                 let (left, right) = piece.split_at(at);
                 if normal.contains_key(left) && normal.contains_key(right) {
                     merges.push((score, at, left, right));
+                    bytes += piece.len();
+                }
+                if merges.len() > most || bytes > most_bytes {
+                    return Err(self.malformed(format!(
+                        "tokenizer.ggml.tokens has {} tokens that others make up in more than {most} ways, which no \
+                         trained vocabulary has; convert the model again",
+                        normal.len()
+                    )));
                 }
             }
         }

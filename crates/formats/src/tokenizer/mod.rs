@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub use stream::StreamDecoder;
 use tokenizers::Tokenizer as Inner;
 
+use crate::guard::guarded;
 use crate::{FormatError, Result};
 use pieces::{Borders, PIECE};
 
@@ -22,6 +23,9 @@ use pieces::{Borders, PIECE};
 /// them under.
 const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// What the library is asked to do with a text.
+const ENCODE: &str = "encode the text";
 
 /// Token ids that are put around a text when special tokens are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,8 +62,27 @@ struct Parts {
     byte_fallback: bool,
 }
 
-fn unencodable(error: tokenizers::Error) -> FormatError {
-    FormatError::Tokenizer(format!("cannot encode the text: {error}"))
+/// Bytes of text that the library is given at once, for each of which it holds more than a hundred:
+/// a text is longer where it cannot be cut.
+const LONGEST_PIECE: usize = 1 << 20;
+
+fn check_piece(piece: &str) -> Result<()> {
+    if piece.len() <= LONGEST_PIECE {
+        return Ok(());
+    }
+    Err(FormatError::Tokenizer(format!(
+        "cannot encode {} bytes at once, expected a place where words part within {LONGEST_PIECE}: divide the text",
+        piece.len()
+    )))
+}
+
+/// Has the library do something; whatever it fails with is said of the tokenizer.
+fn run<T>(what: &str, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    let failed = |problem: &dyn std::fmt::Display| FormatError::Tokenizer(format!("cannot {what}: {problem}"));
+    match guarded(work) {
+        Ok(result) => result.map_err(|error| failed(&error)),
+        Err(panic) => Err(failed(&format!("its parts contradict one another ({panic})"))),
+    }
 }
 
 /// A model's own tokenizer; cheap to clone.
@@ -118,7 +141,8 @@ impl Tokenizer {
         let Parts { inner, ends: Ends { first, last }, .. } = &*self.parts;
         let mut ids = if add_special { first.clone() } else { Vec::new() };
         for (_, piece) in self.pieces(text, PIECE) {
-            ids.extend_from_slice(inner.encode_fast(piece, false).map_err(unencodable)?.get_ids());
+            check_piece(piece)?;
+            ids.extend_from_slice(run(ENCODE, || inner.encode_fast(piece, false))?.get_ids());
         }
         if add_special {
             ids.extend(last);
@@ -135,6 +159,13 @@ impl Tokenizer {
         }
     }
 
+    /// The last place behind a byte where `text` may be cut, if one is known: where the part before
+    /// it ends and the part behind it begins, whose ids, one after another, are those of the text.
+    /// It is one in every longer text, too.
+    pub fn last_cut(&self, text: &str, behind: usize) -> Option<[usize; 2]> {
+        self.parts.borders?.last(text, behind)
+    }
+
     /// Ids of `text` and, for each, the bytes of the text that it stands for; nothing is added at
     /// either end.
     pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
@@ -142,7 +173,8 @@ impl Tokenizer {
         // A mark that stands for a space which was left out says that it begins behind it.
         let least = if self.parts.borders.is_some_and(|borders| borders.mark_for_space) { usize::MAX } else { PIECE };
         for (begin, piece) in self.pieces(text, least) {
-            let encoding = self.parts.inner.encode(piece, false).map_err(unencodable)?;
+            check_piece(piece)?;
+            let encoding = run(ENCODE, || self.parts.inner.encode(piece, false))?;
             ids.extend_from_slice(encoding.get_ids());
             offsets.extend(encoding.get_offsets().iter().map(|(start, end)| begin + start..begin + end));
         }
@@ -172,10 +204,7 @@ impl Tokenizer {
     ///
     /// Ids without a token (padding rows of the embedding) give no text; broken bytes give U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.parts
-            .inner
-            .decode(ids, skip_special)
-            .map_err(|e| FormatError::Tokenizer(format!("cannot decode {} tokens: {e}", ids.len())))
+        run(&format!("decode {} tokens", ids.len()), || self.parts.inner.decode(ids, skip_special))
     }
 
     /// Lower-case hexadecimal SHA-256 of all that decides which ids a text becomes.

@@ -89,19 +89,25 @@ impl Borders {
 
     /// The first border at or behind a byte.
     fn next(self, text: &str, from: usize) -> Option<usize> {
-        let from = (from..text.len()).find(|at| text.is_char_boundary(*at))?;
-        let mut before = text[..from].chars().next_back()?;
-        let mut rest = text[from..].char_indices().peekable();
-        while let Some((at, c)) = rest.next() {
-            let allowed = if self.spaces_only { c == ' ' } else { BEHIND.contains(&c) };
-            // Without its space a piece begins with this character, and not with an added token.
-            let follows = rest.peek().is_some_and(|(_, next)| !self.mark_for_space || next.is_ascii_alphanumeric());
-            if allowed && follows && is_letter(before) {
-                return Some(from + at);
-            }
-            before = c;
+        (from..text.len()).find(|at| self.is_border(text, *at))
+    }
+
+    /// The last border behind a byte: where the text before it ends, and where that behind it
+    /// begins.
+    pub fn last(self, text: &str, behind: usize) -> Option<[usize; 2]> {
+        let at = (behind + 1..text.len()).rev().find(|at| self.is_border(text, *at))?;
+        Some([at, if self.mark_for_space { at + 1 } else { at }])
+    }
+
+    fn is_border(self, text: &str, at: usize) -> bool {
+        if !text.is_char_boundary(at) {
+            return false;
         }
-        None
+        let mut rest = text[at..].chars();
+        let allowed = rest.next().is_some_and(|c| if self.spaces_only { c == ' ' } else { BEHIND.contains(&c) });
+        // Without its space a piece begins with this character, and not with an added token.
+        let follows = rest.next().is_some_and(|next| !self.mark_for_space || next.is_ascii_alphanumeric());
+        allowed && follows && text[..at].chars().next_back().is_some_and(is_letter)
     }
 }
 

@@ -1,7 +1,5 @@
 //! Parquet: columns of texts, numbers, lists and structs to rows.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use bytes::Bytes;
 use parquet::basic::{Compression, ConvertedType, Repetition, Type as Physical};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -73,7 +71,7 @@ impl Table {
             return Ok(Self { rows, columns, left_out, left });
         }
         let projection = Type::group_type_builder(schema.name()).with_fields(read).build();
-        let rows = projection.and_then(|it| guarded_rows(reader, it)).map_err(|problem| damaged(&problem))?;
+        let rows = guarded(|| RowIter::from_file_into(Box::new(reader)).project(Some(projection?)))?;
         Ok(Self { rows, columns, left_out, left })
     }
 
@@ -142,15 +140,11 @@ impl Iterator for Table {
     }
 }
 
-fn guarded_rows(reader: SerializedFileReader<Bytes>, projection: Type) -> parquet::errors::Result<RowIter<'static>> {
-    RowIter::from_file_into(Box::new(reader)).project(Some(projection))
-}
-
 /// What a damaged file makes the reader give up on is an error like another.
 fn guarded<T>(read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    match bft_formats::guard::guarded(read) {
         Ok(result) => result.map_err(|problem| damaged(&problem)),
-        Err(_) => Err(damaged(&"its parts contradict one another")),
+        Err(panic) => Err(damaged(&panic)),
     }
 }
 

@@ -284,3 +284,78 @@ fn a_tokenizer_that_marks_the_beginning_of_a_text_marks_no_answer() {
     let sample = text.completion_sample("ab", " cd").unwrap();
     assert_eq!(pieces(&sample), [" ", "c", "d", "</s>"]);
 }
+
+/// Texts as chats are rendered: words of many scripts between marks, line breaks and spaces.
+fn rendered_chats(count: usize) -> Vec<String> {
+    const PARTS: [&str; 20] = [
+        "the",
+        "gene",
+        "TP53",
+        "binds",
+        "зона",
+        "基因",
+        "é",
+        "'s",
+        " ",
+        " ",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "。",
+        ".",
+        "<|im_start|>user\n",
+        "<|im_end|>\n",
+        "</s>",
+        "▁",
+    ];
+    let mut random = bft_formats::Random::new(18);
+    let mut next = |below: usize| (random.symmetric().abs() * 1e6) as usize % below;
+    (0..count).map(|_| (0..next(60)).map(|_| PARTS[next(PARTS.len())]).collect()).collect()
+}
+
+#[test]
+fn the_ids_of_a_growing_chat_are_those_of_each_of_its_beginnings() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+    let mut tokenizers = vec![tokenizer(Around::Nothing), marked_tokenizer()];
+    for name in ["qwen2", "encoders/modernbert", "encoders/bge", "encoders/xlm_roberta", "encoders/roberta"] {
+        let json = std::fs::read(format!("{fixtures}/{name}/tokenizer.json")).unwrap();
+        tokenizers.push(Tokenizer::from_json(name, &json).unwrap());
+    }
+    let mut cuts = 0;
+    for tokenizer in tokenizers {
+        let model = model_with(Some(tokenizer.clone()), None, |config| {
+            config.vocab_size = config.vocab_size.max(tokenizer.vocab_size());
+        });
+        let text = TextEncoder::new(&model);
+        for chat in rendered_chats(60) {
+            let mut done = Prefix::default();
+            for end in (0..=chat.len()).filter(|end| chat.is_char_boundary(*end) && end % 3 == 0) {
+                done = text.prefix_ids(&chat[..end], &done).unwrap();
+                assert_eq!(done.ids, tokenizer.encode(&chat[..end], false).unwrap(), "{:?}", &chat[..end]);
+            }
+            cuts += usize::from(done.cut > 0);
+        }
+    }
+    assert!(cuts > 200, "{cuts} chats were cut");
+}
+
+#[test]
+fn a_chat_of_400_turns_is_made_in_a_moment() {
+    let model = chatml();
+    let text = TextEncoder::new(&model);
+    let long = |turns: usize| {
+        let answer = "TP53 is a gene that binds DNA and keeps cells from growing. ".repeat(4);
+        chat(&(0..turns).flat_map(|_| [("user", "What is it?"), ("assistant", &*answer)]).collect::<Vec<_>>())
+    };
+    let seconds = |turns: usize| {
+        let chat = long(turns);
+        let start = std::time::Instant::now();
+        let samples = text.chat_samples(&chat).unwrap();
+        assert_eq!((samples.samples.len(), samples.alone), (1, 0));
+        start.elapsed().as_secs_f32()
+    };
+    let times = [50, 100, 200].map(seconds);
+    eprintln!("50, 100 and 200 answers: {times:?} s");
+    assert!(times[2] < 4.0, "{times:?}");
+}
