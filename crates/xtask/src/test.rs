@@ -34,7 +34,7 @@ pub fn run(rest: &[String]) -> Result<(), String> {
     heading("Tests");
     shell::run(
         cargo()
-            .args(["test", "--workspace", "--quiet"])
+            .args(["test", "--workspace", "--quiet", "--no-fail-fast"])
             .args(features)
             .env("BFT_CACHE", model::cache()?)
             .envs((!genes).then_some(("BFT_TEST_NO_GENES", "1"))),
