@@ -97,7 +97,7 @@ fn rendered(source: &str) -> String {
     text.unwrap_or_else(|error| error.to_string())
 }
 
-/// What what reads such files says of one.
+/// What a file's reader says of it.
 fn said_of(path: &Path) -> String {
     match path.extension().and_then(|it| it.to_str()) {
         Some("jinja") => rendered(&std::fs::read_to_string(path).unwrap()),

@@ -68,7 +68,8 @@ pub fn get(
         return Ok(());
     }
     fs::create_dir_all(cache).map_err(|source| FetchError::Cache { path: cache.to_path_buf(), source })?;
-    // What processes that were killed have left of theirs; that it cannot be removed is no reason not to fetch.
+    // What processes that were killed have left of theirs; that it cannot be removed is no reason not
+    // to fetch.
     let _ = bft_formats::remove_leftovers(cache);
     // Beside its place, so that the last step is a rename; removed with this value.
     let work = bft_formats::TemporaryFolder::new(cache).map_err(|error| FetchError::io(cache, error))?;

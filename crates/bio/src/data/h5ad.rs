@@ -9,6 +9,7 @@ use bft_formats::guard::guarded;
 use half::f16;
 use hdf5_pure::{AttrValue, DType, Dataset, Datatype, DatatypeByteOrder, File, Group};
 
+use super::{FREE, RATIO};
 use crate::error::{BioError, Result, cannot_read};
 
 pub use write::write_obsm;
@@ -49,11 +50,7 @@ type Visit<'v> = &'v mut dyn FnMut(usize, &[(u32, f32)]) -> Result<()>;
 /// Numbers read at a time.
 const BLOCK: usize = 1 << 22;
 
-/// Bytes that any file may hold, and for each of its own beyond that: what is compressed says in a
-/// few bytes that a billion numbers are all 0, and what was never written takes none.
-const FREE: u64 = 64 << 20;
-const RATIO: u64 = 100;
-/// The same for what is read a block at a time: gzip makes at most 1,032 bytes of one.
+/// [`RATIO`] for what is read a block at a time: gzip makes at most 1,032 bytes of one.
 const DENSE_RATIO: u64 = 1100;
 /// Bytes that a text, or an empty row, takes in memory.
 const TEXT: u64 = 24;

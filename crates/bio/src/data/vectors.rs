@@ -9,12 +9,10 @@ use parquet::record::Field;
 use serde_json::Value;
 
 use super::table::{Table, delimiter};
+use super::{FREE, RATIO};
 use crate::error::{BioError, Result, cannot_read, read_text};
 
-/// Bytes that the rows of any Parquet file may come to, for each of its own beyond that, and for a
-/// row where nothing is in it: a file says in a few bytes that a value is repeated often.
-const FREE: u64 = 64 << 20;
-const RATIO: u64 = 100;
+/// Bytes that a row of nothing takes in memory.
 const ROW: u64 = 64;
 
 /// Names and their vectors.

@@ -238,8 +238,9 @@ pub struct Turns<'t> {
 }
 
 impl Turns<'_> {
-    /// Text of the first `count` turns (all where there are fewer), with another in place of the last of them where one is
-    /// given; `add_generation_prompt` ends it with the opening of an assistant's turn.
+    /// Text of the first `count` turns (all where there are fewer), with another in place of the
+    /// last of them where one is given; `add_generation_prompt` ends it with the opening of an
+    /// assistant's turn.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].

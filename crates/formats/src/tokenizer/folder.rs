@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer as Inner};
 
@@ -56,21 +58,14 @@ fn check_charsmap(file: &str, normalizer: &Value) -> Result<()> {
         check_charsmap(file, step)?;
     }
     let Some(table) = normalizer["precompiled_charsmap"].as_str() else { return Ok(()) };
-    let digit = |letter: u8| match letter {
-        b'A'..=b'Z' => letter - b'A',
-        b'a'..=b'z' => letter - b'a' + 26,
-        b'0'..=b'9' => letter - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
+    // Eight letters are whole bytes.
+    let head = table.get(..8).and_then(|head| STANDARD.decode(head).ok());
+    let says = match head.as_deref().and_then(<[u8]>::first_chunk) {
+        Some(size) if u64::from(u32::from_le_bytes(*size)) <= table.len() as u64 => return Ok(()),
+        Some(size) => format!("says to hold {} bytes", u32::from_le_bytes(*size)),
+        None => "does not say how much it holds".to_owned(),
     };
-    // Four bytes, the lowest first, in letters of six bits each.
-    let bits = table.bytes().take(6).fold(0_u64, |bits, letter| bits << 6 | u64::from(digit(letter)));
-    let size = ((bits >> 4) as u32).swap_bytes();
-    if table.len() < 6 || u64::from(size) > table.len() as u64 {
-        let problem = format!("has a precompiled_charsmap of {} letters that says to hold {size} bytes", table.len());
-        return Err(FormatError::malformed(file, problem));
-    }
-    Ok(())
+    Err(FormatError::malformed(file, format!("has a precompiled_charsmap of {} letters that {says}", table.len())))
 }
 
 /// What transformers' LlamaTokenizer makes of a file: whatever it says, a mark in place of each

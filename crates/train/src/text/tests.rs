@@ -341,21 +341,15 @@ fn the_ids_of_a_growing_chat_are_those_of_each_of_its_beginnings() {
 }
 
 #[test]
-fn a_chat_of_400_turns_is_made_in_a_moment() {
+fn of_a_long_chat_only_what_is_new_is_encoded() {
     let model = chatml();
     let text = TextEncoder::new(&model);
-    let long = |turns: usize| {
-        let answer = "TP53 is a gene that binds DNA and keeps cells from growing. ".repeat(4);
-        chat(&(0..turns).flat_map(|_| [("user", "What is it?"), ("assistant", &*answer)]).collect::<Vec<_>>())
-    };
-    let seconds = |turns: usize| {
-        let chat = long(turns);
-        let start = std::time::Instant::now();
-        let samples = text.chat_samples(&chat).unwrap();
-        assert_eq!((samples.samples.len(), samples.alone), (1, 0));
-        start.elapsed().as_secs_f32()
-    };
-    let times = [50, 100, 200].map(seconds);
-    eprintln!("50, 100 and 200 answers: {times:?} s");
-    assert!(times[2] < 4.0, "{times:?}");
+    let answer = "TP53 is a gene that binds DNA and keeps cells from growing. ".repeat(4);
+    let turns = format!("<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n");
+    let whole = turns.repeat(400);
+    let mut done = Prefix::default();
+    for end in (1..=400).map(|count| count * turns.len()) {
+        assert!(end - done.cut < 2 * turns.len(), "{end} bytes are encoded from {} on", done.cut);
+        done = text.prefix_ids(&whole[..end], &done).unwrap();
+    }
 }
