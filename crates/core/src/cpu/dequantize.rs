@@ -217,6 +217,14 @@ impl<S: Simd, K: Sink<S>> EachVector<'_, '_, S, K> {
         match &unit.codes {
             Codes::Bytes(codes) => self.bytes(of, codes, scale, min, at),
             Codes::Unpacked(codes) => self.bytes(of, codes, scale, min, at),
+            Codes::Fields(low, high, less) => {
+                let codes = s.fields(*low, *high, *less);
+                self.bytes(of, &codes, scale, min, at);
+            }
+            Codes::Fives(nibbles, fifth, less) => {
+                let codes = s.five_bits(nibbles, fifth, *less);
+                self.bytes(of, &codes, scale, min, at);
+            }
             Codes::Nibbles(codes) => {
                 // Formats of nibbles have one scale and a minimum for the whole unit.
                 let m = match min {

@@ -39,8 +39,12 @@ pub enum Codes<'a> {
     Bytes(&'a [u8; UNIT]),
     /// A signed byte an element, unpacked.
     Unpacked([u8; UNIT]),
+    /// Bits of 32 bytes, below those of 32 others moved up so far, less a number.
+    Fields(Field<'a>, Option<(Field<'a>, u32)>, u8),
     /// Byte `j` holds element `j` in its low four bits and element `j + 16` in its high ones.
     Nibbles(&'a [u8; UNIT / 2]),
+    /// As `Nibbles`, with a fifth bit a code in four bytes, the first element's lowest; less a number.
+    Fives(&'a [u8; UNIT / 2], &'a [u8; UNIT / 8], u8),
     /// As `Nibbles`, where the four bits number one of sixteen values.
     Table(&'a [u8; UNIT / 2], &'static [i8; 16]),
 }
@@ -64,7 +68,14 @@ impl Unit<'_> {
         match &self.codes {
             Codes::Bytes(bytes) => bytes[i] as i8,
             Codes::Unpacked(bytes) => bytes[i] as i8,
+            Codes::Fields(low, high, less) => {
+                let high = high.map_or(0, |(high, up)| high.of(i) << up);
+                (low.of(i) | high) as i8 - *less as i8
+            }
             Codes::Nibbles(bytes) => nibble(bytes) as i8,
+            Codes::Fives(bytes, fifth, less) => {
+                (nibble(bytes) | (fifth[i / 8] >> (i % 8) & 1) << 4) as i8 - *less as i8
+            }
             Codes::Table(bytes, values) => values[usize::from(nibble(bytes))],
         }
     }
@@ -468,12 +479,6 @@ fn split_header<const N: usize>(block: &[u8], index: usize, quants: &mut [u8], s
     quants[index * body..(index + 1) * body].copy_from_slice(&block[N..]);
 }
 
-/// Codes that a function of the element's number gives.
-#[inline(always)]
-fn unpacked<'a>(code: impl Fn(usize) -> u8) -> Codes<'a> {
-    Codes::Unpacked(std::array::from_fn(code))
-}
-
 /// The low four bits of a unit's codes, 16 bytes: byte `j` holds element `j` low and element `j +
 /// 16` high.
 fn put_nibbles(code: impl Fn(usize) -> u8, out: &mut [u8]) {
@@ -521,11 +526,14 @@ fn put_six_bits(q: &mut [u8], j: usize, scale: u8, min: u8) {
 }
 
 /// Some bits of each of 32 bytes: what a unit's codes are put together from.
-#[derive(Clone, Copy)]
-struct Field<'a> {
-    bytes: &'a [u8; UNIT],
-    shift: usize,
-    mask: u8,
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'a> {
+    /// The bytes, one an element.
+    pub bytes: &'a [u8; UNIT],
+    /// Where the bits begin.
+    pub shift: u32,
+    /// The bits, once they are moved down.
+    pub mask: u8,
 }
 
 impl<'a> Field<'a> {
@@ -533,26 +541,26 @@ impl<'a> Field<'a> {
     /// first lowest.
     #[inline(always)]
     fn two_bits(block: &'a [u8], at: usize, index: usize) -> Self {
-        Field { bytes: bytes(block, at + index / 4 * UNIT), shift: index % 4 * 2, mask: 3 }
+        Field { bytes: bytes(block, at + index / 4 * UNIT), shift: index as u32 % 4 * 2, mask: 3 }
     }
 
     /// Unit `index` of 256 elements of four bits from byte `at` on: 32 bytes hold two units, the
     /// first low.
     #[inline(always)]
     fn four_bits(block: &'a [u8], at: usize, index: usize) -> Self {
-        Field { bytes: bytes(block, at + index / 2 * UNIT), shift: index % 2 * 4, mask: 15 }
+        Field { bytes: bytes(block, at + index / 2 * UNIT), shift: index as u32 % 2 * 4, mask: 15 }
     }
 
     /// Unit `index` of 256 elements of one bit from byte `at` on: 32 bytes hold eight units, the
     /// first lowest.
     #[inline(always)]
     fn bit(block: &'a [u8], at: usize, index: usize) -> Self {
-        Field { bytes: bytes(block, at), shift: index, mask: 1 }
+        Field { bytes: bytes(block, at), shift: index as u32, mask: 1 }
     }
 
     /// That of element `l`.
     #[inline(always)]
-    fn of(self, l: usize) -> u8 {
+    pub fn of(self, l: usize) -> u8 {
         self.bytes[l] >> self.shift & self.mask
     }
 }

@@ -1,7 +1,7 @@
 //! Q2_K: 16 bytes of four-bit scales and minima, 64 bytes of two-bit q, halves d and dmin;
 //! d·scale·q − dmin·min, with a scale and a minimum for 16 elements.
 
-use super::{Blocks, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_pairs, set_half, unpacked};
+use super::{Blocks, Codes, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_pairs, set_half};
 
 pub struct Q2_K;
 
@@ -20,7 +20,7 @@ impl Blocks for Q2_K {
         let (d, dmin) = (half.of(half_bits(block, 80)), half.of(half_bits(block, 82)));
         let scale = scales.map(|s| d * f32::from(s & 15));
         let min = scales.map(|s| -(dmin * f32::from(s >> 4)));
-        Unit { codes: unpacked(|l| q.of(l)), scale, min: Some(min) }
+        Unit { codes: Codes::Fields(q, None, 0), scale, min: Some(min) }
     }
 
     fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {

@@ -1,7 +1,7 @@
 //! Q3_K: 32 bytes of third bits, 64 bytes of the two lower ones, twelve bytes of six-bit scales, a
 //! half d; d·(scale − 32)·(q − 4), with a scale for 16 elements.
 
-use super::{Blocks, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_bits, put_pairs, set_half, unpacked};
+use super::{Blocks, Codes, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_bits, put_pairs, set_half};
 
 pub struct Q3_K;
 
@@ -25,7 +25,7 @@ impl Blocks for Q3_K {
     #[inline(always)]
     fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let (high, q) = (Field::bit(block, 0, index), Field::two_bits(block, 32, index));
-        let codes = unpacked(|l| (q.of(l) | high.of(l) << 2).wrapping_sub(4));
+        let codes = Codes::Fields(q, Some((high, 2)), 4);
         let d = half.of(half_bits(block, 108));
         let scale = |i| d * f32::from(scale(bytes(block, 96), i));
         Unit { codes, scale: [scale(2 * index), scale(2 * index + 1)], min: None }

@@ -2,8 +2,8 @@
 //! d·scale·q − dmin·min, with a scale and a minimum for 32 elements.
 
 use super::{
-    Blocks, Field, Halves, Layout, Quantizer, Spec, UNIT, Unit, bytes, half_bits, put_nibbles, put_six_bits, set_half,
-    six_bits, unpacked,
+    Blocks, Codes, Field, Halves, Layout, Quantizer, Spec, UNIT, Unit, bytes, half_bits, put_nibbles, put_six_bits,
+    set_half, six_bits,
 };
 use half::f16;
 
@@ -39,7 +39,7 @@ impl Blocks for Q4_K {
     fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let q = Field::four_bits(block, 16, index);
         let (scale, min) = scale_and_min(block, index, half);
-        Unit { codes: unpacked(|l| q.of(l)), scale: [scale; 2], min: Some([min; 2]) }
+        Unit { codes: Codes::Fields(q, None, 0), scale: [scale; 2], min: Some([min; 2]) }
     }
 
     fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {

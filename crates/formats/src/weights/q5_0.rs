@@ -1,17 +1,11 @@
 //! Q5_0: a half d, a word of fifth bits and 16 bytes of nibbles; d·(q − 16).
 
 use super::{
-    Blocks, Halves, Layout, Quantizer, Spec, Unit, bytes, furthest, half_bits, put_bits, put_nibbles, set_half,
-    set_scale, unpacked,
+    Blocks, Codes, Halves, Layout, Quantizer, Spec, Unit, bytes, furthest, half_bits, put_bits, put_nibbles, set_half,
+    set_scale,
 };
 
 pub struct Q5_0;
-
-#[inline(always)]
-pub(super) fn code(high: &[u8; 4], nibbles: &[u8; 16], i: usize) -> u8 {
-    let high = u32::from_le_bytes(*high) >> i & 1;
-    nibbles[i % 16] >> (i / 16 * 4) & 15 | (high as u8) << 4
-}
 
 impl Blocks for Q5_0 {
     const SPEC: Spec = Spec {
@@ -24,8 +18,7 @@ impl Blocks for Q5_0 {
 
     #[inline(always)]
     fn unit(block: &[u8], _: usize, half: impl Halves) -> Unit<'_> {
-        let (high, nibbles) = (bytes(block, 2), bytes(block, 6));
-        let codes = unpacked(|i| code(high, nibbles, i).wrapping_sub(16));
+        let codes = Codes::Fives(bytes(block, 6), bytes(block, 2), 16);
         Unit { codes, scale: [half.of(half_bits(block, 0)); 2], min: None }
     }
 

@@ -1,7 +1,6 @@
 //! Q5_1: halves d and m, a word of fifth bits and 16 bytes of nibbles; d·q + m.
 
-use super::q5_0::code;
-use super::{Blocks, Halves, Layout, Spec, Unit, bytes, half_bits, set_half, unpacked};
+use super::{Blocks, Codes, Halves, Layout, Spec, Unit, bytes, half_bits, set_half};
 
 pub struct Q5_1;
 
@@ -16,9 +15,8 @@ impl Blocks for Q5_1 {
 
     #[inline(always)]
     fn unit(block: &[u8], _: usize, half: impl Halves) -> Unit<'_> {
-        let (high, nibbles) = (bytes(block, 4), bytes(block, 8));
         let (d, m) = (half.of(half_bits(block, 0)), half.of(half_bits(block, 2)));
-        Unit { codes: unpacked(|i| code(high, nibbles, i)), scale: [d; 2], min: Some([m; 2]) }
+        Unit { codes: Codes::Fives(bytes(block, 8), bytes(block, 4), 0), scale: [d; 2], min: Some([m; 2]) }
     }
 
     fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {

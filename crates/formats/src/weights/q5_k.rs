@@ -1,7 +1,7 @@
 //! Q5_K: as Q4_K, with 32 bytes of fifth bits before the four lower ones.
 
 use super::q4_k::{regroup_scales, scale_and_min};
-use super::{Blocks, Field, Halves, Layout, Spec, Unit, put_bits, put_nibbles, set_half, unpacked};
+use super::{Blocks, Codes, Field, Halves, Layout, Spec, Unit, put_bits, put_nibbles, set_half};
 
 pub struct Q5_K;
 
@@ -18,7 +18,7 @@ impl Blocks for Q5_K {
     fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let (high, q) = (Field::bit(block, 16, index), Field::four_bits(block, 48, index));
         let (scale, min) = scale_and_min(block, index, half);
-        let codes = unpacked(|l| q.of(l) | high.of(l) << 4);
+        let codes = Codes::Fields(q, Some((high, 4)), 0);
         Unit { codes, scale: [scale; 2], min: Some([min; 2]) }
     }
 

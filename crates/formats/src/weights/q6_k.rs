@@ -1,14 +1,14 @@
 //! Q6_K: 128 bytes of four lower bits, 64 bytes of two upper ones, 16 signed bytes of scales, a
 //! half d; d·scale·(q − 32), with a scale for 16 elements.
 
-use super::{Blocks, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_nibbles, put_pairs, set_half, unpacked};
+use super::{Blocks, Codes, Field, Halves, Layout, Spec, Unit, bytes, half_bits, put_nibbles, put_pairs, set_half};
 
 pub struct Q6_K;
 
 /// The four lower bits: of 128 elements in 64 bytes, the first 64 stand in the low nibbles.
 #[inline(always)]
 fn low(block: &[u8], index: usize) -> Field<'_> {
-    Field { bytes: bytes(block, index / 4 * 64 + index % 2 * 32), shift: index % 4 / 2 * 4, mask: 15 }
+    Field { bytes: bytes(block, index / 4 * 64 + index % 2 * 32), shift: index as u32 % 4 / 2 * 4, mask: 15 }
 }
 
 impl Blocks for Q6_K {
@@ -23,7 +23,7 @@ impl Blocks for Q6_K {
     #[inline(always)]
     fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let (low, high) = (low(block, index), Field::two_bits(block, 128, index));
-        let codes = unpacked(|l| (low.of(l) | high.of(l) << 4).wrapping_sub(32));
+        let codes = Codes::Fields(low, Some((high, 4)), 32);
         let d = half.of(half_bits(block, 208));
         let scale = bytes::<2>(block, 192 + 2 * index).map(|s| d * f32::from(s as i8));
         Unit { codes, scale, min: None }

@@ -2,7 +2,7 @@
 //! A GPU holds it as TQ2_0.
 
 use super::tq2_0::LAYOUT;
-use super::{Blocks, Halves, Spec, Unit, half_bits, put_pairs, set_half, unpacked};
+use super::{Blocks, Codes, Halves, Spec, UNIT, Unit, half_bits, put_pairs, set_half};
 
 pub struct TQ1_0;
 
@@ -23,8 +23,12 @@ impl Blocks for TQ1_0 {
 
     #[inline(always)]
     fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
-        let codes = unpacked(|l| digit(block, 32 * index + l).wrapping_sub(1));
-        Unit { codes, scale: [half.of(half_bits(block, 52)); 2], min: None }
+        let mut codes = [0; UNIT];
+        // Not `array::from_fn`, which is not compiled for the instruction set of the kernel that asks.
+        for (l, code) in codes.iter_mut().enumerate() {
+            *code = digit(block, 32 * index + l).wrapping_sub(1);
+        }
+        Unit { codes: Codes::Unpacked(codes), scale: [half.of(half_bits(block, 52)); 2], min: None }
     }
 
     fn regroup(block: &[u8], _: usize, quants: &mut [u8], scales: &mut [u8]) {

@@ -1,6 +1,6 @@
 //! TQ2_0: 64 bytes of two-bit q and a half d; d·(q − 1).
 
-use super::{Blocks, Field, Halves, Layout, Spec, Unit, half_bits, put_pairs, set_half, unpacked};
+use super::{Blocks, Codes, Field, Halves, Layout, Spec, Unit, half_bits, put_pairs, set_half};
 
 pub struct TQ2_0;
 
@@ -10,7 +10,7 @@ impl Blocks for TQ2_0 {
     #[inline(always)]
     fn unit(block: &[u8], index: usize, half: impl Halves) -> Unit<'_> {
         let q = Field::two_bits(block, 0, index);
-        let codes = unpacked(|l| q.of(l).wrapping_sub(1));
+        let codes = Codes::Fields(q, None, 1);
         Unit { codes, scale: [half.of(half_bits(block, 64)); 2], min: None }
     }
 

@@ -1,5 +1,9 @@
 //! What an instruction set does with vectors of f32, and what a kernel is.
 
+#[cfg(doc)]
+use bft_formats::weights::Codes;
+use bft_formats::weights::{Field, UNIT};
+
 /// A vector of f32 and what the kernels do with it. A value of an implementing type is the proof
 /// that the processor has the instructions: only [`dispatch`] makes one.
 pub(in crate::cpu) trait Simd: Copy {
@@ -119,6 +123,33 @@ pub(in crate::cpu) trait Simd: Copy {
         let (low, high) =
             unsafe { (self.load_each(|i| f32::from(*p.add(i) & 15)), self.load_each(|i| f32::from(*p.add(i) >> 4))) };
         (self.add(self.mul(d, low), m), self.add(self.mul(d, high), m))
+    }
+    /// The bytes that [`Codes::Fives`] stands for.
+    #[inline(always)]
+    fn five_bits(self, nibbles: &[u8; UNIT / 2], fifth: &[u8; UNIT / 8], less: u8) -> [u8; UNIT] {
+        let (mut out, fifth) = ([0; UNIT], u32::from_le_bytes(*fifth));
+        for (i, out) in out.iter_mut().enumerate() {
+            let nibble = nibbles[i % 16] >> (i / 16 * 4) & 15;
+            *out = (nibble | ((fifth >> i & 1) as u8) << 4).wrapping_sub(less);
+        }
+        out
+    }
+    /// The bytes that [`Codes::Fields`] stands for.
+    #[inline(always)]
+    fn fields(self, low: Field<'_>, high: Option<(Field<'_>, u32)>, less: u8) -> [u8; UNIT] {
+        let mut out = [0; UNIT];
+        for (out, byte) in out.iter_mut().zip(low.bytes) {
+            *out = byte >> low.shift & low.mask;
+        }
+        if let Some((high, up)) = high {
+            for (out, byte) in out.iter_mut().zip(high.bytes) {
+                *out |= (byte >> high.shift & high.mask) << up;
+            }
+        }
+        for out in &mut out {
+            *out = out.wrapping_sub(less);
+        }
+        out
     }
     /// The values that the low and the high four bits of LANES bytes number.
     /// # Safety

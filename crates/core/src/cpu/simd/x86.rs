@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use bft_formats::weights::{Field, UNIT};
+
 use super::vector::{Kernel, Simd, of_memory, of_vectors};
 
 pub(super) fn has_avx2() -> bool {
@@ -60,6 +62,61 @@ unsafe fn half(bits: u16) -> f32 {
             options(pure, nomem, nostack, preserves_flags),
         );
         _mm_cvtss_f32(number)
+    }
+}
+
+/// Five bits an element, less a number, as [`Simd::five_bits`] has them.
+/// # Safety
+/// [`has_avx2`].
+#[inline(always)]
+unsafe fn five_bits(nibbles: &[u8; UNIT / 2], fifth: &[u8; UNIT / 8], less: u8) -> [u8; UNIT] {
+    // SAFETY: the processor has AVX2, as this function requires; the bytes that are read and written
+    // are the arrays'.
+    unsafe {
+        // Each byte of the fifth bits eight times; then of each the bit that is its element's.
+        let all = _mm256_set1_epi32(i32::from_le_bytes(*fifth));
+        let byte = |number: i64| number * 0x0101_0101_0101_0101;
+        let index = _mm256_setr_epi64x(byte(0), byte(1), byte(2), byte(3));
+        let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+        let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, index), own), own);
+        let low = _mm_loadu_si128(nibbles.as_ptr().cast());
+        let nibbles = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(low, 4), low), _mm256_set1_epi8(15));
+        let five = _mm256_or_si256(nibbles, _mm256_and_si256(set, _mm256_set1_epi8(16)));
+        let mut out = [0; UNIT];
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi8(five, _mm256_set1_epi8(less as i8)));
+        out
+    }
+}
+
+/// Bits of 32 bytes.
+/// # Safety
+/// [`has_avx2`].
+#[inline(always)]
+unsafe fn field(field: Field<'_>) -> __m256i {
+    // SAFETY: the processor has AVX2, as this function requires; the bytes are the array's.
+    unsafe {
+        let bytes = _mm256_loadu_si256(field.bytes.as_ptr().cast());
+        // What this moves from one byte to the next, the mask takes away.
+        let moved = _mm256_srl_epi16(bytes, _mm_cvtsi32_si128(field.shift as i32));
+        _mm256_and_si256(moved, _mm256_set1_epi8(field.mask as i8))
+    }
+}
+
+/// As [`Simd::fields`].
+/// # Safety
+/// [`has_avx2`].
+#[inline(always)]
+unsafe fn fields(low: Field<'_>, high: Option<(Field<'_>, u32)>, less: u8) -> [u8; UNIT] {
+    // SAFETY: the processor has AVX2, as this function requires; the bytes that are read and written
+    // are the arrays'.
+    unsafe {
+        let mut codes = field(low);
+        if let Some((high, up)) = high {
+            codes = _mm256_or_si256(codes, _mm256_sll_epi16(field(high), _mm_cvtsi32_si128(up as i32)));
+        }
+        let mut out = [0; UNIT];
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi8(codes, _mm256_set1_epi8(less as i8)));
+        out
     }
 }
 
@@ -196,6 +253,14 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
         unsafe { half(bits) }
+    }
+    #[inline(always)]
+    fn five_bits(self, nibbles: &[u8; UNIT / 2], fifth: &[u8; UNIT / 8], less: u8) -> [u8; UNIT] {
+        unsafe { five_bits(nibbles, fifth, less) }
+    }
+    #[inline(always)]
+    fn fields(self, low: Field<'_>, high: Option<(Field<'_>, u32)>, less: u8) -> [u8; UNIT] {
+        unsafe { fields(low, high, less) }
     }
     #[inline(always)]
     unsafe fn load_table(self, p: *const u8, values: &[i8; 16]) -> (__m512, __m512) {
@@ -346,6 +411,14 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
         unsafe { half(bits) }
+    }
+    #[inline(always)]
+    fn five_bits(self, nibbles: &[u8; UNIT / 2], fifth: &[u8; UNIT / 8], less: u8) -> [u8; UNIT] {
+        unsafe { five_bits(nibbles, fifth, less) }
+    }
+    #[inline(always)]
+    fn fields(self, low: Field<'_>, high: Option<(Field<'_>, u32)>, less: u8) -> [u8; UNIT] {
+        unsafe { fields(low, high, less) }
     }
     #[inline(always)]
     unsafe fn load_table(self, p: *const u8, values: &[i8; 16]) -> (__m256, __m256) {
