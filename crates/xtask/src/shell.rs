@@ -1,9 +1,10 @@
 //! Running other programs, and saying so.
 
 use std::ffi::OsStr;
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{IsTerminal, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// The workspace's root folder.
@@ -77,6 +78,37 @@ pub fn run(command: &mut Command) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("`{shown}` failed ({status})"))
+    }
+}
+
+/// A command that runs beside others; what it says is shown when it is done.
+pub struct Aside {
+    shown: String,
+    child: Child,
+    said: File,
+}
+
+impl Aside {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Result<Self, String> {
+        let shown = show(command);
+        let failed = |error: std::io::Error| format!("`{shown}` could not be started: {error}");
+        let said = tempfile::tempfile().map_err(failed)?;
+        let (out, err) = (said.try_clone().map_err(failed)?, said.try_clone().map_err(failed)?);
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().map_err(failed)?;
+        Ok(Self { shown, child, said })
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<(), String> {
+        let status = self.child.wait();
+        println!("{}", dim(&format!("$ {}", self.shown)));
+        let shown = self.said.rewind().and_then(|()| std::io::copy(&mut self.said, &mut std::io::stdout()));
+        match (status, shown) {
+            (Ok(status), Ok(_)) if status.success() => Ok(()),
+            (Ok(status), Ok(_)) => Err(format!("`{}` failed ({status})", self.shown)),
+            (Err(error), _) | (_, Err(error)) => Err(format!("`{}`: {error}", self.shown)),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::shell::{self, cargo, heading};
-use crate::{model, system, web};
+use crate::shell::{self, Aside, cargo, heading};
+use crate::{model, page, system, web};
 
 /// Installs what is missing, then the quick checks before the slow ones; stops at the first that
 /// fails.
@@ -32,15 +32,24 @@ pub fn run(rest: &[String]) -> Result<(), String> {
         lint(features)?;
     }
     heading("Tests");
-    shell::run(
-        cargo()
-            .args(["test", "--workspace", "--quiet", "--no-fail-fast"])
-            .args(features)
+    let tests = || {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--quiet"]).args(features);
+        command
+    };
+    shell::run(tests().arg("--no-run"))?;
+    // That build left the command line, which the page has to agree with. What is linked for the
+    // browser takes minutes on one thread, which the tests seldom need both of.
+    let page = Aside::start(cargo().arg("xtask").args(web::BUILD_TESTS))?;
+    let tested = shell::run(
+        tests()
+            .arg("--no-fail-fast")
             .env("BFT_CACHE", model::cache()?)
             .envs((!genes).then_some(("BFT_TEST_NO_GENES", "1"))),
-    )?;
-    // That build left the command line, which the page has to agree with.
-    web::test()?;
+    );
+    let built = page.finish();
+    tested.and(built)?;
+    page::drive()?;
     println!("\nall passed in {:.0} minutes", started.elapsed().as_secs_f64() / 60.0);
     Ok(())
 }

@@ -15,15 +15,24 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const FLAGS: &str = "--cfg getrandom_backend=\"wasm_js\" -C target-feature=+simd128";
 const PORT: &str = "4178";
 
+/// The arguments that build the page, and what its tests need beside it.
+pub const BUILD_TESTS: [&str; 2] = ["web", "--build-tests"];
+
 /// Builds; then serves, unless `--build` asks for the files alone, or `--test` for the browser's
 /// tests.
 pub fn run(rest: &[String]) -> Result<(), String> {
     let serve = match rest {
         [] => true,
         [flag] if flag == "--build" => false,
+        [flag] if flag == BUILD_TESTS[1] => {
+            build()?;
+            return ops();
+        }
         [flag] if flag == "--test" => {
             shell::run(cargo().args(["build", "--quiet", "--package", "bft-cli"]))?;
-            return test();
+            build()?;
+            ops()?;
+            return page::drive();
         }
         [found, ..] => {
             return Err(format!("`cargo xtask web` takes no arguments but --build or --test, found `{found}`"));
@@ -53,14 +62,6 @@ pub fn build() -> Result<(), String> {
     fs::create_dir_all(&folder)
         .and_then(|()| fs::copy(&model, &copy).map(|_| ()))
         .map_err(|error| format!("{}: {error}", copy.display()))
-}
-
-/// Builds the page and drives it in Chromium, beside the `bft` of this tree, which is built
-/// already.
-pub fn test() -> Result<(), String> {
-    build()?;
-    ops()?;
-    page::drive()
 }
 
 /// The op registry's tests as a module for the browser, beside the page and not part of it.

@@ -142,7 +142,7 @@ test("settings that cannot be are refused beside their field", async ({ page }) 
   await expect(page.locator("[name=rank]")).toBeFocused();
 });
 
-test("the page's thread is never busy for 100 ms while a run goes", async ({ page, browser }) => {
+test("the page's thread is never busy for 100 ms while a run goes", { tag: "@alone" }, async ({ page, browser }) => {
   await ready(page, 2000);
   await browser.startTracing(page, { categories: ["devtools.timeline", "disabled-by-default-devtools.timeline", "toplevel"] });
   await start(page);
