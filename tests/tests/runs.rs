@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::device::Device;
-use bft_core::{LossConfig, Runner, RunnerOptions};
+use bft_core::{GroupSize, LossConfig, Runner, RunnerOptions};
 use bft_formats::{Adapter, LoraPair, Model, sha256_file};
 use bft_tests::fixture::relative_norm;
 use bft_train::{
@@ -63,7 +63,7 @@ fn recorded(folder: &Path, run: &Value, output: PathBuf) -> TrainConfig {
         init_adapter: Some(folder.join("adapter")),
         output,
         loss: serde_json::from_value(run["loss"].clone()).unwrap(),
-        group_size: count("group_size") as usize,
+        group_size: serde_json::from_value(run["group_size"].clone()).unwrap(),
         gamma: number("gamma") as f32,
         batch_size: count("batch_size") as usize,
         grad_accum: count("grad_accum") as usize,
@@ -238,7 +238,7 @@ fn long_run(output: &Path, resume: bool) -> TrainConfig {
         rank: 4,
         lora_dropout: 0.1,
         lr: 5e-3,
-        group_size: 4,
+        group_size: GroupSize::Tokens(4),
         batch_size: 2,
         grad_accum: 2,
         steps: Some(8),
@@ -352,7 +352,7 @@ fn an_evaluation_in_training_is_that_of_a_runner_with_the_saved_adapter() {
     let bounds = BatchBounds { tokens: 60, trained: 60, samples: 2 };
     let options = RunnerOptions { capacity: bounds.into(), max_length: 40 };
     let mut runner = Runner::new(&device, &model, Some(&adapter), options).unwrap();
-    let loss = LossConfig { group_size: 4, ..LossConfig::default() };
+    let loss = LossConfig { group_size: GroupSize::Tokens(4), ..LossConfig::default() };
     let report = evaluate(&mut runner, &plan.eval.as_ref().unwrap().samples, bounds, loss, |_| {});
     let report = pollster::block_on(report).unwrap();
     assert!((report.nll / trained.eval_nll - 1.0).abs() < 1e-6, "{} {}", report.nll, trained.eval_nll);

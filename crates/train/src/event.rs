@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use bft_core::GroupSize;
+
 use crate::samples::DataReport;
 
 /// Something that happened in a training run.
@@ -202,7 +204,7 @@ pub enum Note {
     /// Samples were cut.
     Truncated { count: usize, of: usize },
     /// The confidence window is the whole answer.
-    WholeAnswerWindow { group_size: usize, samples: usize, of: usize },
+    WholeAnswerWindow { group_size: GroupSize, samples: usize, of: usize },
     /// `bft` with γ = 0.
     GammaZero,
     /// The only step has a rate of 0.

@@ -11,7 +11,7 @@
 //! | its folder on disk, and going on from it | `folder`, `checkpoint`, `paths`, `resume` |
 //! | one run in several processes | `ranks` |
 //! | what the device side must offer, what it will need | `engine`, `memory` |
-//! | NLL and the four losses of a file | `evaluate` |
+//! | NLL and the losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
 //! | which vectors are alike | `similar`, `pca` |

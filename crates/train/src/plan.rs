@@ -119,9 +119,10 @@ impl Plan {
         if config.max_samples.is_none() && config.sample_seed != TrainConfig::default().sample_seed {
             notes.push(Note::SeedUnused);
         }
-        if matches!(config.loss, LossKind::Bft | LossKind::BftV3) {
+        if config.loss.has_windows() {
             let of = self.train.samples.len();
-            let samples = self.train.samples.iter().filter(|s| s.trained() <= config.group_size).count();
+            let whole = |trained: usize| trained <= config.group_size.of(trained);
+            let samples = self.train.samples.iter().filter(|s| whole(s.trained())).count();
             if samples * 2 > of {
                 notes.push(Note::WholeAnswerWindow { group_size: config.group_size, samples, of });
             }
@@ -143,6 +144,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use bft_core::GroupSize;
+
     use super::*;
     use crate::rows::{RowOptions, parse_rows};
     use crate::testing::model;
@@ -173,11 +176,25 @@ mod tests {
         assert!(usual.contains("1 bad rows left out, the first: d:2: text is a number"), "{usual}");
         assert!(usual.contains("1 rows with nothing to train on left out: d:4"), "{usual}");
         assert!(usual.contains("at g = 256 the window is the whole answer for 2 of 2 samples"), "{usual}");
-        let cut = notes(TrainConfig { group_size: 1, max_length: Some(2), truncate: true, ..TrainConfig::default() });
+        let cut = notes(TrainConfig {
+            group_size: GroupSize::Tokens(1),
+            max_length: Some(2),
+            truncate: true,
+            ..TrainConfig::default()
+        });
         assert!(cut.contains("2 of 2 samples cut to max-length"), "{cut}");
-        let odd = notes(TrainConfig { gamma: 0.0, group_size: 1, steps: Some(1), ..TrainConfig::default() });
+        let odd = notes(TrainConfig {
+            gamma: 0.0,
+            group_size: GroupSize::Tokens(1),
+            steps: Some(1),
+            ..TrainConfig::default()
+        });
         assert!(odd.contains("gamma = 0 weighs every sample 0"), "{odd}");
         assert!(!odd.contains("warm-up") && !odd.contains("window"), "{odd}");
+        let part = |parts| notes(TrainConfig { group_size: GroupSize::PartOf(parts), ..TrainConfig::default() });
+        assert!(
+            part(1).contains("at g = n/1 the window is the whole answer for 2 of 2") && !part(2).contains("window")
+        );
         let one = notes(TrainConfig { steps: Some(1), warmup_steps: Some(1), ..TrainConfig::default() });
         assert!(one.contains("a warm-up begins at a rate of 0, and this run has no other step"), "{one}");
         let long = notes(TrainConfig { steps: Some(5), warmup_steps: Some(5), ..TrainConfig::default() });

@@ -18,6 +18,7 @@ use super::workspace::Workspace;
 use crate::device::{Device, DeviceError, Elem, Recording, View};
 use crate::loss::{LossConfig, StepTotals};
 use crate::ops::adamw::{self, AdamW, BLOCK, STATE};
+use crate::ops::loss_weights;
 
 /// Whether blocks are computed again in the backward pass, to save memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -219,6 +220,14 @@ impl<'a> Tuner<'a> {
     /// Where the batch does not fit the plan or the device fails.
     pub fn accumulate(&mut self, batch: &Batch, step: StepTotals, loss: &LossConfig) -> Result<(), ModelError> {
         batch.check(self.options.capacity, self.weights.config.vocab_size)?;
+        let longest = batch.trained_segments.windows(2).map(|ends| (ends[1] - ends[0]) as usize).max().unwrap_or(0);
+        if self.device.is_software() && !loss_weights::software_can(loss, longest) {
+            return Err(ModelError::Batch(format!(
+                "a sample of {longest} trained tokens with windows of {} takes more rounds of a loop than a software \
+                 GPU driver does: use --device cpu, or a smaller --group-size",
+                loss.group_size
+            )));
+        }
         if batch.trained.is_empty() {
             return Ok(());
         }

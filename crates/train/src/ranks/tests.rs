@@ -180,7 +180,7 @@ impl Place {
             steps: Some(steps),
             save_every: 2,
             seed: 5,
-            group_size: 2,
+            group_size: bft_core::GroupSize::Tokens(2),
             ..TrainConfig::default()
         }
     }
