@@ -292,6 +292,64 @@ fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
     });
 }
 
+/// The loss changes in step 5 or 7; the run is stopped behind step 4 and goes on.
+#[test]
+fn losses_in_turn_go_on_across_their_border_bit_for_bit() {
+    let model = Model::open(&fixture("llama")).unwrap();
+    everywhere(|device| {
+        let run = |schedule: &str| {
+            let place = tempfile::tempdir().unwrap();
+            let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
+            let loss_schedule: Vec<String> = schedule.split_terminator(',').map(str::to_owned).collect();
+            let config = |output: &Path, resume| {
+                let loss_schedule = loss_schedule.clone();
+                TrainConfig { loss_schedule, weight_floor: 0.1, ..long_run(output, resume) }
+            };
+            train(device, config(&whole, false), &model, None).unwrap();
+            assert_eq!(train(device, config(&parts, false), &model, Some(4)).unwrap().steps, 4);
+            train(device, config(&parts, true), &model, None).unwrap();
+            let whole = traces(&whole);
+            assert_eq!(whole, traces(&parts), "{schedule} on {}", device.info().name);
+            let steps = whole.1.iter().filter(|row| row.get("loss").is_some());
+            (steps.map(|row| row["loss_kind"].as_str().map(str::to_owned)).collect::<Vec<_>>(), whole)
+        };
+        let (none, plain) = run("");
+        assert_eq!(none, vec![None::<String>; 8]);
+        for (schedule, sft) in [("sft:0.5,bft", 4), ("sft:0.75", 6)] {
+            let (kinds, found) = run(schedule);
+            let expected = [vec!["sft"; sft], vec!["bft"; 8 - sft]].concat();
+            assert_eq!(kinds.iter().flatten().collect::<Vec<_>>(), expected);
+            assert_ne!(found.0, plain.0, "the losses are others");
+        }
+    });
+}
+
+#[test]
+fn losses_in_turn_are_those_of_pytorch_and_peft() {
+    let (folder, losses) = (fixture("llama"), fixture("losses"));
+    let model = Model::open(&folder).unwrap();
+    let run = &json(&losses.join("expected.json"))["scheduled"];
+    let tensors = fs::read(losses.join("expected.safetensors")).unwrap();
+    everywhere(|device| {
+        let place = tempfile::tempdir().unwrap();
+        let output = place.path().join("out");
+        let loss_schedule = vec!["sft:0.3".to_owned()];
+        let config = TrainConfig { loss_schedule, ..recorded(&folder, run, output.clone()) };
+        train(device, config, &model, None).unwrap();
+        let (found, steps) = (rows(&output), run["steps_done"].as_array().unwrap());
+        assert_eq!(found.len(), steps.len());
+        for ((found, expected), kind) in found.iter().zip(steps).zip(run["losses"].as_array().unwrap()) {
+            assert_eq!(&found["loss_kind"], kind);
+            for (key, tolerance) in [("loss", 1e-4), ("nll", 1e-5), ("grad_norm", 1e-4)] {
+                close(&format!("step {}, {key}", found["step"]), &found[key], &expected[key], tolerance);
+            }
+        }
+        let adapter = Adapter::load(&output, &model.config).unwrap();
+        let error = relative_error(&adapter, &tensors, "trained.scheduled.");
+        assert!(error < 1e-4, "the adapter is off by {error}");
+    });
+}
+
 #[test]
 fn one_seed_gives_the_same_bytes_and_another_does_not() {
     let model = Model::open(&fixture("qwen3")).unwrap();

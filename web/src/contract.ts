@@ -255,6 +255,10 @@ step: number,
  */
 loss: number, 
 /**
+ * Which loss that is, in a run that has several in turn.
+ */
+loss_kind?: Loss, 
+/**
  * Mean −log p of the trained tokens.
  */
 nll: number, 
@@ -288,7 +292,7 @@ step: number,
  */
 eval_nll: number, 
 /**
- * The loss that is optimised, over the held-out rows as one batch.
+ * The loss that is optimised, the last of several in turn, over the held-out rows as one batch.
  */
 eval_loss: number, 
 /**

@@ -394,6 +394,38 @@ fn a_window_of_a_part_of_a_sample_is_read_from_files_too() {
 }
 
 #[test]
+fn losses_in_turn_are_recorded_and_resumed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let mut flags = tiny_training(&output, 4);
+    flags.extend(["--loss-schedule", "sft:0.25,gce:0.25,bft"].map(str::to_owned));
+    let done = run(&flags);
+    assert!(done.ok().stderr.contains("losses in turn: sft to step 1, then gce to step 2, then bft"), "{done:?}");
+    let read = |name: &str| std::fs::read_to_string(output.join(name)).expect("a file");
+    let kinds = || -> Vec<String> {
+        let row = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["loss_kind"].to_string();
+        read("metrics.jsonl").lines().map(row).collect()
+    };
+    assert_eq!(kinds().join(" "), r#""sft" "gce" "bft" "bft""#);
+    let settings = &serde_json::from_str::<Value>(&read("run.json")).expect("JSON")["settings"];
+    assert_eq!(settings["loss-schedule"].to_string(), r#"["sft:0.25","gce:0.25","bft"]"#);
+    let output = output.display().to_string();
+    let again = run(["train", "--resume", "--output", &output, "--steps", "6"]);
+    let moved = "the losses now share 6 steps instead of 4: they change at other steps than before";
+    assert!(again.ok().stderr.contains(moved), "{again:?}");
+    assert_eq!(kinds()[4..], [r#""bft""#, r#""bft""#]);
+    for (more, expected) in [
+        (["--loss-schedule", "sft:0.5"], "loss-schedule is sft:0.5, was sft:0.25,gce:0.25,bft"),
+        (["--loss-schedule", "sft:1.5"], "--loss-schedule: found 'sft:1.5': expected LOSS:SHARE with a share"),
+        (["--loss-schedule", "stf:0.5"], "--loss-schedule: found 'stf:0.5': no such loss (known: sft, dft"),
+        (["--loss", "dft"], "loss-schedule: it ends with bft, and loss is dft: give --loss bft, too"),
+    ] {
+        let done = run(["train", "--resume", "--output", &output].iter().chain(&more));
+        assert!(done.error().contains(expected), "{more:?}: {done:?}");
+    }
+}
+
+#[test]
 fn a_job_that_is_started_again_goes_on_from_wherever_it_came_to() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = folder.path().join("tuned");

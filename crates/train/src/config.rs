@@ -8,6 +8,7 @@ use bft_formats::{Adapter, LoraPair, ModelConfig, Quantization, module_names};
 use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
+use crate::losses::{check_phase, phases};
 use crate::paths::Files;
 use crate::rows::{Cap, Columns, RowOptions, check_pair, check_pairs};
 use crate::samples::SampleOptions;
@@ -70,6 +71,11 @@ settings! {
         /// cross-entropy
         #[setting(heading: "Loss", value_name: "LOSS")]
         pub loss: LossKind = LossConfig::default().kind,
+        /// Losses to begin with, each for its share of the steps, before --loss: sft:0.3,bft is sft
+        /// for the first 30 % of them, then bft
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[setting(heading: "Loss", value_name: "LOSS:SHARE", check: check_phase, on_page: false)]
+        pub loss_schedule: Vec<String> = Vec::new(),
         /// Tokens in a confidence window of bft and bft-v3, or a part of each sample's trained tokens
         /// such as n/4, rounded up
         #[setting(heading: "Loss", value_name: "TOKENS|n/PARTS")]
@@ -269,6 +275,9 @@ pub enum ConfigError {
     /// A setting that another one leaves without effect.
     #[error("{setting} has no effect with --{with} {found}: leave it out, or use --{with} {instead}")]
     NoEffect { setting: String, with: String, found: String, instead: String },
+    /// Losses in turn that make no run.
+    #[error("loss-schedule: {0}")]
+    LossSchedule(String),
     /// Two ways of holding rows out.
     #[error("val-size is given beside rows to evaluate on: leave one of them out")]
     HeldOutTwice,
@@ -311,11 +320,14 @@ impl TrainConfig {
     /// Refuses settings that are given and that another one leaves without effect.
     fn check_effects(&self) -> Result<(), ConfigError> {
         let (schedule, loss) = (("schedule", word_of(&self.schedule)), ("loss", self.loss.to_string()));
+        let before = phases(&self.loss_schedule, self.loss)?;
+        let some = |has: fn(LossKind) -> bool| has(self.loss) || before.iter().any(|(kind, _)| has(*kind));
+        let (has_floor, has_q) = (some(LossKind::has_weight_floor), some(|kind| kind == LossKind::Gce));
         for (given, has_effect, setting, (with, found), instead) in [
             (self.min_lr.is_some(), self.schedule.falls(), "min-lr", &schedule, "cosine, linear or wsd"),
             (self.decay_steps.is_some(), self.schedule == Schedule::Wsd, "decay-steps", &schedule, "wsd"),
-            (self.weight_floor > 0.0, self.loss.has_weight_floor(), "weight-floor", &loss, "dft, bft or bft-v3"),
-            (self.gce_q.is_some(), self.loss == LossKind::Gce, "gce-q", &loss, "gce"),
+            (self.weight_floor > 0.0, has_floor, "weight-floor", &loss, "dft, bft or bft-v3"),
+            (self.gce_q.is_some(), has_q, "gce-q", &loss, "gce"),
         ] {
             if given && !has_effect {
                 let [setting, with, found, instead] = [setting, *with, found, instead].map(str::to_owned);
@@ -413,7 +425,7 @@ impl TrainConfig {
         }
     }
 
-    /// The loss and its numbers.
+    /// The loss, the last where there are several in turn, and the numbers of all.
     pub fn loss(&self) -> LossConfig {
         LossConfig {
             kind: self.loss,
@@ -513,6 +525,16 @@ mod tests {
         assert_eq!(floor(LossKind::Gce), format!("weight-floor has no effect with --loss gce: {instead}"));
         let q = refused(|c| c.gce_q = Some(0.5));
         assert_eq!(q, "gce-q has no effect with --loss bft: leave it out, or use --loss gce");
+        // Of several losses in turn one is enough.
+        let turns = vec!["gce:0.3".to_owned(), "dft:0.2".to_owned()];
+        let config = TrainConfig {
+            loss: LossKind::Sft,
+            loss_schedule: turns,
+            weight_floor: 0.1,
+            gce_q: Some(0.1),
+            ..TrainConfig::default()
+        };
+        assert_eq!(config.validate(), Ok(()));
         for (loss, weight_floor, gce_q) in [
             (LossKind::Sft, 0.0, None),
             (LossKind::Dft, 0.1, None),

@@ -8,6 +8,7 @@ use crate::batches::{BatchBounds, BatchOptions, groups};
 use crate::config::{ConfigError, TrainConfig};
 use crate::error::TrainError;
 use crate::event::Note;
+use crate::losses::Losses;
 use crate::rows::Rows;
 use crate::samples::{Sample, Samples, make_samples};
 use crate::schedule::Rates;
@@ -29,6 +30,8 @@ pub struct Plan {
     pub steps: u64,
     /// The largest micro-batch, of training or evaluation.
     pub bounds: BatchBounds,
+    /// The losses, in the order of the steps.
+    pub losses: Losses,
     /// The learning rates.
     rates: Rates,
 }
@@ -59,7 +62,8 @@ impl Plan {
         }
         let steps = config.total_steps(train.samples.len());
         let rates = config.rates(steps)?;
-        Ok(Self { config, train, eval, data_sha256, sampled_of, steps, bounds, rates })
+        let losses = Losses::new(&config.loss_schedule, config.loss(), steps)?;
+        Ok(Self { config, train, eval, data_sha256, sampled_of, steps, bounds, losses, rates })
     }
 
     /// Reads the files that the settings name, each once, and plans a run.
@@ -119,7 +123,10 @@ impl Plan {
         if config.max_samples.is_none() && config.sample_seed != TrainConfig::default().sample_seed {
             notes.push(Note::SeedUnused);
         }
-        if config.loss.has_windows() {
+        if self.losses.change() {
+            notes.push(Note::LossesInTurn { losses: self.losses.to_string() });
+        }
+        if self.losses.kinds().any(LossKind::has_windows) {
             let of = self.train.samples.len();
             let whole = |trained: usize| trained <= config.group_size.of(trained);
             let samples = self.train.samples.iter().filter(|s| whole(s.trained())).count();
@@ -127,7 +134,7 @@ impl Plan {
                 notes.push(Note::WholeAnswerWindow { group_size: config.group_size, samples, of });
             }
         }
-        if config.loss == LossKind::Bft && config.gamma == 0.0 {
+        if self.losses.kinds().any(|kind| kind == LossKind::Bft) && config.gamma == 0.0 {
             notes.push(Note::GammaZero);
         }
         if self.steps == 1 && self.rate(1) == 0.0 {
@@ -195,6 +202,13 @@ mod tests {
         assert!(
             part(1).contains("at g = n/1 the window is the whole answer for 2 of 2") && !part(2).contains("window")
         );
+        let turns = |loss| {
+            let loss_schedule = vec!["bft:0.5".to_owned()];
+            notes(TrainConfig { loss, loss_schedule, gamma: 0.0, steps: Some(5), ..TrainConfig::default() })
+        };
+        let turns = turns(LossKind::Sft);
+        assert!(turns.contains("losses in turn: bft to step 3, then sft"), "{turns}");
+        assert!(turns.contains("the window is the whole answer") && turns.contains("gamma = 0"), "{turns}");
         let one = notes(TrainConfig { steps: Some(1), warmup_steps: Some(1), ..TrainConfig::default() });
         assert!(one.contains("a warm-up begins at a rate of 0, and this run has no other step"), "{one}");
         let long = notes(TrainConfig { steps: Some(5), warmup_steps: Some(5), ..TrainConfig::default() });
