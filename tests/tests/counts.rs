@@ -37,6 +37,7 @@ fn a_step_asks_no_more_of_a_gpu_than_it_did() {
             checkpoint,
             seed: 0,
             frozen_half: false,
+            anchored: false,
         };
         let opened = gpu.counters();
         block_on(Tuner::compile(&gpu, &fixture.model, &fixture.adapter, options)).unwrap();

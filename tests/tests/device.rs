@@ -17,7 +17,14 @@ fn a_lost_gpu_is_an_error_everywhere() {
     let batch = pack(&fixture.rows);
     let totals = StepTotals { samples: fixture.rows.len(), tokens: batch.trained.len() };
     let capacity = Capacity { tokens: batch.tokens.len(), trained: batch.trained.len(), samples: fixture.rows.len() };
-    let options = TunerOptions { capacity, max_length: 64, checkpoint: Checkpoint::Off, seed: 0, frozen_half: false };
+    let options = TunerOptions {
+        capacity,
+        max_length: 64,
+        checkpoint: Checkpoint::Off,
+        seed: 0,
+        frozen_half: false,
+        anchored: false,
+    };
     let loss = LossConfig { group_size: GroupSize::Tokens(4), ..LossConfig::default() };
     let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
     tuner.accumulate(&batch, totals, &loss).unwrap();
@@ -46,6 +53,7 @@ fn nothing_is_read_back_between_two_looks_at_the_metrics() {
         checkpoint: Checkpoint::Off,
         seed: 0,
         frozen_half: false,
+        anchored: false,
     };
     let loss = LossConfig { group_size: GroupSize::Tokens(4), ..LossConfig::default() };
     let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();

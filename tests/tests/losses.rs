@@ -123,6 +123,7 @@ fn host_losses_with_more_settings_equal_pytorch() {
         gamma: f32,
         weight_floor: f32,
         q: f32,
+        kl_weight: f32,
         value: f64,
     }
 
@@ -135,8 +136,10 @@ fn host_losses_with_more_settings_equal_pytorch() {
     let text = fs::read(bft_tests::fixture::folder().join("losses/expected.json")).unwrap();
     let Cases { losses } = serde_json::from_slice(&text).unwrap();
     assert!(losses.len() > 8);
-    for Case { loss: kind, group_size, gamma, weight_floor, q, value } in losses {
-        let config = LossConfig { kind, group_size, gamma, weight_floor, q };
+    // The host's losses know no other tokens than the right: an anchor is not theirs.
+    for case in losses.into_iter().filter(|case| case.kl_weight == 0.0) {
+        let Case { loss: kind, group_size, gamma, weight_floor, q, kl_weight, value } = case;
+        let config = LossConfig { kind, group_size, gamma, weight_floor, q, kl_weight };
         close(loss(&samples, &config, totals), value, &format!("{config:?}"));
     }
 }

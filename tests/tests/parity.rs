@@ -39,7 +39,12 @@ fn options(batch: &Batch) -> TunerOptions {
         checkpoint: Checkpoint::Off,
         seed: 0,
         frozen_half: false,
+        anchored: false,
     }
+}
+
+fn options_for(batch: &Batch, loss: &LossConfig) -> TunerOptions {
+    TunerOptions { anchored: loss.kl_weight > 0.0, ..options(batch) }
 }
 
 fn loss(name: &str, fixture: &Fixture) -> LossConfig {
@@ -149,13 +154,14 @@ fn loss_of(case: &Value) -> LossConfig {
         gamma: number("gamma", usual.gamma),
         weight_floor: number("weight_floor", usual.weight_floor),
         q: number("q", usual.q),
+        kl_weight: number("kl_weight", usual.kl_weight),
     }
 }
 
 /// One case's value, and its gradient where there is one whose tensors' names begin so.
 fn check_loss(device: &Device, fixture: &Fixture, case: &Value, gradient: Option<&str>) {
     let (batch, config) = (pack(&fixture.rows), loss_of(case));
-    let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+    let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options_for(&batch, &config)).unwrap();
     tuner.accumulate(&batch, totals(&batch), &config).unwrap();
     let found = block_on(tuner.totals()).unwrap();
     let what = format!("{} {config:?} on {}", fixture.name, device.info().name);
@@ -180,7 +186,7 @@ fn check_training(device: &Device, fixture: &Fixture, training: &Value, trained:
         AdamW { weight_decay: number("weight_decay"), max_grad_norm: number("max_grad_norm"), ..AdamW::default() };
     let config = loss_of(training);
     let whole = pack(&fixture.rows);
-    let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options(&whole)).unwrap();
+    let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options_for(&whole, &config)).unwrap();
     let (batch_size, accum) = (count("batch_size"), count("grad_accum"));
     let steps = training["steps_done"].as_array().unwrap();
     for (step, done) in steps.iter().enumerate() {
@@ -230,7 +236,8 @@ fn five_optimizer_steps() {
     });
 }
 
-/// Floors under weights, windows of a part of a sample, and generalised cross-entropy.
+/// Floors under weights, windows of a part of a sample, generalised cross-entropy, and an anchor to
+/// the base.
 #[test]
 fn losses_with_more_settings() {
     let folder = bft_tests::fixture::folder().join("losses");
@@ -450,17 +457,65 @@ fn windows_too_wide_for_a_software_driver_are_refused() {
     }
 }
 
+/// An anchor adds to the loss how far the model is from the one without the adapter, and its slope.
+#[test]
+fn an_anchor_pulls_towards_the_base() {
+    let sft = LossConfig { kind: LossKind::Sft, ..LossConfig::default() };
+    let anchored = LossConfig { kl_weight: 2.0, ..sft };
+    for name in ["llama", "qwen3", "granite", "phi3", "llama_dora"] {
+        check_differences(&Fixture::load(name), &anchored);
+    }
+    for device in [Some(Device::cpu_f64()), Some(Device::cpu()), bft_tests::gpu()].iter().flatten() {
+        let mut fixture = Fixture::load("llama");
+        let batch = pack(&fixture.rows);
+        let with = |adapter: &Adapter, loss: &LossConfig| {
+            let mut tuner = Tuner::new(device, &fixture.model, adapter, options_for(&batch, loss)).unwrap();
+            tuner.accumulate(&batch, totals(&batch), loss).unwrap();
+            (block_on(tuner.totals()).unwrap()[0], block_on(tuner.flat_gradients()).unwrap())
+        };
+        assert!(with(&fixture.adapter, &anchored).0 > with(&fixture.adapter, &sft).0 + 0.1);
+        // Where both models are one, neither value nor gradient is another.
+        let mut none = fixture.adapter.clone();
+        none.pairs.iter_mut().for_each(|pair| pair.b.fill(0.0));
+        assert_eq!(with(&none, &anchored), with(&none, &sft), "{}", device.info().name);
+
+        // The base's pass draws no dropout and leaves nothing behind that the tuned one reads.
+        fixture.adapter.config.dropout = 0.3;
+        for checkpoint in [Checkpoint::Off, Checkpoint::On] {
+            let gradient = |loss: &LossConfig| {
+                let options = TunerOptions { anchored: true, checkpoint, ..options(&batch) };
+                let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options).unwrap();
+                tuner.accumulate(&batch, totals(&batch), loss).unwrap();
+                block_on(tuner.flat_gradients()).unwrap()
+            };
+            let small = gradient(&LossConfig { kl_weight: 1e-30, ..sft });
+            assert_equal_within(1e-6, "an anchor without weight", &small, &gradient(&sft));
+        }
+    }
+    let fixture = Fixture::load("llama");
+    let batch = pack(&fixture.rows);
+    let device = Device::cpu();
+    let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+    let message = tuner.accumulate(&batch, totals(&batch), &anchored).unwrap_err().to_string();
+    assert!(message.contains("anchored to the base, which was not planned for"), "{message}");
+    let capped = Fixture::load("gemma2");
+    let options = TunerOptions { anchored: true, ..options(&batch) };
+    let message = Tuner::new(&device, &capped.model, &capped.adapter, options).unwrap_err().to_string();
+    assert!(message.starts_with("kl-weight: the head of this model caps its logits"), "{message}");
+}
+
 fn check_differences(fixture: &Fixture, loss: &LossConfig) {
     let device = Device::cpu_f64();
     let batch = pack(&fixture.rows[..3]);
-    let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+    let options = options_for(&batch, loss);
+    let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options).unwrap();
     tuner.accumulate(&batch, totals(&batch), loss).unwrap();
     let gradient = block_on(tuner.flat_gradients()).unwrap();
     let parameters = block_on(tuner.flat_parameters()).unwrap();
     let largest = gradient.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
     for at in (0..parameters.len()).step_by(parameters.len() / 40) {
         let loss_at = |shift: f64| {
-            let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+            let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options).unwrap();
             let mut moved = parameters.clone();
             moved[at] += shift;
             tuner.set_flat_parameters(&moved).unwrap();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::device::Device;
-use bft_core::{GroupSize, LossConfig, Runner, RunnerOptions};
+use bft_core::{GroupSize, LossConfig, LossKind, Runner, RunnerOptions};
 use bft_formats::{Adapter, LoraPair, Model, sha256_file};
 use bft_tests::fixture::relative_norm;
 use bft_train::{
@@ -289,6 +289,29 @@ fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
         assert_ne!(plain, run(0.0, false, LoraInit::Default), "dropout is on");
         assert_ne!(plain, run(0.1, true, LoraInit::Default), "DoRA is on");
         assert_ne!(plain, run(0.1, false, LoraInit::Pissa), "PiSSA is on");
+    });
+}
+
+/// An anchored run is planned with room for what is kept of the base, and goes on bit for bit.
+#[test]
+fn an_anchored_run_goes_on_bit_for_bit_and_ends_nearer_to_its_base() {
+    let model = Model::open(&fixture("llama")).unwrap();
+    everywhere(|device| {
+        let place = tempfile::tempdir().unwrap();
+        let run = |name: &str, kl_weight, stop| {
+            let output = place.path().join(name);
+            let config = |resume| TrainConfig { loss: LossKind::Sft, kl_weight, ..long_run(&output, resume) };
+            if stop {
+                assert_eq!(train(device, config(false), &model, Some(4)).unwrap().steps, 4);
+            }
+            train(device, config(stop), &model, None).unwrap();
+            traces(&output)
+        };
+        let anchored = run("whole", 5.0, false);
+        assert_eq!(anchored, run("parts", 5.0, true), "{}", device.info().name);
+        let free = run("free", 0.0, false);
+        let value = |rows: &[Value], key: &str| rows.last().unwrap()[key].as_f64().unwrap();
+        assert!(value(&anchored.1, "eval_nll") > value(&free.1, "eval_nll"), "it learns less");
     });
 }
 

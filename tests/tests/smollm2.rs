@@ -123,6 +123,7 @@ fn gradient_through_the_quantised_model() {
             checkpoint: Checkpoint::Auto,
             seed: 0,
             frozen_half: false,
+            anchored: false,
         };
         let mut tuner = Tuner::new(&device, &model, &adapter, options).unwrap();
         tuner.accumulate(&batch, StepTotals { samples: 1, tokens: batch.trained.len() }, &loss).unwrap();

@@ -81,6 +81,19 @@ fn training_flags_beyond_reason_are_refused() {
 }
 
 #[test]
+fn an_anchor_to_a_base_that_caps_its_logits_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (model, output) = (fixture("gemma2"), folder.path().join("never"));
+    let rows = format!("{model}/rows.jsonl");
+    let flags = ["train", "--device", "cpu", "--kl-weight", "0.1", "--model", &model, "--data", &rows, "--output"];
+    refused(
+        &[&flags[..], &[&output.display().to_string()]].concat(),
+        "kl-weight: the head of this model caps its logits",
+    );
+    assert!(!output.exists());
+}
+
+#[test]
 fn large_numbers_that_mean_something_are_taken() {
     let runs = Runs::new();
     for (name, more) in [

@@ -170,12 +170,22 @@ pub struct LossConfig {
     pub weight_floor: f32,
     /// q of `gce`, above 0 and at most 1.
     pub q: f32,
+    /// k of k·ΣKL(base ‖ tuned) / N, which is added to the loss of a step: an anchor to the model
+    /// without its adapter. Not in the functions here, which know no other tokens than the right.
+    pub kl_weight: f32,
 }
 
 impl Default for LossConfig {
     /// `bft` with windows of 256 tokens and γ = 1.
     fn default() -> Self {
-        Self { kind: LossKind::default(), group_size: GroupSize::Tokens(256), gamma: 1.0, weight_floor: 0.0, q: 0.5 }
+        Self {
+            kind: LossKind::default(),
+            group_size: GroupSize::Tokens(256),
+            gamma: 1.0,
+            weight_floor: 0.0,
+            q: 0.5,
+            kl_weight: 0.0,
+        }
     }
 }
 

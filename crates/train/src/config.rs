@@ -90,6 +90,10 @@ settings! {
         /// of dft [default: 0.5]
         #[setting(heading: "Loss", value_name: "NUMBER", range: Range::Share, on_page: false)]
         pub gce_q: Option<f32> = None,
+        /// Weight of an anchor to the model without adapter: so much of KL(base || tuned), the mean
+        /// over trained tokens, is added to the loss; 0 = off
+        #[setting(heading: "Loss", value_name: "WEIGHT", range: Range::NotNegative, on_page: false)]
+        pub kl_weight: f32 = LossConfig::default().kl_weight,
 
         /// Start from this adapter instead of a new one
         #[serde(with = "crate::paths::maybe")]
@@ -433,6 +437,7 @@ impl TrainConfig {
             gamma: self.gamma,
             weight_floor: self.weight_floor,
             q: self.gce_q.unwrap_or(LossConfig::default().q),
+            kl_weight: self.kl_weight,
         }
     }
 

@@ -109,6 +109,7 @@ fn weigh_cpu<T: Real>(call: Call<'_, T>) {
         gamma: params.gamma,
         weight_floor: params.weight_floor,
         q: params.q,
+        ..LossConfig::default()
     };
     let step = StepTotals { samples: params.step_samples as usize, tokens: params.step_tokens as usize };
     let terms = sample_terms.write().chunks_exact_mut(2);
