@@ -5,9 +5,12 @@
 //!include shared/precise.wgsl
 
 struct Params {
-    kind: u32, // 0 sft, 1 dft, 2 bft, 3 bft-v3
+    kind: u32, // 0 sft, 1 dft, 2 bft, 3 bft-v3, 4 gce
     group_size: u32,
+    parts: u32, // not 0: a window is this part of a sample, and group_size does not count
     gamma: f32,
+    weight_floor: f32,
+    q: f32, // of gce
     step_samples: f32, // B
     step_tokens: f32,  // N
     samples: u32,      // S of this micro-batch
@@ -15,8 +18,9 @@ struct Params {
 }
 
 const SFT = 0u;
-const DFT = 1u;
 const BFT = 2u;
+const BFT_V3 = 3u;
+const GCE = 4u;
 const EPSILON = 1e-8;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -29,30 +33,63 @@ const EPSILON = 1e-8;
 @group(0) @binding(1) var<storage, read> sample_terms_read: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read_write> totals: array<f32>;
 
+// Tokens of a window in a sample of n.
+fn window(n: u32) -> u32 {
+    if params.parts > 0u {
+        return (n + params.parts - 1u) / params.parts;
+    }
+    return params.group_size;
+}
+
 // bft: ln of the confidence before the exponent, the least mean of log p over g consecutive tokens.
+// A lane takes windows next to each other, each of which is the one before but for two tokens. What
+// rounding that leaves is that of the largest sum, which alone is wanted.
 fn least_window(lane: u32, first: u32, n: u32) -> f32 {
-    let g = min(params.group_size, n);
+    let g = min(window(n), n);
+    let each = (n - g) / LANES + 1u;
+    let start = first + lane * each;
+    let end = min(start + each, first + n - g + 1u);
     var most = 0.0;
-    for (var t = first + lane; t + g <= first + n; t += LANES) {
+    if start < end {
         var sum = 0.0;
-        for (var j = t; j < t + g; j++) {
-            sum -= log_p[j];
+        for (var part = start; part < start + g; part += LANES) {
+            // Sums of parts lose fewer digits than one long sum.
+            var part_sum = 0.0;
+            for (var j = part; j < min(part + LANES, start + g); j++) {
+                part_sum -= log_p[j];
+            }
+            sum += part_sum;
         }
         most = max(most, sum);
+        for (var t = start; t + 1u < end; t++) {
+            sum += log_p[t] - log_p[t + g];
+            most = max(most, sum);
+        }
     }
     return -max_lanes(lane, most) / f32(g);
 }
 
 // bft-v3: mean of p and of 1 - p around a token. Each is small without the other's rounding error.
 fn around(t: u32, first: u32, n: u32) -> vec2<f32> {
-    let before = params.group_size / 2u;
+    let g = window(n);
+    let before = g / 2u;
     let start = max(t, first + before) - before;
-    let end = min(t + params.group_size - before, first + n);
+    let end = min(t + g - before, first + n);
     var sums = vec2<f32>(0.0);
     for (var j = start; j < end; j++) {
         sums += vec2<f32>(exp(log_p[j]), one_minus_exp(min(log_p[j], 0.0)));
     }
     return sums / f32(end - start);
+}
+
+// gce: (1 - p^q) / q.
+fn generalised(log_p: f32) -> f32 {
+    let x = params.q * min(log_p, 0.0);
+    // So near to 0, where q may have been flushed to 0 too, it is -x / q.
+    if x > -1e-8 {
+        return -log_p;
+    }
+    return one_minus_exp(x) / params.q;
 }
 
 // One workgroup a sample.
@@ -85,16 +122,20 @@ fn weigh(
     var least_sure = 0.0;
     for (var t = first + lane; t < first + n; t += LANES) {
         var weight = 1.0;
-        if params.kind == DFT || params.kind == BFT {
-            weight = exp(log_p[t]);
+        if params.kind == GCE {
+            weight = exp(params.q * log_p[t]);
         } else if params.kind != SFT {
-            let means = around(t, first, n);
-            weight = clamp(exp(log_p[t]) / (means.x + EPSILON), 0.0, 1.0);
-            least_sure = max(least_sure, means.y);
+            weight = exp(log_p[t]);
+            if params.kind == BFT_V3 {
+                let means = around(t, first, n);
+                weight = clamp(weight / (means.x + EPSILON), 0.0, 1.0);
+                least_sure = max(least_sure, means.y);
+            }
+            weight = max(weight, params.weight_floor);
         }
         coefficients[t] = weight;
     }
-    if params.kind > BFT {
+    if params.kind == BFT_V3 {
         s = max_lanes(lane, least_sure);
         divisor = params.step_samples * (f32(n) + EPSILON);
     }
@@ -105,7 +146,11 @@ fn weigh(
     for (var t = first + lane; t < first + n; t += LANES) {
         let c = coefficients[t] * factor;
         coefficients[t] = c;
-        loss -= c * log_p[t];
+        if params.kind == GCE {
+            loss += factor * generalised(log_p[t]);
+        } else {
+            loss -= c * log_p[t];
+        }
         nll -= log_p[t];
     }
     let loss_of_sample = sum_lanes(lane, loss);

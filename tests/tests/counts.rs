@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bft_core::device::GpuCounters;
-use bft_core::{AdamW, Capacity, Checkpoint, LossConfig, LossKind, StepTotals, Tuner, TunerOptions};
+use bft_core::{AdamW, Capacity, Checkpoint, GroupSize, LossConfig, StepTotals, Tuner, TunerOptions};
 use bft_tests::fixture::{Fixture, pack};
 use pollster::block_on;
 
@@ -29,7 +29,7 @@ fn a_step_asks_no_more_of_a_gpu_than_it_did() {
     let batch = pack(&fixture.rows);
     let samples = batch.segments.len() - 1;
     let totals = StepTotals { samples: 2 * samples, tokens: 2 * batch.trained.len() };
-    let loss = LossConfig { kind: LossKind::Bft, group_size: 4, gamma: 1.0 };
+    let loss = LossConfig { group_size: GroupSize::Tokens(4), ..LossConfig::default() };
     let found = [Checkpoint::Off, Checkpoint::On].map(|checkpoint| {
         let options = TunerOptions {
             capacity: Capacity { tokens: batch.tokens.len(), trained: batch.trained.len(), samples },
@@ -37,6 +37,7 @@ fn a_step_asks_no_more_of_a_gpu_than_it_did() {
             checkpoint,
             seed: 0,
             frozen_half: false,
+            anchored: false,
         };
         let opened = gpu.counters();
         block_on(Tuner::compile(&gpu, &fixture.model, &fixture.adapter, options)).unwrap();

@@ -6,7 +6,7 @@
 
 use bft_core::device::{Device, DeviceError, DeviceRequest, Elem, Matrix, Recording};
 use bft_core::ops::linear;
-use bft_core::{AdamW, Capacity, Checkpoint, LossConfig, LossKind, ModelError, StepTotals, Tuner, TunerOptions};
+use bft_core::{AdamW, Capacity, Checkpoint, GroupSize, LossConfig, ModelError, StepTotals, Tuner, TunerOptions};
 use bft_tests::fixture::{Fixture, pack};
 use pollster::block_on;
 
@@ -17,8 +17,15 @@ fn a_lost_gpu_is_an_error_everywhere() {
     let batch = pack(&fixture.rows);
     let totals = StepTotals { samples: fixture.rows.len(), tokens: batch.trained.len() };
     let capacity = Capacity { tokens: batch.tokens.len(), trained: batch.trained.len(), samples: fixture.rows.len() };
-    let options = TunerOptions { capacity, max_length: 64, checkpoint: Checkpoint::Off, seed: 0, frozen_half: false };
-    let loss = LossConfig { kind: LossKind::Bft, group_size: 4, gamma: 1.0 };
+    let options = TunerOptions {
+        capacity,
+        max_length: 64,
+        checkpoint: Checkpoint::Off,
+        seed: 0,
+        frozen_half: false,
+        anchored: false,
+    };
+    let loss = LossConfig { group_size: GroupSize::Tokens(4), ..LossConfig::default() };
     let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
     tuner.accumulate(&batch, totals, &loss).unwrap();
     gpu.destroy();
@@ -46,8 +53,9 @@ fn nothing_is_read_back_between_two_looks_at_the_metrics() {
         checkpoint: Checkpoint::Off,
         seed: 0,
         frozen_half: false,
+        anchored: false,
     };
-    let loss = LossConfig { kind: LossKind::Bft, group_size: 4, gamma: 1.0 };
+    let loss = LossConfig { group_size: GroupSize::Tokens(4), ..LossConfig::default() };
     let mut tuner = Tuner::new(&gpu, &fixture.model, &fixture.adapter, options).unwrap();
     let mut step = || {
         let before = gpu.counters();

@@ -84,7 +84,14 @@ fn results(device: &Device, model: &Model, use_dora: bool) -> [Vec<f32>; 3] {
     batch.labels = batch.trained.iter().map(|at| tokens[*at as usize + 1]).collect();
     batch.trained_segments = vec![0, 18, batch.trained.len() as u32];
     let capacity = Capacity { tokens: TOKENS, trained: batch.trained.len(), samples: 2 };
-    let options = TunerOptions { capacity, max_length: 64, checkpoint: Checkpoint::Off, seed: 0, frozen_half: false };
+    let options = TunerOptions {
+        capacity,
+        max_length: 64,
+        checkpoint: Checkpoint::Off,
+        seed: 0,
+        frozen_half: false,
+        anchored: false,
+    };
     let mut tuner = Tuner::new(device, model, &adapter, options).unwrap();
     let totals = StepTotals { samples: 2, tokens: batch.trained.len() };
     tuner.accumulate(&batch, totals, &LossConfig::default()).unwrap();

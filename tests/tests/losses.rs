@@ -6,13 +6,13 @@
 use std::fs;
 use std::path::Path;
 
-use bft_core::loss::{LossConfig, LossKind, StepTotals, loss, nll, sample_weight, token_weights};
+use bft_core::loss::{GroupSize, LossConfig, LossKind, StepTotals, loss, nll, sample_weight, token_weights};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Expected {
-    group_size: usize,
+    group_size: GroupSize,
     gamma: f32,
     rows: Vec<Row>,
     nll: f64,
@@ -29,7 +29,7 @@ struct Row {
 #[derive(Deserialize)]
 struct Loss {
     loss: LossKind,
-    group_size: usize,
+    group_size: GroupSize,
     gamma: f32,
     value: f64,
 }
@@ -86,11 +86,12 @@ fn host_losses_equal_pytorch() {
         let totals = StepTotals { samples: samples.len(), tokens: log_p.len() };
         close(nll(&log_p) / log_p.len() as f64, expected.nll, "nll");
         for Loss { loss: kind, group_size, gamma, value } in expected.losses {
-            let config = LossConfig { kind, group_size, gamma };
+            let config = LossConfig { kind, group_size, gamma, ..LossConfig::default() };
             let what = format!("{} {config:?}", folder.display());
             close(loss(&samples, &config, totals), value, &what);
         }
-        let of = |kind| LossConfig { kind, group_size: expected.group_size, gamma: expected.gamma };
+        let Expected { group_size, gamma, .. } = expected;
+        let of = |kind| LossConfig { kind, group_size, gamma, ..LossConfig::default() };
         for (kind, weights) in
             [(LossKind::Bft, &expected.sample_weights.bft), (LossKind::BftV3, &expected.sample_weights.bft_v3)]
         {
@@ -105,4 +106,40 @@ fn host_losses_equal_pytorch() {
         }
     }
     assert!(models > 0, "there are no fixtures");
+}
+
+/// Floors under weights, windows of a part of a sample, and generalised cross-entropy.
+#[test]
+fn host_losses_with_more_settings_equal_pytorch() {
+    #[derive(Deserialize)]
+    struct Cases {
+        losses: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        loss: LossKind,
+        group_size: GroupSize,
+        gamma: f32,
+        weight_floor: f32,
+        q: f32,
+        kl_weight: f32,
+        value: f64,
+    }
+
+    let fixture = bft_tests::fixture::Fixture::load("llama");
+    let log_p: Vec<f64> = fixture.tensor("log_prob").iter().map(|log_p| f64::from(*log_p)).collect();
+    let bounds = bft_tests::fixture::pack(&fixture.rows).trained_segments;
+    let samples = bounds.windows(2).map(|ends| log_p[ends[0] as usize..ends[1] as usize].to_vec());
+    let samples: Vec<Vec<f64>> = samples.collect();
+    let totals = StepTotals { samples: samples.len(), tokens: log_p.len() };
+    let text = fs::read(bft_tests::fixture::folder().join("losses/expected.json")).unwrap();
+    let Cases { losses } = serde_json::from_slice(&text).unwrap();
+    assert!(losses.len() > 8);
+    // The host's losses know no other tokens than the right: an anchor is not theirs.
+    for case in losses.into_iter().filter(|case| case.kl_weight == 0.0) {
+        let Case { loss: kind, group_size, gamma, weight_floor, q, kl_weight, value } = case;
+        let config = LossConfig { kind, group_size, gamma, weight_floor, q, kl_weight };
+        close(loss(&samples, &config, totals), value, &format!("{config:?}"));
+    }
 }

@@ -4,13 +4,15 @@
 #![allow(clippy::unwrap_used)]
 
 use bft_core::device::Device;
+use bft_core::ops::loss_weights::software_can;
 use bft_core::{
-    AdamW, Batch, Capacity, Checkpoint, LossConfig, LossKind, Pooling, Runner, RunnerOptions, StepTotals, Tuner,
-    TunerOptions,
+    AdamW, Batch, Capacity, Checkpoint, GroupSize, LossConfig, LossKind, Pooling, Runner, RunnerOptions, StepTotals,
+    Tuner, TunerOptions,
 };
 use bft_formats::Adapter;
 use bft_tests::fixture::{Fixture, pack, read_tensors, relative_norm};
 use pollster::block_on;
+use serde_json::Value;
 
 /// Runs a check on every device and fixture.
 fn everywhere(check: impl Fn(&Device, &Fixture)) {
@@ -37,14 +39,20 @@ fn options(batch: &Batch) -> TunerOptions {
         checkpoint: Checkpoint::Off,
         seed: 0,
         frozen_half: false,
+        anchored: false,
     }
+}
+
+fn options_for(batch: &Batch, loss: &LossConfig) -> TunerOptions {
+    TunerOptions { anchored: loss.kl_weight > 0.0, ..options(batch) }
 }
 
 fn loss(name: &str, fixture: &Fixture) -> LossConfig {
     LossConfig {
         kind: serde_json::from_value(name.into()).unwrap(),
-        group_size: fixture.expected["group_size"].as_u64().unwrap() as usize,
+        group_size: serde_json::from_value(fixture.expected["group_size"].clone()).unwrap(),
         gamma: fixture.expected["gamma"].as_f64().unwrap() as f32,
+        ..LossConfig::default()
     }
 }
 
@@ -136,34 +144,84 @@ fn greedy_continuation() {
     });
 }
 
+/// The loss of a case of a fixture, which may leave out what is usual.
+fn loss_of(case: &Value) -> LossConfig {
+    let usual = LossConfig::default();
+    let number = |key: &str, usual: f32| case[key].as_f64().map_or(usual, |number| number as f32);
+    LossConfig {
+        kind: serde_json::from_value(case["loss"].clone()).unwrap(),
+        group_size: serde_json::from_value(case["group_size"].clone()).unwrap(),
+        gamma: number("gamma", usual.gamma),
+        weight_floor: number("weight_floor", usual.weight_floor),
+        q: number("q", usual.q),
+        kl_weight: number("kl_weight", usual.kl_weight),
+    }
+}
+
+/// One case's value, and its gradient where there is one whose tensors' names begin so.
+fn check_loss(device: &Device, fixture: &Fixture, case: &Value, gradient: Option<&str>) {
+    let (batch, config) = (pack(&fixture.rows), loss_of(case));
+    let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options_for(&batch, &config)).unwrap();
+    tuner.accumulate(&batch, totals(&batch), &config).unwrap();
+    let found = block_on(tuner.totals()).unwrap();
+    let what = format!("{} {config:?} on {}", fixture.name, device.info().name);
+    let value = case["value"].as_f64().unwrap();
+    assert!((found[0] / value - 1.0).abs() < 1e-5, "{what}: loss {} expected {value}", found[0]);
+    let nll = fixture.expected["nll"].as_f64().unwrap();
+    assert!((found[1] / found[2] / nll - 1.0).abs() < 1e-5, "{what}: NLL {}", found[1] / found[2]);
+    if let Some(prefix) = gradient {
+        let gradients = block_on(tuner.gradients()).unwrap();
+        for (name, found, expected) in fixture.compare_factors(prefix, &gradients) {
+            assert!(found.iter().any(|value| *value != 0.0), "{what}: {name} is all zero");
+            assert_close(&format!("{what} {name}"), found, expected, 1e-4);
+        }
+    }
+}
+
+/// The steps of one run, and the adapter that they leave among tensors whose names begin so.
+fn check_training(device: &Device, fixture: &Fixture, training: &Value, trained: &str) {
+    let number = |key: &str| training[key].as_f64().unwrap();
+    let count = |key: &str| training[key].as_u64().unwrap() as usize;
+    let settings =
+        AdamW { weight_decay: number("weight_decay"), max_grad_norm: number("max_grad_norm"), ..AdamW::default() };
+    let config = loss_of(training);
+    let whole = pack(&fixture.rows);
+    let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options_for(&whole, &config)).unwrap();
+    let (batch_size, accum) = (count("batch_size"), count("grad_accum"));
+    let steps = training["steps_done"].as_array().unwrap();
+    for (step, done) in steps.iter().enumerate() {
+        let per_step = batch_size * accum;
+        let rows: Vec<_> =
+            (0..per_step).map(|i| fixture.rows[(step * per_step + i) % fixture.rows.len()].clone()).collect();
+        let step_totals = totals(&pack(&rows));
+        for rows in rows.chunks(batch_size) {
+            tuner.accumulate(&pack(rows), step_totals, &config).unwrap();
+        }
+        tuner.apply(done["lr"].as_f64().unwrap(), &settings).unwrap();
+    }
+    let what = format!("{} {trained} on {}", fixture.name, device.info().name);
+    for (metrics, done) in block_on(tuner.drain_metrics()).unwrap().iter().zip(steps) {
+        for (name, found) in [("loss", metrics.loss), ("nll", metrics.nll), ("grad_norm", metrics.grad_norm)] {
+            let expected = done[name].as_f64().unwrap();
+            assert!((found / expected - 1.0).abs() < 1e-3, "{what}: {name} {found}, expected {expected}");
+        }
+        assert!(!metrics.skipped);
+    }
+    let adapter = block_on(tuner.adapter()).unwrap();
+    for (name, found, expected) in fixture.compare_factors(trained, &adapter) {
+        assert_close(&format!("{what} {name}"), found, expected, 1e-3);
+    }
+}
+
 #[test]
 fn losses_and_gradients() {
     everywhere(|device, fixture| {
-        let batch = pack(&fixture.rows);
-        let losses = fixture.expected["losses"].as_array().unwrap();
-        for entry in losses {
-            let config = LossConfig {
-                kind: serde_json::from_value(entry["loss"].clone()).unwrap(),
-                group_size: entry["group_size"].as_u64().unwrap() as usize,
-                gamma: entry["gamma"].as_f64().unwrap() as f32,
-            };
-            let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
-            tuner.accumulate(&batch, totals(&batch), &config).unwrap();
-            let found = block_on(tuner.totals()).unwrap();
-            let (value, what) = (entry["value"].as_f64().unwrap(), format!("{} {config:?}", fixture.name));
-            assert!((found[0] / value - 1.0).abs() < 1e-5, "{what}: loss {} expected {value}", found[0]);
-            let nll = fixture.expected["nll"].as_f64().unwrap();
-            assert!((found[1] / found[2] / nll - 1.0).abs() < 1e-5, "{what}: NLL {}", found[1] / found[2]);
-
+        for case in fixture.expected["losses"].as_array().unwrap() {
+            let config = loss_of(case);
             let prefix = format!("gradient.{}.", config.kind);
             let has = fixture.tensors.keys().any(|name| name.starts_with(&prefix));
-            if config == loss(config.kind.name(), fixture) && has {
-                let gradients = block_on(tuner.gradients()).unwrap();
-                for (name, found, expected) in fixture.compare_factors(&prefix, &gradients) {
-                    assert!(found.iter().any(|value| *value != 0.0), "{what}: {name} is all zero");
-                    assert_close(&format!("{what} {name}"), found, expected, 1e-4);
-                }
-            }
+            let has = has && config == loss(config.kind.name(), fixture);
+            check_loss(device, fixture, case, has.then_some(&prefix));
         }
     });
 }
@@ -172,47 +230,28 @@ fn losses_and_gradients() {
 fn five_optimizer_steps() {
     everywhere(|device, fixture| {
         for training in fixture.expected["training"].as_array().unwrap() {
-            let number = |key: &str| training[key].as_f64().unwrap();
-            let count = |key: &str| training[key].as_u64().unwrap() as usize;
-            let settings = AdamW {
-                weight_decay: number("weight_decay"),
-                max_grad_norm: number("max_grad_norm"),
-                ..AdamW::default()
-            };
-            let config = LossConfig {
-                kind: serde_json::from_value(training["loss"].clone()).unwrap(),
-                group_size: count("group_size"),
-                gamma: number("gamma") as f32,
-            };
-            let whole = pack(&fixture.rows);
-            let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options(&whole)).unwrap();
-            let (batch_size, accum) = (count("batch_size"), count("grad_accum"));
-            let steps = training["steps_done"].as_array().unwrap();
-            for (step, done) in steps.iter().enumerate() {
-                let per_step = batch_size * accum;
-                let rows: Vec<_> =
-                    (0..per_step).map(|i| fixture.rows[(step * per_step + i) % fixture.rows.len()].clone()).collect();
-                let step_totals = totals(&pack(&rows));
-                for rows in rows.chunks(batch_size) {
-                    tuner.accumulate(&pack(rows), step_totals, &config).unwrap();
-                }
-                tuner.apply(done["lr"].as_f64().unwrap(), &settings).unwrap();
-            }
-            let what = format!("{} {} on {}", fixture.name, training["schedule"], device.info().name);
-            for (metrics, done) in block_on(tuner.drain_metrics()).unwrap().iter().zip(steps) {
-                for (name, found) in [("loss", metrics.loss), ("nll", metrics.nll), ("grad_norm", metrics.grad_norm)] {
-                    let expected = done[name].as_f64().unwrap();
-                    assert!((found / expected - 1.0).abs() < 1e-3, "{what}: {name} {found}, expected {expected}");
-                }
-                assert!(!metrics.skipped);
-            }
-            let prefix = format!("trained.{}.", training["schedule"].as_str().unwrap());
-            let adapter = block_on(tuner.adapter()).unwrap();
-            for (name, found, expected) in fixture.compare_factors(&prefix, &adapter) {
-                assert_close(&format!("{what} {name}"), found, expected, 1e-3);
-            }
+            let trained = format!("trained.{}.", training["schedule"].as_str().unwrap());
+            check_training(device, fixture, training, &trained);
         }
     });
+}
+
+/// Floors under weights, windows of a part of a sample, generalised cross-entropy, and an anchor to
+/// the base.
+#[test]
+fn losses_with_more_settings() {
+    let folder = bft_tests::fixture::folder().join("losses");
+    let fixture = Fixture { tensors: read_tensors(&folder.join("expected.safetensors")), ..Fixture::load("llama") };
+    let expected: Value = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let name = |case: &Value| case["name"].as_str().unwrap().to_owned();
+    for device in [Some(Device::cpu()), bft_tests::gpu()].iter().flatten() {
+        for case in expected["losses"].as_array().unwrap() {
+            check_loss(device, &fixture, case, Some(&format!("gradient.{}.", name(case))));
+        }
+        for training in expected["training"].as_array().unwrap() {
+            check_training(device, &fixture, training, &format!("trained.{}.", name(training)));
+        }
+    }
 }
 
 fn gradient_of(device: &Device, fixture: &Fixture, micro_batches: &[Batch], checkpoint: Checkpoint) -> Vec<f64> {
@@ -292,7 +331,7 @@ fn dropout_is_where_peft_has_it() {
         fixture.adapter.config.dropout = 0.3;
         let batch = pack(&fixture.rows);
         let options = TunerOptions { frozen_half, ..options(&batch) };
-        let sft = LossConfig { kind: LossKind::Sft, group_size: 4, gamma: 1.0 };
+        let sft = LossConfig { kind: LossKind::Sft, ..LossConfig::default() };
         for device in [Some(Device::cpu()), bft_tests::gpu()].iter().flatten() {
             let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options).unwrap();
             tuner.accumulate(&batch, totals(&batch), &sft).unwrap();
@@ -379,36 +418,117 @@ fn same_run_same_bytes() {
 
 /// The whole model in f64: every architecture's gradient against central differences of the loss.
 ///
-/// The loss's weights are constants to the gradient, so SFT, which has none, is the loss that
-/// differences can check.
+/// The weights of most losses are constants to the gradient, so SFT, which has none, and GCE, whose
+/// weights are its own slope, are the losses that differences can check.
 #[test]
 fn whole_model_gradient_matches_central_differences() {
-    let device = Device::cpu_f64();
     for fixture in Fixture::all() {
-        let batch = pack(&fixture.rows[..3]);
-        let sft = LossConfig { kind: LossKind::Sft, group_size: 4, gamma: 1.0 };
-        let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
-        tuner.accumulate(&batch, totals(&batch), &sft).unwrap();
-        let gradient = block_on(tuner.flat_gradients()).unwrap();
-        let parameters = block_on(tuner.flat_parameters()).unwrap();
-        let largest = gradient.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
-        for at in (0..parameters.len()).step_by(parameters.len() / 40) {
-            let loss_at = |shift: f64| {
-                let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
-                let mut moved = parameters.clone();
-                moved[at] += shift;
-                tuner.set_flat_parameters(&moved).unwrap();
-                tuner.accumulate(&batch, totals(&batch), &sft).unwrap();
-                block_on(tuner.totals()).unwrap()[0]
+        check_differences(&fixture, &LossConfig { kind: LossKind::Sft, ..LossConfig::default() });
+    }
+    for q in [0.05, 0.5, 1.0] {
+        check_differences(&Fixture::load("llama"), &LossConfig { kind: LossKind::Gce, q, ..LossConfig::default() });
+    }
+}
+
+/// Mesa's software driver leaves a shader's loops after so many rounds: what would be wrong there is
+/// refused.
+#[test]
+fn windows_too_wide_for_a_software_driver_are_refused() {
+    let fixture = Fixture::load("llama");
+    let tokens: Vec<u32> = (0..5001).map(|at| 4 + at % 90).collect();
+    let batch = Batch {
+        segments: vec![0, 5001],
+        trained: (0..5000).collect(),
+        labels: tokens[1..].to_vec(),
+        trained_segments: vec![0, 5000],
+        tokens,
+    };
+    let options = TunerOptions { max_length: 5001, ..options(&batch) };
+    let quarter = LossConfig { kind: LossKind::BftV3, group_size: GroupSize::PartOf(4), ..LossConfig::default() };
+    let narrow = LossConfig { group_size: GroupSize::Tokens(256), ..quarter };
+    let of_bft = LossConfig { kind: LossKind::Bft, ..quarter };
+    assert!(!software_can(&quarter, 5000) && software_can(&quarter, 3500));
+    assert!(software_can(&narrow, 5000) && software_can(&of_bft, 50_000));
+    for device in bft_tests::gpu().iter().filter(|device| device.is_software()) {
+        let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options).unwrap();
+        let message = tuner.accumulate(&batch, totals(&batch), &quarter).unwrap_err().to_string();
+        let expected = "a sample of 5000 trained tokens with windows of n/4 takes more rounds of a loop than";
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+/// An anchor adds to the loss how far the model is from the one without the adapter, and its slope.
+#[test]
+fn an_anchor_pulls_towards_the_base() {
+    let sft = LossConfig { kind: LossKind::Sft, ..LossConfig::default() };
+    let anchored = LossConfig { kl_weight: 2.0, ..sft };
+    for name in ["llama", "qwen3", "granite", "phi3", "llama_dora"] {
+        check_differences(&Fixture::load(name), &anchored);
+    }
+    for device in [Some(Device::cpu_f64()), Some(Device::cpu()), bft_tests::gpu()].iter().flatten() {
+        let mut fixture = Fixture::load("llama");
+        let batch = pack(&fixture.rows);
+        let with = |adapter: &Adapter, loss: &LossConfig| {
+            let mut tuner = Tuner::new(device, &fixture.model, adapter, options_for(&batch, loss)).unwrap();
+            tuner.accumulate(&batch, totals(&batch), loss).unwrap();
+            (block_on(tuner.totals()).unwrap()[0], block_on(tuner.flat_gradients()).unwrap())
+        };
+        assert!(with(&fixture.adapter, &anchored).0 > with(&fixture.adapter, &sft).0 + 0.1);
+        // Where both models are one, neither value nor gradient is another.
+        let mut none = fixture.adapter.clone();
+        none.pairs.iter_mut().for_each(|pair| pair.b.fill(0.0));
+        assert_eq!(with(&none, &anchored), with(&none, &sft), "{}", device.info().name);
+
+        // The base's pass draws no dropout and leaves nothing behind that the tuned one reads.
+        fixture.adapter.config.dropout = 0.3;
+        for checkpoint in [Checkpoint::Off, Checkpoint::On] {
+            let gradient = |loss: &LossConfig| {
+                let options = TunerOptions { anchored: true, checkpoint, ..options(&batch) };
+                let mut tuner = Tuner::new(device, &fixture.model, &fixture.adapter, options).unwrap();
+                tuner.accumulate(&batch, totals(&batch), loss).unwrap();
+                block_on(tuner.flat_gradients()).unwrap()
             };
-            // Padded ranks are no parameters of the adapter: moving them would move the loss.
-            if parameters[at] == 0.0 {
-                continue;
-            }
-            let numeric = (loss_at(1e-5) - loss_at(-1e-5)) / 2e-5;
-            let error = (numeric - gradient[at]).abs() / largest;
-            assert!(error < 1e-6, "{} parameter {at}: {} against {numeric}", fixture.name, gradient[at]);
+            let small = gradient(&LossConfig { kl_weight: 1e-30, ..sft });
+            assert_equal_within(1e-6, "an anchor without weight", &small, &gradient(&sft));
         }
+    }
+    let fixture = Fixture::load("llama");
+    let batch = pack(&fixture.rows);
+    let device = Device::cpu();
+    let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options(&batch)).unwrap();
+    let message = tuner.accumulate(&batch, totals(&batch), &anchored).unwrap_err().to_string();
+    assert!(message.contains("anchored to the base, which was not planned for"), "{message}");
+    let capped = Fixture::load("gemma2");
+    let options = TunerOptions { anchored: true, ..options(&batch) };
+    let message = Tuner::new(&device, &capped.model, &capped.adapter, options).unwrap_err().to_string();
+    assert!(message.starts_with("kl-weight: the head of this model caps its logits"), "{message}");
+}
+
+fn check_differences(fixture: &Fixture, loss: &LossConfig) {
+    let device = Device::cpu_f64();
+    let batch = pack(&fixture.rows[..3]);
+    let options = options_for(&batch, loss);
+    let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options).unwrap();
+    tuner.accumulate(&batch, totals(&batch), loss).unwrap();
+    let gradient = block_on(tuner.flat_gradients()).unwrap();
+    let parameters = block_on(tuner.flat_parameters()).unwrap();
+    let largest = gradient.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
+    for at in (0..parameters.len()).step_by(parameters.len() / 40) {
+        let loss_at = |shift: f64| {
+            let mut tuner = Tuner::new(&device, &fixture.model, &fixture.adapter, options).unwrap();
+            let mut moved = parameters.clone();
+            moved[at] += shift;
+            tuner.set_flat_parameters(&moved).unwrap();
+            tuner.accumulate(&batch, totals(&batch), loss).unwrap();
+            block_on(tuner.totals()).unwrap()[0]
+        };
+        // Padded ranks are no parameters of the adapter: moving them would move the loss.
+        if parameters[at] == 0.0 {
+            continue;
+        }
+        let numeric = (loss_at(1e-5) - loss_at(-1e-5)) / 2e-5;
+        let error = (numeric - gradient[at]).abs() / largest;
+        assert!(error < 1e-6, "{} {} parameter {at}: {} against {numeric}", fixture.name, loss.kind, gradient[at]);
     }
 }
 

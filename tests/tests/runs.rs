@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bft_core::device::Device;
-use bft_core::{LossConfig, Runner, RunnerOptions};
+use bft_core::{GroupSize, LossConfig, LossKind, Runner, RunnerOptions};
 use bft_formats::{Adapter, LoraPair, Model, sha256_file};
 use bft_tests::fixture::relative_norm;
 use bft_train::{
@@ -63,7 +63,7 @@ fn recorded(folder: &Path, run: &Value, output: PathBuf) -> TrainConfig {
         init_adapter: Some(folder.join("adapter")),
         output,
         loss: serde_json::from_value(run["loss"].clone()).unwrap(),
-        group_size: count("group_size") as usize,
+        group_size: serde_json::from_value(run["group_size"].clone()).unwrap(),
         gamma: number("gamma") as f32,
         batch_size: count("batch_size") as usize,
         grad_accum: count("grad_accum") as usize,
@@ -238,7 +238,7 @@ fn long_run(output: &Path, resume: bool) -> TrainConfig {
         rank: 4,
         lora_dropout: 0.1,
         lr: 5e-3,
-        group_size: 4,
+        group_size: GroupSize::Tokens(4),
         batch_size: 2,
         grad_accum: 2,
         steps: Some(8),
@@ -289,6 +289,87 @@ fn n_and_n_steps_are_two_n_steps_bit_for_bit() {
         assert_ne!(plain, run(0.0, false, LoraInit::Default), "dropout is on");
         assert_ne!(plain, run(0.1, true, LoraInit::Default), "DoRA is on");
         assert_ne!(plain, run(0.1, false, LoraInit::Pissa), "PiSSA is on");
+    });
+}
+
+/// An anchored run is planned with room for what is kept of the base, and goes on bit for bit.
+#[test]
+fn an_anchored_run_goes_on_bit_for_bit_and_ends_nearer_to_its_base() {
+    let model = Model::open(&fixture("llama")).unwrap();
+    everywhere(|device| {
+        let place = tempfile::tempdir().unwrap();
+        let run = |name: &str, kl_weight, stop| {
+            let output = place.path().join(name);
+            let config = |resume| TrainConfig { loss: LossKind::Sft, kl_weight, ..long_run(&output, resume) };
+            if stop {
+                assert_eq!(train(device, config(false), &model, Some(4)).unwrap().steps, 4);
+            }
+            train(device, config(stop), &model, None).unwrap();
+            traces(&output)
+        };
+        let anchored = run("whole", 5.0, false);
+        assert_eq!(anchored, run("parts", 5.0, true), "{}", device.info().name);
+        let free = run("free", 0.0, false);
+        let value = |rows: &[Value], key: &str| rows.last().unwrap()[key].as_f64().unwrap();
+        assert!(value(&anchored.1, "eval_nll") > value(&free.1, "eval_nll"), "it learns less");
+    });
+}
+
+/// The loss changes in step 5 or 7; the run is stopped behind step 4 and goes on.
+#[test]
+fn losses_in_turn_go_on_across_their_border_bit_for_bit() {
+    let model = Model::open(&fixture("llama")).unwrap();
+    everywhere(|device| {
+        let run = |schedule: &str| {
+            let place = tempfile::tempdir().unwrap();
+            let [whole, parts] = ["whole", "parts"].map(|name| place.path().join(name));
+            let loss_schedule: Vec<String> = schedule.split_terminator(',').map(str::to_owned).collect();
+            let config = |output: &Path, resume| {
+                let loss_schedule = loss_schedule.clone();
+                TrainConfig { loss_schedule, weight_floor: 0.1, ..long_run(output, resume) }
+            };
+            train(device, config(&whole, false), &model, None).unwrap();
+            assert_eq!(train(device, config(&parts, false), &model, Some(4)).unwrap().steps, 4);
+            train(device, config(&parts, true), &model, None).unwrap();
+            let whole = traces(&whole);
+            assert_eq!(whole, traces(&parts), "{schedule} on {}", device.info().name);
+            let steps = whole.1.iter().filter(|row| row.get("loss").is_some());
+            (steps.map(|row| row["loss_kind"].as_str().map(str::to_owned)).collect::<Vec<_>>(), whole)
+        };
+        let (none, plain) = run("");
+        assert_eq!(none, vec![None::<String>; 8]);
+        for (schedule, sft) in [("sft:0.5,bft", 4), ("sft:0.75", 6)] {
+            let (kinds, found) = run(schedule);
+            let expected = [vec!["sft"; sft], vec!["bft"; 8 - sft]].concat();
+            assert_eq!(kinds.iter().flatten().collect::<Vec<_>>(), expected);
+            assert_ne!(found.0, plain.0, "the losses are others");
+        }
+    });
+}
+
+#[test]
+fn losses_in_turn_are_those_of_pytorch_and_peft() {
+    let (folder, losses) = (fixture("llama"), fixture("losses"));
+    let model = Model::open(&folder).unwrap();
+    let run = &json(&losses.join("expected.json"))["scheduled"];
+    let tensors = fs::read(losses.join("expected.safetensors")).unwrap();
+    everywhere(|device| {
+        let place = tempfile::tempdir().unwrap();
+        let output = place.path().join("out");
+        let loss_schedule = vec!["sft:0.3".to_owned()];
+        let config = TrainConfig { loss_schedule, ..recorded(&folder, run, output.clone()) };
+        train(device, config, &model, None).unwrap();
+        let (found, steps) = (rows(&output), run["steps_done"].as_array().unwrap());
+        assert_eq!(found.len(), steps.len());
+        for ((found, expected), kind) in found.iter().zip(steps).zip(run["losses"].as_array().unwrap()) {
+            assert_eq!(&found["loss_kind"], kind);
+            for (key, tolerance) in [("loss", 1e-4), ("nll", 1e-5), ("grad_norm", 1e-4)] {
+                close(&format!("step {}, {key}", found["step"]), &found[key], &expected[key], tolerance);
+            }
+        }
+        let adapter = Adapter::load(&output, &model.config).unwrap();
+        let error = relative_error(&adapter, &tensors, "trained.scheduled.");
+        assert!(error < 1e-4, "the adapter is off by {error}");
     });
 }
 
@@ -352,7 +433,7 @@ fn an_evaluation_in_training_is_that_of_a_runner_with_the_saved_adapter() {
     let bounds = BatchBounds { tokens: 60, trained: 60, samples: 2 };
     let options = RunnerOptions { capacity: bounds.into(), max_length: 40 };
     let mut runner = Runner::new(&device, &model, Some(&adapter), options).unwrap();
-    let loss = LossConfig { group_size: 4, ..LossConfig::default() };
+    let loss = LossConfig { group_size: GroupSize::Tokens(4), ..LossConfig::default() };
     let report = evaluate(&mut runner, &plan.eval.as_ref().unwrap().samples, bounds, loss, |_| {});
     let report = pollster::block_on(report).unwrap();
     assert!((report.nll / trained.eval_nll - 1.0).abs() < 1e-6, "{} {}", report.nll, trained.eval_nll);

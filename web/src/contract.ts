@@ -1,7 +1,7 @@
 // Written from the types of crates/web/src/contract.rs and the settings of bft-train by
 // `BFT_WRITE_CONTRACT=1 cargo test -p bft-web contract`. Do not edit.
 
-export type Loss = "sft" | "dft" | "bft" | "bft-v3";
+export type Loss = "sft" | "dft" | "bft" | "bft-v3" | "gce";
 
 export type Pooling = "mean" | "cls" | "last";
 
@@ -30,10 +30,10 @@ export interface TrainSettings {
   max_length: number | null;
   /** Cut samples longer than --max-length instead of stopping */
   truncate: boolean;
-  /** Balanced (bft, bft-v3), token-weighted (dft) or plain cross-entropy (sft) */
-  loss: "sft" | "dft" | "bft" | "bft-v3";
-  /** Tokens in a confidence window of bft and bft-v3 */
-  group_size: number;
+  /** Balanced (bft, bft-v3), token-weighted (dft), plain (sft) or generalised (gce) cross-entropy */
+  loss: "sft" | "dft" | "bft" | "bft-v3" | "gce";
+  /** Tokens in a confidence window of bft and bft-v3, or a part of each sample's trained tokens such as n/4, rounded up */
+  group_size: number | string;
   /** Exponent on a sample's confidence in bft */
   gamma: number;
   /** Rank of the LoRA matrices */
@@ -86,8 +86,8 @@ export const FIELDS: Record<keyof TrainSettings, Field> = {
   sample_seed: {"help":"Seed of the rows that --max-samples draws","default":0,"optional":false,"least":0.0,"most":null,"whole":true},
   max_length: {"help":"Longest sample in tokens [default: 2048, or the model's context if that is shorter]","default":null,"optional":true,"least":2.0,"most":null,"whole":true},
   truncate: {"help":"Cut samples longer than --max-length instead of stopping","default":false,"optional":false},
-  loss: {"help":"Balanced (bft, bft-v3), token-weighted (dft) or plain cross-entropy (sft)","default":"bft","optional":false,"words":["sft","dft","bft","bft-v3"]},
-  group_size: {"help":"Tokens in a confidence window of bft and bft-v3","default":256,"optional":false,"least":1.0,"most":null,"whole":true},
+  loss: {"help":"Balanced (bft, bft-v3), token-weighted (dft), plain (sft) or generalised (gce) cross-entropy","default":"bft","optional":false,"words":["sft","dft","bft","bft-v3","gce"]},
+  group_size: {"help":"Tokens in a confidence window of bft and bft-v3, or a part of each sample's trained tokens such as n/4, rounded up","default":256,"optional":false,"least":1.0,"most":null,"whole":true},
   gamma: {"help":"Exponent on a sample's confidence in bft","default":1.0,"optional":false,"least":0.0,"most":null,"whole":false},
   rank: {"help":"Rank of the LoRA matrices","default":16,"optional":false,"least":1.0,"most":null,"whole":true},
   alpha: {"help":"LoRA's alpha; the adapter is scaled by alpha / rank [default: 2 * rank]","default":null,"optional":true,"least":0.0,"most":null,"whole":false},
@@ -215,7 +215,7 @@ export type PreviewOptions = { index: number, group_size: number, gamma: number,
 /**
  * A number for each loss.
  */
-export type ByLoss = { sft: number, dft: number, bft: number, "bft-v3": number, };
+export type ByLoss = { sft: number, dft: number, bft: number, "bft-v3": number, gce: number, };
 
 /**
  * One token of a previewed sample.
@@ -236,7 +236,7 @@ export type Preview = { index: number, samples: number,
  */
 place: string, tokens: Array<PreviewToken>, nll: number, 
 /**
- * s_b of each loss (1 for sft and dft).
+ * s_b of each loss (1 for sft, dft and gce).
  */
 sample_weights: ByLoss, };
 
@@ -254,6 +254,10 @@ step: number,
  * The loss that is optimised, before this step's update.
  */
 loss: number, 
+/**
+ * Which loss that is, in a run that has several in turn.
+ */
+loss_kind?: Loss, 
 /**
  * Mean −log p of the trained tokens.
  */
@@ -288,7 +292,7 @@ step: number,
  */
 eval_nll: number, 
 /**
- * The loss that is optimised, over the held-out rows as one batch.
+ * The loss that is optimised, the last of several in turn, over the held-out rows as one batch.
  */
 eval_loss: number, 
 /**

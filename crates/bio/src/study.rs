@@ -12,7 +12,7 @@ mod summary;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bft_core::LossKind;
+use bft_core::{GroupSize, LossKind};
 use bft_formats::Adapter;
 use bft_train::{Event, TrainConfig, Trainer};
 use serde_json::json;
@@ -108,7 +108,7 @@ impl Study<'_> {
             data: data.join("train.jsonl").into(),
             output: output.to_path_buf(),
             loss,
-            group_size: setting.group.unwrap_or(TrainConfig::default().group_size),
+            group_size: setting.group.map_or(TrainConfig::default().group_size, GroupSize::Tokens),
             lr: self.preset.lr,
             epochs: Some(self.preset.epochs),
             batch_size: self.preset.batch,

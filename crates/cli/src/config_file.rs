@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use bft_core::GroupSize;
 use bft_train::os_string;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -250,6 +251,8 @@ fn value_text(arg: &Arg, value: &Value) -> Result<Option<OsString>, &'static str
     }
     match value {
         Value::String(text) => Ok(Some(text.into())),
+        Value::Integer(number) if is(TypeId::of::<GroupSize>()) => Ok(Some(number.to_string().into())),
+        _ if is(TypeId::of::<GroupSize>()) => Err("a whole number, or a part such as \"n/4\""),
         Value::Table(table) if is(TypeId::of::<TemplateVars>()) => {
             serde_json::to_string(table).map(|json| Some(json.into())).map_err(|_| "a table of plain values")
         }

@@ -40,7 +40,8 @@ pub struct EstimateFlags {
 
 takes!(
     /// What memory depends on.
-    Sizes: TrainConfig = max_length, rank, alpha, use_dora, lora_init, target_modules, lora_dropout, batch_size, checkpoint_activations
+    Sizes: TrainConfig = max_length, rank, alpha, use_dora, lora_init, target_modules, lora_dropout, batch_size, checkpoint_activations,
+        kl_weight
 );
 
 /// Runs `bft estimate`.
@@ -58,6 +59,7 @@ pub fn run(flags: &EstimateFlags) -> Result<(), CliError> {
         checkpoint,
         seed: 0,
         frozen_half: settings.starts_as_pissa(),
+        anchored: settings.kl_weight > 0.0,
     };
     let values = settings.trained_values(&adapter) as u64;
     let estimate = |checkpoint| estimate_memory(&model, &adapter, options(checkpoint)).map_err(CliError::failed);

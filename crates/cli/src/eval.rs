@@ -1,4 +1,4 @@
-//! `bft eval`: NLL, perplexity and all four losses on a data file.
+//! `bft eval`: NLL, perplexity and every loss on a data file.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, takes};
 use crate::open;
 use crate::ui::{self, Progress, thousands};
 
-/// Measure NLL, perplexity and all four losses on a data file
+/// Measure NLL, perplexity and every loss on a data file
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,7 +48,8 @@ pub struct EvalFlags {
 
 takes!(
     /// What samples are made of rows and what their losses are.
-    Measured: TrainConfig = columns, max_length, truncate, skip_bad_rows, template_vars, group_size, gamma
+    Measured: TrainConfig = columns, max_length, truncate, skip_bad_rows, template_vars, group_size, gamma,
+        weight_floor, gce_q
 );
 takes!(
     /// Which rows are measured.

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::PathBuf;
 
+use bft_core::GroupSize;
 use bft_core::device::{Device, DeviceRequest, Precision};
 use bft_train::{Kind, Range, Setting, Settings, TrainConfig, path_to_json, word, words};
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser, ValueParser};
@@ -147,6 +148,7 @@ fn flag(setting: &'static Setting, default: &Value, instead: Option<&str>) -> Ar
             expected(range.check(number as f64)).map(|()| number)
         }),
         Kind::Number => ValueParser::new(move |text: &str| number(text, range)),
+        Kind::GroupSize => ValueParser::new(|text: &str| text.parse::<GroupSize>()),
         Kind::Word(words) => PossibleValuesParser::new(words()).into(),
         Kind::Words => ValueParser::new(|text: &str| (setting.check)(text.trim()).map(|()| text.trim().to_owned())),
         Kind::Device => ValueParser::new(device),
@@ -178,6 +180,7 @@ fn value(setting: &Setting, matches: &ArgMatches) -> Value {
         Kind::Switch => matches.get_flag(id).into(),
         Kind::Whole => matches.get_one::<u64>(id).copied().into(),
         Kind::Number => matches.get_one::<f64>(id).copied().into(),
+        Kind::GroupSize => serde_json::to_value(matches.get_one::<GroupSize>(id)).unwrap_or_default(),
         Kind::Word(_) => word().cloned().into(),
         Kind::Words => matches.get_many::<String>(id).unwrap_or_default().cloned().collect(),
         Kind::Paths => matches.get_many::<PathBuf>(id).unwrap_or_default().map(|path| path_to_json(path)).collect(),

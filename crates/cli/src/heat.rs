@@ -19,16 +19,16 @@ pub struct TokenWeights {
     /// Probability under the model.
     pub p: f64,
     /// Weight under each loss, in the order of [`NAMES`]: token weight times sample weight.
-    pub weights: [f64; 4],
+    pub weights: [f64; NAMES.len()],
 }
 
 /// The losses, in the order of the weights.
-pub const NAMES: [&str; 4] = ["sft", "dft", "bft", "bft-v3"];
+pub const NAMES: [&str; 5] = ["sft", "dft", "bft", "bft-v3", "gce"];
 
 /// From no weight to full weight: dark grey to bright red, legible under white text.
 const RAMP: [u8; 8] = [236, 238, 52, 88, 124, 160, 196, 202];
 
-/// The sample's text four times, once for each loss; trained tokens glow by their weight, masked
+/// The sample's text once for each loss; trained tokens glow by their weight, masked
 /// ones are dim.
 pub fn heat(tokens: &[ShownToken]) -> String {
     let mut text = String::new();
@@ -68,7 +68,7 @@ fn glow(weight: f64) -> Style {
     Style::white_on(RAMP[step])
 }
 
-/// One line a token: position, id, text, probability and the four weights; `-` where it is masked.
+/// One line a token: position, id, text, probability and the weights; `-` where it is masked.
 pub fn listing(tokens: &[ShownToken]) -> String {
     let mut rows = vec![["at", "id", "token", "p"].into_iter().chain(NAMES).map(str::to_owned).collect::<Vec<_>>()];
     for (position, token) in tokens.iter().enumerate() {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn tokens() -> Vec<ShownToken> {
-        let known = TokenWeights { p: 0.25, weights: [1.0, 0.25, 0.1, 0.0] };
+        let known = TokenWeights { p: 0.25, weights: [1.0, 0.25, 0.1, 0.0, 0.5] };
         vec![
             ShownToken { id: 5, piece: "Q\n".into(), trained: None },
             ShownToken { id: 17, piece: " A\u{1b}".into(), trained: Some(known) },

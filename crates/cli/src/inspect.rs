@@ -22,8 +22,8 @@ Examples:
   bft inspect --model ./Qwen3-0.6B --data train.jsonl --rows 3 --group-size 32
   bft inspect --model ./Qwen3-0.6B --adapter tuned --data train.jsonl --json
 
-With --data, every token is shown with its mask and with the weight that SFT, DFT, BFT and
-BFT-v3 give it under the model: as heat on a terminal, as a table elsewhere.")]
+With --data, every token is shown with its mask and with the weight that each loss gives it
+under the model: as heat on a terminal, as a table elsewhere.")]
 pub struct InspectFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
     /// the hub

@@ -391,7 +391,7 @@ pub fn adapter_sha256(named: &[PathBuf]) -> Result<Option<String>, CliError> {
 pub fn rows(paths: &[PathBuf], settings: &TrainConfig) -> Result<Rows, CliError> {
     let paths = files("--data", paths)?;
     not_one_pipe(paths.iter().map(|path| ("--data", path.as_path())))?;
-    settings.validate().map_err(CliError::setting)?;
+    settings.check().map_err(CliError::setting)?;
     read_rows(&paths, &settings.rows()).map_err(CliError::failed)
 }
 

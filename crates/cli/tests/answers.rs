@@ -45,6 +45,13 @@ fn eval_gives_the_losses_of_the_whole_file_as_one_batch() {
         let value = list.iter().find(of_size).expect("the loss is there")["value"].as_f64();
         near(&answer["loss"][loss], value.expect("a number"), 1e-5);
     }
+    let more = ["--data", &rows, "--group-size", "4", "--weight-floor", "0.1", "--gce-q", "0.05", "--json"];
+    let answer = with(model_flags("eval", "llama"), &more).json();
+    let known = expected("losses");
+    for (loss, case) in [("dft", "dft-floor"), ("bft", "bft-floor"), ("gce", "gce-low")] {
+        let value = known["losses"].as_array().expect("a list").iter().find(|it| it["name"] == case);
+        near(&answer["loss"][loss], value.expect("the case is there")["value"].as_f64().expect("a number"), 1e-5);
+    }
     let done = with(model_flags("eval", "llama"), &["--data", &rows, "--group-size", "4"]);
     assert!(done.ok().stdout.contains("perplexity   6.95"), "{done:?}");
     assert!(done.stderr.contains("device: cpu"), "every run says its device: {done:?}");

@@ -59,6 +59,12 @@ fn training_flags_beyond_reason_are_refused() {
         ("--batch-size", MOST, "--batch-size: found"),
         ("--grad-accum", MOST, "--grad-accum: found"),
         ("--group-size", MOST, "--group-size: found"),
+        ("--group-size", "0.25", "--group-size: found '0.25': expected a whole number from 1 to 4294967295, or a part"),
+        ("--group-size", "n/0", "--group-size: found 'n/0': expected a whole number from 1"),
+        ("--weight-floor", "1.1", "--weight-floor: found '1.1': expected 0 to 1"),
+        ("--gce-q", "0", "--gce-q: found '0': expected a number above 0 and at most 1"),
+        ("--gce-q", "1e-60", "--gce-q: found '1e-60'"),
+        ("--gce-q", "0.5", "gce-q has no effect with --loss bft: leave it out, or use --loss gce"),
         ("--steps", MOST, "--steps: found"),
         ("--steps", "18446744073709551616", "--steps: found"),
         ("--epochs", MOST, "--epochs: found"),
@@ -75,12 +81,26 @@ fn training_flags_beyond_reason_are_refused() {
 }
 
 #[test]
+fn an_anchor_to_a_base_that_caps_its_logits_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (model, output) = (fixture("gemma2"), folder.path().join("never"));
+    let rows = format!("{model}/rows.jsonl");
+    let flags = ["train", "--device", "cpu", "--kl-weight", "0.1", "--model", &model, "--data", &rows, "--output"];
+    refused(
+        &[&flags[..], &[&output.display().to_string()]].concat(),
+        "kl-weight: the head of this model caps its logits",
+    );
+    assert!(!output.exists());
+}
+
+#[test]
 fn large_numbers_that_mean_something_are_taken() {
     let runs = Runs::new();
     for (name, more) in [
         ("batch", ["--batch-size", "4294967295", "--steps", "1"]),
         ("accum", ["--grad-accum", "4294967295", "--steps", "1"]),
         ("group", ["--group-size", "4294967295", "--steps", "1"]),
+        ("parts", ["--group-size", "n/4294967295", "--steps", "1"]),
         ("save", ["--save-every", "4294967295", "--steps", "1"]),
         ("seed", ["--seed", "18446744073709551615", "--steps", "1"]),
         ("rank", ["--rank", "64", "--steps", "1"]),

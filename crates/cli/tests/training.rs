@@ -370,6 +370,62 @@ fn one_changed_flag_needs_no_other_to_be_said_again() {
 }
 
 #[test]
+fn a_window_of_a_part_of_a_sample_is_read_from_files_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let config = write(folder.path(), "run.toml", "group-size = 'n/4'\nloss = 'bft-v3'\nweight-floor = 0.1\n");
+    let mut flags = tiny_training(&output, 2);
+    // The command line would win.
+    let at = flags.iter().position(|flag| flag == "--group-size").expect("the group size");
+    flags.drain(at..at + 2);
+    flags.extend(["--config".to_owned(), config.display().to_string()]);
+    run(flags).ok();
+    let output_flag = output.display().to_string();
+    run(["train", "--resume", "--output", &output_flag, "--steps", "3"]).ok();
+    let text = std::fs::read_to_string(output.join("run.json")).expect("run.json");
+    let settings = &serde_json::from_str::<Value>(&text).expect("JSON")["settings"];
+    assert_eq!((&settings["group-size"], &settings["loss"]), (&"n/4".into(), &"bft-v3".into()));
+    let other = run(["train", "--resume", "--output", &output_flag, "--steps", "4", "--group-size", "n/2"]);
+    assert!(other.error().contains("group-size is n/2, was n/4"), "{other:?}");
+    let wrong = write(folder.path(), "wrong.toml", "group-size = 0.25\n").display().to_string();
+    let wrong = run(["train", "--model", "m", "--data", "d", "--output", "o", "--config", &wrong]);
+    let expected = "key `group-size`: found the number 0.25, expected a whole number, or a part such as \"n/4\"";
+    assert!(wrong.error().contains(expected), "{wrong:?}");
+}
+
+#[test]
+fn losses_in_turn_are_recorded_and_resumed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("tuned");
+    let mut flags = tiny_training(&output, 4);
+    flags.extend(["--loss-schedule", "sft:0.25,gce:0.25,bft"].map(str::to_owned));
+    let done = run(&flags);
+    assert!(done.ok().stderr.contains("losses in turn: sft to step 1, then gce to step 2, then bft"), "{done:?}");
+    let read = |name: &str| std::fs::read_to_string(output.join(name)).expect("a file");
+    let kinds = || -> Vec<String> {
+        let row = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["loss_kind"].to_string();
+        read("metrics.jsonl").lines().map(row).collect()
+    };
+    assert_eq!(kinds().join(" "), r#""sft" "gce" "bft" "bft""#);
+    let settings = &serde_json::from_str::<Value>(&read("run.json")).expect("JSON")["settings"];
+    assert_eq!(settings["loss-schedule"].to_string(), r#"["sft:0.25","gce:0.25","bft"]"#);
+    let output = output.display().to_string();
+    let again = run(["train", "--resume", "--output", &output, "--steps", "6"]);
+    let moved = "the losses now share 6 steps instead of 4: they change at other steps than before";
+    assert!(again.ok().stderr.contains(moved), "{again:?}");
+    assert_eq!(kinds()[4..], [r#""bft""#, r#""bft""#]);
+    for (more, expected) in [
+        (["--loss-schedule", "sft:0.5"], "loss-schedule is sft:0.5, was sft:0.25,gce:0.25,bft"),
+        (["--loss-schedule", "sft:1.5"], "--loss-schedule: found 'sft:1.5': expected LOSS:SHARE with a share"),
+        (["--loss-schedule", "stf:0.5"], "--loss-schedule: found 'stf:0.5': no such loss (known: sft, dft"),
+        (["--loss", "dft"], "loss-schedule: it ends with bft, and loss is dft: give --loss bft, too"),
+    ] {
+        let done = run(["train", "--resume", "--output", &output].iter().chain(&more));
+        assert!(done.error().contains(expected), "{more:?}: {done:?}");
+    }
+}
+
+#[test]
 fn a_job_that_is_started_again_goes_on_from_wherever_it_came_to() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = folder.path().join("tuned");

@@ -26,7 +26,7 @@ pub mod real;
 pub mod sample;
 
 pub use bft_formats::Pooling;
-pub use loss::{LossConfig, LossKind, StepTotals};
+pub use loss::{GroupSize, LossConfig, LossKind, StepTotals};
 pub use model::ModelError;
 pub use model::batch::{Batch, Capacity};
 pub use model::dora::row_norms;

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use bft_core::device::{DeviceRequest, Precision};
-use bft_core::{AdamW, Checkpoint, LossConfig, LossKind};
+use bft_core::{AdamW, Checkpoint, GroupSize, LossConfig, LossKind};
 use bft_formats::{Adapter, LoraPair, ModelConfig, Quantization, module_names};
 use serde_json::{Map, Value};
 
 use crate::batches::BatchOptions;
+use crate::losses::{check_phase, phases};
 use crate::paths::Files;
 use crate::rows::{Cap, Columns, RowOptions, check_pair, check_pairs};
 use crate::samples::SampleOptions;
@@ -66,15 +67,33 @@ settings! {
         #[setting(heading: "Text", value_name: "NAME=VALUE", on_page: false)]
         pub template_vars: Map<String, Value> = Map::new(),
 
-        /// Balanced (bft, bft-v3), token-weighted (dft) or plain cross-entropy (sft)
+        /// Balanced (bft, bft-v3), token-weighted (dft), plain (sft) or generalised (gce)
+        /// cross-entropy
         #[setting(heading: "Loss", value_name: "LOSS")]
         pub loss: LossKind = LossConfig::default().kind,
-        /// Tokens in a confidence window of bft and bft-v3
-        #[setting(heading: "Loss", value_name: "TOKENS", range: Range::From(1))]
-        pub group_size: usize = LossConfig::default().group_size,
+        /// Losses to begin with, each for its share of the steps, before --loss: sft:0.3,bft is sft
+        /// for the first 30 % of them, then bft
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[setting(heading: "Loss", value_name: "LOSS:SHARE", check: check_phase, on_page: false)]
+        pub loss_schedule: Vec<String> = Vec::new(),
+        /// Tokens in a confidence window of bft and bft-v3, or a part of each sample's trained tokens
+        /// such as n/4, rounded up
+        #[setting(heading: "Loss", value_name: "TOKENS|n/PARTS")]
+        pub group_size: GroupSize = LossConfig::default().group_size,
         /// Exponent on a sample's confidence in bft
         #[setting(heading: "Loss", value_name: "NUMBER", range: Range::NotNegative)]
         pub gamma: f32 = LossConfig::default().gamma,
+        /// Least weight of a token in dft, bft and bft-v3; at 1 all tokens weigh alike
+        #[setting(heading: "Loss", value_name: "WEIGHT", range: Range::Unit, on_page: false)]
+        pub weight_floor: f32 = LossConfig::default().weight_floor,
+        /// Exponent q of gce, whose loss is (1 - p^q) / q: near 0 it is sft, at 1 it has the gradient
+        /// of dft [default: 0.5]
+        #[setting(heading: "Loss", value_name: "NUMBER", range: Range::Share, on_page: false)]
+        pub gce_q: Option<f32> = None,
+        /// Weight of an anchor to the model without adapter: so much of KL(base || tuned), the mean
+        /// over trained tokens, is added to the loss; 0 = off
+        #[setting(heading: "Loss", value_name: "WEIGHT", range: Range::NotNegative, on_page: false)]
+        pub kl_weight: f32 = LossConfig::default().kl_weight,
 
         /// Start from this adapter instead of a new one
         #[serde(with = "crate::paths::maybe")]
@@ -258,8 +277,11 @@ pub enum ConfigError {
     #[error("{setting} goes by evaluations: give --eval-data or --val-size, too")]
     NothingToEvaluate { setting: String },
     /// A setting that another one leaves without effect.
-    #[error("{setting} has no effect with --schedule {schedule}: leave it out, or use --schedule {instead}")]
-    NoEffect { setting: String, schedule: String, instead: String },
+    #[error("{setting} has no effect with --{with} {found}: leave it out, or use --{with} {instead}")]
+    NoEffect { setting: String, with: String, found: String, instead: String },
+    /// Losses in turn that make no run.
+    #[error("loss-schedule: {0}")]
+    LossSchedule(String),
     /// Two ways of holding rows out.
     #[error("val-size is given beside rows to evaluate on: leave one of them out")]
     HeldOutTwice,
@@ -275,31 +297,48 @@ pub enum ConfigError {
 }
 
 impl TrainConfig {
-    /// Checks every setting that can be checked without a file.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    /// Checks what makes sense without a run, too: measuring asks for the numbers of every loss.
+    pub fn check(&self) -> Result<(), ConfigError> {
         self.check_ranges()?;
         self.check_exclusions()?;
-        let no_effect = |setting: &str, instead: &str| {
-            let schedule = word_of(&self.schedule);
-            Err(ConfigError::NoEffect { setting: setting.into(), schedule, instead: instead.into() })
-        };
-        match (self.min_lr, self.decay_steps) {
-            (Some(_), _) if !self.schedule.falls() => return no_effect("min-lr", "cosine, linear or wsd"),
-            (Some(min), _) if min > self.lr => {
-                return Err(ConfigError::Range {
-                    setting: "min-lr".into(),
-                    found: min.to_string(),
-                    expected: format!("at most lr, which is {}", self.lr),
-                });
-            }
-            (_, Some(_)) if self.schedule != Schedule::Wsd => return no_effect("decay-steps", "wsd"),
-            _ => {}
+        check_pairs(&self.columns).map_err(ConfigError::Columns)
+    }
+
+    /// Checks every setting of a run that can be checked without a file.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check()?;
+        self.check_effects()?;
+        if let Some(min) = self.min_lr.filter(|min| *min > self.lr) {
+            return Err(ConfigError::Range {
+                setting: "min-lr".into(),
+                found: min.to_string(),
+                expected: format!("at most lr, which is {}", self.lr),
+            });
         }
         if self.starts_as_pissa() && self.use_dora {
             return Err(ConfigError::Both { one: "lora-init pissa".into(), other: "use-dora".into() });
         }
-        check_pairs(&self.columns).map_err(ConfigError::Columns)?;
         self.check_modules()
+    }
+
+    /// Refuses settings that are given and that another one leaves without effect.
+    fn check_effects(&self) -> Result<(), ConfigError> {
+        let (schedule, loss) = (("schedule", word_of(&self.schedule)), ("loss", self.loss.to_string()));
+        let before = phases(&self.loss_schedule, self.loss)?;
+        let some = |has: fn(LossKind) -> bool| has(self.loss) || before.iter().any(|(kind, _)| has(*kind));
+        let (has_floor, has_q) = (some(LossKind::has_weight_floor), some(|kind| kind == LossKind::Gce));
+        for (given, has_effect, setting, (with, found), instead) in [
+            (self.min_lr.is_some(), self.schedule.falls(), "min-lr", &schedule, "cosine, linear or wsd"),
+            (self.decay_steps.is_some(), self.schedule == Schedule::Wsd, "decay-steps", &schedule, "wsd"),
+            (self.weight_floor > 0.0, has_floor, "weight-floor", &loss, "dft, bft or bft-v3"),
+            (self.gce_q.is_some(), has_q, "gce-q", &loss, "gce"),
+        ] {
+            if given && !has_effect {
+                let [setting, with, found, instead] = [setting, *with, found, instead].map(str::to_owned);
+                return Err(ConfigError::NoEffect { setting, with, found, instead });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the adapter begins as PiSSA has it: the second half of each pair's rank is then what
@@ -390,9 +429,16 @@ impl TrainConfig {
         }
     }
 
-    /// The loss and its numbers.
+    /// The loss, the last where there are several in turn, and the numbers of all.
     pub fn loss(&self) -> LossConfig {
-        LossConfig { kind: self.loss, group_size: self.group_size, gamma: self.gamma }
+        LossConfig {
+            kind: self.loss,
+            group_size: self.group_size,
+            gamma: self.gamma,
+            weight_floor: self.weight_floor,
+            q: self.gce_q.unwrap_or(LossConfig::default().q),
+            kl_weight: self.kl_weight,
+        }
     }
 
     /// The optimizer and its numbers.
@@ -474,6 +520,40 @@ mod tests {
         let long = wsd(Some(8), Some(3)).unwrap_err().to_string();
         let expected = "expected at most 7, for the run has 10 steps and 3 of them warm up";
         assert_eq!(long, format!("decay-steps is 8, {expected}"));
+    }
+
+    #[test]
+    fn a_setting_that_the_loss_has_no_use_for_is_refused() {
+        let floor = |loss| refused(|c| (c.loss, c.weight_floor) = (loss, 0.1));
+        let instead = "leave it out, or use --loss dft, bft or bft-v3";
+        assert_eq!(floor(LossKind::Sft), format!("weight-floor has no effect with --loss sft: {instead}"));
+        assert_eq!(floor(LossKind::Gce), format!("weight-floor has no effect with --loss gce: {instead}"));
+        let q = refused(|c| c.gce_q = Some(0.5));
+        assert_eq!(q, "gce-q has no effect with --loss bft: leave it out, or use --loss gce");
+        // Of several losses in turn one is enough.
+        let turns = vec!["gce:0.3".to_owned(), "dft:0.2".to_owned()];
+        let config = TrainConfig {
+            loss: LossKind::Sft,
+            loss_schedule: turns,
+            weight_floor: 0.1,
+            gce_q: Some(0.1),
+            ..TrainConfig::default()
+        };
+        assert_eq!(config.validate(), Ok(()));
+        for (loss, weight_floor, gce_q) in [
+            (LossKind::Sft, 0.0, None),
+            (LossKind::Dft, 0.1, None),
+            (LossKind::Bft, 1.0, None),
+            (LossKind::BftV3, 0.1, None),
+            (LossKind::Gce, 0.0, Some(0.25)),
+        ] {
+            let config = TrainConfig { loss, weight_floor, gce_q, ..TrainConfig::default() };
+            assert_eq!(config.validate(), Ok(()));
+            let found = config.loss();
+            assert_eq!((found.kind, found.weight_floor, found.q), (loss, weight_floor, gce_q.unwrap_or(0.5)));
+        }
+        assert_eq!(refused(|c| c.weight_floor = 1.5), "weight-floor is 1.5, expected 0 to 1");
+        assert_eq!(refused(|c| c.gce_q = Some(0.0)), "gce-q is 0, expected a number above 0 and at most 1");
     }
 
     #[test]

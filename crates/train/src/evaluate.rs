@@ -1,4 +1,4 @@
-//! NLL, perplexity and all four losses of a file, from the log-probability of every trained token.
+//! NLL, perplexity and every loss of a file, from the log-probability of every trained token.
 
 use bft_core::{LossConfig, LossKind, StepTotals, loss};
 
@@ -16,13 +16,14 @@ pub struct ByLoss {
     pub bft: f64,
     #[serde(rename = "bft-v3")]
     pub bft_v3: f64,
+    pub gce: f64,
 }
 
 impl ByLoss {
     /// What `number` gives for each.
     pub fn each(number: impl Fn(LossKind) -> f64) -> Self {
-        let [sft, dft, bft, bft_v3] = LossKind::ALL.map(number);
-        Self { sft, dft, bft, bft_v3 }
+        let [sft, dft, bft, bft_v3, gce] = LossKind::ALL.map(number);
+        Self { sft, dft, bft, bft_v3, gce }
     }
 
     /// The number of that kind.
@@ -32,6 +33,7 @@ impl ByLoss {
             LossKind::Dft => self.dft,
             LossKind::Bft => self.bft,
             LossKind::BftV3 => self.bft_v3,
+            LossKind::Gce => self.gce,
         }
     }
 }
@@ -47,8 +49,8 @@ pub struct EvalReport {
     pub tokens: usize,
     /// Samples.
     pub samples: usize,
-    /// The losses of all rows as one batch: Σ w ℓ / N of sft and dft, the mean over samples of s ·
-    /// Σ w ℓ / n of the others.
+    /// The losses of all rows as one batch: the mean over tokens of sft, dft and gce, the mean over
+    /// samples of s · Σ w ℓ / n of the others.
     pub loss: ByLoss,
 }
 
@@ -57,12 +59,12 @@ pub struct EvalReport {
 pub struct Tally {
     loss: LossConfig,
     totals: StepTotals,
-    /// Σ over tokens for sft and dft, Σ over samples for bft and bft-v3.
+    /// Σ over tokens for sft, dft and gce, Σ over samples for bft and bft-v3.
     sums: ByLoss,
 }
 
 impl Tally {
-    /// Nothing yet. Of `loss`, only the group size and γ matter.
+    /// Nothing yet. Of `loss`, all but the kind matters.
     pub fn new(loss: LossConfig) -> Self {
         Self { loss, totals: StepTotals::default(), sums: ByLoss::each(|_| 0.0) }
     }
@@ -103,7 +105,7 @@ impl Tally {
         let StepTotals { samples, tokens } = self.totals;
         let (by_sample, by_token) = (samples.max(1) as f64, tokens.max(1) as f64);
         let loss = ByLoss::each(|kind| match kind {
-            LossKind::Sft | LossKind::Dft => self.sums.of(kind) / by_token,
+            LossKind::Sft | LossKind::Dft | LossKind::Gce => self.sums.of(kind) / by_token,
             LossKind::Bft | LossKind::BftV3 => self.sums.of(kind) / by_sample,
         });
         let nll = loss.sft;
@@ -112,7 +114,7 @@ impl Tally {
 }
 
 /// Evaluates samples in groups that fit `bounds`; `on_group` hears how many are done. Of `loss`,
-/// only the group size and γ matter.
+/// all but the kind matters.
 pub async fn evaluate(
     engine: &mut impl LogProbs,
     samples: &[Sample],

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use bft_core::{GroupSize, LossKind};
+
 use crate::samples::DataReport;
 
 /// Something that happened in a training run.
@@ -60,6 +62,10 @@ pub struct StepRow {
     /// The loss that is optimised, before this step's update.
     #[serde(serialize_with = "as_f32")]
     pub loss: f64,
+    /// Which loss that is, in a run that has several in turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional, type = "Loss"))]
+    pub loss_kind: Option<LossKind>,
     /// Mean −log p of the trained tokens.
     #[serde(serialize_with = "as_f32")]
     pub nll: f64,
@@ -137,7 +143,7 @@ pub struct EvalRow {
     pub step: u64,
     /// Mean −log p of the held-out trained tokens.
     pub eval_nll: f64,
-    /// The loss that is optimised, over the held-out rows as one batch.
+    /// The loss that is optimised, the last of several in turn, over the held-out rows as one batch.
     pub eval_loss: f64,
     /// Whether no evaluation of the run before it had so low an NLL.
     pub best: bool,
@@ -202,9 +208,13 @@ pub enum Note {
     /// Samples were cut.
     Truncated { count: usize, of: usize },
     /// The confidence window is the whole answer.
-    WholeAnswerWindow { group_size: usize, samples: usize, of: usize },
+    WholeAnswerWindow { group_size: GroupSize, samples: usize, of: usize },
     /// `bft` with γ = 0.
     GammaZero,
+    /// Not all steps have the same loss.
+    LossesInTurn { losses: String },
+    /// A resumed run has another number of steps, and its losses go by shares of them.
+    LossesMoved { from: u64, to: u64 },
     /// The only step has a rate of 0.
     RateAlwaysZero,
     /// The warm-up is no shorter than the run.
@@ -270,6 +280,10 @@ impl fmt::Display for Note {
             ),
             Self::GammaZero => {
                 f.write_str("gamma = 0 weighs every sample 0, so nothing is learnt: nearly surely a mistake")
+            }
+            Self::LossesInTurn { losses } => write!(f, "losses in turn: {losses}"),
+            Self::LossesMoved { from, to } => {
+                write!(f, "the losses now share {to} steps instead of {from}: they change at other steps than before")
             }
             Self::RateAlwaysZero => f.write_str(
                 "a warm-up begins at a rate of 0, and this run has no other step: do without it, or nothing is learnt",

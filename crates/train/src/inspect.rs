@@ -51,7 +51,7 @@ pub struct InspectedToken {
     pub scores: Option<TokenScores>,
 }
 
-/// What a model and the four losses make of a trained token.
+/// What a model and the losses make of a trained token.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct TokenScores {
     /// Probability of the right token.
@@ -79,7 +79,7 @@ pub fn inspect_tokens(tokenizer: Option<&Tokenizer>, sample: &Sample) -> Inspect
     }
 }
 
-/// Adds what the model and the losses say. Of `loss`, only the group size and γ matter.
+/// Adds what the model and the losses say. Of `loss`, all but the kind matters.
 pub async fn inspect_sample(
     engine: &mut impl LogProbs,
     tokenizer: Option<&Tokenizer>,
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::testing::{Around, model, tokenizer};
     use crate::text::TextEncoder;
-    use bft_core::Batch;
+    use bft_core::{Batch, GroupSize};
 
     /// Every trained token has half the probability of the one before it.
     struct Halving;
@@ -138,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_those_of_the_four_losses_by_hand() {
+    fn weights_are_those_of_the_losses_by_hand() {
         let tokenizer = tokenizer(Around::Nothing);
         let inspected = pollster::block_on(inspect_sample(
             &mut Halving,
             Some(&tokenizer),
             &sample(),
-            LossConfig { group_size: 2, ..LossConfig::default() },
+            LossConfig { group_size: GroupSize::Tokens(2), ..LossConfig::default() },
         ));
         let inspected = inspected.unwrap();
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "found {a}, expected {b}");
@@ -156,6 +156,7 @@ mod tests {
             close(scores.p, p);
             assert_eq!((scores.weights.sft, scores.weights.dft, scores.weights.bft), (1.0, scores.p, scores.p));
             close(scores.weights.bft_v3, v3);
+            close(scores.weights.gce, p.sqrt());
         }
         let weight = inspected.sample_weight.unwrap();
         close(weight.bft, 1.0 - (0.25f64 * 0.125).sqrt());

@@ -5,13 +5,13 @@
 //! | files' bytes to rows, which of them are held out or drawn | `rows` |
 //! | rows to token ids with labels | `text`, `samples` |
 //! | samples to packed micro-batches, in an order that a cursor continues | `batches`, `random` |
-//! | what a setting is, and those of a run | `setting`, `config`, `schedule` |
+//! | what a setting is, and those of a run | `setting`, `config`, `schedule`, `losses` |
 //! | settings and data to a run with known sizes | `plan` |
 //! | a run: steps, metrics, evaluations, checkpoints | `trainer`, `run`, `description`, `state` |
 //! | its folder on disk, and going on from it | `folder`, `checkpoint`, `paths`, `resume` |
 //! | one run in several processes | `ranks` |
 //! | what the device side must offer, what it will need | `engine`, `memory` |
-//! | NLL and the four losses of a file | `evaluate` |
+//! | NLL and the losses of a file | `evaluate` |
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
 //! | which vectors are alike | `similar`, `pca` |
@@ -39,6 +39,7 @@ mod event;
 #[cfg(not(target_arch = "wasm32"))]
 mod folder;
 mod inspect;
+mod losses;
 mod memory;
 mod paths;
 mod pca;
@@ -82,6 +83,7 @@ pub use error::TrainError;
 pub use evaluate::{ByLoss, EvalReport, Tally, evaluate};
 pub use event::{EvalRow, Event, Finished, MetricsRow, Note, SkippedRow, Started, StepRow};
 pub use inspect::{InspectedSample, InspectedToken, SampleWeights, TokenScores, inspect_sample, inspect_tokens};
+pub use losses::Losses;
 pub use memory::{MemoryEstimate, estimate_memory};
 pub use paths::{Files, os_string, path_to_json};
 pub use pca::Pca;

@@ -49,6 +49,7 @@ impl Plan {
             checkpoint: self.config.checkpoint_activations,
             seed: self.config.seed,
             frozen_half: self.config.starts_as_pissa(),
+            anchored: self.config.kl_weight > 0.0,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::batches::{BatchBounds, BatchOptions, groups};
 use crate::config::{ConfigError, TrainConfig};
 use crate::error::TrainError;
 use crate::event::Note;
+use crate::losses::Losses;
 use crate::rows::Rows;
 use crate::samples::{Sample, Samples, make_samples};
 use crate::schedule::Rates;
@@ -29,6 +30,8 @@ pub struct Plan {
     pub steps: u64,
     /// The largest micro-batch, of training or evaluation.
     pub bounds: BatchBounds,
+    /// The losses, in the order of the steps.
+    pub losses: Losses,
     /// The learning rates.
     rates: Rates,
 }
@@ -59,7 +62,8 @@ impl Plan {
         }
         let steps = config.total_steps(train.samples.len());
         let rates = config.rates(steps)?;
-        Ok(Self { config, train, eval, data_sha256, sampled_of, steps, bounds, rates })
+        let losses = Losses::new(&config.loss_schedule, config.loss(), steps)?;
+        Ok(Self { config, train, eval, data_sha256, sampled_of, steps, bounds, losses, rates })
     }
 
     /// Reads the files that the settings name, each once, and plans a run.
@@ -119,14 +123,18 @@ impl Plan {
         if config.max_samples.is_none() && config.sample_seed != TrainConfig::default().sample_seed {
             notes.push(Note::SeedUnused);
         }
-        if matches!(config.loss, LossKind::Bft | LossKind::BftV3) {
+        if self.losses.change() {
+            notes.push(Note::LossesInTurn { losses: self.losses.to_string() });
+        }
+        if self.losses.kinds().any(LossKind::has_windows) {
             let of = self.train.samples.len();
-            let samples = self.train.samples.iter().filter(|s| s.trained() <= config.group_size).count();
+            let whole = |trained: usize| trained <= config.group_size.of(trained);
+            let samples = self.train.samples.iter().filter(|s| whole(s.trained())).count();
             if samples * 2 > of {
                 notes.push(Note::WholeAnswerWindow { group_size: config.group_size, samples, of });
             }
         }
-        if config.loss == LossKind::Bft && config.gamma == 0.0 {
+        if self.losses.kinds().any(|kind| kind == LossKind::Bft) && config.gamma == 0.0 {
             notes.push(Note::GammaZero);
         }
         if self.steps == 1 && self.rate(1) == 0.0 {
@@ -143,6 +151,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use bft_core::GroupSize;
+
     use super::*;
     use crate::rows::{RowOptions, parse_rows};
     use crate::testing::model;
@@ -173,11 +183,32 @@ mod tests {
         assert!(usual.contains("1 bad rows left out, the first: d:2: text is a number"), "{usual}");
         assert!(usual.contains("1 rows with nothing to train on left out: d:4"), "{usual}");
         assert!(usual.contains("at g = 256 the window is the whole answer for 2 of 2 samples"), "{usual}");
-        let cut = notes(TrainConfig { group_size: 1, max_length: Some(2), truncate: true, ..TrainConfig::default() });
+        let cut = notes(TrainConfig {
+            group_size: GroupSize::Tokens(1),
+            max_length: Some(2),
+            truncate: true,
+            ..TrainConfig::default()
+        });
         assert!(cut.contains("2 of 2 samples cut to max-length"), "{cut}");
-        let odd = notes(TrainConfig { gamma: 0.0, group_size: 1, steps: Some(1), ..TrainConfig::default() });
+        let odd = notes(TrainConfig {
+            gamma: 0.0,
+            group_size: GroupSize::Tokens(1),
+            steps: Some(1),
+            ..TrainConfig::default()
+        });
         assert!(odd.contains("gamma = 0 weighs every sample 0"), "{odd}");
         assert!(!odd.contains("warm-up") && !odd.contains("window"), "{odd}");
+        let part = |parts| notes(TrainConfig { group_size: GroupSize::PartOf(parts), ..TrainConfig::default() });
+        assert!(
+            part(1).contains("at g = n/1 the window is the whole answer for 2 of 2") && !part(2).contains("window")
+        );
+        let turns = |loss| {
+            let loss_schedule = vec!["bft:0.5".to_owned()];
+            notes(TrainConfig { loss, loss_schedule, gamma: 0.0, steps: Some(5), ..TrainConfig::default() })
+        };
+        let turns = turns(LossKind::Sft);
+        assert!(turns.contains("losses in turn: bft to step 3, then sft"), "{turns}");
+        assert!(turns.contains("the window is the whole answer") && turns.contains("gamma = 0"), "{turns}");
         let one = notes(TrainConfig { steps: Some(1), warmup_steps: Some(1), ..TrainConfig::default() });
         assert!(one.contains("a warm-up begins at a rate of 0, and this run has no other step"), "{one}");
         let long = notes(TrainConfig { steps: Some(5), warmup_steps: Some(5), ..TrainConfig::default() });

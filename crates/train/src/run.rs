@@ -206,7 +206,7 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
     /// Forward and backward of every micro-batch, then the update.
     async fn optimizer_step(&mut self) -> Result<(), TrainError> {
         let step = self.step + 1;
-        let (loss, optimizer) = (self.plan.config.loss(), self.plan.config.optimizer());
+        let (loss, optimizer) = (self.plan.losses.at(step), self.plan.config.optimizer());
         let lr = self.plan.rate(step);
         let work = self.loader.next_step();
         let engine = &mut self.engine;
@@ -248,7 +248,9 @@ impl<'r, E: Engine, S: Store, C: Control> Run<'r, E, S, C> {
             self.skipping = None;
             self.totals.nll = Some(m.nll);
             let (loss, nll, grad_norm, tokens) = (m.loss, m.nll, m.grad_norm, m.tokens);
-            let row = StepRow { step, loss, nll, lr, grad_norm, tokens, tokens_per_second };
+            let losses = &self.plan.losses;
+            let loss_kind = losses.change().then(|| losses.at(step).kind);
+            let row = StepRow { step, loss, loss_kind, nll, lr, grad_norm, tokens, tokens_per_second };
             self.store.write_row(&MetricsRow::Step(&row))?;
             (self.on_event)(Event::Step(row));
         }

@@ -50,6 +50,8 @@ pub enum Kind {
     Whole,
     /// Any finite number of f32.
     Number,
+    /// A whole number of tokens, or a part of a sample's such as n/4.
+    GroupSize,
     /// One of these words.
     Word(fn() -> &'static [&'static str]),
     /// Several words.
@@ -98,7 +100,7 @@ impl Range {
             Self::NotNegative => (number >= 0.0, "a number from 0".to_owned()),
             Self::Chance if number < 1.0 && number as f32 >= 1.0 => (false, "0 to at most 0.99999994".to_owned()),
             Self::Chance => ((0.0..1.0).contains(&number), "0 to below 1".to_owned()),
-            Self::Share => (number > 0.0 && number <= 1.0, "a number above 0 and at most 1".to_owned()),
+            Self::Share => (number as f32 > 0.0 && number <= 1.0, "a number above 0 and at most 1".to_owned()),
             Self::Unit => ((0.0..=1.0).contains(&number), "0 to 1".to_owned()),
             Self::Part => {
                 let expected = "a share below 1, such as 0.1, or a whole number";
@@ -219,7 +221,7 @@ impl Typed for bft_formats::Quantization {
     const KIND: Kind = Kind::Word(Self::names);
 }
 
-typed!(bool: Switch, PathBuf: Path, Files: Paths, Vec<String>: Words, DeviceRequest: Device, Map<String, Value>: Variables);
+typed!(bft_core::GroupSize: GroupSize, bool: Switch, PathBuf: Path, Files: Paths, Vec<String>: Words, DeviceRequest: Device, Map<String, Value>: Variables);
 typed!(usize: Whole, u64: Whole, f32: Number, f64: Number; number);
 
 impl<T: Typed> Typed for Option<T> {
@@ -356,7 +358,7 @@ mod tests {
         assert_eq!(Range::Chance.check(0.5), Ok(()));
         assert_eq!(Range::Chance.check(0.999_999_999_9).unwrap_err(), "0 to at most 0.99999994");
         assert_eq!(Range::Chance.check(0.999_999_94), Ok(()));
-        assert!(Range::Share.check(0.0).is_err());
+        assert!([0.0, 1e-50, 1.1].iter().all(|number| Range::Share.check(*number).is_err()));
         assert_eq!(Range::Share.check(1.0), Ok(()));
         assert!([0.0, 0.5, 1.0].iter().all(|number| Range::Unit.check(*number).is_ok()));
         assert!([-0.1, 1.1, f64::NAN].iter().all(|number| Range::Unit.check(*number).is_err()));
@@ -370,7 +372,7 @@ mod tests {
     fn words_are_those_of_the_files() {
         use crate::schedule::Schedule;
         assert_eq!(words::<Schedule>(), ["cosine", "linear", "constant", "wsd"]);
-        assert_eq!(words::<bft_core::LossKind>(), ["sft", "dft", "bft", "bft-v3"]);
+        assert_eq!(words::<bft_core::LossKind>(), ["sft", "dft", "bft", "bft-v3", "gce"]);
         assert_eq!(word::<Schedule>("linear"), Some(Schedule::Linear));
         assert_eq!(word::<Schedule>("cosin"), None);
         for name in words::<Schedule>() {

@@ -79,6 +79,9 @@ impl<'m> Trainer<'m> {
         if state.steps != plan.steps && plan.rates_depend_on_steps() {
             notes.push(Note::ScheduleStretched { from: state.steps, to: plan.steps });
         }
+        if state.steps != plan.steps && plan.losses.change() {
+            notes.push(Note::LossesMoved { from: state.steps, to: plan.steps });
+        }
         if state.step == plan.steps {
             notes.push(Note::AlreadyDone { steps: plan.steps });
         } else if let Some(Best { step, since, .. }) = state.best.filter(|best| best.is_final(plan.config.patience)) {

@@ -106,7 +106,7 @@ pub struct DataReport<'a> {
 #[cfg_attr(test, derive(TS))]
 pub struct PreviewOptions {
     pub index: usize,
-    pub group_size: usize,
+    pub group_size: u32,
     pub gamma: f32,
 }
 
@@ -132,7 +132,7 @@ pub struct Preview<'a> {
     pub place: String,
     pub tokens: Vec<PreviewToken<'a>>,
     pub nll: f64,
-    /// s_b of each loss (1 for sft and dft).
+    /// s_b of each loss (1 for sft, dft and gce).
     pub sample_weights: ByLoss,
 }
 
@@ -335,6 +335,7 @@ mod tests {
         let kind = match setting.kind {
             Kind::Switch => "boolean".to_owned(),
             Kind::Whole | Kind::Number => "number".to_owned(),
+            Kind::GroupSize => "number | string".to_owned(),
             Kind::Word(words) => union(words()),
             Kind::Words | Kind::Paths => "string[]".to_owned(),
             Kind::Path | Kind::Device => "string".to_owned(),
@@ -368,11 +369,16 @@ export interface Field {
         for setting in table() {
             let default = &defaults[&setting.name()];
             let mut field = json!({"help": setting.help.trim(), "default": default, "optional": setting.optional});
-            if matches!(setting.kind, Kind::Whole | Kind::Number) {
-                let (least, most) = bounds(setting.range);
+            let bounds = match setting.kind {
+                Kind::Whole | Kind::Number => Some(bounds(setting.range)),
+                // The field is for numbers alone.
+                Kind::GroupSize => Some((1.0, None)),
+                _ => None,
+            };
+            if let Some((least, most)) = bounds {
                 field["least"] = least.into();
                 field["most"] = most.into();
-                field["whole"] = matches!(setting.kind, Kind::Whole).into();
+                field["whole"] = (!matches!(setting.kind, Kind::Number)).into();
             }
             if let Kind::Word(words) = setting.kind {
                 field["words"] = words().into();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use bft_core::device::{Device, DeviceError, DeviceRequest};
-use bft_core::{Base, LossConfig, LossKind, Runner, RunnerOptions};
+use bft_core::{Base, GroupSize, LossConfig, Runner, RunnerOptions};
 use bft_formats::{Adapter, Bytes, Model, Source};
 use bft_train::{
     BatchBounds, ByLoss, Place, Plan, Rows, SampleOptions, Samples, TrainConfig, inspect_sample, make_samples,
@@ -203,7 +203,8 @@ impl Session {
         let runner_options = RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };
         let adapter = adapter.as_ref().map(|named| &named.adapter);
         let mut runner = Runner::on(&ready.device, &ready.base, adapter, runner_options).map_err(Failure::from)?;
-        let loss = LossConfig { kind: LossKind::Bft, group_size: options.group_size, gamma: options.gamma };
+        let group_size = GroupSize::Tokens(options.group_size);
+        let loss = LossConfig { group_size, gamma: options.gamma, ..LossConfig::default() };
         let inspected =
             inspect_sample(&mut runner, ready.model.tokenizer.as_ref(), sample, loss).await.map_err(Failure::from)?;
         let tokens = inspected.tokens.iter().map(|token| PreviewToken {
@@ -223,7 +224,7 @@ impl Session {
             },
             tokens: tokens.collect(),
             nll: inspected.nll.unwrap_or_default(),
-            sample_weights: ByLoss { sft: 1.0, dft: 1.0, bft, bft_v3 },
+            sample_weights: ByLoss { sft: 1.0, dft: 1.0, bft, bft_v3, gce: 1.0 },
         }))
     }
 

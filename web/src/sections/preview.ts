@@ -5,7 +5,7 @@ import { $, $$, fill, h, input } from "../dom.ts";
 import { count, digits } from "../format.ts";
 
 const LOSSES: readonly Loss[] = ["sft", "dft", "bft", "bft-v3"];
-export const NAMES: Record<Loss, string> = { sft: "SFT", dft: "DFT", bft: "BFT", "bft-v3": "BFT-v3" };
+export const NAMES: Record<Loss, string> = { sft: "SFT", dft: "DFT", bft: "BFT", "bft-v3": "BFT-v3", gce: "GCE" };
 type By = Loss | "p" | "all";
 
 let shown: Preview | null = null;

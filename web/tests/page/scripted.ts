@@ -41,7 +41,7 @@ export const model: ModelInfo = {
 
 export const storedRun: StoredRun = { id: "one", model: model.name, model_sha256: model.sha256, step: 50, steps: 146, saved_at: 0, bytes: 58_600_000, settings };
 
-const weights = (p: number) => ({ sft: 1, dft: p, bft: p, "bft-v3": Math.min(1, 2 * p) });
+const weights = (p: number) => ({ sft: 1, dft: p, bft: p, "bft-v3": Math.min(1, 2 * p), gce: Math.sqrt(p) });
 
 const preview: Preview = {
   index: 0,
@@ -54,7 +54,7 @@ const preview: Preview = {
     { text: "\n", id: 10, trained: true, p: 0.99, weights: weights(0.99) },
   ],
   nll: 1.5,
-  sample_weights: { sft: 1, dft: 1, bft: 0.4, "bft-v3": 0.25 },
+  sample_weights: { sft: 1, dft: 1, bft: 0.4, "bft-v3": 0.25, gce: 1 },
 };
 
 const report = { format: "prompt_completion" as const, rows: 584, samples: 584, untrained: 0, truncated: 0, tokens: 33_830, trained_tokens: 9_716, longest: 75, notes: [] };

@@ -23,7 +23,7 @@ pub struct Preset {
     /// Seeds of every setting.
     pub seeds: u64,
     /// Group sizes of bft and bft-v3.
-    pub groups: &'static [usize],
+    pub groups: &'static [u32],
     /// Passes over the training rows.
     pub epochs: u64,
     /// Rows of a step.
@@ -88,7 +88,7 @@ pub struct Setting {
     /// The loss; `None` for the untuned model.
     pub loss: Option<LossKind>,
     /// Group size, where the loss has one.
-    pub group: Option<usize>,
+    pub group: Option<u32>,
     /// Seed of LoRA's start and of the order of rows.
     pub seed: u64,
 }

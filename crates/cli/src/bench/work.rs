@@ -192,6 +192,7 @@ impl<'d> Training<'d> {
             checkpoint: settings.checkpoint_activations,
             seed: 0,
             frozen_half: false,
+            anchored: false,
         };
         let mut tuner = Tuner::new(device, model, &adapter, options).map_err(CliError::failed)?;
         pollster::block_on(tuner.prepare()).map_err(CliError::failed)?;

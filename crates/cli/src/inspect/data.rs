@@ -1,4 +1,4 @@
-//! What is in a data file, token by token, under a model and the four losses.
+//! What is in a data file, token by token, under a model and the losses.
 
 use std::io::IsTerminal;
 
@@ -79,7 +79,7 @@ fn shown(sample: &InspectedSample) -> Vec<ShownToken> {
         piece: token.text.clone(),
         trained: token.scores.map(|TokenScores { p, weights }| TokenWeights {
             p,
-            weights: [weights.sft, weights.dft, weights.bft * bft, weights.bft_v3 * bft_v3],
+            weights: [weights.sft, weights.dft, weights.bft * bft, weights.bft_v3 * bft_v3, weights.gce],
         }),
     };
     sample.tokens.iter().map(one).collect()

@@ -12,7 +12,8 @@ use super::batch::{BatchViews, Capacity};
 use super::weights::Weights;
 use crate::device::{Device, DeviceError, Elem, Matrix, Recording, View, Weight};
 use crate::loss::{LossConfig, StepTotals};
-use crate::ops::{embedding, gather, head, linear, loss_weights, rms_norm, soft_cap};
+use crate::ops::anchor::{Kept, Swept};
+use crate::ops::{anchor, embedding, gather, head, linear, loss_weights, rms_norm, soft_cap};
 
 /// Elements of a chunk of logits on a GPU, where fewer calls count.
 const GPU_CHUNK: usize = 4 << 20;
@@ -25,6 +26,17 @@ const CPU_CHUNK: usize = 1 << 20;
 pub fn head_rows_at_once(device: &Device, trained: usize) -> usize {
     let elements = if device.is_gpu() { GPU_CHUNK } else { CPU_CHUNK };
     (elements / trained.max(1)).max(Weight::ROW_ALIGN)
+}
+
+/// What a head's buffers are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// No gradient.
+    Score,
+    /// Gradients.
+    Train,
+    /// Gradients of losses that may be anchored to the base.
+    TrainAnchored,
 }
 
 /// Buffers of the head.
@@ -56,13 +68,39 @@ struct HeadBackward {
     coefficients: View,
     /// `[S, 2]`
     sample_terms: View,
+    anchor: Option<Anchor>,
+}
+
+/// What is kept of the base, and how far the tuned model is from it.
+#[derive(Debug)]
+struct Anchor {
+    /// `[R, H]`
+    mean: View,
+    /// `[R]`
+    entropy: View,
+    /// `[R]`
+    divergence: View,
+}
+
+impl Anchor {
+    /// What is kept of the base in R rows of H.
+    fn kept(&self, r: usize, h: usize) -> [View; 2] {
+        [self.mean.first(r * h), self.entropy.first(r)]
+    }
 }
 
 impl HeadBuffers {
-    pub fn new(device: &Device, weights: &Weights, capacity: Capacity, train: bool) -> Result<Self, DeviceError> {
+    pub fn new(device: &Device, weights: &Weights, capacity: Capacity, purpose: Purpose) -> Result<Self, DeviceError> {
         let (r, h) = (capacity.trained.max(1), weights.config.hidden_size);
         let zeros = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
         let chunk = whole_chunk(head_rows_at_once(device, r), weights);
+        let anchor = || {
+            Ok::<_, DeviceError>(Anchor {
+                mean: zeros("head rows of the base", r * h)?,
+                entropy: zeros("entropy of the base", r)?,
+                divergence: zeros("divergence from the base", r)?,
+            })
+        };
         let backward = || {
             let slopes = weights.config.logits_cap.map(|_| zeros("slopes of logits", r * chunk));
             Ok::<_, DeviceError>(HeadBackward {
@@ -71,6 +109,7 @@ impl HeadBuffers {
                 targets: zeros("right head rows", r * h)?,
                 coefficients: zeros("token weights", r)?,
                 sample_terms: zeros("sample terms", capacity.samples * 2)?,
+                anchor: (purpose == Purpose::TrainAnchored).then(anchor).transpose()?,
             })
         };
         Ok(Self {
@@ -79,7 +118,7 @@ impl HeadBuffers {
             hidden: zeros("normalised trained rows", r * h)?,
             state: zeros("softmax state", r * 4)?,
             log_p: zeros("log-probabilities", r)?,
-            backward: train.then(backward).transpose()?,
+            backward: (purpose != Purpose::Score).then(backward).transpose()?,
         })
     }
 }
@@ -192,6 +231,18 @@ pub(crate) fn forward(
     head::log_prob(rec, &state, &buffers.log_p.first(r));
 }
 
+/// Records what an anchored loss keeps of the base, whose last block's output `[N, H]` x is.
+pub(crate) fn remember(rec: &mut Recording, weights: &Weights, buffers: &HeadBuffers, ids: &BatchViews, x: &View) {
+    let Some((b, kept)) = buffers.backward.as_ref().and_then(|b| Some((b, b.anchor.as_ref()?))) else { return };
+    forward(rec, weights, buffers, ids, x, true);
+    let (r, h) = (ids.trained.len(), weights.config.hidden_size);
+    let (state, acc, targets) = (buffers.state.first(r * 4), b.acc.first(r * h), b.targets.first(r * h));
+    embedding::forward(rec, &ids.labels, &weights.head, &targets, weights.head_rows);
+    let [mean, entropy] = &kept.kept(r, h);
+    let swept = Swept { state: &state, acc: &acc, targets: &targets };
+    anchor::remember(rec, swept, &buffers.hidden.first(r * h), Kept { mean, entropy });
+}
+
 /// Records the loss and its gradient: adds to `totals` and writes d `[N, H]`, the gradient of the
 /// last block's output.
 pub(crate) fn backward(
@@ -219,13 +270,24 @@ pub(crate) fn backward(
         loss,
         step,
     );
+    let anchor = b.anchor.as_ref().filter(|_| loss.kl_weight > 0.0).map(|anchor| (anchor, anchor.kept(r, h)));
+    let (state, acc) = (buffers.state.first(r * 4), b.acc.first(r * h));
+    let kl_weight = loss.kl_weight / step.tokens as f32;
+    if let Some((anchor, [mean, entropy])) = &anchor {
+        let (hidden, divergence) = (buffers.hidden.first(r * h), anchor.divergence.first(r));
+        anchor::diverge(rec, &state, &hidden, Kept { mean, entropy }, &divergence, totals, kl_weight);
+    }
     // The normalised rows have been multiplied with the last of the head.
     let (targets, d_hidden) = (b.targets.first(r * h), buffers.hidden.first(r * h));
     embedding::forward(rec, &ids.labels, &weights.head, &targets, weights.head_rows);
     if let Some(cap) = config.logits_cap {
         soft_cap::multiply_rows(rec, &targets, &buffers.state.first(r * 4), cap);
     }
-    head::gradient(rec, &b.acc.first(r * h), &buffers.state.first(r * 4), &coefficients, &targets, &d_hidden, h);
+    head::gradient(rec, &acc, &state, &coefficients, &targets, &d_hidden, h);
+    if let Some((_, [mean, entropy])) = &anchor {
+        let swept = Swept { state: &state, acc: &acc, targets: &targets };
+        anchor::pull(rec, swept, Kept { mean, entropy }, &d_hidden, kl_weight);
+    }
     // hidden = norm(picked), picked = x[trained]
     let (picked, d_picked) = (buffers.picked.first(r * h), targets);
     rms_norm::backward(rec, &picked, &weights.head_norm, &d_hidden, &d_picked, h, config.rms_norm_eps, false);

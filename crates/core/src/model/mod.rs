@@ -51,6 +51,11 @@ pub enum ModelError {
     /// A batch does not fit what was planned or does not hang together.
     #[error("batch refused: {0}")]
     Batch(String),
+    /// An anchor to a base whose head's logits are no products.
+    #[error(
+        "kl-weight: the head of this model caps its logits, which an anchor to the base is not made for; leave it out"
+    )]
+    Anchor,
     /// A state that belongs to another adapter.
     #[error("optimizer state refused: {0}")]
     State(String),

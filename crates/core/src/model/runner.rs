@@ -9,7 +9,7 @@ use super::attention::Keys;
 use super::batch::{Batch, BatchBuffers, BatchViews, Capacity, every_class};
 use super::block::Pass;
 use super::cache::{Cache, NewTokens};
-use super::head::{self, HeadBuffers};
+use super::head::{self, HeadBuffers, Purpose};
 use super::lora::Lora;
 use super::plan::{Keep, LongTexts, Plan};
 use super::slots::{Generation, Slots};
@@ -88,7 +88,7 @@ impl<'a> Runner<'a> {
         let long = LongTexts::of(config, options.max_length);
         Ok(Self {
             long,
-            head: HeadBuffers::new(device, &weights, options.capacity, false)?,
+            head: HeadBuffers::new(device, &weights, options.capacity, Purpose::Score)?,
             ids: BatchBuffers::new(device, options.capacity, long)?,
             normed: device.alloc("final norm", Elem::F32, options.capacity.tokens * h)?.view(),
             pooled: device.alloc("vectors", Elem::F32, options.capacity.samples * h)?.view(),

@@ -10,7 +10,7 @@ use super::adapted::Dropout;
 use super::attention::Keys;
 use super::batch::{Batch, BatchBuffers, Capacity, every_class};
 use super::block::Pass;
-use super::head::{self, HeadBuffers};
+use super::head::{self, HeadBuffers, Purpose};
 use super::lora::{Lora, Moments};
 use super::plan::{Keep, LongTexts, Plan};
 use super::weights::{Base, Weights};
@@ -18,6 +18,7 @@ use super::workspace::Workspace;
 use crate::device::{Device, DeviceError, Elem, Recording, View};
 use crate::loss::{LossConfig, StepTotals};
 use crate::ops::adamw::{self, AdamW, BLOCK, STATE};
+use crate::ops::loss_weights;
 
 /// Whether blocks are computed again in the backward pass, to save memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,6 +50,15 @@ pub struct TunerOptions {
     /// Whether the second half of every pair's rank stays as it is (PiSSA): it is what the first
     /// half began as, with its sign turned.
     pub frozen_half: bool,
+    /// Whether losses may be anchored to the base ([`LossConfig::kl_weight`]).
+    pub anchored: bool,
+}
+
+impl TunerOptions {
+    /// A loss that takes every kernel that a run may.
+    fn largest_loss(self) -> LossConfig {
+        LossConfig { kl_weight: if self.anchored { 1.0 } else { 0.0 }, ..LossConfig::default() }
+    }
 }
 
 /// One optimizer step as the device saw it.
@@ -134,6 +144,9 @@ impl<'a> Tuner<'a> {
         let config = &weights.config;
         let load = if options.frozen_half { Lora::load_halves } else { Lora::load };
         let lora = load(device, adapter, &weights)?;
+        if options.anchored && config.logits_cap.is_some() {
+            return Err(ModelError::Anchor);
+        }
         let dropout = adapter.config.dropout > 0.0;
         let plan = |device: &Device, keep: Keep| {
             Workspace::new(&Plan {
@@ -156,6 +169,7 @@ impl<'a> Tuner<'a> {
             }
         };
         let workspace = plan(device, keep)?;
+        let purpose = if options.anchored { Purpose::TrainAnchored } else { Purpose::Train };
         let moments = Moments::new(device, lora.layout.len)?;
         let zeros = |label: &str, len: usize| Ok::<_, DeviceError>(device.alloc(label, Elem::F32, len)?.view());
         let optimizer = adamw::Buffers {
@@ -168,7 +182,7 @@ impl<'a> Tuner<'a> {
             state: zeros("optimizer state", STATE)?,
         };
         Ok(Self {
-            head: HeadBuffers::new(device, &weights, options.capacity, true)?,
+            head: HeadBuffers::new(device, &weights, options.capacity, purpose)?,
             ids: BatchBuffers::new(device, options.capacity, LongTexts::of(config, options.max_length))?,
             config: adapter.config.clone(),
             metrics: Vec::new(),
@@ -202,7 +216,7 @@ impl<'a> Tuner<'a> {
         let mut dry = Tuner::new(&planning, model, adapter, options)?;
         let batch = Batch::largest(options.capacity.tokens, options.capacity, options.max_length.max(2));
         let totals = StepTotals { samples: 1, tokens: 1 };
-        let rec = dry.record(&batch, totals, &LossConfig::default())?;
+        let rec = dry.record(&batch, totals, &options.largest_loss())?;
         Ok(device.compile(&rec).await?)
     }
 
@@ -219,6 +233,17 @@ impl<'a> Tuner<'a> {
     /// Where the batch does not fit the plan or the device fails.
     pub fn accumulate(&mut self, batch: &Batch, step: StepTotals, loss: &LossConfig) -> Result<(), ModelError> {
         batch.check(self.options.capacity, self.weights.config.vocab_size)?;
+        if loss.kl_weight > 0.0 && !self.options.anchored {
+            return Err(ModelError::Batch("its loss is anchored to the base, which was not planned for".into()));
+        }
+        let longest = batch.trained_segments.windows(2).map(|ends| (ends[1] - ends[0]) as usize).max().unwrap_or(0);
+        if self.device.is_software() && !loss_weights::software_can(loss, longest) {
+            return Err(ModelError::Batch(format!(
+                "a sample of {longest} trained tokens with windows of {} takes more rounds of a loop than a software \
+                 GPU driver does: use --device cpu, or a smaller --group-size",
+                loss.group_size
+            )));
+        }
         if batch.trained.is_empty() {
             return Ok(());
         }
@@ -243,6 +268,12 @@ impl<'a> Tuner<'a> {
             dropout: (dropout.p > 0.0).then_some(dropout),
         };
         let mut rec = Recording::new();
+        if loss.kl_weight > 0.0 {
+            // The base is the same weights with the adapter left out, before the tuned model's pass
+            // writes its activations over its.
+            let out = Pass { lora: None, gradients: None, dropout: None, ..pass }.forward(&mut rec);
+            head::remember(&mut rec, &self.weights, &self.head, &ids, &out);
+        }
         let out = pass.forward(&mut rec);
         head::forward(&mut rec, &self.weights, &self.head, &ids, &out, true);
         if let Some(scratch) = &self.workspace.scratch.backward {
@@ -269,7 +300,7 @@ impl<'a> Tuner<'a> {
         let totals = StepTotals { samples: 1, tokens: 1 };
         for tokens in every_class(2, capacity.tokens.max(2)) {
             let batch = Batch::largest(tokens, capacity, max_length.max(2));
-            let rec = self.record(&batch, totals, &LossConfig::default())?;
+            let rec = self.record(&batch, totals, &self.options.largest_loss())?;
             self.device.measure_choices(&rec).await?;
         }
         // By the kernels that every later step takes.

@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod add;
+pub mod anchor;
 pub mod attention;
 pub mod case;
 pub mod dora;
@@ -87,6 +88,7 @@ pub static OPS: &[&Op] = &[
     &activation::OP,
     &adamw::OP,
     &add::OP,
+    &anchor::OP,
     &attention::OP,
     &dora::OP,
     &dropout::OP,

@@ -6,7 +6,7 @@ use super::*;
 use crate::rows::{RowOptions, read_rows};
 use crate::samples::{SampleOptions, Samples, make_samples};
 use crate::testing::model_with;
-use bft_core::Batch;
+use bft_core::{Batch, GroupSize};
 
 /// PyTorch's numbers for a small model; see the README beside them.
 fn fixtures() -> PathBuf {
@@ -43,7 +43,7 @@ impl LogProbs for Recorded {
 }
 
 #[test]
-fn the_four_losses_are_those_of_pytorch_however_the_rows_are_grouped() {
+fn the_losses_are_those_of_pytorch_however_the_rows_are_grouped() {
     let samples = fixture_samples().samples;
     let expected: Value = serde_json::from_slice(&std::fs::read(fixtures().join("expected.json")).unwrap()).unwrap();
     let all = BatchBounds { tokens: 1000, trained: 1000, samples: 100 };
@@ -51,9 +51,9 @@ fn the_four_losses_are_those_of_pytorch_however_the_rows_are_grouped() {
     for bounds in [all, few] {
         for case in expected["losses"].as_array().unwrap() {
             let kind: LossKind = serde_json::from_value(case["loss"].clone()).unwrap();
-            let group_size = case["group_size"].as_u64().unwrap() as usize;
+            let group_size = serde_json::from_value(case["group_size"].clone()).unwrap();
             let gamma = case["gamma"].as_f64().unwrap() as f32;
-            let loss = LossConfig { kind, group_size, gamma };
+            let loss = LossConfig { kind, group_size, gamma, ..LossConfig::default() };
             let report = pollster::block_on(evaluate(&mut Recorded::open(), &samples, bounds, loss, |_| {}));
             let report = report.unwrap();
             let (found, value) = (report.loss.of(kind), case["value"].as_f64().unwrap());
@@ -74,18 +74,18 @@ fn an_evaluation_serialises_to_what_the_command_line_promises() {
     assert_eq!(json["nll"], 1.0);
     assert_eq!((&json["tokens"], &json["samples"]), (&2.into(), &1.into()));
     let kinds: Vec<&String> = json["loss"].as_object().unwrap().keys().collect();
-    assert_eq!(kinds, ["sft", "dft", "bft", "bft-v3"]);
+    assert_eq!(kinds, ["sft", "dft", "bft", "bft-v3", "gce"]);
 }
 
 #[test]
 fn extreme_probabilities_and_empty_samples_never_make_a_nan() {
-    let mut tally = Tally::new(LossConfig { group_size: 2, gamma: 0.5, ..LossConfig::default() });
+    let mut tally = Tally::new(LossConfig { group_size: GroupSize::Tokens(2), gamma: 0.5, ..LossConfig::default() });
     for log_probs in [&[0.0, 0.0, 0.0][..], &[-1e4, -1e4], &[], &[-0.0]] {
         tally.add_sample(log_probs.to_vec());
     }
     let report = tally.report();
-    let ByLoss { sft, dft, bft, bft_v3 } = report.loss;
-    assert!([sft, dft, bft, bft_v3].iter().all(|x| x.is_finite()), "{report:?}");
+    let ByLoss { sft, dft, bft, bft_v3, gce } = report.loss;
+    assert!([sft, dft, bft, bft_v3, gce].iter().all(|x| x.is_finite()), "{report:?}");
     assert_eq!((report.samples, report.tokens), (4, 6));
     assert!(Tally::new(LossConfig::default()).report().nll.is_finite());
 }

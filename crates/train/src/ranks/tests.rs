@@ -180,7 +180,7 @@ impl Place {
             steps: Some(steps),
             save_every: 2,
             seed: 5,
-            group_size: 2,
+            group_size: bft_core::GroupSize::Tokens(2),
             ..TrainConfig::default()
         }
     }
@@ -221,10 +221,11 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 #[test]
 fn the_result_does_not_depend_on_the_number_of_ranks() {
     let place = Place::new();
-    for dropout in [0.0, 0.25] {
-        let name = |count: usize| format!("{count}-{dropout}");
+    for (dropout, schedule) in [(0.0, &[][..]), (0.25, &[]), (0.0, &["sft:0.5".to_owned()])] {
+        let name = |count: usize| format!("{count}-{dropout}-{}", schedule.len());
         let alone = name(0);
-        let config = place.config(&place.path(&alone), 4, dropout);
+        let loss_schedule = schedule.to_vec();
+        let config = TrainConfig { loss_schedule, ..place.config(&place.path(&alone), 4, dropout) };
         let trainer = Trainer::open(config, &place.model).unwrap();
         let (device, stop) = (Device::cpu(), AtomicBool::new(false));
         let expected = pollster::block_on(trainer.tune(&device, &stop, &mut |_| {})).unwrap();
@@ -235,6 +236,7 @@ fn the_result_does_not_depend_on_the_number_of_ranks() {
         for count in [1, 2, 4, 16] {
             let results = place.train(&name(count), count, |_, config| {
                 config.lora_dropout = dropout;
+                config.loss_schedule = schedule.to_vec();
             });
             let apart = distance(&place.adapter(&name(count)), &place.adapter(&alone));
             assert!(apart < 1e-6, "{count} ranks, dropout {dropout}: {apart:.1e}");
