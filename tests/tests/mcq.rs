@@ -1,6 +1,8 @@
 //! Multiple choice against lm-evaluation-harness (`tests/fixtures/mcq.py`): the log-likelihood of
 //! every answer to 1e-4, and every decision.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests, too, stop where something is wrong.
+
 use std::path::Path;
 
 use bft_bio::data::questions::{Questions, ReadOptions};
