@@ -6,7 +6,7 @@
 //! | any name of a gene → the gene; genes → texts and vectors | `genes` |
 //! | Gene Ontology and gene names → instruction data | `instruct` |
 //! | metrics and small models | `stats` |
-//! | interaction, perturbation, process naming, cell types | `tasks` |
+//! | interaction, perturbation, process naming, cell types, multiple choice | `tasks` |
 //! | tables and pages | `report` |
 //! | losses side by side over seeds | `study` |
 //!

@@ -1,11 +1,11 @@
 //! Hand-written statistics against scipy, scikit-learn, rouge-score and NLTK
-//! (`fixtures/make_stats.py`).
+//! (`fixtures/make_stats.py`), and torchmetrics (`fixtures/make_answers.py`).
 
 use bft_bio::stats::enrichment::{benjamini_hochberg, upper_tail};
 use bft_bio::stats::features::Features;
 use bft_bio::stats::logistic::Logistic;
 use bft_bio::stats::ranking::{Ranking, auroc, average_precision, best_threshold, f1};
-use bft_bio::stats::{bootstrap, correlation, knn, porter, ridge, rouge, tfidf};
+use bft_bio::stats::{answers, bootstrap, correlation, knn, porter, ridge, rouge, tfidf};
 use bft_train::Pca;
 use nalgebra::DMatrix;
 use serde_json::Value;
@@ -172,4 +172,15 @@ fn intervals_hold_the_mean_and_narrow_with_more_units() {
     assert!((width(1600) / hundred - 0.25).abs() < 0.06);
     // Without a redraw there is nothing to say of the spread.
     assert_eq!(bootstrap::mean(&[1.0, 2.0], 0, 1).expect("values").range, None);
+}
+
+#[test]
+fn answers_are_compared_as_squad_compares_them() {
+    let cases: Value = serde_json::from_str(include_str!("fixtures/answers.json")).expect("the fixture");
+    for case in cases.as_array().expect("cases") {
+        let text = |key: &str| case[key].as_str().expect("a text");
+        let (reference, answer) = (text("reference"), text("answer"));
+        assert_eq!(f64::from(answers::exact(reference, answer)), case["exact"], "{case}");
+        close(answers::token_f1(reference, answer), case["f1"].as_f64().expect("a number"), 1e-6);
+    }
 }

@@ -1,4 +1,5 @@
-//! `bft bio …`: gene knowledge, gene vectors and the tasks they are judged by.
+//! `bft bio …`: gene knowledge, gene vectors and the tasks they are judged by, and questions with given
+//! answers.
 
 mod celltype;
 mod embed_genes;
@@ -6,6 +7,7 @@ mod fetch;
 mod instruct;
 mod interaction;
 mod knowledge;
+mod mcq;
 mod perturbation;
 mod process;
 mod study;
@@ -14,13 +16,14 @@ use clap::{Args, Subcommand};
 
 use crate::error::CliError;
 
-/// Biology: public data, gene vectors, and tasks with their baselines
+/// Biology: public data, gene vectors, tasks with their baselines, and medical questions
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bft bio fetch
   bft bio embed-genes genes.txt -o genes.parquet
   bft bio interaction corum --vectors genes.parquet
+  bft bio mcq --model ./Qwen3-0.6B --adapter tuned --data medqa/test.jsonl
 
 Not for clinical use.")]
 pub struct BioVerbs {
@@ -38,6 +41,7 @@ enum BioVerb {
     Process(process::ProcessFlags),
     #[command(name = "celltype")]
     CellType(celltype::CellTypeFlags),
+    Mcq(mcq::McqFlags),
     Study(study::StudyFlags),
 }
 
@@ -51,6 +55,7 @@ pub fn run(verbs: BioVerbs) -> Result<(), CliError> {
         BioVerb::Perturbation(flags) => perturbation::run(&flags),
         BioVerb::Process(flags) => process::run(&flags),
         BioVerb::CellType(flags) => celltype::run(&flags),
+        BioVerb::Mcq(flags) => mcq::run(&flags),
         BioVerb::Study(flags) => study::run(&flags),
     }
 }

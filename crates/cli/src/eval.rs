@@ -1,24 +1,35 @@
-//! `bft eval`: NLL, perplexity and every loss on a data file.
+//! `bft eval`: NLL, perplexity and every loss on a data file; and how its answers compare with the
+//! model's own.
+
+mod answers;
 
 use std::path::PathBuf;
 
-use bft_core::LossKind;
-use bft_train::{BatchBounds, Note, Samples, TrainConfig, evaluate};
+use answers::Compared;
+use bft_core::device::Device;
+use bft_core::{Base, LossKind};
+use bft_formats::Adapter;
+use bft_train::{BatchBounds, EvalReport, Note, Samples, TrainConfig, evaluate};
 use clap::Args;
 
 use crate::error::CliError;
-use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, takes};
+use crate::flags::{Flags, KernelFlags, Quantize, RunFlags, at_least, takes};
+use crate::generate::Sampling;
 use crate::open;
 use crate::ui::{self, Progress, thousands};
 
-/// Measure NLL, perplexity and every loss on a data file
+/// Measure NLL, perplexity and every loss on a data file, and answers that the model writes
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
   bft eval --model SmolLM2-135M-Instruct.Q4_1.gguf --data heldout.jsonl
   bft eval --model ./Qwen3-0.6B --adapter tuned --data heldout.jsonl --group-size 32 --json
+  bft eval --model ./Qwen3-0.6B --adapter tuned --data heldout.jsonl --metric exact,f1,rouge --max-new-tokens 64
 
-The losses are means over the whole file as one batch; nll and perplexity are over its trained tokens.")]
+The losses are means over the whole file as one batch; nll and perplexity are over its trained tokens.
+--metric has the model answer each row's question, the likeliest token at a time unless --temperature says otherwise,
+and compares with the row's answer (of a chat, its last): exact match and F1 of words as SQuAD defines them, F1 of
+ROUGE-L as rouge-score counts it with stemming; means over rows with 95 % intervals.")]
 pub struct EvalFlags {
     /// A folder with config.json, *.safetensors and tokenizer.json, a .gguf file, or OWNER/NAME on
     /// the hub
@@ -35,6 +46,17 @@ pub struct EvalFlags {
     pub settings: Flags<Measured>,
     #[command(flatten)]
     pub sampled: Flags<Sampled>,
+    /// Have the model answer each row, and measure its answers; several between commas
+    #[arg(long, value_enum, value_name = "METRIC", value_delimiter = ',', help_heading = "Answers")]
+    pub metric: Vec<answers::Metric>,
+    /// Redraws of the rows for the 95 % intervals
+    #[arg(long, value_name = "TIMES", default_value_t = 1000, requires = "metric", value_parser = at_least(0), help_heading = "Answers")]
+    pub redraws: usize,
+    /// Answers that are written at once [default: 16, or what memory takes]
+    #[arg(long, value_name = "TEXTS", requires = "metric", value_parser = at_least(1), help_heading = "Answers")]
+    pub batch_size: Option<usize>,
+    #[command(flatten)]
+    pub sampling: Flags<Sampling>,
     /// Print one JSON object
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -58,6 +80,7 @@ takes!(
 
 /// Runs `bft eval`.
 pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
+    answers::check(flags)?;
     open::files("--data", &flags.data)?;
     open::adapters_exist(&flags.adapter)?;
     let model = open::model(&flags.model, flags.load.quantize)?;
@@ -67,19 +90,47 @@ pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     }
     let (max_samples, sample_seed) = (flags.sampled.max_samples, flags.sampled.sample_seed);
     let rows = open::rows(&flags.data, &TrainConfig { max_samples, sample_seed, ..(*flags.settings).clone() })?;
+    let quiz = answers::asked(flags, &model, &rows)?;
     let samples = open::make_samples(&model, rows, &flags.settings.samples())?;
     let device = open::device(flags.run.device())?;
+    let adapter = adapter.as_ref();
+    let planned = quiz.as_ref().map(|quiz| quiz.plan(&device, adapter)).transpose()?;
     flags.kernels.apply(&device, true);
-    let bounds = bounds(&samples);
-    let mut scorer = open::scorer(&device, &model, adapter.as_ref(), bounds)?;
+    let base = Base::load(&device, &model).map_err(CliError::failed)?;
+    let report = losses(flags, &samples, &device, &base, adapter)?;
+    let answers = match (quiz, planned) {
+        (Some(quiz), Some(planned)) => Some(quiz.answer(&device, adapter, &base, planned)?),
+        _ => None,
+    };
+    show(flags, &report, answers.as_ref())
+}
+
+/// NLL and the losses of the samples.
+fn losses(
+    flags: &EvalFlags,
+    samples: &Samples,
+    device: &Device,
+    base: &Base,
+    adapter: Option<&Adapter>,
+) -> Result<EvalReport, CliError> {
+    let bounds = bounds(samples);
+    let mut scorer = open::scorer_on(device, base, adapter, bounds)?;
     let mut progress = Progress::new("evaluating", "samples", samples.samples.len() as u64, 0);
     let report = pollster::block_on(evaluate(&mut scorer, &samples.samples, bounds, flags.settings.loss(), |done| {
         progress.at(done as u64, "")
     }))
     .map_err(CliError::failed)?;
     progress.finish();
+    Ok(report)
+}
+
+fn show(flags: &EvalFlags, report: &EvalReport, answers: Option<&Compared>) -> Result<(), CliError> {
     if flags.json {
-        return ui::json(&serde_json::to_value(report).map_err(CliError::failed)?);
+        let mut found = serde_json::to_value(report).map_err(CliError::failed)?;
+        if let Some(answers) = answers {
+            found["answers"] = answers.json();
+        }
+        return ui::json(&found);
     }
     for (name, value) in [
         ("nll", format!("{:.6}", report.nll)),
@@ -92,7 +143,7 @@ pub fn run(flags: &EvalFlags) -> Result<(), CliError> {
     for kind in LossKind::ALL {
         ui::result(&format!("{:<12} {:.6}", format!("{kind} loss"), report.loss.of(kind)))?;
     }
-    Ok(())
+    answers.map_or(Ok(()), Compared::show)
 }
 
 /// Large enough that products are efficient, small enough that memory stays modest.

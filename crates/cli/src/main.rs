@@ -2,6 +2,7 @@
 //!
 //! Flags become a configuration, the configuration a run, the run an exit code.
 
+mod answering;
 mod bench;
 mod bio;
 mod cache;

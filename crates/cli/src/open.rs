@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use bft_core::device::{Device, DeviceRequest};
-use bft_core::{Capacity, Runner, RunnerOptions};
+use bft_core::{Base, Capacity, Runner, RunnerOptions};
 use bft_formats::{Adapter, EmbeddingModel, FormatError, Model, Quantization};
 use bft_train::{BatchBounds, Files, Rows, SampleOptions, Samples, TrainConfig, read_rows};
 
@@ -72,7 +72,7 @@ fn download(flag: &str, text: &str) -> Option<String> {
     let is_model = matches!(flag, "--model" | "--encoder");
     let (what, repository, file) = match flag {
         "--model" | "--encoder" | "--adapter" | "--init-adapter" => ("an adapter", "", ""),
-        "--data" | "--eval-data" | "--input" => ("a dataset", " --repo-type dataset", "/FILE"),
+        "--data" | "--eval-data" | "--input" | "--shots-from" => ("a dataset", " --repo-type dataset", "/FILE"),
         _ => return None,
     };
     if let Some(named) = shadowed(text).filter(|_| is_model) {
@@ -472,8 +472,18 @@ pub fn scorer<'d>(
     adapter: Option<&Adapter>,
     bounds: BatchBounds,
 ) -> Result<Runner<'d>, CliError> {
+    scorer_on(device, &Base::load(device, model).map_err(CliError::failed)?, adapter, bounds)
+}
+
+/// As [`scorer`], with a model that is on the device already.
+pub fn scorer_on<'d>(
+    device: &'d Device,
+    base: &Base,
+    adapter: Option<&Adapter>,
+    bounds: BatchBounds,
+) -> Result<Runner<'d>, CliError> {
     let options = RunnerOptions { capacity: bounds.into(), max_length: bounds.tokens };
-    let mut runner = Runner::new(device, model, adapter, options).map_err(CliError::failed)?;
+    let mut runner = Runner::on(device, base, adapter, options).map_err(CliError::failed)?;
     pollster::block_on(runner.prepare_scores()).map_err(CliError::failed)?;
     Ok(runner)
 }

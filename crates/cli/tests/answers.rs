@@ -359,3 +359,45 @@ fn eval_agrees_on_every_architecture() {
         near(&answer["nll"], expected(model)["nll"].as_f64().expect("a number"), 1e-4);
     }
 }
+
+#[test]
+fn eval_measures_the_model_s_own_answers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let long = ["--max-new-tokens", "9"];
+    let written = |prompt: &str| -> String {
+        let flags = ["--prompt", prompt, "--no-chat-template", "--json", long[0], long[1]];
+        with(model_flags("generate", "qwen2"), &flags).json()["text"].as_str().expect("text").to_owned()
+    };
+    let row = |prompt: &str, completion: &str| json!({ "prompt": prompt, "completion": completion }).to_string() + "\n";
+    // The model's own answer in other case and spacing, and one that shares no word with it.
+    let same = format!("  {} ", written("The gene").to_uppercase());
+    let rows = row("The gene", &same) + &row("DNA of", "qqq zzz");
+    let rows = write(folder.path(), "rows.jsonl", &rows).display().to_string();
+    let eval = |rows: &str, more: &[&str]| with(model_flags("eval", "qwen2"), &[&["--data", rows], more].concat());
+    let flags = ["--metric", "rouge,exact", "--metric", "f1", "--redraws", "200", long[0], long[1]];
+    let found = eval(&rows, &[&flags[..], &["--json"]].concat()).json();
+    for metric in ["exact", "f1"] {
+        assert_eq!(found["answers"][metric]["value"], 0.5, "{found}");
+        assert_eq!(found["answers"][metric]["range"], json!([0.0, 1.0]), "{found}");
+    }
+    assert!(found["answers"]["rouge_l"]["value"].as_f64() <= Some(0.5), "{found}");
+    assert_eq!(found["answers"]["rows"], 2);
+    // The losses are those without it.
+    let alone = eval(&rows, &["--json"]).json();
+    assert_eq!((&alone["nll"], &alone["answers"]), (&found["nll"], &Value::Null));
+    let done = eval(&rows, &[&flags[..2], &flags[4..]].concat());
+    assert!(done.ok().stdout.contains("exact match  0.5000 [0.0000, 1.0000]"), "{done:?}");
+    assert!(done.stdout.contains("ROUGE-L") && !done.stdout.contains("token F1"), "{done:?}");
+    // The last answer of a chat is the one that is compared; texts have none.
+    let chat = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#;
+    let chat = write(folder.path(), "chat.jsonl", &(chat.replace('\n', "") + "\n")).display().to_string();
+    assert_eq!(eval(&chat, &["--metric", "exact", "--max-new-tokens", "3", "--json"]).json()["answers"]["rows"], 1);
+    let text = write(folder.path(), "text.jsonl", "{\"text\": \"a b\"}\n").display().to_string();
+    let done = eval(&text, &["--metric", "exact"]);
+    assert!(done.error().contains("text.jsonl has text rows, in which no answer stands apart"), "{done:?}");
+    let tool = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}"#;
+    let tool = write(folder.path(), "tool.jsonl", &format!("{tool}\n")).display().to_string();
+    let done = eval(&tool, &["--metric", "exact"]);
+    assert!(done.error().contains("tool.jsonl:1: messages[1] has no text to compare"), "{done:?}");
+}

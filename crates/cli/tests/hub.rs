@@ -250,6 +250,8 @@ fn every_verb_works_where_there_is_no_network() {
     place.run(&["inspect", "--model", ID]).ok();
     let rows = format!("{}/rows.jsonl", fixture("qwen2"));
     let genes = common::write(place.home.path(), "genes.txt", "TP53\nBRCA1\nEGFR\n").display().to_string();
+    let quiz = "{\"question\": \"Q?\", \"options\": [\"x\", \"y\"], \"answer\": \"B\"}\n";
+    let quiz = common::write(place.home.path(), "quiz.jsonl", quiz).display().to_string();
     let mut lines = vec![
         format!("train --device cpu --model {ID} --data {rows} --output tuned --steps 1 --rank 4 --group-size 4"),
         format!("eval --device cpu --model {ID} --adapter tuned --data {rows}"),
@@ -261,6 +263,7 @@ fn every_verb_works_where_there_is_no_network() {
         "devices --device cpu".to_owned(),
         format!("bench --device cpu --model {ID} --task generate --steps 1"),
         "bio fetch --list".to_owned(),
+        format!("bio mcq --device cpu --model {ID} --data {quiz}"),
     ];
     // What stands on the fetched gene data is run where that was fetched; `perturbation` and `study`,
     // which take minutes, are not.

@@ -104,6 +104,7 @@ fn an_output_that_cannot_be_written_is_said_first() {
         (vec!["bio", "perturbation", "none", "--output", &file], "--output"),
         (vec!["bio", "celltype", "none", "--output", &file], "--output"),
         (vec!["bio", "process", "none", "--output", &file], "--output"),
+        (vec!["bio", "mcq", "--model", "none", "--data", &rows, "--output", &file], "--output"),
     ] {
         let done = run(&flags);
         assert_eq!(done.code, Some(1), "{flags:?}: {done:?}");

@@ -208,11 +208,20 @@ impl BatchBounds {
 /// Groups of consecutive samples, each as large as `bounds` allow; a sample that exceeds them goes
 /// alone.
 pub fn groups(samples: &[Sample], bounds: BatchBounds) -> impl Iterator<Item = &[Sample]> {
-    let mut rest = samples;
+    groups_of(samples, bounds, BatchBounds::of_sample)
+}
+
+/// As [`groups`], of whatever has bounds.
+pub(crate) fn groups_of<T>(
+    items: &[T],
+    bounds: BatchBounds,
+    of: impl Fn(&T) -> BatchBounds,
+) -> impl Iterator<Item = &[T]> {
+    let mut rest = items;
     std::iter::from_fn(move || {
         let mut sum = BatchBounds::default();
-        let fits = |sample: &&Sample| {
-            sum = sum.plus(BatchBounds::of_sample(sample));
+        let fits = |item: &&T| {
+            sum = sum.plus(of(item));
             sum.fits(bounds)
         };
         let taken = rest.iter().take_while(fits).count().max(1).min(rest.len());

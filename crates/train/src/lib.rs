@@ -12,10 +12,12 @@
 //! | one run in several processes | `ranks` |
 //! | what the device side must offer, what it will need | `engine`, `memory` |
 //! | NLL and the losses of a file | `evaluate` |
+//! | likelihoods of the answers that a question offers | `choices` |
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
 //! | which vectors are alike | `similar`, `pca` |
 //! | a prompt to more text, many prompts to a text each | `writer`, `answers` |
+//! | rows to questions whose answers are compared with a model's | `references` |
 //! | who may end or hold up any of it | `control` |
 //!
 //! Nothing here names a device or a terminal. What touches files is left out on wasm32, where a
@@ -27,6 +29,7 @@ mod batches;
 #[cfg(not(target_arch = "wasm32"))]
 mod checkpoint;
 mod checkpoint_files;
+mod choices;
 mod config;
 mod control;
 mod description;
@@ -48,6 +51,7 @@ mod plan;
 mod random;
 #[cfg(not(target_arch = "wasm32"))]
 mod ranks;
+mod references;
 #[cfg(not(target_arch = "wasm32"))]
 mod resume;
 mod rows;
@@ -71,6 +75,7 @@ pub use batches::{BatchBounds, BatchOptions, Cursor, Loader, StepBatches, groups
 #[cfg(not(target_arch = "wasm32"))]
 pub use checkpoint::Checkpoints;
 pub use checkpoint_files::{NamedFile, adapter_files, checkpoint_files};
+pub use choices::{Continuation, Continuations, log_likelihoods};
 pub use config::{ConfigError, Logs, LoraInit, TrainConfig};
 pub use control::Control;
 pub use description::DeviceSummary;
@@ -90,11 +95,12 @@ pub use pca::Pca;
 pub use plan::Plan;
 #[cfg(not(target_arch = "wasm32"))]
 pub use ranks::{Ranks, share_out};
+pub use references::{Reference, ReferenceError, references};
 #[cfg(not(target_arch = "wasm32"))]
 pub use rows::read_rows;
 pub use rows::{
-    Cap, Chat, Columns, DataError, DataFile, KeyList, MASKED, Origin, Place, Prompt, PromptError, PromptRow, Row,
-    RowContent, RowError, RowFormat, RowOptions, RowProblem, Rows, parse_prompts, parse_rows,
+    Cap, Chat, Columns, DataError, DataFile, KeyList, MASKED, ObjectRow, Origin, Place, Prompt, PromptRow, Row,
+    RowContent, RowError, RowFormat, RowOptions, RowProblem, Rows, RowsError, parse_objects, parse_prompts, parse_rows,
 };
 pub use run::MAX_SKIPPED;
 pub use samples::{

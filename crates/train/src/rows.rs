@@ -24,6 +24,7 @@
 mod choose;
 mod columns;
 mod fields;
+mod objects;
 mod parquet;
 mod prompts;
 mod read;
@@ -39,7 +40,8 @@ use std::sync::Arc;
 use bft_formats::{Conversation, Message};
 
 pub(crate) use fields::{found_keys, kind, nearest_optional, token_ids};
-pub use prompts::{Prompt, PromptError, PromptRow, parse_prompts};
+pub use objects::{ObjectRow, RowsError, parse_objects};
+pub use prompts::{Prompt, PromptRow, parse_prompts};
 pub(crate) use read::Records;
 pub(crate) use split::{Content, content as content_of, packed};
 pub(crate) use table::read_cells;
@@ -272,7 +274,7 @@ impl KeyList {
     const MORE: &str = "…";
 
     /// Adds a key, unless it is there.
-    pub(crate) fn add(&mut self, key: &str) {
+    pub fn add(&mut self, key: &str) {
         let key = fields::excerpt(key).escape_debug().to_string();
         if self.0.len() <= Self::MOST && !self.0.contains(&key) {
             self.0.push(if self.0.len() < Self::MOST { key } else { Self::MORE.into() });

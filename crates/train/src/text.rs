@@ -254,6 +254,18 @@ impl<'m> TextEncoder<'m> {
         Ok(sample)
     }
 
+    /// Ids of a prompt and what is asked of it, as lm-evaluation-harness divides them, and how many
+    /// of them are the prompt's: both are encoded together and cut where the prompt alone would
+    /// end; white space at the prompt's end goes to what follows it.
+    ///
+    /// # Errors
+    /// Where the model has no tokenizer, or it refuses the text.
+    pub fn prompt_and_choice(&self, prompt: &str, choice: &str) -> Result<(Vec<u32>, usize), TextError> {
+        let begins = self.prompt(prompt.trim_end())?.len();
+        let whole = self.prompt(&format!("{prompt}{choice}"))?;
+        Ok((whole, begins))
+    }
+
     /// Adds the end-of-text token, unless the text itself spells it; white space after a spelt one
     /// is not trained.
     fn close(&self, sample: &mut LabelledTokens) -> Result<(), TextError> {

@@ -10,6 +10,7 @@ pub mod gmt;
 pub mod h5ad;
 pub mod ontology;
 pub mod pairs;
+pub mod questions;
 pub mod response;
 pub mod table;
 pub mod vectors;

@@ -4,26 +4,19 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use bft_core::device::Device;
-use bft_core::{Base, Runner, RunnerOptions};
+use bft_core::Base;
 use bft_formats::{Adapter, Message, Model, sha256_bytes};
-use bft_train::{
-    BatchWriter, Prompt, PromptRow, Settings, TextEncoder, WriteError, Written, parse_prompts, path_to_json,
-    write_answers,
-};
+use bft_train::{Prompt, PromptRow, Settings, TextEncoder, WriteError, Written, parse_prompts, path_to_json};
 use serde_json::json;
 
 use super::answers::{ANSWER, Answers, Manifest};
 use super::{GenerateFlags, as_value, text_tokens};
+use crate::answering::Answering;
 use crate::error::CliError;
-use crate::memory;
 use crate::open;
 use crate::stop;
-use crate::ui::{self, Progress, bytes, thousands};
+use crate::ui::{self, Progress, thousands};
 use crate::writer;
-
-/// Answers that are written at once where nothing else is said: more win little on a CPU.
-const BATCH_SIZE: usize = 16;
 
 /// Answers every row of `data`.
 pub fn run(flags: &GenerateFlags, data: &Path, output: &Path) -> Result<(), CliError> {
@@ -126,113 +119,32 @@ struct Work<'w> {
     rows: &'w [PromptRow],
 }
 
-/// A failure of the writing or of what becomes of it.
-enum Failure {
-    Write(Box<WriteError>),
-    Keep(CliError),
-}
-
-impl From<WriteError> for Failure {
-    fn from(error: WriteError) -> Self {
-        Self::Write(error.into())
-    }
-}
-
 impl Work<'_> {
     /// Answers the rows that have no answer yet.
     fn answer(&self, prompts: Vec<Vec<u32>>, answers: &mut Answers, stop: &AtomicBool) -> Result<Done, CliError> {
-        let prompt = prompts.iter().map(Vec::len).max().unwrap_or(1);
-        let context = self.model.config.max_position_embeddings;
-        let longest = context.min(prompt.saturating_add(self.flags.sampling.max_new_tokens));
-        let device = open::device(self.flags.run.device())?;
-        let left = self.rows.len() - answers.kept;
-        let most = memory::available_bytes().filter(|_| !device.is_gpu());
-        let texts = self.texts(left, most, |texts| open::generation(prompt, longest, texts))?;
-        self.flags.kernels.apply(&device, true);
-        let options = open::generation(prompt, longest, texts);
-        let runner = Runner::new(&device, self.model, self.adapter, options).map_err(CliError::failed)?;
-        let tokenizer = self.text.tokenizer().map_err(CliError::failed)?;
-        let sampling = &self.flags.sampling;
-        let writer = BatchWriter::new(&runner, texts, self.model, tokenizer, sampling, longest);
-        let ends = self.adapter.map_or(&[][..], |adapter| &adapter.config.end_token_ids);
-        let mut writer = writer.map_err(CliError::failed)?.with_end_tokens(ends);
-        pollster::block_on(writer.prepare()).map_err(CliError::failed)?;
-        let done = Done { batch_size: texts, ..Done::default() };
-        self.write(&mut writer, prompts, answers, stop, done)
-    }
-
-    /// How many texts are written at once: as many as the flags ask for, or as memory takes.
-    fn texts(
-        &self,
-        left: usize,
-        most: Option<u64>,
-        options: impl Fn(usize) -> RunnerOptions,
-    ) -> Result<usize, CliError> {
-        let mut texts = self.flags.batch_size.unwrap_or(BATCH_SIZE).min(left);
-        let Some(most) = most else { return Ok(texts) };
-        loop {
-            let needed = self.needed(options(texts), texts)?;
-            if needed <= most {
-                return Ok(texts);
-            }
-            let problem = format!(
-                "{texts} texts of up to {} tokens need about {} of memory beside the model, this machine has {}",
-                options(texts).max_length,
-                bytes(needed),
-                bytes(most)
-            );
-            if self.flags.batch_size.is_some() || texts == 1 {
-                let advice = "use a smaller --batch-size or --max-new-tokens, or shorter prompts";
-                return Err(CliError::failed(format!("{problem}: {advice}")));
-            }
-            texts /= 2;
-            ui::note(&format!("{problem}: {texts} are written at once"));
-        }
-    }
-
-    /// Bytes that a device is asked for beside the model.
-    fn needed(&self, options: RunnerOptions, texts: usize) -> Result<u64, CliError> {
-        let counting = Device::planning();
-        let base = Base::load(&counting, self.model).map_err(CliError::failed)?;
-        let of_model = counting.allocated_bytes();
-        let runner = Runner::on(&counting, &base, self.adapter, options).map_err(CliError::failed)?;
-        runner.slots(texts).map_err(CliError::failed)?;
-        Ok(counting.allocated_bytes() - of_model)
-    }
-
-    fn write(
-        &self,
-        writer: &mut BatchWriter<'_, '_>,
-        prompts: Vec<Vec<u32>>,
-        answers: &mut Answers,
-        stop: &AtomicBool,
-        mut done: Done,
-    ) -> Result<Done, CliError> {
+        let Self { flags, model, adapter, text, rows } = *self;
+        let device = open::device(flags.run.device())?;
+        let answering = Answering { device: &device, model, adapter, text, sampling: &flags.sampling };
         let kept = answers.kept;
-        let mut progress = Progress::new("answering", "rows", self.rows.len() as u64, kept as u64);
-        let started = Instant::now();
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
+        let planned = answering.plan(longest, rows.len() - kept, flags.batch_size)?;
+        flags.kernels.apply(&device, true);
+        let base = Base::load(&device, model).map_err(CliError::failed)?;
+        let mut done = Done { batch_size: planned.texts, ..Done::default() };
+        let mut progress = Progress::new("answering", "rows", rows.len() as u64, kept as u64);
         let prompts = (0u64..).zip(prompts).skip(kept);
+        let started = Instant::now();
         let sink = |row: u64, written: Written| {
-            answers.add(&self.rows[row as usize], as_value(&written)).map_err(Failure::Keep)?;
+            answers.add(&rows[row as usize], as_value(&written))?;
             done.rows += 1;
             done.tokens += written.tokens.len();
             done.seconds = started.elapsed().as_secs_f64();
             progress.at(row + 1, &format!("{:.0} tokens/s", done.tokens as f64 / done.seconds.max(1e-9)));
-            Ok::<_, Failure>(())
+            Ok(())
         };
-        let written = write_answers(writer, prompts, self.flags.sampling.seed, stop, sink);
-        let written = pollster::block_on(written);
+        let written = answering.run(&base, planned, prompts, |row| &rows[row as usize].origin, stop, sink);
         progress.finish();
-        match written {
-            Ok(_) => Ok(done),
-            Err(Failure::Keep(error)) => Err(error),
-            Err(Failure::Write(error)) => match *error {
-                WriteError::Of { id, problem } => {
-                    Err(CliError::failed(format!("{}: {problem}", self.rows[id as usize].origin)))
-                }
-                error => Err(CliError::failed(error)),
-            },
-        }
+        written.map(|_| done)
     }
 }
 

@@ -11,7 +11,8 @@ pub struct Batch {
     pub tokens: Vec<u32>,
     /// `[S + 1]` where each sample starts in `tokens`; the last entry is N.
     pub segments: Vec<u32>,
-    /// `[R]` positions t whose next token is trained, ascending.
+    /// `[R]` positions t whose next token is trained, ascending. For log-probabilities alone a
+    /// position may be there several times, with several labels.
     pub trained: Vec<u32>,
     /// `[R]` those next tokens.
     pub labels: Vec<u32>,
@@ -94,13 +95,26 @@ impl Batch {
         let samples = self.segments.windows(2).zip(self.trained_segments.windows(2));
         for (tokens, trained) in samples {
             let positions = &self.trained[trained[0] as usize..trained[1] as usize];
-            let rising = positions.windows(2).all(|pair| pair[0] < pair[1]);
+            let rising = positions.is_sorted();
             let inside = positions.iter().all(|position| (tokens[0]..tokens[1].saturating_sub(1)).contains(position));
             if !rising || !inside {
                 return refuse("a trained position lies outside of its sample, or is its last".into());
             }
         }
         Ok(())
+    }
+
+    /// As [`Self::check`], before gradients are taken: a position's gradient is written, not added,
+    /// so that none may be there twice.
+    ///
+    /// # Errors
+    /// Says what does not hold.
+    pub(crate) fn check_trained(&self, capacity: Capacity, vocab_size: usize) -> Result<(), ModelError> {
+        self.check(capacity, vocab_size)?;
+        match self.trained.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(ModelError::Batch(format!("position {} is trained twice", pair[0]))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -232,7 +232,7 @@ impl<'a> Tuner<'a> {
     /// # Errors
     /// Where the batch does not fit the plan or the device fails.
     pub fn accumulate(&mut self, batch: &Batch, step: StepTotals, loss: &LossConfig) -> Result<(), ModelError> {
-        batch.check(self.options.capacity, self.weights.config.vocab_size)?;
+        batch.check_trained(self.options.capacity, self.weights.config.vocab_size)?;
         if loss.kl_weight > 0.0 && !self.options.anchored {
             return Err(ModelError::Batch("its loss is anchored to the base, which was not planned for".into()));
         }

@@ -16,6 +16,16 @@ impl Columns {
         Self(pairs.iter().filter_map(pair).collect())
     }
 
+    /// Pairs as users write them, each for one of `keys`.
+    ///
+    /// # Errors
+    /// Says what is wrong with them.
+    pub fn of_keys(pairs: &[String], keys: &[&str]) -> Result<Self, String> {
+        pairs.iter().try_for_each(|pair| check_key(pair, keys.iter().copied()))?;
+        check_once(pairs)?;
+        Ok(Self::new(pairs))
+    }
+
     /// Whether none is given.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -27,7 +37,7 @@ impl Columns {
     }
 
     /// Keys that a column stands for.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(key, _)| key.as_str())
     }
 
@@ -76,16 +86,18 @@ impl Columns {
 
 /// Says what is wrong with one pair of `--columns`.
 pub(crate) fn check_pair(pair: &str) -> Result<(), String> {
-    let known = || {
-        let formats = RowFormat::ALL.iter();
-        let keys = formats.flat_map(|format| format.required_keys().iter().chain(format.optional_keys())).copied();
-        // Of texts that are embedded.
-        keys.chain(["id"])
-    };
+    let formats = RowFormat::ALL.iter();
+    let keys = formats.flat_map(|format| format.required_keys().iter().chain(format.optional_keys())).copied();
+    // Of texts that are embedded.
+    check_key(pair, keys.chain(["id"]))
+}
+
+/// As [`check_pair`], where these are the keys.
+fn check_key<'k>(pair: &str, mut keys: impl Iterator<Item = &'k str> + Clone) -> Result<(), String> {
     match pair.split_once('=').map(|(key, column)| (key.trim(), column)) {
-        Some((key, column)) if !column.is_empty() && known().any(|known| known == key) => Ok(()),
+        Some((key, column)) if !column.is_empty() && keys.clone().any(|known| known == key) => Ok(()),
         Some((key, column)) if !column.is_empty() => {
-            let near = nearest_of(key, known()).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+            let near = nearest_of(key, &mut keys).map_or_else(String::new, |near| format!("; did you mean {near}?"));
             Err(format!("no format of rows has a key \"{key}\"{near}"))
         }
         _ => Err("expected KEY=COLUMN, such as prompt=question".into()),
@@ -95,6 +107,11 @@ pub(crate) fn check_pair(pair: &str) -> Result<(), String> {
 /// Says what is wrong with all pairs together.
 pub(crate) fn check_pairs(pairs: &[String]) -> Result<(), String> {
     pairs.iter().try_for_each(|pair| check_pair(pair))?;
+    check_once(pairs)
+}
+
+/// Says which key or column is there twice.
+fn check_once(pairs: &[String]) -> Result<(), String> {
     let Columns(pairs) = Columns::new(pairs);
     for (i, (key, column)) in pairs.iter().enumerate() {
         if pairs[..i].iter().any(|(before, _)| before == key) {

@@ -1,15 +1,12 @@
 //! Rows to what a model is asked in them: those of training, whose answers are left out, and rows
 //! without an answer.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value};
 
 use super::fields::{chat, check_prompt, filled, found_keys, nearest, question};
-use super::read::{Records, array_error};
-use super::table::read_cells;
+use super::objects::{RowsError, each_object, unpacked};
 use super::turns::{Speech, Turns};
-use super::{Chat, DataError, Origin, Place, RowError, RowFormat, RowProblem, parse_object, split, unpack};
+use super::{Chat, DataError, Origin, RowError, RowFormat, RowProblem};
 
 /// What one row asks.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,55 +29,20 @@ pub struct PromptRow {
     pub origin: Origin,
 }
 
-/// A file of prompts that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PromptError {
-    /// The file holds no rows.
-    #[error(transparent)]
-    File(#[from] DataError),
-    /// A row that asks nothing.
-    #[error(transparent)]
-    Row(#[from] RowError),
-}
-
 /// Reads a file of prompts, all of it: JSON lines, a JSON array, CSV, TSV or Parquet, as they are or
 /// packed with gzip or zstd. `file` is a name for messages. Each row's own keys tell what it asks.
 ///
 /// # Errors
 /// Names the row that cannot be read.
-pub fn parse_prompts(file: &str, bytes: &[u8]) -> Result<Vec<PromptRow>, PromptError> {
-    let bytes = unpack::unpack(bytes.into());
-    let bytes = bytes.map_err(|problem| DataError::Unpack { file: file.into(), problem: problem.to_string() })?;
-    let name: Arc<str> = file.into();
+pub fn parse_prompts(file: &str, bytes: &[u8]) -> Result<Vec<PromptRow>, RowsError> {
     let mut rows = Vec::new();
-    let mut add = |place: Place, row: Result<Map<String, Value>, RowProblem>| {
-        let origin = Origin { file: name.clone(), place };
-        match row.and_then(|row| Ok((prompt(&row)?, row))) {
-            Ok((prompt, row)) => rows.push(PromptRow { prompt, row, origin }),
-            Err(problem) => return Err(RowError { origin, problem: Box::new(problem) }),
+    each_object(file, unpacked(file, bytes)?, |origin, row| match row.and_then(|row| Ok((prompt(&row)?, row))) {
+        Ok((prompt, row)) => {
+            rows.push(PromptRow { prompt, row, origin });
+            Ok(())
         }
-        Ok(())
-    };
-    match split::content(unpack::unpacked_name(file), &bytes) {
-        split::Content::Utf16 => return Err(DataError::Utf16 { file: file.into() }.into()),
-        split::Content::Other(found, advice) => {
-            return Err(DataError::NotRows { file: file.into(), found, advice }.into());
-        }
-        split::Content::Json => {
-            for record in split::records(&bytes) {
-                let record = record.map_err(|error| array_error(file, &error))?;
-                add(record.place(), parse_object(record.bytes))?;
-            }
-        }
-        table => {
-            let table = Records::open(file, &table, bytes.into_owned(), |_| true)?;
-            for record in table.into_iter().flat_map(|table| table.rows) {
-                let (place, row) = record?;
-                let read = |mut row: Map<String, Value>| read_cells(&mut row).map(|()| row);
-                add(place, row.and_then(read))?;
-            }
-        }
-    }
+        Err(problem) => Err(RowsError::from(RowError { origin, problem: Box::new(problem) })),
+    })?;
     if rows.is_empty() { Err(DataError::Empty { file: file.into() }.into()) } else { Ok(rows) }
 }
 
