@@ -6,11 +6,13 @@
 //! rouge-score is defined by.
 
 pub mod bootstrap;
+pub mod calibration;
 pub mod correlation;
 pub mod enrichment;
 pub mod features;
 pub mod knn;
 pub mod logistic;
+pub mod paired;
 pub mod porter;
 pub mod ranking;
 pub mod ridge;
