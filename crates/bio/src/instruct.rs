@@ -20,7 +20,7 @@ pub use facts::{Fact, collect};
 pub use options::{Kind, Options, Side, Written, side};
 pub use phrasings::Phrasing;
 
-use options::hash;
+pub(crate) use options::hash;
 
 /// One row of chat data.
 fn row(question: &str, answer: &str) -> String {

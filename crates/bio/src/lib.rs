@@ -8,7 +8,7 @@
 //! | metrics and small models | `stats` |
 //! | interaction, perturbation, process naming, cell types, multiple choice | `tasks` |
 //! | tables and pages | `report` |
-//! | losses side by side over seeds | `study` |
+//! | where a loss helps: arms under several regimes | `study` |
 //!
 //! Nothing here is for clinical use.
 

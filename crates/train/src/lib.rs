@@ -13,6 +13,7 @@
 //! | what the device side must offer, what it will need | `engine`, `memory` |
 //! | NLL and the losses of a file | `evaluate` |
 //! | likelihoods of the answers that a question offers | `choices` |
+//! | each token's rank, confidence and log-probability by temperature | `scores` |
 //! | each token with its label and weights | `inspect` |
 //! | texts to vectors, by a language model or an encoder | `embed`, `embedder` |
 //! | which vectors are alike | `similar`, `pca` |
@@ -58,6 +59,7 @@ mod rows;
 mod run;
 mod samples;
 mod schedule;
+mod scores;
 mod setting;
 pub mod similar;
 mod state;
@@ -83,7 +85,7 @@ pub use embed::{
     EmbedContent, EmbedError, EmbedInput, EmbedOptions, EmbedReport, EmbedRow, Embedder, check_rows, embed_rows,
 };
 pub use embedder::{EmbedEngine, embed_texts};
-pub use engine::{Engine, EngineError, LogProbs, Shareable, Tuning};
+pub use engine::{Engine, EngineError, LogProbs, Logits, Shareable, Tuning};
 pub use error::TrainError;
 pub use evaluate::{ByLoss, EvalReport, Tally, evaluate};
 pub use event::{EvalRow, Event, Finished, MetricsRow, Note, SkippedRow, Started, StepRow};
@@ -107,6 +109,7 @@ pub use samples::{
     DEFAULT_MAX_LENGTH, DataReport, Sample, SampleOptions, Samples, SamplesError, labelled_tokens, make_samples,
 };
 pub use schedule::{Rates, Schedule};
+pub use scores::{TEMPERATURES, TokenScore, UNTEMPERED, score};
 pub use setting::{Kind, Range, Setting, Settings, word, word_of, words};
 pub use state::{Best, Checkpoint, Clock, RunState, Store};
 pub use text::{ChatSamples, LabelledTokens, TextEncoder, TextError};

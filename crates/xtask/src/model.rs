@@ -30,7 +30,7 @@ pub fn get(model: Dataset) -> Result<PathBuf, String> {
 /// Debian 12.
 pub fn test_data() -> Result<bool, String> {
     fetched(&["model", "encoder"])?;
-    let genes = fetched(&["genes", "ontology", "benchmarks"]);
+    let genes = fetched(&["genes", "ontology", "benchmarks", "english"]);
     if let Err(problem) = &genes {
         println!("{problem}\nthe tests on pinned gene data are left out");
     }

@@ -62,6 +62,10 @@ impl Aspect {
 /// inference.
 pub const JUDGED: [&str; 8] = ["EXP", "IDA", "IPI", "IMP", "IGI", "IEP", "TAS", "IC"];
 
+/// The same without what was inferred from a mutant's phenotype, of which a screen's own result may
+/// be the source.
+pub const NOT_BY_MUTANT: [&str; 7] = ["EXP", "IDA", "IPI", "IGI", "IEP", "TAS", "IC"];
+
 /// One annotation of one gene.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Annotation {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::data::genome::{Aspect, GeneId, Genome, JUDGED};
+use crate::data::genome::{Aspect, GeneId, Genome};
 use crate::data::ontology::Ontology;
 use crate::error::Result;
 
@@ -12,11 +12,17 @@ pub fn name(genome: &Genome, gene: GeneId) -> String {
     format!("{}: {}", gene.symbol, gene.name)
 }
 
-/// Name with the processes and functions that a person judged, in the order of their GO ids.
-pub fn annotations(genome: &Genome, ontology: &Ontology, genes: &[GeneId], aspects: &[Aspect]) -> Result<Vec<String>> {
+/// Name with the processes and functions that have such evidence, in the order of their GO ids.
+pub fn annotations(
+    genome: &Genome,
+    ontology: &Ontology,
+    genes: &[GeneId],
+    aspects: &[Aspect],
+    evidence: &[&str],
+) -> Result<Vec<String>> {
     let mut terms: HashMap<GeneId, Vec<&str>> = genes.iter().map(|gene| (*gene, Vec::new())).collect();
     for aspect in aspects {
-        for annotation in genome.annotations(*aspect, &JUDGED)? {
+        for annotation in genome.annotations(*aspect, evidence)? {
             let (Some(list), Some(term)) = (terms.get_mut(&annotation.gene), ontology.term(&annotation.go)) else {
                 continue;
             };

@@ -75,7 +75,7 @@ impl Side {
 }
 
 /// A number that depends on the seed and on these words alone.
-pub(super) fn hash(seed: u64, words: &[&str]) -> u64 {
+pub(crate) fn hash(seed: u64, words: &[&str]) -> u64 {
     let digest = Sha256::digest(format!("{seed}|{}", words.join("|")));
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -7,12 +7,14 @@
 
 pub mod answers;
 pub mod bootstrap;
+pub mod calibration;
 pub mod correlation;
 pub mod enrichment;
 pub mod features;
 pub mod knn;
 pub mod logistic;
 pub mod mcnemar;
+pub mod paired;
 pub mod porter;
 pub mod ranking;
 pub mod ridge;

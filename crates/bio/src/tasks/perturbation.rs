@@ -7,7 +7,7 @@ mod score;
 use bft_train::Pca;
 use nalgebra::DMatrix;
 
-use crate::data::genome::{GeneId, Genome};
+use crate::data::genome::{GeneId, Genome, NOT_BY_MUTANT};
 use crate::data::response::Response;
 use crate::error::{BioError, Result};
 use crate::genes::vectors::GeneVectors;
@@ -54,6 +54,10 @@ impl Task for Response {
         Response::genes(self)
     }
 
+    fn evidence(&self) -> &'static [&'static str] {
+        &NOT_BY_MUTANT
+    }
+
     /// Every set of vectors on the conditions whose genes all of them have.
     fn run(&self, _: &Genome, sets: &[GeneVectors], options: Options) -> Result<Report> {
         let known = in_all(sets);
@@ -88,6 +92,10 @@ impl Task for Response {
             format!("{}-fold by perturbed gene: a fold's genes are perturbed in no training condition", options.folds),
         );
         report.say("leakage", "0 unseen genes in training (checked); the same conditions in every row");
+        report.say(
+            "annotation",
+            "what was inferred from mutant phenotypes (IMP), which such a screen may be the source of, is in no baseline; vectors of a file may hold it, as those of --profile annotation do",
+        );
         report.say("models", format!("ridge: alpha = {RIDGE} on vectors of length 1 (pairs: their sum); linear: Δ = G·K·Pᵀ + mean, G of {COMPONENTS} components, ridge {LINEAR_RIDGE}; additive: the sum of both single changes, the train mean for an unseen one"));
         report.say("metrics", "per condition, then the mean; top 20: the readouts that truly changed most");
         options.describe(&mut report, "conditions", "nothing should beat the train mean");

@@ -3,7 +3,7 @@
 
 use bft_formats::Random;
 
-use crate::data::genome::{GeneId, Genome};
+use crate::data::genome::{GeneId, Genome, JUDGED};
 use crate::error::Result;
 use crate::genes::vectors::GeneVectors;
 use crate::report::{Cell, Report};
@@ -33,6 +33,12 @@ impl Default for Options {
 pub trait Task {
     /// The genes that need a vector, sorted.
     fn genes(&self) -> Vec<GeneId>;
+
+    /// Evidence of the annotation that baselines may be made of: none that comes from what is
+    /// predicted.
+    fn evidence(&self) -> &'static [&'static str] {
+        &JUDGED
+    }
 
     /// A table with a row for each set of vectors, and the task's own baselines.
     ///

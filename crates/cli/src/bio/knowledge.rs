@@ -142,13 +142,14 @@ impl VectorFlags {
         &self,
         knowledge: &Knowledge,
         resolver: &Resolver<'_>,
-        genes: &[GeneId],
+        task: &impl Task,
         model: Option<&Path>,
     ) -> Result<Vec<GeneVectors>, CliError> {
         let Knowledge { genome, ontology, .. } = knowledge;
+        let genes = &task.genes();
         let given = self.vectors.iter().map(|file| of_file(file, resolver, genes)).collect::<Result<Vec<_>, _>>()?;
         let models = self.models(knowledge, model)?;
-        let mut sets = baselines(genome, ontology, genes, self.seed).map_err(CliError::failed)?;
+        let mut sets = baselines(genome, ontology, genes, task.evidence(), self.seed).map_err(CliError::failed)?;
         let names: Vec<String> = genes.iter().map(|gene| profile::name(genome, *gene)).collect();
         if !models.is_empty() {
             let device = open::device(self.run.device())?;
@@ -196,7 +197,7 @@ impl VectorFlags {
         let knowledge = Knowledge::open()?;
         let resolver = Resolver::new(&knowledge.genome).keeping_na(self.names.keep_na);
         let task = read(&knowledge, &resolver)?;
-        let sets = self.sets(&knowledge, &resolver, &task.genes(), model.as_deref())?;
+        let sets = self.sets(&knowledge, &resolver, &task, model.as_deref())?;
         let options = Options { seed: self.seed, folds, redraws: self.redraws, shuffle_labels: self.shuffle_labels };
         self.show(&task.run(&knowledge.genome, &sets, options).map_err(CliError::failed)?)
     }

@@ -1,66 +1,65 @@
-//! `bft bio study`: the losses side by side.
+//! `bft bio study`: where a loss helps.
 
 use std::path::PathBuf;
 
 use bft_bio::BioError;
-use bft_bio::genes::resolver::Resolver;
-use bft_bio::study::{FULL, MEASURES, Progress, SMALL, Study, TINY};
+use bft_bio::study::{GPU, NIGHT, Progress, REGIMES, Regime, SMALL, Study, TINY};
 use bft_fetch::sources::Dataset;
-use bft_train::TrainConfig;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use super::knowledge::Knowledge;
 use crate::error::CliError;
-use crate::flags::{DeviceFlag, Flags, Takes};
+use crate::flags::DeviceFlag;
+use crate::hub;
 use crate::open;
 use crate::stop;
 use crate::ui::{self, Progress as Bar};
 
-/// Tune with every loss under the same settings, and report what differs beyond the seeds' spread
+/// Tune with every loss under several regimes, and report the comparisons that were chosen before
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
-  bft bio study --preset tiny --output study
-  bft bio study --preset small --model SmolLM2-135M-Instruct.Q4_1.gguf --output study
+  bft bio study --preset small --output study
+  bft bio study --preset night --only bins,swapped --output night
 
-SFT, DFT, BFT and BFT-v3 on the same gene facts; then exact match, token F1 and NLL in unseen phrasings, NLL on unseen genes
-and on general English, and two embedding tasks. Writes report.html and report.tsv. Stopped, the same command goes on.
-Not for clinical use.")]
+Each regime has one primary comparison, which is written to comparisons.txt before the first run. Learning rates are tuned
+for every arm on validation facts. Writes report.html, report.tsv and pictures of what is done so far; stopped, or with
+other regimes, the same command goes on. The English text of `bft bio fetch` shows what is forgotten. Not for clinical use.")]
 pub struct StudyFlags {
     /// How large
     #[arg(long, value_enum, default_value_t = PresetFlag::Small)]
     pub preset: PresetFlag,
-    /// Folder for data, runs and the report
+    /// These regimes alone, in a comma list [default: all]
+    #[arg(long, value_name = "REGIMES", value_delimiter = ',', value_parser = regime())]
+    pub only: Vec<&'static Regime>,
+    /// Folder for comparisons, runs and the report
     #[arg(long, short = 'o', value_name = "DIR")]
     pub output: PathBuf,
     /// The language model [default: the fetched SmolLM2]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
-    pub settings: Flags<OfEveryRun>,
-    #[command(flatten)]
     pub run: DeviceFlag,
 }
 
-/// Settings of every run, which the preset has unless they are given.
-#[derive(Debug, Clone)]
-pub struct OfEveryRun;
-
-impl Takes for OfEveryRun {
-    type Settings = TrainConfig;
-    const FIELDS: &'static [&'static str] = &["lr"];
-    const DEFAULT: Option<&'static str> = Some("the preset's");
+/// The word of a regime.
+fn regime() -> impl TypedValueParser<Value = &'static Regime> {
+    let words = PossibleValuesParser::new(REGIMES.iter().map(|regime| regime.word));
+    words.try_map(|word| Regime::named(&word).ok_or("no regime"))
 }
 
 /// `--preset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PresetFlag {
-    /// minutes; shows that it runs
+    /// for tests: shows that it runs
     Tiny,
-    /// under 40 minutes on 2 quiet cores
+    /// under an hour on 2 cores; not a result
     Small,
-    /// for a GPU, or a night
-    Full,
+    /// about ten hours on 2 cores, in parts by --only
+    Night,
+    /// for a GPU
+    Gpu,
 }
 
 /// Runs `bft bio study`.
@@ -68,20 +67,29 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
     let stop = stop::on_signal()?;
     open::writable_folder("--output", &flags.output)?;
     let knowledge = Knowledge::open()?;
-    let path = flags.model.clone().map_or_else(|| knowledge.path(Dataset::SmolLm2), Ok)?;
+    let english = knowledge.path(Dataset::English)?;
+    let path = match &flags.model {
+        Some(path) => hub::model_path("--model", path)?,
+        None => knowledge.path(Dataset::SmolLm2)?,
+    };
     let model = open::model(&path, None)?;
-    let resolver = Resolver::new(&knowledge.genome);
-    let (response, complexes) = (knowledge.fitness(&resolver)?, knowledge.complexes(&resolver)?);
     let device = open::device(flags.run.device())?;
-    let mut preset = match flags.preset {
+    let preset = match flags.preset {
         PresetFlag::Tiny => TINY,
         PresetFlag::Small => SMALL,
-        PresetFlag::Full => FULL,
+        PresetFlag::Night => NIGHT,
+        PresetFlag::Gpu => GPU,
     };
+    if let Some(warning) = preset.warning {
+        ui::warn(&format!("--preset {}: {warning}", preset.name));
+    }
+    let mut regimes: Vec<&'static Regime> = REGIMES.iter().collect();
+    if !flags.only.is_empty() {
+        regimes.retain(|regime| flags.only.iter().any(|only| only.word == regime.word));
+    }
     let mut command = format!("bft bio study --preset {}", preset.name);
-    if flags.settings.given("lr") {
-        preset.lr = flags.settings.lr;
-        command.push_str(&format!(" --lr {}", preset.lr));
+    if let Some(model) = &flags.model {
+        command.push_str(&format!(" --model {}", model.display()));
     }
     let study = Study {
         model_path: path,
@@ -89,15 +97,14 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
         device: &device,
         genome: &knowledge.genome,
         ontology: &knowledge.ontology,
-        response: &response,
-        complexes: &complexes,
+        english: &english,
         folder: flags.output.clone(),
         preset,
     };
     let mut bar: Option<Bar> = None;
     let (mut name, mut before) = (String::new(), 0);
-    let found = study
-        .run(stop, |event| match event {
+    study
+        .run(&regimes, stop, |event| match event {
             Progress::Run(number, of, run) => {
                 name = format!("run {number} of {of}, {run}");
                 before = number as u64 - 1;
@@ -110,11 +117,7 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
                 }
             }
             Progress::Kept => ui::note("  done before"),
-            Progress::Done(measured) => {
-                let values = MEASURES.iter().zip(&measured.values);
-                let shown = values.filter_map(|((name, _), value)| Some(format!("{name} {:.3}", (*value)?)));
-                ui::note(&format!("  {}", shown.collect::<Vec<_>>().join("; ")));
-            }
+            Progress::Done(text) | Progress::Said(text) => ui::note(&format!("  {text}")),
         })
         .map_err(|error| match error {
             BioError::Stopped => CliError::stopped(error),
@@ -122,17 +125,12 @@ pub fn run(flags: &StudyFlags) -> Result<(), CliError> {
         })?;
     let threads = std::thread::available_parallelism().map_or(0, usize::from);
     let machine = format!("{}, {threads} hardware threads", open::describe(&device));
-    let summary = study.report(&found, &command, &machine).map_err(CliError::failed)?;
-    let mut rows = vec![
-        std::iter::once("loss").chain(MEASURES.iter().map(|(name, _)| *name)).map(str::to_owned).collect::<Vec<_>>(),
-    ];
-    for (index, row) in summary.rows.iter().enumerate() {
-        let cells = (0..MEASURES.len()).map(|measure| summary.shown(index, measure));
-        rows.push(std::iter::once(row.name.clone()).chain(cells).collect());
-    }
-    ui::result(&ui::table(&rows))?;
-    for line in summary.against_sft() {
-        ui::result(&line)?;
+    let summary = study.report(&command, &machine).map_err(CliError::failed)?;
+    summary.comparisons.iter().try_for_each(|line| ui::result(line))?;
+    for table in summary.tables() {
+        ui::result(&format!("\n{}", table.title))?;
+        table.about.iter().for_each(|(what, value)| ui::note(&format!("{what}: {value}")));
+        ui::result(&ui::table(&table.cells()))?;
     }
     ui::note(&format!("report: {}", flags.output.join("report.html").display()));
     Ok(())

@@ -126,6 +126,26 @@ impl<'a> Runner<'a> {
         Ok(self.device.read_f32(&self.head.log_p.first(batch.trained.len())).await?)
     }
 
+    /// `[R, V]` logits of a batch's trained tokens, for what their log-probabilities do not tell.
+    /// Takes 4·R·V bytes on the device and as many here: give small batches.
+    ///
+    /// # Errors
+    /// Where the batch does not fit the plan or the device fails.
+    pub async fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        batch.check(self.options.capacity, self.weights.config.vocab_size)?;
+        let rows = batch.trained.len();
+        if rows == 0 {
+            return Ok(Vec::new());
+        }
+        let logits = self.device.alloc("logits", Elem::F32, rows * self.weights.head.rows())?.view();
+        let ids = self.ids.upload(self.device, batch)?;
+        let mut rec = Recording::new();
+        let out = self.pass(&ids, Keys::Samples).forward(&mut rec);
+        head::logits(&mut rec, &self.weights, &self.head, &ids, &out, &logits);
+        self.device.run(&rec)?;
+        Ok(head::rows_of_logits(&self.weights, self.device.read_f32(&logits).await?, rows))
+    }
+
     /// Records the pass to a batch's log-probabilities.
     fn record_scores(&self, batch: &Batch) -> Result<Recording, ModelError> {
         let ids = self.ids.upload(self.device, batch)?;
