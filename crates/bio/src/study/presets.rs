@@ -85,7 +85,7 @@ pub const TINY: Preset = Preset {
     redraws: 200,
 };
 
-/// Under an hour on 2 cores with SmolLM2-135M.
+/// Sized for an hour of 2 cores with SmolLM2-135M; not timed yet.
 pub const SMALL: Preset = Preset {
     name: "small",
     warning: Some(NO_RESULT),
@@ -108,7 +108,7 @@ pub const SMALL: Preset = Preset {
     redraws: 2000,
 };
 
-/// About ten hours of 2 cores with SmolLM2-135M; in parts by `--only`.
+/// Sized for ten hours of 2 cores with SmolLM2-135M, not timed yet; in parts by `--only`.
 pub const NIGHT: Preset = Preset {
     name: "night",
     warning: None,

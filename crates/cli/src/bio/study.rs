@@ -54,9 +54,9 @@ fn regime() -> impl TypedValueParser<Value = &'static Regime> {
 pub enum PresetFlag {
     /// for tests: shows that it runs
     Tiny,
-    /// under an hour on 2 cores; not a result
+    /// sized for an hour on 2 cores, not timed yet; not a result
     Small,
-    /// about ten hours on 2 cores, in parts by --only
+    /// sized for ten hours on 2 cores, not timed yet; in parts by --only
     Night,
     /// for a GPU
     Gpu,
