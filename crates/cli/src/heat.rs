@@ -78,7 +78,7 @@ pub fn listing(tokens: &[ShownToken]) -> String {
                 row.push(format!("{:.4}", known.p));
                 row.extend(known.weights.iter().map(|weight| format!("{weight:.4}")));
             }
-            None => row.extend(std::iter::repeat_n("-".to_owned(), 5)),
+            None => row.extend(std::iter::repeat_n("-".to_owned(), 1 + NAMES.len())),
         }
         rows.push(row);
     }
@@ -119,17 +119,17 @@ mod tests {
         let text = listing(&tokens());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3);
-        assert!(lines[1].contains("'Q↵'") && lines[1].ends_with(" -"), "{text}");
+        assert!(lines[1].contains("'Q↵'") && lines[1].matches(" -").count() == 1 + NAMES.len(), "{text}");
         assert!(lines[2].contains("' A·'"), "{text}");
-        assert!(lines[2].contains("0.2500") && lines[2].ends_with("0.0000"), "{text}");
+        assert!(lines[2].contains("0.2500") && lines[2].ends_with("0.0000  0.5000"), "{text}");
     }
 
     #[test]
     fn heat_grows_with_weight() {
         let text = heat(&tokens());
-        // SFT weighs the token 1, BFT v3 0: the ramp's two ends.
+        // SFT weighs the token 1, BFT v3 0: the ramp's two ends. GCE lies between.
         let lines: Vec<&str> = text.lines().filter(|line| line.contains("A·")).collect();
-        assert_eq!(lines.len(), 4, "{text:?}");
+        assert_eq!(lines.len(), NAMES.len(), "{text:?}");
         assert!(lines[0].contains("48;5;202"), "{text:?}");
         assert!(lines[3].contains("48;5;236"), "{text:?}");
         assert!(!text.contains("\u{1b} "), "{text:?}");
