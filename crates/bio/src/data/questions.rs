@@ -238,8 +238,20 @@ impl Questions {
     pub fn parse(file: &str, bytes: &[u8], options: &ReadOptions) -> Result<Self> {
         let rows = parse_objects(file, bytes, &options.columns).map_err(BioError::data)?;
         let layout = layout_of(&rows[0], &options.columns)?;
+        // A column that the user names for the answer is the answer, whatever else a row holds.
+        let named = options.columns.keys().any(|key| key == "answer");
+        if named && !layout.answers().contains(&"answer") {
+            return Err(BioError::data(format!(
+                "{file} is laid out as {layout}, whose answers stand in \"{}\", and --columns names a column for \"answer\": \
+                 leave that out, or name columns for \"options\" (or \"A\", \"B\" and so on) too",
+                layout.answers()[0]
+            )));
+        }
         let (mut asked, mut skipped, mut ignored) = (Vec::new(), Vec::new(), KeyList::default());
-        for row in rows {
+        for mut row in rows {
+            if named {
+                row.row.shift_remove("answer_idx");
+            }
             row.row.keys().filter(|key| !layout.reads(key)).for_each(|key| ignored.add(key));
             let found = layout_of(&row, &options.columns)?;
             if found != layout {
@@ -506,11 +518,12 @@ fn answered(asked: Asked, reading: Reading) -> std::result::Result<Question, Str
         return Err(format!("{}: the answer is {}, expected {expected}", question.origin, shown(&answer)));
     };
     if let Some(spelt) = spelt
-        && let Some(other) = question.options.iter().position(|it| it.trim() == spelt.trim())
+        && let Some(other) = (question.options.iter().position(|it| it.trim() == spelt.trim()))
+            .or_else(|| Reading::Letter.option(&Value::String(spelt), &question.options))
         && other != option
     {
         return Err(format!(
-            "{}: answer_idx is {}, which is option {}, and answer is the text of option {}: correct one of them",
+            "{}: answer_idx is {}, which is option {}, and answer says option {}: correct one of them",
             question.origin,
             shown(&answer),
             letter(option),

@@ -34,8 +34,17 @@ fn medqa_is_read_as_published() {
         r#"{"question": "Q?", "options": [{"key": "A", "value": "x"}, {"key": "B", "value": "y"}], "answer_idx": "B"}"#;
     assert_eq!(read("d.jsonl", pairs).unwrap().questions[0].options, ["x", "y"]);
     let error = read("d.jsonl", &rows.replace("\"answer_idx\": \"B\"", "\"answer_idx\": \"C\"")).unwrap_err();
-    let said = "d.jsonl:1: answer_idx is \"C\", which is option C, and answer is the text of option B";
+    let said = "d.jsonl:1: answer_idx is \"C\", which is option C, and answer says option B";
     assert!(error.starts_with(said), "{error}");
+    let letters = r#"{"question": "Q?", "options": ["x", "y"], "answer_idx": "A", "answer": "B"}"#;
+    let error = read("d.jsonl", letters).unwrap_err();
+    assert!(error.contains("answer_idx is \"A\", which is option A, and answer says option B"), "{error}");
+    // A column that is named for the answer goes before both, and is not taken for another layout's.
+    let named = letters.replace("\"answer\"", "\"gold\"");
+    assert_eq!(answers(&with("d.jsonl", &named, &["answer=gold"], None).unwrap()), [1]);
+    let decided = r#"{"question": "Q?", "context": "C.", "final_decision": "yes", "mine": "no"}"#;
+    let error = with("d.jsonl", decided, &["answer=mine"], None).unwrap_err();
+    assert!(error.contains("whose answers stand in \"final_decision\""), "{error}");
 }
 
 #[test]
