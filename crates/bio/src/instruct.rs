@@ -23,7 +23,7 @@ pub use phrasings::Phrasing;
 pub(crate) use options::hash;
 
 /// One row of chat data.
-fn row(question: &str, answer: &str) -> String {
+pub(crate) fn row(question: &str, answer: &str) -> String {
     json!({ "messages": [
         { "role": "user", "content": question },
         { "role": "assistant", "content": answer },

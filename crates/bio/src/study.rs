@@ -29,13 +29,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bft_core::device::Device;
 use bft_formats::{Adapter, Model};
 use bft_train::{Event, TrainConfig, Trainer};
-use serde_json::json;
 
 use crate::data::genome::Genome;
 use crate::data::ontology::Ontology;
 use crate::error::{BioError, Result, read_text};
 use crate::genes::partial::key;
-use crate::instruct::Side;
+use crate::instruct::{Side, row};
 
 pub use arms::{ARMS, Arm};
 pub use compare::{Found, Summary};
@@ -87,16 +86,6 @@ pub enum Progress {
 /// Ends the study where `stop` is set.
 fn go_on(stop: &AtomicBool) -> Result<()> {
     if stop.load(Ordering::Relaxed) { Err(BioError::Stopped) } else { Ok(()) }
-}
-
-/// One row of chat data.
-fn row(question: &str, answer: &str) -> String {
-    json!({ "messages": [
-        { "role": "user", "content": question },
-        { "role": "assistant", "content": answer },
-    ]})
-    .to_string()
-        + "\n"
 }
 
 /// Learning rate of the warm start.

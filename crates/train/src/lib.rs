@@ -102,7 +102,8 @@ pub use references::{Reference, ReferenceError, references};
 pub use rows::read_rows;
 pub use rows::{
     Cap, Chat, Columns, DataError, DataFile, KeyList, MASKED, ObjectRow, Origin, Place, Prompt, PromptRow, Row,
-    RowContent, RowError, RowFormat, RowOptions, RowProblem, Rows, RowsError, parse_objects, parse_prompts, parse_rows,
+    RowContent, RowError, RowFormat, RowOptions, RowProblem, Rows, RowsError, excerpt, parse_objects, parse_prompts,
+    parse_rows,
 };
 pub use run::MAX_SKIPPED;
 pub use samples::{

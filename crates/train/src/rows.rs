@@ -39,6 +39,7 @@ use std::sync::Arc;
 
 use bft_formats::{Conversation, Message};
 
+pub use fields::excerpt;
 pub(crate) use fields::{found_keys, kind, nearest_optional, token_ids};
 pub use objects::{ObjectRow, RowsError, parse_objects};
 pub use prompts::{Prompt, PromptRow, parse_prompts};

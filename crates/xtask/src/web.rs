@@ -18,8 +18,8 @@ const PORT: &str = "4178";
 /// The arguments that build the page, and what its tests need beside it.
 pub const BUILD_TESTS: [&str; 2] = ["web", "--build-tests"];
 
-/// Builds; then serves, unless `--build` asks for the files alone, or `--test` for the browser's
-/// tests.
+/// Builds; then serves, unless `--build` asks for the files alone, `--build-tests` for those of the
+/// browser's tests too, or `--test` for these tests.
 pub fn run(rest: &[String]) -> Result<(), String> {
     let serve = match rest {
         [] => true,
@@ -35,7 +35,9 @@ pub fn run(rest: &[String]) -> Result<(), String> {
             return page::drive();
         }
         [found, ..] => {
-            return Err(format!("`cargo xtask web` takes no arguments but --build or --test, found `{found}`"));
+            return Err(format!(
+                "`cargo xtask web` takes no arguments but --build, --build-tests or --test, found `{found}`"
+            ));
         }
     };
     build()?;

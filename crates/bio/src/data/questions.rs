@@ -16,7 +16,7 @@
 use std::fmt;
 use std::path::Path;
 
-use bft_train::{Columns, KeyList, ObjectRow, Origin, parse_objects};
+use bft_train::{Columns, KeyList, ObjectRow, Origin, excerpt, parse_objects};
 use serde_json::{Map, Value};
 
 use crate::error::{BioError, Result, cannot_read};
@@ -551,14 +551,6 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
-    }
-}
-
-/// At most 40 characters of a text, for messages.
-fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(40) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 

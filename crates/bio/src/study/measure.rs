@@ -243,7 +243,8 @@ fn samples(model: &Model, rows: &[String]) -> Result<Vec<Sample>> {
 
 fn asked(study: &Study<'_>, list: impl Iterator<Item = (String, Fact)>) -> Result<Vec<Asked>> {
     let list: Vec<(String, Fact)> = list.collect();
-    let rows: Vec<String> = list.iter().map(|(question, fact)| super::row(question, &fact.sentence())).collect();
+    let rows: Vec<String> =
+        list.iter().map(|(question, fact)| crate::instruct::row(question, &fact.sentence())).collect();
     let tokenizer = tokenizer(study)?;
     let each = samples(study.model, &rows)?.into_iter().zip(&list);
     each.map(|(sample, (_, fact))| {

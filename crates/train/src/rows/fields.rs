@@ -304,7 +304,7 @@ pub(crate) fn found_keys(row: &Map<String, Value>) -> String {
 }
 
 /// At most 40 characters of a text, for messages.
-pub(super) fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
